@@ -1,0 +1,50 @@
+"""Input-dependent Fisher information of medical image classifiers, for MONAI.
+
+Names are imported on first use, so that `import monai_ifim` costs nothing and `core` never loads MONAI.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from monai_ifim.version import __version__
+
+if TYPE_CHECKING:
+    from monai_ifim.adapt import IFIMDecompose, IFIMDecomposed, IFIMInferer, SaveIFIM, SaveIFIMd
+    from monai_ifim.core import Decomposition, Head, IFIMError, decompose
+
+_HOMES = {
+    "Decomposition": "monai_ifim.core",
+    "Head": "monai_ifim.core",
+    "IFIMError": "monai_ifim.core",
+    "decompose": "monai_ifim.core",
+    "IFIMDecompose": "monai_ifim.adapt",
+    "IFIMDecomposed": "monai_ifim.adapt",
+    "IFIMInferer": "monai_ifim.adapt",
+    "SaveIFIM": "monai_ifim.adapt",
+    "SaveIFIMd": "monai_ifim.adapt",
+}
+
+__all__ = [
+    "Decomposition",
+    "Head",
+    "IFIMDecompose",
+    "IFIMDecomposed",
+    "IFIMError",
+    "IFIMInferer",
+    "SaveIFIM",
+    "SaveIFIMd",
+    "__version__",
+    "decompose",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'monai_ifim' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

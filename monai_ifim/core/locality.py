@@ -1,0 +1,79 @@
+"""Locality radius: how far the quadratic form of the Fisher information describes the network. Forward passes only."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from monai_ifim.core.heads import Head
+from monai_ifim.core.predictor import Predictor
+
+DEVIATION = 0.10  # share of e^2 l / 2 by which the divergence may be off inside the radius
+FIRST_CHANGE = 0.02  # typical logit change of the first step: far above rounding, far below curvature
+GROWTH = 2.0  # largest factor between two steps outwards, so that an early exit is not jumped over
+MAXIMUM_STEPS = 48
+PRECISION = 0.02  # relative width of the final bracket
+
+
+def locality_radius(predictor: Predictor, head: Head, image: Tensor, eigenvectors: Tensor, eigenvalues: Tensor) -> Tensor:
+    """Largest step e with |KL(p(x) || p(x + e u_i)) - e^2 l_i / 2| <= 10 % of e^2 l_i / 2, [B, r] float64.
+
+    image: [B, channel, *spatial]; eigenvectors: [B, r, channel, *spatial]; eigenvalues: [B, r]. In the unit of the image
+    (its L2 norm). 0 for padding (eigenvalue 0) and where even the smallest step leaves the bound; infinite where
+    no step tried does.
+    """
+    with torch.no_grad():
+        output = predictor(image.clone())
+        scale = head.square_root(output).scales.square().sum(1)
+        radii = torch.zeros_like(eigenvalues)
+        for i in range(eigenvalues.shape[1]):
+            search = _Search(predictor, head, image, output, eigenvectors[:, i], eigenvalues[:, i])
+            radii[:, i] = search.run(FIRST_CHANGE * (scale.to(eigenvalues) / eigenvalues[:, i]).sqrt())
+    return radii
+
+
+class _Search:
+    """Bracket and bisect the radius along one direction for every image of the batch at once."""
+
+    def __init__(
+        self, predictor: Predictor, head: Head, image: Tensor, output: Tensor, direction: Tensor, eigenvalue: Tensor
+    ) -> None:
+        self.predictor, self.head, self.image, self.output = predictor, head, image, output
+        self.direction, self.eigenvalue = direction, eigenvalue
+
+    def run(self, first: Tensor) -> Tensor:
+        """Radius [B], the search starting at the steps `first` [B]."""
+        active = self.eigenvalue > 0
+        step = torch.where(active, first, 0.0)
+        inside, outside = torch.zeros_like(step), torch.full_like(step, torch.inf)
+        for _ in range(MAXIMUM_STEPS):
+            if not bool(active.any()):
+                break
+            deviation = self._deviation(step)
+            within = deviation <= DEVIATION
+            inside = torch.where(active & within, step, inside)
+            outside = torch.where(active & ~within, step, outside)
+            active = active & (outside > (1 + PRECISION) * inside) & (outside > first * 2.0**-10)
+            step = torch.where(active, self._next(step, deviation, inside, outside), step)
+        return torch.where(active & outside.isinf(), torch.inf, inside)
+
+    def _next(self, step: Tensor, deviation: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
+        """The deviation grows in proportion to the step at first: aim there, held inside the bracket."""
+        aimed = step * DEVIATION / deviation.clamp_min(1e-12)
+        outward = torch.minimum(torch.maximum(aimed, 1.25 * inside), GROWTH * inside)
+        middle = torch.where(inside > 0, (inside * outside).sqrt(), outside / 2)
+        low = inside + 0.1 * (outside - inside)
+        high = outside - 0.1 * (outside - inside)
+        inward = torch.where((aimed > low) & (aimed < high), aimed, middle)
+        return torch.where(outside.isinf(), outward, inward)
+
+    def _deviation(self, step: Tensor) -> Tensor:
+        """|KL / (e^2 l / 2) - 1| at the steps [B]; a step whose output is not finite counts as outside."""
+        shape = (-1,) + (1,) * (self.image.ndim - 1)
+        moved = self.image + step.to(self.image).reshape(shape) * self.direction
+        finite = torch.isfinite(moved).flatten(1).all(1)
+        moved = torch.where(finite.reshape(shape), moved, self.image)
+        divergence = self.head.divergence(self.output, self.predictor(moved)).to(step)
+        quadratic = 0.5 * step.square() * self.eigenvalue
+        deviation = (divergence / quadratic - 1).abs()
+        return torch.where(finite & deviation.isfinite(), deviation, torch.inf)

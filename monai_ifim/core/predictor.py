@@ -1,0 +1,176 @@
+"""The network as a function of its image alone: eval mode, one output tensor [B, C], nothing of the caller's changed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from monai_ifim.core.errors import ImageError, NetworkError, TrainingModeWarning
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """`network(image, *args, **kwargs)[output_key]` as a plain tensor [B, C].
+
+    output_key: index into a tuple or list, or key into a mapping; None takes a tensor as it is, the first entry of a
+    tuple or list, and the only entry of a mapping.
+    """
+
+    network: Callable[..., Any]
+    output_key: str | int | None = None
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, image: Tensor, items: slice = slice(None)) -> Tensor:
+        """Output [B, C] for `image` [B, channel, *spatial], itself the given items of the batch that args belong to.
+
+        Raises NetworkError where the output is no such tensor or not finite.
+        """
+        batch = image.shape[0]
+        args = [_take(value, items) for value in self.args]
+        kwargs = {name: _take(value, items) for name, value in self.kwargs.items()}
+        return self._matrix(self._select(_run(self.network, image, args, kwargs)), batch)
+
+    def _select(self, output: Any) -> Any:
+        key = self.output_key
+        if isinstance(output, Mapping):
+            if key is None and len(output) == 1:
+                return next(iter(output.values()))
+            if key not in output:
+                entries = ", ".join(f"{name!r}: {_describe(value)}" for name, value in output.items())
+                raise NetworkError(f"the network returns a mapping; name the logits with output_key, one of {entries}.")
+            return output[key]
+        if isinstance(output, (tuple, list)):
+            index = 0 if key is None else key
+            if not isinstance(index, int) or not -len(output) <= index < len(output):
+                raise NetworkError(f"the network returns {len(output)} values: output_key={key!r} is none of them.")
+            return output[index]
+        return output
+
+    def _matrix(self, output: Any, batch: int) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise NetworkError(
+                f"the network returned {_describe(output)}, not a tensor, so nothing can be differentiated: pass the "
+                "PyTorch module or TorchScript itself (not an ONNX or TensorRT session), or name its logits with output_key."
+            )
+        output = output.as_subclass(Tensor)  # MONAI's MetaTensor is slow in inner loops
+        if not output.is_floating_point():
+            raise NetworkError(f"the network's output is {output.dtype}: return the logits, not class indices.")
+        if output.ndim == 0 or output.shape[0] != batch:
+            raise NetworkError(
+                f"the network's output has shape {tuple(output.shape)} for {batch} image(s): its first axis must be the batch."
+            )
+        if output.ndim == 1:
+            return output[:, None]
+        if output.ndim > 2 and output[0, 0].numel() != 1:
+            raise NetworkError(
+                f"the network's output has shape {tuple(output.shape)}, one answer a voxel: "
+                "reduce it to [B, C] (say, by its mean over space), or name another output with output_key."
+            )
+        return output.flatten(1)
+
+
+def check_image(network: Callable[..., Any], image: Tensor) -> Tensor:
+    """The image as a plain detached tensor; raises ImageError, naming the cure, where it cannot be decomposed."""
+    if not isinstance(image, Tensor):
+        raise ImageError(f"the image is {_describe(image)}: pass a torch tensor [B, channel, *spatial].")
+    image = image.detach().as_subclass(Tensor)
+    if not image.is_floating_point():
+        raise ImageError(f"the image is {image.dtype}: convert it, image.float(), and scale it as the network was trained.")
+    if image.ndim not in (4, 5):
+        raise ImageError(
+            f"the image has shape {tuple(image.shape)}; [B, channel, H, W] or [B, channel, H, W, D] is needed: "
+            "add a missing batch or channel axis with image[None]."
+        )
+    if image.numel() == 0:
+        raise ImageError(f"the image has shape {tuple(image.shape)}: there is nothing in it to decompose.")
+    if not bool(torch.isfinite(image).all()):
+        raise ImageError("the image holds NaN or infinite values: mask or clip them first (torch.nan_to_num).")
+    _check_placement(network, image)
+    return image
+
+
+@contextmanager
+def evaluation_mode(network: Callable[..., Any]) -> Iterator[None]:
+    """Every submodule in eval mode inside, each with its own mode again afterwards; autograd on, whatever the caller's mode."""
+    modules = [m for m in network.modules() if hasattr(m, "training")] if isinstance(network, nn.Module) else []
+    training = [module for module in modules if module.training]
+    if training:
+        warnings.warn(
+            "the network was in train mode: it is evaluated in eval mode, and its mode restored. Call network.eval() first.",
+            TrainingModeWarning,
+            stacklevel=4,
+        )
+    with torch.inference_mode(False), torch.enable_grad():
+        try:
+            if training and isinstance(network, nn.Module):
+                network.eval()
+            yield
+        finally:
+            for module in training:
+                module.training = True
+
+
+def check_independence(predictor: Predictor, image: Tensor, output: Tensor) -> None:
+    """Raise NetworkError where the answer for one image of a batch depends on the others, or on chance.
+
+    image: [B, channel, *spatial]; output: [B, C], what the predictor gave for the whole batch.
+    """
+    network = predictor.network
+    if isinstance(network, nn.Module):
+        for name, module in network.named_modules():
+            if isinstance(module, _BatchNorm) and module.running_mean is None:
+                raise NetworkError(
+                    f"layer '{name}' ({type(module).__name__}) has no running statistics, so every answer depends on the "
+                    "rest of the batch: use track_running_stats=True, or instance or group normalisation."
+                )
+    if image.shape[0] == 1:
+        return
+    with torch.no_grad():
+        alone = predictor(image[:1].clone(), slice(0, 1))
+    together = output.detach()[:1]
+    tolerance = 10 * torch.finfo(together.dtype).eps ** 0.5
+    if float((alone - together).abs().max()) > tolerance * max(1.0, float(together.abs().max())):
+        raise NetworkError(
+            "the network's answer for the first image changes when it is alone in the batch: it depends on the rest of the "
+            "batch, or on chance (dropout left on). Use layers that treat every image by itself, or one image a batch."
+        )
+
+
+def _run(network: Callable[..., Any], image: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """One forward pass; tensors born in inference mode cannot be saved for a backward pass and are replaced by copies."""
+    if isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        network = network.module  # replicas and gradient reducers are for training
+    if isinstance(network, nn.Module) and not isinstance(network, torch.jit.ScriptModule):
+        state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+        frozen = {name: tensor.clone() for name, tensor in state.items() if tensor.is_inference()}
+        if frozen:
+            return torch.func.functional_call(network, frozen, (image, *args), dict(kwargs))
+    return network(image, *args, **kwargs)
+
+
+def _check_placement(network: Callable[..., Any], image: Tensor) -> None:
+    parameters = list(network.parameters()) if isinstance(network, nn.Module) else []
+    weights = [p for p in parameters if p.is_floating_point()]
+    if not weights:
+        return
+    if all(p.device != image.device for p in weights):
+        raise ImageError(f"the image is on {image.device} and the network on {weights[0].device}: move one, image.to(device).")
+    autocast = torch.is_autocast_enabled(image.device.type)
+    if not autocast and all(p.dtype != image.dtype for p in weights):
+        raise ImageError(f"the image is {image.dtype} and the network {weights[0].dtype}: convert one, image.to(dtype).")
+
+
+def _take(value: Any, items: slice) -> Any:
+    return value[items] if isinstance(value, Tensor) and value.ndim > 0 else value
+
+
+def _describe(value: Any) -> str:
+    return f"tensor {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
