@@ -9,14 +9,15 @@ from monai_ifim.core.heads import Head
 from monai_ifim.core.predictor import Predictor
 
 DEVIATION = 0.10  # share of e^2 l / 2 by which the divergence may be off inside the radius
-FIRST_CHANGE = 0.02  # typical logit change of the first step: far above rounding, far below curvature
-GROWTH = 2.0  # largest factor between two steps outwards, so that an early exit is not jumped over
+FIRST_CHANGE = 0.05  # typical logit change of the first step: far above rounding, below most curvature
+GROWTH = 1.5  # largest factor between two steps outwards, so that an early exit is not jumped over
 MAXIMUM_STEPS = 48
-PRECISION = 0.02  # relative width of the final bracket
+SMALLEST = 2.0**-10  # of the first step: nothing is looked for below
+PRECISION = 0.03  # relative width of the final bracket
 
 
 def locality_radius(predictor: Predictor, head: Head, image: Tensor, eigenvectors: Tensor, eigenvalues: Tensor) -> Tensor:
-    """Largest step e with |KL(p(x) || p(x + e u_i)) - e^2 l_i / 2| <= 10 % of e^2 l_i / 2, [B, r] float64.
+    """Largest step e up to which |KL(p(x) || p(x + e u_i)) - e^2 l_i / 2| <= 10 % of e^2 l_i / 2, [B, r] float64.
 
     image: [B, channel, *spatial]; eigenvectors: [B, r, channel, *spatial]; eigenvalues: [B, r]. In the unit of the image
     (its L2 norm). 0 for padding (eigenvalue 0) and where even the smallest step leaves the bound; infinite where
@@ -33,7 +34,7 @@ def locality_radius(predictor: Predictor, head: Head, image: Tensor, eigenvector
 
 
 class _Search:
-    """Bracket and bisect the radius along one direction for every image of the batch at once."""
+    """Bracket and bisect the radius along one direction; images whose bracket is narrow enough cost no more passes."""
 
     def __init__(
         self, predictor: Predictor, head: Head, image: Tensor, output: Tensor, direction: Tensor, eigenvalue: Tensor
@@ -43,37 +44,40 @@ class _Search:
 
     def run(self, first: Tensor) -> Tensor:
         """Radius [B], the search starting at the steps `first` [B]."""
-        active = self.eigenvalue > 0
-        step = torch.where(active, first, 0.0)
+        step = torch.where(self.eigenvalue > 0, first, 0.0)
         inside, outside = torch.zeros_like(step), torch.full_like(step, torch.inf)
+        active = (self.eigenvalue > 0).nonzero()[:, 0]
         for _ in range(MAXIMUM_STEPS):
-            if not bool(active.any()):
+            if active.numel() == 0:
                 break
-            deviation = self._deviation(step)
+            now = step[active]
+            deviation = self._deviation(now, active)
             within = deviation <= DEVIATION
-            inside = torch.where(active & within, step, inside)
-            outside = torch.where(active & ~within, step, outside)
-            active = active & (outside > (1 + PRECISION) * inside) & (outside > first * 2.0**-10)
-            step = torch.where(active, self._next(step, deviation, inside, outside), step)
-        return torch.where(active & outside.isinf(), torch.inf, inside)
+            inside[active] = torch.where(within, now, inside[active])
+            outside[active] = torch.where(within, outside[active], now)
+            step[active] = _next_step(now, deviation, inside[active], outside[active])
+            open_bracket = (outside > (1 + PRECISION) * inside) & (outside > SMALLEST * first)
+            active = active[open_bracket[active]]
+        unbounded = outside.isinf() & (self.eigenvalue > 0)
+        return torch.where(unbounded, torch.inf, inside)
 
-    def _next(self, step: Tensor, deviation: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
-        """The deviation grows in proportion to the step at first: aim there, held inside the bracket."""
-        aimed = step * DEVIATION / deviation.clamp_min(1e-12)
-        outward = torch.minimum(torch.maximum(aimed, 1.25 * inside), GROWTH * inside)
-        middle = torch.where(inside > 0, (inside * outside).sqrt(), outside / 2)
-        low = inside + 0.1 * (outside - inside)
-        high = outside - 0.1 * (outside - inside)
-        inward = torch.where((aimed > low) & (aimed < high), aimed, middle)
-        return torch.where(outside.isinf(), outward, inward)
-
-    def _deviation(self, step: Tensor) -> Tensor:
-        """|KL / (e^2 l / 2) - 1| at the steps [B]; a step whose output is not finite counts as outside."""
+    def _deviation(self, step: Tensor, items: Tensor) -> Tensor:
+        """|KL / (e^2 l / 2) - 1| at the steps [n] of the images `items` [n]; an output that is not finite is outside."""
         shape = (-1,) + (1,) * (self.image.ndim - 1)
-        moved = self.image + step.to(self.image).reshape(shape) * self.direction
+        image = self.image[items]
+        moved = image + step.to(image).reshape(shape) * self.direction[items]
         finite = torch.isfinite(moved).flatten(1).all(1)
-        moved = torch.where(finite.reshape(shape), moved, self.image)
-        divergence = self.head.divergence(self.output, self.predictor(moved)).to(step)
-        quadratic = 0.5 * step.square() * self.eigenvalue
-        deviation = (divergence / quadratic - 1).abs()
+        moved = torch.where(finite.reshape(shape), moved, image)
+        divergence = self.head.divergence(self.output[items], self.predictor(moved, items)).to(step)
+        deviation = (divergence / (0.5 * step.square() * self.eigenvalue[items]) - 1).abs()
         return torch.where(finite & deviation.isfinite(), deviation, torch.inf)
+
+
+def _next_step(step: Tensor, deviation: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
+    """The deviation grows in proportion to the step at first: aim there, held inside the bracket."""
+    aimed = step * DEVIATION / deviation.clamp_min(1e-12)
+    outward = torch.minimum(torch.maximum(aimed, 1.1 * inside), GROWTH * inside)
+    middle = torch.where(inside > 0, (inside * outside).sqrt(), outside / 2)
+    low, high = inside + 0.1 * (outside - inside), outside - 0.1 * (outside - inside)
+    inward = torch.where((aimed > low) & (aimed < high), aimed, middle)
+    return torch.where(outside.isinf(), outward, inward)

@@ -28,7 +28,7 @@ class Predictor:
     args: Sequence[Any] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
-    def __call__(self, image: Tensor, items: slice = slice(None)) -> Tensor:
+    def __call__(self, image: Tensor, items: slice | Tensor = slice(None)) -> Tensor:
         """Output [B, C] for `image` [B, channel, *spatial], itself the given items of the batch that args belong to.
 
         Raises NetworkError where the output is no such tensor or not finite.
@@ -168,7 +168,7 @@ def _check_placement(network: Callable[..., Any], image: Tensor) -> None:
         raise ImageError(f"the image is {image.dtype} and the network {weights[0].dtype}: convert one, image.to(dtype).")
 
 
-def _take(value: Any, items: slice) -> Any:
+def _take(value: Any, items: slice | Tensor) -> Any:
     return value[items] if isinstance(value, Tensor) and value.ndim > 0 else value
 
 

@@ -1,0 +1,108 @@
+"""A decomposition in MONAI's words: MetaTensors that keep the image's affine, metadata and applied operations.
+
+Every map has its channels on the axis where MONAI's transforms expect them, so that `Invertd` and `SaveImaged` work on
+each: eigenvectors [B, r, channel, *spatial] are folded to [B, r * channel, *spatial], component by component.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from torch import Tensor
+
+from monai_ifim.core import Decomposition
+from monai_ifim.io import InputError
+
+MAPS = ("ifim_high", "ifim_low", "ifim_sensitivity", "ifim_eigenvectors")
+NUMBERS = ("ifim_eigenvalues", "ifim_rank")
+RECORD = "ifim_record"  # metadata key: the image's record as JSON text, which collation and decollation leave alone
+
+
+def component_tensors(
+    decomposition: Decomposition, image: Tensor, locality: bool, seconds: float
+) -> dict[str, Tensor]:
+    """Batched tensors of a decomposition: pred [B, C], the four maps, ifim_eigenvalues [B, r], ifim_rank [B].
+
+    image: the batch that was decomposed, MetaTensor or plain. Each map's metadata holds the record of every image.
+    """
+    records = _records(decomposition, locality, seconds)
+    eigenvectors = decomposition.eigenvectors.flatten(1, 2)
+    maps = (decomposition.high, decomposition.low, decomposition.sensitivity.to(image.dtype), eigenvectors)
+    return {
+        "pred": decomposition.logits,
+        **{name: _like(values, image, records) for name, values in zip(MAPS, maps, strict=True)},
+        "ifim_eigenvalues": decomposition.eigenvalues,
+        "ifim_rank": decomposition.rank,
+    }
+
+
+def item_of_batch(tensors: Mapping[str, Tensor], index: int, image: Tensor) -> dict[str, Tensor]:
+    """The tensors of one image of a batch, without the batch axis, the maps like the single `image` [channel, *spatial]."""
+    single: dict[str, Tensor] = {}
+    for name, values in tensors.items():
+        plain = values.as_subclass(Tensor)[index]
+        if name in MAPS and isinstance(values, MetaTensor):
+            single[name] = _like(plain, image, values.meta[RECORD][index])
+        else:
+            single[name] = plain
+    return single
+
+
+def record_of(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of one image from the metadata of its maps; raises InputError where they carry none."""
+    high = tensors.get("ifim_high")
+    record = high.meta.get(RECORD) if isinstance(high, MetaTensor) else None
+    if isinstance(record, (list, tuple)) and len(record) == 1:
+        record = record[0]
+    if not isinstance(record, str):
+        raise InputError(
+            "the components carry no record of one image: pass what IFIMInferer or IFIMDecomposed gave, decollated, as "
+            "MetaTensors (monai.data.set_track_meta(True))."
+        )
+    return dict(json.loads(record))
+
+
+def unfold_eigenvectors(folded: Tensor, channels: int, rank: int) -> Tensor:
+    """[r * channel, *spatial] to [rank, channel, *spatial], padding left out."""
+    return folded.unflatten(0, (-1, channels))[:rank] if folded.shape[0] else folded.reshape(0, channels, *folded.shape[1:])
+
+
+def _like(values: Tensor, image: Tensor, record: list[str] | str) -> Tensor:
+    """`values` as a MetaTensor with the image's metadata and applied operations; a plain image's affine is identity."""
+    result = MetaTensor(values)
+    if isinstance(image, MetaTensor):
+        result.copy_meta_from(image)
+    elif not isinstance(record, str):
+        result.is_batch = True
+    result.meta[RECORD] = record
+    return result
+
+
+def _records(decomposition: Decomposition, locality: bool, seconds: float) -> list[str]:
+    """One JSON text an image: everything the sidecar says of the decomposition itself."""
+    radius = decomposition.locality_radius().tolist() if locality else None
+    batch = decomposition.rank.numel()
+    records = []
+    for b in range(batch):
+        rank = int(decomposition.rank[b])
+        content = decomposition.record | {
+            "eigenvalues": decomposition.eigenvalues[b, :rank].tolist(),
+            "rank": rank,
+            "trace": float(decomposition.trace[b]),
+            "energy_kept": float(decomposition.energy[b]),
+            "locality_radius": None if radius is None else _finite(radius[b][:rank]),
+            "logits": decomposition.logits[b].to(torch.float64).tolist(),
+            "probabilities": decomposition.probabilities[b].tolist(),
+            "seconds": seconds / batch,
+        }
+        records.append(json.dumps(content, allow_nan=False))
+    return records
+
+
+def _finite(values: list[float]) -> list[float | None]:
+    """JSON has no infinity: a radius without an end is null."""
+    return [value if value < float("inf") else None for value in values]

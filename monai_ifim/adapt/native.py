@@ -1,0 +1,92 @@
+"""Carry maps from the network's grid to the input's own by the inverse of the preprocessing."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+from monai.data import MetaTensor
+from monai.transforms import Compose, Invertd
+from torch import Tensor
+
+from monai_ifim.io import GeometryError
+from monai_ifim.io.geometry import Affine, same_grid, world_affine
+
+
+def network_affine(image: MetaTensor) -> Affine:
+    """Affine of the network's grid in RAS+ mm."""
+    return world_affine(image.affine.cpu().numpy(), image.meta)
+
+
+def native_affine(image: MetaTensor) -> Affine:
+    """Affine of the input's own grid in RAS+ mm, as its reader gave it."""
+    return world_affine(_original(image), image.meta)
+
+
+def native_shape(image: MetaTensor) -> tuple[int, ...]:
+    """[*spatial] of the input's own grid, without trailing axes of size one."""
+    return _trimmed(tuple(int(size) for size in image.meta.get("spatial_shape", image.shape[1:])))
+
+
+def carry_to_native(maps: Tensor, image: MetaTensor, preprocessing: Compose | None, key: str) -> Tensor:
+    """Maps [n, *network grid] on the input's grid, [n, *native grid].
+
+    image: the preprocessed image [channel, *network grid] with its applied operations; key: its name in a dictionary
+    pipeline. Only spatial transforms are inverted: they are linear, so that high + low = input holds there too.
+    Raises GeometryError where the inverse does not lead back to the input's grid.
+    """
+    if preprocessing is None:
+        if image.applied_operations:
+            raise GeometryError(
+                "the native grid needs the inverse of the preprocessing: pass preprocessing=, or choose space='network'."
+            )
+        return maps
+    stacked = MetaTensor(maps.detach().cpu())
+    stacked.copy_meta_from(image.cpu())
+    inverted = _invert(stacked, image, preprocessing, key)
+    _check_arrival(inverted, image)
+    return inverted.as_subclass(Tensor)
+
+
+def _invert(stacked: MetaTensor, image: MetaTensor, preprocessing: Compose, key: str) -> MetaTensor:
+    dictionary = any(hasattr(transform, "keys") for transform in preprocessing.flatten().transforms)
+    try:
+        if not dictionary:
+            stacked.applied_operations = deepcopy(image.applied_operations)
+            result: Any = preprocessing.inverse(stacked)
+        else:
+            inverse = Invertd(keys="maps", transform=preprocessing, orig_keys=key, nearest_interp=False, to_tensor=True)
+            result = inverse({"maps": stacked, key: image.cpu()})["maps"]
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        raise GeometryError(
+            f"the preprocessing cannot be inverted ({str(error).splitlines()[0]}): choose space='network'."
+        ) from error
+    return result if isinstance(result, MetaTensor) else MetaTensor(result)
+
+
+def _check_arrival(inverted: MetaTensor, image: MetaTensor) -> None:
+    """Shape and place after the inverse must be those of the input."""
+    found, wanted = _trimmed(tuple(inverted.shape[1:])), native_shape(image)
+    if found != wanted:
+        raise GeometryError(
+            f"the inverse of the preprocessing ends on a grid of {found} where the input has {wanted}: a spatial transform in "
+            "it has no inverse; choose space='network'."
+        )
+    if not same_grid(world_affine(inverted.affine.cpu().numpy(), image.meta), native_affine(image), wanted):
+        raise GeometryError(
+            "the inverse of the preprocessing ends at another place in the world than the input's: a spatial transform in it "
+            "loses the affine; choose space='network'."
+        )
+
+
+def _original(image: MetaTensor) -> Any:
+    original = image.meta.get("original_affine")
+    chosen = image.affine if original is None else original
+    return chosen.cpu().numpy() if isinstance(chosen, Tensor) else chosen
+
+
+def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Without trailing ones: a single slice is read as H x W by some readers and as H x W x 1 by others."""
+    while len(shape) > 1 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape

@@ -1,0 +1,48 @@
+"""The settings of a decomposition, written once for inferer, transforms and command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from monai_ifim.core import Decomposition, Head, decompose
+from monai_ifim.core.decompose import Method
+from monai_ifim.core.spectrum import check_selection
+
+
+@dataclass(frozen=True)
+class DecomposeOptions:
+    """What `monai_ifim.decompose` takes besides network and image; see there. locality: also compute the locality radius."""
+
+    head: str | Head = "auto"
+    energy: float = 0.99
+    rank: int | None = None
+    method: Method = "auto"
+    output_key: str | int | None = None
+    locality: bool = False
+
+    def __post_init__(self) -> None:
+        check_selection(self.energy, self.rank)
+
+    def decompose(
+        self,
+        network: Callable[..., Any],
+        image: Tensor,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Decomposition:
+        """Decompose a batch [B, channel, *spatial] of network inputs."""
+        return decompose(
+            network,
+            image,
+            head=self.head,
+            energy=self.energy,
+            rank=self.rank,
+            method=self.method,
+            output_key=self.output_key,
+            network_args=args,
+            network_kwargs=kwargs,
+        )

@@ -1,0 +1,190 @@
+"""`SaveIFIM` and its dictionary twin: the components of one image as NIfTI files with a sidecar."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from monai.config import KeysCollection, PathLike
+from monai.data import MetaTensor
+from monai.transforms import Compose
+from monai.transforms.transform import MapTransform, Transform
+from torch import Tensor
+
+from monai_ifim.adapt.components import MAPS, record_of, unfold_eigenvectors
+from monai_ifim.adapt.native import carry_to_native, native_affine, native_shape, network_affine
+from monai_ifim.io import (
+    CONTENTS,
+    CaseMaps,
+    InputError,
+    InputIdentity,
+    ModelIdentity,
+    OutputError,
+    Source,
+    check_contents,
+    identify_bundle,
+    read_sidecar,
+    sidecar_path,
+    write_case,
+)
+from monai_ifim.io.nifti import volume_shape
+from monai_ifim.io.sidecar import plain_affine
+from monai_ifim.io.source import sha256_of
+
+Space = Literal["native", "network"]
+
+
+class SaveIFIM(Transform):
+    """Write the components of one image: OUT/CASE/CASE_ifim_*.nii.gz and CASE_ifim.json.
+
+    Args:
+        output_dir: OUT; the case is named after the input file.
+        space: "native", the input's own grid through the inverse of `preprocessing`, or "network".
+        preprocessing: the Compose that made the network's input, array or dictionary.
+        contents: which of high, low, sensitivity, eigenvectors to write; the input is always written.
+        class_names: in the order of the network's outputs.
+        bundle_root: the bundle whose name, version, weights and class names the sidecar states.
+        image_key: name of the image in a dictionary `preprocessing`.
+    """
+
+    def __init__(
+        self,
+        output_dir: PathLike,
+        space: Space = "native",
+        preprocessing: Compose | None = None,
+        contents: Sequence[str] = CONTENTS,
+        class_names: Sequence[str] = (),
+        bundle_root: PathLike | None = None,
+        image_key: str = "image",
+    ) -> None:
+        if space not in ("native", "network"):
+            raise OutputError(f"unknown space {space!r}: choose 'native' or 'network'.")
+        self.output_dir = Path(output_dir)
+        self.space: Space = space
+        self.preprocessing = preprocessing
+        self.contents = check_contents(contents)
+        self.image_key = image_key
+        names = tuple(class_names)
+        self.model = ModelIdentity(class_names=names) if bundle_root is None else identify_bundle(Path(bundle_root), names)
+
+    def __call__(self, img: Tensor, components: Mapping[str, Any], source: Source | None = None, case: str | None = None) -> Path:
+        """Write the files of one image; returns the sidecar's path.
+
+        img: the network's input [channel, *spatial] as MetaTensor; components: what `IFIMDecompose` or, decollated,
+        `IFIMInferer` gave for it; source: the input, by default the file that the image's metadata names; case: the name
+        to write under, by default the input's base name, made unique by its content hash where another input has it.
+        Raises GeometryError, InputError, OutputError.
+        """
+        if not isinstance(img, MetaTensor):
+            raise InputError("the image carries no metadata (affine, file name): load it with MONAI's LoadImage.")
+        source = source or _source_of(img)
+        record = record_of(components)
+        maps = self._maps(img, components)
+        digest = sha256_of(source.path) if source.path.exists() else None
+        identity = InputIdentity(
+            file=source.path.name,
+            sha256=digest,
+            shape=volume_shape(_at_least_2d(native_shape(img))),
+            affine=plain_affine(native_affine(img)),
+            reader=_reader_of(img),
+            frame=source.frame,
+        )
+        name = case or self._free_name(source.name, digest)
+        return write_case(self.output_dir, name, maps, self.contents, identity, self.model, self.space, record)
+
+    def _free_name(self, name: str, digest: str | None) -> str:
+        """Inputs of one name from different folders must not overwrite each other."""
+        sidecar = sidecar_path(self.output_dir, name)
+        if digest is None or not sidecar.is_file() or read_sidecar(sidecar)["input"]["sha256"] == digest:
+            return name
+        return f"{name}-{digest[:8]}"
+
+    def _maps(self, img: MetaTensor, components: Mapping[str, Any]) -> CaseMaps:
+        """All maps on the grid to write, carried there in one go."""
+        channels = img.shape[0]
+        rank = int(components["ifim_rank"])
+        pieces = [img.as_subclass(Tensor)] + [components[name].as_subclass(Tensor) for name in MAPS]
+        pieces = [piece.detach().cpu() for piece in pieces]
+        pieces[-1] = unfold_eigenvectors(pieces[-1], channels, rank).flatten(0, 1)
+        stacked = torch.cat(pieces)
+        affine = network_affine(img)
+        if self.space == "native":
+            stacked, affine = carry_to_native(stacked, img, self.preprocessing, self.image_key), native_affine(img)
+        shown, high, low, sensitivity, eigenvectors = _arrays(stacked, [len(piece) for piece in pieces])
+        eigenvectors = eigenvectors.reshape(rank, channels, *eigenvectors.shape[1:])
+        return CaseMaps(affine, shown, high, low, sensitivity, eigenvectors)
+
+
+class SaveIFIMd(MapTransform):
+    """Dictionary twin of `SaveIFIM`.
+
+    keys: either the entry with the mapping that `IFIMInferer` returned (usually "pred", decollated), or the image that
+    `IFIMDecomposed` decomposed, whose components then lie beside it under `prefix`.
+    image_key: the image, where keys names the components. Other arguments as `SaveIFIM`. The data passes unchanged.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        output_dir: PathLike,
+        space: Space = "native",
+        preprocessing: Compose | None = None,
+        contents: Sequence[str] = CONTENTS,
+        class_names: Sequence[str] = (),
+        bundle_root: PathLike | None = None,
+        image_key: str = "image",
+        prefix: str = "ifim",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.image_key, self.prefix = image_key, prefix
+        self.writer = SaveIFIM(output_dir, space, preprocessing, contents, class_names, bundle_root, image_key)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write the files of every key."""
+        for key in self.key_iterator(dict(data)):
+            if isinstance(data[key], Mapping):
+                self.writer(data[self.image_key], data[key])
+            else:
+                self.writer(data[key], self._beside(data))
+        return dict(data)
+
+    def _beside(self, data: Mapping[Hashable, Any]) -> dict[str, Any]:
+        names = (*MAPS, "ifim_rank")
+        found = {name: data.get(f"{self.prefix}{name.removeprefix('ifim')}") for name in names}
+        missing = [name for name, values in found.items() if values is None]
+        if missing:
+            raise InputError(f"no {', '.join(missing)} in the data: put IFIMDecomposed before SaveIFIMd, with one prefix for both.")
+        return found
+
+
+SaveIFIMD = SaveIFIMDict = SaveIFIMd
+
+
+def _source_of(img: MetaTensor) -> Source:
+    name = img.meta.get("filename_or_obj")
+    if isinstance(name, (list, tuple)):
+        name = name[0] if name else None
+    if not isinstance(name, str):
+        raise InputError("the image does not say which file it came from: load it with MONAI's LoadImage, or pass source=.")
+    return Source(Path(name))
+
+
+def _reader_of(img: MetaTensor) -> str | None:
+    """Reader family, told by what it leaves in the metadata."""
+    if {"mode", "width", "height"} <= set(img.meta):
+        return "PILReader"
+    if "sform_code" in img.meta or "qform_code" in img.meta:
+        return "NibabelReader"
+    return "ITKReader" if "spacing" in img.meta or "space" in img.meta else None
+
+
+def _arrays(stacked: Tensor, sizes: list[int]) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
+    return [piece.to(torch.float32).numpy() for piece in stacked.split(sizes)]
+
+
+def _at_least_2d(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape if len(shape) > 1 else (*shape, 1)

@@ -1,0 +1,93 @@
+"""`IFIMDecompose` and its dictionary twin: a decomposition inside a chain of MONAI transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.transforms.transform import MapTransform, Transform
+from monai.utils import TransformBackends
+from torch import Tensor
+
+from monai_ifim.adapt.components import item_of_batch
+from monai_ifim.adapt.inferer import IFIMInferer
+from monai_ifim.core import Head, IFIMError
+from monai_ifim.core.decompose import Method
+
+
+class IFIMDecompose(Transform):
+    """Decompose one image [channel, *spatial] by the iFIM of `network`; settings as `monai_ifim.decompose`.
+
+    device: where to compute; the image's own device by default. The network must be there already.
+    """
+
+    backend = [TransformBackends.TORCH]
+
+    def __init__(
+        self,
+        network: Callable[..., Any],
+        head: str | Head = "auto",
+        energy: float = 0.99,
+        rank: int | None = None,
+        method: Method = "auto",
+        output_key: str | int | None = None,
+        locality: bool = False,
+        device: torch.device | str | None = None,
+    ) -> None:
+        self.network = network
+        self.device = device
+        self.inferer = IFIMInferer(head, energy, rank, method, output_key, locality)
+
+    def __call__(self, img: Tensor) -> dict[str, Tensor]:
+        """The tensors of `IFIMInferer` for this one image, without the batch axis."""
+        batch = img[None] if self.device is None else img[None].to(self.device)
+        return item_of_batch(self.inferer(batch, self.network), 0, img)
+
+
+class IFIMDecomposed(MapTransform):
+    """Dictionary twin of `IFIMDecompose`: adds ifim_high, ifim_low, ifim_sensitivity, ifim_eigenvectors, ifim_eigenvalues
+    and ifim_rank to the data, each under a prefix of its own where several images are decomposed.
+
+    prefix: one name for each key, in the place of "ifim"; needed for more than one key. Raises IFIMError where
+    two keys would write the same names.
+    """
+
+    backend = IFIMDecompose.backend
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        network: Callable[..., Any],
+        head: str | Head = "auto",
+        energy: float = 0.99,
+        rank: int | None = None,
+        method: Method = "auto",
+        output_key: str | int | None = None,
+        locality: bool = False,
+        device: torch.device | str | None = None,
+        prefix: KeysCollection = "ifim",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        names = [prefix] if isinstance(prefix, str) else list(prefix)
+        if len(names) != len(self.keys) or len(set(names)) != len(names):
+            raise IFIMError(
+                f"{len(self.keys)} keys and the prefixes {names}: give every key a prefix of its own, for example "
+                f"prefix={[f'{key}_ifim' for key in self.keys]}."
+            )
+        self.prefix = dict(zip(self.keys, names, strict=True))
+        self.transform = IFIMDecompose(network, head, energy, rank, method, output_key, locality, device)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The data with the components added; the image itself is left as it is."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            for name, values in self.transform(result[key]).items():
+                if name != "pred":
+                    result[f"{self.prefix[key]}{name.removeprefix('ifim')}"] = values
+        return result
+
+
+IFIMDecomposeD = IFIMDecomposeDict = IFIMDecomposed

@@ -1,0 +1,77 @@
+"""What the command line shows: progress, one line a case, a short table at the end."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from monai_ifim.run.table import CaseRow
+
+MARKS = {"done": "ok", "kept": "kept", "failed": "FAILED"}
+
+
+def quiet_libraries() -> None:
+    """MONAI's notices about its own defaults are not for the person at this command line; call before importing it."""
+    logging.getLogger("monai").setLevel(logging.ERROR)
+    logging.getLogger("nvidia").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(monai|ignite|itk)\b")
+
+
+@contextmanager
+def case_progress(console: Console, total: int) -> Iterator[Callable[[CaseRow], None]]:
+    """A progress bar; the callable prints a case's line and moves the bar on."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("cases", total=total)
+
+        def report(row: CaseRow) -> None:
+            progress.console.print(_line(row), markup=False, highlight=False, soft_wrap=True)
+            progress.advance(task)
+
+        yield report
+
+
+def show_rows(console: Console, rows: list[CaseRow], output: Path) -> None:
+    """The table of a run and where its files are."""
+    table = Table("case", "answer", "probability", "leading eigenvalue", "components", "trace kept", box=None, pad_edge=False)
+    for row in rows[:MAXIMUM_ROWS]:
+        if row.status == "failed":
+            continue
+        table.add_row(
+            row.case,
+            row.prediction or "-",
+            _number(row.probability, "{:.3f}"),
+            _number(row.eigenvalue, "{:.3g}"),
+            str(row.rank),
+            _number(row.energy_kept, "{:.1%}"),
+        )
+    if table.row_count:
+        console.print(table)
+    failed = sum(row.status == "failed" for row in rows)
+    kept = sum(row.status == "kept" for row in rows)
+    done = len(rows) - failed - kept
+    tail = f", {kept} kept from an earlier run (--overwrite makes them again)" if kept else ""
+    console.print(f"{done} done, {failed} failed{tail}; files in {output}", markup=False, highlight=False, soft_wrap=True)
+
+
+MAXIMUM_ROWS = 40  # longer lists are read in cases.csv
+
+
+def _line(row: CaseRow) -> str:
+    text = f"{MARKS[row.status]:7s} {row.case}"
+    if row.status == "failed":
+        return f"{text}: {row.reason}"
+    return f"{text} ({row.seconds:.1f} s)" if row.seconds is not None else text
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)

@@ -1,0 +1,1 @@
+"""Tasks with a known answer, and the observers that answer them best."""

@@ -1,0 +1,43 @@
+"""Inputs for a first try that need neither a download nor data of one's own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["demo_slice", "demo_volume"]
+
+_DEMO_SEED = 1
+_DEMO_INDEX = 1  # odd, so the volume holds a lesion
+
+
+def demo_slice() -> Path:
+    """Path of a small CT slice (128 x 128, one DICOM file) that comes with pydicom; nothing is downloaded.
+
+    Raises:
+        FileNotFoundError: where the installed pydicom lacks its test files.
+    """
+    from pydicom.data import get_testdata_file
+
+    found = get_testdata_file("CT_small.dcm", download=False)
+    if not isinstance(found, str):
+        raise FileNotFoundError("pydicom's CT_small.dcm is not installed; reinstall pydicom from its wheel")
+    return Path(found)
+
+
+def demo_volume(directory: str | os.PathLike[str]) -> Path:
+    """Write a lumpy volume with a lesion, always the same one, and return the file's path.
+
+    The volume has the default parameters of :class:`~monai_ifim.evaluation.lumpy.LumpyParameters`, those of the bundle
+    ``lumpy_lesion_detection_3d``: float32 ``[32, 32, 32]``, 2 mm voxels. A file that is there already stays.
+
+    Args:
+        directory: folder for the file; made where missing.
+    """
+    from monai_ifim.evaluation.lumpy import LumpyDataset, LumpyParameters, write_volume
+
+    target = Path(directory) / "lumpy_lesion.nii.gz"
+    if target.is_file():
+        return target
+    dataset = LumpyDataset(LumpyParameters(), length=_DEMO_INDEX + 1, seed=_DEMO_SEED)
+    return write_volume(dataset.volume(_DEMO_INDEX).image, target, spacing=2.0)

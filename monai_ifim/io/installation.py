@@ -1,0 +1,29 @@
+"""Where the bundles and configs that come with the package are, installed or in a checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from monai_ifim.io.errors import InputError
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def bundles_folder() -> Path:
+    """Folder of the bundles that come with the package."""
+    return _shipped("bundles")
+
+
+def resolve_bundle(name: str) -> Path:
+    """A bundle's folder: a path, or the name of a bundle that comes with the package; raises InputError for neither."""
+    for candidate in (Path(name), bundles_folder() / name):
+        if (candidate / "configs").is_dir():
+            return candidate
+    shipped = ", ".join(sorted(path.name for path in bundles_folder().iterdir() if (path / "configs").is_dir()))
+    raise InputError(f"{name}: no bundle there (a folder with configs/ and models/ is one), nor one of {shipped}.")
+
+
+def _shipped(name: str) -> Path:
+    """In a wheel the folder lies inside the package; in a checkout beside it."""
+    inside = _PACKAGE / name
+    return inside if inside.is_dir() else _PACKAGE.parent / name

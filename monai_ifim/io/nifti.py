@@ -1,0 +1,45 @@
+"""NIfTI volumes that 3D Slicer, ITK and nibabel open alike: 3D float32, qform = sform, millimetres, no NaN."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from isal import igzip
+
+from monai_ifim.io import atomic
+from monai_ifim.io.errors import OutputError
+from monai_ifim.io.geometry import Affine, check_writable
+
+SCANNER_CODE = 1  # NIFTI_XFORM_SCANNER_ANAT
+GZIP_LEVEL = 1  # igzip's default of 2 is no smaller on float data and slower
+
+
+def volume_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Shape of the volume that holds a map of [*spatial]: a 2D map becomes H x W x 1."""
+    if len(shape) not in (2, 3):
+        raise OutputError(f"a map of shape {shape} is neither 2D nor 3D.")
+    padded = (*shape, 1)
+    return padded[0], padded[1], padded[2]
+
+
+def write_volume(path: Path, values: npt.NDArray[np.floating[Any]], affine: Affine) -> None:
+    """Write `values` [*spatial], 2D or 3D, as one .nii.gz; whole or absent.
+
+    Raises OutputError for NaN or infinite values, GeometryError for a grid that a qform cannot hold.
+    """
+    check_writable(affine)
+    data = np.ascontiguousarray(values, dtype=np.float32).reshape(volume_shape(values.shape))
+    if not np.isfinite(data).all():
+        raise OutputError(f"{path.name}: the map holds NaN or infinite values and is not written (Slicer would show 0).")
+    image = nib.Nifti1Image(data, affine)
+    image.header.set_xyzt_units("mm")
+    image.set_qform(affine, SCANNER_CODE, strip_shears=True)
+    image.set_sform(affine, SCANNER_CODE)  # the same place; the qform's quaternion rounds a little more
+    raw = io.BytesIO()
+    image.to_stream(raw)
+    atomic.write_bytes(path, igzip.compress(raw.getbuffer(), GZIP_LEVEL))

@@ -1,0 +1,141 @@
+"""The sidecar CASE_ifim.json: how a case's files were made, as plain data without anything personal from DICOM."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import resource
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monai_ifim.io import atomic
+from monai_ifim.io.errors import InputError, OutputError
+from monai_ifim.io.geometry import Affine
+from monai_ifim.io.model import ModelIdentity
+from monai_ifim.version import __version__
+
+SCHEMA_VERSION = "1.0"
+PACKAGES = ("torch", "monai", "numpy", "nibabel", "itk")
+SPACES = {
+    "network": "components of the image as the network saw it, on the network's grid",
+    "native": "components of the image as the network saw it, carried to the input's grid by the inverse of the preprocessing",
+}
+
+
+@dataclass(frozen=True)
+class InputIdentity:
+    """The input: base name, content hash, its own grid and the reader that opened it. frame: of a 4D file, from 0."""
+
+    file: str
+    sha256: str | None
+    shape: tuple[int, ...]
+    affine: list[list[float]]
+    reader: str | None
+    frame: int | None = None
+
+
+@dataclass(frozen=True)
+class MapFile:
+    """One file written: name, grid and L2 norm of its values (float64)."""
+
+    file: str
+    content: str
+    shape: tuple[int, ...]
+    affine: list[list[float]]
+    norm: float
+
+
+def compose_sidecar(
+    source: InputIdentity, model: ModelIdentity, space: str, record: Mapping[str, Any], files: list[MapFile]
+) -> dict[str, Any]:
+    """The sidecar's content. record: what one image's decomposition says of itself (`adapt.components.image_record`)."""
+    unit = "network input intensity"
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "generator": {"name": "monai_ifim", "version": __version__, "paper": "arXiv:2606.16362"},
+        "input": asdict(source),
+        "model": {**asdict(model), "head": record.get("head")},
+        "prediction": _prediction(record, model.class_names),
+        "space": {"name": space, "meaning": SPACES[space]},
+        "units": {"maps": unit, "eigenvalues": f"nats per ({unit})^2", "sensitivity": f"nats per ({unit})^2"}
+        | {"eigenvectors": "unit norm on the network's grid", "locality_radius": unit},
+        **{name: record.get(name) for name in _RESULTS},
+        "files": [asdict(file) for file in files],
+        "versions": versions(),
+        "seed": None,  # the exact method draws nothing
+        "peak_memory_bytes": peak_memory(),
+    }
+
+
+def write_sidecar(path: Path, content: Mapping[str, Any]) -> None:
+    """Write the sidecar, whole or absent; NaN and infinity become null. Raises OutputError for other than plain data."""
+    try:
+        text = json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise OutputError(f"{path.name}: the sidecar holds something that is no plain data ({error}).") from error
+    atomic.write_text(path, text + "\n")
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """Read a sidecar; raises InputError where it is none or of another major schema version."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path.name}: not a readable sidecar ({error}).") from error
+    found = str(content.get("schema_version", "")) if isinstance(content, dict) else ""
+    if found.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
+        raise InputError(f"{path.name}: schema version {found or 'missing'}; this program reads {SCHEMA_VERSION}.")
+    return dict(content)
+
+
+def plain_affine(affine: Affine) -> list[list[float]]:
+    """The affine as nested lists of floats."""
+    return [[float(value) for value in row] for row in affine]
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that has a part in the numbers."""
+    return {"monai_ifim": __version__, "python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+
+
+def peak_memory() -> int:
+    """Largest memory so far in bytes: of the accelerator where one is in use, else of the process."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0:
+        return int(torch.cuda.max_memory_allocated())
+    unit = 1 if sys.platform == "darwin" else 1024
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
+
+
+_RESULTS = (
+    "eigenvalues", "rank", "energy_kept", "trace", "locality_radius", "selection", "method", "jacobian_products",
+    "error_bound", "dtype", "device", "seconds",
+)  # fmt: skip
+
+
+def _prediction(record: Mapping[str, Any], class_names: tuple[str, ...]) -> dict[str, Any]:
+    values = list(record.get("probabilities", []))
+    names = class_names if len(class_names) == len(values) else tuple(f"output {i}" for i in range(len(values)))
+    best = max(range(len(values)), key=values.__getitem__) if values else None
+    kind = "mean" if record.get("head") == "gaussian" else "probability"
+    return {
+        "class": None if best is None or kind == "mean" else names[best],
+        kind: dict(zip(names, values, strict=True)),
+        "logits": list(record.get("logits", [])),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

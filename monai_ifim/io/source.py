@@ -1,0 +1,120 @@
+"""What an input is before any pixel is read: its name, its content hash, and why it may be refused."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+
+from monai_ifim.io.errors import InputError
+
+IMAGE_SUFFIXES = (
+    ".nii.gz", ".nii", ".dcm", ".ima", ".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".hdr", ".png", ".jpg", ".jpeg", ".bmp",
+    ".tif", ".tiff", ".npy", ".npz",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input: a file, or a folder that holds one DICOM series. frame: which volume of a 4D file, from 0."""
+
+    path: Path
+    frame: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Name for files made from it: the base name without its suffix, letters, digits, dot, dash and underscore only."""
+        name = self.path.name
+        for suffix in IMAGE_SUFFIXES:
+            if name.lower().endswith(suffix) and len(name) > len(suffix):
+                name = name[: -len(suffix)]
+                break
+        cleaned = re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII).strip("._-")
+        cleaned = cleaned or "case"
+        return cleaned if self.frame is None else f"{cleaned}_frame-{self.frame:03d}"
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file, or of a folder: the hash of its files' names and hashes in sorted order."""
+    if path.is_dir():
+        lines = [f"{sha256_of(file)}  {file.relative_to(path).as_posix()}\n" for file in sorted(path.rglob("*")) if file.is_file()]
+        return hashlib.sha256("".join(lines).encode("utf-8")).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file says of itself that it is DICOM (PS3.10, 7.1: 'DICM' after the 128-byte preamble)."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def check_source(source: Source, channels: int | None) -> None:
+    """Raise InputError, naming the cure, where the input is missing, empty, 4D without a frame, or several series.
+
+    channels: how many input channels the network wants, None where unknown; a 4D file with that many volumes is one image.
+    """
+    path = source.path
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder.")
+    if path.is_dir():
+        _check_series(path)
+        return
+    if path.stat().st_size == 0:
+        raise InputError(f"{path.name}: the file is empty.")
+    frames = count_frames(path)
+    if source.frame is not None:
+        if source.frame not in range(frames):
+            raise InputError(f"{path.name}: there is no frame {source.frame}; it has {frames}, counted from 0.")
+        return
+    if frames > 1 and frames != channels:
+        raise InputError(f"{path.name}: a 4D file of {frames} volumes; choose one with --frame N, N from 0 to {frames - 1}.")
+
+
+def count_frames(path: Path) -> int:
+    """Number of volumes in a NIfTI file; 1 for any other file. Raises InputError for a broken NIfTI header."""
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        return 1
+    try:
+        shape = nib.load(path).shape  # type: ignore[attr-defined]
+    except Exception as error:
+        raise InputError(f"{path.name}: not a readable NIfTI file ({error}).") from error
+    frames = 1
+    for size in shape[3:]:
+        frames *= size
+    return frames
+
+
+def extract_frame(source: Source, folder: Path) -> Path:
+    """The chosen frame of a 4D NIfTI as a 3D file of its own in `folder`, header and affine kept; any MONAI reader takes it."""
+    if source.frame is None or count_frames(source.path) == 1:
+        return source.path
+    image = nib.load(source.path)
+    if len(image.shape) != 4:  # type: ignore[attr-defined]
+        raise InputError(f"{source.path.name}: {len(image.shape)} axes; only 3D and 4D files are read.")  # type: ignore[attr-defined]
+    target = folder / f"{source.name}.nii"
+    nib.save(image.slicer[..., source.frame], target)  # type: ignore[attr-defined]
+    return target
+
+
+def _check_series(folder: Path) -> None:
+    """A folder must hold one DICOM series whose slices ITK puts into one volume."""
+    import itk
+
+    if not any(is_dicom(file) for file in folder.iterdir()):
+        raise InputError(f"{folder.name}: no DICOM file in this folder.")
+    names = itk.GDCMSeriesFileNames.New()
+    names.SetUseSeriesDetails(True)
+    names.SetDirectory(str(folder))
+    volumes = list(names.GetSeriesUIDs())
+    if len(volumes) > 1:
+        counts = ", ".join(str(len(names.GetFileNames(uid))) for uid in volumes)
+        raise InputError(
+            f"{folder.name}: {len(volumes)} volumes in one folder (series, orientations or slice thicknesses that differ; "
+            f"{counts} slices): put the slices of one volume into a folder of their own."
+        )

@@ -1,0 +1,1 @@
+"""Many cases: which inputs there are, and one engine that decomposes them."""

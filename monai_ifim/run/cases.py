@@ -1,0 +1,127 @@
+"""The list of cases behind the inputs somebody named: files, folders, DICOM series, MONAI datalists."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from monai_ifim.io import InputError, Source
+from monai_ifim.io.source import IMAGE_SUFFIXES, is_dicom
+
+PREFERRED_SECTIONS = ("testing", "test", "validation")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image to decompose. name: unique in its list, safe as a folder's name."""
+
+    name: str
+    source: Source
+
+
+def find_cases(inputs: Iterable[str | PathLike[str]], frame: int | None = None) -> list[Case]:
+    """Cases behind files, folders and datalists, in a stable order; raises InputError where an input holds none.
+
+    A folder with DICOM files in it is one series; any other folder is searched, at every depth, for images and for series.
+    frame: which volume of 4D files to take.
+    """
+    paths: list[Path] = []
+    for entry in inputs:
+        found = _expand(Path(entry))
+        if not found:
+            raise InputError(f"{entry}: no image and no DICOM series in it.")
+        paths.extend(path for path in found if path not in paths)
+    if not paths:
+        raise InputError("no input: name a file, a folder, a DICOM series or a datalist (.json).")
+    return _named([Source(path, frame) for path in paths])
+
+
+def list_entries(inputs: str | PathLike[str] | Sequence[str | PathLike[str]], key: str = "image") -> list[dict[str, str]]:
+    """The cases as MONAI data dictionaries, [{key: path}, ...], for the `datalist` of a bundle."""
+    several = [inputs] if isinstance(inputs, (str, PathLike)) else inputs
+    return [{key: str(case.source.path)} for case in find_cases(several)]
+
+
+def _expand(path: Path) -> list[Path]:
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder.")
+    if path.is_file():
+        return _read_datalist(path) if path.suffix.lower() == ".json" else [path]
+    if _holds_dicom(path):
+        return [path]
+    found: list[Path] = []
+    for child in sorted(path.iterdir()):
+        if child.name.startswith("."):
+            continue
+        if child.is_dir():
+            found.extend(_expand(child))
+        elif child.name.lower().endswith(IMAGE_SUFFIXES):
+            found.append(child)
+    return found
+
+
+def _holds_dicom(folder: Path) -> bool:
+    return any(is_dicom(file) for file in folder.iterdir() if not file.name.startswith("."))
+
+
+def _read_datalist(path: Path) -> list[Path]:
+    """Images of a MONAI datalist; a list, or a mapping whose testing section is meant, or its only section."""
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path.name}: not a JSON datalist ({error}).") from error
+    if isinstance(content, dict):
+        content = _section(content, path)
+    if not isinstance(content, list):
+        raise InputError(f"{path.name}: a datalist is a list of entries such as {{'image': 'scan.nii.gz'}}.")
+    images = []
+    for entry in content:
+        image = entry.get("image") if isinstance(entry, dict) else entry
+        if not isinstance(image, str):
+            raise InputError(f"{path.name}: an entry names no image: {str(entry)[:80]}.")
+        images.append(_locate(image, path))
+    return images
+
+
+def _section(content: dict[str, Any], path: Path) -> Any:
+    sections = {name: value for name, value in content.items() if isinstance(value, list) and value and _names_image(value[0])}
+    if len(sections) == 1:
+        return next(iter(sections.values()))
+    for name in PREFERRED_SECTIONS:
+        if name in sections:
+            return sections[name]
+    raise InputError(f"{path.name}: no section 'testing', and not just one of another name, but {sorted(sections)}.")
+
+
+def _names_image(entry: Any) -> bool:
+    return isinstance(entry, dict) and "image" in entry
+
+
+def _locate(image: str, datalist: Path) -> Path:
+    """Relative names are looked up beside the datalist, then in the folder above it."""
+    candidates = [datalist.parent / image, datalist.parent.parent / image]
+    return next((candidate for candidate in candidates if candidate.exists()), candidates[0])
+
+
+def _named(sources: list[Source]) -> list[Case]:
+    """Names of folders above are put in front where base names repeat; a number where even that does not tell them apart."""
+    names = [source.name for source in sources]
+    parents = [list(source.path.absolute().parent.parts[1:]) for source in sources]
+    while parents and any(parents):
+        repeated = {name for name, count in Counter(names).items() if count > 1}
+        if not repeated:
+            break
+        for i, name in enumerate(names):
+            if name in repeated and parents[i]:
+                names[i] = f"{Source(Path(parents[i].pop())).name}_{name}"
+    seen: Counter[str] = Counter()
+    cases = []
+    for name, source in zip(names, sources, strict=True):
+        seen[name] += 1
+        cases.append(Case(name if seen[name] == 1 else f"{name}-{seen[name]}", source))
+    return cases
