@@ -1,8 +1,8 @@
 """MONAI's words for the decomposition: inferer, transforms, bundles, network checks."""
 
 from monai_ifim.adapt.inferer import IFIMInferer
-from monai_ifim.adapt.saving import SaveIFIM, SaveIFIMd, SaveIFIMD, SaveIFIMDict
-from monai_ifim.adapt.transforms import IFIMDecompose, IFIMDecomposed, IFIMDecomposeD, IFIMDecomposeDict
+from monai_ifim.adapt.saving import SaveIFIM, SaveIFIMD, SaveIFIMd, SaveIFIMDict
+from monai_ifim.adapt.transforms import IFIMDecompose, IFIMDecomposeD, IFIMDecomposed, IFIMDecomposeDict
 
 __all__ = [
     "IFIMDecompose",

@@ -66,9 +66,10 @@ class Bundle:
         """
         if path is not None:
             return self.preprocess(path)
-        if self.channels is None or not self.spatial_shape or any(not isinstance(n, int) for n in self.spatial_shape):
+        shape = [size for size in self.spatial_shape or () if isinstance(size, int)]
+        if self.channels is None or not shape or len(shape) != self.spatial_dims:
             raise InputError(f"bundle {self.root.name}: its metadata states no input shape; give an image to probe with.")
-        return torch.rand(self.channels, *self.spatial_shape, generator=torch.Generator().manual_seed(0))
+        return torch.rand(self.channels, *shape, generator=torch.Generator().manual_seed(0))
 
     def _reading_steps(self) -> int:
         """How many transforms at the head of the preprocessing read the file."""
@@ -107,7 +108,7 @@ def load_bundle(root: Path, device: torch.device | str = "cpu") -> Bundle:
         raise InputError(f"bundle {root.name}: preprocessing is {type(preprocessing).__name__}, not a Compose.")
     metadata = read_metadata(root)
     inputs = metadata.get("network_data_format", {}).get("inputs", {})
-    stated = next(iter(inputs.values()), {}) if isinstance(inputs, Mapping) else {}
+    stated: Mapping[str, Any] = next(iter(inputs.values()), {}) if isinstance(inputs, Mapping) else {}
     shape = stated.get("spatial_shape")
     return Bundle(
         root=root,

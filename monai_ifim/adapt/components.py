@@ -22,9 +22,7 @@ NUMBERS = ("ifim_eigenvalues", "ifim_rank")
 RECORD = "ifim_record"  # metadata key: the image's record as JSON text, which collation and decollation leave alone
 
 
-def component_tensors(
-    decomposition: Decomposition, image: Tensor, locality: bool, seconds: float
-) -> dict[str, Tensor]:
+def component_tensors(decomposition: Decomposition, image: Tensor, locality: bool, seconds: float) -> dict[str, Tensor]:
     """Batched tensors of a decomposition: pred [B, C], the four maps, ifim_eigenvalues [B, r], ifim_rank [B].
 
     image: the batch that was decomposed, MetaTensor or plain. Each map's metadata holds the record of every image.
@@ -68,7 +66,7 @@ def record_of(tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 def unfold_eigenvectors(folded: Tensor, channels: int, rank: int) -> Tensor:
     """[r * channel, *spatial] to [rank, channel, *spatial], padding left out."""
-    return folded.unflatten(0, (-1, channels))[:rank] if folded.shape[0] else folded.reshape(0, channels, *folded.shape[1:])
+    return folded.reshape(folded.shape[0] // channels, channels, *folded.shape[1:])[:rank]
 
 
 def _like(values: Tensor, image: Tensor, record: list[str] | str) -> Tensor:

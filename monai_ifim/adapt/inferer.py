@@ -33,9 +33,7 @@ class IFIMInferer(Inferer):
         super().__init__()
         self.options = DecomposeOptions(head, energy, rank, method, output_key, locality)
 
-    def __call__(
-        self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> dict[str, Tensor]:
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Decompose `inputs` [B, channel, *spatial]; further arguments go to the network.
 
         Returns batched tensors: pred (logits [B, C]), the MetaTensors ifim_high, ifim_low, ifim_sensitivity

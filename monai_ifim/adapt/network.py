@@ -95,4 +95,7 @@ def _independence(predictor: Predictor, image: Tensor) -> tuple[str, None]:
 
 def _decomposition(network: nn.Module, image: Tensor, options: DecomposeOptions) -> tuple[str, None]:
     record = options.decompose(network, image).record
-    return f"differentiable; head {record['head']}, {record['jacobian_products']} vector-Jacobian product(s) an image", None
+    return (
+        f"differentiable; head {record['head']}, {record['jacobian_products']} vector-Jacobian product(s) an image",
+        None,
+    )

@@ -157,7 +157,9 @@ class SaveIFIMd(MapTransform):
         found = {name: data.get(f"{self.prefix}{name.removeprefix('ifim')}") for name in names}
         missing = [name for name, values in found.items() if values is None]
         if missing:
-            raise InputError(f"no {', '.join(missing)} in the data: put IFIMDecomposed before SaveIFIMd, with one prefix for both.")
+            raise InputError(
+                f"no {', '.join(missing)} in the data: put IFIMDecomposed before SaveIFIMd, with one prefix for both."
+            )
         return found
 
 
@@ -183,7 +185,7 @@ def _reader_of(img: MetaTensor) -> str | None:
 
 
 def _arrays(stacked: Tensor, sizes: list[int]) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
-    return [piece.to(torch.float32).numpy() for piece in stacked.split(sizes)]
+    return [piece.to(torch.float32).numpy() for piece in torch.split(stacked, sizes)]
 
 
 def _at_least_2d(shape: tuple[int, ...]) -> tuple[int, ...]:

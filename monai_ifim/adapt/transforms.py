@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from monai.config import KeysCollection
@@ -23,7 +23,7 @@ class IFIMDecompose(Transform):
     device: where to compute; the image's own device by default. The network must be there already.
     """
 
-    backend = [TransformBackends.TORCH]
+    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class IFIMDecomposed(MapTransform):
     two keys would write the same names.
     """
 
-    backend = IFIMDecompose.backend
+    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
 
     def __init__(
         self,

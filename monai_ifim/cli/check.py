@@ -15,7 +15,9 @@ from monai_ifim.cli.summary import quiet_libraries
 
 def check(
     bundle: Annotated[str, typer.Option(help="MONAI bundle: its folder, or the name of one that comes with the package.")],
-    image: Annotated[Path | None, typer.Option(help="An image to probe with; random numbers of the stated shape without.")] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="An image to probe with; random numbers of the stated shape without.")
+    ] = None,
     head: Annotated[str, typer.Option(help="auto, categorical, bernoulli, gaussian or probabilities.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:

@@ -15,7 +15,8 @@ SAVE_DEFAULT = "high,low,sensitivity,eigenvectors"
 
 def decompose(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Files, folders, DICOM series folders, or MONAI datalists (.json).")
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Files, folders, DICOM series folders, or MONAI datalists (.json)."),
     ],
     bundle: Annotated[str, typer.Option(help="MONAI bundle: its folder, or the name of one that comes with the package.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],

@@ -29,7 +29,13 @@ def quiet_libraries() -> None:
 @contextmanager
 def case_progress(console: Console, total: int) -> Iterator[Callable[[CaseRow], None]]:
     """A progress bar; the callable prints a case's line and moves the bar on."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("cases", total=total)
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.core.errors import IFIMError, NetworkError, SpectralTieWarning
-from monai_ifim.core.heads import Head, SquareRoot, resolve_head
+from monai_ifim.core.head_choice import resolve_head
+from monai_ifim.core.heads import Head, SquareRoot
 from monai_ifim.core.jacobian import FactorRows, factor_rows
 from monai_ifim.core.predictor import Predictor, check_image, check_independence, evaluation_mode
 from monai_ifim.core.projection import split
@@ -191,9 +192,7 @@ def _on_device(values: Tensor, device: torch.device) -> Tensor:
     return values if device.type == "mps" else values.to(device)
 
 
-def _record(
-    head: Head, asked_head: str | Head, energy: float, rank: int | None, products: int, image: Tensor
-) -> dict[str, Any]:
+def _record(head: Head, asked_head: str | Head, energy: float, rank: int | None, products: int, image: Tensor) -> dict[str, Any]:
     return {
         "head": head.name,
         "head_requested": asked_head if isinstance(asked_head, str) else type(asked_head).__name__,

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 def dense_jacobian(network: nn.Module, image: Tensor) -> Tensor:
     """J = dz/dx, [C, D] float64."""
     function, point = _function(network, image)
-    return torch.autograd.functional.jacobian(function, point)
+    jacobian: Tensor = torch.autograd.functional.jacobian(function, point)  # type: ignore[no-untyped-call]
+    return jacobian
 
 
 def dense_fisher(network: nn.Module, image: Tensor, head: str = "categorical", covariance: Tensor | None = None) -> Tensor:
@@ -24,7 +25,7 @@ def dense_fisher(network: nn.Module, image: Tensor, head: str = "categorical", c
     M is diag(p) - p p^T ("categorical"), diag(p (1 - p)) ("bernoulli"), or the inverse covariance ("gaussian").
     """
     function, point = _function(network, image)
-    jacobian = torch.autograd.functional.jacobian(function, point)
+    jacobian = dense_jacobian(network, image)
     output = function(point)
     if head == "categorical":
         p = output.softmax(0)
@@ -49,7 +50,8 @@ def kl_hessian(network: nn.Module, image: Tensor) -> Tensor:
         moved = function(point + step).log_softmax(0)
         return (log_p.exp() * (log_p - moved)).sum()
 
-    return torch.autograd.functional.hessian(divergence, torch.zeros_like(point))
+    hessian: Tensor = torch.autograd.functional.hessian(divergence, torch.zeros_like(point))  # type: ignore[no-untyped-call]
+    return hessian
 
 
 def naive_gram_eigenvalues(network: nn.Module, image: Tensor) -> Tensor:
@@ -64,7 +66,8 @@ def naive_gram_eigenvalues(network: nn.Module, image: Tensor) -> Tensor:
     log_p = output.log_softmax(0)
     columns = [torch.autograd.grad(log_p[c], point, retain_graph=True)[0].flatten() for c in range(output.numel())]
     factor = log_p.detach().exp().sqrt()[:, None] * torch.stack(columns)
-    return torch.linalg.eigvalsh(factor @ factor.T).flip(0)
+    values: Tensor = torch.linalg.eigvalsh(factor @ factor.T)
+    return values.flip(0)
 
 
 def top_eigenpairs(fisher: Tensor, count: int) -> tuple[Tensor, Tensor]:

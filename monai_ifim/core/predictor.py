@@ -54,13 +54,13 @@ class Predictor:
             return output[index]
         return output
 
-    def _matrix(self, output: Any, batch: int) -> Tensor:
-        if not isinstance(output, Tensor):
+    def _matrix(self, returned: Any, batch: int) -> Tensor:
+        if not isinstance(returned, Tensor):
             raise NetworkError(
-                f"the network returned {_describe(output)}, not a tensor, so nothing can be differentiated: pass the "
+                f"the network returned {_describe(returned)}, not a tensor, so nothing can be differentiated: pass the "
                 "PyTorch module or TorchScript itself (not an ONNX or TensorRT session), or name its logits with output_key."
             )
-        output = output.as_subclass(Tensor)  # MONAI's MetaTensor is slow in inner loops
+        output: Tensor = returned.as_subclass(Tensor)  # MONAI's MetaTensor is slow in inner loops
         if not output.is_floating_point():
             raise NetworkError(f"the network's output is {output.dtype}: return the logits, not class indices.")
         if output.ndim == 0 or output.shape[0] != batch:

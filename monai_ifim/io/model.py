@@ -47,5 +47,5 @@ def read_metadata(root: Path) -> dict[str, Any]:
 def metadata_class_names(metadata: dict[str, Any]) -> tuple[str, ...]:
     """Class names from channel_def of the bundle's output, in order; empty where it has none."""
     outputs = metadata.get("network_data_format", {}).get("outputs", {})
-    channels = next((value.get("channel_def") for value in outputs.values() if value.get("channel_def")), {})
+    channels: dict[str, Any] = next((value.get("channel_def") for value in outputs.values() if value.get("channel_def")), {})
     return tuple(str(channels[key]) for key in sorted(channels, key=int))

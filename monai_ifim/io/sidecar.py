@@ -9,6 +9,7 @@ import resource
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def plain_affine(affine: Affine) -> list[list[float]]:
 
 def versions() -> dict[str, str]:
     """Versions of everything that has a part in the numbers."""
-    return {"monai_ifim": __version__, "python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    return {"monai_ifim": __version__, "python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
 
 
 def peak_memory() -> int:
@@ -111,6 +112,12 @@ def peak_memory() -> int:
         return int(torch.cuda.max_memory_allocated())
     unit = 1 if sys.platform == "darwin" else 1024
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
+
+
+@cache
+def _version(package: str) -> str:
+    """Looking through installed metadata takes milliseconds, and a run writes many sidecars."""
+    return version(package)
 
 
 _RESULTS = (

@@ -40,7 +40,9 @@ class Source:
 def sha256_of(path: Path) -> str:
     """Hex SHA-256 of a file, or of a folder: the hash of its files' names and hashes in sorted order."""
     if path.is_dir():
-        lines = [f"{sha256_of(file)}  {file.relative_to(path).as_posix()}\n" for file in sorted(path.rglob("*")) if file.is_file()]
+        lines = [
+            f"{sha256_of(file)}  {file.relative_to(path).as_posix()}\n" for file in sorted(path.rglob("*")) if file.is_file()
+        ]
         return hashlib.sha256("".join(lines).encode("utf-8")).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -81,7 +83,7 @@ def count_frames(path: Path) -> int:
     if not path.name.lower().endswith((".nii", ".nii.gz")):
         return 1
     try:
-        shape = nib.load(path).shape  # type: ignore[attr-defined]
+        shape = nib.load(path).shape
     except Exception as error:
         raise InputError(f"{path.name}: not a readable NIfTI file ({error}).") from error
     frames = 1
@@ -95,10 +97,10 @@ def extract_frame(source: Source, folder: Path) -> Path:
     if source.frame is None or count_frames(source.path) == 1:
         return source.path
     image = nib.load(source.path)
-    if len(image.shape) != 4:  # type: ignore[attr-defined]
-        raise InputError(f"{source.path.name}: {len(image.shape)} axes; only 3D and 4D files are read.")  # type: ignore[attr-defined]
+    if len(image.shape) != 4:
+        raise InputError(f"{source.path.name}: {len(image.shape)} axes; only 3D and 4D files are read.")
     target = folder / f"{source.name}.nii"
-    nib.save(image.slicer[..., source.frame], target)  # type: ignore[attr-defined]
+    nib.save(image.slicer[..., source.frame], target)
     return target
 
 

@@ -121,9 +121,7 @@ def _load(bundle: Bundle, case: Case, scratch: Path) -> MetaTensor:
     return bundle.preprocess(extract_frame(case.source, scratch))
 
 
-def _decompose_group(
-    bundle: Bundle, group: list[_Loaded], settings: RunSettings, writer: SaveIFIM
-) -> Iterator[CaseRow]:
+def _decompose_group(bundle: Bundle, group: list[_Loaded], settings: RunSettings, writer: SaveIFIM) -> Iterator[CaseRow]:
     """Rows of a group; where the batch fails, its images are tried one by one, so that only the guilty one is lost."""
     started = time.perf_counter()
     try:

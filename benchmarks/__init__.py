@@ -1,0 +1,1 @@
+"""Benchmarks: scripts that print ratios from one run, with the environment they ran in."""

@@ -1,0 +1,52 @@
+"""Which head a name stands for, given the output."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from monai_ifim.core.errors import HeadError
+from monai_ifim.core.heads import BernoulliHead, CategoricalHead, GaussianHead, Head
+from monai_ifim.core.outputs import last_operation, sums_to_one
+from monai_ifim.core.probability_heads import BernoulliProbabilityHead, CategoricalProbabilityHead
+
+_BY_NAME: dict[str, type[Head]] = {
+    "categorical": CategoricalHead,
+    "bernoulli": BernoulliHead,
+    "gaussian": GaussianHead,
+}
+
+
+def resolve_head(head: str | Head, output: Tensor) -> Head:
+    """The head that `head` names for this output [B, C]; raises HeadError with the cure where that is uncertain.
+
+    "auto" takes two or more outputs that no softmax or sigmoid made for the logits of exclusive classes and refuses all
+    else: one output may be a binary logit or a regression.
+    """
+    if isinstance(head, Head):
+        chosen = head
+    elif head == "auto":
+        chosen = _automatic_head(output)
+    elif head == "probabilities":
+        exclusive = output.shape[1] > 1 and sums_to_one(output)
+        chosen = CategoricalProbabilityHead() if exclusive else BernoulliProbabilityHead()
+    elif head in _BY_NAME:
+        chosen = _BY_NAME[head]()
+    else:
+        known = ", ".join(repr(name) for name in ("auto", *_BY_NAME, "probabilities"))
+        raise HeadError(f"unknown head {head!r}: choose one of {known}, or pass a Head.")
+    chosen.validate(output)
+    return chosen
+
+
+def _automatic_head(output: Tensor) -> Head:
+    if last_operation(output) == "sigmoid":
+        raise HeadError(
+            "head='auto': the network's last operation is a sigmoid: pass head='probabilities', or take the sigmoid off "
+            "and pass head='bernoulli', which keeps more digits."
+        )
+    if output.shape[1] == 1:
+        raise HeadError(
+            "head='auto' cannot tell what a single output is: pass head='bernoulli' for the logit of a binary answer, "
+            "head='probabilities' for its sigmoid, or head='gaussian' for a regression."
+        )
+    return CategoricalHead()

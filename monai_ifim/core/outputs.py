@@ -1,0 +1,41 @@
+"""What a network's output tells of itself: is it a probability, and which operation made it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+SUM_TOLERANCE = 1e-3  # how far a row of probabilities may be from summing to one (half precision softmax included)
+RESHAPES = (
+    "View", "Reshape", "Unsafe", "Squeeze", "Unsqueeze", "Slice", "Select", "Clone", "Alias", "ToCopy", "Transpose", "Permute",
+    "Flatten",
+)  # fmt: skip
+
+
+def sums_to_one(output: Tensor) -> bool:
+    """Whether every row of [B, C] is a probability distribution to within SUM_TOLERANCE."""
+    values = as_float64(output)
+    return bool((values >= 0).all()) and bool(((values.sum(1) - 1).abs() < SUM_TOLERANCE).all())
+
+
+def last_operation(output: Tensor) -> str | None:
+    """'sigmoid' or 'softmax' where autograd says that it made `output`, up to reshapes; else None."""
+    node = output.grad_fn
+    for _ in range(16):
+        if node is None:
+            return None
+        name = node.name()
+        if name.startswith("Sigmoid"):
+            return "sigmoid"
+        if name.startswith("Softmax"):
+            return "softmax"
+        if not name.startswith(RESHAPES) or not node.next_functions:
+            return None
+        node = node.next_functions[0][0]
+    return None
+
+
+def as_float64(values: Tensor) -> Tensor:
+    """Detached float64 values, on the CPU where the device has no float64 (Apple's MPS)."""
+    values = values.detach()
+    return (values.cpu() if values.device.type == "mps" else values).to(torch.float64)
