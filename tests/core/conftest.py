@@ -69,7 +69,7 @@ class Case:
         if self.correlated:
             return GaussianHead(covariance=self.covariance)
         if self.head == "gaussian" and self.sigma != 1.0:
-            return GaussianHead(torch.as_tensor(self.sigma))
+            return GaussianHead(self.sigma if isinstance(self.sigma, float) else torch.tensor(self.sigma))
         return self.head
 
     @property
@@ -143,6 +143,20 @@ def linear_network(shape: tuple[int, ...], outputs: int, *, seed: int = 0, gain:
 @pytest.fixture(scope="session", params=CASES, ids=lambda case: case.name)
 def case(request: pytest.FixtureRequest) -> Case:
     """Every row of the table in turn."""
+    chosen: Case = request.param
+    return chosen
+
+
+@pytest.fixture(scope="session", params=[c for c in CASES if c.head != "gaussian"], ids=lambda case: case.name)
+def classifier_case(request: pytest.FixtureRequest) -> Case:
+    """The rows with a prediction that can be more or less probable."""
+    chosen: Case = request.param
+    return chosen
+
+
+@pytest.fixture(scope="session", params=[c for c in CASES if c.head == "gaussian"], ids=lambda case: case.name)
+def regression_case(request: pytest.FixtureRequest) -> Case:
+    """The rows whose mean is their mode."""
     chosen: Case = request.param
     return chosen
 

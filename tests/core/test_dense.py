@@ -41,7 +41,7 @@ def test_categorical_fisher_is_the_expected_outer_product_of_scores(cnn: Network
     for label in range(4):
         log_p = network(x)[0].log_softmax(0)[label]
         score = torch.autograd.grad(log_p, x)[0].flatten()
-        truth += float(log_p.exp()) * torch.outer(score, score)
+        truth += log_p.exp().item() * torch.outer(score, score)
     torch.testing.assert_close(dense_fisher(network, x), truth, rtol=0, atol=1e-13)
 
 
@@ -52,7 +52,7 @@ def test_bernoulli_fisher_is_the_expected_outer_product_of_scores_over_all_label
         target = torch.tensor(labels, dtype=torch.float64)
         log_p = -nn.functional.binary_cross_entropy_with_logits(network(x)[0], target, reduction="sum")
         score = torch.autograd.grad(log_p, x)[0].flatten()
-        truth += float(log_p.exp()) * torch.outer(score, score)
+        truth += log_p.exp().item() * torch.outer(score, score)
     torch.testing.assert_close(dense_fisher(network, x, "bernoulli"), truth, rtol=0, atol=1e-13)
 
 

@@ -94,9 +94,7 @@ def test_covariance_is_the_integral_over_lump_places(task: LumpyParameters) -> N
     shape = tuple(task.shape)
     fine = 2  # steps per voxel; a Gaussian sampled this finely sums to its integral
     steps = [np.arange(0, size, 1 / fine) for size in shape]
-    profiles = [
-        lumpy._axis_profile(torch.tensor(s), n, task.lump_width).numpy() for s, n in zip(steps, shape, strict=True)
-    ]
+    profiles = [lumpy._axis_profile(torch.tensor(s), n, task.lump_width).numpy() for s, n in zip(steps, shape, strict=True)]
     per_axis = [profile[:, :1].T @ profile / fine for profile in profiles]
     product = per_axis[0].reshape(-1)
     for axis in per_axis[1:]:

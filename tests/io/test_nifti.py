@@ -60,13 +60,13 @@ def test_qform_and_sform_agree_and_have_codes(affines: list[Array], tmp_path: Pa
         np.testing.assert_allclose(image.get_qform(), image.get_sform(), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("cosine", [2e-5, 9e-5])
-def test_a_grid_with_a_trace_of_shear_has_one_place_not_two(cosine: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cosine", [1e-5, 9e-5])
+def test_qform_and_sform_agree_on_a_grid_with_a_trace_of_shear(cosine: float, tmp_path: Path) -> None:
     affine = np.diag([0.9, 0.9, 5.0, 1.0])
     affine[1, 2] = 5.0 * cosine
-    write_volume(tmp_path / "map.nii.gz", random_values((128, 128, 90)), affine)
+    write_volume(tmp_path / "map.nii.gz", random_values(SHAPE), affine)
     image = nib.load(tmp_path / "map.nii.gz")
-    np.testing.assert_allclose(image.get_qform(), image.get_sform(), rtol=0, atol=1e-4 * 5)
+    np.testing.assert_allclose(image.get_qform(), image.get_sform(), rtol=0, atol=1e-4)
 
 
 def test_files_are_3d_float32_in_millimetres(tmp_path: Path, oblique: Array) -> None:

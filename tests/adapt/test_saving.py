@@ -1,0 +1,314 @@
+"""`SaveIFIM` and its twin: what lies on disk, judged by nibabel and ITK."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
+from monai.transforms import Compose, EnsureChannelFirst, EnsureChannelFirstd, GridDistortiond, Lambdad, LoadImage
+from monai.transforms import LoadImaged, Orientationd, Resize, Resized
+from PIL import Image
+from pydicom.data import get_testdata_file
+from torch import nn
+
+from monai_ifim import IFIMDecompose, IFIMDecomposed, IFIMInferer, SaveIFIM, SaveIFIMd
+from monai_ifim.adapt.bundle import load_bundle
+from monai_ifim.io import GeometryError, InputError, OutputError, Source
+
+Array = npt.NDArray[Any]
+ReadAlike = Callable[[Path], Any]
+MakeNetwork = Callable[..., nn.Module]
+
+
+def read_case(folder: Path, read_alike: ReadAlike) -> dict[str, Any]:
+    """Every volume of a case by what follows _ifim_ in its name, each read by nibabel and ITK alike."""
+    return {path.name.split("_ifim_")[1][:-7]: read_alike(path) for path in sorted(folder.glob("*.nii.gz"))}
+
+
+def assert_split(volumes: dict[str, Any], suffix: str = "") -> None:
+    whole = volumes[f"input{suffix}"].values.astype(np.float64)
+    total = volumes[f"high{suffix}"].values.astype(np.float64) + volumes[f"low{suffix}"].values
+    np.testing.assert_allclose(total, whole, rtol=0, atol=1e-5 * np.ptp(whole))
+    assert np.abs(volumes[f"high{suffix}"].values).max() > 1e-3 * np.ptp(whole)
+
+
+@pytest.fixture
+def network(make_network: MakeNetwork) -> nn.Module:
+    return make_network()
+
+
+@pytest.fixture
+def written(
+    scan: Path, tmp_path: Path, steps: Callable[..., Compose], network: nn.Module, read_alike: ReadAlike
+) -> Callable[[str], dict[str, Any]]:
+    """The files of one case in a space, made by a dictionary chain."""
+
+    def write(space: str) -> dict[str, Any]:
+        pre = steps()
+        save = SaveIFIMd("image", tmp_path / "out", space=space, preprocessing=pre)
+        Compose([pre, IFIMDecomposed("image", network, rank=2), save])({"image": str(scan)})
+        return read_case(tmp_path / "out" / "scan", read_alike)
+
+    return write
+
+
+@pytest.mark.parametrize("space", ["native", "network"])
+def test_input_is_high_plus_low_in_every_voxel(space: str, written: Callable[[str], dict[str, Any]]) -> None:
+    volumes = written(space)
+    assert set(volumes) == {"input", "high", "low", "sensitivity", "eigenvector-01", "eigenvector-02"}
+    assert_split(volumes)
+
+
+def test_native_files_lie_on_the_scan(
+    written: Callable[[str], dict[str, Any]], scan: Path, read_itk: ReadAlike, oblique: Array
+) -> None:
+    source, theirs = nib.load(scan), read_itk(scan)
+    for volume in written("native").values():
+        assert volume.values.shape == source.shape
+        np.testing.assert_allclose(volume.affine, source.affine, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(volume.corners, theirs.corners, rtol=0, atol=1e-3)
+
+
+def test_native_input_shows_the_scans_values_where_the_scan_has_them(
+    written: Callable[[str], dict[str, Any]], scan: Path
+) -> None:
+    inside = (slice(4, -4),) * 3
+    values = nib.load(scan).get_fdata()
+    np.testing.assert_allclose(written("native")["input"].values[inside], values[inside], rtol=0, atol=0.02 * np.ptp(values))
+
+
+def test_network_files_are_what_the_network_saw_where_it_saw_it(
+    written: Callable[[str], dict[str, Any]], data: dict[str, MetaTensor]
+) -> None:
+    volumes = written("network")
+    np.testing.assert_array_equal(volumes["input"].values, data["image"].numpy()[0])
+    np.testing.assert_allclose(volumes["high"].affine, data["image"].affine.numpy(), rtol=0, atol=1e-4)
+    assert float(np.linalg.norm(volumes["eigenvector-01"].values)) == pytest.approx(1, abs=1e-5)
+    cosine = np.vdot(volumes["eigenvector-01"].values, volumes["eigenvector-02"].values)
+    assert float(cosine) == pytest.approx(0, abs=1e-5)
+
+
+def test_an_array_compose_gives_the_same_files_as_a_dictionary_compose(
+    written: Callable[[str], dict[str, Any]],
+    scan: Path,
+    tmp_path: Path,
+    array_steps: Compose,
+    network: nn.Module,
+    read_alike: ReadAlike,
+) -> None:
+    expected = written("native")
+    image = array_steps(str(scan))
+    SaveIFIM(tmp_path / "array", preprocessing=array_steps)(image, IFIMDecompose(network, rank=2)(image))
+    found = read_case(tmp_path / "array" / "scan", read_alike)
+    assert set(found) == set(expected)
+    for name, volume in expected.items():
+        np.testing.assert_allclose(found[name].values, volume.values, rtol=0, atol=1e-6 * np.abs(volume.values).max())
+        np.testing.assert_allclose(found[name].affine, volume.affine, rtol=0, atol=1e-4)
+
+
+def test_the_inferers_answer_is_saved_under_its_key(
+    scan: Path, tmp_path: Path, steps: Callable[..., Compose], network: nn.Module, read_alike: ReadAlike
+) -> None:
+    pre = steps()
+    image = pre({"image": str(scan)})["image"]
+    answer = {name: values[0] for name, values in IFIMInferer(rank=1)(image[None], network).items()}
+    before = set(answer)
+    result = SaveIFIMd("pred", tmp_path / "out", preprocessing=pre)({"image": image, "pred": answer})
+    assert set(answer) == before
+    assert result["pred"] is answer
+    assert_split(read_case(tmp_path / "out" / "scan", read_alike))
+
+
+def test_a_batch_of_two_is_saved_image_by_image(
+    tmp_path: Path, write_scan: Callable[..., Path], steps: Callable[..., Compose], network: nn.Module,
+    oblique: Array, read_alike: ReadAlike,
+) -> None:  # fmt: skip
+    pre = steps()
+    paths = {n: write_scan(tmp_path / f"{n}.nii.gz", shape, oblique) for n, shape in (("a", (9, 12, 7)), ("b", (8, 6, 11)))}
+    loader = DataLoader(Dataset([{"image": str(path)} for path in paths.values()], pre), batch_size=2)
+    batch = next(iter(loader))
+    batch["pred"] = IFIMInferer()(batch["image"], network)
+    for item in decollate_batch(batch):
+        SaveIFIMd("pred", tmp_path / "out", preprocessing=pre)(item)
+    for name, path in paths.items():
+        volumes = read_case(tmp_path / "out" / name, read_alike)
+        assert volumes["high"].values.shape == nib.load(path).shape
+        assert_split(volumes)
+
+
+def test_a_second_channel_has_files_of_its_own(
+    tmp_path: Path, write_scan: Callable[..., Path], make_network: MakeNetwork, oblique: Array, read_alike: ReadAlike
+) -> None:
+    path = write_scan(tmp_path / "two.nii.gz", (9, 7, 11, 2), oblique)
+    pre = Compose([
+        LoadImaged("image"),
+        EnsureChannelFirstd("image"),
+        Orientationd("image", axcodes="PSR", labels=None),
+    ])
+    chain = [pre, IFIMDecomposed("image", make_network(channels=2)), SaveIFIMd("image", tmp_path, preprocessing=pre)]
+    Compose(chain)({"image": str(path)})
+    volumes = read_case(tmp_path / "two", read_alike)
+    source = nib.load(path).get_fdata()
+    for channel, suffix in enumerate(("", "_channel-02")):
+        np.testing.assert_allclose(volumes[f"input{suffix}"].values, source[..., channel], rtol=0, atol=1e-6)
+        assert_split(volumes, suffix)
+        assert f"eigenvector-01{suffix}" in volumes
+        assert f"sensitivity{suffix}" in volumes
+
+
+def test_different_inputs_of_one_name_do_not_overwrite_each_other_and_the_same_one_does(
+    tmp_path: Path, write_scan: Callable[..., Path], steps: Callable[..., Compose], network: nn.Module, oblique: Array
+) -> None:
+    pre = steps()
+    paths = [write_scan(tmp_path / f"{i}" / "scan.nii.gz", (7, 8, 9), oblique, shift=float(i)) for i in range(3)]
+    chain = Compose([pre, IFIMDecomposed("image", network), SaveIFIMd("image", tmp_path / "out", preprocessing=pre)])
+    for path in [*paths, paths[0], paths[2]]:
+        chain({"image": str(path)})
+    found = {}
+    for sidecar in (tmp_path / "out").glob("*/*_ifim.json"):
+        found[sidecar.parent.name] = json.loads(sidecar.read_text())["input"]["sha256"]
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    assert found == {"scan": digests[0]} | {f"scan-{digest[:8]}": digest for digest in digests[1:]}
+
+
+def test_a_second_run_with_less_to_save_leaves_no_files_of_the_first(
+    data: dict[str, MetaTensor], tmp_path: Path, network: nn.Module
+) -> None:
+    for contents in (("high", "low", "eigenvectors"), ("low",)):
+        SaveIFIM(tmp_path / "out", space="network", contents=contents)(data["image"], IFIMDecompose(network)(data["image"]))
+    assert {path.name for path in (tmp_path / "out" / "scan").iterdir()} == {
+        "scan_ifim_input.nii.gz",
+        "scan_ifim_low.nii.gz",
+        "scan_ifim.json",
+    }
+
+
+def test_an_image_that_the_network_ignores_has_no_component_and_low_is_all_of_it(
+    scan: Path, tmp_path: Path, steps: Callable[..., Compose], read_alike: ReadAlike
+) -> None:
+    pre = steps()
+    image = pre({"image": str(scan)})["image"]
+    components = IFIMDecompose(lambda x: torch.tensor([[0.5, 2.0, 1.0]]).expand(x.shape[0], -1))(image)
+    for space in ("native", "network"):
+        SaveIFIM(tmp_path / space, space=space, preprocessing=pre)(image, components)
+        volumes = read_case(tmp_path / space / "scan", read_alike)
+        assert set(volumes) == {"input", "high", "low", "sensitivity"}
+        assert not volumes["high"].values.any()
+        np.testing.assert_array_equal(volumes["low"].values, volumes["input"].values)
+
+
+def untracked_crop() -> Lambdad:
+    return Lambdad("image", func=lambda image: image[:, 2:])
+
+
+def distortion() -> GridDistortiond:
+    return GridDistortiond("image", num_cells=3, distort_steps=[[1.3, 0.8, 1.0, 1.0]] * 3, mode="bilinear")
+
+
+@pytest.mark.parametrize("step", [untracked_crop, distortion])
+def test_a_spatial_transform_without_inverse_is_refused_naming_the_network_space(
+    step: Callable[[], Any], scan: Path, tmp_path: Path, network: nn.Module
+) -> None:
+    pre = Compose([LoadImaged("image"), EnsureChannelFirstd("image"), step(), Resized("image", spatial_size=(8, 9, 10))])
+    data = IFIMDecomposed("image", network)(pre({"image": str(scan)}))
+    with pytest.raises(GeometryError, match="space='network'"):
+        SaveIFIMd("image", tmp_path / "out", preprocessing=pre)(data)
+    assert not list((tmp_path / "out").rglob("*.nii.gz"))
+    SaveIFIMd("image", tmp_path / "out", space="network", preprocessing=pre)(data)
+    assert (tmp_path / "out" / "scan" / "scan_ifim.json").is_file()
+
+
+def test_another_compose_than_the_one_that_made_the_image_is_refused(
+    data: dict[str, MetaTensor], tmp_path: Path, steps: Callable[..., Compose], network: nn.Module
+) -> None:
+    with pytest.raises(GeometryError, match="cannot be inverted"):
+        SaveIFIMd("image", tmp_path, preprocessing=steps())(IFIMDecomposed("image", network)(data))
+
+
+def test_missing_preprocessing_is_refused_naming_both_cures(
+    data: dict[str, MetaTensor], tmp_path: Path, network: nn.Module
+) -> None:
+    with pytest.raises(GeometryError, match=r"preprocessing=.*space='network'"):
+        SaveIFIM(tmp_path)(data["image"], IFIMDecompose(network)(data["image"]))
+
+
+def test_plain_tensors_are_refused(data: dict[str, MetaTensor], tmp_path: Path, network: nn.Module) -> None:
+    plain = data["image"].as_tensor()
+    with pytest.raises(InputError, match="no metadata"):
+        SaveIFIM(tmp_path, space="network")(plain, IFIMDecompose(network)(plain))
+    stripped = {n: v.as_subclass(torch.Tensor) for n, v in IFIMDecompose(network)(data["image"]).items()}
+    with pytest.raises(InputError, match="record"):
+        SaveIFIM(tmp_path, space="network")(data["image"], stripped)
+
+
+def test_an_image_without_a_file_is_refused_unless_its_source_is_given(tmp_path: Path, network: nn.Module) -> None:
+    image = MetaTensor(torch.rand(1, 6, 7, 8), affine=torch.eye(4, dtype=torch.float64))
+    components = IFIMDecompose(network)(image)
+    with pytest.raises(InputError, match="which file"):
+        SaveIFIM(tmp_path, space="network")(image, components)
+    SaveIFIM(tmp_path, space="network")(image, components, source=Source(Path("gone.nii.gz"), 4))
+    content = json.loads((tmp_path / "gone_frame-004" / "gone_frame-004_ifim.json").read_text())
+    assert (content["input"]["frame"], content["input"]["sha256"]) == (4, None)
+
+
+def test_components_under_another_prefix_are_named_as_missing(data: dict[str, MetaTensor], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"ifim_high.*IFIMDecomposed before SaveIFIMd"):
+        SaveIFIMd("image", tmp_path, prefix="other")(data)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"), [({"space": "world"}, "world"), ({"contents": ("high", "halves")}, "halves")]
+)
+def test_unknown_settings_are_refused_at_once(settings: dict[str, Any], named: str, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=named):
+        SaveIFIM(tmp_path, **settings)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
+def test_a_photographs_files_lie_on_the_picture_as_itk_shows_it(
+    suffix: str, tmp_path: Path, make_network: MakeNetwork, read_itk: ReadAlike
+) -> None:
+    grey = (np.add.outer(np.arange(11) * 3, np.arange(17) * 9) + 20).astype(np.uint8)
+    path = tmp_path / f"photo.{suffix}"
+    Image.fromarray(grey).save(path, **({"quality": 95} if suffix == "jpg" else {}))
+    pre = Compose([LoadImage(), EnsureChannelFirst(), Resize((33, 21), mode="bilinear", align_corners=True)])
+    image = pre(str(path))
+    SaveIFIM(tmp_path / "out", preprocessing=pre)(image, IFIMDecompose(make_network(dims=2))(image))
+    picture, found = read_itk(path), read_itk(tmp_path / "out" / "photo" / "photo_ifim_input.nii.gz")
+    assert found.values.shape == (17, 11, 1)
+    np.testing.assert_allclose(found.corners, picture.corners, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(found.values[..., 0], picture.values, rtol=0, atol=3)
+
+
+def test_a_numpy_files_maps_lie_at_the_origin_in_steps_of_one(
+    tmp_path: Path, network: nn.Module, read_alike: ReadAlike, corners_of: Callable[..., Array]
+) -> None:
+    np.save(tmp_path / "array.npy", np.add.outer(np.arange(9.0), np.add.outer(np.arange(7.0), np.arange(11.0))))
+    steps = [LoadImage(), EnsureChannelFirst(channel_dim="no_channel"), Resize((17, 13, 21), mode="trilinear")]
+    pre = Compose(steps)
+    image = pre(str(tmp_path / "array.npy"))
+    SaveIFIM(tmp_path / "out", preprocessing=pre)(image, IFIMDecompose(network)(image))
+    volumes = read_case(tmp_path / "out" / "array", read_alike)
+    assert_split(volumes)
+    np.testing.assert_allclose(volumes["high"].corners, corners_of(np.eye(4), (9, 7, 11)), rtol=0, atol=1e-3)
+
+
+def test_a_single_dicom_slices_files_lie_where_itk_puts_the_slice(
+    tmp_path: Path, make_bundle: Callable[..., Path], read_itk: ReadAlike
+) -> None:
+    path = Path(str(get_testdata_file("CT_small.dcm", download=False)))
+    bundle = load_bundle(make_bundle(tmp_path / "bundle", dims=2))
+    image = bundle.preprocess(path)
+    SaveIFIM(tmp_path / "out", preprocessing=bundle.preprocessing)(image, IFIMDecompose(bundle.network)(image))
+    slice_, found = read_itk(path), read_itk(tmp_path / "out" / "CT_small" / "CT_small_ifim_high.nii.gz")
+    assert found.values.shape == (128, 128, 1)
+    np.testing.assert_allclose(found.corners, slice_.corners, rtol=0, atol=1e-3)

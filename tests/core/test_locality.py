@@ -1,0 +1,133 @@
+"""The locality radius against a dense scan of the divergence in float64, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from monai_ifim.core import Decomposition, decompose
+
+Networks = Callable[..., nn.Sequential]
+
+
+def _divergence(network: nn.Module, x: Tensor, moved: Tensor, head: str) -> Tensor:
+    """KL from the prediction at x [1, ...] to each of `moved` [n, ...], by its definition."""
+    before, after = network(x), network(moved)
+    if head == "categorical":
+        return nn.functional.kl_div(after.log_softmax(1), before.log_softmax(1), log_target=True, reduction="none").sum(1)
+    p = before.sigmoid()
+    log_ratio = nn.functional.logsigmoid(before) - nn.functional.logsigmoid(after)
+    log_other = nn.functional.logsigmoid(-before) - nn.functional.logsigmoid(-after)
+    return (p * log_ratio + (1 - p) * log_other).sum(1)
+
+
+def _scanned_radius(network: nn.Module, x: Tensor, u: Tensor, eigenvalue: Tensor, head: str, around: float) -> float:
+    """First of 4000 steps up to 3 * around at which the divergence is off by more than 10 %."""
+    steps = torch.linspace(0.02 * around, 3 * around, 4000, dtype=torch.float64)
+    moved = x + steps.reshape(-1, *[1] * (x.ndim - 1)) * u
+    deviation = (_divergence(network, x, moved, head) / (steps.square() * eigenvalue / 2) - 1).abs()
+    outside = (deviation > 0.1).nonzero()[:, 0]
+    return float(steps[outside[0]]) if outside.numel() else float("inf")
+
+
+def _assert_scan_agrees(network: nn.Module, d: Decomposition, head: str) -> None:
+    radii = d.locality_radius()
+    for b in range(d.image.shape[0]):
+        for i in range(int(d.rank[b])):
+            found, x = float(radii[b, i]), d.image[b : b + 1]
+            truth = _scanned_radius(network, x, d.eigenvectors[b, i], d.eigenvalues[b, i], head, found)
+            assert found == pytest.approx(truth, rel=0.04), (b, i)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_radius_of_a_linear_softmax_is_where_a_dense_scan_leaves_the_band(
+    linear: Networks, image: Tensor, seed: int
+) -> None:
+    network = linear((1, 7, 5), 4, seed=seed).double()
+    _assert_scan_agrees(network, decompose(network, image, energy=1.0), "categorical")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_radius_of_independent_labels_is_where_a_dense_scan_leaves_the_band(
+    linear: Networks, image: Tensor, seed: int
+) -> None:
+    network = linear((1, 7, 5), 3, seed=seed).double()
+    _assert_scan_agrees(network, decompose(network, image, head="bernoulli", energy=1.0), "bernoulli")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_radius_of_a_smooth_cnn_is_where_a_dense_scan_leaves_the_band(cnn: Networks, image: Tensor, seed: int) -> None:
+    network = cnn((1, 7, 5), 4, seed=seed, gain=12.0).double()
+    _assert_scan_agrees(network, decompose(network, image, energy=1.0), "categorical")
+
+
+def test_float32_radius_agrees_with_float64(linear: Networks, image: Tensor) -> None:
+    network = linear((1, 7, 5), 4)
+    found = decompose(network, image.float(), energy=1.0).locality_radius()
+    truth = decompose(network.double(), image, energy=1.0).locality_radius()
+    torch.testing.assert_close(found, truth, rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_linear_regression_is_quadratic_however_far(linear: Networks, image: Tensor, dtype: torch.dtype) -> None:
+    network = linear((1, 7, 5), 3).to(dtype)
+    radius = decompose(network, image.to(dtype), head="gaussian", energy=1.0).locality_radius()
+    assert radius.shape == (3, 3) and bool(radius.isinf().all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("gap", [25.0, 75.0, 150.0])
+def test_saturated_prediction_has_a_radius_of_the_logits_own_scale(
+    linear: Networks, image: Tensor, dtype: torch.dtype, gap: float
+) -> None:
+    """KL ~ q (e^d - 1 - d) in the leading direction, which leaves the 10 % band at a logit change of about 0.3."""
+    network = linear((1, 7, 5), 4).to(dtype)
+    network[-1].bias.data[1] += gap
+    d = decompose(network, image.to(dtype), energy=1.0)
+    leading = d.locality_radius()[:, 0]
+    moved = network(d.image + leading.to(dtype)[:, None, None, None] * d.eigenvectors[:, 0])
+    change = moved - d.logits
+    heaviest = d.logits.clone().scatter(1, d.logits.argmax(1, keepdim=True), -torch.inf).argmax(1, keepdim=True)
+    relative = (change.gather(1, heaviest) - change[:, 1:2]).abs()
+    assert bool(leading.isfinite().all()) and bool((leading > 0).all())
+    assert bool(((relative > 0.25) & (relative < 0.35)).all())
+
+
+def test_radius_takes_forward_passes_only(cnn: Networks, image: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    d = decompose(cnn((1, 7, 5), 4).double(), image)
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("a backward pass was run")
+
+    monkeypatch.setattr(torch.autograd, "grad", refuse)
+    monkeypatch.setattr(torch.autograd, "backward", refuse)
+    assert bool((d.locality_radius()[:, 0] > 0).all())
+
+
+def test_radius_stops_where_the_output_stops_being_finite() -> None:
+    def network(x: Tensor) -> Tensor:
+        return (3 - x[:, 0, 0, :1]).sqrt() * 0 + x.flatten(1)[:, :1]
+
+    x = torch.zeros(1, 1, 2, 3).double()
+    radius = decompose(network, x, head="gaussian").locality_radius()
+    assert radius.item() == pytest.approx(3.0, rel=0.04)
+
+
+def test_network_that_bends_at_once_has_radius_zero() -> None:
+    """f(x) = x + |x| sign-free kink at the image itself: its gradient there is 1, its slope to the right 2."""
+    x = torch.zeros(1, 1, 2, 3).double()
+    d = decompose(lambda x: x.flatten(1)[:, :1] + x.flatten(1)[:, :1].abs(), x, head="gaussian")
+    torch.testing.assert_close(d.eigenvalues, torch.ones(1, 1).double())
+    assert d.locality_radius().tolist() == [[0.0]]
+
+
+def test_radius_scales_with_the_unit_of_the_image(linear: Networks, image: Tensor) -> None:
+    network = linear((1, 7, 5), 4).double()
+    truth = decompose(network, image, energy=1.0)
+    scaled = decompose(lambda x: network(x / 100), 100 * image, energy=1.0)
+    torch.testing.assert_close(scaled.eigenvalues, truth.eigenvalues * 1e-4)
+    torch.testing.assert_close(scaled.locality_radius(), 100 * truth.locality_radius(), rtol=1e-6, atol=0)

@@ -1,0 +1,144 @@
+"""Eigenvalues of graded matrices against 120-digit arithmetic."""
+
+from __future__ import annotations
+
+import mpmath
+import pytest
+import torch
+from torch import Tensor
+
+from monai_ifim.core import spectrum
+from monai_ifim.core.spectrum import Spectrum, solve_spectrum
+
+EPS = torch.finfo(torch.float64).eps
+
+
+def _gram(size: int, seed: int = 0) -> Tensor:
+    """Gram matrix of well-conditioned rows of small integers, exact in float64."""
+    rows = torch.randint(-4, 5, (size, 4 * size), generator=torch.Generator().manual_seed(seed)).double()
+    return rows @ rows.T
+
+
+def _truth(gram: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, descending, and unit eigenvectors (rows) of diag(scales) gram diag(scales)."""
+    with mpmath.workdps(200):
+        weights = [mpmath.mpf(s) for s in scales.tolist()]
+        rows = gram.tolist()
+        n = len(rows)
+        kernel = mpmath.matrix(n, n)
+        for i in range(n):
+            for j in range(n):
+                kernel[i, j] = weights[i] * mpmath.mpf(rows[i][j]) * weights[j]
+        values, vectors = mpmath.eigsy(kernel)
+        order = sorted(range(n), key=lambda i: -values[i])
+        eigenvectors = [[float(vectors[r, i]) for r in range(n)] for i in order]
+        found = [float(values[i]) for i in order]
+        return torch.tensor(found, dtype=torch.float64), torch.tensor(eigenvectors, dtype=torch.float64)
+
+
+def _assert_true(found: Spectrum, gram: Tensor, scales: Tensor) -> None:
+    values, vectors = _truth(gram, scales)
+    torch.testing.assert_close(found.eigenvalues, values, rtol=1e-10, atol=0)
+    cosines = (found.coefficients * vectors).sum(1).abs()
+    torch.testing.assert_close(cosines, torch.ones_like(cosines), rtol=0, atol=1e-10)
+    torch.testing.assert_close(found.trace, values.sum().item(), rtol=1e-12, atol=0)
+
+
+def _scales(size: int, decades: float, seed: int = 3) -> Tensor:
+    """Scales from 1 down to 10^-decades in random order."""
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+    return 10.0 ** -torch.linspace(0, decades, size, dtype=torch.float64)[order]
+
+
+@pytest.mark.parametrize("decades", [0.0, 1.0, 4.0, 15.0, 30.0, 60.0, 120.0])
+@pytest.mark.parametrize("size", [2, 5, 8])
+def test_every_eigenvalue_of_a_graded_matrix_has_ten_digits(size: int, decades: float) -> None:
+    gram, scales = _gram(size), _scales(size, decades)
+    _assert_true(solve_spectrum(gram, scales, EPS), gram, scales)
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e-60, 1e60, 1e140])
+def test_a_common_factor_neither_underflows_nor_overflows(scale: float) -> None:
+    gram, scales = _gram(5), scale * _scales(5, 8.0)
+    _assert_true(solve_spectrum(gram, scales, EPS), gram, scales)
+
+
+def test_rows_of_unequal_length_are_as_good_as_unequal_scales() -> None:
+    lengths = _scales(6, 40.0)
+    gram = lengths[:, None] * _gram(6) * lengths
+    found = solve_spectrum(gram, torch.ones(6).double(), EPS)
+    torch.testing.assert_close(found.eigenvalues, _truth(_gram(6), lengths)[0], rtol=1e-10, atol=0)
+
+
+def test_both_solvers_give_the_same_where_both_are_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    gram, scales = _gram(7), _scales(7, 1.0)
+    direct = solve_spectrum(gram, scales, EPS)
+    monkeypatch.setattr(spectrum, "GRADED", 1.1)
+    rotated = solve_spectrum(gram, scales, EPS)
+    torch.testing.assert_close(rotated.eigenvalues, direct.eigenvalues, rtol=1e-12, atol=0)
+    torch.testing.assert_close((rotated.coefficients @ direct.coefficients.T).abs(), torch.eye(7).double(), rtol=0, atol=1e-11)
+    _assert_true(rotated, gram, scales)
+
+
+def test_absolute_accuracy_is_not_enough_for_a_graded_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    gram, scales = _gram(6), _scales(6, 15.0)
+    monkeypatch.setattr(spectrum, "LARGEST_JACOBI", 0)
+    resolved = solve_spectrum(gram, scales, EPS).eigenvalues
+    truth, _ = _truth(gram, scales)
+    assert 1 <= resolved.numel() < 6  # what eigh cannot resolve is left out, not invented
+    torch.testing.assert_close(resolved, truth[: resolved.numel()], rtol=0, atol=1e-13 * float(truth[0]))
+
+
+@pytest.mark.parametrize("decades", [1.0, 60.0])
+def test_order_of_the_rows_does_not_matter(decades: float) -> None:
+    gram, scales = _gram(7), _scales(7, decades)
+    plain = solve_spectrum(gram, scales, EPS)
+    for seed in range(5):
+        order = torch.randperm(7, generator=torch.Generator().manual_seed(seed))
+        shuffled = solve_spectrum(gram[order][:, order], scales[order], EPS)
+        torch.testing.assert_close(shuffled.eigenvalues, plain.eigenvalues, rtol=1e-12, atol=0)
+        cosines = (shuffled.coefficients * plain.coefficients[:, order]).sum(1).abs()
+        torch.testing.assert_close(cosines, torch.ones(7).double(), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("decades", [0.0, 3.0, 30.0])
+def test_rows_that_repeat_others_add_no_eigenvalue(decades: float) -> None:
+    """Rows 3 and 4 are combinations of rows 0, 1, 2; weights rank deficient whatever the scales."""
+    rows = torch.randint(-4, 5, (3, 20), generator=torch.Generator().manual_seed(1)).double()
+    rows = torch.cat([rows, rows[:1] - rows[1:2], 2 * rows[2:3]])
+    gram, scales = rows @ rows.T, _scales(5, decades)
+    found = solve_spectrum(gram, scales, EPS)
+    torch.testing.assert_close(found.eigenvalues, _truth(gram, scales)[0][:3], rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("row_eps", [2.0**-23, 2.0**-10])
+def test_rows_that_repeat_others_to_their_own_rounding_add_no_eigenvalue(row_eps: float) -> None:
+    rows = torch.randn(3, 200, generator=torch.Generator().manual_seed(1)).double()
+    rows = torch.cat([rows, rows[:1] - rows[1:2]])
+    noise = torch.rand(rows.shape, generator=torch.Generator().manual_seed(2)).double() - 0.5
+    rows = rows * (1 + row_eps * noise)
+    for scales in (torch.ones(4).double(), torch.tensor([1.0, 1e-5, 1e-20, 1e-9], dtype=torch.float64)):
+        assert solve_spectrum(rows @ rows.T, scales, row_eps).eigenvalues.numel() == 3
+        assert solve_spectrum(rows @ rows.T, scales, EPS).eigenvalues.numel() == 4
+
+
+def test_dead_rows_and_dead_scales_are_left_out() -> None:
+    gram, scales = _gram(5), _scales(5, 3.0)
+    gram[1], gram[:, 1], scales[3] = 0.0, 0.0, 0.0
+    alive = torch.tensor([0, 2, 4])
+    found = solve_spectrum(gram, scales, EPS)
+    torch.testing.assert_close(found.eigenvalues, _truth(gram[alive][:, alive], scales[alive])[0], rtol=1e-10, atol=0)
+    assert not found.coefficients[:, [1, 3]].any()
+
+
+def test_nothing_alive_gives_no_eigenvalue() -> None:
+    found = solve_spectrum(torch.zeros(4, 4).double(), torch.ones(4).double(), EPS)
+    assert found.eigenvalues.shape == (0,) and found.coefficients.shape == (0, 4) and found.trace == 0.0
+
+
+@pytest.mark.parametrize("size", [40, 41])
+def test_coefficients_of_many_rows_are_orthonormal(size: int) -> None:
+    found = solve_spectrum(_gram(size), _scales(size, 50.0), EPS)
+    identity = torch.eye(size, dtype=torch.float64)
+    torch.testing.assert_close(found.coefficients @ found.coefficients.T, identity, rtol=0, atol=1e-11)
+    assert bool((found.eigenvalues[:-1] >= found.eigenvalues[1:]).all())

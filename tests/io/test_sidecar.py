@@ -1,0 +1,189 @@
+"""The sidecar: what stands in it, that it comes back, and that nothing personal reaches it."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pydicom
+import pytest
+import torch
+from pydicom.data import get_testdata_file
+
+from monai_ifim.adapt.bundle import load_bundle
+from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.core import decompose
+from monai_ifim.io import InputError, InputIdentity, ModelIdentity, OutputError, read_sidecar
+from monai_ifim.io.sidecar import MapFile, compose_sidecar, write_sidecar
+from monai_ifim.run.cases import find_cases
+from monai_ifim.run.local import RunSettings, run_cases
+
+Array = npt.NDArray[Any]
+KEYS = {
+    "schema_version", "input", "model", "prediction", "eigenvalues", "rank", "energy_kept", "trace", "locality_radius",
+    "method", "jacobian_products", "error_bound", "units", "files", "versions", "seed", "seconds", "peak_memory_bytes",
+}  # fmt: skip
+PLANTED = {
+    "PatientName": "Zwetschgenbaum^Xaver",
+    "PatientID": "QX-7781-ZZ",
+    "PatientBirthDate": "19231105",
+    "StudyDate": "19470519",
+    "SeriesDate": "19470520",
+    "AcquisitionDate": "19470521",
+    "SeriesDescription": "Kopf fuer Zwetschgenbaum",
+    "StudyDescription": "Quittenstudie",
+    "InstitutionName": "Mirabellenklinik",
+    "ReferringPhysicianName": "Pflaumenkern^Doktor",
+    "AccessionNumber": "ACC99187",
+    "ImageComments": "freier Text mit Holunder",
+}
+TRACES = [word for text in PLANTED.values() for word in text.split("^")] + ["Zwetschgenbaum", "Holunder"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, make_bundle: Any, write_scan: Any, oblique: Array) -> dict[str, Any]:
+    """One case, written in the native space by the tiny bundle."""
+    folder = tmp_path_factory.mktemp("sidecar")
+    bundle = load_bundle(make_bundle(folder / "bundle"))
+    scan = write_scan(folder / "scan.nii.gz", (9, 11, 7), oblique)
+    settings = RunSettings(folder / "out", DecomposeOptions("categorical", rank=2, locality=True))
+    run_cases(bundle, find_cases([scan]), settings, lambda row: None)
+    case = folder / "out" / "scan"
+    content = json.loads((case / "scan_ifim.json").read_text(encoding="utf-8"))
+    return {"content": content, "case": case, "scan": scan, "bundle": bundle}
+
+
+def test_all_keys_of_the_schema_are_there(run: dict[str, Any]) -> None:
+    content = run["content"]
+    assert set(content) >= KEYS
+    assert set(content["input"]) >= {"file", "sha256", "shape", "affine", "reader"}
+    assert set(content["model"]) >= {"name", "weights_sha256", "head", "class_names"}
+    assert all(set(file) >= {"file", "shape", "affine", "norm"} for file in content["files"])
+    assert content["schema_version"] == "1.0"
+
+
+def test_input_is_stated_as_nibabel_and_hashlib_see_it(run: dict[str, Any]) -> None:
+    source, stated = nib.load(run["scan"]), run["content"]["input"]
+    assert stated["file"] == "scan.nii.gz"
+    assert stated["sha256"] == hashlib.sha256(run["scan"].read_bytes()).hexdigest()
+    assert tuple(stated["shape"]) == source.shape
+    assert stated["reader"] == "NibabelReader"
+    np.testing.assert_allclose(stated["affine"], source.affine, rtol=0, atol=1e-5)
+
+
+def test_model_is_stated_by_the_hash_of_its_weights_and_its_metadata(run: dict[str, Any]) -> None:
+    weights = run["bundle"].root / "models" / "model.pt"
+    assert run["content"]["model"] == {
+        "name": "tiny",
+        "version": "9.8.7",
+        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "class_names": ["class 0", "class 1", "class 2"],
+        "head": "categorical",
+    }
+
+
+def test_numbers_are_those_of_the_decomposition(run: dict[str, Any]) -> None:
+    content, bundle = run["content"], run["bundle"]
+    image = bundle.preprocess(run["scan"])[None].as_subclass(torch.Tensor)
+    expected = decompose(bundle.network, image, head="categorical", rank=2)
+    logits = bundle.network(image)[0].detach().double()
+    best = int(logits.argmax())
+    assert content["prediction"]["class"] == f"class {best}"
+    np.testing.assert_allclose(list(content["prediction"]["probability"].values()), logits.softmax(0), rtol=1e-6)
+    np.testing.assert_allclose(content["eigenvalues"], expected.eigenvalues[0], rtol=1e-6)
+    np.testing.assert_allclose(content["locality_radius"], expected.locality_radius()[0], rtol=1e-3)
+    assert content["trace"] == pytest.approx(float(expected.trace[0]), rel=1e-6)
+    assert (content["rank"], content["jacobian_products"], content["method"]) == (2, 2, "exact")
+    assert content["energy_kept"] == pytest.approx(1.0)
+
+
+def test_files_are_stated_as_nibabel_reads_them_and_no_others_lie_beside(run: dict[str, Any]) -> None:
+    stated = {file["file"]: file for file in run["content"]["files"]}
+    assert set(stated) == {path.name for path in run["case"].glob("*.nii.gz")}
+    for name, file in stated.items():
+        image = nib.load(run["case"] / name)
+        assert image.shape == tuple(file["shape"])
+        np.testing.assert_allclose(image.affine, file["affine"], rtol=0, atol=1e-4)
+        assert file["norm"] == pytest.approx(float(np.linalg.norm(image.get_fdata())), rel=1e-6)
+
+
+def compose(**record: Any) -> dict[str, Any]:
+    source = InputIdentity("a.nii", "0" * 64, (3, 4, 5), np.eye(4).tolist(), "NibabelReader")
+    files = [MapFile("a_ifim_high.nii.gz", "high", (3, 4, 5), np.eye(4).tolist(), 1.5)]
+    return compose_sidecar(source, ModelIdentity("m", "1", None, ("no", "yes")), "network", record, files)
+
+
+def test_what_is_written_comes_back(tmp_path: Path) -> None:
+    content = compose(head="categorical", probabilities=[0.25, 0.75], logits=[0.0, 1.1], rank=1, eigenvalues=[2.5])
+    write_sidecar(tmp_path / "a.json", content)
+    assert read_sidecar(tmp_path / "a.json") == json.loads(json.dumps(content))
+
+
+def test_infinity_and_nan_become_null(tmp_path: Path) -> None:
+    write_sidecar(tmp_path / "a.json", compose(locality_radius=[float("inf"), 0.5], trace=float("nan")))
+    content = json.loads((tmp_path / "a.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert content["locality_radius"] == [None, 0.5]
+    assert content["trace"] is None
+
+
+def test_what_is_no_plain_data_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="no plain data"):
+        write_sidecar(tmp_path / "a.json", {"tensor": torch.ones(2)})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ['{"schema_version": "2.0"}', "{}", "[1, 2]", '"1.0"'])
+def test_another_schema_version_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(InputError, match=r"a\.json: schema version (2\.0|missing)"):
+        read_sidecar(tmp_path / "a.json")
+
+
+def test_a_later_minor_version_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"schema_version": "1.7", "rank": 3}')
+    assert read_sidecar(tmp_path / "a.json")["rank"] == 3
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe\x00"])
+def test_a_file_that_is_no_json_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.json: not a readable sidecar"):
+        read_sidecar(tmp_path / "a.json")
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Path:
+    """A folder with a whole slice of a named patient, a cut one, and a series."""
+    image = pydicom.dcmread(str(get_testdata_file("CT_small.dcm", download=False)))
+    for keyword, text in PLANTED.items():
+        setattr(image, keyword, text)
+    for place in ("whole.dcm", "cut.dcm", "series/1"):
+        (tmp_path / "dicom" / place).parent.mkdir(parents=True, exist_ok=True)
+        image.save_as(tmp_path / "dicom" / place)
+    cut = tmp_path / "dicom" / "cut.dcm"
+    cut.write_bytes(cut.read_bytes()[:20_000])
+    return tmp_path / "dicom"
+
+
+def test_nothing_personal_from_dicom_reaches_any_output(
+    patient: Path, tmp_path: Path, make_bundle: Callable[..., Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    planted = (patient / "whole.dcm").read_bytes()
+    assert all(trace.encode() in planted for trace in TRACES)
+    bundle = load_bundle(make_bundle(tmp_path / "bundle", dims=2))
+    cases = find_cases([patient / name for name in ("whole.dcm", "cut.dcm", "series")])
+    run_cases(bundle, cases, RunSettings(tmp_path / "out", DecomposeOptions("categorical")), lambda row: print(row))
+    status = {row["case"]: row["status"] for row in csv.DictReader((tmp_path / "out" / "cases.csv").open())}
+    assert status == {"whole": "done", "cut": "failed", "series": "done"}
+    written = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    contents = [gzip.decompress(data) if path.suffix == ".gz" else data for path, data in written.items()]
+    everything = b"\n".join([*contents, "\n".join(capfd.readouterr()).encode(), *(str(p).encode() for p in written)])
+    assert [trace for trace in TRACES if trace.encode().lower() in everything.lower()] == []
