@@ -84,7 +84,7 @@ def write_scan() -> Callable[..., Path]:
     inside the field of view must keep them; a second channel holds another function."""
 
     def write(path: Path, shape: tuple[int, ...], affine: Array, shift: float = 0.0) -> Path:
-        world = nib.affines.apply_affine(affine, np.moveaxis(np.indices(shape[:3]), 0, -1))
+        world = np.moveaxis(np.indices(shape[:3]), 0, -1) @ affine[:3, :3].T + affine[:3, 3]
         values = (world - world.mean((0, 1, 2))) @ np.array([0.05, -0.03, 0.02]) + 1.5 + shift
         if len(shape) == 4:
             values = np.stack([values * (1 - 0.7 * i) for i in range(shape[3])], axis=-1)

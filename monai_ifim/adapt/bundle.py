@@ -47,9 +47,7 @@ class Bundle:
         try:
             data = self.preprocessing({self.image_key: str(path)}, end=reading)
         except Exception as error:
-            cause = error.__cause__ or error
-            reason = str(cause).strip().splitlines() or [type(cause).__name__]
-            raise InputError(f"{path.name}: cannot be read ({reason[0]}).") from error
+            raise InputError(f"{path.name}: cannot be read ({_reason(error)}).") from error
         image = data[self.image_key]
         if self.spatial_dims == 2 and image.ndim == 4 and image.shape[-1] == 1:
             data = SqueezeDimd(self.image_key, dim=-1, update_meta=False)(data)
@@ -158,6 +156,13 @@ def _load_weights(network: nn.Module, root: Path) -> None:
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"bundle {root.name}: {WEIGHTS} does not fit network_def ({reason}).") from error
+
+
+def _reason(error: Exception) -> str:
+    """First line of the innermost message that says something; readers put the place in their own source before it."""
+    cause = error.__cause__ or error
+    lines = [line.strip() for line in str(cause).splitlines()]
+    return next((line.rstrip(".") for line in lines if line and not line.endswith(":")), type(cause).__name__)
 
 
 def _image_key(preprocessing: Compose, root: Path) -> str:

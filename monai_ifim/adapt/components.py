@@ -25,11 +25,12 @@ RECORD = "ifim_record"  # metadata key: the image's record as JSON text, which c
 def component_tensors(decomposition: Decomposition, image: Tensor, locality: bool, seconds: float) -> dict[str, Tensor]:
     """Batched tensors of a decomposition: pred [B, C], the four maps, ifim_eigenvalues [B, r], ifim_rank [B].
 
-    image: the batch that was decomposed, MetaTensor or plain. Each map's metadata holds the record of every image.
+    image: the batch that was decomposed, MetaTensor or plain. Each map's metadata holds the record of every image. The
+    sensitivity stays float64: for a saturated prediction it is far below what float32 holds.
     """
     records = _records(decomposition, locality, seconds)
     eigenvectors = decomposition.eigenvectors.flatten(1, 2)
-    maps = (decomposition.high, decomposition.low, decomposition.sensitivity.to(image.dtype), eigenvectors)
+    maps = (decomposition.high, decomposition.low, decomposition.sensitivity, eigenvectors)
     return {
         "pred": decomposition.logits,
         **{name: _like(values, image, records) for name, values in zip(MAPS, maps, strict=True)},

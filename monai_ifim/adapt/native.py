@@ -19,8 +19,11 @@ def network_affine(image: MetaTensor) -> Affine:
 
 
 def native_affine(image: MetaTensor) -> Affine:
-    """Affine of the input's own grid in RAS+ mm, as its reader gave it."""
-    return world_affine(_original(image), image.meta)
+    """Affine of the input's own grid in RAS+ mm, as its reader gave it; identity where its format has none (PNG)."""
+    original = image.meta.get("original_affine")
+    if original is None:
+        original = MetaTensor.get_default_affine() if image.applied_operations else image.affine
+    return world_affine(original.cpu().numpy() if isinstance(original, Tensor) else original, image.meta)
 
 
 def native_shape(image: MetaTensor) -> tuple[int, ...]:
@@ -77,12 +80,6 @@ def _check_arrival(inverted: MetaTensor, image: MetaTensor) -> None:
             "the inverse of the preprocessing ends at another place in the world than the input's: a spatial transform in it "
             "loses the affine; choose space='network'."
         )
-
-
-def _original(image: MetaTensor) -> Any:
-    original = image.meta.get("original_affine")
-    chosen = image.affine if original is None else original
-    return chosen.cpu().numpy() if isinstance(chosen, Tensor) else chosen
 
 
 def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:

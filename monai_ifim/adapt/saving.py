@@ -30,7 +30,7 @@ from monai_ifim.io import (
     sidecar_path,
     write_case,
 )
-from monai_ifim.io.nifti import volume_shape
+from monai_ifim.io.nifti import power_below_float32, volume_shape
 from monai_ifim.io.sidecar import plain_affine
 from monai_ifim.io.source import sha256_of
 
@@ -108,6 +108,8 @@ class SaveIFIM(Transform):
         rank = int(components["ifim_rank"])
         pieces = [img.as_subclass(Tensor)] + [components[name].as_subclass(Tensor) for name in MAPS]
         pieces = [piece.detach().cpu() for piece in pieces]
+        exponent = power_below_float32(float(pieces[3].max()))
+        pieces[3] = (pieces[3].to(torch.float64) * 10.0**-exponent).to(pieces[0].dtype)
         pieces[-1] = unfold_eigenvectors(pieces[-1], channels, rank).flatten(0, 1)
         stacked = torch.cat(pieces)
         affine = network_affine(img)
@@ -115,7 +117,7 @@ class SaveIFIM(Transform):
             stacked, affine = carry_to_native(stacked, img, self.preprocessing, self.image_key), native_affine(img)
         shown, high, low, sensitivity, eigenvectors = _arrays(stacked, [len(piece) for piece in pieces])
         eigenvectors = eigenvectors.reshape(rank, channels, *eigenvectors.shape[1:])
-        return CaseMaps(affine, shown, high, low, sensitivity, eigenvectors)
+        return CaseMaps(affine, shown, high, low, sensitivity, eigenvectors, 10.0**exponent)
 
 
 class SaveIFIMd(MapTransform):

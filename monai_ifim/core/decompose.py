@@ -16,6 +16,7 @@ from monai_ifim.core.errors import IFIMError, NetworkError, SpectralTieWarning
 from monai_ifim.core.head_choice import resolve_head
 from monai_ifim.core.heads import Head, SquareRoot
 from monai_ifim.core.jacobian import FactorRows, factor_rows
+from monai_ifim.core.outputs import last_operation
 from monai_ifim.core.predictor import Predictor, check_image, check_independence, evaluation_mode
 from monai_ifim.core.projection import split
 from monai_ifim.core.spectrum import Spectrum, check_selection, count_kept, cuts_through_tie, solve_spectrum
@@ -83,7 +84,7 @@ def _check_output(predictor: Predictor, image: Tensor, output: Tensor, head: str
             "a wider dtype."
         )
     check_independence(predictor, image, output)
-    return resolve_head(head, output)
+    return resolve_head(head, output, last_operation(output, predictor.network))
 
 
 def _rows_or_flat(
@@ -115,7 +116,7 @@ def _assemble(
     rank: int | None,
     asked_head: str | Head,
 ) -> Decomposition:
-    row_eps = max(torch.finfo(image.dtype).eps, torch.finfo(output.dtype).eps)
+    row_eps = _row_eps(image, output)
     spectra = [solve_spectrum(gram, scales, row_eps) for gram, scales in zip(rows.gram(), rows.scales, strict=True)]
     kept = [count_kept(spectrum, energy, rank) for spectrum in spectra]
     _warn_of_ties(spectra, kept, row_eps)
@@ -128,7 +129,7 @@ def _assemble(
         eigenvalues=_padded([s.eigenvalues[:k] for s, k in zip(spectra, kept, strict=True)], count, image.device),
         eigenvectors=eigenvectors,
         rank=torch.tensor(kept, dtype=torch.int64, device=image.device),
-        trace=_on_device(torch.tensor([s.trace for s in spectra], dtype=torch.float64), image.device),
+        trace=_on_device(torch.tensor([s.trace for s in spectra], dtype=torch.float64, device="cpu"), image.device),
         spectrum=_padded([s.eigenvalues for s in spectra], max(s.eigenvalues.numel() for s in spectra), image.device),
         high=high,
         low=low,
@@ -142,12 +143,20 @@ def _assemble(
     )
 
 
+def _row_eps(image: Tensor, output: Tensor) -> float:
+    """Machine epsilon of the coarsest dtype that the passes ran in."""
+    dtypes = [image.dtype, output.dtype]
+    if torch.is_autocast_enabled(image.device.type):
+        dtypes.append(torch.get_autocast_dtype(image.device.type))
+    return max(torch.finfo(dtype).eps for dtype in dtypes)
+
+
 def _combination_weights(spectra: list[Spectrum], kept: list[int], scales: Tensor, score: Tensor) -> Tensor:
     """[B, k, r] weights that turn unscaled rows into signed unit eigenvectors u_i = G v_i / sqrt(l_i).
 
     Moving along +u_i raises the log-probability of the predicted class: its derivative is sqrt(l_i) (w . v_i).
     """
-    weights = torch.zeros(len(spectra), max(kept, default=0), scales.shape[1], dtype=torch.float64)
+    weights = torch.zeros(len(spectra), max(kept, default=0), scales.shape[1], dtype=torch.float64, device="cpu")
     for b, (spectrum, k) in enumerate(zip(spectra, kept, strict=True)):
         v = spectrum.coefficients[:k]
         sign = torch.where((v * score[b].cpu()).sum(1) < 0, -1.0, 1.0).to(torch.float64)
@@ -181,7 +190,7 @@ def _warn_of_ties(spectra: list[Spectrum], kept: list[int], row_eps: float) -> N
 
 
 def _padded(rows: list[Tensor], length: int, device: torch.device) -> Tensor:
-    table = torch.zeros(len(rows), length, dtype=torch.float64)
+    table = torch.zeros(len(rows), length, dtype=torch.float64, device="cpu")
     for b, row in enumerate(rows):
         table[b, : row.numel()] = row
     return _on_device(table, device)

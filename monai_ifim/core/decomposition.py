@@ -45,7 +45,7 @@ class Decomposition:
     @property
     def energy(self) -> Tensor:
         """Share of the trace that the kept components hold, [B] float64; 1 where F = 0."""
-        held = self.eigenvalues.sum(1) / self.trace
+        held = (self.eigenvalues.sum(1) / self.trace).clamp(max=1.0)
         return torch.where(self.trace > 0, held, 1.0)
 
     def project(self, image: Tensor) -> tuple[Tensor, Tensor]:

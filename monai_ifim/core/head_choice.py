@@ -6,7 +6,7 @@ from torch import Tensor
 
 from monai_ifim.core.errors import HeadError
 from monai_ifim.core.heads import BernoulliHead, CategoricalHead, GaussianHead, Head
-from monai_ifim.core.outputs import last_operation, sums_to_one
+from monai_ifim.core.outputs import sums_to_one
 from monai_ifim.core.probability_heads import BernoulliProbabilityHead, CategoricalProbabilityHead
 
 _BY_NAME: dict[str, type[Head]] = {
@@ -16,16 +16,17 @@ _BY_NAME: dict[str, type[Head]] = {
 }
 
 
-def resolve_head(head: str | Head, output: Tensor) -> Head:
+def resolve_head(head: str | Head, output: Tensor, operation: str | None = None) -> Head:
     """The head that `head` names for this output [B, C]; raises HeadError with the cure where that is uncertain.
 
     "auto" takes two or more outputs that no softmax or sigmoid made for the logits of exclusive classes and refuses all
-    else: one output may be a binary logit or a regression.
+    else: one output may be a binary logit or a regression. operation: what is known to have made the output, "sigmoid" or
+    "softmax".
     """
     if isinstance(head, Head):
         chosen = head
     elif head == "auto":
-        chosen = _automatic_head(output)
+        chosen = _automatic_head(output, operation)
     elif head == "probabilities":
         exclusive = output.shape[1] > 1 and sums_to_one(output)
         chosen = CategoricalProbabilityHead() if exclusive else BernoulliProbabilityHead()
@@ -34,12 +35,12 @@ def resolve_head(head: str | Head, output: Tensor) -> Head:
     else:
         known = ", ".join(repr(name) for name in ("auto", *_BY_NAME, "probabilities"))
         raise HeadError(f"unknown head {head!r}: choose one of {known}, or pass a Head.")
-    chosen.validate(output)
+    chosen.validate(output, operation)
     return chosen
 
 
-def _automatic_head(output: Tensor) -> Head:
-    if last_operation(output) == "sigmoid":
+def _automatic_head(output: Tensor, operation: str | None) -> Head:
+    if operation == "sigmoid":
         raise HeadError(
             "head='auto': the network's last operation is a sigmoid: pass head='probabilities', or take the sigmoid off "
             "and pass head='bernoulli', which keeps more digits."

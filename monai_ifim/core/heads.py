@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from monai_ifim.core.errors import HeadError
-from monai_ifim.core.outputs import as_float64, last_operation, sums_to_one
+from monai_ifim.core.outputs import as_float64, sums_to_one
 
-LARGEST_CHANGE = 20.0  # logit change up to which the divergence is summed term by term
+LARGEST_CHANGE = 700.0  # logit change whose exponential float64 holds
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,11 @@ class Head(ABC):
         """The output as logits [B, C]; only heads on probabilities differ from the identity."""
         return output
 
-    def validate(self, output: Tensor) -> None:
-        """Raise `HeadError` where `output` [B, C] cannot come from this head."""
+    def validate(self, output: Tensor, operation: str | None) -> None:
+        """Raise `HeadError` where `output` [B, C] cannot come from this head.
+
+        operation: "sigmoid" or "softmax" where that is known to have made the output.
+        """
         return
 
 
@@ -121,14 +124,14 @@ class CategoricalHead(Head):
         p = functional.softmax(z, dim=1)
         return _log_partition_remainder(p, change - change.gather(1, predicted))
 
-    def validate(self, output: Tensor) -> None:
+    def validate(self, output: Tensor, operation: str | None) -> None:
         """Needs two classes or more, and values that are no probabilities already."""
         if output.shape[1] < 2:
             raise HeadError(
                 "head 'categorical' needs at least two outputs and the network gives one: "
                 "pass head='bernoulli' for one logit of a binary answer, or head='gaussian' for a regression."
             )
-        if sums_to_one(output) or last_operation(output) == "softmax":
+        if sums_to_one(output) or operation == "softmax":
             raise HeadError(
                 "the network's output is already a softmax (no negative value, each row sums to one) where logits were "
                 "promised: pass head='probabilities', or, for more digits, take the softmax off the network."
@@ -162,9 +165,8 @@ class BernoulliHead(Head):
         towards = torch.where(z > 0, -change, change)[..., None]
         return _log_partition_remainder(less_likely, towards).sum(1)
 
-    def validate(self, output: Tensor) -> None:
+    def validate(self, output: Tensor, operation: str | None) -> None:
         """Refuses an output that a sigmoid or softmax made."""
-        operation = last_operation(output)
         if operation is not None:
             raise HeadError(
                 f"the network's last operation is a {operation} where logits were promised: "
@@ -182,8 +184,8 @@ class GaussianHead(Head):
     name: ClassVar[str] = "gaussian"
 
     def __init__(self, sigma: float | Tensor = 1.0, *, covariance: Tensor | None = None) -> None:
-        self.sigma = torch.as_tensor(sigma, dtype=torch.float64).detach().cpu()
-        self.covariance = None if covariance is None else torch.as_tensor(covariance, dtype=torch.float64).detach().cpu()
+        self.sigma = torch.as_tensor(sigma, dtype=torch.float64, device="cpu").detach()
+        self.covariance = None if covariance is None else torch.as_tensor(covariance, dtype=torch.float64, device="cpu").detach()
         if not bool((self.sigma > 0).all()) or self.sigma.ndim > 1:
             raise HeadError("sigma must be positive: a number, or one standard deviation for each output, [C].")
         if self.covariance is not None and not _is_covariance(self.covariance):
@@ -213,7 +215,7 @@ class GaussianHead(Head):
         if wanted != outputs and (self.covariance is not None or wanted != 1):
             raise HeadError(f"the Gaussian head was made for {wanted} output(s) and the network gives {outputs}.")
         covariance = torch.diag(self.sigma.square().expand(outputs)) if self.covariance is None else self.covariance
-        identity = torch.eye(outputs, dtype=torch.float64)
+        identity = torch.eye(outputs, dtype=torch.float64, device="cpu")
         root: Tensor = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), identity, upper=False)
         return root
 
@@ -232,8 +234,8 @@ def diagonal_root(scales: Tensor, score: Tensor) -> SquareRoot:
 def _log_partition_remainder(p: Tensor, change: Tensor) -> Tensor:
     """log sum_c p_c exp(d_c) - sum_c p_c d_c over the last axis, without cancelling for tiny p or tiny d.
 
-    Written as [log1p(w) - w] + sum_c p_c (expm1(d_c) - d_c) with w = sum_c p_c expm1(d_c). Where exp(d) is so large that
-    the brackets would cancel each other or overflow, the plain log-sum-exp steps in.
+    Written as [log1p(w) - w] + sum_c p_c (expm1(d_c) - d_c) with w = sum_c p_c expm1(d_c). Where w > 1 the brackets would
+    cancel each other or overflow, and the plain log-sum-exp, at least log 2 there, steps in.
     """
     small = change.clamp(max=LARGEST_CHANGE)
     excess = (p * torch.expm1(small)).sum(-1)
@@ -241,7 +243,7 @@ def _log_partition_remainder(p: Tensor, change: Tensor) -> Tensor:
     rest = 1 - p.sum(-1, keepdim=True)  # weight on a change of zero that a one-sided caller leaves out
     log_terms = torch.cat([p.log() + change, rest.clamp_min(0).log()], dim=-1)
     plain = torch.logsumexp(log_terms, dim=-1) - (p * change).sum(-1)
-    return torch.where((change > LARGEST_CHANGE).any(-1), plain, careful)
+    return torch.where((excess > 1) | (change > LARGEST_CHANGE).any(-1), plain, careful)
 
 
 def _is_covariance(matrix: Tensor) -> bool:

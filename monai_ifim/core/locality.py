@@ -44,7 +44,8 @@ class _Search:
 
     def run(self, first: Tensor) -> Tensor:
         """Radius [B], the search starting at the steps `first` [B]."""
-        step = torch.where(self.eigenvalue > 0, first, 0.0)
+        first = self._gentle(torch.where(self.eigenvalue > 0, first, 0.0))
+        step = first.clone()
         inside, outside = torch.zeros_like(step), torch.full_like(step, torch.inf)
         active = (self.eigenvalue > 0).nonzero()[:, 0]
         for _ in range(MAXIMUM_STEPS):
@@ -60,6 +61,17 @@ class _Search:
             active = active[open_bracket[active]]
         unbounded = outside.isinf() & (self.eigenvalue > 0)
         return torch.where(unbounded, torch.inf, inside)
+
+    def _gentle(self, step: Tensor) -> Tensor:
+        """The steps [B], shortened to where no logit changes by more than FIRST_CHANGE if it changes in proportion.
+
+        Along a direction that moves improbable classes only, a step that costs little changes their logits a lot, and the
+        search would start beyond the first exit.
+        """
+        moved = self.image + step.to(self.image).reshape(-1, *[1] * (self.image.ndim - 1)) * self.direction
+        change = self.head.logits(self.predictor(moved)) - self.head.logits(self.output)
+        largest = change.abs().amax(1).to(step)
+        return torch.where(largest.isfinite(), step * (FIRST_CHANGE / largest).clamp(max=1.0), step)
 
     def _deviation(self, step: Tensor, items: Tensor) -> Tensor:
         """|KL / (e^2 l / 2) - 1| at the steps [n] of the images `items` [n]; an output that is not finite is outside."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,19 @@ RESHAPES = (
     "View", "Reshape", "Unsafe", "Squeeze", "Unsqueeze", "Slice", "Select", "Clone", "Alias", "ToCopy", "Transpose", "Permute",
     "Flatten",
 )  # fmt: skip
+SCRIPTED_RESHAPES = (
+    "view",
+    "reshape",
+    "squeeze",
+    "unsqueeze",
+    "slice",
+    "select",
+    "clone",
+    "to",
+    "transpose",
+    "permute",
+    "flatten",
+)
 
 
 def sums_to_one(output: Tensor) -> bool:
@@ -18,8 +33,13 @@ def sums_to_one(output: Tensor) -> bool:
     return bool((values >= 0).all()) and bool(((values.sum(1) - 1).abs() < SUM_TOLERANCE).all())
 
 
-def last_operation(output: Tensor) -> str | None:
-    """'sigmoid' or 'softmax' where autograd says that it made `output`, up to reshapes; else None."""
+def last_operation(output: Tensor, network: Any = None) -> str | None:
+    """'sigmoid' or 'softmax' where autograd says that it made `output`, up to reshapes; else None.
+
+    TorchScript hides its operations from autograd once it has optimised them; there the network's own graph tells.
+    """
+    if isinstance(network, torch.jit.ScriptModule):
+        return _scripted_operation(network)
     node = output.grad_fn
     for _ in range(16):
         if node is None:
@@ -32,6 +52,22 @@ def last_operation(output: Tensor) -> str | None:
         if not name.startswith(RESHAPES) or not node.next_functions:
             return None
         node = node.next_functions[0][0]
+    return None
+
+
+def _scripted_operation(network: torch.jit.ScriptModule) -> str | None:
+    """The last operation in the graph of a TorchScript network that returns one tensor."""
+    outputs = list(network.inlined_graph.outputs())
+    node = outputs[0].node() if len(outputs) == 1 else None
+    for _ in range(16):
+        if node is None:
+            return None
+        kind = node.kind().removeprefix("aten::")
+        if kind in ("sigmoid", "softmax"):
+            return kind
+        if kind not in SCRIPTED_RESHAPES:
+            return None
+        node = next(iter(node.inputs())).node()
     return None
 
 

@@ -91,9 +91,9 @@ def check_image(network: Callable[..., Any], image: Tensor) -> Tensor:
         )
     if image.numel() == 0:
         raise ImageError(f"the image has shape {tuple(image.shape)}: there is nothing in it to decompose.")
+    _check_placement(network, image)
     if not bool(torch.isfinite(image).all()):
         raise ImageError("the image holds NaN or infinite values: mask or clip them first (torch.nan_to_num).")
-    _check_placement(network, image)
     return image
 
 
@@ -148,9 +148,15 @@ def _run(network: Callable[..., Any], image: Tensor, args: Sequence[Any], kwargs
     """One forward pass; tensors born in inference mode cannot be saved for a backward pass and are replaced by copies."""
     if isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         network = network.module  # replicas and gradient reducers are for training
-    if isinstance(network, nn.Module) and not isinstance(network, torch.jit.ScriptModule):
+    args, kwargs = [_usable(value) for value in args], {name: _usable(value) for name, value in kwargs.items()}
+    if isinstance(network, nn.Module):
         state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
         frozen = {name: tensor.clone() for name, tensor in state.items() if tensor.is_inference()}
+        if frozen and any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
+            raise NetworkError(
+                "the TorchScript network was made or loaded inside torch.inference_mode(), so autograd cannot use its "
+                "weights: load it outside torch.inference_mode()."
+            )
         if frozen:
             return torch.func.functional_call(network, frozen, (image, *args), dict(kwargs))
     return network(image, *args, **kwargs)
@@ -166,6 +172,10 @@ def _check_placement(network: Callable[..., Any], image: Tensor) -> None:
     autocast = torch.is_autocast_enabled(image.device.type)
     if not autocast and all(p.dtype != image.dtype for p in weights):
         raise ImageError(f"the image is {image.dtype} and the network {weights[0].dtype}: convert one, image.to(dtype).")
+
+
+def _usable(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 
 def _take(value: Any, items: slice | Tensor) -> Any:

@@ -61,7 +61,7 @@ class CategoricalProbabilityHead(Head):
         """KL of the two distributions, through their logits."""
         return CategoricalHead().divergence(self.logits(output), self.logits(moved))
 
-    def validate(self, output: Tensor) -> None:
+    def validate(self, output: Tensor, operation: str | None) -> None:
         """Each row must be non-negative and sum to one."""
         if output.shape[1] < 2 or not sums_to_one(output):
             raise HeadError(
@@ -98,7 +98,7 @@ class BernoulliProbabilityHead(Head):
         """Sum of the KL of every label, through their logits."""
         return BernoulliHead().divergence(self.logits(output), self.logits(moved))
 
-    def validate(self, output: Tensor) -> None:
+    def validate(self, output: Tensor, operation: str | None) -> None:
         """Every value must lie in [0, 1]."""
         if bool(((output < 0) | (output > 1)).any()):
             raise HeadError(

@@ -18,7 +18,7 @@ from monai_ifim.core.errors import IFIMError
 GRADED = 1e-6  # ratio of smallest to largest diagonal entry of K below which the small eigenvalues need Jacobi
 LARGEST_JACOBI = 256  # above this size rotations cost more than backward passes; eigh's absolute accuracy has to do
 MAXIMUM_SWEEPS = 60
-ROW_NOISE = 32.0  # rounding error of a row of vector-Jacobian products, in units of its dtype's eps
+ROW_NOISE = 64.0  # rounding error of a row of vector-Jacobian products, in units of its dtype's eps
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def solve_spectrum(gram: Tensor, scales: Tensor, row_eps: float) -> Spectrum:
         values, vectors = _one_sided_jacobi(lower)
     else:
         values, vectors = _leading_eigh(kernel, rank)
-    coefficients = torch.zeros(values.numel(), gram.shape[0], dtype=torch.float64)
+    coefficients = torch.zeros(values.numel(), gram.shape[0], dtype=torch.float64, device="cpu")
     coefficients[:, alive] = vectors
     return Spectrum(values * largest**2, coefficients, float(graded.square().sum()))
 
@@ -114,7 +114,7 @@ def _one_sided_jacobi(lower: Tensor) -> tuple[Tensor, Tensor]:
     columns = lower.T.contiguous()
     if count % 2:
         columns = torch.cat([columns, torch.zeros_like(columns[:1])])
-    players = torch.arange(columns.shape[0])
+    players = torch.arange(columns.shape[0], device="cpu")
     tolerance = columns.shape[0] * torch.finfo(torch.float64).eps
     for _ in range(MAXIMUM_SWEEPS):
         worst = 0.0

@@ -25,7 +25,10 @@ Values = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class CaseMaps:
-    """Maps of one case on one grid. input, high, low, sensitivity: [channel, *spatial]; eigenvectors: [k, channel, *spatial]."""
+    """Maps of one case on one grid. input, high, low, sensitivity: [channel, *spatial]; eigenvectors: [k, channel, *spatial].
+
+    sensitivity_scale: what the stored sensitivity has to be multiplied by; 1 unless float32 could not hold it.
+    """
 
     affine: Affine
     input: Values
@@ -33,6 +36,7 @@ class CaseMaps:
     low: Values
     sensitivity: Values
     eigenvectors: Values
+    sensitivity_scale: float = 1.0
 
 
 def check_contents(contents: Sequence[str]) -> tuple[str, ...]:
@@ -74,7 +78,10 @@ def write_case(
         jobs = [pool.submit(write_volume, sidecar.parent / name, values, maps.affine) for name, _, values in planned]
         for job in jobs:
             job.result()
-    files = [_describe(name, content, values, maps.affine) for name, content, values in planned]
+    files = [
+        _describe(name, content, values, maps.affine, maps.sensitivity_scale if content.startswith("sensitivity") else 1.0)
+        for name, content, values in planned
+    ]
     write_sidecar(sidecar, compose_sidecar(source, model, space, record, files))
     return sidecar
 
@@ -97,6 +104,6 @@ def _channels(stem: str, content: str, values: Values) -> Iterator[tuple[str, st
         yield f"{stem}{suffix}.nii.gz", content if i == 1 else f"{content}, channel {i}", channel
 
 
-def _describe(name: str, content: str, values: Values, affine: Affine) -> MapFile:
-    norm = float(np.linalg.norm(values.astype(np.float64)))
-    return MapFile(name, content, volume_shape(values.shape), plain_affine(affine), norm)
+def _describe(name: str, content: str, values: Values, affine: Affine, scale: float) -> MapFile:
+    norm = float(np.linalg.norm(values.astype(np.float64))) * scale
+    return MapFile(name, content, volume_shape(values.shape), plain_affine(affine), norm, scale)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from monai_ifim.io import atomic
 from monai_ifim.io.errors import OutputError
 from monai_ifim.io.geometry import Affine, check_writable
 
+SMALLEST_PLAIN = 1e-25  # a map whose largest value is above it keeps thirteen decades in float32
 SCANNER_CODE = 1  # NIFTI_XFORM_SCANNER_ANAT
 GZIP_LEVEL = 1  # igzip's default of 2 is no smaller on float data and slower
 
@@ -25,6 +27,11 @@ def volume_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
         raise OutputError(f"a map of shape {shape} is neither 2D nor 3D.")
     padded = (*shape, 1)
     return padded[0], padded[1], padded[2]
+
+
+def power_below_float32(largest: float) -> int:
+    """Power of ten to divide a map by so that float32 holds it: 0 unless its largest value is far below float32's range."""
+    return math.floor(math.log10(largest)) if 0.0 < largest < SMALLEST_PLAIN else 0
 
 
 def write_volume(path: Path, values: npt.NDArray[np.floating[Any]], affine: Affine) -> None:

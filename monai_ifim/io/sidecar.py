@@ -44,13 +44,14 @@ class InputIdentity:
 
 @dataclass(frozen=True)
 class MapFile:
-    """One file written: name, grid and L2 norm of its values (float64)."""
+    """One file written: name, grid, and L2 norm of the true values, which are those in the file times `scale`."""
 
     file: str
     content: str
     shape: tuple[int, ...]
     affine: list[list[float]]
     norm: float
+    scale: float = 1.0
 
 
 def compose_sidecar(

@@ -10,8 +10,19 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from monai.data import MetaTensor
-from monai.transforms import Compose, EnsureChannelFirst, LoadImage, Orientation, Resize, Spacing
-from monai.transforms import EnsureChannelFirstd, LoadImaged, Orientationd, Resized, Spacingd
+from monai.transforms import (
+    Compose,
+    EnsureChannelFirst,
+    EnsureChannelFirstd,
+    LoadImage,
+    LoadImaged,
+    Orientation,
+    Orientationd,
+    Resize,
+    Resized,
+    Spacing,
+    Spacingd,
+)
 
 Array = npt.NDArray[Any]
 SHAPE = (21, 26, 17)
@@ -29,13 +40,15 @@ def steps() -> Callable[..., Compose]:
     """Dictionary preprocessing of one key or several: orientation, spacing, size."""
 
     def make(keys: str | list[str] = "image") -> Compose:
-        return Compose([
-            LoadImaged(keys),
-            EnsureChannelFirstd(keys),
-            Orientationd(keys, axcodes="PSR", labels=None),
-            Spacingd(keys, pixdim=(1.7, 2.1, 1.9), padding_mode="border"),
-            Resized(keys, spatial_size=SIZE, mode="trilinear", align_corners=True),
-        ])
+        return Compose(
+            [
+                LoadImaged(keys),
+                EnsureChannelFirstd(keys),
+                Orientationd(keys, axcodes="PSR", labels=None),
+                Spacingd(keys, pixdim=(1.7, 2.1, 1.9), padding_mode="border"),
+                Resized(keys, spatial_size=SIZE, mode="trilinear", align_corners=True),
+            ]
+        )
 
     return make
 
@@ -43,13 +56,15 @@ def steps() -> Callable[..., Compose]:
 @pytest.fixture
 def array_steps() -> Compose:
     """The same on arrays."""
-    return Compose([
-        LoadImage(),
-        EnsureChannelFirst(),
-        Orientation(axcodes="PSR", labels=None),
-        Spacing(pixdim=(1.7, 2.1, 1.9), padding_mode="border"),
-        Resize(spatial_size=SIZE, mode="trilinear", align_corners=True),
-    ])
+    return Compose(
+        [
+            LoadImage(),
+            EnsureChannelFirst(),
+            Orientation(axcodes="PSR", labels=None),
+            Spacing(pixdim=(1.7, 2.1, 1.9), padding_mode="border"),
+            Resize(spatial_size=SIZE, mode="trilinear", align_corners=True),
+        ]
+    )
 
 
 @pytest.fixture

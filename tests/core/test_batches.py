@@ -53,7 +53,8 @@ def test_unequal_ranks_are_padded_with_zeros(cnn: Networks, image: Tensor) -> No
     widest = int(d.rank.max())
     assert int(d.rank.min()) < widest == d.eigenvalues.shape[1] == d.eigenvectors.shape[1]
     for values, vectors, rank in zip(d.eigenvalues, d.eigenvectors, d.rank, strict=True):
-        assert bool((values[:rank] > 0).all()) and bool((values[rank:] == 0).all())
+        assert bool((values[:rank] > 0).all())
+        assert bool((values[rank:] == 0).all())
         assert bool((vectors[rank:] == 0).all())
         torch.testing.assert_close(vectors[:rank].flatten(1).norm(dim=1), torch.ones(int(rank), dtype=torch.float64))
 
@@ -78,6 +79,19 @@ def test_backward_passes_are_shared_by_a_batch_of_any_size(
     d = decompose(cnn((1, 7, 5), outputs), torch.randn(batch, 1, 7, 5), head=head)
     assert products == [batch] * expected
     assert d.record["jacobian_products"] == expected
+
+
+def test_graph_is_freed_by_the_last_product(cnn: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[bool] = []
+    grad = torch.autograd.grad
+
+    def watched(*args: Any, retain_graph: bool, **kwargs: Any) -> Any:
+        kept.append(retain_graph)
+        return grad(*args, retain_graph=retain_graph, **kwargs)
+
+    monkeypatch.setattr(torch.autograd, "grad", watched)
+    decompose(cnn((1, 7, 5), 4), torch.randn(1, 1, 7, 5))
+    assert kept == [True, True, False]
 
 
 def test_more_classes_than_one_chunk_of_cotangents_keep_their_spectrum(linear: Networks) -> None:

@@ -85,7 +85,8 @@ def test_textbook_gram_form_has_the_dense_eigenvalues_where_nothing_saturates(cn
 def test_dense_reference_leaves_the_network_alone(cnn: Networks) -> None:
     network = cnn((1, 5, 4), 3).train()
     dense_fisher(network, _image((1, 5, 4)))
-    assert network.training and all(p.dtype == torch.float32 and p.requires_grad for p in network.parameters())
+    assert network.training
+    assert all(p.dtype == torch.float32 and p.requires_grad for p in network.parameters())
     assert all(p.grad is None for p in network.parameters())
 
 

@@ -44,17 +44,13 @@ def _assert_scan_agrees(network: nn.Module, d: Decomposition, head: str) -> None
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_radius_of_a_linear_softmax_is_where_a_dense_scan_leaves_the_band(
-    linear: Networks, image: Tensor, seed: int
-) -> None:
+def test_radius_of_a_linear_softmax_is_where_a_dense_scan_leaves_the_band(linear: Networks, image: Tensor, seed: int) -> None:
     network = linear((1, 7, 5), 4, seed=seed).double()
     _assert_scan_agrees(network, decompose(network, image, energy=1.0), "categorical")
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_radius_of_independent_labels_is_where_a_dense_scan_leaves_the_band(
-    linear: Networks, image: Tensor, seed: int
-) -> None:
+def test_radius_of_independent_labels_is_where_a_dense_scan_leaves_the_band(linear: Networks, image: Tensor, seed: int) -> None:
     network = linear((1, 7, 5), 3, seed=seed).double()
     _assert_scan_agrees(network, decompose(network, image, head="bernoulli", energy=1.0), "bernoulli")
 
@@ -63,6 +59,13 @@ def test_radius_of_independent_labels_is_where_a_dense_scan_leaves_the_band(
 def test_radius_of_a_smooth_cnn_is_where_a_dense_scan_leaves_the_band(cnn: Networks, image: Tensor, seed: int) -> None:
     network = cnn((1, 7, 5), 4, seed=seed, gain=12.0).double()
     _assert_scan_agrees(network, decompose(network, image, energy=1.0), "categorical")
+
+
+@pytest.mark.parametrize("seed", [3, 17, 26, 30, 55])
+def test_radius_ends_at_the_first_exit_even_where_the_band_is_entered_again_further_out(cnn: Networks, seed: int) -> None:
+    network = cnn((1, 7, 5), 4, seed=seed, gain=12.0).double()
+    x = 2 * torch.randn(2, 1, 7, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    _assert_scan_agrees(network, decompose(network, x, energy=1.0), "categorical")
 
 
 def test_float32_radius_agrees_with_float64(linear: Networks, image: Tensor) -> None:
@@ -76,7 +79,8 @@ def test_float32_radius_agrees_with_float64(linear: Networks, image: Tensor) -> 
 def test_linear_regression_is_quadratic_however_far(linear: Networks, image: Tensor, dtype: torch.dtype) -> None:
     network = linear((1, 7, 5), 3).to(dtype)
     radius = decompose(network, image.to(dtype), head="gaussian", energy=1.0).locality_radius()
-    assert radius.shape == (3, 3) and bool(radius.isinf().all())
+    assert radius.shape == (3, 3)
+    assert bool(radius.isinf().all())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -93,7 +97,8 @@ def test_saturated_prediction_has_a_radius_of_the_logits_own_scale(
     change = moved - d.logits
     heaviest = d.logits.clone().scatter(1, d.logits.argmax(1, keepdim=True), -torch.inf).argmax(1, keepdim=True)
     relative = (change.gather(1, heaviest) - change[:, 1:2]).abs()
-    assert bool(leading.isfinite().all()) and bool((leading > 0).all())
+    assert bool(leading.isfinite().all())
+    assert bool((leading > 0).all())
     assert bool(((relative > 0.25) & (relative < 0.35)).all())
 
 
@@ -118,7 +123,7 @@ def test_radius_stops_where_the_output_stops_being_finite() -> None:
 
 
 def test_network_that_bends_at_once_has_radius_zero() -> None:
-    """f(x) = x + |x| sign-free kink at the image itself: its gradient there is 1, its slope to the right 2."""
+    """x + |x| at x = 0: autograd says slope 1 there, a step to the right finds slope 2."""
     x = torch.zeros(1, 1, 2, 3).double()
     d = decompose(lambda x: x.flatten(1)[:, :1] + x.flatten(1)[:, :1].abs(), x, head="gaussian")
     torch.testing.assert_close(d.eigenvalues, torch.ones(1, 1).double())

@@ -74,9 +74,7 @@ def test_torchscript_by_tracing(network: nn.Sequential, image: Tensor, plain: De
 
 
 @pytest.mark.parametrize("key", [None, 0])
-def test_tuple_output_gives_its_first_entry(
-    network: nn.Sequential, image: Tensor, plain: Decomposition, key: int | None
-) -> None:
+def test_tuple_output_gives_its_first_entry(network: nn.Sequential, image: Tensor, plain: Decomposition, key: int | None) -> None:
     _assert_same(decompose(Wrapped(network, lambda z: (z, z.square())), image, output_key=key), plain)
 
 
@@ -152,12 +150,19 @@ def test_train_mode_is_announced_and_every_mode_restored(image: Tensor) -> None:
     assert {name: module.training for name, module in network.named_modules()} == modes
 
 
-def test_warnings_point_at_the_caller(image: Tensor) -> None:
+def test_warning_of_decompose_points_at_the_caller(image: Tensor) -> None:
     with pytest.warns(TrainingModeWarning) as caught:
-        d = decompose(Normalised().train(), image.float())
-        d._predictor.network.train()
+        decompose(Normalised().train(), image.float())
+    assert [w.filename for w in caught] == [__file__]
+
+
+def test_warning_of_locality_radius_points_at_the_caller(image: Tensor) -> None:
+    network = Normalised().eval()
+    d = decompose(network, image.float())
+    network.train()
+    with pytest.warns(TrainingModeWarning) as caught:
         d.locality_radius()
-    assert [w.filename for w in caught] == [__file__, __file__]
+    assert [w.filename for w in caught] == [__file__]
 
 
 def test_train_mode_leaves_running_statistics_untouched(image: Tensor) -> None:
@@ -217,9 +222,11 @@ def test_further_inputs_born_in_inference_mode(network: nn.Sequential, image: Te
 
 
 @TORCHSCRIPT
-def test_torchscript_born_in_inference_mode(network: nn.Sequential, image: Tensor, plain: Decomposition) -> None:
+def test_torchscript_born_in_inference_mode_is_refused_with_the_cure(network: nn.Sequential, image: Tensor) -> None:
     with torch.inference_mode():
-        _assert_same(decompose(torch.jit.script(copy.deepcopy(network)), image), plain)
+        scripted = torch.jit.script(copy.deepcopy(network))
+    with pytest.raises(NetworkError, match=r"load it outside torch\.inference_mode"):
+        decompose(scripted, image)
 
 
 @pytest.mark.parametrize("trainable", [True, False])
@@ -246,7 +253,8 @@ def test_caller_s_image_is_left_as_it_was_by_an_in_place_first_layer(network: nn
 def test_image_that_requires_grad_keeps_its_own_graph(network: nn.Sequential, image: Tensor, plain: Decomposition) -> None:
     leaf = image.clone().requires_grad_(True)
     _assert_same(decompose(network, leaf.tanh().atanh()), plain)
-    assert leaf.grad is None and leaf.requires_grad
+    assert leaf.grad is None
+    assert leaf.requires_grad
 
 
 def test_later_writes_to_the_caller_s_image_do_not_reach_the_result(network: nn.Sequential, image: Tensor) -> None:
@@ -256,9 +264,7 @@ def test_later_writes_to_the_caller_s_image_do_not_reach_the_result(network: nn.
     torch.testing.assert_close(d.locality_radius(), before, rtol=0, atol=0)
 
 
-def test_tensor_subclass_goes_in_and_plain_tensors_come_out(
-    network: nn.Sequential, image: Tensor, plain: Decomposition
-) -> None:
+def test_tensor_subclass_goes_in_and_plain_tensors_come_out(network: nn.Sequential, image: Tensor, plain: Decomposition) -> None:
     class Labelled(Tensor):
         pass
 
@@ -272,6 +278,35 @@ def test_global_random_state_is_left_alone(network: nn.Sequential, image: Tensor
     before = torch.get_rng_state()
     decompose(network, image).locality_radius()
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("head", "gap"), [("categorical", 0.0), ("categorical", 40.0), ("gaussian", 0.0)])
+def test_default_device_of_the_caller_does_not_matter(network: nn.Sequential, image: Tensor, head: str, gap: float) -> None:
+    network[-1].bias.data[1] += gap
+    plain = decompose(network, image, head=head)
+    with torch.device("meta"):  # stands for any default device that is not the image's
+        d = decompose(network, image, head=head)
+        radius = d.locality_radius()
+    _assert_same(d, plain)
+    torch.testing.assert_close(radius, plain.locality_radius())
+
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "channels last": lambda x: x.to(memory_format=torch.channels_last),
+    "transposed view": lambda x: x.transpose(-1, -2).contiguous().transpose(-1, -2),
+    "strided view": lambda x: x.repeat_interleave(2, dim=-1)[..., ::2],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_memory_layout_of_the_image_does_not_matter(cnn: Networks, layout: str) -> None:
+    network, x = cnn((3, 7, 5), 4).double(), torch.randn(2, 3, 7, 5, dtype=torch.float64)
+    _assert_same(decompose(network, LAYOUTS[layout](x)), decompose(network, x))
+
+
+def test_image_expanded_over_the_batch_survives_an_in_place_first_layer(network: nn.Sequential, image: Tensor) -> None:
+    writing = nn.Sequential(nn.ReLU(inplace=True), *network).eval()
+    _assert_same(decompose(writing, image[:1].expand(3, -1, -1, -1)), decompose(writing, image[:1].repeat(3, 1, 1, 1)))
 
 
 def test_hooks_of_the_caller_survive(network: nn.Sequential, image: Tensor) -> None:

@@ -89,9 +89,7 @@ def test_inference_mode_inside_the_network_is_named(network: nn.Sequential, imag
         decompose(torch.inference_mode()(network.forward), image)
 
 
-def test_batch_of_one_is_the_cure_for_a_network_that_subtracts_the_batch_mean(
-    network: nn.Sequential, image: Tensor
-) -> None:
+def test_batch_of_one_is_the_cure_for_a_network_that_subtracts_the_batch_mean(network: nn.Sequential, image: Tensor) -> None:
     centred = Function(network, lambda z: z - 0.5 * z.mean(0))
     with pytest.raises(NetworkError, match="one image a batch"):
         decompose(centred, image[:2])

@@ -22,9 +22,7 @@ ORDERS = list(itertools.permutations([0, 1, 3, 4, 5]))[::15]  # in which the cla
 KINDS = pytest.mark.parametrize("kind", ["spread", "ladder"])
 
 
-def _saturate(
-    network: nn.Sequential, image: Tensor, gap: float, kind: str, order: tuple[int, ...] = ORDERS[3]
-) -> nn.Sequential:
+def _saturate(network: nn.Sequential, image: Tensor, gap: float, kind: str, order: tuple[int, ...] = ORDERS[3]) -> nn.Sequential:
     """Shift the biases so that class 2 leads every other class by about `gap` times its entry of SPREAD."""
     wanted = torch.zeros(6)
     wanted[list(order)] = -gap * torch.tensor(SPREAD[kind])
@@ -49,9 +47,7 @@ def _analytic_eigenvalues(weight: Tensor, logits: Tensor) -> Tensor:
 
 @KINDS
 @GAPS
-def test_linear_float32_network_keeps_its_whole_spectrum_in_any_order_of_classes(
-    linear: Networks, gap: float, kind: str
-) -> None:
+def test_linear_float32_network_keeps_its_whole_spectrum_in_any_order_of_classes(linear: Networks, gap: float, kind: str) -> None:
     x = _image()
     for order in ORDERS:
         network = _saturate(linear(SHAPE, 6), x, gap, kind, order)

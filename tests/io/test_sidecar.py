@@ -178,12 +178,12 @@ def test_nothing_personal_from_dicom_reaches_any_output(
 ) -> None:
     planted = (patient / "whole.dcm").read_bytes()
     assert all(trace.encode() in planted for trace in TRACES)
-    bundle = load_bundle(make_bundle(tmp_path / "bundle", dims=2))
+    bundle, seen = load_bundle(make_bundle(tmp_path / "bundle", dims=2)), []
     cases = find_cases([patient / name for name in ("whole.dcm", "cut.dcm", "series")])
-    run_cases(bundle, cases, RunSettings(tmp_path / "out", DecomposeOptions("categorical")), lambda row: print(row))
+    run_cases(bundle, cases, RunSettings(tmp_path / "out", DecomposeOptions("categorical")), lambda row: seen.append(str(row)))
     status = {row["case"]: row["status"] for row in csv.DictReader((tmp_path / "out" / "cases.csv").open())}
     assert status == {"whole": "done", "cut": "failed", "series": "done"}
     written = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     contents = [gzip.decompress(data) if path.suffix == ".gz" else data for path, data in written.items()]
-    everything = b"\n".join([*contents, "\n".join(capfd.readouterr()).encode(), *(str(p).encode() for p in written)])
+    everything = b"\n".join([*contents, "\n".join([*capfd.readouterr(), *seen]).encode(), *(str(p).encode() for p in written)])
     assert [trace for trace in TRACES if trace.encode().lower() in everything.lower()] == []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,20 @@ from pydicom.data import get_testdata_file
 
 from monai_ifim.io import InputError
 from monai_ifim.run.cases import find_cases, list_entries
+
+
+@pytest.fixture(autouse=True)
+def in_time() -> Iterator[None]:
+    """A list that never ends is a failure after five seconds, not a test run that hangs."""
+
+    def stop(*_: Any) -> None:
+        raise TimeoutError("the list of cases was not made within five seconds")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 5)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
 
 
 def touch(root: Path, *names: str) -> list[Path]:
@@ -116,6 +132,11 @@ def test_images_of_one_name_get_names_that_tell_them_apart(tmp_path: Path) -> No
 def test_names_are_distinct_even_where_folders_are_not_enough(tmp_path: Path) -> None:
     paths = touch(tmp_path, "a b.png", "a_b.png", "a b.nii")
     assert set(found(*paths).values()) == set(paths)
+
+
+def test_a_picture_beside_its_volume_and_a_third_file_are_three_cases(tmp_path: Path) -> None:
+    paths = touch(tmp_path, "scan.nii.gz", "scan.png", "other.png")
+    assert set(found(tmp_path).values()) == set(paths)
 
 
 def test_a_name_made_distinct_does_not_collide_with_a_third(tmp_path: Path) -> None:

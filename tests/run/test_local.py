@@ -100,9 +100,7 @@ def test_a_damaged_sidecar_does_not_end_the_run(bundle: Bundle, scans: Path, tmp
 
 
 @pytest.mark.parametrize("space", ["native", "network"])
-def test_batches_of_three_give_the_files_of_batches_of_one(
-    space: str, bundle: Bundle, scans: Path, tmp_path: Path
-) -> None:
+def test_batches_of_three_give_the_files_of_batches_of_one(space: str, bundle: Bundle, scans: Path, tmp_path: Path) -> None:
     for size in (1, 3):
         run(bundle, scans, tmp_path / f"out{size}", batch_size=size, space=space)
     names = {str(path.relative_to(tmp_path / "out1")) for path in (tmp_path / "out1").rglob("*.nii.gz")}

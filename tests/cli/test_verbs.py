@@ -1,0 +1,176 @@
+"""The command line: exit status, what it prints, what it writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pytest
+from typer.testing import CliRunner, Result
+
+from monai_ifim.cli.main import app
+from monai_ifim.core.errors import IFIMError
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = {"torch", "monai", "itk", "nibabel", "numpy", "scipy"}
+
+
+def invoke(*words: Any) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def run_python(*words: Any) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    command = [sys.executable, *(str(word) for word in words)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, make_bundle: Callable[..., Path]) -> Path:
+    return make_bundle(tmp_path / "bundle")
+
+
+@pytest.fixture
+def scan(tmp_path: Path, write_scan: Callable[..., Path], oblique: npt.NDArray[Any]) -> Path:
+    return write_scan(tmp_path / "in" / "scan.nii.gz", (9, 7, 11), oblique)
+
+
+def test_decompose_ends_with_0_and_writes_what_was_asked(bundle: Path, scan: Path, tmp_path: Path) -> None:
+    words = ("--rank", 1, "--space", "network", "--save", "low, sensitivity", "--batch-size", 2, "--head", "categorical")
+    result = invoke("decompose", scan, "--bundle", bundle, "-o", tmp_path / "out", *words)
+    assert result.exit_code == 0
+    assert "1 done, 0 failed" in result.output
+    assert {path.name for path in (tmp_path / "out" / "scan").iterdir()} == {
+        "scan_ifim_input.nii.gz",
+        "scan_ifim_low.nii.gz",
+        "scan_ifim_sensitivity.nii.gz",
+        "scan_ifim.json",
+    }
+    sidecar = json.loads((tmp_path / "out" / "scan" / "scan_ifim.json").read_text())
+    assert (sidecar["rank"], sidecar["space"]["name"], len(sidecar["locality_radius"])) == (1, "network", 1)
+
+
+def test_decompose_ends_with_3_where_a_case_failed_and_says_which(bundle: Path, scan: Path, tmp_path: Path) -> None:
+    (scan.parent / "bad.nii.gz").write_bytes(b"")
+    result = invoke("decompose", scan.parent, "--bundle", bundle, "-o", tmp_path / "out")
+    assert result.exit_code == 3
+    assert "FAILED  bad: bad.nii.gz: the file is empty." in result.output
+    assert "1 done, 1 failed" in result.output
+    assert (tmp_path / "out" / "scan" / "scan_ifim.json").is_file()
+
+
+def test_a_second_run_keeps_and_overwrite_makes_again(bundle: Path, scan: Path, tmp_path: Path) -> None:
+    words = ("decompose", scan, "--bundle", bundle, "-o", tmp_path / "out")
+    outputs = [invoke(*words).output, invoke(*words).output, invoke(*words, "--overwrite").output]
+    assert ["1 kept" in output for output in outputs] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--energy", 0), "energy"),
+        (("--rank", 0), "rank"),
+        (("--space", "world"), "space"),
+        (("--save", "halves"), "halves"),
+        (("--batch-size", 0), "batch size"),
+        (("--method", "magic"), "method"),
+        (("--head", "magic"), "head"),
+        (("--device", "magic"), "device"),
+    ],
+)
+def test_wrong_settings_are_one_error_before_any_case(
+    words: tuple[Any, ...], reason: str, bundle: Path, scan: Path, tmp_path: Path
+) -> None:
+    result = invoke("decompose", scan, "--bundle", bundle, "-o", tmp_path / "out", *words)
+    assert isinstance(result.exception, IFIMError)
+    assert reason in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_expected_error_is_one_line_on_standard_error_and_status_1(bundle: Path, tmp_path: Path) -> None:
+    words = ("decompose", tmp_path / "gone [x].nii", "--bundle", bundle, "-o", tmp_path / "out")
+    result = run_python("-m", "monai_ifim.cli.main", *words)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert lines == [f"error: {tmp_path / 'gone [x].nii'}: no such file or folder."]
+
+
+def test_an_unknown_bundle_is_refused_naming_those_that_come_with_the_package(scan: Path, tmp_path: Path) -> None:
+    result = invoke("decompose", scan, "--bundle", "no_such", "-o", tmp_path / "out")
+    assert isinstance(result.exception, IFIMError)
+    assert "lumpy_lesion_detection_3d, mednist_classification" in str(result.exception)
+
+
+@pytest.mark.parametrize("words", [(), ("demo",), ("check",), ("decompose",)], ids=["program", "demo", "check", "decompose"])
+def test_help_loads_nothing_heavy(words: tuple[str, ...]) -> None:
+    code = (
+        "import sys\nfrom monai_ifim.cli.main import app\n"
+        f"try:\n    app({[*words, '--help']!r})\n"
+        f"except SystemExit as end:\n    print('status', end.code, sorted({HEAVY!r} & set(sys.modules)))"
+    )
+    result = run_python("-c", code)
+    assert result.stdout.splitlines()[-1] == "status 0 []"
+    assert "Usage" in result.stdout
+
+
+def test_the_version_is_the_packages() -> None:
+    from monai_ifim import __version__
+
+    assert invoke("--version").output == f"monai-ifim {__version__}\n"
+
+
+def test_check_ends_with_0_for_a_fit_bundle(bundle: Path) -> None:
+    result = invoke("check", "--bundle", bundle)
+    assert result.exit_code == 0
+    assert result.output.splitlines()[-1] == "fit for monai_ifim"
+
+
+def test_check_ends_with_1_and_names_what_fails(tmp_path: Path, make_bundle: Callable[..., Path]) -> None:
+    root = make_bundle(tmp_path / "one", classes=1)
+    result = invoke("check", "--bundle", root)
+    assert result.exit_code == 1
+    assert "FAILED decomposition: head='auto' cannot tell" in result.output
+    assert result.output.splitlines()[-1] == "not fit for monai_ifim"
+    assert invoke("check", "--bundle", root, "--head", "bernoulli").exit_code == 0
+
+
+@pytest.mark.parametrize(("classes", "fit"), [(3, True), (1, False)])
+def test_check_prints_json_and_only_json(classes: int, fit: bool, tmp_path: Path, make_bundle: Callable[..., Path]) -> None:
+    result = invoke("check", "--bundle", make_bundle(tmp_path / "b", classes=classes), "--json")
+    content = json.loads(result.stdout)
+    assert (content["fit"], result.exit_code) == (fit, 0 if fit else 1)
+    assert content["bundle"]["name"] == "tiny"
+    assert {finding["name"]: finding["passed"] for finding in content["findings"]}["decomposition"] is fit
+
+
+def test_check_takes_an_image_to_probe_with(bundle: Path, scan: Path) -> None:
+    (bundle / "configs" / "metadata.json").unlink()
+    assert isinstance(invoke("check", "--bundle", bundle).exception, IFIMError)
+    assert invoke("check", "--bundle", bundle, "--image", scan).exit_code == 0
+
+
+def test_the_demo_writes_a_slice_and_a_volume_whole(tmp_path: Path) -> None:
+    result = invoke("demo", "-o", tmp_path / "demo")
+    assert result.exit_code == 0
+    jobs = {"mednist_classification/CT_small": (128, 128, 1), "lumpy_lesion_detection_3d/lumpy_lesion": (32, 32, 32)}
+    for place, shape in jobs.items():
+        folder = tmp_path / "demo" / place
+        parts = {}
+        for name in ("input", "high", "low", "sensitivity", "eigenvector-01"):
+            image = nib.load(folder / f"{folder.name}_ifim_{name}.nii.gz")
+            assert image.shape == shape
+            parts[name] = image.get_fdata()
+        scale = np.ptp(parts["input"])
+        np.testing.assert_allclose(parts["high"] + parts["low"], parts["input"], rtol=0, atol=1e-5 * scale)
+        assert json.loads((folder / f"{folder.name}_ifim.json").read_text())["rank"] >= 1
+        assert (folder.parent / "cases.csv").is_file()
+        assert (folder.parent / "run.json").is_file()
