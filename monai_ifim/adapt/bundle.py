@@ -96,15 +96,21 @@ def load_bundle(root: Path, device: torch.device | str = "cpu") -> Bundle:
 
     The bundle's config is MONAI's and may run code of its author's: load bundles you trust.
     """
-    parser = _parse(root)
-    network = _content(parser, "network_def", root)
+    try:
+        parser = _parse(root)
+        metadata = read_metadata(root)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"bundle {root.name}: config or metadata.json cannot be read ({str(error).splitlines()[0]}).") from error
+    with torch.random.fork_rng(devices=[]):  # random initial weights are drawn and then replaced
+        network = _content(parser, "network_def", root)
     if not isinstance(network, nn.Module):
         raise InputError(f"bundle {root.name}: network_def is {type(network).__name__}, not a torch module.")
     _load_weights(network, root)
     preprocessing = _content(parser, "preprocessing", root)
     if not isinstance(preprocessing, Compose):
         raise InputError(f"bundle {root.name}: preprocessing is {type(preprocessing).__name__}, not a Compose.")
-    metadata = read_metadata(root)
     inputs = metadata.get("network_data_format", {}).get("inputs", {})
     stated: Mapping[str, Any] = next(iter(inputs.values()), {}) if isinstance(inputs, Mapping) else {}
     shape = stated.get("spatial_shape")

@@ -6,7 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 from monai.data import MetaTensor
-from monai.transforms import Compose, Invertd
+from monai.transforms import Compose, Invertd, InvertibleTransform
 from torch import Tensor
 
 from monai_ifim.io import GeometryError
@@ -52,6 +52,10 @@ def carry_to_native(maps: Tensor, image: MetaTensor, preprocessing: Compose | No
 
 
 def _invert(stacked: MetaTensor, image: MetaTensor, preprocessing: Compose, key: str) -> MetaTensor:
+    for transform in preprocessing.flatten().transforms:  # such a transform leaves no trace that could give it away later
+        spatial = type(transform).__module__.startswith(("monai.transforms.spatial", "monai.transforms.croppad"))
+        if spatial and not isinstance(transform, InvertibleTransform):
+            raise GeometryError(f"{type(transform).__name__} in the preprocessing has no inverse: choose space='network'.")
     dictionary = any(hasattr(transform, "keys") for transform in preprocessing.flatten().transforms)
     try:
         if not dictionary:

@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from monai_ifim.core import Decomposition, Head, decompose
-from monai_ifim.core.decompose import Method
+from monai_ifim.core.decompose import Method, check_method
+from monai_ifim.core.head_choice import check_head_name
 from monai_ifim.core.spectrum import check_selection
 
 
@@ -26,6 +27,8 @@ class DecomposeOptions:
 
     def __post_init__(self) -> None:
         check_selection(self.energy, self.rank)
+        check_method(self.method)
+        check_head_name(self.head)
 
     def decompose(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -37,6 +37,12 @@ from monai_ifim.io.source import sha256_of
 Space = Literal["native", "network"]
 
 
+def check_space(space: str) -> None:
+    """Raise OutputError for a name that is no space."""
+    if space not in get_args(Space):
+        raise OutputError(f"unknown space {space!r}: choose one of {', '.join(map(repr, get_args(Space)))}.")
+
+
 class SaveIFIM(Transform):
     """Write the components of one image: OUT/CASE/CASE_ifim_*.nii.gz and CASE_ifim.json.
 
@@ -60,8 +66,7 @@ class SaveIFIM(Transform):
         bundle_root: PathLike | None = None,
         image_key: str = "image",
     ) -> None:
-        if space not in ("native", "network"):
-            raise OutputError(f"unknown space {space!r}: choose 'native' or 'network'.")
+        check_space(space)
         self.output_dir = Path(output_dir)
         self.space: Space = space
         self.preprocessing = preprocessing
@@ -98,9 +103,13 @@ class SaveIFIM(Transform):
     def _free_name(self, name: str, digest: str | None) -> str:
         """Inputs of one name from different folders must not overwrite each other."""
         sidecar = sidecar_path(self.output_dir, name)
-        if digest is None or not sidecar.is_file() or read_sidecar(sidecar)["input"]["sha256"] == digest:
+        if digest is None or not sidecar.is_file():
             return name
-        return f"{name}-{digest[:8]}"
+        try:
+            holder = read_sidecar(sidecar)["input"]["sha256"]
+        except (InputError, KeyError, TypeError):
+            return name  # a damaged sidecar holds no place
+        return name if holder == digest else f"{name}-{digest[:8]}"
 
     def _maps(self, img: MetaTensor, components: Mapping[str, Any]) -> CaseMaps:
         """All maps on the grid to write, carried there in one go."""

@@ -6,7 +6,7 @@ import platform
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -61,8 +61,7 @@ def decompose(
         IFIMError: the image, network, head or settings do not fit; the message names the cure.
     """
     check_selection(energy, rank)
-    if method not in ("auto", "exact"):
-        raise IFIMError(f"unknown method {method!r}: choose 'auto' or 'exact'.")
+    check_method(method)
     image = check_image(network, x)
     predictor = Predictor(network, output_key, tuple(network_args), dict(network_kwargs or {}))
     advance = _print_progress if progress else _no_progress
@@ -75,6 +74,12 @@ def decompose(
         rows = _rows_or_flat(predictor, output, leaf, root, advance)
         output = output.detach()
         return _assemble(predictor, chosen, image, output, root, rows, energy, rank, head)
+
+
+def check_method(method: str) -> None:
+    """Raise IFIMError for a name that is no method."""
+    if method not in get_args(Method):
+        raise IFIMError(f"unknown method {method!r}: choose one of {', '.join(map(repr, get_args(Method)))}.")
 
 
 def _check_output(predictor: Predictor, image: Tensor, output: Tensor, head: str | Head) -> Head:

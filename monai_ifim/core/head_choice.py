@@ -14,6 +14,13 @@ _BY_NAME: dict[str, type[Head]] = {
     "bernoulli": BernoulliHead,
     "gaussian": GaussianHead,
 }
+HEAD_NAMES = ("auto", *_BY_NAME, "probabilities")
+
+
+def check_head_name(head: str | Head) -> None:
+    """Raise HeadError for a name that is none of HEAD_NAMES."""
+    if isinstance(head, str) and head not in HEAD_NAMES:
+        raise HeadError(f"unknown head {head!r}: choose one of {', '.join(map(repr, HEAD_NAMES))}, or pass a Head.")
 
 
 def resolve_head(head: str | Head, output: Tensor, operation: str | None = None) -> Head:
@@ -23,6 +30,7 @@ def resolve_head(head: str | Head, output: Tensor, operation: str | None = None)
     else: one output may be a binary logit or a regression. operation: what is known to have made the output, "sigmoid" or
     "softmax".
     """
+    check_head_name(head)
     if isinstance(head, Head):
         chosen = head
     elif head == "auto":
@@ -30,11 +38,8 @@ def resolve_head(head: str | Head, output: Tensor, operation: str | None = None)
     elif head == "probabilities":
         exclusive = output.shape[1] > 1 and sums_to_one(output)
         chosen = CategoricalProbabilityHead() if exclusive else BernoulliProbabilityHead()
-    elif head in _BY_NAME:
-        chosen = _BY_NAME[head]()
     else:
-        known = ", ".join(repr(name) for name in ("auto", *_BY_NAME, "probabilities"))
-        raise HeadError(f"unknown head {head!r}: choose one of {known}, or pass a Head.")
+        chosen = _BY_NAME[head]()
     chosen.validate(output, operation)
     return chosen
 

@@ -63,7 +63,13 @@ def compose_sidecar(
         "schema_version": SCHEMA_VERSION,
         "generator": {"name": "monai_ifim", "version": __version__, "paper": "arXiv:2606.16362"},
         "input": asdict(source),
-        "model": {**asdict(model), "head": record.get("head")},
+        "model": {
+            "bundle": model.name,
+            "version": model.version,
+            "weights_sha256": model.weights_sha256,
+            "head": record.get("head"),
+            "class_names": list(model.class_names),
+        },
         "prediction": _prediction(record, model.class_names),
         "space": {"name": space, "meaning": SPACES[space]},
         "units": {"maps": unit, "eigenvalues": f"nats per ({unit})^2", "sensitivity": f"nats per ({unit})^2"}

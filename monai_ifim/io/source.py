@@ -100,7 +100,10 @@ def extract_frame(source: Source, folder: Path) -> Path:
     if len(image.shape) != 4:
         raise InputError(f"{source.path.name}: {len(image.shape)} axes; only 3D and 4D files are read.")
     target = folder / f"{source.name}.nii"
-    nib.save(image.slicer[..., source.frame], target)
+    frame = image.slicer[..., source.frame]
+    if image.get_data_dtype().kind != "f":
+        frame.set_data_dtype("float64")  # or nibabel would quantise the scaled values anew
+    nib.save(frame, target)
     return target
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -109,19 +111,31 @@ def _locate(image: str, datalist: Path) -> Path:
 
 
 def _named(sources: list[Source]) -> list[Case]:
-    """Names of folders above are put in front where base names repeat; a number where even that does not tell them apart."""
+    """Names of folders are put in front where base names repeat; a number where even that does not tell them apart.
+
+    Letter case does not tell names apart: some file systems ignore it.
+    """
     names = [source.name for source in sources]
-    parents = [list(source.path.absolute().parent.parts[1:]) for source in sources]
-    while parents and any(parents):
-        repeated = {name for name, count in Counter(names).items() if count > 1}
-        if not repeated:
+    folders = _folders_below_common(sources)
+    while True:
+        counts = Counter(name.lower() for name in names)
+        unresolved = [i for i, name in enumerate(names) if counts[name.lower()] > 1 and folders[i]]
+        if not unresolved:
             break
-        for i, name in enumerate(names):
-            if name in repeated and parents[i]:
-                names[i] = f"{Source(Path(parents[i].pop())).name}_{name}"
-    seen: Counter[str] = Counter()
+        for i in unresolved:
+            names[i] = f"{Source(Path(folders[i].pop())).name}_{names[i]}"
+    taken: set[str] = set()
     cases = []
     for name, source in zip(names, sources, strict=True):
-        seen[name] += 1
-        cases.append(Case(name if seen[name] == 1 else f"{name}-{seen[name]}", source))
+        candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        free = next(candidate for candidate in candidates if candidate.lower() not in taken)
+        taken.add(free.lower())
+        cases.append(Case(free, source))
     return cases
+
+
+def _folders_below_common(sources: list[Source]) -> list[list[str]]:
+    """For each source the folders between it and the folder that all of them share."""
+    parents = [source.path.absolute().parent for source in sources]
+    shared = len(Path(os.path.commonpath(parents)).parts)
+    return [list(parent.parts[shared:]) for parent in parents]

@@ -15,7 +15,7 @@ from monai.data import MetaTensor
 from monai_ifim.adapt.bundle import Bundle
 from monai_ifim.adapt.components import component_tensors, item_of_batch
 from monai_ifim.adapt.options import DecomposeOptions
-from monai_ifim.adapt.saving import SaveIFIM, Space
+from monai_ifim.adapt.saving import SaveIFIM, Space, check_space
 from monai_ifim.core import IFIMError
 from monai_ifim.io import CONTENTS, OutputError, check_contents, read_sidecar, sidecar_path
 from monai_ifim.io.sidecar import versions
@@ -38,8 +38,18 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         check_contents(self.contents)
+        check_space(self.space)
+        check_device(self.device)
         if self.batch_size < 1:
             raise IFIMError(f"batch size {self.batch_size}: give a whole number from 1 on.")
+
+
+def check_device(device: str) -> None:
+    """Raise IFIMError where nothing can be computed on `device`."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise IFIMError(f"device {device!r} cannot be used ({str(error).splitlines()[0]}): try 'cpu' or 'cuda'.") from error
 
 
 @dataclass(frozen=True)
@@ -96,8 +106,9 @@ def _groups(
     with tempfile.TemporaryDirectory(prefix="monai_ifim-") as scratch:
         for case in cases:
             sidecar = sidecar_path(settings.output, case.name)
-            if sidecar.is_file() and not settings.overwrite:
-                finish(row_from_sidecar(case.name, "kept", read_sidecar(sidecar)))
+            kept = None if settings.overwrite else _whole(case, sidecar)
+            if kept is not None:
+                finish(kept)
                 continue
             started = time.perf_counter()
             try:
@@ -114,6 +125,14 @@ def _groups(
                 group = []
         if group:
             yield group
+
+
+def _whole(case: Case, sidecar: Path) -> CaseRow | None:
+    """The row of a case that an earlier run finished; None where its sidecar is missing, damaged or of another schema."""
+    try:
+        return row_from_sidecar(case.name, "kept", read_sidecar(sidecar)) if sidecar.is_file() else None
+    except (IFIMError, KeyError, TypeError):
+        return None
 
 
 def _load(bundle: Bundle, case: Case, scratch: Path) -> MetaTensor:

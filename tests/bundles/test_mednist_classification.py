@@ -172,9 +172,7 @@ def test_training_and_inference_share_network_and_preprocessing() -> None:
 
 
 def test_files_name_no_absolute_path() -> None:
-    machine_path = re.compile(
-        r"""(^|[\s'"=(])(/(home|root|tmp|mnt|data|work\w*|opt|Users)/|~/|[A-Za-z]:\\)""", re.MULTILINE
-    )
+    machine_path = re.compile(r"""(^|[\s'"=(])(/(home|root|tmp|mnt|data|work\w*|opt|Users)/|~/|[A-Za-z]:\\)""", re.MULTILINE)
     for path in [*CONFIGS.iterdir(), *(BUNDLE / "docs").iterdir()]:
         assert machine_path.search(path.read_text(encoding="utf-8")) is None, path.name
 

