@@ -65,7 +65,7 @@ def test_all_keys_of_the_schema_are_there(run: dict[str, Any]) -> None:
     content = run["content"]
     assert set(content) >= KEYS
     assert set(content["input"]) >= {"file", "sha256", "shape", "affine", "reader"}
-    assert set(content["model"]) >= {"name", "weights_sha256", "head", "class_names"}
+    assert set(content["model"]) >= {"bundle", "weights_sha256", "head", "class_names"}
     assert all(set(file) >= {"file", "shape", "affine", "norm"} for file in content["files"])
     assert content["schema_version"] == "1.0"
 
@@ -82,7 +82,7 @@ def test_input_is_stated_as_nibabel_and_hashlib_see_it(run: dict[str, Any]) -> N
 def test_model_is_stated_by_the_hash_of_its_weights_and_its_metadata(run: dict[str, Any]) -> None:
     weights = run["bundle"].root / "models" / "model.pt"
     assert run["content"]["model"] == {
-        "name": "tiny",
+        "bundle": "tiny",
         "version": "9.8.7",
         "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "class_names": ["class 0", "class 1", "class 2"],
