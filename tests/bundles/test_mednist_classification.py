@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, verify_net_in_out
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.data import MetaTensor, load_decathlon_datalist
 from monai.transforms import Compose, Invertd
 from monai.utils import BundleProperty, BundlePropertyConfig
@@ -177,16 +177,6 @@ def test_files_name_no_absolute_path() -> None:
         assert machine_path.search(path.read_text(encoding="utf-8")) is None, path.name
 
 
-def test_verify_net_in_out() -> None:
-    verify_net_in_out(
-        net_id="network_def",
-        meta_file=str(CONFIGS / "metadata.json"),
-        config_file=str(CONFIGS / "inference.yaml"),
-        device="cpu",
-        bundle_root=str(BUNDLE),
-    )
-
-
 def test_weights_are_small_float32_and_finite() -> None:
     assert WEIGHTS.stat().st_size < 5_000_000
     state = torch.load(WEIGHTS, map_location="cpu", weights_only=True)
@@ -200,21 +190,6 @@ def test_an_image_is_classified_on_its_own() -> None:
     batch = torch.rand(5, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(network(batch)[2:3], network(batch[2:3]), rtol=1e-4, atol=1e-5)
-
-
-def test_exported_torchscript_equals_the_network(tmp_path: Path) -> None:
-    target = tmp_path / "model.ts"
-    ckpt_export(
-        net_id="network_def",
-        filepath=str(target),
-        ckpt_file=str(WEIGHTS),
-        meta_file=str(CONFIGS / "metadata.json"),
-        config_file=str(CONFIGS / "inference.yaml"),
-        bundle_root=str(BUNDLE),
-    )
-    image = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        torch.testing.assert_close(torch.jit.load(str(target))(image), trained_network()(image), rtol=1e-5, atol=1e-5)
 
 
 def test_jpeg_and_dicom_arrive_in_the_same_orientation(tmp_path: Path) -> None:

@@ -1,0 +1,87 @@
+"""Both bundles as MONAI's own command line runs them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ckpt_export, verify_net_in_out
+
+from monai_ifim.adapt.bundle import load_bundle
+from monai_ifim.evaluation.demonstration import demo_slice, demo_volume
+from monai_ifim.io.installation import resolve_bundle
+
+CASES = {"mednist_classification": "CT_small", "lumpy_lesion_detection_3d": "lumpy_lesion"}
+
+
+@pytest.fixture(params=CASES)
+def bundle(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    root = tmp_path / request.param
+    shutil.copytree(resolve_bundle(request.param), root)
+    return root
+
+
+def run_inference(bundle: Path, *arguments: str) -> None:
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.yaml", "--bundle_root", "."]
+    finished = subprocess.run([*command, *arguments], cwd=bundle, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+
+
+def read(folder: Path, content: str) -> np.ndarray:
+    return np.asarray(nib.load(folder / f"{folder.name}_ifim_{content}.nii.gz").dataobj)
+
+
+def test_inference_runs_without_an_argument(bundle: Path) -> None:
+    run_inference(bundle)
+    case = bundle / "eval" / CASES[bundle.name]
+    image, high, low = read(case, "input"), read(case, "high"), read(case, "low")
+    np.testing.assert_allclose(high + low, image, rtol=0, atol=1e-5 * np.ptp(image))
+    sidecar = json.loads((case / f"{case.name}_ifim.json").read_text(encoding="utf-8"))
+    assert sum(sidecar["prediction"]["probability"].values()) == pytest.approx(1.0)
+    assert all(radius > 0 for radius in sidecar["locality_radius"])
+
+
+def test_inference_takes_the_users_images(bundle: Path, tmp_path: Path) -> None:
+    source = demo_slice() if "mednist" in bundle.name else demo_volume(tmp_path / "drawn")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    shutil.copy(source, mine / f"scan one{''.join(source.suffixes)}")
+    run_inference(bundle, "--input", str(next(mine.iterdir())), "--output_dir", str(tmp_path / "out"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["scan_one"]
+
+
+def test_network_takes_and_gives_what_the_metadata_say(bundle: Path) -> None:
+    verify_net_in_out(
+        net_id="network_def",
+        meta_file=str(bundle / "configs" / "metadata.json"),
+        config_file=str(bundle / "configs" / "inference.yaml"),
+    )
+
+
+def test_exported_torchscript_equals_the_network(bundle: Path, tmp_path: Path) -> None:
+    ckpt_export(
+        net_id="network_def",
+        filepath=str(tmp_path / "model.ts"),
+        ckpt_file=str(bundle / "models" / "model.pt"),
+        meta_file=str(bundle / "configs" / "metadata.json"),
+        config_file=str(bundle / "configs" / "inference.yaml"),
+    )
+    loaded = load_bundle(bundle)
+    image = loaded.example(None)[None]
+    exported = torch.jit.load(tmp_path / "model.ts").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(exported(image), loaded.network(image))
+
+
+def test_weights_are_small_and_plain(bundle: Path) -> None:
+    weights = bundle / "models" / "model.pt"
+    assert weights.stat().st_size < 5_000_000
+    state = torch.load(weights, weights_only=True)
+    assert {value.dtype for value in state.values()} <= {torch.float32, torch.int64}
