@@ -12,6 +12,8 @@ DEVIATION = 0.10  # share of e^2 l / 2 by which the divergence may be off inside
 FIRST_CHANGE = 0.05  # typical logit change of the first step: far above rounding, below most curvature
 GROWTH = 1.5  # largest factor between two steps outwards, so that an early exit is not jumped over
 MAXIMUM_STEPS = 48
+PASS_ELEMENTS = 2**20  # values of all images in one forward pass
+LARGEST_PASS = 32  # images in one forward pass
 SMALLEST = 2.0**-10  # of the first step: nothing is looked for below
 PRECISION = 0.03  # relative width of the final bracket
 
@@ -23,31 +25,37 @@ def locality_radius(predictor: Predictor, head: Head, image: Tensor, eigenvector
     (its L2 norm). 0 for padding (eigenvalue 0) and where even the smallest step leaves the bound; infinite where
     no step tried does.
     """
+    if eigenvalues.numel() == 0:
+        return torch.zeros_like(eigenvalues)
     with torch.no_grad():
         output = predictor(image.clone())
-        scale = head.square_root(output).scales.square().sum(1)
-        radii = torch.zeros_like(eigenvalues)
-        for i in range(eigenvalues.shape[1]):
-            search = _Search(predictor, head, image, output, eigenvectors[:, i], eigenvalues[:, i])
-            radii[:, i] = search.run(FIRST_CHANGE * (scale.to(eigenvalues) / eigenvalues[:, i]).sqrt())
-    return radii
+        scale = head.square_root(output).scales.square().sum(1, keepdim=True)
+        first = torch.where(eigenvalues > 0, FIRST_CHANGE * (scale.to(eigenvalues) / eigenvalues).sqrt(), 0.0)
+        search = _Search(predictor, head, image, output, eigenvectors.flatten(0, 1), eigenvalues.flatten())
+        return search.run(first.flatten()).reshape(eigenvalues.shape)
 
 
 class _Search:
-    """Bracket and bisect the radius along one direction; images whose bracket is narrow enough cost no more passes."""
+    """Bracket and bisect along every direction of every image at once; narrow enough brackets cost no more passes.
+
+    directions: [B * r, channel, *spatial]; eigenvalues: [B * r]. Direction n belongs to image n // r.
+    """
 
     def __init__(
-        self, predictor: Predictor, head: Head, image: Tensor, output: Tensor, direction: Tensor, eigenvalue: Tensor
+        self, predictor: Predictor, head: Head, image: Tensor, output: Tensor, directions: Tensor, eigenvalues: Tensor
     ) -> None:
         self.predictor, self.head, self.image, self.output = predictor, head, image, output
-        self.direction, self.eigenvalue = direction, eigenvalue
+        self.directions, self.eigenvalues = directions, eigenvalues
+        self.rank = directions.shape[0] // image.shape[0]
+        # Small images share a pass; it never holds more of them than the batch, or than PASS_ELEMENTS.
+        self.chunk = max(image.shape[0], min(LARGEST_PASS, PASS_ELEMENTS // image[0].numel()))
 
     def run(self, first: Tensor) -> Tensor:
-        """Radius [B], the search starting at the steps `first` [B]."""
-        first = self._gentle(torch.where(self.eigenvalue > 0, first, 0.0))
+        """Radii [B * r], the search starting at the steps `first` [B * r], 0 where there is no direction."""
+        active = (self.eigenvalues > 0).nonzero()[:, 0]
+        first = self._gentle(first, active)
         step = first.clone()
         inside, outside = torch.zeros_like(step), torch.full_like(step, torch.inf)
-        active = (self.eigenvalue > 0).nonzero()[:, 0]
         for _ in range(MAXIMUM_STEPS):
             if active.numel() == 0:
                 break
@@ -59,30 +67,35 @@ class _Search:
             step[active] = _next_step(now, deviation, inside[active], outside[active])
             open_bracket = (outside > (1 + PRECISION) * inside) & (outside > SMALLEST * first)
             active = active[open_bracket[active]]
-        unbounded = outside.isinf() & (self.eigenvalue > 0)
+        unbounded = outside.isinf() & (self.eigenvalues > 0)
         return torch.where(unbounded, torch.inf, inside)
 
-    def _gentle(self, step: Tensor) -> Tensor:
-        """The steps [B], shortened to where no logit changes by more than FIRST_CHANGE if it changes in proportion.
+    def _gentle(self, step: Tensor, active: Tensor) -> Tensor:
+        """The steps, shortened to where no logit changes by more than FIRST_CHANGE if it changes in proportion.
 
         Along a direction that moves improbable classes only, a step that costs little changes their logits a lot, and the
         search would start beyond the first exit.
         """
-        moved = self.image + step.to(self.image).reshape(-1, *[1] * (self.image.ndim - 1)) * self.direction
-        change = self.head.logits(self.predictor(moved)) - self.head.logits(self.output)
-        largest = change.abs().amax(1).to(step)
-        return torch.where(largest.isfinite(), step * (FIRST_CHANGE / largest).clamp(max=1.0), step)
+        moved = self.head.logits(self._outputs(step[active], active))
+        largest = (moved - self.head.logits(self.output)[active // self.rank]).abs().amax(1).to(step)
+        shortened = step.clone()
+        shortened[active] *= torch.where(largest.isfinite(), (FIRST_CHANGE / largest).clamp(max=1.0), 1.0)
+        return shortened
 
-    def _deviation(self, step: Tensor, items: Tensor) -> Tensor:
-        """|KL / (e^2 l / 2) - 1| at the steps [n] of the images `items` [n]; an output that is not finite is outside."""
-        shape = (-1,) + (1,) * (self.image.ndim - 1)
-        image = self.image[items]
-        moved = image + step.to(image).reshape(shape) * self.direction[items]
-        finite = torch.isfinite(moved).flatten(1).all(1)
-        moved = torch.where(finite.reshape(shape), moved, image)
-        divergence = self.head.divergence(self.output[items], self.predictor(moved, items)).to(step)
-        deviation = (divergence / (0.5 * step.square() * self.eigenvalue[items]) - 1).abs()
-        return torch.where(finite & deviation.isfinite(), deviation, torch.inf)
+    def _deviation(self, step: Tensor, active: Tensor) -> Tensor:
+        """|KL / (e^2 l / 2) - 1| at the steps [n] of the directions `active` [n]; infinite where that is not finite."""
+        divergence = self.head.divergence(self.output[active // self.rank], self._outputs(step, active)).to(step)
+        deviation = (divergence / (0.5 * step.square() * self.eigenvalues[active]) - 1).abs()
+        return torch.where(deviation.isfinite(), deviation, torch.inf)
+
+    def _outputs(self, step: Tensor, active: Tensor) -> Tensor:
+        """Outputs [n, C] at the ends of the steps, a chunk of images a pass."""
+        outputs = [self.output[:0]]
+        for steps, pairs in zip(torch.split(step, self.chunk), torch.split(active, self.chunk), strict=True):
+            items = pairs // self.rank
+            distance = steps.to(self.image).reshape(-1, *[1] * (self.image.ndim - 1))
+            outputs.append(self.predictor(self.image[items] + distance * self.directions[pairs], items))
+        return torch.cat(outputs)
 
 
 def _next_step(step: Tensor, deviation: Tensor, inside: Tensor, outside: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -34,9 +35,33 @@ class Predictor:
         Raises NetworkError where the output is no such tensor or not finite.
         """
         batch = image.shape[0]
-        args = [_take(value, items) for value in self.args]
-        kwargs = {name: _take(value, items) for name, value in self.kwargs.items()}
-        return self._matrix(self._select(_run(self.network, image, args, kwargs)), batch)
+        args = [_usable(_take(value, items)) for value in self.args]
+        kwargs = {name: _usable(_take(value, items)) for name, value in self.kwargs.items()}
+        return self._matrix(self._select(_run(self._bare, self._frozen, image, args, kwargs)), batch)
+
+    @property
+    def _bare(self) -> Callable[..., Any]:
+        """The network without the wrappers for training: replicas and gradient reducers are not wanted here."""
+        wrapped = isinstance(self.network, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+        return self.network.module if wrapped else self.network  # type: ignore[attr-defined]
+
+    @cached_property
+    def _frozen(self) -> dict[str, Tensor]:
+        """Copies of parameters and buffers born in inference mode, which cannot be saved for a backward pass.
+
+        Looked for once: walking through all modules costs as much as a pass through a small network.
+        """
+        network = self._bare
+        if not isinstance(network, nn.Module):
+            return {}
+        state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+        frozen = {name: tensor.clone() for name, tensor in state.items() if tensor.is_inference()}
+        if frozen and any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
+            raise NetworkError(
+                "the TorchScript network was made or loaded inside torch.inference_mode(), so autograd cannot use its "
+                "weights: load it outside torch.inference_mode()."
+            )
+        return frozen
 
     def _select(self, output: Any) -> Any:
         key = self.output_key
@@ -144,21 +169,12 @@ def check_independence(predictor: Predictor, image: Tensor, output: Tensor) -> N
         )
 
 
-def _run(network: Callable[..., Any], image: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """One forward pass; tensors born in inference mode cannot be saved for a backward pass and are replaced by copies."""
-    if isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        network = network.module  # replicas and gradient reducers are for training
-    args, kwargs = [_usable(value) for value in args], {name: _usable(value) for name, value in kwargs.items()}
-    if isinstance(network, nn.Module):
-        state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-        frozen = {name: tensor.clone() for name, tensor in state.items() if tensor.is_inference()}
-        if frozen and any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
-            raise NetworkError(
-                "the TorchScript network was made or loaded inside torch.inference_mode(), so autograd cannot use its "
-                "weights: load it outside torch.inference_mode()."
-            )
-        if frozen:
-            return torch.func.functional_call(network, frozen, (image, *args), dict(kwargs))
+def _run(
+    network: Callable[..., Any], frozen: Mapping[str, Tensor], image: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Any:
+    """One forward pass with the parameters and buffers named in `frozen` replaced."""
+    if frozen and isinstance(network, nn.Module):
+        return torch.func.functional_call(network, dict(frozen), (image, *args), dict(kwargs))
     return network(image, *args, **kwargs)
 
 
