@@ -25,13 +25,17 @@ class Source:
     frame: int | None = None
 
     @property
+    def suffix(self) -> str:
+        """The suffix that tells the file's format, ".nii.gz" for example; empty where there is none."""
+        name = self.path.name
+        found = (suffix for suffix in IMAGE_SUFFIXES if name.lower().endswith(suffix) and len(name) > len(suffix))
+        return next(found, "")
+
+    @property
     def name(self) -> str:
         """Name for files made from it: the base name without its suffix, letters, digits, dot, dash and underscore only."""
         name = self.path.name
-        for suffix in IMAGE_SUFFIXES:
-            if name.lower().endswith(suffix) and len(name) > len(suffix):
-                name = name[: -len(suffix)]
-                break
+        name = name[: len(name) - len(self.suffix)]
         cleaned = re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII).strip("._-")
         cleaned = cleaned or "case"
         return cleaned if self.frame is None else f"{cleaned}_frame-{self.frame:03d}"

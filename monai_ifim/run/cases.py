@@ -32,12 +32,12 @@ def find_cases(inputs: Iterable[str | PathLike[str]], frame: int | None = None) 
     A folder with DICOM files in it is one series; any other folder is searched, at every depth, for images and for series.
     frame: which volume of 4D files to take.
     """
-    paths: list[Path] = []
+    paths: dict[Path, None] = {}  # in order, each once
     for entry in inputs:
         found = _expand(Path(entry))
         if not found:
             raise InputError(f"{entry}: no image and no DICOM series in it.")
-        paths.extend(path for path in found if path not in paths)
+        paths.update(dict.fromkeys(found))
     if not paths:
         raise InputError("no input: name a file, a folder, a DICOM series or a datalist (.json).")
     return _named([Source(path, frame) for path in paths])
@@ -68,7 +68,8 @@ def _expand(path: Path) -> list[Path]:
 
 
 def _holds_dicom(folder: Path) -> bool:
-    return any(is_dicom(file) for file in folder.iterdir() if not file.name.startswith("."))
+    files = (file for file in folder.iterdir() if not file.name.startswith(".") and file.name.upper() != "DICOMDIR")
+    return any(is_dicom(file) for file in files)
 
 
 def _read_datalist(path: Path) -> list[Path]:
@@ -115,7 +116,7 @@ def _named(sources: list[Source]) -> list[Case]:
 
     Letter case does not tell names apart: some file systems ignore it.
     """
-    names = [source.name for source in sources]
+    names = _names_by_format(sources)
     folders = _folders_below_common(sources)
     while True:
         counts = Counter(name.lower() for name in names)
@@ -132,6 +133,16 @@ def _named(sources: list[Source]) -> list[Case]:
         taken.add(free.lower())
         cases.append(Case(free, source))
     return cases
+
+
+def _names_by_format(sources: list[Source]) -> list[str]:
+    """Base names; files of one folder that differ in their suffix alone get it into their names."""
+    places = [(source.path.absolute().parent, source.name.lower()) for source in sources]
+    repeated = Counter(places)
+    return [
+        source.name if repeated[place] == 1 else f"{source.name}{source.suffix.replace('.', '_').lower()}"
+        for source, place in zip(sources, places, strict=True)
+    ]
 
 
 def _folders_below_common(sources: list[Source]) -> list[list[str]]:

@@ -183,3 +183,14 @@ def test_two_real_series_in_one_tree_are_two_cases(real_data: Path, tmp_path: Pa
         for file in sorted((real_data / "dicom" / series).iterdir())[:2]:
             shutil.copy(file, tmp_path / "study" / series)
     assert list(found(tmp_path)) == ["ct_plain", "ct_tilt"]
+
+
+def test_files_that_differ_in_format_alone_carry_it_in_their_names(tmp_path: Path) -> None:
+    for name in ("scan.nrrd", "scan.MHA", "other.png"):
+        (tmp_path / name).write_bytes(b"x")
+    assert {case.name for case in find_cases([tmp_path])} == {"scan_nrrd", "scan_mha", "other"}
+
+
+def test_input_named_twice_is_one_case(tmp_path: Path) -> None:
+    (tmp_path / "scan.nrrd").write_bytes(b"x")
+    assert len(find_cases([tmp_path, tmp_path / "scan.nrrd"])) == 1
