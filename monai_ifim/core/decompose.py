@@ -209,8 +209,8 @@ def _on_device(values: Tensor, device: torch.device) -> Tensor:
 def _record(head: Head, asked_head: str | Head, energy: float, rank: int | None, products: int, image: Tensor) -> dict[str, Any]:
     return {
         "head": head.name,
-        "head_requested": asked_head if isinstance(asked_head, str) else type(asked_head).__name__,
-        "selection": {"rank": rank} if rank is not None else {"energy": energy},
+        "head_requested": head_name(asked_head),
+        "selection": selection(energy, rank),
         "method": "exact",
         "jacobian_products": products,
         "error_bound": 0.0,  # share of the trace not computed
@@ -219,6 +219,16 @@ def _record(head: Head, asked_head: str | Head, energy: float, rank: int | None,
         "units": "nats per (unit of the image)^2",
         "versions": {"monai_ifim": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
+
+
+def head_name(head: str | Head) -> str:
+    """The name a head was asked for by, or its class's."""
+    return head if isinstance(head, str) else type(head).__name__
+
+
+def selection(energy: float, rank: int | None) -> dict[str, float]:
+    """The rule by which components are kept, as the record states it."""
+    return {"energy": energy} if rank is None else {"rank": rank}
 
 
 def _no_progress(done: int, total: int) -> None:

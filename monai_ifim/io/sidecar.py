@@ -128,8 +128,8 @@ def _version(package: str) -> str:
 
 
 _RESULTS = (
-    "eigenvalues", "rank", "energy_kept", "trace", "locality_radius", "selection", "method", "jacobian_products",
-    "error_bound", "dtype", "device", "seconds",
+    "eigenvalues", "rank", "energy_kept", "trace", "locality_radius", "selection", "head_requested", "method",
+    "jacobian_products", "error_bound", "dtype", "device", "seconds",
 )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from monai_ifim.adapt.components import component_tensors, item_of_batch
 from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.adapt.saving import SaveIFIM, Space, check_space
 from monai_ifim.core import IFIMError
+from monai_ifim.core.decompose import head_name, selection
 from monai_ifim.io import CONTENTS, OutputError, check_contents, read_sidecar, sidecar_path
 from monai_ifim.io.sidecar import versions
-from monai_ifim.io.source import check_source, extract_frame
+from monai_ifim.io.source import check_source, extract_frame, sha256_of
 from monai_ifim.run.cases import Case
 from monai_ifim.run.table import CaseRow, row_from_sidecar, write_run, write_table
 
@@ -106,7 +107,7 @@ def _groups(
     with tempfile.TemporaryDirectory(prefix="monai_ifim-") as scratch:
         for case in cases:
             sidecar = sidecar_path(settings.output, case.name)
-            kept = None if settings.overwrite else _whole(case, sidecar)
+            kept = None if settings.overwrite else _whole(bundle, case, settings, sidecar)
             if kept is not None:
                 finish(kept)
                 continue
@@ -127,12 +128,34 @@ def _groups(
             yield group
 
 
-def _whole(case: Case, sidecar: Path) -> CaseRow | None:
-    """The row of a case that an earlier run finished; None where its sidecar is missing, damaged or of another schema."""
+def _whole(bundle: Bundle, case: Case, settings: RunSettings, sidecar: Path) -> CaseRow | None:
+    """The row of a case that an earlier run finished; None where there is none, or where its sidecar is damaged or tells
+    of another input, other weights or other settings: what lies there then is not what was asked for."""
     try:
-        return row_from_sidecar(case.name, "kept", read_sidecar(sidecar)) if sidecar.is_file() else None
-    except (IFIMError, KeyError, TypeError):
+        content = read_sidecar(sidecar) if sidecar.is_file() else None
+        if content is None or not _answers(content, bundle, case, settings):
+            return None
+        return row_from_sidecar(case.name, "kept", content)
+    except (IFIMError, OSError, KeyError, TypeError):
         return None
+
+
+def _answers(content: Mapping[str, Any], bundle: Bundle, case: Case, settings: RunSettings) -> bool:
+    """Whether a sidecar is that of this input, these weights and these settings."""
+    options = settings.options
+    saved = {file["content"].split(",")[0].split(" ")[0] for file in content["files"]}
+    wanted = {"input", *(name.removesuffix("s") for name in settings.contents)}
+    return (
+        content["input"]["sha256"] == sha256_of(case.source.path)
+        and content["input"]["frame"] == case.source.frame
+        and content["model"]["weights_sha256"] == bundle.identity.weights_sha256
+        and content["model"]["version"] == bundle.identity.version
+        and content["space"]["name"] == settings.space
+        and content["selection"] == selection(options.energy, options.rank)
+        and content["head_requested"] == head_name(options.head)
+        and (content["rank"] == 0 or saved == wanted)
+        and all((settings.output / case.name / file["file"]).is_file() for file in content["files"])
+    )
 
 
 def _load(bundle: Bundle, case: Case, scratch: Path) -> MetaTensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -185,3 +186,22 @@ def test_an_output_that_is_a_file_is_refused(bundle: Bundle, scans: Path, tmp_pa
     (tmp_path / "out").write_text("in the way")
     with pytest.raises(OutputError, match="out: cannot be made"):
         run(bundle, scans, tmp_path / "out")
+
+
+@pytest.mark.parametrize("change", ["rank", "head", "space", "contents", "input", "file"])
+def test_a_case_made_otherwise_is_made_again(bundle: Bundle, scans: Path, tmp_path: Path, change: str) -> None:
+    (scans / "s1.nii.gz").unlink()
+    out = tmp_path / "out"
+    run(bundle, scans, out)
+    settings: dict[str, Any] = {
+        "rank": {"options": DecomposeOptions("categorical", rank=1)},
+        "head": {"options": DecomposeOptions("bernoulli", rank=2)},
+        "space": {"space": "network"},
+        "contents": {"contents": ("high",)},
+    }.get(change, {})
+    if change == "input":
+        shutil.copy(scans / "s2.nii.gz", scans / "s0.nii.gz")
+    if change == "file":
+        (out / "s0" / "s0_ifim_low.nii.gz").unlink()
+    again = ["done", "done", "done"] if settings else ["done", "kept", "kept"]
+    assert [row.status for row in run(bundle, scans, out, **settings)] == again
