@@ -75,6 +75,7 @@ def _like(values: Tensor, image: Tensor, record: list[str] | str) -> Tensor:
     result = MetaTensor(values)
     if isinstance(image, MetaTensor):
         result.copy_meta_from(image)
+        result.affine = image.affine.clone()
     elif not isinstance(record, str):
         result.is_batch = True
     result.meta[RECORD] = record

@@ -44,7 +44,7 @@ def check_network(
     Looks at: an output it can read, eval-mode determinism, independence within a batch, differentiability and head (by a
     decomposition), the number of class names.
     """
-    predictor = Predictor(network, options.output_key)
+    predictor = Predictor(network, image.shape[0], options.output_key)
     findings: list[Finding] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TrainingModeWarning)

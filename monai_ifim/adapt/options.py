@@ -26,7 +26,9 @@ class DecomposeOptions:
     locality: bool = False
 
     def __post_init__(self) -> None:
-        check_selection(self.energy, self.rank)
+        energy, rank = check_selection(self.energy, self.rank)
+        object.__setattr__(self, "energy", energy)  # plain numbers, whatever the config brought
+        object.__setattr__(self, "rank", rank)
         check_method(self.method)
         check_head_name(self.head)
 

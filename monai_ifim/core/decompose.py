@@ -17,7 +17,7 @@ from monai_ifim.core.head_choice import resolve_head
 from monai_ifim.core.heads import Head, SquareRoot
 from monai_ifim.core.jacobian import FactorRows, factor_rows
 from monai_ifim.core.outputs import last_operation
-from monai_ifim.core.predictor import Predictor, check_image, check_independence, evaluation_mode
+from monai_ifim.core.predictor import Predictor, check_image, check_independence, evaluation_mode, owner_of
 from monai_ifim.core.projection import split
 from monai_ifim.core.spectrum import Spectrum, check_selection, count_kept, cuts_through_tie, solve_spectrum
 from monai_ifim.version import __version__
@@ -60,10 +60,11 @@ def decompose(
     Raises:
         IFIMError: the image, network, head or settings do not fit; the message names the cure.
     """
-    check_selection(energy, rank)
+    energy, rank = check_selection(energy, rank)
     check_method(method)
+    network = owner_of(network)
     image = check_image(network, x)
-    predictor = Predictor(network, output_key, tuple(network_args), dict(network_kwargs or {}))
+    predictor = Predictor(network, image.shape[0], output_key, tuple(network_args), dict(network_kwargs or {}))
     advance = _print_progress if progress else _no_progress
     with evaluation_mode(network):
         image = image.clone()
@@ -86,18 +87,19 @@ def _check_output(predictor: Predictor, image: Tensor, output: Tensor, head: str
     if not bool(torch.isfinite(output).all()):
         raise NetworkError(
             "the network's output is NaN or infinite for this image: check its weights and the scaling of the image, or use "
-            "a wider dtype."
+            "a wider dtype; classes masked with -inf are left out of the output or masked with a large finite number."
         )
     check_independence(predictor, image, output)
-    return resolve_head(head, output, last_operation(output, predictor.network))
+    return resolve_head(head, output, last_operation(output, predictor.bare))
 
 
 def _rows_or_flat(
     predictor: Predictor, output: Tensor, leaf: Tensor, root: SquareRoot, advance: Callable[[int, int], None]
 ) -> FactorRows:
     """Jacobian rows; zeros where the network ignores its image; NetworkError where it merely cannot be differentiated."""
-    if output.requires_grad:
-        return factor_rows(output, leaf, root, advance)
+    rows = factor_rows(output, leaf, root, advance) if output.requires_grad else None
+    if rows is not None:
+        return rows
     image = leaf.detach()
     with torch.no_grad():
         others = [torch.zeros_like(image), 1 - 2 * image, image.flip(-1) + image.mean()]
@@ -105,7 +107,8 @@ def _rows_or_flat(
     if not constant:
         raise NetworkError(
             "no gradient flows from the network's output to its image: ONNX and TensorRT engines, numpy code, .detach(), "
-            "torch.no_grad or inference_mode inside forward() cut it. Pass the differentiable PyTorch module or TorchScript."
+            "torch.no_grad or inference_mode inside forward() and dynamic quantisation cut it. Pass the differentiable PyTorch "
+            "module or TorchScript."
         )
     return FactorRows(leaf.detach().new_zeros(leaf.shape[0], root.columns, leaf[0].numel()), root.scales)
 
@@ -165,7 +168,7 @@ def _combination_weights(spectra: list[Spectrum], kept: list[int], scales: Tenso
     for b, (spectrum, k) in enumerate(zip(spectra, kept, strict=True)):
         v = spectrum.coefficients[:k]
         sign = torch.where((v * score[b].cpu()).sum(1) < 0, -1.0, 1.0).to(torch.float64)
-        weights[b, :k] = sign[:, None] * v * scales[b].cpu() / spectrum.eigenvalues[:k].sqrt()[:, None]
+        weights[b, :k] = sign[:, None] * v * scales[b].cpu() / spectrum.roots[:k, None]
     return weights
 
 

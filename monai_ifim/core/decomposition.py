@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from monai_ifim.core.errors import ImageError
 from monai_ifim.core.heads import Head
 from monai_ifim.core.locality import locality_radius
 from monai_ifim.core.predictor import Predictor, evaluation_mode
@@ -50,6 +51,8 @@ class Decomposition:
 
     def project(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(high, low) of another image [B, channel, *spatial] in this one's subspace; raises ImageError for another shape."""
+        if not isinstance(image, Tensor):
+            raise ImageError(f"the image is {type(image).__name__}: pass a torch tensor [B, channel, *spatial].")
         return split(self.eigenvectors, image.detach().as_subclass(Tensor))
 
     def locality_radius(self) -> Tensor:

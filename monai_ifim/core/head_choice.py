@@ -6,7 +6,7 @@ from torch import Tensor
 
 from monai_ifim.core.errors import HeadError
 from monai_ifim.core.heads import BernoulliHead, CategoricalHead, GaussianHead, Head
-from monai_ifim.core.outputs import sums_to_one
+from monai_ifim.core.outputs import HIDDEN, sums_to_one
 from monai_ifim.core.probability_heads import BernoulliProbabilityHead, CategoricalProbabilityHead
 
 _BY_NAME: dict[str, type[Head]] = {
@@ -36,7 +36,7 @@ def resolve_head(head: str | Head, output: Tensor, operation: str | None = None)
     elif head == "auto":
         chosen = _automatic_head(output, operation)
     elif head == "probabilities":
-        exclusive = output.shape[1] > 1 and sums_to_one(output)
+        exclusive = operation == "softmax" or (operation != "sigmoid" and output.shape[1] > 1 and sums_to_one(output))
         chosen = CategoricalProbabilityHead() if exclusive else BernoulliProbabilityHead()
     else:
         chosen = _BY_NAME[head]()
@@ -49,6 +49,11 @@ def _automatic_head(output: Tensor, operation: str | None) -> Head:
         raise HeadError(
             "head='auto': the network's last operation is a sigmoid: pass head='probabilities', or take the sigmoid off "
             "and pass head='bernoulli', which keeps more digits."
+        )
+    if operation == HIDDEN and bool(((output >= 0) & (output <= 1)).all()):
+        raise HeadError(
+            "head='auto' cannot see what made this network's output, and all its values lie in [0, 1]: pass "
+            "head='probabilities' where they are probabilities, or head='categorical' or 'bernoulli' for logits."
         )
     if output.shape[1] == 1:
         raise HeadError(

@@ -2,7 +2,7 @@
 
 A head turns the output z of the network at one image into a matrix S with S S^T = E[grad_z log p grad_z log p^T], so that
 the Fisher information of the image is F = (J^T S)(J^T S)^T with J = dz/dx. Each column of S is kept as a unit cotangent
-and a float64 scale apart from it, so that neither a float32 nor a half precision backward pass under- or overflows.
+and a float64 scale apart from it, so that the scale of the answer neither under- nor overflows in the backward pass.
 
 A new head is one small subclass of `Head`.
 """
@@ -21,6 +21,7 @@ from torch.nn import functional
 from monai_ifim.core.errors import HeadError
 from monai_ifim.core.outputs import as_float64, sums_to_one
 
+SMALLEST_SIGMA = 1e-75  # whose inverse square and its square stay inside float64
 LARGEST_CHANGE = 700.0  # logit change whose exponential float64 holds
 
 
@@ -167,7 +168,7 @@ class BernoulliHead(Head):
 
     def validate(self, output: Tensor, operation: str | None) -> None:
         """Refuses an output that a sigmoid or softmax made."""
-        if operation is not None:
+        if operation in ("sigmoid", "softmax"):
             raise HeadError(
                 f"the network's last operation is a {operation} where logits were promised: "
                 f"pass head='probabilities', or, for more digits, take the {operation} off the network."
@@ -186,8 +187,12 @@ class GaussianHead(Head):
     def __init__(self, sigma: float | Tensor = 1.0, *, covariance: Tensor | None = None) -> None:
         self.sigma = torch.as_tensor(sigma, dtype=torch.float64, device="cpu").detach()
         self.covariance = None if covariance is None else torch.as_tensor(covariance, dtype=torch.float64, device="cpu").detach()
-        if not bool((self.sigma > 0).all()) or self.sigma.ndim > 1:
-            raise HeadError("sigma must be positive: a number, or one standard deviation for each output, [C].")
+        usable = (self.sigma > SMALLEST_SIGMA) & (self.sigma < 1 / SMALLEST_SIGMA)
+        if not bool(usable.all()) or self.sigma.ndim > 1:
+            raise HeadError(
+                "sigma must be positive and neither vanishing nor infinite: a number, or one standard deviation for each "
+                "output, [C]."
+            )
         if self.covariance is not None and not _is_covariance(self.covariance):
             raise HeadError("covariance must be a symmetric positive definite matrix [C, C].")
 
@@ -214,9 +219,10 @@ class GaussianHead(Head):
         wanted = self.sigma.numel() if self.covariance is None else self.covariance.shape[0]
         if wanted != outputs and (self.covariance is not None or wanted != 1):
             raise HeadError(f"the Gaussian head was made for {wanted} output(s) and the network gives {outputs}.")
-        covariance = torch.diag(self.sigma.square().expand(outputs)) if self.covariance is None else self.covariance
+        if self.covariance is None:
+            return torch.diag((1 / self.sigma).expand(outputs))
         identity = torch.eye(outputs, dtype=torch.float64, device="cpu")
-        root: Tensor = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), identity, upper=False)
+        root: Tensor = torch.linalg.solve_triangular(torch.linalg.cholesky(self.covariance), identity, upper=False)
         return root
 
 

@@ -52,13 +52,13 @@ class FactorRows:
         return result
 
 
-def factor_rows(output: Tensor, leaf: Tensor, root: SquareRoot, advance: Callable[[int, int], None]) -> FactorRows:
+def factor_rows(output: Tensor, leaf: Tensor, root: SquareRoot, advance: Callable[[int, int], None]) -> FactorRows | None:
     """All vector-Jacobian products, those of all images of the batch in the same backward passes.
 
     output: [B, C] with its graph; leaf: [B, channel, *spatial], the image it was computed from. The graph is freed by the
-    last product. Raises NetworkError where the products fail or are not finite.
+    last product. None where no gradient reaches the image. Raises NetworkError where the products fail or are not finite.
     """
-    columns = root.columns
+    columns, reached = root.columns, False
     rows = leaf.new_zeros(leaf.shape[0], columns, leaf[0].numel(), requires_grad=False)
     for start in range(0, columns, ROW_CHUNK):
         stop = min(start + ROW_CHUNK, columns)
@@ -66,8 +66,10 @@ def factor_rows(output: Tensor, leaf: Tensor, root: SquareRoot, advance: Callabl
         for j in range(start, stop):
             gradient = _vector_jacobian_product(output, leaf, cotangents[:, j - start], last=j == columns - 1)
             if gradient is not None:
-                rows[:, j] = gradient.flatten(1)
+                rows[:, j], reached = gradient.flatten(1), True
             advance(j + 1, columns)
+    if not reached:
+        return None
     if not bool(torch.isfinite(rows).all()):
         raise NetworkError(
             "a vector-Jacobian product is NaN or infinite though image and output are finite: look for 0/0, sqrt(0) or "

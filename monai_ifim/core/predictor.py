@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.dropout import _DropoutNd
 
 from monai_ifim.core.errors import ImageError, NetworkError, TrainingModeWarning
 
@@ -25,6 +26,7 @@ class Predictor:
     """
 
     network: Callable[..., Any]
+    batch: int
     output_key: str | int | None = None
     args: Sequence[Any] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -35,15 +37,28 @@ class Predictor:
         Raises NetworkError where the output is no such tensor or not finite.
         """
         batch = image.shape[0]
-        args = [_usable(_take(value, items)) for value in self.args]
-        kwargs = {name: _usable(_take(value, items)) for name, value in self.kwargs.items()}
-        return self._matrix(self._select(_run(self._bare, self._frozen, image, args, kwargs)), batch)
+        args = [_usable(self._take(value, items)) for value in self.args]
+        kwargs = {name: _usable(self._take(value, items)) for name, value in self.kwargs.items()}
+        return self._matrix(self._select(_run(self.bare, self._frozen, image, args, kwargs)), batch)
+
+    def _take(self, value: Any, items: slice | Tensor) -> Any:
+        """The rows of an argument that belong to `items`; an argument without an entry for every image goes as it is."""
+        belongs = isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == self.batch
+        return value[items] if belongs else value
 
     @property
-    def _bare(self) -> Callable[..., Any]:
-        """The network without the wrappers for training: replicas and gradient reducers are not wanted here."""
-        wrapped = isinstance(self.network, (nn.DataParallel, nn.parallel.DistributedDataParallel))
-        return self.network.module if wrapped else self.network  # type: ignore[attr-defined]
+    def bare(self) -> Callable[..., Any]:
+        """The network without its wrappers: replicas and gradient reducers are for training, and what torch.compile makes
+        gives its buffers away after one backward pass."""
+        network: Any = self.network
+        while True:
+            if isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+                network = network.module
+            elif type(network).__name__ == "OptimizedModule" and hasattr(network, "_orig_mod"):
+                network = network._orig_mod
+            else:
+                break
+        return network  # type: ignore[no-any-return]
 
     @cached_property
     def _frozen(self) -> dict[str, Tensor]:
@@ -51,10 +66,14 @@ class Predictor:
 
         Looked for once: walking through all modules costs as much as a pass through a small network.
         """
-        network = self._bare
+        network = self.bare
         if not isinstance(network, nn.Module):
             return {}
         state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+        if any(nn.parameter.is_lazy(tensor) for tensor in state.values()):
+            raise NetworkError(
+                "the network has lazy layers without weights yet: run one forward pass and load its weights first."
+            )
         frozen = {name: tensor.clone() for name, tensor in state.items() if tensor.is_inference()}
         if frozen and any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
             raise NetworkError(
@@ -102,6 +121,12 @@ class Predictor:
         return output.flatten(1)
 
 
+def owner_of(network: Callable[..., Any]) -> Callable[..., Any]:
+    """The module itself where its bound `forward` was passed: its mode and its layers have to be seen."""
+    owner = getattr(network, "__self__", None)
+    return owner if isinstance(owner, nn.Module) and getattr(network, "__name__", "") in ("forward", "__call__") else network
+
+
 def check_image(network: Callable[..., Any], image: Tensor) -> Tensor:
     """The image as a plain detached tensor; raises ImageError, naming the cure, where it cannot be decomposed."""
     if not isinstance(image, Tensor):
@@ -127,7 +152,7 @@ def evaluation_mode(network: Callable[..., Any]) -> Iterator[None]:
     """Every submodule in eval mode inside, each with its own mode again afterwards; autograd on, whatever the caller's mode."""
     modules = [m for m in network.modules() if hasattr(m, "training")] if isinstance(network, nn.Module) else []
     training = [module for module in modules if module.training]
-    if training:
+    if any(module is network or isinstance(module, (_NormBase, _DropoutNd)) for module in training):
         warnings.warn(
             "the network was in train mode: it is evaluated in eval mode, and its mode restored. Call network.eval() first.",
             TrainingModeWarning,
@@ -136,7 +161,8 @@ def evaluation_mode(network: Callable[..., Any]) -> Iterator[None]:
     with torch.inference_mode(False), torch.enable_grad():
         try:
             if training and isinstance(network, nn.Module):
-                network.eval()
+                with suppress(NotImplementedError):  # what torch.export made has one mode, that of its export
+                    network.eval()
             yield
         finally:
             for module in training:
@@ -192,10 +218,6 @@ def _check_placement(network: Callable[..., Any], image: Tensor) -> None:
 
 def _usable(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
-
-
-def _take(value: Any, items: slice | Tensor) -> Any:
-    return value[items] if isinstance(value, Tensor) and value.ndim > 0 else value
 
 
 def _describe(value: Any) -> str:

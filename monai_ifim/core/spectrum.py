@@ -8,7 +8,9 @@ ones. Pivoted Cholesky followed by one-sided Jacobi rotations returns each to wi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -25,11 +27,13 @@ ROW_NOISE = 64.0  # rounding error of a row of vector-Jacobian products, in unit
 class Spectrum:
     """Nonzero eigenpairs of one image's K = G^T G.
 
-    eigenvalues: [n] float64, descending, n the numerical rank. coefficients: [n, r] float64, unit rows v_i.
+    eigenvalues: [n] float64, descending, n the numerical rank; roots: their square roots, which float64 holds to more
+    digits where the eigenvalues are about to underflow. coefficients: [n, r] float64, unit rows v_i.
     trace: sum of the diagonal of K.
     """
 
     eigenvalues: Tensor
+    roots: Tensor
     coefficients: Tensor
     trace: float
 
@@ -45,21 +49,25 @@ def solve_spectrum(gram: Tensor, scales: Tensor, row_eps: float) -> Spectrum:
     graded = scales * lengths
     largest = float(graded.max()) if graded.numel() else 0.0
     if largest == 0.0:
-        return Spectrum(graded[:0], gram[:0], 0.0)
+        return Spectrum(graded[:0], graded[:0], gram[:0], 0.0)
+    if not math.isfinite(largest):
+        raise IFIMError("the Fisher information is too large for float64: give the outputs or the image another unit.")
     weights = graded / largest  # so that squares of tiny scales stay inside float64
     alive = (weights > 0).nonzero()[:, 0]
     correlation = gram[alive][:, alive] / torch.outer(lengths[alive], lengths[alive])
     kernel = correlation * torch.outer(weights[alive], weights[alive])
-    tolerance = max((ROW_NOISE * row_eps) ** 2, 4 * alive.numel() * torch.finfo(torch.float64).eps)
+    tolerance = max(_row_noise(row_eps) ** 2, 4 * alive.numel() * torch.finfo(torch.float64).eps)
     lower, rank = _pivoted_cholesky(kernel, tolerance)
     small = float(kernel.diagonal().min()) < GRADED * float(kernel.diagonal().max())
     if small and rank <= LARGEST_JACOBI:
         values, vectors = _one_sided_jacobi(lower)
     else:
         values, vectors = _leading_eigh(kernel, rank)
+    held = values * largest**2 > 0  # below that float64 has no number for an eigenvalue
+    values, vectors = values[held], vectors[held]
     coefficients = torch.zeros(values.numel(), gram.shape[0], dtype=torch.float64, device="cpu")
     coefficients[:, alive] = vectors
-    return Spectrum(values * largest**2, coefficients, float(graded.square().sum()))
+    return Spectrum(values * largest**2, values.sqrt() * largest, coefficients, float(graded.square().sum()))
 
 
 def count_kept(spectrum: Spectrum, energy: float, rank: int | None) -> int:
@@ -81,12 +89,21 @@ def cuts_through_tie(spectrum: Spectrum, kept: int, tolerance: float) -> bool:
     return bool(last - following <= tolerance * last)
 
 
-def check_selection(energy: float, rank: int | None) -> None:
-    """Raise IFIMError unless 0 < energy <= 1 and rank is None or a positive whole number."""
-    if isinstance(energy, bool) or not 0.0 < energy <= 1.0:
+def check_selection(energy: float, rank: int | None) -> tuple[float, int | None]:
+    """Both as plain numbers (configs bring numpy's); raises IFIMError unless 0 < energy <= 1 and rank is None or 1, 2, ..."""
+    share = float(energy) if isinstance(energy, Real) and not isinstance(energy, bool) else 0.0
+    if not 0.0 < share <= 1.0:
         raise IFIMError(f"energy={energy!r} is the share of the trace to keep: give a number above 0 and up to 1.")
-    if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
+    if rank is None:
+        return share, None
+    if isinstance(rank, bool) or not isinstance(rank, Integral) or rank < 1:
         raise IFIMError(f"rank={rank!r} is the number of components to keep: give a whole number from 1 on.")
+    return share, int(rank)
+
+
+def _row_noise(row_eps: float) -> float:
+    """Relative rounding error of a row: ROW_NOISE eps, less steep for half precision, whose sums run in float32."""
+    return min(ROW_NOISE * row_eps, max(ROW_NOISE * torch.finfo(torch.float32).eps, 8 * row_eps))
 
 
 def _pivoted_cholesky(kernel: Tensor, tolerance: float) -> tuple[Tensor, int]:
