@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, SqueezeDimd
+from monai.transforms import Compose, EnsureChannelFirstd, EnsureTyped, LoadImaged, SqueezeDimd, ToTensord
 from torch import Tensor, nn
 
-from monai_ifim.io import InputError, ModelIdentity, identify_bundle
+from monai_ifim.io import InputError, ModelIdentity, Source, identify_bundle
+from monai_ifim.io.errors import innermost
 from monai_ifim.io.model import METADATA, WEIGHTS, read_metadata
+from monai_ifim.io.source import check_source
 
 INFERENCE_CONFIGS = ("inference.json", "inference.yaml", "inference.yml")
 STATE_KEYS = ("model", "network", "net", "state_dict", "model_state_dict")
@@ -47,14 +49,24 @@ class Bundle:
         try:
             data = self.preprocessing({self.image_key: str(path)}, end=reading)
         except Exception as error:
-            raise InputError(f"{path.name}: cannot be read ({_reason(error)}).") from error
+            raise InputError(f"{path.name}: cannot be read ({innermost(error)}).") from error
         image = data[self.image_key]
         if self.spatial_dims == 2 and image.ndim == 4 and image.shape[-1] == 1:
             data = SqueezeDimd(self.image_key, dim=-1, update_meta=False)(data)
-        self._check(data[self.image_key], path)
-        image = self.preprocessing(data, start=reading)[self.image_key]
+        read = data[self.image_key]
+        if self.spatial_dims is not None and read.ndim - 1 < self.spatial_dims:
+            self._check(read, path)
+        try:
+            image = self.preprocessing(data, start=reading)[self.image_key]
+        except Exception as error:
+            self._check(read, path)
+            raise InputError(f"{path.name}: the preprocessing of bundle {self.root.name} fails ({innermost(error)}).") from error
         if not isinstance(image, MetaTensor):
-            raise InputError(f"the preprocessing of bundle {self.root.name} ends without a MetaTensor under '{self.image_key}'.")
+            raise InputError(
+                f"the preprocessing of bundle {self.root.name} ends without a MetaTensor under "
+                f"'{self.image_key}': keep track_meta on."
+            )
+        self._check(image, path)
         return image
 
     def example(self, path: Path | None) -> Tensor:
@@ -63,6 +75,7 @@ class Bundle:
         Raises InputError where there is neither.
         """
         if path is not None:
+            check_source(Source(path), self.channels)
             return self.preprocess(path)
         shape = [size for size in self.spatial_shape or () if isinstance(size, int)]
         if self.channels is None or not shape or len(shape) != self.spatial_dims:
@@ -117,7 +130,7 @@ def load_bundle(root: Path, device: torch.device | str = "cpu") -> Bundle:
     return Bundle(
         root=root,
         network=network.to(device).eval(),
-        preprocessing=preprocessing,
+        preprocessing=_traced(preprocessing),
         image_key=_image_key(preprocessing, root),
         identity=identify_bundle(root),
         channels=stated.get("num_channels"),
@@ -164,15 +177,20 @@ def _load_weights(network: nn.Module, root: Path) -> None:
         raise InputError(f"bundle {root.name}: {WEIGHTS} does not fit network_def ({reason}).") from error
 
 
-def _reason(error: Exception) -> str:
-    """First line of the innermost message that says something; readers put the place in their own source before it."""
-    cause = error.__cause__ or error
-    lines = [line.strip() for line in str(cause).splitlines()]
-    return next((line.rstrip(".") for line in lines if line and not line.endswith(":")), type(cause).__name__)
+def _traced(preprocessing: Compose) -> Compose:
+    """With EnsureTyped for ToTensord: the same conversion, without dropping the trace that leads back to the input's grid."""
+    transforms = [
+        EnsureTyped(transform.keys, dtype=transform.converter.dtype, device=transform.converter.device)
+        if isinstance(transform, ToTensord)
+        else transform
+        for transform in preprocessing.flatten().transforms
+    ]
+    changed = any(isinstance(transform, ToTensord) for transform in preprocessing.flatten().transforms)
+    return Compose(transforms) if changed else preprocessing
 
 
 def _image_key(preprocessing: Compose, root: Path) -> str:
     for transform in preprocessing.flatten().transforms:
         if isinstance(transform, LoadImaged):
-            return str(transform.keys[0])
+            return "image" if "image" in transform.keys else str(transform.keys[0])
     raise InputError(f"bundle {root.name}: its preprocessing has no LoadImaged, so it is not known which entry is the image.")

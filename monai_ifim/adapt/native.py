@@ -6,10 +6,11 @@ from copy import deepcopy
 from typing import Any
 
 from monai.data import MetaTensor
-from monai.transforms import Compose, Invertd, InvertibleTransform
+from monai.transforms import Compose, Invertd, InvertibleTransform, ToTensor, ToTensord
 from torch import Tensor
 
 from monai_ifim.io import GeometryError
+from monai_ifim.io.errors import innermost
 from monai_ifim.io.geometry import Affine, same_grid, world_affine
 
 
@@ -52,7 +53,12 @@ def carry_to_native(maps: Tensor, image: MetaTensor, preprocessing: Compose | No
 
 
 def _invert(stacked: MetaTensor, image: MetaTensor, preprocessing: Compose, key: str) -> MetaTensor:
-    for transform in preprocessing.flatten().transforms:  # such a transform leaves no trace that could give it away later
+    for transform in preprocessing.flatten().transforms:  # such transforms leave no trace that could give them away later
+        if isinstance(transform, (ToTensor, ToTensord)):
+            raise GeometryError(
+                f"{type(transform).__name__} in the preprocessing drops MONAI's trace of what was done: use EnsureType in its "
+                "place, or choose space='network'."
+            )
         spatial = type(transform).__module__.startswith(("monai.transforms.spatial", "monai.transforms.croppad"))
         if spatial and not isinstance(transform, InvertibleTransform):
             raise GeometryError(f"{type(transform).__name__} in the preprocessing has no inverse: choose space='network'.")
@@ -65,9 +71,7 @@ def _invert(stacked: MetaTensor, image: MetaTensor, preprocessing: Compose, key:
             inverse = Invertd(keys="maps", transform=preprocessing, orig_keys=key, nearest_interp=False, to_tensor=True)
             result = inverse({"maps": stacked, key: image.cpu()})["maps"]
     except (RuntimeError, ValueError, NotImplementedError) as error:
-        raise GeometryError(
-            f"the preprocessing cannot be inverted ({str(error).splitlines()[0]}): choose space='network'."
-        ) from error
+        raise GeometryError(f"the preprocessing cannot be inverted ({innermost(error)}): choose space='network'.") from error
     return result if isinstance(result, MetaTensor) else MetaTensor(result)
 
 

@@ -190,9 +190,9 @@ def _reader_of(img: MetaTensor) -> str | None:
     """Reader family, told by what it leaves in the metadata."""
     if {"mode", "width", "height"} <= set(img.meta):
         return "PILReader"
-    if "sform_code" in img.meta or "qform_code" in img.meta:
-        return "NibabelReader"
-    return "ITKReader" if "spacing" in img.meta or "space" in img.meta else None
+    if img.meta.get("spacing") is not None:
+        return "ITKReader"
+    return "NibabelReader" if "sform_code" in img.meta else None
 
 
 def _arrays(stacked: Tensor, sizes: list[int]) -> list[np.ndarray[Any, np.dtype[np.float32]]]:

@@ -26,7 +26,7 @@ def decompose(
     head: Annotated[str, typer.Option(help="auto, categorical, bernoulli, gaussian or probabilities.")] = "auto",
     space: Annotated[str, typer.Option(help="Grid of the files: native (the input's own) or network.")] = "native",
     save: Annotated[str, typer.Option(help="Which components to write, separated by commas.")] = SAVE_DEFAULT,
-    frame: Annotated[int | None, typer.Option(help="Which volume of 4D files, counted from 0.")] = None,
+    frame: Annotated[int | None, typer.Option(min=0, help="Which volume of 4D files, counted from 0.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default CUDA where there is one.")] = None,
     batch_size: Annotated[int, typer.Option(help="Images of one shape that share backward passes.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make cases again that are whole already.")] = False,

@@ -15,3 +15,11 @@ class GeometryError(IFIMError):
 
 class OutputError(IFIMError):
     """Results that cannot be written as asked."""
+
+
+def innermost(error: BaseException) -> str:
+    """What the first error of a chain says, in one line; readers put the place in their own source before it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line.rstrip(".") for line in lines if line and not line.endswith(":")), type(error).__name__)

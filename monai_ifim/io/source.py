@@ -6,10 +6,13 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 
 from monai_ifim.io.errors import InputError
+from monai_ifim.io.geometry import same_grid
+from monai_ifim.io.series import check_spacing
 
 IMAGE_SUFFIXES = (
     ".nii.gz", ".nii", ".dcm", ".ima", ".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".hdr", ".png", ".jpg", ".jpeg", ".bmp",
@@ -74,6 +77,8 @@ def check_source(source: Source, channels: int | None) -> None:
     if path.stat().st_size == 0:
         raise InputError(f"{path.name}: the file is empty.")
     frames = count_frames(path)
+    if _is_nifti(path):
+        _check_nifti(path)
     if source.frame is not None:
         if source.frame not in range(frames):
             raise InputError(f"{path.name}: there is no frame {source.frame}; it has {frames}, counted from 0.")
@@ -84,7 +89,7 @@ def check_source(source: Source, channels: int | None) -> None:
 
 def count_frames(path: Path) -> int:
     """Number of volumes in a NIfTI file; 1 for any other file. Raises InputError for a broken NIfTI header."""
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
+    if not _is_nifti(path):
         return 1
     try:
         shape = nib.load(path).shape
@@ -111,6 +116,34 @@ def extract_frame(source: Source, folder: Path) -> Path:
     return target
 
 
+def _is_nifti(path: Path) -> bool:
+    return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
+def _check_nifti(path: Path) -> None:
+    """Refuse a header that programs read as different places in the world."""
+    from monai.data.image_reader import correct_nifti_header_if_necessary
+
+    image: Any = nib.load(path)
+    unit = image.header.get_xyzt_units()[0]
+    if unit not in ("mm", "unknown"):
+        raise InputError(
+            f"{path.name}: its lengths are in {unit}: rewrite it in mm (nibabel: set_xyzt_units('mm'), scaled affine)."
+        )
+    shape, affine = image.shape[:3], image.affine
+    sform, qform = image.get_sform(coded=True), image.get_qform(coded=True)
+    if sform[1] > 0 and qform[1] > 0 and not same_grid(sform[0], qform[0], shape):
+        raise InputError(
+            f"{path.name}: its sform and its qform are different places, and programs choose differently: settle on one "
+            "(nibabel: image.set_qform(image.get_sform()), or the other way round)."
+        )
+    if not same_grid(affine, correct_nifti_header_if_necessary(nib.load(path)).affine, shape):
+        raise InputError(
+            f"{path.name}: its voxel sizes contradict its affine, and MONAI would move the image: rewrite the header (nibabel: "
+            "image.set_sform(image.affine, 1); image.set_qform(image.affine, 1))."
+        )
+
+
 def _check_series(folder: Path) -> None:
     """A folder must hold one DICOM series whose slices ITK puts into one volume."""
     import itk
@@ -127,3 +160,4 @@ def _check_series(folder: Path) -> None:
             f"{folder.name}: {len(volumes)} volumes in one folder (series, orientations or slice thicknesses that differ; "
             f"{counts} slices): put the slices of one volume into a folder of their own."
         )
+    check_spacing(folder.name, [Path(name) for name in names.GetFileNames(volumes[0])])

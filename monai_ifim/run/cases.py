@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_ifim.io import InputError, Source
-from monai_ifim.io.source import IMAGE_SUFFIXES, is_dicom
+from monai_ifim.io.source import IMAGE_SUFFIXES, check_source, is_dicom
 
 PREFERRED_SECTIONS = ("testing", "test", "validation")
 
@@ -44,12 +44,19 @@ def find_cases(inputs: Iterable[str | PathLike[str]], frame: int | None = None) 
 
 
 def list_entries(inputs: str | PathLike[str] | Sequence[str | PathLike[str]], key: str = "image") -> list[dict[str, str]]:
-    """The cases as MONAI data dictionaries, [{key: path}, ...], for the `datalist` of a bundle."""
+    """The cases as MONAI data dictionaries, [{key: path}, ...], for the `datalist` of a bundle.
+
+    Raises InputError for inputs that would be read wrongly: 4D files, several or irregular DICOM volumes in one folder.
+    """
     several = [inputs] if isinstance(inputs, (str, PathLike)) else inputs
-    return [{key: str(case.source.path)} for case in find_cases(several)]
+    cases = find_cases(several)
+    for case in cases:
+        check_source(case.source, channels=None)
+    return [{key: str(case.source.path)} for case in cases]
 
 
-def _expand(path: Path) -> list[Path]:
+def _expand(path: Path, above: frozenset[Path] = frozenset()) -> list[Path]:
+    """Images and series at and below `path`; a link back to one of the folders above is not followed."""
     if not path.exists():
         raise InputError(f"{path}: no such file or folder.")
     if path.is_file():
@@ -57,12 +64,13 @@ def _expand(path: Path) -> list[Path]:
     if _holds_dicom(path):
         return [path]
     found: list[Path] = []
+    seen = above | {path.resolve()}
     for child in sorted(path.iterdir()):
         if child.name.startswith("."):
             continue
-        if child.is_dir():
-            found.extend(_expand(child))
-        elif child.name.lower().endswith(IMAGE_SUFFIXES):
+        if child.is_dir() and child.resolve() not in seen:
+            found.extend(_expand(child, seen))
+        elif child.is_file() and child.name.lower().endswith(IMAGE_SUFFIXES):
             found.append(child)
     return found
 
@@ -85,6 +93,10 @@ def _read_datalist(path: Path) -> list[Path]:
     images = []
     for entry in content:
         image = entry.get("image") if isinstance(entry, dict) else entry
+        if isinstance(image, list):
+            raise InputError(
+                f"{path.name}: several files for one image are not read: stack them into one file of several volumes."
+            )
         if not isinstance(image, str):
             raise InputError(f"{path.name}: an entry names no image: {str(entry)[:80]}.")
         images.append(_locate(image, path))

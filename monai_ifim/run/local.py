@@ -71,10 +71,7 @@ def run_cases(bundle: Bundle, cases: Sequence[Case], settings: RunSettings, repo
     report is called with each row as it comes. Raises OutputError where OUT cannot be written at all.
     """
     began = time.time()
-    try:
-        settings.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{settings.output}: cannot be made ({error.strerror}): choose another --output.") from error
+    made_folder(settings.output)
     writer = SaveIFIM(
         settings.output,
         settings.space,
@@ -97,6 +94,15 @@ def run_cases(bundle: Bundle, cases: Sequence[Case], settings: RunSettings, repo
     write_table(settings.output, ordered)
     write_run(settings.output, _describe(bundle, settings, ordered, began))
     return ordered
+
+
+def made_folder(output: Path) -> Path:
+    """The folder for results, made where missing; raises OutputError where it cannot be."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be made ({error.strerror}): choose another --output.") from error
+    return output
 
 
 def _groups(

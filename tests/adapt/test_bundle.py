@@ -16,6 +16,7 @@ from pydicom.data import get_testdata_file
 from torch import nn
 
 from monai_ifim.adapt.bundle import load_bundle
+from monai_ifim.adapt.native import carry_to_native, native_affine
 from monai_ifim.io import InputError
 
 MakeBundle = Callable[..., Path]
@@ -226,3 +227,46 @@ def test_an_example_is_asked_for_where_no_shape_is_stated(tmp_path: Path, make_b
     (root / "configs" / "metadata.json").unlink()
     with pytest.raises(InputError, match="states no input shape; give an image"):
         load_bundle(root).example(None)
+
+
+def test_preprocessing_may_change_the_number_of_channels(
+    tmp_path: Path, make_bundle: MakeBundle, write_scan: Callable[..., Path], oblique: np.ndarray
+) -> None:
+    steps: list[dict[str, Any]] = [
+        {"_target_": "LoadImaged", "keys": "image"},
+        {"_target_": "EnsureChannelFirstd", "keys": "image"},
+        {"_target_": "RepeatChanneld", "keys": "image", "repeats": 2},
+        {"_target_": "Resized", "keys": "image", "spatial_size": [9, 8, 7]},
+    ]
+    bundle = load_bundle(make_bundle(tmp_path / "tiny", channels=2, steps=steps))
+    assert bundle.preprocess(write_scan(tmp_path / "scan.nii.gz", (11, 6, 8), oblique)).shape == (2, 9, 8, 7)
+
+
+def test_conversion_to_a_tensor_does_not_hinder_the_native_grid(
+    tmp_path: Path, make_bundle: MakeBundle, write_scan: Callable[..., Path], oblique: np.ndarray
+) -> None:
+    steps: list[dict[str, Any]] = [
+        {"_target_": "LoadImaged", "keys": "image"},
+        {"_target_": "EnsureChannelFirstd", "keys": "image"},
+        {"_target_": "ToTensord", "keys": "image"},
+        {"_target_": "Resized", "keys": "image", "spatial_size": [9, 8, 7]},
+        {"_target_": "ToTensord", "keys": "image"},
+    ]
+    bundle = load_bundle(make_bundle(tmp_path / "tiny", steps=steps))
+    image = bundle.preprocess(write_scan(tmp_path / "scan.nii.gz", (11, 6, 8), oblique))
+    maps = carry_to_native(image.as_tensor(), image, bundle.preprocessing, "image")
+    assert maps.shape == (1, 11, 6, 8)
+    np.testing.assert_allclose(native_affine(image), oblique, atol=1e-4)
+
+
+def test_a_failing_step_is_named_by_its_cause(
+    tmp_path: Path, make_bundle: MakeBundle, write_scan: Callable[..., Path], oblique: np.ndarray
+) -> None:
+    steps: list[dict[str, Any]] = [
+        {"_target_": "LoadImaged", "keys": "image"},
+        {"_target_": "EnsureChannelFirstd", "keys": "image"},
+        {"_target_": "Resized", "keys": "image", "spatial_size": [9, 8]},
+    ]
+    bundle = load_bundle(make_bundle(tmp_path / "tiny", steps=steps))
+    with pytest.raises(InputError, match=r"scan\.nii\.gz: the preprocessing .* fails \((?!applying)"):
+        bundle.preprocess(write_scan(tmp_path / "scan.nii.gz", (11, 6, 8), oblique))

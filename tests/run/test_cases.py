@@ -194,3 +194,21 @@ def test_files_that_differ_in_format_alone_carry_it_in_their_names(tmp_path: Pat
 def test_input_named_twice_is_one_case(tmp_path: Path) -> None:
     (tmp_path / "scan.nrrd").write_bytes(b"x")
     assert len(find_cases([tmp_path, tmp_path / "scan.nrrd"])) == 1
+
+
+def test_link_to_a_folder_above_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "scan.nrrd").write_bytes(b"x")
+    (tmp_path / "up").symlink_to(tmp_path, target_is_directory=True)
+    assert [case.name for case in find_cases([tmp_path])] == ["scan"]
+
+
+def test_several_files_for_one_image_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.json").write_text('[{"image": ["a.nii.gz", "b.nii.gz"]}]', encoding="utf-8")
+    with pytest.raises(InputError, match="stack them"):
+        find_cases([tmp_path / "list.json"])
+
+
+def test_entries_of_a_bundle_are_checked_like_those_of_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "empty.nii.gz").write_bytes(b"")
+    with pytest.raises(InputError, match="empty"):
+        list_entries(str(tmp_path / "empty.nii.gz"))
