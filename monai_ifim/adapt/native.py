@@ -6,7 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 from monai.data import MetaTensor
-from monai.transforms import Compose, Invertd, InvertibleTransform, ToTensor, ToTensord
+from monai.transforms import Compose, Invertd, InvertibleTransform, ToTensor, ToTensord, Transpose, Transposed
 from torch import Tensor
 
 from monai_ifim.io import GeometryError
@@ -14,8 +14,18 @@ from monai_ifim.io.errors import innermost
 from monai_ifim.io.geometry import Affine, same_grid, world_affine
 
 
-def network_affine(image: MetaTensor) -> Affine:
-    """Affine of the network's grid in RAS+ mm."""
+def network_affine(image: MetaTensor, preprocessing: Compose | None) -> Affine:
+    """Affine of the network's grid in RAS+ mm.
+
+    Raises GeometryError where MONAI has lost it: an axis was swapped, or a plane taken out of a volume, untold.
+    """
+    steps = () if preprocessing is None else preprocessing.flatten().transforms
+    if any(isinstance(step, (Transpose, Transposed)) for step in steps):
+        raise GeometryError("Transpose in the preprocessing swaps axes but not MONAI's affine: choose space='native'.")
+    if image.ndim == 3 and len(native_shape(image)) == 3:
+        raise GeometryError(
+            "the network sees a plane out of a volume, and MONAI's affine no longer says which: choose space='native'."
+        )
     return world_affine(image.affine.cpu().numpy(), image.meta)
 
 

@@ -121,9 +121,10 @@ class SaveIFIM(Transform):
         pieces[3] = (pieces[3].to(torch.float64) * 10.0**-exponent).to(pieces[0].dtype)
         pieces[-1] = unfold_eigenvectors(pieces[-1], channels, rank).flatten(0, 1)
         stacked = torch.cat(pieces)
-        affine = network_affine(img)
         if self.space == "native":
             stacked, affine = carry_to_native(stacked, img, self.preprocessing, self.image_key), native_affine(img)
+        else:
+            affine = network_affine(img, self.preprocessing)
         shown, high, low, sensitivity, eigenvectors = _arrays(stacked, [len(piece) for piece in pieces])
         eigenvectors = eigenvectors.reshape(rank, channels, *eigenvectors.shape[1:])
         return CaseMaps(affine, shown, high, low, sensitivity, eigenvectors, 10.0**exponent)

@@ -25,6 +25,9 @@ from monai.transforms import (
     Orientationd,
     Resize,
     Resized,
+    SpatialCropd,
+    SqueezeDimd,
+    Transposed,
 )
 from PIL import Image
 from pydicom.data import get_testdata_file
@@ -32,6 +35,7 @@ from torch import nn
 
 from monai_ifim import IFIMDecompose, IFIMDecomposed, IFIMInferer, SaveIFIM, SaveIFIMd
 from monai_ifim.adapt.bundle import load_bundle
+from monai_ifim.adapt.native import network_affine
 from monai_ifim.io import GeometryError, InputError, OutputError, Source
 
 Array = npt.NDArray[Any]
@@ -322,3 +326,14 @@ def test_a_single_dicom_slices_files_lie_where_itk_puts_the_slice(
     slice_, found = read_itk(path), read_itk(tmp_path / "out" / "CT_small" / "CT_small_ifim_high.nii.gz")
     assert found.values.shape == (128, 128, 1)
     np.testing.assert_allclose(found.corners, slice_.corners, rtol=0, atol=1e-3)
+
+
+def test_lost_places_are_refused_on_the_networks_grid(tmp_path: Path, write_scan: Callable[..., Path], oblique: Any) -> None:
+    load = [LoadImaged("image"), EnsureChannelFirstd("image")]
+    scan = write_scan(tmp_path / "scan.nii.gz", (11, 6, 8), oblique)
+    swapped = Compose([*load, Transposed("image", [0, 3, 1, 2])])
+    with pytest.raises(GeometryError, match="Transpose"):
+        network_affine(swapped({"image": scan})["image"], swapped)
+    plane = Compose([*load, SpatialCropd("image", roi_slices=[slice(None), slice(None), slice(3, 4)]), SqueezeDimd("image", -1)])
+    with pytest.raises(GeometryError, match="plane out of a volume"):
+        network_affine(plane({"image": scan})["image"], plane)
