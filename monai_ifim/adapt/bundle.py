@@ -179,14 +179,17 @@ def _load_weights(network: nn.Module, root: Path) -> None:
 
 def _traced(preprocessing: Compose) -> Compose:
     """With EnsureTyped for ToTensord: the same conversion, without dropping the trace that leads back to the input's grid."""
-    transforms = [
-        EnsureTyped(transform.keys, dtype=transform.converter.dtype, device=transform.converter.device)
-        if isinstance(transform, ToTensord)
-        else transform
-        for transform in preprocessing.flatten().transforms
-    ]
-    changed = any(isinstance(transform, ToTensord) for transform in preprocessing.flatten().transforms)
-    return Compose(transforms) if changed else preprocessing
+    steps = preprocessing.flatten().transforms
+    if not any(isinstance(step, ToTensord) for step in steps):
+        return preprocessing
+    return Compose(
+        [
+            EnsureTyped(step.keys, dtype=step.converter.dtype, device=step.converter.device)
+            if isinstance(step, ToTensord)
+            else step
+            for step in steps
+        ]
+    )
 
 
 def _image_key(preprocessing: Compose, root: Path) -> str:

@@ -34,7 +34,7 @@ class Predictor:
     def __call__(self, image: Tensor, items: slice | Tensor = slice(None)) -> Tensor:
         """Output [B, C] for `image` [B, channel, *spatial], itself the given items of the batch that args belong to.
 
-        Raises NetworkError where the output is no such tensor or not finite.
+        Raises NetworkError where the output is no such tensor.
         """
         batch = image.shape[0]
         args = [_usable(self._take(value, items)) for value in self.args]
