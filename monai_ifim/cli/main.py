@@ -8,8 +8,10 @@ import typer
 from rich.console import Console
 
 from monai_ifim.cli.check import check
+from monai_ifim.cli.config import config
 from monai_ifim.cli.decompose import decompose
 from monai_ifim.cli.demo import demo
+from monai_ifim.cli.evaluate import evaluate
 from monai_ifim.version import __version__
 
 app = typer.Typer(
@@ -23,6 +25,8 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(check)
 app.command()(decompose)
+app.command()(evaluate)
+app.command()(config)
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,1 +1,34 @@
-"""Tasks with a known answer, and the observers that answer them best."""
+"""Tasks with a known answer, the observers that answer them best, and perturbation experiments on any classifier."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "BundleModel": "monai_ifim.evaluation.bundles",
+    "BundleTask": "monai_ifim.evaluation.bundles",
+    "DatalistTask": "monai_ifim.evaluation.tasks",
+    "LumpyParameters": "monai_ifim.evaluation.lumpy",
+    "LumpyTask": "monai_ifim.evaluation.tasks",
+    "TrainedModel": "monai_ifim.evaluation.models",
+    "load_experiment": "monai_ifim.evaluation.experiment",
+    "run_experiment": "monai_ifim.evaluation.experiment",
+}
+
+__all__ = [
+    "BundleModel",
+    "BundleTask",
+    "DatalistTask",
+    "LumpyParameters",
+    "LumpyTask",
+    "TrainedModel",
+    "load_experiment",
+    "run_experiment",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'monai_ifim.evaluation' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

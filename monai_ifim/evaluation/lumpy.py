@@ -54,6 +54,8 @@ class LumpyParameters:
         lesion_width: standard deviation of the lesion, in voxels.
         margin: least distance in voxels from a lesion's centre to the centres of the outermost voxels.
         noise_sigma: standard deviation of the white Gaussian noise, in grey values.
+        place: voxel indices of the lesion's centre where it is known exactly; None where any place inside the margin is
+            equally likely.
 
     Raises:
         ValueError: where a parameter describes no image, or a noise for which no observer is defined.
@@ -67,6 +69,7 @@ class LumpyParameters:
     lesion_width: float = 2.0
     margin: int = 5
     noise_sigma: float = 1.0
+    place: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         """Check all parameters, and turn any sequence of sizes into a tuple."""
@@ -87,6 +90,14 @@ class LumpyParameters:
                 f"margin is {self.margin}; give a whole number from 0 to {(min(shape) - 1) // 2}, "
                 f"so that a lesion has room in shape {shape}"
             )
+        if self.place is not None:
+            object.__setattr__(self, "place", self._checked_place(shape))
+
+    def _checked_place(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        place = tuple(int(index) for index in self.place or ())
+        if len(place) != len(shape) or not all(0 <= index < size for index, size in zip(place, shape, strict=True)):
+            raise ValueError(f"place is {self.place}; give one voxel index for each axis of shape {shape}, or None")
+        return place
 
 
 @dataclass(frozen=True)
@@ -139,6 +150,9 @@ def lesion_template(parameters: LumpyParameters, place: Sequence[int] | None = N
 def lesion_window(parameters: LumpyParameters) -> Tensor:
     """Places a lesion can take: bool ``[*shape]``, every True voxel being equally likely."""
     window = torch.zeros(tuple(parameters.shape), dtype=torch.bool)
+    if parameters.place is not None:
+        window[tuple(parameters.place)] = True
+        return window
     margin = int(parameters.margin)
     window[tuple(slice(margin, size - margin) for size in parameters.shape)] = True
     return window
@@ -170,6 +184,13 @@ def noise_covariance(parameters: LumpyParameters) -> Tensor:
     return covariance
 
 
+def _draw_place(parameters: LumpyParameters, generator: torch.Generator) -> tuple[int, ...]:
+    if parameters.place is not None:
+        return tuple(parameters.place)
+    margin = int(parameters.margin)
+    return tuple(int(torch.randint(margin, size - margin, (), generator=generator)) for size in parameters.shape)
+
+
 def draw_volume(parameters: LumpyParameters, lesion: bool, generator: torch.Generator) -> LumpyVolume:
     """Draw one volume; the generator is the only source of chance.
 
@@ -186,8 +207,7 @@ def draw_volume(parameters: LumpyParameters, lesion: bool, generator: torch.Gene
     lumps = int(torch.poisson(mean, generator=generator))
     sizes = torch.tensor(shape, dtype=torch.float64)
     lump_places = torch.rand(lumps, len(shape), dtype=torch.float64, generator=generator) * sizes
-    margin = int(parameters.margin)
-    place = tuple(int(torch.randint(margin, size - margin, (), generator=generator)) for size in shape)
+    place = _draw_place(parameters, generator)
     image = parameters.lump_amplitude * _sum_of_blobs(lump_places, shape, parameters.lump_width)
     image += parameters.noise_sigma * torch.randn(shape, dtype=torch.float64, generator=generator)
     if lesion:

@@ -23,6 +23,21 @@ def resolve_bundle(name: str) -> Path:
     raise InputError(f"{name}: no bundle there (a folder with configs/ and models/ is one), nor one of {shipped}.")
 
 
+def configs_folder() -> Path:
+    """Folder of the overlays and experiments that come with the package."""
+    return _shipped("configs")
+
+
+def resolve_experiment(name: str) -> Path:
+    """An experiment's file: a path, or the name of one that comes with the package; raises InputError for neither."""
+    folder = configs_folder() / "evaluation"
+    for candidate in (Path(name), folder / f"{name}.yaml"):
+        if candidate.is_file():
+            return candidate
+    shipped = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+    raise InputError(f"{name}: no such file, nor one of the experiments that come with the package ({shipped}).")
+
+
 def _shipped(name: str) -> Path:
     """In a wheel the folder lies inside the package; in a checkout beside it."""
     inside = _PACKAGE / name

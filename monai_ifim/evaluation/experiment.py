@@ -1,0 +1,247 @@
+"""A whole experiment: every task with every model, one results.json, tables of every single measurement."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd  # type: ignore[import-untyped, unused-ignore]
+import torch
+import yaml  # type: ignore[import-untyped, unused-ignore]
+from monai.bundle import ConfigParser
+
+from monai_ifim.core import IFIMError
+from monai_ifim.core.decompose import selection
+from monai_ifim.evaluation.cells import Cell, CellResult, run_cell
+from monai_ifim.evaluation.models import Model
+from monai_ifim.evaluation.observation import ObservationSettings
+from monai_ifim.evaluation.perturbations import PerturbationSettings
+from monai_ifim.evaluation.summary import summarise_cell, summarise_experiment
+from monai_ifim.evaluation.tasks import Task
+from monai_ifim.io.atomic import write_bytes, write_text
+from monai_ifim.io.errors import innermost
+from monai_ifim.io.sidecar import versions
+
+__all__ = ["Experiment", "Report", "load_experiment", "only", "parse_overrides", "run_experiment"]
+
+RESAMPLES = 1999  # of the bootstrap: enough for 95 % limits
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is evaluated. images: per cell, the classes in turn. seed: of every random draw but those of the trainings.
+
+    resamples: of the bootstrap. Raises IFIMError where nothing would be evaluated or two tasks or models share a name.
+    """
+
+    name: str
+    tasks: tuple[Task, ...]
+    models: tuple[Model, ...]
+    observation: ObservationSettings
+    images: int = 36
+    seed: int = 0
+    resamples: int = RESAMPLES
+
+    def __post_init__(self) -> None:
+        for kind, names in (("task", [t.name for t in self.tasks]), ("model", [m.architecture for m in self.models])):
+            if not names:
+                raise IFIMError(f"experiment {self.name!r} has no {kind}: name one at least.")
+            if len(set(names)) < len(names):
+                raise IFIMError(f"experiment {self.name!r} has two {kind}s of one name among {names}: rename one.")
+        if self.images < 1 or self.seed < 0 or self.resamples < 99:
+            raise IFIMError(
+                f"images {self.images}, seed {self.seed}, resamples {self.resamples}: give at least 1, 0 and 99 (whole numbers)."
+            )
+
+
+class Report(Protocol):
+    """Hears how far an experiment is."""
+
+    def cell(self, name: str, done: int, total: int) -> None:
+        """A cell begins; `done` of `total` are finished."""
+
+    def advance(self, stage: str, done: int, total: int) -> None:
+        """Inside the cell: "training" (epochs) or "images"."""
+
+    def failed(self, name: str, reason: str) -> None:
+        """A cell failed; the others go on."""
+
+
+class _Silence:
+    """A report that nobody hears."""
+
+    def cell(self, name: str, done: int, total: int) -> None:
+        return None
+
+    def advance(self, stage: str, done: int, total: int) -> None:
+        return None
+
+    def failed(self, name: str, reason: str) -> None:
+        return None
+
+
+def load_experiment(config: Path, overrides: Mapping[str, Any] | None = None) -> Experiment:
+    """An experiment from a MONAI-style YAML or JSON file; its config may run code of its author's: load what you trust.
+
+    overrides: values by MONAI's names of config entries ("images", "tasks#0#seed"), as in `monai.bundle run`.
+    Raises IFIMError naming what is wrong.
+    """
+    parser = ConfigParser()
+    try:
+        parser.read_config(str(config))
+        for name, value in (overrides or {}).items():
+            parser[name] = value
+        content = {name: parser.get_parsed_content(name) for name in parser.get() if name in _ENTRIES}
+    except IFIMError:
+        raise
+    except Exception as error:
+        cause = innermost(error)
+        raise IFIMError(f"{config.name}: cannot be read as an experiment ({cause}).") from error
+    missing = [name for name in ("tasks", "models") if name not in content]
+    if missing:
+        raise IFIMError(f"{config.name}: no {' and no '.join(missing)}; see configs/evaluation/ for examples.")
+    return Experiment(
+        name=str(content.get("name", config.stem)),
+        tasks=tuple(content["tasks"]),
+        models=tuple(content["models"]),
+        observation=ObservationSettings(
+            PerturbationSettings(**content.get("perturbations", {})), **content.get("decomposition", {})
+        ),
+        **{name: content[name] for name in ("images", "seed", "resamples") if name in content},
+    )
+
+
+_ENTRIES = ("name", "tasks", "models", "perturbations", "decomposition", "images", "seed", "resamples")
+
+
+def run_experiment(
+    experiment: Experiment, output: Path, cache: Path, report: Report | None = None, command: str = "", device: str = "cpu"
+) -> dict[str, Any]:
+    """Run every cell, summarise, and write results.json and tables into `output`.
+
+    A cell that fails is listed with its reason while the others go on. An interrupted run goes on where it was: `cache`
+    keeps weights and unfinished trainings, `output` the images that are done. Returns what results.json holds.
+    """
+    began = time.time()
+    report = report or _Silence()
+    cells = [
+        Cell(task, model, output / "cells" / task.name / model.architecture)
+        for task in experiment.tasks
+        for model in experiment.models
+    ]
+    results: list[CellResult] = []
+    summaries: list[dict[str, Any]] = []
+    failed: list[dict[str, str]] = []
+    for done, cell in enumerate(cells):
+        report.cell(cell.name, done, len(cells))
+        try:
+            result = run_cell(cell, experiment.observation, experiment.images, experiment.seed, cache, device, report.advance)
+            summaries.append(_summarise(experiment, result))
+            results.append(result)
+        except Exception as error:  # one cell's failure is recorded and the others go on
+            reason = _reason(error)
+            failed.append({"task": cell.task.name, "architecture": cell.model.architecture, "reason": reason})
+            report.failed(cell.name, reason)
+    report.cell("summary", len(cells), len(cells))
+    header = {**_header(experiment, command, device), "failed": failed, "seconds": time.time() - began}
+    summary = summarise_experiment(summaries, header)
+    _write(output, results, summary)
+    return summary
+
+
+def _summarise(experiment: Experiment, result: CellResult) -> dict[str, Any]:
+    observation = experiment.observation
+    description = {**result.description, "selection": selection(observation.energy, observation.rank)}
+    return summarise_cell(result.measurements, result.images, description, experiment.seed, experiment.resamples)
+
+
+def _header(experiment: Experiment, command: str, device: str) -> dict[str, Any]:
+    observation = asdict(experiment.observation)
+    return {
+        "name": experiment.name,
+        "seed": experiment.seed,
+        "command": command,
+        "settings": {"images": experiment.images, "resamples": experiment.resamples, **observation},
+        "environment": {"versions": versions(), "device": device, "threads": torch.get_num_threads()},
+        "relative_norms": list(experiment.observation.perturbations.relative_norms),
+        "tasks": [_described(task) for task in experiment.tasks],
+        "models": [model.describe() for model in experiment.models],
+    }
+
+
+def _described(task: Task) -> dict[str, Any]:
+    """A task whose files are missing has failed cells, and they say why."""
+    known = {"name": task.name, "title": task.title, "note": task.note}
+    try:
+        return {**known, **task.describe()}
+    except (IFIMError, OSError):
+        return known
+
+
+def _write(output: Path, results: Sequence[CellResult], summary: Mapping[str, Any]) -> None:
+    """Tables first, so that a results.json has them beside it."""
+    if results:
+        buffer = io.BytesIO()
+        pd.concat([result.measurements for result in results], ignore_index=True).to_parquet(buffer, index=False)
+        write_bytes(output / "measurements.parquet", buffer.getvalue())
+        images = pd.concat([result.images for result in results], ignore_index=True)
+        write_text(output / "images.csv", images.to_csv(index=False))
+        write_text(output / "comparisons.csv", _comparisons(summary).to_csv(index=False))
+        write_text(output / "cells.csv", _cells(summary).to_csv(index=False))
+    write_text(output / "results.json", json.dumps(summary, indent=1, allow_nan=False, default=str))
+
+
+def _comparisons(summary: Mapping[str, Any]) -> pd.DataFrame:
+    """One row per cell and comparison."""
+    return pd.DataFrame(
+        [
+            {"task": cell["task"], "architecture": cell["architecture"], **row}
+            for cell in summary["cells"]
+            for row in cell["comparisons"]
+        ]
+    )
+
+
+def _cells(summary: Mapping[str, Any]) -> pd.DataFrame:
+    """One row per cell: the classifier's record and the means over images."""
+    rows = []
+    for cell in summary["cells"]:
+        means = {f"mean_{name}": scalar["mean"] for name, scalar in cell["images_scalars"].items()}
+        place = {"task": cell["task"], "architecture": cell["architecture"], "images": cell["images"]}
+        rows.append({**place, **cell["classifier"], **means})
+    return pd.DataFrame(rows)
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, IFIMError) else f"{type(error).__name__}: {text}"
+
+
+def only(experiment: Experiment, tasks: Sequence[str] | None, models: Sequence[str] | None) -> Experiment:
+    """The experiment with the named tasks and models alone, all where None; raises IFIMError for a name it does not have."""
+    known = {"task": [task.name for task in experiment.tasks], "model": [model.architecture for model in experiment.models]}
+    for kind, names in (("task", tasks), ("model", models)):
+        unknown = set(names or []) - set(known[kind])
+        if unknown:
+            raise IFIMError(f"no {kind} {', '.join(sorted(unknown))} in this experiment: choose among {', '.join(known[kind])}.")
+    return replace(
+        experiment,
+        tasks=tuple(task for task in experiment.tasks if not tasks or task.name in tasks),
+        models=tuple(model for model in experiment.models if not models or model.architecture in models),
+    )
+
+
+def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
+    """{"images": 12} of ["images=12"], values as YAML; raises IFIMError for anything without a name and an equals sign."""
+    found: dict[str, Any] = {}
+    for assignment in assignments:
+        name, separator, value = assignment.partition("=")
+        if not separator or not name:
+            raise IFIMError(f"--set {assignment}: write NAME=VALUE, such as images=12.")
+        found[name] = yaml.safe_load(value)
+    return found

@@ -1,0 +1,1 @@
+"""The page a reader sees: figures, tables, Markdown and HTML made from the records of an experiment; computes no statistics."""
