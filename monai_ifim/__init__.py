@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from monai_ifim.version import __version__
 
 if TYPE_CHECKING:
-    from monai_ifim.adapt import IFIMDecompose, IFIMDecomposed, IFIMInferer, SaveIFIM, SaveIFIMd
+    from monai_ifim.adapt import IFIMDecompose, IFIMDecomposed, IFIMHandler, IFIMInferer, SaveIFIM, SaveIFIMd
     from monai_ifim.core import Decomposition, Head, IFIMError, decompose
 
 _HOMES = {
@@ -21,6 +21,7 @@ _HOMES = {
     "decompose": "monai_ifim.core",
     "IFIMDecompose": "monai_ifim.adapt",
     "IFIMDecomposed": "monai_ifim.adapt",
+    "IFIMHandler": "monai_ifim.adapt",
     "IFIMInferer": "monai_ifim.adapt",
     "SaveIFIM": "monai_ifim.adapt",
     "SaveIFIMd": "monai_ifim.adapt",
@@ -32,6 +33,7 @@ __all__ = [
     "IFIMDecompose",
     "IFIMDecomposed",
     "IFIMError",
+    "IFIMHandler",
     "IFIMInferer",
     "SaveIFIM",
     "SaveIFIMd",

@@ -1,5 +1,6 @@
-"""MONAI's words for the decomposition: inferer, transforms, bundles, network checks."""
+"""MONAI's words for the decomposition: inferer, handler, transforms, bundles, network checks."""
 
+from monai_ifim.adapt.handler import IFIMHandler
 from monai_ifim.adapt.inferer import IFIMInferer
 from monai_ifim.adapt.saving import SaveIFIM, SaveIFIMD, SaveIFIMd, SaveIFIMDict
 from monai_ifim.adapt.transforms import IFIMDecompose, IFIMDecomposeD, IFIMDecomposed, IFIMDecomposeDict
@@ -9,6 +10,7 @@ __all__ = [
     "IFIMDecomposeD",
     "IFIMDecomposeDict",
     "IFIMDecomposed",
+    "IFIMHandler",
     "IFIMInferer",
     "SaveIFIM",
     "SaveIFIMD",

@@ -1,0 +1,267 @@
+"""`IFIMHandler`: attached to an evaluator, it decomposes every batch beside the evaluator's own prediction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from ignite.engine import Engine, Events
+from monai.config import PathLike
+from monai.data import MetaTensor, decollate_batch
+from monai.engines import IterationEvents, Workflow
+from monai.transforms import Compose
+from monai.utils import ensure_tuple
+from torch import Tensor
+
+from monai_ifim.adapt.components import component_tensors, item_of_batch
+from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.saving import SaveIFIM, Space
+from monai_ifim.core import Head, IFIMError
+from monai_ifim.core.decompose import Method
+from monai_ifim.io import CONTENTS, Source
+
+OnFailure = Literal["raise", "record"]
+
+
+class Failure(NamedTuple):
+    """A case without a decomposition or without files, and why."""
+
+    case: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class NetworkInput:
+    """What one iteration hands to the network: images [B, channel, *spatial] and its further arguments."""
+
+    image: Tensor
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def item(self, index: int) -> NetworkInput:
+        """One image, a plain tensor [1, channel, *spatial], with its share of the arguments."""
+        batch = self.image.shape[0]
+
+        def share(value: Any) -> Any:
+            belongs = isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == batch
+            return value[index : index + 1] if belongs else value
+
+        image = self.image.as_subclass(Tensor)[index : index + 1]
+        return NetworkInput(image, [share(v) for v in self.args], {name: share(v) for name, v in self.kwargs.items()})
+
+
+class IFIMHandler:
+    """Decompose each batch that an evaluator predicts, right after its forward pass; the prediction stays as it is.
+
+    The components of `IFIMInferer` except pred are put into `engine.state.output`, where MONAI decollates them for
+    postprocessing; with output_dir each image's files are written as `SaveIFIM` does. The network runs once more, in eval mode,
+    in the image's own precision (an evaluator's amp covers its own pass only), with the arguments that the evaluator passed.
+
+    Args:
+        head, energy, rank, method, output_key, locality: as `IFIMInferer`.
+        output_dir: folder for the files; None writes none, and the next six arguments then have nothing to say.
+        space, preprocessing, contents, class_names, bundle_root: as `SaveIFIM`.
+        image_key: name of the image in a dictionary `preprocessing`.
+        network: what to decompose; the evaluator's own `network` by default.
+        batch_transform: takes `engine.state.batch`, returns the images [B, channel, *spatial] on the network's device; by
+            default what the evaluator's `prepare_batch` made. A plain ignite engine has neither: give this and network.
+        on_failure: "raise" ends the run with an IFIMError that names the case. "record" logs the error, notes it in
+            `failures` and goes on; the other images of such a batch still get their files, the batch's output no components.
+
+    Raises:
+        IFIMError: settings that cannot be; the class is `OutputError` or `InputError` where files are concerned.
+    """
+
+    def __init__(
+        self,
+        head: str | Head = "auto",
+        energy: float = 0.99,
+        rank: int | None = None,
+        method: Method = "auto",
+        output_key: str | int | None = None,
+        locality: bool = False,
+        output_dir: PathLike | None = None,
+        space: Space = "native",
+        preprocessing: Compose | None = None,
+        contents: Sequence[str] = CONTENTS,
+        class_names: Sequence[str] = (),
+        bundle_root: PathLike | None = None,
+        image_key: str = "image",
+        network: Callable[..., Any] | None = None,
+        batch_transform: Callable[[Any], Tensor] | None = None,
+        on_failure: OnFailure = "raise",
+    ) -> None:
+        if on_failure not in get_args(OnFailure):
+            raise IFIMError(f"unknown on_failure {on_failure!r}: choose one of {', '.join(map(repr, get_args(OnFailure)))}.")
+        self.options = DecomposeOptions(head, energy, rank, method, output_key, locality)
+        self.writer: SaveIFIM | None = None
+        if output_dir is not None:
+            names = (ensure_tuple(contents), ensure_tuple(class_names))
+            self.writer = SaveIFIM(output_dir, space, preprocessing, *names, bundle_root, image_key)
+        self.network = network
+        self.batch_transform = batch_transform
+        self.on_failure = on_failure
+        self.failures: list[Failure] = []
+        self.cases = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to a MONAI evaluator's FORWARD_COMPLETED, or to a plain ignite engine's ITERATION_COMPLETED.
+
+        Raises IFIMError for a plain engine where network or batch_transform is missing.
+        """
+        if engine.has_event_handler(self._start, Events.STARTED):
+            return
+        event = IterationEvents.FORWARD_COMPLETED if isinstance(engine, Workflow) else Events.ITERATION_COMPLETED
+        engine.add_event_handler(event, self._decompose_batch, self._input_of(engine))
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
+
+    def _input_of(self, engine: Engine) -> Callable[[Engine], NetworkInput]:
+        transform = self.batch_transform
+        if not isinstance(engine, Workflow) and (transform is None or self.network is None):
+            raise IFIMError(
+                "a plain ignite engine does not say what it feeds to which network: pass network= and batch_transform=, for "
+                "batches (image, label) batch_transform=lambda batch: batch[0].to(device)."
+            )
+        if transform is not None:
+            return lambda engine: NetworkInput(transform(engine.state.batch))
+        engine.prepare_batch = recorder = _Recorder(engine.prepare_batch)
+        return recorder.take
+
+    def _start(self, engine: Engine) -> None:
+        self.failures, self.cases = [], 0
+
+    def _finish(self, engine: Engine) -> None:
+        """Say what is missing, so that nothing is lost in silence."""
+        if self.cases == 0 and engine.state.iteration > 0:
+            raise IFIMError(
+                "the evaluator never fired FORWARD_COMPLETED (an iteration_update of its own?), so nothing was decomposed: let "
+                "it call engine.fire_event(IterationEvents.FORWARD_COMPLETED) once its prediction is in the output."
+            )
+        if self.failures:
+            names = ", ".join(sorted({failure.case for failure in self.failures}))
+            engine.logger.error("iFIM: %d of %d cases failed: %s", len(self.failures), self.cases, names)
+
+    def _decompose_batch(self, engine: Engine, input_of: Callable[[Engine], NetworkInput]) -> None:
+        given = input_of(engine)
+        network = self._network_of(engine)
+        if not isinstance(engine.state.output, dict) and self.writer is None:
+            raise IFIMError(
+                f"the engine's output is {type(engine.state.output).__name__}, which takes no components: let its process "
+                "function return a dictionary, or give output_dir= to write files."
+            )
+        names = _case_names(given.image, engine.state.iteration)
+        self.cases += len(names)
+        with _undisturbed(engine, network, given.image):
+            tensors = self._tensors(engine, network, given, names)
+        if tensors is None:
+            return
+        for index, single in enumerate(decollate_batch(given.image)):
+            self._save(engine, single, tensors, index, names[index])
+        if isinstance(engine.state.output, dict):
+            engine.state.output.update({name: values for name, values in tensors.items() if name != "pred"})
+
+    def _network_of(self, engine: Engine) -> Callable[..., Any]:
+        network = self.network if self.network is not None else getattr(engine, "network", None)
+        if network is None:
+            raise IFIMError(f"{type(engine).__name__} has no single network to decompose: name one with network=.")
+        return network
+
+    def _tensors(
+        self, engine: Engine, network: Callable[..., Any], given: NetworkInput, names: list[str]
+    ) -> dict[str, Tensor] | None:
+        """Components of the batch; None where they could not be had together, once its images were tried one by one."""
+        try:
+            return self._components(network, given)
+        except Exception as error:
+            if len(names) == 1:
+                self._fail(engine, names[0], error)
+                return None
+            self._one_by_one(engine, network, given, names)
+            if self.on_failure == "raise":
+                raise _named(", ".join(names), error) from error
+            engine.logger.error("iFIM: no components in the output for the batch of %s: %s", ", ".join(names), _reason(error))
+            return None
+
+    def _one_by_one(self, engine: Engine, network: Callable[..., Any], given: NetworkInput, names: list[str]) -> None:
+        for index, single in enumerate(decollate_batch(given.image)):
+            try:
+                tensors = self._components(network, given.item(index))
+            except Exception as error:
+                self._fail(engine, names[index], error)
+            else:
+                self._save(engine, single, tensors, 0, names[index])
+
+    def _components(self, network: Callable[..., Any], given: NetworkInput) -> dict[str, Tensor]:
+        start = time.perf_counter()
+        decomposition = self.options.decompose(network, given.image, given.args, given.kwargs)
+        return component_tensors(decomposition, given.image, self.options.locality, time.perf_counter() - start)
+
+    def _save(self, engine: Engine, image: Tensor, tensors: Mapping[str, Tensor], index: int, name: str) -> None:
+        if self.writer is None:
+            return
+        try:
+            self.writer(image, item_of_batch(tensors, index, image))
+        except Exception as error:
+            self._fail(engine, name, error)
+
+    def _fail(self, engine: Engine, name: str, error: Exception) -> None:
+        if self.on_failure == "raise":
+            raise _named(name, error) from error
+        self.failures.append(Failure(name, _reason(error)))
+        engine.logger.error("iFIM of case %s failed: %s", name, _reason(error))
+
+
+class _Recorder:
+    """An evaluator's `prepare_batch` that remembers its last answer: asked a second time, it might answer differently."""
+
+    def __init__(self, prepare: Callable[..., Any]) -> None:
+        self.prepare = prepare
+        self.last: Any = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.last = self.prepare(*args, **kwargs)
+        return self.last
+
+    def take(self, engine: Engine) -> NetworkInput:
+        """The evaluator's (inputs, targets) or (inputs, targets, args, kwargs), which is then forgotten."""
+        prepared, self.last = self.last, None
+        if not isinstance(prepared, (tuple, list)) or len(prepared) not in (2, 4):
+            raise IFIMError(
+                "the evaluator's prepare_batch was not called or returned neither (inputs, targets) nor (inputs, targets, "
+                "args, kwargs): say where the images are with batch_transform=."
+            )
+        return NetworkInput(prepared[0], *prepared[2:])
+
+
+@contextmanager
+def _undisturbed(engine: Engine, network: Callable[..., Any], image: Tensor) -> Iterator[None]:
+    """The evaluator's mode for the network; afterwards mode and random numbers are those before."""
+    mode = getattr(engine, "mode", None)
+    device = image.device if isinstance(image, Tensor) else torch.device("cpu")
+    devices, kind = ([], "cuda") if device.type in ("cpu", "mps") else ([device], device.type)
+    with torch.random.fork_rng(devices, device_type=kind), nullcontext() if mode is None else mode(network):
+        yield
+
+
+def _case_names(image: Tensor, iteration: int) -> list[str]:
+    """A name for each image: its file's, or its place in the run."""
+    files = image.meta.get("filename_or_obj") if isinstance(image, MetaTensor) else None
+    batch = image.shape[0] if isinstance(image, Tensor) and image.ndim > 0 else 1
+    if isinstance(files, (list, tuple)) and len(files) == batch and all(isinstance(file, str) for file in files):
+        return [Source(Path(file)).name for file in files]
+    return [f"{index + 1} of batch {iteration}" for index in range(batch)]
+
+
+def _named(name: str, error: Exception) -> IFIMError:
+    return IFIMError(f"case {name}: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, IFIMError) else f"{type(error).__name__}: {text}"
