@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,28 +56,28 @@ class TrainedModel(Model):
     """One of MONAI's architectures, trained for each task from fixed seeds.
 
     seeds: of the trainings; the first one is evaluated, the others tell how far components agree between trainings.
-    epochs, batch_size: by the task's name, or one number for all. Raises IFIMError where a task has none.
+    epochs, batch_size, seeds: by the task's name, or the same for all. Raises IFIMError where a task has none.
     """
 
     architecture: str
     epochs: int | Mapping[str, int]
-    seeds: tuple[int, ...] = (0,)
+    seeds: Sequence[int] | Mapping[str, Sequence[int]] = (0,)
     learning_rate: float = 2e-3
     batch_size: int | Mapping[str, int] = 32
     weight_decay: float = 0.01
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "seeds", tuple(self.seeds))
         if self.architecture not in ARCHITECTURES:
             raise IFIMError(f"unknown architecture {self.architecture!r}: choose among {', '.join(ARCHITECTURES)}.")
-        if not self.seeds:
+        if not self.seeds or (isinstance(self.seeds, Mapping) and not all(self.seeds.values())):
             raise IFIMError(f"{self.architecture}: give at least one seed.")
 
     def classifier(self, task: Task, cache: Path, progress: Progress) -> Classifier:
         """See `Model`."""
         settings = self._settings(task)
-        trained = [train_network(task, self.architecture, settings, seed, cache, progress) for seed in self.seeds]
+        seeds = self._of_task(task, "seeds")
+        trained = [train_network(task, self.architecture, settings, seed, cache, progress) for seed in seeds]
         shape = tuple(task.testing()[0].image.shape)
         twin = build_network(self.architecture, shape[1:], shape[0], len(task.class_names), TWIN_SEED)
         networks = [network for network, _ in trained]
@@ -88,15 +88,15 @@ class TrainedModel(Model):
         return asdict(self)
 
     def _settings(self, task: Task) -> TrainingSettings:
-        epochs, batch_size = (self._of_task(task, name) for name in ("epochs", "batch_size"))
+        epochs, batch_size = (int(self._of_task(task, name)) for name in ("epochs", "batch_size"))
         return TrainingSettings(epochs, batch_size, self.learning_rate, self.weight_decay, self.label_smoothing)
 
-    def _of_task(self, task: Task, name: str) -> int:
+    def _of_task(self, task: Task, name: str) -> Any:
         value = getattr(self, name)
-        number = value.get(task.name) if isinstance(value, Mapping) else value
-        if number is None:
+        chosen = value.get(task.name) if isinstance(value, Mapping) else value
+        if chosen is None:
             raise IFIMError(f"{self.architecture}: no {name} for task {task.name!r}.")
-        return int(number)
+        return chosen
 
 
 def randomised(network: nn.Module, seed: int) -> nn.Module:
