@@ -93,7 +93,7 @@ QUANTITIES: Mapping[str, str] = MappingProxyType(
         "agreement_noise": "agreement of leading eigenspaces under slight input noise (0 to 1)",
         "agreement_seed": "agreement of leading eigenspaces across training seeds (0 to 1)",
         "twin_trace_share": "share of the trace inside the untrained twin's eigenspace",
-        "chance_trace_share": "the same for a random subspace of that dimension, k / D",
+        "chance_trace_share": "share of the trace inside a random subspace of the twin's dimension (chance)",
         "seconds": "seconds per image",
     }
 )
