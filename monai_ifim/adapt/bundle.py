@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from monai_ifim.io import InputError, ModelIdentity, Source, identify_bundle
 from monai_ifim.io.errors import innermost
-from monai_ifim.io.model import METADATA, WEIGHTS, read_metadata
+from monai_ifim.io.model import METADATA, SCRIPT, WEIGHTS, metadata_inputs, metadata_output, read_metadata, weights_path
 from monai_ifim.io.source import check_source
 
 INFERENCE_CONFIGS = ("inference.json", "inference.yaml", "inference.yml")
@@ -24,7 +25,11 @@ STATE_KEYS = ("model", "network", "net", "state_dict", "model_state_dict")
 
 @dataclass(frozen=True)
 class Bundle:
-    """What a decomposition needs of a bundle. channels, spatial_shape: of the network's input, None where not stated."""
+    """What a decomposition needs of a bundle.
+
+    channels, spatial_shape: of the image that the network takes, None where not stated. outputs: stated number of classes.
+    further: names and shapes without batch axis of the other inputs that the metadata states, in its order.
+    """
 
     root: Path
     network: nn.Module
@@ -33,6 +38,8 @@ class Bundle:
     identity: ModelIdentity
     channels: int | None
     spatial_shape: tuple[int | str, ...] | None
+    outputs: int | None = None
+    further: tuple[tuple[str, tuple[int | str, ...]], ...] = ()
 
     @property
     def spatial_dims(self) -> int | None:
@@ -82,6 +89,17 @@ class Bundle:
             raise InputError(f"bundle {self.root.name}: its metadata states no input shape; give an image to probe with.")
         return torch.rand(self.channels, *shape, generator=torch.Generator().manual_seed(0))
 
+    def further_examples(self) -> tuple[Tensor, ...]:
+        """Seeded random numbers [1, *shape] for each input besides the image; raises InputError for a size not stated."""
+        generator = torch.Generator().manual_seed(1)
+        examples = []
+        for name, shape in self.further:
+            sizes = [size for size in shape if isinstance(size, int)]
+            if len(sizes) != len(shape):
+                raise InputError(f"bundle {self.root.name}: metadata.json states no sizes for input '{name}': {shape}.")
+            examples.append(torch.rand(1, *sizes, generator=generator))
+        return tuple(examples)
+
     def _reading_steps(self) -> int:
         """How many transforms at the head of the preprocessing read the file."""
         count = 0
@@ -105,7 +123,8 @@ class Bundle:
 
 
 def load_bundle(root: Path, device: torch.device | str = "cpu") -> Bundle:
-    """Read a bundle's `network_def`, `preprocessing` and models/model.pt; raises InputError naming what is missing.
+    """Read a bundle's `preprocessing`, and its `network_def` with models/model.pt or, without that file, the TorchScript
+    in models/model.ts, for which no class need be at hand. Raises InputError naming what is missing.
 
     The bundle's config is MONAI's and may run code of its author's: load bundles you trust.
     """
@@ -116,26 +135,32 @@ def load_bundle(root: Path, device: torch.device | str = "cpu") -> Bundle:
         raise
     except Exception as error:
         raise InputError(f"bundle {root.name}: config or metadata.json cannot be read ({str(error).splitlines()[0]}).") from error
-    with torch.random.fork_rng(devices=[]):  # random initial weights are drawn and then replaced
-        network = _content(parser, "network_def", root)
-    if not isinstance(network, nn.Module):
-        raise InputError(f"bundle {root.name}: network_def is {type(network).__name__}, not a torch module.")
-    _load_weights(network, root)
+    network = _network(parser, root, device)
     preprocessing = _content(parser, "preprocessing", root)
     if not isinstance(preprocessing, Compose):
         raise InputError(f"bundle {root.name}: preprocessing is {type(preprocessing).__name__}, not a Compose.")
-    inputs = metadata.get("network_data_format", {}).get("inputs", {})
-    stated: Mapping[str, Any] = next(iter(inputs.values()), {}) if isinstance(inputs, Mapping) else {}
+    image_key = _image_key(preprocessing, root)
+    inputs = metadata_inputs(metadata)
+    image_input = image_key if image_key in inputs else next(iter(inputs), None)
+    stated = inputs.get(image_input, {}) if image_input is not None else {}
     shape = stated.get("spatial_shape")
     return Bundle(
         root=root,
         network=network.to(device).eval(),
         preprocessing=_traced(preprocessing),
-        image_key=_image_key(preprocessing, root),
+        image_key=image_key,
         identity=identify_bundle(root),
         channels=stated.get("num_channels"),
         spatial_shape=tuple(shape) if shape else None,
+        outputs=metadata_output(metadata).get("num_channels"),
+        further=tuple((name, _shape(value)) for name, value in inputs.items() if name != image_input),
     )
+
+
+def _shape(stated: Mapping[str, Any]) -> tuple[int | str, ...]:
+    """Shape of an input without its batch axis."""
+    channels = stated.get("num_channels")
+    return (*(() if channels is None else (channels,)), *(stated.get("spatial_shape") or ()))
 
 
 def _parse(root: Path) -> ConfigParser:
@@ -159,14 +184,46 @@ def _content(parser: ConfigParser, name: str, root: Path) -> Any:
         raise InputError(f"bundle {root.name}: '{name}' cannot be built ({error}).") from error
 
 
-def _load_weights(network: nn.Module, root: Path) -> None:
-    path = root / WEIGHTS
-    if not path.is_file():
-        raise InputError(f"bundle {root.name}: no weights at {WEIGHTS}.")
+def _network(parser: ConfigParser, root: Path, device: torch.device | str) -> nn.Module:
+    path = weights_path(root)
+    if path is None:
+        raise InputError(f"bundle {root.name}: no weights at {WEIGHTS}, nor TorchScript at {SCRIPT}.")
+    if path == root / SCRIPT:
+        return _script(path, root, device)
+    try:
+        with torch.random.fork_rng(devices=[]):  # random initial weights are drawn and then replaced
+            network = _content(parser, "network_def", root)
+    except InputError as error:
+        if not (root / SCRIPT).is_file():
+            raise
+        raise InputError(f"{error} To use {SCRIPT}, which needs no class, take {WEIGHTS} out of the bundle.") from error
+    if not isinstance(network, nn.Module):
+        raise InputError(f"bundle {root.name}: network_def is {type(network).__name__}, not a torch module.")
+    _load_weights(network, path, root)
+    return network
+
+
+def _script(path: Path, root: Path, device: torch.device | str) -> nn.Module:
+    try:
+        with torch.inference_mode(False), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            network: nn.Module = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]
+    except Exception as error:
+        raise InputError(
+            f"bundle {root.name}: {SCRIPT} cannot be loaded ({str(error).splitlines()[0]}): export the network in eval mode by "
+            "torch.jit.script or torch.jit.trace and torch.jit.save. What torch.jit.optimize_for_inference made cannot be "
+            "read back and has no gradients."
+        ) from error
+    return network
+
+
+def _load_weights(network: nn.Module, path: Path, root: Path) -> None:
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise InputError(f"bundle {root.name}: {WEIGHTS} holds no plain weights ({str(error).splitlines()[0]}).") from error
+        cure = f": it is TorchScript, so name it {SCRIPT}" if "TorchScript archive" in str(error) else ""
+        reason = str(error).splitlines()[0][:200]
+        raise InputError(f"bundle {root.name}: {WEIGHTS} holds no plain weights ({reason}){cure}.") from error
     for key in STATE_KEYS:
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]

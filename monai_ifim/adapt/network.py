@@ -1,18 +1,29 @@
-"""Is this network fit for an iFIM? Each promise of DESIGN's network contract as one finding."""
+"""Is this network fit for an iFIM, and what will one image cost? Each promise that `decompose` relies on is one finding."""
 
 from __future__ import annotations
 
+import time
 import warnings
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from monai_ifim.adapt.bundle import Bundle
 from monai_ifim.adapt.options import DecomposeOptions
-from monai_ifim.core import IFIMError, TrainingModeWarning
+from monai_ifim.core import Head, IFIMError, TrainingModeWarning, decompose
+from monai_ifim.core.head_choice import resolve_head
+from monai_ifim.core.heads import SquareRoot
+from monai_ifim.core.jacobian import BLOCK_ELEMENTS
 from monai_ifim.core.predictor import Predictor, check_independence, evaluation_mode
+
+MEBIBYTE = 2**20
 
 
 @dataclass(frozen=True)
@@ -25,10 +36,33 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What decomposing one image takes, from one forward pass and one vector-Jacobian product (VJP), both timed once.
+
+    seconds: forward_seconds + products * product_seconds. peak_bytes: weights_bytes, results_bytes (rows and components, by
+    arithmetic) and pass_bytes, the most that PyTorch's tensors hold at once during the two passes. Not in them: buffers inside
+    the kernels, the locality radius, files.
+    """
+
+    device: str
+    products: int
+    forward_seconds: float
+    product_seconds: float
+    seconds: float
+    weights_bytes: int
+    pass_bytes: int
+    results_bytes: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
 class NetworkReport:
-    """All findings on one network, in the order they were looked at."""
+    """All findings on one network, in the order they were looked at; outputs, head and cost are None where not reached."""
 
     findings: tuple[Finding, ...]
+    outputs: int | None = None
+    head: str | None = None
+    cost: Cost | None = None
 
     @property
     def fit(self) -> bool:
@@ -36,37 +70,67 @@ class NetworkReport:
         return all(finding.passed for finding in self.findings)
 
 
-def check_network(
-    network: nn.Module, image: Tensor, options: DecomposeOptions, class_names: tuple[str, ...] = ()
+def check_bundle(
+    bundle: Bundle, image: Path | None, options: DecomposeOptions, device: torch.device | str = "cpu"
 ) -> NetworkReport:
-    """Probe a network with one input [1, channel, *spatial].
+    """Probe a bundle's network with an image, or with random numbers of the shape that its metadata states.
 
-    Looks at: an output it can read, eval-mode determinism, independence within a batch, differentiability and head (by a
-    decomposition), the number of class names.
+    device: where the bundle was loaded. Raises InputError where there is nothing to probe with.
     """
-    predictor = Predictor(network, image.shape[0], options.output_key)
+    example = bundle.example(image).as_subclass(Tensor)[None].to(device)
+    args = [value.to(device) for value in bundle.further_examples()]
+    report = check_network(bundle.network, example, options, bundle.identity.class_names, bundle.outputs, args)
+    if not args:
+        return report
+    named = ", ".join(f"{name} {tuple(value.shape[1:])}" for (name, _), value in zip(bundle.further, args, strict=True))
+    detail = (
+        f"besides the image the network takes {named}, here random; the image alone is differentiated. `monai-ifim decompose` "
+        "hands over images only: run the bundle's own config with IFIMInferer."
+    )
+    return NetworkReport((Finding("inputs", True, detail), *report.findings), report.outputs, report.head, report.cost)
+
+
+def check_network(
+    network: nn.Module,
+    image: Tensor,
+    options: DecomposeOptions,
+    class_names: tuple[str, ...] = (),
+    stated_outputs: int | None = None,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+) -> NetworkReport:
+    """Probe a network with one input [1, channel, *spatial]; args, kwargs: its further inputs for that image.
+
+    Looks at: an output it can read, number and names of the classes, eval-mode determinism, independence within a batch,
+    differentiability and head (by a decomposition of one column), time and memory of one image.
+    """
+    predictor = Predictor(network, image.shape[0], options.output_key, tuple(args), dict(kwargs or {}))
     findings: list[Finding] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TrainingModeWarning)
         outputs = _probe(findings, "output", lambda: _output(predictor, image))
         if outputs is None:
             return NetworkReport(tuple(findings))
+        findings.extend(_classes(outputs, class_names, stated_outputs))
         _probe(findings, "determinism", lambda: _determinism(predictor, image))
         _probe(findings, "independence", lambda: _independence(predictor, image))
-        _probe(findings, "decomposition", lambda: _decomposition(network, image, options))
-    if class_names:
-        agree = len(class_names) == outputs
-        detail = f"{len(class_names)} class names for {outputs} outputs"
-        findings.append(Finding("class names", agree, detail if agree else f"{detail}: correct channel_def in metadata.json."))
-    return NetworkReport(tuple(findings))
+        leading = _probe(findings, "decomposition", lambda: _decomposition(predictor, image, options))
+        if leading is None:
+            return NetworkReport(tuple(findings), outputs)
+        head, products = leading
+        cost = _probe(findings, "cost", lambda: _cost(predictor, image, products))
+    return NetworkReport(tuple(findings), outputs, head, cost)
 
 
 def _probe(findings: list[Finding], name: str, probe: Callable[[], tuple[str, Any]]) -> Any:
     """Run one probe; its value, or None where it raised, which becomes the finding."""
     try:
         detail, value = probe()
-    except (IFIMError, RuntimeError) as error:
+    except IFIMError as error:
         findings.append(Finding(name, False, str(error)))
+        return None
+    except Exception as error:  # whatever somebody's network raises
+        findings.append(Finding(name, False, f"{type(error).__name__}: {' '.join(str(error).split())}"))
         return None
     findings.append(Finding(name, True, detail))
     return value
@@ -78,6 +142,24 @@ def _output(predictor: Predictor, image: Tensor) -> tuple[str, int]:
     return f"{outputs} output(s) for an input of {tuple(image.shape[1:])}", outputs
 
 
+def _classes(outputs: int, names: tuple[str, ...], stated: int | None) -> list[Finding]:
+    """Do number and names of the classes, as a bundle's metadata states them, agree with the network?"""
+    findings = []
+    if stated is not None:
+        detail = f"metadata.json states {stated} output(s) and the network gives {outputs}"
+        findings.append(
+            Finding("class count", stated == outputs, detail if stated == outputs else f"{detail}: correct num_channels.")
+        )
+    detail = f"{len(names)} class names for {outputs} outputs"
+    if not names:
+        findings.append(Finding("class names", True, "none stated (channel_def in metadata.json): classes go by their numbers"))
+    elif len(names) == outputs:
+        findings.append(Finding("class names", True, f"{detail}: {', '.join(names)}"))
+    else:
+        findings.append(Finding("class names", False, f"{detail}: correct channel_def in metadata.json."))
+    return findings
+
+
 def _determinism(predictor: Predictor, image: Tensor) -> tuple[str, None]:
     with evaluation_mode(predictor.network), torch.no_grad():
         first, second = predictor(image), predictor(image)
@@ -87,15 +169,161 @@ def _determinism(predictor: Predictor, image: Tensor) -> tuple[str, None]:
 
 
 def _independence(predictor: Predictor, image: Tensor) -> tuple[str, None]:
+    args = [_doubled(value) for value in predictor.args]
+    kwargs = {name: _doubled(value) for name, value in predictor.kwargs.items()}
+    pair = torch.cat([image, image.flip(-1) * 0.5 + 0.25])
+    both = Predictor(predictor.network, 2, predictor.output_key, args, kwargs)
     with evaluation_mode(predictor.network), torch.no_grad():
-        pair = torch.cat([image, image.flip(-1) * 0.5 + 0.25])
-        check_independence(predictor, pair, predictor(pair))
+        check_independence(both, pair, both(pair))
     return "an image's answer is the same alone and in company", None
 
 
-def _decomposition(network: nn.Module, image: Tensor, options: DecomposeOptions) -> tuple[str, None]:
-    record = options.decompose(network, image).record
-    return (
-        f"differentiable; head {record['head']}, {record['jacobian_products']} vector-Jacobian product(s) an image",
-        None,
+def _doubled(value: Any) -> Any:
+    """A further input of one image, for two."""
+    belongs = isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == 1
+    return torch.cat([value, value]) if belongs else value
+
+
+class _LeadingColumn(Head):
+    """The head that `asked` stands for, cut to the heaviest column: all of `decompose` for one vector-Jacobian product."""
+
+    name: ClassVar[str] = "leading column"
+
+    def __init__(self, asked: str | Head) -> None:
+        self.asked = asked
+        self.columns = 0
+
+    def validate(self, output: Tensor, operation: str | None) -> None:
+        """Chooses the head, as `decompose` does once the output is known."""
+        self.chosen = resolve_head(self.asked, output, operation)
+
+    def square_root(self, output: Tensor) -> SquareRoot:
+        """The first column of the chosen head's."""
+        whole = self.chosen.square_root(output)
+        self.columns = whole.columns
+        return SquareRoot(whole.scales[:, :1], whole.score[:, :1], whole.build)
+
+    def probabilities(self, output: Tensor) -> Tensor:
+        """See `Head`."""
+        return self.chosen.probabilities(output)
+
+    def divergence(self, output: Tensor, moved: Tensor) -> Tensor:
+        """See `Head`."""
+        return self.chosen.divergence(output, moved)
+
+
+def _decomposition(predictor: Predictor, image: Tensor, options: DecomposeOptions) -> tuple[str, tuple[str, int]]:
+    head = _LeadingColumn(options.head)
+    decompose(
+        predictor.network,
+        image,
+        head=head,
+        rank=1,
+        output_key=options.output_key,
+        network_args=predictor.args,
+        network_kwargs=predictor.kwargs,
     )
+    name = head.chosen.name
+    return f"differentiable; head {name}, {head.columns} vector-Jacobian product(s) an image", (name, head.columns)
+
+
+def _cost(predictor: Predictor, image: Tensor, products: int) -> tuple[str, Cost]:
+    """Earlier probes have warmed the network up."""
+    with evaluation_mode(predictor.network):
+        forward, product = _timed_passes(predictor, image)
+        with _LiveTensors() as live:
+            _timed_passes(predictor, image)
+    network = predictor.network
+    state = [*network.parameters(), *network.buffers()] if isinstance(network, nn.Module) else []
+    weights = sum(tensor.nbytes for tensor in state)
+    rows = products * image.nbytes
+    # Once the graph is freed: rows, as many eigenvectors, high and low, diag F and a float64 working block.
+    after = 2 * rows + 2 * image.nbytes + 8 * image.numel() + 8 * min(BLOCK_ELEMENTS, 2 * products * image.numel())
+    results = rows + max(0, after - rows - live.peak)
+    cost = Cost(
+        device=str(image.device),
+        products=products,
+        forward_seconds=forward,
+        product_seconds=product,
+        seconds=forward + products * product,
+        weights_bytes=weights,
+        pass_bytes=live.peak,
+        results_bytes=results,
+        peak_bytes=weights + live.peak + results,
+    )
+    return _describe(cost), cost
+
+
+def _timed_passes(predictor: Predictor, image: Tensor) -> tuple[float, float]:
+    """Seconds of one forward pass that keeps its graph, and of one vector-Jacobian product."""
+    _finish_queued(image.device)
+    started = time.perf_counter()
+    leaf = image.clone().requires_grad_(True)
+    output = predictor(leaf.clone())
+    _finish_queued(image.device)
+    between = time.perf_counter()
+    torch.autograd.grad(output, leaf, torch.ones_like(output), retain_graph=True, allow_unused=True)
+    _finish_queued(image.device)
+    return between - started, time.perf_counter() - between
+
+
+def _finish_queued(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def _describe(cost: Cost) -> str:
+    def size(count: int) -> str:
+        return f"{count / MEBIBYTE:.3g} MiB"
+
+    return (
+        f"about {cost.seconds:.2g} s and {size(cost.peak_bytes)} an image on {cost.device}. Time: a forward pass "
+        f"{cost.forward_seconds:.2g} s and {cost.products} vector-Jacobian product(s) of {cost.product_seconds:.2g} s, each "
+        f"timed once. Memory at its peak: weights {size(cost.weights_bytes)}, tensors alive at once in one pass and one product "
+        f"{size(cost.pass_bytes)} (counted; buffers inside the kernels are not seen), results {size(cost.results_bytes)} "
+        "(calculated). Locality radius and files come on top."
+    )
+
+
+class _LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of the storages that operations make inside it; `peak` is the most that were alive at once."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.alive: dict[int, weakref.ref[Any]] = {}
+        self.current = self.peak = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """PyTorch's question; with True it would import its compiler here, which takes seconds."""
+        return False
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run the operation, then count what it returned and was not handed."""
+        known = {_storage_key(value) for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, Tensor) and _storage_key(value) not in known:
+                self._count(value)
+        return result
+
+    def _count(self, tensor: Tensor) -> None:
+        key = _storage_key(tensor)
+        if key in self.alive:
+            return
+        storage = tensor.untyped_storage()
+        size = storage.nbytes()
+
+        def forget(_: Any) -> None:
+            self.current -= size
+            del self.alive[key]
+
+        self.alive[key] = weakref.ref(storage, forget)
+        self.current += size
+        self.peak = max(self.peak, self.current)
+
+
+def _storage_key(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata

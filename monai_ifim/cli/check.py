@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from monai_ifim.cli.summary import quiet_libraries
+
+if TYPE_CHECKING:
+    from monai_ifim.adapt.network import NetworkReport
+    from monai_ifim.io import ModelIdentity
 
 
 def check(
@@ -19,23 +25,28 @@ def check(
         Path | None, typer.Option(help="An image to probe with; random numbers of the stated shape without.")
     ] = None,
     head: Annotated[str, typer.Option(help="auto, categorical, bernoulli, gaussian or probabilities.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default CUDA where there is one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")] = False,
 ) -> None:
-    """Say whether a bundle's network can be decomposed. Exit status: 0 it can, 1 it cannot."""
+    """Say whether a bundle's network can be decomposed, and what one image will cost. Exit status: 0 it can, 1 it cannot."""
     quiet_libraries()
-    console = Console()
-    with console.status("loading MONAI and the bundle"):
-        from monai_ifim.adapt.bundle import load_bundle
-        from monai_ifim.adapt.network import check_network
-        from monai_ifim.adapt.options import DecomposeOptions
-        from monai_ifim.io.installation import resolve_bundle
+    console = Console(stderr=as_json)
+    with redirect_stdout(sys.stderr) if as_json else nullcontext(), console.status("loading MONAI and the bundle"):
+        from monai_ifim.core import IFIMError
 
-        loaded = load_bundle(resolve_bundle(bundle))
-        probe = loaded.example(image)
-        report = check_network(loaded.network, probe[None], DecomposeOptions(head), loaded.identity.class_names)
+        refusal: IFIMError | None = None
+        try:
+            identity, report = _look(bundle, image, head, device)
+        except IFIMError as error:
+            refusal = error
+    if refusal is not None:
+        if as_json:
+            typer.echo(json.dumps({"bundle": {"name": bundle}, "fit": False, "error": str(refusal), "findings": []}, indent=2))
+            raise typer.Exit(1)
+        raise refusal
     if as_json:
-        findings = [asdict(finding) for finding in report.findings]
-        typer.echo(json.dumps({"bundle": asdict(loaded.identity), "fit": report.fit, "findings": findings}, indent=2))
+        content: dict[str, Any] = {"bundle": asdict(identity), "fit": report.fit, **asdict(report)}
+        typer.echo(json.dumps(content, indent=2))
     else:
         for finding in report.findings:
             mark = "ok    " if finding.passed else "FAILED"
@@ -43,3 +54,20 @@ def check(
         console.print("fit for monai_ifim" if report.fit else "not fit for monai_ifim")
     if not report.fit:
         raise typer.Exit(1)
+
+
+def _look(bundle: str, image: Path | None, head: str, device: str | None) -> tuple[ModelIdentity, NetworkReport]:
+    """Load the bundle and probe its network; raises IFIMError where either cannot be done."""
+    import torch
+
+    from monai_ifim.adapt.bundle import load_bundle
+    from monai_ifim.adapt.network import check_bundle
+    from monai_ifim.adapt.options import DecomposeOptions
+    from monai_ifim.io.installation import resolve_bundle
+    from monai_ifim.run.local import check_device
+
+    options = DecomposeOptions(head)
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    check_device(chosen)
+    loaded = load_bundle(resolve_bundle(bundle), chosen)
+    return loaded.identity, check_bundle(loaded, image, options, chosen)

@@ -9,12 +9,14 @@ from torch import Tensor
 
 SUM_TOLERANCE = 16.0  # how far a row of probabilities may be from summing to one, in units of C eps
 LARGEST_SUM_TOLERANCE = 1e-2
-HIDDEN = "hidden"  # autograd shows a compiled graph or a clamp in the place of the operation
+HIDDEN = "hidden"  # autograd shows a compiled graph, a clamp or an average in the place of the operation
 OPAQUE = ("Clamp", "Compiled", "DifferentiableGraph")
 RESHAPES = (
     "View", "Reshape", "Unsafe", "Squeeze", "Unsqueeze", "Slice", "Select", "Clone", "Alias", "ToCopy", "Transpose", "Permute",
     "Flatten",
 )  # fmt: skip
+AVERAGES = ("AddBackward", "CatBackward", "DivBackward", "MeanBackward", "MulBackward", "StackBackward", "SumBackward")
+STITCHING = ("AsStrided", "Expand", "Unbind", "torch::autograd::CopySlices")  # answers of windows written into one map
 SCRIPTED_RESHAPES = (
     "view",
     "reshape",
@@ -56,10 +58,27 @@ def last_operation(output: Tensor, network: Any = None) -> str | None:
             return "softmax"
         if name.startswith(OPAQUE):
             return HIDDEN
+        if name.startswith(AVERAGES) and bool(((output >= 0) & (output <= 1)).all()) and _averages_probabilities(node):
+            return HIDDEN
         if not name.startswith(RESHAPES) or not node.next_functions:
             return None
         node = node.next_functions[0][0]
     return None
+
+
+def _averages_probabilities(node: Any) -> bool:
+    """Whether sigmoids and softmaxes alone enter the sums and averages behind a node of autograd's graph."""
+    waiting, seen = [node], {node}
+    while waiting:
+        node = waiting.pop()
+        behind = {before for before, _ in node.next_functions if before is not None}
+        if node.name().startswith(("Sigmoid", "Softmax")):
+            continue
+        if not node.name().startswith((*RESHAPES, *AVERAGES, *STITCHING)) or not behind:
+            return False
+        waiting.extend(behind - seen)
+        seen |= behind
+    return True
 
 
 def _scripted_operation(network: torch.jit.ScriptModule) -> str | None:

@@ -16,6 +16,8 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from monai_ifim.core.errors import ImageError, NetworkError, TrainingModeWarning
 
+TRAINING_FLAGS = {"dropout": 2, "feature_dropout": 2, "alpha_dropout": 2, "batch_norm": 5}  # place among the inputs
+
 
 @dataclass(frozen=True)
 class Predictor:
@@ -182,6 +184,7 @@ def check_independence(predictor: Predictor, image: Tensor, output: Tensor) -> N
                     f"layer '{name}' ({type(module).__name__}) has no running statistics, so every answer depends on the "
                     "rest of the batch: use track_running_stats=True, or instance or group normalisation."
                 )
+        _check_scripts(network)
     if image.shape[0] == 1:
         return
     with torch.no_grad():
@@ -193,6 +196,24 @@ def check_independence(predictor: Predictor, image: Tensor, output: Tensor) -> N
             "the network's answer for the first image changes when it is alone in the batch: it depends on the rest of the "
             "batch, or on chance (dropout left on). Use layers that treat every image by itself, or one image a batch."
         )
+
+
+def _check_scripts(network: nn.Module) -> None:
+    """Raise NetworkError for TorchScript traced in train mode: the mode is written into its graph, where eval() cannot reach."""
+    if not isinstance(network, torch.jit.ScriptModule):
+        for child in network.children():
+            _check_scripts(child)
+        return
+    graph: Any = getattr(network, "inlined_graph", None)
+    if graph is None:  # a script without forward
+        return
+    for kind, place in TRAINING_FLAGS.items():
+        for node in graph.findAllNodes(f"aten::{kind}", recurse=True):
+            if list(node.inputs())[place].toIValue() is True:
+                raise NetworkError(
+                    f"the TorchScript has {kind} fixed in train mode, so that its answers depend on chance or on the rest of "
+                    "the batch: call network.eval() before torch.jit.trace."
+                )
 
 
 def _run(

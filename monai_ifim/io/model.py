@@ -10,6 +10,7 @@ from typing import Any
 from monai_ifim.io.source import sha256_of
 
 WEIGHTS = "models/model.pt"
+SCRIPT = "models/model.ts"
 METADATA = "configs/metadata.json"
 
 
@@ -25,14 +26,19 @@ class ModelIdentity:
 
 def identify_bundle(root: Path, class_names: tuple[str, ...] = ()) -> ModelIdentity:
     """Identity of the MONAI bundle in `root`; names of classes come from its metadata unless given."""
-    weights = root / WEIGHTS
+    weights = weights_path(root)
     metadata = read_metadata(root)
     return ModelIdentity(
         name=str(metadata.get("name") or root.resolve().name),
         version=metadata.get("version"),
-        weights_sha256=sha256_of(weights) if weights.is_file() else None,
+        weights_sha256=None if weights is None else sha256_of(weights),
         class_names=class_names or metadata_class_names(metadata),
     )
+
+
+def weights_path(root: Path) -> Path | None:
+    """The file that a bundle's network is loaded from: its weights, or its TorchScript where there are none."""
+    return next((root / name for name in (WEIGHTS, SCRIPT) if (root / name).is_file()), None)
 
 
 def read_metadata(root: Path) -> dict[str, Any]:
@@ -45,7 +51,25 @@ def read_metadata(root: Path) -> dict[str, Any]:
 
 
 def metadata_class_names(metadata: dict[str, Any]) -> tuple[str, ...]:
-    """Class names from channel_def of the bundle's output, in order; empty where it has none."""
-    outputs = metadata.get("network_data_format", {}).get("outputs", {})
-    channels: dict[str, Any] = next((value.get("channel_def") for value in outputs.values() if value.get("channel_def")), {})
+    """Class names from channel_def of the bundle's output, in order; empty where it has none or numbers none."""
+    channels: dict[str, Any] = metadata_output(metadata).get("channel_def") or {}
+    if not all(str(key).isdecimal() for key in channels):
+        return ()
     return tuple(str(channels[key]) for key in sorted(channels, key=int))
+
+
+def metadata_inputs(metadata: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What is stated of each input of the bundle's network, by name."""
+    return _entries(metadata, "inputs")
+
+
+def metadata_output(metadata: dict[str, Any]) -> dict[str, Any]:
+    """What is stated of the bundle's output: the first that names its classes, or else the first; empty where none is."""
+    outputs = _entries(metadata, "outputs")
+    named = (value for value in outputs.values() if value.get("channel_def"))
+    return next(named, None) or next(iter(outputs.values()), {})
+
+
+def _entries(metadata: dict[str, Any], side: str) -> dict[str, dict[str, Any]]:
+    entries = metadata.get("network_data_format", {}).get(side, {})
+    return {name: value for name, value in entries.items() if isinstance(value, dict)} if isinstance(entries, dict) else {}

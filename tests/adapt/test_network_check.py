@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from monai_ifim.adapt.network import NetworkReport, check_network
+from monai_ifim.adapt.bundle import load_bundle
+from monai_ifim.adapt.network import NetworkReport, check_bundle, check_network
 from monai_ifim.adapt.options import DecomposeOptions
 
 MakeNetwork = Callable[..., nn.Module]
@@ -38,9 +43,12 @@ def failed(report: NetworkReport) -> dict[str, str]:
 def test_a_good_network_passes_every_look(make_network: MakeNetwork) -> None:
     report = check(make_network(), names=("a", "b", "c"))
     assert report.fit
-    assert [f.name for f in report.findings] == ["output", "determinism", "independence", "decomposition", "class names"]
-    assert "3 output(s)" in report.findings[0].detail
-    assert "head categorical, 2 vector-Jacobian" in report.findings[3].detail
+    found = {finding.name: finding.detail for finding in report.findings}
+    assert list(found) == ["output", "class names", "determinism", "independence", "decomposition", "cost"]
+    assert "3 output(s)" in found["output"]
+    assert "3 class names for 3 outputs: a, b, c" in found["class names"]
+    assert "head categorical, 2 vector-Jacobian" in found["decomposition"]
+    assert (report.outputs, report.head) == (3, "categorical")
 
 
 def test_a_network_in_train_mode_is_looked_at_in_eval_mode_and_left_in_train_mode(make_network: MakeNetwork) -> None:
@@ -113,3 +121,108 @@ def test_an_image_of_the_wrong_size_is_a_finding_not_a_crash() -> None:
 def test_another_number_of_class_names_is_found(make_network: MakeNetwork) -> None:
     report = check(make_network(), names=("a", "b"))
     assert failed(report) == {"class names": "2 class names for 3 outputs: correct channel_def in metadata.json."}
+
+
+@pytest.mark.parametrize(("stated", "fit"), [(3, True), (4, False)])
+def test_the_number_of_classes_stated_is_compared_with_the_outputs(stated: int, fit: bool, make_network: MakeNetwork) -> None:
+    report = check_network(make_network(), IMAGE, DecomposeOptions(), stated_outputs=stated)
+    assert report.fit is fit
+    if not fit:
+        assert failed(report) == {
+            "class count": "metadata.json states 4 output(s) and the network gives 3: correct num_channels."
+        }
+
+
+class Sleeper(torch.autograd.Function):
+    """The identity, which takes its time forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        time.sleep(0.2)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        time.sleep(0.5)
+        return gradient
+
+
+def test_time_is_a_forward_pass_and_as_many_products_as_the_head_needs() -> None:
+    class Slow(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return Sleeper.apply(x).flatten(1)[:, :6]
+
+    cost = check(Slow()).cost
+    assert cost is not None
+    assert cost.products == 5
+    assert 0.2 <= cost.forward_seconds < 0.5 <= cost.product_seconds < 0.8
+    assert cost.seconds == pytest.approx(cost.forward_seconds + 5 * cost.product_seconds)
+
+
+class Widened(torch.autograd.Function):
+    """Scaled sums over the image; 64 copies of it are kept for the backward pass, which makes 64 more."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        copies = x.repeat(1, 64, 1, 1, 1)
+        ctx.save_for_backward(copies)
+        return copies.sum((2, 3, 4))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        (copies,) = ctx.saved_tensors
+        return (copies * gradient[..., None, None, None]).sum(1, keepdim=True)
+
+
+def test_memory_is_weights_graph_gradients_and_rows() -> None:
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = nn.Parameter(torch.ones(1000))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return Widened.apply(x)
+
+    cost = check(Wide(), head="bernoulli").cost
+    assert cost is not None
+    assert (cost.weights_bytes, cost.products) == (4000, 64)
+    assert 128 * IMAGE.nbytes <= cost.pass_bytes <= 134 * IMAGE.nbytes
+    assert cost.results_bytes >= 64 * IMAGE.nbytes
+    assert cost.peak_bytes == cost.weights_bytes + cost.pass_bytes + cost.results_bytes
+
+
+def test_what_somebodys_network_raises_is_a_finding(make_network: MakeNetwork) -> None:
+    def spoil(z: Tensor) -> Tensor:
+        raise KeyError("no such layer")
+
+    assert failed(check(Spoilt(make_network(), spoil).eval())) == {"output": "KeyError: 'no such layer'"}
+
+
+class WithTable(nn.Module):
+    """Adds a row of numbers to the logits."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, image: Tensor, table: Tensor) -> Tensor:
+        return self.backbone(image) * table.sum(1, keepdim=True)
+
+
+def test_a_bundle_with_a_table_beside_the_image_is_probed_with_both(
+    tmp_path: Path, make_bundle: Callable[..., Path], make_network: MakeNetwork
+) -> None:
+    root = make_bundle(tmp_path / "tiny")
+    path = root / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text())
+    inputs = metadata["network_data_format"]["inputs"]
+    metadata["network_data_format"]["inputs"] = {"table": {"num_channels": 5, "spatial_shape": []}, **inputs}
+    path.write_text(json.dumps(metadata))
+    (root / "models" / "model.pt").unlink()
+    torch.jit.save(torch.jit.script(WithTable(make_network())), root / "models" / "model.ts")
+    bundle = load_bundle(root)
+    assert (bundle.spatial_shape, bundle.further) == ((9, 8, 7), (("table", (5,)),))
+    report = check_bundle(bundle, None, DecomposeOptions())
+    assert report.fit
+    assert report.findings[0].name == "inputs"
+    assert "table (5,)" in report.findings[0].detail

@@ -43,7 +43,8 @@ def normal(shape: tuple[int, ...], seed: int) -> Tensor:
 
 def orthonormal_rows(rows: int, shape: tuple[int, ...], seed: int) -> Tensor:
     columns, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((math.prod(shape), rows)))
-    return torch.from_numpy(columns.T.copy()).reshape(rows, *shape)
+    signs = (-1.0) ** np.arange(rows)  # a QR factorisation alone gives signs that another one would keep
+    return torch.from_numpy((columns * signs).T.copy()).reshape(rows, *shape)
 
 
 def some_subspaces(shape: tuple[int, ...]) -> Subspaces:
@@ -115,6 +116,15 @@ def test_low_noise_is_orthogonal_to_the_leading_eigenvectors_to_rounding(shape: 
     for spaces, given in ((exact, exact.leading), (coarse, exact.leading.float())):
         for direction in by_family(build(shape, subspaces=spaces))["noise_low"]:
             assert float((given.double().flatten(1) @ direction).abs().max()) < 4e-15
+
+
+def test_low_noise_is_orthogonal_to_rounding_where_next_to_nothing_is_left_of_it() -> None:
+    """One projection would leave rounding of the removed part, large beside what remains."""
+    shape = (1, 23, 17)
+    rows = orthonormal_rows(math.prod(shape) - 1, shape, 1)
+    for seed in range(8):
+        direction = redraw("noise_low", seed, Subspaces(rows, rows[:0], None), {})
+        assert float((rows.flatten(1) @ direction.flatten()).abs().max()) < 4e-15
 
 
 def test_low_noise_reaches_the_trailing_eigenvectors_and_what_no_eigenvector_spans(shape: tuple[int, ...]) -> None:
@@ -326,6 +336,18 @@ def test_parts_of_another_cut_are_refused() -> None:
     spaces = Subspaces(*split_eigenvectors(whole, 1, rank=2))
     with pytest.raises(IFIMError, match="not the parts of this image"):
         build_perturbations(whole.image[1], whole.high[1], whole.low[1], spaces, {}, SETTINGS, seed=1)
+
+
+def test_a_decomposition_that_lacks_eigenvectors_is_refused() -> None:
+    with pytest.raises(IFIMError, match=r"energy=1\.0"):
+        split_eigenvectors(linear_decomposition((1, 7, 5), 5, torch.float32, rank=2), 1, rank=1)
+
+
+def test_parts_that_do_not_add_up_to_the_image_are_refused() -> None:
+    image, spaces = normal((1, 7, 5), 0), some_subspaces((1, 7, 5))
+    high, _ = split(spaces.leading[None], image[None])
+    with pytest.raises(IFIMError, match="not the parts of this image"):
+        build_perturbations(image, high[0], image, spaces, {}, SETTINGS, seed=1)
 
 
 def test_parts_of_another_image_are_refused() -> None:
