@@ -69,9 +69,9 @@ def small_cnn(channels: int, axes: int, inplace: bool = False, classes: int = 3)
     return made
 
 
-def windows_of(size: int) -> list[slice]:
-    """Windows of an eighth of the axis, two entries at least, half a window apart, until the end is reached."""
-    window = max(2, round(size / 8))
+def windows_of(size: int, axes: int) -> list[slice]:
+    """Windows of an eighth of the axis (in a volume a quarter), two entries at least, half a window apart, up to the end."""
+    window = max(2, round(size / {2: 8, 3: 4}[axes]))
     starts = [0]
     while starts[-1] + window < size:
         starts.append(starts[-1] + window // 2)
@@ -99,7 +99,7 @@ def test_occlusion_of_a_linear_score_is_the_mean_difference_of_the_windows_over_
     x, w = image[0].numpy(), network[1].weight.detach()[2].reshape(shape).numpy()
     contribution = w * (x - x.mean())
     total, windows = np.zeros(shape), np.zeros(shape)
-    for corner in itertools.product(*map(windows_of, shape[1:])):
+    for corner in itertools.product(*(windows_of(size, len(shape) - 1) for size in shape[1:])):
         where = (slice(None), *corner)
         total[where] += contribution[where].sum()
         windows[where] += 1
@@ -200,7 +200,7 @@ def state_of(network: nn.Module) -> list[object]:
     return [modules, parameters, [t.sum().item() for t in network.state_dict().values()]]
 
 
-# Occlusion takes thousands of passes over a volume: for convolutional networks the small ones above stand in.
+# Occlusion takes hundreds of passes over a volume: for convolutional networks the small ones above stand in.
 ON_MONAI = [
     (name, axes, method)
     for name in ("DenseNet121", "SEResNet50", "ViT-conv", "ViT-perceptron")
