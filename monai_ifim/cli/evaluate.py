@@ -27,7 +27,9 @@ def evaluate(
     model: Annotated[list[str] | None, typer.Option(help="Only this model; may be repeated.")] = None,
     assign: Annotated[list[str] | None, typer.Option("--set", help="Another value of the config: NAME=VALUE.")] = None,
     cache: Annotated[Path | None, typer.Option(help=f"Folder for trained weights; default ${CACHE_VARIABLE}, ~/.cache.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="Where images are measured: cpu, cuda, cuda:1, mps. Trainings run on the CPU.")
+    ] = "cpu",
 ) -> None:
     """Does noise in the leading eigenspace move the answer more than equally large noise elsewhere?
 

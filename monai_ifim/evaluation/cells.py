@@ -132,8 +132,8 @@ def _keep_only(folder: Path, key: str) -> None:
 
 def _files(folder: Path, sample: Sample) -> tuple[Path, Path, Path]:
     """Measurements, scalars and maps of an image; the scalars are written last and so stand for all."""
-    stem = folder / "images" / sample.name
-    return stem.with_suffix(".parquet"), stem.with_suffix(".json"), stem.with_suffix(".npz")
+    table, scalars, maps = (folder / "images" / f"{sample.name}{suffix}" for suffix in (".parquet", ".json", ".npz"))
+    return table, scalars, maps
 
 
 def _is_kept(folder: Path, sample: Sample) -> bool:

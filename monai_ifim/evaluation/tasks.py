@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from monai_ifim.core import IFIMError
 from monai_ifim.evaluation.lumpy import LumpyDataset, LumpyParameters, lump_mean, noise_covariance
+from monai_ifim.io.source import Source
 
 __all__ = ["DatalistTask", "LumpyTask", "Sample", "Task", "balanced", "fingerprint", "list_labelled", "read_labelled"]
 
@@ -290,9 +291,8 @@ def _label(label: Any, class_names: Sequence[str], where: str) -> int:
 
 
 def _unique_name(path: Path, taken: set[str]) -> str:
-    """File name without ending, with its folder's in front: files of two classes may bear one name."""
-    stem = path.name.split(".")[0] or path.name
-    name = f"{path.parent.name}_{stem}"
+    """The source's name with its folder's in front: files of two classes may bear one name."""
+    name = f"{path.parent.name}_{Source(path).name}"
     candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     return next(candidate for candidate in candidates if candidate not in taken)
 

@@ -153,9 +153,9 @@ def test_time_is_a_forward_pass_and_as_many_products_as_the_head_needs() -> None
             return Sleeper.apply(x).flatten(1)[:, :6]
 
     cost = check(Slow()).cost
-    assert cost is not None
     assert cost.products == 5
-    assert 0.2 <= cost.forward_seconds < 0.5 <= cost.product_seconds < 0.8
+    assert cost.forward_seconds >= 0.2
+    assert cost.product_seconds >= 0.5
     assert cost.seconds == pytest.approx(cost.forward_seconds + 5 * cost.product_seconds)
 
 
@@ -184,7 +184,6 @@ def test_memory_is_weights_graph_gradients_and_rows() -> None:
             return Widened.apply(x)
 
     cost = check(Wide(), head="bernoulli").cost
-    assert cost is not None
     assert (cost.weights_bytes, cost.products) == (4000, 64)
     assert 128 * IMAGE.nbytes <= cost.pass_bytes <= 134 * IMAGE.nbytes
     assert cost.results_bytes >= 64 * IMAGE.nbytes

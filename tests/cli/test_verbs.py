@@ -110,7 +110,11 @@ def test_an_unknown_bundle_is_refused_naming_those_that_come_with_the_package(sc
     assert "lumpy_lesion_detection_3d, mednist_classification" in str(result.exception)
 
 
-@pytest.mark.parametrize("words", [(), ("demo",), ("check",), ("decompose",)], ids=["program", "demo", "check", "decompose"])
+@pytest.mark.parametrize(
+    "words",
+    [(), ("demo",), ("check",), ("decompose",), ("evaluate",), ("config",)],
+    ids=lambda words: "".join(words) or "program",
+)
 def test_help_loads_nothing_heavy(words: tuple[str, ...]) -> None:
     code = (
         "import sys\nfrom monai_ifim.cli.main import app\n"

@@ -24,7 +24,7 @@ from monai_ifim.evaluation.models import Classifier, Model
 from monai_ifim.evaluation.observation import ObservationSettings, Observer, overlap
 from monai_ifim.evaluation.perturbations import PerturbationSettings, redraw, split_eigenvectors
 from monai_ifim.evaluation.perturbations import Subspaces as Spaces
-from monai_ifim.evaluation.tasks import Sample
+from monai_ifim.evaluation.tasks import Sample, list_labelled
 from monai_ifim.io.installation import resolve_experiment
 
 SETTINGS = ObservationSettings(PerturbationSettings(relative_norms=(0.0, 0.01, 0.1), draws=2))
@@ -225,6 +225,22 @@ def test_more_images_add_to_those_that_are_there_and_other_settings_start_anew(
     other = ObservationSettings(SETTINGS.perturbations, rank=1)
     run_experiment(experiment_of(LinearModel(1), images=2, settings=other), tmp_path, tmp_path, Quiet())
     assert observed == ["s0", "s1", "s2", "s3", "s0", "s1"]
+
+
+def test_images_in_folders_named_by_a_dicom_uid_are_kept_apart(tmp_path: Path) -> None:
+    """A name's part after a dot is no ending: all images of one folder would be one file."""
+    entries = [{"image": f"1.2.840.10008/{i}.5.dcm", "label": 0} for i in (7, 8)] + [{"image": "1.2.840.9/7.5.dcm", "label": 0}]
+    (tmp_path / "list.json").write_text(json.dumps(entries))
+    names = [name for name, _, _ in list_labelled(tmp_path / "list.json", None)]
+    assert len(set(names)) == 3
+    task = DrawnTask(3)
+    task.samples = [Sample(name, sample.image, 0) for name, sample in zip(names, task.samples, strict=True)]
+    experiment = Experiment("uids", (task,), (LinearModel(1),), SETTINGS, images=3, resamples=99)  # type: ignore[arg-type]
+    run_experiment(experiment, tmp_path, tmp_path, Quiet())
+    table = pd.read_parquet(tmp_path / "measurements.parquet")
+    start = table[table["relative_norm"] == 0].groupby("image")["p00"].first()
+    assert set(start.index) == set(names)
+    assert start.nunique() == 3
 
 
 def test_an_image_without_information_is_skipped_and_said(tmp_path: Path) -> None:
