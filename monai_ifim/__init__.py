@@ -13,6 +13,7 @@ from monai_ifim.version import __version__
 if TYPE_CHECKING:
     from monai_ifim.adapt import IFIMDecompose, IFIMDecomposed, IFIMHandler, IFIMInferer, SaveIFIM, SaveIFIMd
     from monai_ifim.core import Decomposition, Head, IFIMError, decompose
+    from monai_ifim.run.cohort import read_cases
 
 _HOMES = {
     "Decomposition": "monai_ifim.core",
@@ -25,6 +26,7 @@ _HOMES = {
     "IFIMInferer": "monai_ifim.adapt",
     "SaveIFIM": "monai_ifim.adapt",
     "SaveIFIMd": "monai_ifim.adapt",
+    "read_cases": "monai_ifim.run.cohort",
 }
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "SaveIFIMd",
     "__version__",
     "decompose",
+    "read_cases",
 ]
 
 

@@ -14,7 +14,8 @@ from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.io.installation import resolve_bundle
 from monai_ifim.run.cases import find_cases
-from monai_ifim.run.local import RunSettings, run_cases
+from monai_ifim.run.local import run_cases
+from monai_ifim.run.settings import RunSettings
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.io.installation import resolve_bundle
 from monai_ifim.run.cases import find_cases
-from monai_ifim.run.local import RunSettings, run_cases
+from monai_ifim.run.local import run_cases
+from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.table import CaseRow
 
 NAMES = ["spm152", "MR_Gd", "spmMotor", "pcasl_frame-003", "ct_plain"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,10 +17,19 @@ from torch import Tensor, nn
 
 from monai_ifim.io import InputError, ModelIdentity, Source, identify_bundle
 from monai_ifim.io.errors import innermost
-from monai_ifim.io.model import METADATA, SCRIPT, WEIGHTS, metadata_inputs, metadata_output, read_metadata, weights_path
+from monai_ifim.io.model import (
+    INFERENCE_CONFIGS,
+    METADATA,
+    SCRIPT,
+    WEIGHTS,
+    config_path,
+    metadata_inputs,
+    metadata_output,
+    read_metadata,
+    weights_path,
+)
 from monai_ifim.io.source import check_source
 
-INFERENCE_CONFIGS = ("inference.json", "inference.yaml", "inference.yml")
 STATE_KEYS = ("model", "network", "net", "state_dict", "model_state_dict")
 
 
@@ -122,10 +132,12 @@ class Bundle:
             )
 
 
-def load_bundle(root: Path, device: torch.device | str = "cpu") -> Bundle:
+def load_bundle(root: Path, device: torch.device | str = "cpu", state: Mapping[str, Tensor] | None = None) -> Bundle:
     """Read a bundle's `preprocessing`, and its `network_def` with models/model.pt or, without that file, the TorchScript
     in models/model.ts, for which no class need be at hand. Raises InputError naming what is missing.
 
+    state: what `read_state` gave for this bundle; models/model.pt is then not read, and on the CPU the network's parameters
+    are these very tensors, which may lie in memory that several processes share and none may write to.
     The bundle's config is MONAI's and may run code of its author's: load bundles you trust.
     """
     try:
@@ -135,7 +147,7 @@ def load_bundle(root: Path, device: torch.device | str = "cpu") -> Bundle:
         raise
     except Exception as error:
         raise InputError(f"bundle {root.name}: config or metadata.json cannot be read ({str(error).splitlines()[0]}).") from error
-    network = _network(parser, root, device)
+    network = _network(parser, root, device, state)
     preprocessing = _content(parser, "preprocessing", root)
     if not isinstance(preprocessing, Compose):
         raise InputError(f"bundle {root.name}: preprocessing is {type(preprocessing).__name__}, not a Compose.")
@@ -157,6 +169,29 @@ def load_bundle(root: Path, device: torch.device | str = "cpu") -> Bundle:
     )
 
 
+def read_state(root: Path) -> dict[str, Any] | None:
+    """The weights in a bundle's models/model.pt by their names in the network; None where its network is not loaded from there.
+
+    Raises InputError where the file holds no plain weights.
+    """
+    path = weights_path(root)
+    if path != root / WEIGHTS:
+        return None
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        cure = f": it is TorchScript, so name it {SCRIPT}" if "TorchScript archive" in str(error) else ""
+        reason = str(error).splitlines()[0][:200]
+        raise InputError(f"bundle {root.name}: {WEIGHTS} holds no plain weights ({reason}){cure}.") from error
+    for key in STATE_KEYS:
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    try:
+        return {name.removeprefix("module."): value for name, value in state.items()}
+    except AttributeError as error:
+        raise InputError(f"bundle {root.name}: {WEIGHTS} does not fit network_def ({error}).") from error
+
+
 def _shape(stated: Mapping[str, Any]) -> tuple[int | str, ...]:
     """Shape of an input without its batch axis."""
     channels = stated.get("num_channels")
@@ -164,9 +199,11 @@ def _shape(stated: Mapping[str, Any]) -> tuple[int | str, ...]:
 
 
 def _parse(root: Path) -> ConfigParser:
-    config = next((root / "configs" / name for name in INFERENCE_CONFIGS if (root / "configs" / name).is_file()), None)
+    config = config_path(root)
     if config is None:
-        raise InputError(f"bundle {root.name}: none of {', '.join(INFERENCE_CONFIGS)} in configs/.")
+        raise InputError(f"bundle {root.name}: none of {', '.join(INFERENCE_CONFIGS)} in it.")
+    if str(root.resolve()) not in sys.path:
+        sys.path.append(str(root.resolve()))  # a bundle's own modules (scripts/): MONAI runs bundles from their folder
     parser = ConfigParser()
     parser.read_config(str(config))
     if (root / METADATA).is_file():
@@ -184,7 +221,7 @@ def _content(parser: ConfigParser, name: str, root: Path) -> Any:
         raise InputError(f"bundle {root.name}: '{name}' cannot be built ({error}).") from error
 
 
-def _network(parser: ConfigParser, root: Path, device: torch.device | str) -> nn.Module:
+def _network(parser: ConfigParser, root: Path, device: torch.device | str, given: Mapping[str, Tensor] | None) -> nn.Module:
     path = weights_path(root)
     if path is None:
         raise InputError(f"bundle {root.name}: no weights at {WEIGHTS}, nor TorchScript at {SCRIPT}.")
@@ -199,7 +236,12 @@ def _network(parser: ConfigParser, root: Path, device: torch.device | str) -> nn
         raise InputError(f"{error} To use {SCRIPT}, which needs no class, take {WEIGHTS} out of the bundle.") from error
     if not isinstance(network, nn.Module):
         raise InputError(f"bundle {root.name}: network_def is {type(network).__name__}, not a torch module.")
-    _load_weights(network, path, root)
+    state = (read_state(root) or {}) if given is None else given
+    try:
+        _load_weights(network, state, shared=given is not None)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"bundle {root.name}: {WEIGHTS} does not fit network_def ({reason}).") from error
     return network
 
 
@@ -217,21 +259,26 @@ def _script(path: Path, root: Path, device: torch.device | str) -> nn.Module:
     return network
 
 
-def _load_weights(network: nn.Module, path: Path, root: Path) -> None:
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        cure = f": it is TorchScript, so name it {SCRIPT}" if "TorchScript archive" in str(error) else ""
-        reason = str(error).splitlines()[0][:200]
-        raise InputError(f"bundle {root.name}: {WEIGHTS} holds no plain weights ({reason}){cure}.") from error
-    for key in STATE_KEYS:
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    try:
-        network.load_state_dict({name.removeprefix("module."): value for name, value in state.items()})
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"bundle {root.name}: {WEIGHTS} does not fit network_def ({reason}).") from error
+def _load_weights(network: nn.Module, state: Mapping[str, Any], shared: bool) -> None:
+    """Copy the weights in, or, where they are shared, let the parameters be those tensors.
+
+    Copied all the same is what copying would change (another dtype or memory layout, tied parameters, of which the last
+    counts) and every buffer, because a network may write to its buffers.
+    """
+    own = dict(network.named_parameters(remove_duplicate=False))
+    tied = len({id(parameter) for parameter in own.values()}) < len(own)
+    if not shared or tied:
+        network.load_state_dict(dict(state))
+        return
+    places = network.state_dict()
+    taken = {name: value if name not in places else _placed(value, places[name], name in own) for name, value in state.items()}
+    network.load_state_dict(taken, assign=True)
+
+
+def _placed(value: Tensor, place: Tensor, parameter: bool) -> Tensor:
+    if value.shape != place.shape or (parameter and (value.dtype, value.stride()) == (place.dtype, place.stride())):
+        return value
+    return torch.empty_like(place).copy_(value)
 
 
 def _traced(preprocessing: Compose) -> Compose:

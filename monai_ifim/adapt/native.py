@@ -81,6 +81,11 @@ def _invert(stacked: MetaTensor, image: MetaTensor, preprocessing: Compose, key:
             inverse = Invertd(keys="maps", transform=preprocessing, orig_keys=key, nearest_interp=False, to_tensor=True)
             result = inverse({"maps": stacked, key: image.cpu()})["maps"]
     except (RuntimeError, ValueError, NotImplementedError) as error:
+        if "most recently applied" in innermost(error):  # MONAI tells transforms apart by their identity
+            raise GeometryError(
+                f"the image was made by another preprocessing than the one given ({innermost(error)}): pass the very object that "
+                "made it, or choose space='network'."
+            ) from error
         raise GeometryError(f"the preprocessing cannot be inverted ({innermost(error)}): choose space='network'.") from error
     return result if isinstance(result, MetaTensor) else MetaTensor(result)
 

@@ -64,7 +64,7 @@ def _look(bundle: str, image: Path | None, head: str, device: str | None) -> tup
     from monai_ifim.adapt.network import check_bundle
     from monai_ifim.adapt.options import DecomposeOptions
     from monai_ifim.io.installation import resolve_bundle
-    from monai_ifim.run.local import check_device
+    from monai_ifim.run.settings import check_device
 
     options = DecomposeOptions(head)
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")

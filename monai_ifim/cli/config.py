@@ -14,10 +14,11 @@ def config(
 
     python -m monai.bundle run --config_file "['configs/inference.json','$(monai-ifim config ifim)']" --bundle_root .
     """
-    from monai_ifim.io import InputError
     from monai_ifim.io.installation import configs_folder
 
     overlays = {path.stem: path for path in sorted(configs_folder().glob("*.yaml"))}
     if name not in overlays:
+        from monai_ifim.io import InputError
+
         raise InputError(f"{name}: no such overlay; there are {', '.join(overlays)}.")
     typer.echo(overlays[name])

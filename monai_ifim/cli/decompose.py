@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from monai_ifim.cli.engines import Engine
 from monai_ifim.cli.summary import quiet_libraries
 
 SAVE_DEFAULT = "high,low,sensitivity,eigenvectors"
@@ -21,7 +23,7 @@ def decompose(
     bundle: Annotated[str, typer.Option(help="MONAI bundle: its folder, or the name of one that comes with the package.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
     energy: Annotated[float, typer.Option(help="Keep the leading components that hold this share of the trace.")] = 0.99,
-    rank: Annotated[int | None, typer.Option(help="Keep this many components instead of a share.")] = None,
+    rank_kept: Annotated[int | None, typer.Option("--rank", help="Keep this many components instead of a share.")] = None,
     method: Annotated[str, typer.Option(help="exact, or auto.")] = "auto",
     head: Annotated[str, typer.Option(help="auto, categorical, bernoulli, gaussian or probabilities.")] = "auto",
     space: Annotated[str, typer.Option(help="Grid of the files: native (the input's own) or network.")] = "native",
@@ -30,31 +32,40 @@ def decompose(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default CUDA where there is one.")] = None,
     batch_size: Annotated[int, typer.Option(help="Images of one shape that share backward passes.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make cases again that are whole already.")] = False,
+    engine: Annotated[Engine, typer.Option(help="local: this process; ray: workers of a Ray cluster or of this machine.")] = (
+        Engine.LOCAL
+    ),
+    workers: Annotated[int | None, typer.Option(min=1, help="With --engine ray: worker processes; by default all fit.")] = None,
 ) -> None:
     """Decompose images by the Fisher information of a bundle's classifier.
 
+    Cases that are whole from an earlier run of the same input, model and settings are kept: run the same command again after
+    an interruption. Started by torchrun, each process takes its share.
     Exit status: 0 all cases done, 1 wrong use, 3 some cases failed (see cases.csv).
     """
     quiet_libraries()
-    console = Console()
+    console = Console(quiet=int(os.environ.get("RANK", 0)) != 0)  # of many processes one speaks
     with console.status("loading MONAI and the bundle"):
-        import torch
-
-        from monai_ifim.adapt.bundle import load_bundle
         from monai_ifim.adapt.options import DecomposeOptions
+        from monai_ifim.cli.engines import chosen_engine
         from monai_ifim.cli.summary import case_progress, show_rows
         from monai_ifim.io.installation import resolve_bundle
+        from monai_ifim.report.cohort import write_cohort
         from monai_ifim.run.cases import find_cases
-        from monai_ifim.run.local import RunSettings, run_cases
+        from monai_ifim.run.ranks import rank_of_process
+        from monai_ifim.run.settings import RunSettings
 
-        chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        options = DecomposeOptions(head, energy, rank, method, locality=True)  # type: ignore[arg-type]
+        rank = rank_of_process()
+        chosen = rank.device if device in (None, "cuda") else device
+        options = DecomposeOptions(head, energy, rank_kept, method, locality=True)  # type: ignore[arg-type]
         contents = tuple(name.strip() for name in save.split(",") if name.strip())
         settings = RunSettings(output, options, space, contents, batch_size, chosen, overwrite)  # type: ignore[arg-type]
         cases = find_cases(inputs, frame)
-        loaded = load_bundle(resolve_bundle(bundle), chosen)
-    with case_progress(console, len(cases)) as report:
-        rows = run_cases(loaded, cases, settings, report)
+        run = chosen_engine(engine, workers, rank, resolve_bundle(bundle), settings)
+    with case_progress(console, rank.share(len(cases))) as report:
+        rows = run(cases, report)
+    if rank.number == 0:
+        write_cohort(output)
     show_rows(console, rows, output)
     if any(row.status == "failed" for row in rows):
         raise typer.Exit(3)

@@ -24,11 +24,12 @@ def demo(
         from monai_ifim.evaluation.demonstration import demo_slice, demo_volume
         from monai_ifim.io.installation import resolve_bundle
         from monai_ifim.run.cases import find_cases
-        from monai_ifim.run.local import RunSettings, made_folder, run_cases
+        from monai_ifim.run.local import run_cases
+        from monai_ifim.run.settings import RunSettings, prepared_folder
 
         jobs = {
             "mednist_classification": ("a CT slice from pydicom's test files", demo_slice()),
-            "lumpy_lesion_detection_3d": ("a generated volume with a lesion", demo_volume(made_folder(output) / "input")),
+            "lumpy_lesion_detection_3d": ("a generated volume with a lesion", demo_volume(prepared_folder(output) / "input")),
         }
     for name, (what, image) in jobs.items():
         console.print(f"\n[bold]{name}[/bold]: {what}")

@@ -42,14 +42,14 @@ def evaluate(
         from monai_ifim.evaluation.experiment import load_experiment, only, parse_overrides, run_experiment
         from monai_ifim.io.installation import resolve_experiment
         from monai_ifim.report.page import write_report
-        from monai_ifim.run.local import check_device, made_folder
+        from monai_ifim.run.settings import check_device, prepared_folder
 
         overrides = parse_overrides(assign or [])
         given = {"bundle": bundle, "datalist": None if datalist is None else str(datalist), "images": images}
         overrides |= {name: value for name, value in given.items() if value is not None}
         check_device(device)
         experiment = only(load_experiment(resolve_experiment(config), overrides), task, model)
-        made_folder(output)
+        prepared_folder(output)
     with _progress(console) as report:
         summary = run_experiment(experiment, output, cache or default_cache(), report, _command(config, overrides), device)
     written = write_report(output)

@@ -1,10 +1,35 @@
-"""Files and the world frame: inputs and their refusals, NIfTI, sidecars, the files of a case."""
+"""Files and the world frame: inputs and their refusals, NIfTI, sidecars, the files of a case.
 
-from monai_ifim.io.case import CONTENTS, CaseMaps, check_contents, sidecar_path, write_case
-from monai_ifim.io.errors import GeometryError, InputError, OutputError
-from monai_ifim.io.model import ModelIdentity, identify_bundle
-from monai_ifim.io.sidecar import InputIdentity, read_sidecar
-from monai_ifim.io.source import Source
+Names are imported on first use, so that looking up an installed config costs no import of torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from monai_ifim.io.case import CONTENTS, CaseMaps, check_contents, sidecar_path, write_case
+    from monai_ifim.io.errors import GeometryError, InputError, OutputError
+    from monai_ifim.io.model import ModelIdentity, identify_bundle
+    from monai_ifim.io.sidecar import InputIdentity, read_sidecar
+    from monai_ifim.io.source import Source
+
+_HOMES = {
+    "CONTENTS": "case",
+    "CaseMaps": "case",
+    "GeometryError": "errors",
+    "InputError": "errors",
+    "InputIdentity": "sidecar",
+    "ModelIdentity": "model",
+    "OutputError": "errors",
+    "Source": "source",
+    "check_contents": "case",
+    "identify_bundle": "model",
+    "read_sidecar": "sidecar",
+    "sidecar_path": "case",
+    "write_case": "case",
+}
 
 __all__ = [
     "CONTENTS",
@@ -21,3 +46,9 @@ __all__ = [
     "sidecar_path",
     "write_case",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'monai_ifim.io' has no attribute {name!r}")
+    return getattr(import_module(f"monai_ifim.io.{_HOMES[name]}"), name)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from monai_ifim.io import atomic
 from monai_ifim.io.errors import OutputError
 from monai_ifim.io.geometry import Affine
 from monai_ifim.io.model import ModelIdentity
@@ -64,11 +65,12 @@ def write_case(
 ) -> Path:
     """Write the case's files and then its sidecar; returns the sidecar's path.
 
-    A sidecar of an earlier run is removed first and files that this run does not make again are removed too, so that what
-    lies beside a sidecar is what it describes.
+    A sidecar of an earlier run is removed first and files that this run does not make again are removed too, half-written
+    ones of a killed run among them, so that what lies beside a sidecar is what it describes.
     """
     sidecar = sidecar_path(output, case)
     sidecar.unlink(missing_ok=True)
+    atomic.remove_partial(sidecar.parent)
     planned = list(_planned(case, maps, check_contents(contents)))
     names = {name for name, _, _ in planned}
     for stale in sidecar.parent.glob(f"{case}_ifim_*.nii.gz"):

@@ -1,10 +1,11 @@
-"""Where the bundles and configs that come with the package are, installed or in a checkout."""
+"""Where the bundles and configs that come with the package are, installed or in a checkout.
+
+Errors are imported where they are raised: asking for a path should not wait for torch.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-
-from monai_ifim.io.errors import InputError
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -19,6 +20,8 @@ def resolve_bundle(name: str) -> Path:
     for candidate in (Path(name), bundles_folder() / name):
         if (candidate / "configs").is_dir():
             return candidate
+    from monai_ifim.io.errors import InputError
+
     shipped = ", ".join(sorted(path.name for path in bundles_folder().iterdir() if (path / "configs").is_dir()))
     raise InputError(f"{name}: no bundle there (a folder with configs/ and models/ is one), nor one of {shipped}.")
 
@@ -34,6 +37,8 @@ def resolve_experiment(name: str) -> Path:
     for candidate in (Path(name), folder / f"{name}.yaml"):
         if candidate.is_file():
             return candidate
+    from monai_ifim.io.errors import InputError
+
     shipped = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
     raise InputError(f"{name}: no such file, nor one of the experiments that come with the package ({shipped}).")
 

@@ -12,33 +12,44 @@ from monai_ifim.io.source import sha256_of
 WEIGHTS = "models/model.pt"
 SCRIPT = "models/model.ts"
 METADATA = "configs/metadata.json"
+INFERENCE_CONFIGS = ("configs/inference.json", "configs/inference.yaml", "configs/inference.yml")
 
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """What the sidecar says of the model. class_names: in the order of the network's outputs, empty where unknown."""
+    """What the sidecar says of the model. class_names: in the order of the network's outputs, empty where unknown.
+
+    config_sha256: of the inference config, whose preprocessing and network decide the result as much as the weights do.
+    """
 
     name: str | None = None
     version: str | None = None
     weights_sha256: str | None = None
     class_names: tuple[str, ...] = field(default=())
+    config_sha256: str | None = None
 
 
 def identify_bundle(root: Path, class_names: tuple[str, ...] = ()) -> ModelIdentity:
     """Identity of the MONAI bundle in `root`; names of classes come from its metadata unless given."""
-    weights = weights_path(root)
+    weights, config = weights_path(root), config_path(root)
     metadata = read_metadata(root)
     return ModelIdentity(
         name=str(metadata.get("name") or root.resolve().name),
         version=metadata.get("version"),
         weights_sha256=None if weights is None else sha256_of(weights),
         class_names=class_names or metadata_class_names(metadata),
+        config_sha256=None if config is None else sha256_of(config),
     )
 
 
 def weights_path(root: Path) -> Path | None:
     """The file that a bundle's network is loaded from: its weights, or its TorchScript where there are none."""
     return next((root / name for name in (WEIGHTS, SCRIPT) if (root / name).is_file()), None)
+
+
+def config_path(root: Path) -> Path | None:
+    """The bundle's inference config; None where it has none."""
+    return next((root / name for name in INFERENCE_CONFIGS if (root / name).is_file()), None)
 
 
 def read_metadata(root: Path) -> dict[str, Any]:

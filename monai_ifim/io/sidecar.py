@@ -67,6 +67,7 @@ def compose_sidecar(
             "bundle": model.name,
             "version": model.version,
             "weights_sha256": model.weights_sha256,
+            "config_sha256": model.config_sha256,
             "head": record.get("head"),
             "class_names": list(model.class_names),
         },

@@ -1,23 +1,37 @@
-"""The two files that sum up a run: cases.csv, one row a case, and run.json, how it was done."""
+"""The files that sum up a run: cases.csv and cases.parquet, one row a case, and run.json, how it was done."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from monai_ifim.io import atomic
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+from monai_ifim.io import InputError, atomic
+
+__all__ = ["COLUMNS", "SCHEMA", "SCHEMA_VERSION", "UNITS", "CaseRow", "row_from_sidecar", "write_run", "write_table"]
+
+SCHEMA_VERSION = "1.0"  # of cases.parquet; a reader of 1.x reads every 1.y
+LARGEST_WHOLE = 2**53
+
+Numbers = tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
 class CaseRow:
     """How one case ended. status: "done", "kept" (whole from an earlier run) or "failed"; reason: why it failed.
 
-    eigenvalue: the leading one, and trace: of F, both in nats per (unit of the sidecar)^2; seconds: all of the case.
+    Eigenvalues and trace are those of F, in nats per unit^2, where unit is the intensity of the network's input; norms are L2
+    norms over all voxels and channels of the files in `space`; seconds: all of the case, or, where it was kept, those that
+    its decomposition had taken. What is not known is None, a text empty. Field by field with units: UNITS.
     """
 
     case: str
@@ -31,36 +45,214 @@ class CaseRow:
     eigenvalue: float | None = None
     trace: float | None = None
     seconds: float | None = None
+    eigenvalues: Numbers | None = None
+    class_names: tuple[str, ...] | None = None
+    probabilities: Numbers | None = None
+    means: Numbers | None = None
+    norm_input: float | None = None
+    norm_high: float | None = None
+    norm_low: float | None = None
+    norm_sensitivity: float | None = None
+    locality_radius: Numbers | None = None
+    head: str = ""
+    method: str = ""
+    jacobian_products: int | None = None
+    space: str = ""
+    unit: str = ""
+    frame: int | None = None
+    input_sha256: str = ""
+    weights_sha256: str = ""
+
+
+COLUMNS = (
+    "case", "status", "reason", "input", "prediction", "probability", "rank", "energy_kept", "eigenvalue", "trace", "seconds",
+)  # of cases.csv  # fmt: skip
+
+UNITS: Mapping[str, str] = MappingProxyType(
+    {
+        "probability": "1",
+        "rank": "components",
+        "energy_kept": "1 (share of the trace)",
+        "eigenvalue": "nats per unit^2",
+        "trace": "nats per unit^2",
+        "seconds": "s",
+        "eigenvalues": "nats per unit^2",
+        "probabilities": "1",
+        "means": "unit of the network's output",
+        "norm_input": "unit",
+        "norm_high": "unit",
+        "norm_low": "unit",
+        "norm_sensitivity": "nats per unit^2",
+        "locality_radius": "unit",
+        "jacobian_products": "vector-Jacobian products",
+    }
+)  # "unit" is what the column of that name says
+
+_TEXT, _NUMBER, _WHOLE = pa.string(), pa.float64(), pa.int64()
+_TEXTS, _NUMBERS = pa.list_(_TEXT), pa.list_(_NUMBER)
+SCHEMA = pa.schema(
+    [
+        pa.field("case", _TEXT, nullable=False),
+        pa.field("status", _TEXT, nullable=False),
+        ("reason", _TEXT),
+        ("input", _TEXT),
+        ("prediction", _TEXT),
+        ("probability", _NUMBER),
+        ("rank", _WHOLE),
+        ("energy_kept", _NUMBER),
+        ("eigenvalue", _NUMBER),
+        ("trace", _NUMBER),
+        ("seconds", _NUMBER),
+        ("eigenvalues", _NUMBERS),
+        ("class_names", _TEXTS),
+        ("probabilities", _NUMBERS),
+        ("means", _NUMBERS),
+        ("norm_input", _NUMBER),
+        ("norm_high", _NUMBER),
+        ("norm_low", _NUMBER),
+        ("norm_sensitivity", _NUMBER),
+        ("locality_radius", _NUMBERS),
+        ("head", _TEXT),
+        ("method", _TEXT),
+        ("jacobian_products", _WHOLE),
+        ("space", _TEXT),
+        ("unit", _TEXT),
+        ("frame", _WHOLE),
+        ("input_sha256", _TEXT),
+        ("weights_sha256", _TEXT),
+    ],
+    metadata={"monai_ifim.schema_version": SCHEMA_VERSION, "monai_ifim.units": json.dumps(dict(UNITS))},
+)
 
 
 def row_from_sidecar(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | None = None) -> CaseRow:
-    """The row of a case that has a sidecar."""
-    prediction = sidecar["prediction"]
-    name = prediction["class"]
-    eigenvalues = sidecar["eigenvalues"]
+    """The row of a case that has a sidecar; raises InputError where the sidecar does not hold what it should."""
+    try:
+        return _row(case, status, sidecar, seconds)
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{case}: its sidecar is damaged ({said}): remove it and run again.") from error
+
+
+def _row(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | None) -> CaseRow:
+    prediction, model = sidecar["prediction"], sidecar["model"]
+    name = _text(prediction["class"])
+    probabilities, means = prediction.get("probability"), prediction.get("mean")
+    outputs = means if probabilities is None else probabilities
+    eigenvalues = _numbers(sidecar["eigenvalues"]) or ()
+    norms = _norms(sidecar["files"])
     return CaseRow(
         case=case,
         status=status,
-        input=sidecar["input"]["file"],
-        prediction=name or "",
-        probability=prediction["probability"][name] if name else None,
-        rank=sidecar["rank"],
-        energy_kept=sidecar["energy_kept"],
+        input=_text(sidecar["input"]["file"]),
+        prediction=name,
+        probability=_number(probabilities[name]) if name else None,
+        rank=_count(sidecar["rank"]),
+        energy_kept=_number(sidecar["energy_kept"]),
         eigenvalue=eigenvalues[0] if eigenvalues else 0.0,
-        trace=sidecar["trace"],
-        seconds=sidecar["seconds"] if seconds is None else seconds,
+        trace=_number(sidecar["trace"]),
+        seconds=_number(sidecar["seconds"] if seconds is None else seconds),
+        eigenvalues=eigenvalues,
+        class_names=tuple(map(_text, outputs)),
+        probabilities=None if probabilities is None else _numbers(probabilities.values()),
+        means=None if means is None else _numbers(means.values()),
+        norm_input=norms.get("input"),
+        norm_high=norms.get("high"),
+        norm_low=norms.get("low"),
+        norm_sensitivity=norms.get("sensitivity"),
+        locality_radius=_numbers(sidecar["locality_radius"]),
+        head=_text(model["head"]),
+        method=_text(sidecar["method"]),
+        jacobian_products=_count(sidecar["jacobian_products"]),
+        space=_text(sidecar["space"]["name"]),
+        unit=_text(sidecar["units"]["maps"]),
+        frame=_count(sidecar["input"]["frame"]),
+        input_sha256=_text(sidecar["input"]["sha256"]),
+        weights_sha256=_text(model["weights_sha256"]),
     )
 
 
 def write_table(output: Path, rows: Sequence[CaseRow]) -> None:
-    """cases.csv, whole or absent."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(CaseRow)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    atomic.write_text(output / "cases.csv", text.getvalue())
+    """cases.csv, with the columns COLUMNS, and cases.parquet, with all of SCHEMA; each whole or absent."""
+    files = {"cases.csv": _csv(rows), "cases.parquet": _parquet(rows)}
+    for name, content in files.items():
+        atomic.write_bytes(output / name, content)
 
 
 def write_run(output: Path, content: Mapping[str, Any]) -> None:
     """run.json, whole or absent."""
     atomic.write_text(output / "run.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _csv(rows: Sequence[CaseRow]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    quoting = csv.DictWriter(text, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    writer.writeheader()
+    for row in rows:
+        fields = {name: _writable(getattr(row, name)) for name in COLUMNS}
+        lone_return = any(isinstance(value, str) and "\r" in value for value in fields.values())
+        (quoting if lone_return else writer).writerow(fields)  # Python before 3.13 leaves it bare, and readers end a row there
+    return text.getvalue().encode("utf-8")
+
+
+def _parquet(rows: Sequence[CaseRow]) -> bytes:
+    """An empty text is null, except in columns that must hold one."""
+    columns = {}
+    for field in SCHEMA:
+        values = [_writable(getattr(row, field.name)) for row in rows]
+        columns[field.name] = [None if value == "" and field.nullable else value for value in values]
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pydict(columns, schema=SCHEMA), buffer)
+    return buffer.getvalue()
+
+
+def _writable(value: Any) -> Any:
+    """Texts as UTF-8 can hold them: of a file name that is no UTF-8, the odd bytes are spelt out."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, tuple):
+        return [_writable(item) for item in value]
+    return value
+
+
+def _norms(files: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
+    """L2 norm of each content over all of its channels, which lie in a file each; None where one is not finite."""
+    found: dict[str, list[float | None]] = {}
+    for file in files:
+        found.setdefault(file["content"].partition(",")[0], []).append(_number(file["norm"]))
+    return {content: _root_sum_square(norms) for content, norms in found.items()}
+
+
+def _root_sum_square(norms: Iterable[float | None]) -> float | None:
+    known = list(norms)
+    finite = [norm for norm in known if norm is not None]
+    return _number(math.hypot(*finite)) if len(finite) == len(known) else None
+
+
+def _number(value: Any) -> float | None:
+    """A finite number; None for null, NaN and infinity."""
+    if value is None:
+        return None
+    if isinstance(value, (bool, str)):
+        raise TypeError(f"{value!r} is no number")
+    return float(value) if math.isfinite(value) else None
+
+
+def _numbers(values: Any) -> Numbers | None:
+    return None if values is None else tuple(_number(value) for value in values)
+
+
+def _count(value: Any) -> int | None:
+    number = _number(value)
+    if number is None:
+        return None
+    if number != int(number) or abs(number) > LARGEST_WHOLE:
+        raise ValueError(f"{value!r} is no whole number")
+    return int(number)
+
+
+def _text(value: Any) -> str:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value or ""

@@ -85,8 +85,20 @@ def test_preprocessing_is_the_bundles_own(
 def test_a_bundle_without_inference_config_is_refused(tmp_path: Path, make_bundle: MakeBundle) -> None:
     root = make_bundle(tmp_path / "tiny")
     (root / "configs" / "inference.json").rename(root / "configs" / "train.json")
-    with pytest.raises(InputError, match=r"bundle tiny: none of inference\.json, inference\.yaml"):
+    with pytest.raises(InputError, match=r"bundle tiny: none of configs/inference\.json, configs/inference\.yaml"):
         load_bundle(root)
+
+
+def test_a_bundle_with_modules_of_its_own_is_loaded_from_anywhere(tmp_path: Path, make_bundle: MakeBundle) -> None:
+    root = make_bundle(tmp_path / "tiny", dims=2)
+    (root / "tiny_scripts").mkdir()
+    code = "import torch\n\ndef build(expression):\n    return eval(expression, {'torch': torch})\n"
+    (root / "tiny_scripts" / "network.py").write_text(code, encoding="utf-8")
+    expression = json.loads((root / "configs" / "inference.json").read_text())["network_def"].removeprefix("$")
+    plain = load_bundle(root)
+    edit_config(root, network_def={"_target_": "tiny_scripts.network.build", "expression": expression})
+    image = torch.rand(2, 1, 12, 10)
+    assert torch.equal(load_bundle(root).network(image), plain.network(image))
 
 
 @pytest.mark.parametrize("name", ["network_def", "preprocessing"])

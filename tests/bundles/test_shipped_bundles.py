@@ -14,6 +14,7 @@ import pytest
 import torch
 from monai.bundle import ckpt_export, verify_net_in_out
 
+from monai_ifim import read_cases
 from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.evaluation.demonstration import demo_slice, demo_volume
 from monai_ifim.io.installation import resolve_bundle
@@ -54,7 +55,10 @@ def test_inference_takes_the_users_images(bundle: Path, tmp_path: Path) -> None:
     mine.mkdir()
     shutil.copy(source, mine / f"scan one{''.join(source.suffixes)}")
     run_inference(bundle, "--input", str(next(mine.iterdir())), "--output_dir", str(tmp_path / "out"))
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["scan_one"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"scan_one", "cases.csv", "cases.parquet"}
+    (row,) = read_cases(tmp_path / "out").itertuples()
+    sidecar = json.loads((tmp_path / "out" / "scan_one" / "scan_one_ifim.json").read_text(encoding="utf-8"))
+    assert (row.case, row.status, row.trace) == ("scan_one", "done", sidecar["trace"])
 
 
 def test_network_takes_and_gives_what_the_metadata_say(bundle: Path) -> None:

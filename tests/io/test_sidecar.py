@@ -24,7 +24,8 @@ from monai_ifim.core import decompose
 from monai_ifim.io import InputError, InputIdentity, ModelIdentity, OutputError, read_sidecar
 from monai_ifim.io.sidecar import MapFile, compose_sidecar, write_sidecar
 from monai_ifim.run.cases import find_cases
-from monai_ifim.run.local import RunSettings, run_cases
+from monai_ifim.run.local import run_cases
+from monai_ifim.run.settings import RunSettings
 
 Array = npt.NDArray[Any]
 KEYS = {
@@ -81,10 +82,12 @@ def test_input_is_stated_as_nibabel_and_hashlib_see_it(run: dict[str, Any]) -> N
 
 def test_model_is_stated_by_the_hash_of_its_weights_and_its_metadata(run: dict[str, Any]) -> None:
     weights = run["bundle"].root / "models" / "model.pt"
+    config = run["bundle"].root / "configs" / "inference.json"
     assert run["content"]["model"] == {
         "bundle": "tiny",
         "version": "9.8.7",
         "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "config_sha256": hashlib.sha256(config.read_bytes()).hexdigest(),
         "class_names": ["class 0", "class 1", "class 2"],
         "head": "categorical",
     }

@@ -20,7 +20,8 @@ from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.core import IFIMError
 from monai_ifim.io import OutputError
 from monai_ifim.run.cases import find_cases
-from monai_ifim.run.local import RunSettings, run_cases
+from monai_ifim.run.local import run_cases
+from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.table import CaseRow
 
 Array = npt.NDArray[Any]
@@ -65,7 +66,7 @@ def test_a_broken_file_is_a_failed_row_and_the_others_are_done(bundle: Bundle, s
     assert sorted(row.case for row in seen) == ["s0", "s1", "s2", "s3"]
     assert "s1.nii.gz" in rows[1].reason
     assert rows[1].input == "s1.nii.gz"
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"s0", "s2", "s3", "cases.csv", "run.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"s0", "s2", "s3", "cases.csv", "cases.parquet", "run.json"}
 
 
 def test_a_whole_case_is_kept_and_a_failed_one_tried_again(

@@ -1,0 +1,48 @@
+"""Which engine runs the cases: this process, the processes that torchrun started, or the workers of a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from monai_ifim.run.cases import Case
+    from monai_ifim.run.ranks import Rank
+    from monai_ifim.run.settings import RunSettings
+    from monai_ifim.run.table import CaseRow
+
+    Run = Callable[[Sequence[Case], Callable[[CaseRow], None]], list[CaseRow]]
+
+
+class Engine(StrEnum):
+    """What --engine may be."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+def chosen_engine(engine: Engine, workers: int | None, rank: Rank, root: Path, settings: RunSettings) -> Run:
+    """The engine as a function of cases and report; raises IFIMError for choices that contradict each other."""
+    from monai_ifim.core.errors import IFIMError
+
+    if engine is Engine.RAY:
+        if rank.size > 1:
+            raise IFIMError("torchrun and --engine ray both start processes: use one of them.")
+        from monai_ifim.io import identify_bundle
+        from monai_ifim.run.cluster import run_on_ray
+
+        return lambda cases, report: run_on_ray(root, identify_bundle(root), cases, settings, report, workers)
+    if workers is not None:
+        raise IFIMError("--workers goes with --engine ray; several processes without Ray: torchrun --nproc_per_node=N.")
+    from monai_ifim.adapt.bundle import load_bundle
+
+    bundle = load_bundle(root, settings.device)
+    if rank.size > 1:
+        from monai_ifim.run.ranks import run_shard
+
+        return lambda cases, report: run_shard(bundle, cases, settings, report, rank)
+    from monai_ifim.run.local import run_cases
+
+    return lambda cases, report: run_cases(bundle, cases, settings, report)

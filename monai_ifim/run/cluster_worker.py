@@ -1,0 +1,145 @@
+"""What runs in each worker process of a Ray cluster: a bundle whose weights the node shares, and its stream of cases."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from monai_ifim.adapt.bundle import Bundle, load_bundle
+from monai_ifim.core import IFIMError
+from monai_ifim.io import ModelIdentity
+from monai_ifim.run.cases import Case
+from monai_ifim.run.pipeline import decompose_cases
+from monai_ifim.run.settings import RunSettings
+from monai_ifim.run.table import CaseRow
+
+Packed = dict[str, tuple[npt.NDArray[np.uint8], torch.dtype, tuple[int, ...]]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all workers of a run do alike. folder: the driver's own; marker: a file in OUT that all of them must see."""
+
+    root: Path
+    identity: ModelIdentity
+    settings: RunSettings
+    folder: Path
+    marker: str
+    threads: int
+
+
+class DecomposingWorker:
+    """An actor that takes cases and gives their rows. Its pipeline works in a thread, so that it goes on between calls."""
+
+    def __init__(self) -> None:
+        self._incoming: SimpleQueue[Case | None] = SimpleQueue()
+        self._outgoing: SimpleQueue[CaseRow | BaseException] = SimpleQueue()
+        self._pipeline: threading.Thread | None = None
+        self._held, self._closed = 0, False
+
+    def start(self, task: Task, state: Packed | None) -> None:
+        """Load the bundle. Raises IFIMError where this node does not see the run's folders or sees other files there."""
+        self._away = _enter(task.folder)
+        root, output = self._away / task.root, self._away / task.settings.output
+        if not (output / task.marker).is_file():
+            raise IFIMError(f"{output} is not on {_node()} what it is to the driver: OUT must be on a file system of all nodes.")
+        if not root.is_dir():
+            raise IFIMError(f"{root} is not on {_node()}: the bundle must be on a file system of all nodes.")
+        device = "cuda:0" if task.settings.device.startswith("cuda") else task.settings.device  # Ray shows it its own alone
+        self._settings = replace(task.settings, output=output, device=device)
+        self._threads = task.threads
+        torch.set_num_threads(task.threads)
+        self._bundle = load_bundle(root, device, None if state is None else unpack_state(state))
+        if _content(self._bundle.identity) != _content(task.identity):
+            raise IFIMError(f"{root} is on {_node()} another bundle than on the driver's: bring them to the same state.")
+
+    def exchange(self, cases: Sequence[Case], last: bool) -> list[CaseRow]:
+        """Take more cases; wait for at least one row, where any is to come, and give all there are.
+
+        last: nothing follows before all rows have been given. Raises what ended the pipeline, if anything did.
+        """
+        if self._pipeline is None:
+            self._closed = False
+            self._pipeline = threading.Thread(target=self._work, args=(self._bundle, self._settings), daemon=True)
+            self._pipeline.start()
+        self._held += len(cases)
+        for case in cases:
+            path = self._away / case.source.path
+            self._incoming.put(replace(case, source=replace(case.source, path=path)))
+        if last:
+            self._incoming.put(None)
+            self._closed = True
+        rows = [self._row()] if self._held else []
+        while not self._outgoing.empty():
+            rows.append(self._row())
+        if self._closed and not self._held:
+            self._pipeline.join()  # it has its scratch files to remove
+            self._pipeline = None
+        return rows
+
+    def _work(self, bundle: Bundle, settings: RunSettings) -> None:
+        torch.set_num_threads(self._threads)  # OpenMP counts for each thread of its own
+        try:
+            for row in decompose_cases(bundle, iter(self._incoming.get, None), settings):
+                self._outgoing.put(row)
+        except BaseException as error:  # told to the driver, which has the cases tried elsewhere
+            self._outgoing.put(error)
+
+    def _row(self) -> CaseRow:
+        row = self._outgoing.get()
+        if isinstance(row, BaseException):
+            raise row
+        self._held -= 1
+        return row
+
+
+def pack_state(state: Mapping[str, Any]) -> Packed | None:
+    """Weights as arrays of bytes, which Ray maps into every process of a node at once without a copy.
+
+    None where there is something else among them than dense tensors: then each worker reads the file.
+    """
+    if not all(
+        isinstance(value, Tensor) and value.layout is torch.strided and not value.is_quantized for value in state.values()
+    ):
+        return None
+    return {name: (_bytes_of(tensor), tensor.dtype, tuple(tensor.shape)) for name, tensor in state.items()}
+
+
+def unpack_state(packed: Packed) -> dict[str, Tensor]:
+    """The tensors of `pack_state`, over the very memory of the arrays. They must not be written to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
+        return {name: torch.from_numpy(values).view(dtype).reshape(shape) for name, (values, dtype, shape) in packed.items()}
+
+
+def _bytes_of(tensor: Tensor) -> npt.NDArray[np.uint8]:
+    plain = tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    return np.asarray(plain.view(torch.uint8).numpy())
+
+
+def _enter(folder: Path) -> Path:
+    """Work in the driver's folder, so that relative paths mean what they mean there; else the folder to put before them."""
+    try:
+        os.chdir(folder)
+    except OSError:
+        return folder
+    return Path()
+
+
+def _content(identity: ModelIdentity) -> tuple[str | None, ...]:
+    return identity.weights_sha256, identity.config_sha256, identity.version
+
+
+def _node() -> str:
+    return f"node {os.uname().nodename}"

@@ -1,0 +1,159 @@
+"""The cases of a run as one pandas frame, and which of them stand out."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+from scipy.stats import median_abs_deviation
+
+from monai_ifim.io import InputError
+from monai_ifim.run.table import SCHEMA, SCHEMA_VERSION, UNITS
+
+__all__ = ["LARGEST_Z", "SMALLEST_COHORT", "SMALLEST_GROUP", "VANISHING", "confidence", "find_outliers", "read_cases"]
+
+Array = npt.NDArray[np.float64]
+
+LARGEST_Z = 3.5  # robust z beyond which a case is an outlier (Iglewicz and Hoaglin, 1993)
+SMALLEST_GROUP = 20  # cases of one answer from which on they are compared with each other alone
+SMALLEST_COHORT = 10  # cases below which none is called an outlier
+VANISHING = 1e-12  # of the median of all positive traces
+SMALLEST_SCALE = {"trace": 1e-3, "confidence": 1e-3, "rank": 0.5}  # spread below which differences are rounding
+MEAN_DEVIATION = float(np.sqrt(np.pi / 2))  # times the mean absolute deviation is a normal distribution's standard deviation
+SMALLEST_DOUBT = 2.0**-53  # what a probability in float64 can be short of 1
+OUTLIER_COLUMNS = ("case", "quantity", "kind", "value", "z", "among", "cases")
+
+
+def read_cases(output: str | PathLike[str]) -> pd.DataFrame:
+    """One row a case, in the order of the run, from OUT/cases.parquet; output: the folder OUT, or the file itself.
+
+    Columns of lists hold numpy arrays; whole numbers are pandas' Int64. `attrs["units"]` has the units by column,
+    `attrs["schema_version"]` the version. Raises InputError where there is no table, or one of another major version.
+    """
+    path = Path(output)
+    if path.is_dir():
+        path = path / "cases.parquet"
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file: pass the folder that `monai-ifim decompose --output` wrote to; where an earlier version made "
+            "it, give the same command again, which keeps all whole cases and adds the table."
+        )
+    try:
+        table = pq.read_table(pa.BufferReader(path.read_bytes()))
+    except (OSError, pa.ArrowException) as error:
+        said = " ".join(str(error).split())
+        raise InputError(f"{path}: not a readable Parquet file ({said}): run the same command again to make it anew.") from error
+    metadata = table.schema.metadata or {}
+    version = metadata.get(b"monai_ifim.schema_version", b"").decode("utf-8", "replace")
+    if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
+        raise InputError(
+            f"{path}: schema version {version or 'missing'}; this program reads {SCHEMA_VERSION}: read it with the version of "
+            "monai_ifim that wrote it, or run the same command again."
+        )
+    _check_columns(path, table.schema)
+    frame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+    units = metadata.get(b"monai_ifim.units")
+    frame.attrs.update(schema_version=version, units=dict(UNITS) if units is None else json.loads(units))
+    return frame
+
+
+def _check_columns(path: Path, found: Any) -> None:
+    """Raise InputError where a column that this version knows is missing or of another type; others may be there."""
+    known = {field.name: field.type for field in found}
+    wrong = [field.name for field in SCHEMA if not _alike(known.get(field.name), field.type)]
+    if wrong:
+        raise InputError(f"{path}: column {', '.join(wrong)} missing or of another type: run the same command again.")
+
+
+def _alike(found: Any, wanted: Any) -> bool:
+    """Types are the same; the name that Parquet gives to a list's items does not count."""
+    if found is None or not pa.types.is_list(wanted):
+        return bool(found == wanted)
+    return bool(pa.types.is_list(found) and found.value_type == wanted.value_type)
+
+
+def confidence(cases: pd.DataFrame) -> Array:
+    """How sure each answer is, [cases] in [0, 1]; NaN where there is none (failed cases, regressions).
+
+    The probability of the predicted class. Where labels are independent, or there is one output alone, it is the larger of
+    p and 1 - p of the label named: there a small p is a sure "no".
+    """
+    probability = cases["probability"].to_numpy(np.float64, na_value=np.nan)
+    heads = cases["head"].fillna("").astype(str)
+    one = cases["probabilities"].map(lambda values: 0 if values is None else len(values)) == 1
+    binary = (heads.str.startswith("bernoulli") | one).to_numpy(bool)
+    return np.where(binary, np.maximum(probability, 1 - probability), probability)
+
+
+def find_outliers(cases: pd.DataFrame) -> pd.DataFrame:
+    """What stands out in a frame of `read_cases`: one row per finding, the most extreme first.
+
+    Columns: case; quantity ("trace", "confidence", "rank"); kind ("high", "low", or "vanishing": a trace that is not
+    above VANISHING times the cohort's median, or not finite); value, in the quantity's unit; z, the robust z (NaN for
+    "vanishing"): distance from the median over 1.4826 MAD, of ln trace, of the log-odds of the confidence, of the
+    rank; among: the answer whose cases it was compared with, "" for all; cases: how many they were.
+    """
+    made = cases[cases["status"] != "failed"]
+    answers = made["prediction"].fillna("").astype(str).to_numpy(object)
+    trace = made["trace"].to_numpy(np.float64, na_value=np.nan)
+    sure = confidence(made)
+    rank = made["rank"].to_numpy(np.float64, na_value=np.nan)
+    positive = trace > 0  # NaN is not
+    bound = VANISHING * float(np.median(trace[positive])) if positive.any() else 0.0
+    vanishing = ~(trace > bound)
+    logarithm = np.log(np.where(positive, trace, 1.0))
+    odds = np.clip(sure, SMALLEST_DOUBT, 1 - SMALLEST_DOUBT)
+    names = made["case"].to_numpy(object)
+    found = [
+        _compared(names, answers, "trace", trace, np.where(vanishing, np.nan, logarithm)),
+        _compared(names, answers, "confidence", sure, np.log(odds / (1 - odds)), ("low",)),
+        _compared(names, answers, "rank", rank, np.where(vanishing, np.nan, rank)),
+        [(names[i], "trace", "vanishing", trace[i], np.nan, "", len(made)) for i in np.flatnonzero(vanishing)],
+    ]
+    frame = pd.DataFrame([finding for findings in found for finding in findings], columns=list(OUTLIER_COLUMNS))
+    frame = frame.astype({"value": np.float64, "z": np.float64, "cases": np.int64})
+    order = np.argsort(-frame["z"].abs().fillna(0.0).to_numpy(), kind="stable")
+    return frame.iloc[order].reset_index(drop=True)
+
+
+def _compared(
+    names: npt.NDArray[Any],
+    answers: npt.NDArray[Any],
+    quantity: str,
+    shown: Array,
+    values: Array,
+    kinds: tuple[str, ...] = ("high", "low"),
+) -> list[tuple[Any, ...]]:
+    """Findings of one quantity. values: what is compared, NaN where there is nothing to; shown: in the quantity's unit."""
+    known = np.isfinite(values)
+    counts = Counter(answers[known])
+    large = sorted(answer for answer, number in counts.items() if answer and number >= SMALLEST_GROUP)
+    rest = ~np.isin(answers, large)
+    groups = [("", known, known & rest)]
+    groups += [(answer, own, own) for answer in large for own in [known & (answers == answer)]]
+    found = []
+    for among, members, judged in groups:
+        if members.sum() < SMALLEST_COHORT:
+            continue
+        z = (values - np.median(values[members])) / _scale(values[members], SMALLEST_SCALE[quantity])
+        for i in np.flatnonzero(judged & (np.abs(z) > LARGEST_Z)):
+            kind = "high" if z[i] > 0 else "low"
+            if kind in kinds:
+                found.append((names[i], quantity, kind, shown[i], float(z[i]), among, int(members.sum())))
+    return found
+
+
+def _scale(values: Array, smallest: float) -> float:
+    """1.4826 MAD; where more than half of the values are equal, which makes it 0, sqrt(pi / 2) times the mean deviation."""
+    spread = float(median_abs_deviation(values, scale="normal"))
+    if spread == 0:
+        spread = MEAN_DEVIATION * float(np.abs(values - np.median(values)).mean())
+    return max(spread, smallest)

@@ -1,0 +1,199 @@
+"""Case after case through three stages that overlap: while one is computed, the next is read and the last is written."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose
+from monai.utils import TraceKeys
+
+from monai_ifim.adapt.bundle import Bundle
+from monai_ifim.adapt.components import component_tensors, item_of_batch
+from monai_ifim.adapt.saving import SaveIFIM
+from monai_ifim.core import IFIMError
+from monai_ifim.io import read_sidecar
+from monai_ifim.io.source import check_source, extract_frame
+from monai_ifim.run.cases import Case
+from monai_ifim.run.resume import kept_row
+from monai_ifim.run.settings import RunSettings
+from monai_ifim.run.table import CaseRow, row_from_sidecar
+
+READ_AHEAD = 2  # images held ready beside the batch being computed
+WRITE_BEHIND = 2  # cases held until the disk has them
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A case whose image [channel, *spatial] is ready for the network, and the seconds that reading it took."""
+
+    case: Case
+    image: MetaTensor
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Computed:
+    """A case's components on the network's grid, and the seconds so far."""
+
+    loaded: _Loaded
+    components: dict[str, torch.Tensor]
+    seconds: float
+
+
+def decompose_cases(bundle: Bundle, cases: Iterable[Case], settings: RunSettings) -> Iterator[CaseRow]:
+    """One row a case, in no promised order; its files are written before its row comes.
+
+    A case that fails is a row, not the end. Reading and writing have a thread of their own each, computing has the caller's.
+    """
+    with TemporaryDirectory(prefix="monai_ifim-") as scratch:
+        preprocessing, writers = _preprocessing_to_invert(bundle)
+        writer = SaveIFIM(
+            settings.output,
+            settings.space,
+            preprocessing,
+            settings.contents,
+            bundle.identity.class_names,
+            bundle.root,
+            bundle.image_key,
+        )
+        reading, *further = (ThreadPoolExecutor(1) for _ in range(1 + writers))
+        writing = further[0] if further else reading
+        try:
+            loaded = _ahead(reading, lambda case: _load(bundle, case, settings, Path(scratch)), cases)
+            results = _compute(bundle, loaded, settings)
+            yield from _behind(writing, lambda computed: _save(writer, computed), results)
+        finally:  # also where the caller stops midway: what is being written is finished, what waits is dropped
+            for pool in {reading, writing}:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _preprocessing_to_invert(bundle: Bundle) -> tuple[Compose, int]:
+    """The preprocessing for the writer and the number of threads that it may have.
+
+    MONAI's inverse switches the transforms' tracing off while it runs, so an image being read at that moment would lose its
+    way back: the writer has a copy of its own, or, where something in the preprocessing cannot be copied, the reader's thread.
+    """
+    try:
+        return deepcopy(bundle.preprocessing), 1
+    except Exception:
+        return bundle.preprocessing, 0
+
+
+def _ahead(pool: ThreadPoolExecutor, task: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Results in the order of the items, up to READ_AHEAD of them made before they are asked for."""
+    pending: deque[Future[Result]] = deque()
+    for item in items:
+        pending.append(pool.submit(task, item))
+        if len(pending) > READ_AHEAD:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def _behind(
+    pool: ThreadPoolExecutor, task: Callable[[_Computed], CaseRow], results: Iterator[_Computed | CaseRow]
+) -> Iterator[CaseRow]:
+    """Rows; computed cases are handed to the pool, and no more than WRITE_BEHIND of them wait."""
+    pending: deque[Future[CaseRow]] = deque()
+    for result in results:
+        if isinstance(result, CaseRow):
+            yield result
+            continue
+        pending.append(pool.submit(task, result))
+        while len(pending) > WRITE_BEHIND or (pending and pending[0].done()):
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def _load(bundle: Bundle, case: Case, settings: RunSettings, scratch: Path) -> _Loaded | CaseRow:
+    """The image ready for the network, or the row of a case that is whole already or cannot be read."""
+    started = time.perf_counter()
+    try:
+        kept = kept_row(bundle.identity, case, settings)
+        if kept is not None:
+            return kept
+        check_source(case.source, bundle.channels)
+        image = bundle.preprocess(extract_frame(case.source, scratch))
+    except Exception as error:  # one case's failure is recorded and the others go on
+        return failed_row(case, error)
+    _forget_identities(image.applied_operations)
+    return _Loaded(case, image, time.perf_counter() - started)
+
+
+def _forget_identities(trace: Any) -> None:
+    """Let the writer's copies of the transforms undo what the reader's did: the trace then names classes, not objects."""
+    if isinstance(trace, dict):
+        if TraceKeys.ID in trace:
+            trace[TraceKeys.ID] = TraceKeys.NONE
+        trace = list(trace.values())
+    if isinstance(trace, list):
+        for entry in trace:
+            _forget_identities(entry)
+
+
+def _compute(bundle: Bundle, loaded: Iterator[_Loaded | CaseRow], settings: RunSettings) -> Iterator[_Computed | CaseRow]:
+    """Components of every loaded case; images of one shape that follow each other share passes, batch_size together."""
+    group: list[_Loaded] = []
+    for item in loaded:
+        if isinstance(item, CaseRow):
+            yield item
+            continue
+        if group and group[0].image.shape != item.image.shape:
+            yield from _decompose_group(bundle, group, settings)
+            group = []
+        group.append(item)
+        if len(group) == settings.batch_size:
+            yield from _decompose_group(bundle, group, settings)
+            group = []
+    if group:
+        yield from _decompose_group(bundle, group, settings)
+
+
+def _decompose_group(bundle: Bundle, group: Sequence[_Loaded], settings: RunSettings) -> Iterator[_Computed | CaseRow]:
+    """Where the batch fails, its images are tried one by one, so that only the guilty one is lost."""
+    started = time.perf_counter()
+    try:
+        batch = torch.stack([loaded.image.as_subclass(torch.Tensor) for loaded in group]).to(settings.device)
+        decomposition = settings.options.decompose(bundle.network, batch)
+        tensors = component_tensors(decomposition, batch, settings.options.locality, time.perf_counter() - started)
+    except Exception as error:
+        if len(group) == 1:
+            yield failed_row(group[0].case, error)
+            return
+        for loaded in group:
+            yield from _decompose_group(bundle, [loaded], settings)
+        return
+    share = (time.perf_counter() - started) / len(group)
+    for index, loaded in enumerate(group):
+        yield _Computed(loaded, item_of_batch(tensors, index, loaded.image), loaded.seconds + share)
+
+
+def _save(writer: SaveIFIM, computed: _Computed) -> CaseRow:
+    case, started = computed.loaded.case, time.perf_counter()
+    try:
+        sidecar = writer(computed.loaded.image, computed.components, case.source, case.name)
+    except Exception as error:
+        return failed_row(case, error)
+    seconds = computed.seconds + time.perf_counter() - started
+    return row_from_sidecar(case.name, "done", read_sidecar(sidecar), seconds)
+
+
+def failed_row(case: Case, error: BaseException) -> CaseRow:
+    """The row of a case that failed: an expected error's own words, any other's with its type."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    known = isinstance(error, IFIMError)
+    return CaseRow(case.name, "failed", text if known else f"{type(error).__name__}: {text}", case.source.path.name)

@@ -1,0 +1,177 @@
+"""The torchrun engine: every rank decomposes its share of the cases, and the first writes one table of all."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from monai.config import PathLike
+from torch.distributed.rendezvous import rendezvous
+
+from monai_ifim.adapt.bundle import Bundle, load_bundle
+from monai_ifim.adapt.inferer import IFIMInferer
+from monai_ifim.adapt.saving import Space
+from monai_ifim.core import IFIMError
+from monai_ifim.io import CONTENTS, check_contents
+from monai_ifim.run.cases import Case, find_cases
+from monai_ifim.run.local import Report
+from monai_ifim.run.pipeline import decompose_cases
+from monai_ifim.run.resume import kept_row
+from monai_ifim.run.settings import RunSettings, prepared_folder
+from monai_ifim.run.table import CaseRow
+from monai_ifim.run.tally import write_outcome
+
+SLOWEST_RANK = timedelta(days=30)  # a rank that is done waits this long; one that died is torchrun's to notice
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One of the processes that torchrun started. number: from 0; local: among those of this machine; size: of them all."""
+
+    number: int = 0
+    local: int = 0
+    size: int = 1
+
+    @property
+    def device(self) -> str:
+        """The accelerator that is this rank's by turns, or the CPU."""
+        count = torch.cuda.device_count()
+        return f"cuda:{self.local % count}" if count else "cpu"
+
+    def share(self, cases: int) -> int:
+        """How many of `cases` fall to this rank."""
+        return len(range(self.number, cases, self.size))
+
+
+def rank_of_process(environment: Mapping[str, str] | None = None) -> Rank:
+    """The rank that torchrun's variables (RANK, LOCAL_RANK, WORLD_SIZE) give this process; the only one without them."""
+    found = os.environ if environment is None else environment
+    return Rank(int(found.get("RANK", 0)), int(found.get("LOCAL_RANK", 0)), int(found.get("WORLD_SIZE", 1)))
+
+
+def run_shard(bundle: Bundle, cases: Sequence[Case], settings: RunSettings, report: Report, rank: Rank) -> list[CaseRow]:
+    """Decompose this rank's share and return the rows of all ranks; the first rank writes cases.csv and run.json.
+
+    Cases that an earlier run left whole are found first, and the others are dealt out evenly, each to one rank: after the
+    loss of a rank the next run goes on where all of them stopped. report is called with the rows of this rank as they come.
+    All ranks are called with the same cases and settings, and OUT is one folder for all.
+    """
+    began = time.time()
+    with _process_group(rank) as group:
+        if rank.number == 0:
+            prepared_folder(settings.output)
+        _gather("ready", group)
+        mine = cases[rank.number :: rank.size]
+        kept = _merged(_gather(_kept(bundle, mine, settings), group))
+        left = [case for case in cases if case.name not in kept]
+        rows = [row for row in kept.values() if row.case in {case.name for case in mine}]
+        for row in rows:
+            report(row)
+        for row in decompose_cases(bundle, left[rank.number :: rank.size], replace(settings, overwrite=True)):
+            rows.append(row)
+            report(row)
+        gathered = [row for part in _gather(rows, group) for row in part]
+        if rank.number == 0:
+            return write_outcome(bundle.identity, settings, cases, gathered, began, {"name": "torchrun", "ranks": rank.size})
+        by_name = {row.case: row for row in gathered}
+        return [by_name[case.name] for case in cases]
+
+
+class ShardedRun:
+    """The run of a bundle's inference config over several ranks, as configs/multi_gpu.yaml calls it.
+
+    Network, weights and preprocessing are those of the bundle's files.
+
+    Args:
+        bundle_root: the bundle.
+        datalist: MONAI data dictionaries; the image's path is under `image_key`.
+        output_dir: OUT, one folder for all ranks.
+        inferer: the config's IFIMInferer, whose options hold here too.
+        space, contents, batch_size: as `RunSettings`.
+        conclude: called with OUT by the first rank when all tables are written, to make a page of them, say.
+    """
+
+    def __init__(
+        self,
+        bundle_root: PathLike,
+        datalist: Sequence[Mapping[str, Any]],
+        output_dir: PathLike,
+        inferer: IFIMInferer,
+        space: Space = "native",
+        contents: Sequence[str] = CONTENTS,
+        batch_size: int = 1,
+        image_key: str = "image",
+        conclude: Callable[[Path], Any] | None = None,
+    ) -> None:
+        self.conclude = conclude
+        self.rank = rank_of_process()
+        self.root = Path(bundle_root)
+        self.cases = find_cases([entry[image_key] for entry in datalist])
+        wanted = check_contents(contents)
+        self.settings = RunSettings(Path(output_dir), inferer.options, space, wanted, batch_size, self.rank.device)
+
+    def __call__(self) -> None:
+        """Decompose; where cases failed, raise IFIMError on the first rank once all is written, so that the exit status tells."""
+        bundle = load_bundle(self.root, self.settings.device)
+        rows = run_shard(bundle, self.cases, self.settings, _log_failure, self.rank)
+        if self.rank.number != 0:
+            return
+        if self.conclude is not None:
+            self.conclude(self.settings.output)
+        failed = sum(row.status == "failed" for row in rows)
+        if failed:
+            raise IFIMError(f"{failed} of {len(rows)} cases failed: cases.csv in {self.settings.output} says why.")
+
+
+def _kept(bundle: Bundle, cases: Sequence[Case], settings: RunSettings) -> dict[str, CaseRow]:
+    rows = ((case.name, kept_row(bundle.identity, case, settings)) for case in cases)
+    return {name: row for name, row in rows if row is not None}
+
+
+def _merged(parts: Sequence[Mapping[str, CaseRow]]) -> dict[str, CaseRow]:
+    return {name: row for part in parts for name, row in part.items()}
+
+
+def _log_failure(row: CaseRow) -> None:
+    if row.status == "failed":
+        logging.getLogger("monai_ifim").error("case %s: %s", row.case, row.reason)
+
+
+@contextmanager
+def _process_group(rank: Rank) -> Iterator[dist.ProcessGroup | None]:
+    """A group that passes plain objects between the ranks; NCCL's, where a config has made one, could not."""
+    if rank.size == 1:
+        yield None
+        return
+    ours = not dist.is_initialized()
+    if ours:
+        store, number, size = next(rendezvous("env://", timeout=SLOWEST_RANK))
+        # torchrun's store outlives a lost round, and in it the addresses of ranks that are gone
+        fresh = dist.PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)  # type: ignore[attr-defined]
+        dist.init_process_group("gloo", timeout=SLOWEST_RANK, store=fresh, rank=number, world_size=size)
+        yield dist.group.WORLD
+        dist.destroy_process_group()  # not after an error: the other ranks are not there to end it together
+        return
+    group = dist.new_group(backend="gloo", timeout=SLOWEST_RANK)
+    yield group
+    dist.destroy_process_group(group)
+
+
+def _gather(value: Value, group: dist.ProcessGroup | None) -> list[Value]:
+    """The value of every rank, in their order."""
+    if group is None:
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(values, value, group=group)
+    return values

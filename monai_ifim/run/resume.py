@@ -1,0 +1,57 @@
+"""Resume: which cases an earlier run left whole. Told by content, never by time stamps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from monai_ifim.core import IFIMError
+from monai_ifim.core.decompose import head_name, selection
+from monai_ifim.io import ModelIdentity, read_sidecar, sidecar_path
+from monai_ifim.io.source import sha256_of
+from monai_ifim.run.cases import Case
+from monai_ifim.run.settings import RunSettings
+from monai_ifim.run.table import CaseRow, row_from_sidecar
+
+
+def kept_row(identity: ModelIdentity, case: Case, settings: RunSettings) -> CaseRow | None:
+    """The row of a case that an earlier run finished; None where there is none, or where its sidecar is damaged or tells
+    of another input, another model or other settings: what lies there then is not what was asked for."""
+    if settings.overwrite:
+        return None
+    sidecar = sidecar_path(settings.output, case.name)
+    try:
+        content = read_sidecar(sidecar) if sidecar.is_file() else None
+        if content is None or not _answers(content, identity, case, settings):
+            return None
+        return row_from_sidecar(case.name, "kept", content)
+    except (IFIMError, OSError, KeyError, TypeError):
+        return None
+
+
+def _answers(content: Mapping[str, Any], identity: ModelIdentity, case: Case, settings: RunSettings) -> bool:
+    """Whether a sidecar is that of this input, this model and these settings, with all of its files."""
+    model = content["model"]
+    folder = settings.output / case.name
+    return (
+        content["input"]["frame"] == case.source.frame
+        and model["weights_sha256"] == identity.weights_sha256
+        and model["config_sha256"] == identity.config_sha256
+        and model["version"] == identity.version
+        and _settings_agree(content, settings)
+        and all((folder / file["file"]).is_file() for file in content["files"])
+        and content["input"]["sha256"] == sha256_of(case.source.path)  # last: it reads all of the input
+    )
+
+
+def _settings_agree(content: Mapping[str, Any], settings: RunSettings) -> bool:
+    options = settings.options
+    saved = {file["content"].split(",")[0].split(" ")[0] for file in content["files"]}
+    wanted = {"input", *(name.removesuffix("s") for name in settings.contents)}
+    return (
+        content["space"]["name"] == settings.space
+        and content["selection"] == selection(options.energy, options.rank)
+        and content["head_requested"] == head_name(options.head)
+        and (content["locality_radius"] is not None or not options.locality)
+        and (content["rank"] == 0 or saved == wanted)
+    )

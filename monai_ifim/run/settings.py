@@ -1,0 +1,54 @@
+"""How to run: what is decomposed with which options, what is written and where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.saving import Space, check_space
+from monai_ifim.core import IFIMError
+from monai_ifim.io import CONTENTS, OutputError, atomic, check_contents
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How to run: options of the decomposition, what to write and where. batch_size: images that share backward passes."""
+
+    output: Path
+    options: DecomposeOptions
+    space: Space = "native"
+    contents: tuple[str, ...] = CONTENTS
+    batch_size: int = 1
+    device: str = "cpu"
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        check_contents(self.contents)
+        check_space(self.space)
+        check_device(self.device)
+        if self.batch_size < 1:
+            raise IFIMError(f"batch size {self.batch_size}: give a whole number from 1 on.")
+
+
+def check_device(device: str) -> None:
+    """Raise IFIMError where nothing can be computed on `device`."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise IFIMError(f"device {device!r} cannot be used ({str(error).splitlines()[0]}): try 'cpu' or 'cuda'.") from error
+
+
+def prepared_folder(output: Path) -> Path:
+    """The folder for results, made where missing and rid of what a killed run left half-written in it.
+
+    Raises OutputError where it cannot be made.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        atomic.remove_partial(output)
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be made ({error.strerror}): choose another --output.") from error
+    return output

@@ -1,0 +1,69 @@
+"""What a run leaves behind when it is over: its table and the record of how it was done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from monai_ifim.core import IFIMError
+from monai_ifim.io import ModelIdentity, read_sidecar
+from monai_ifim.io.sidecar import versions
+from monai_ifim.run.cases import Case
+from monai_ifim.run.settings import RunSettings
+from monai_ifim.run.table import CaseRow, row_from_sidecar, write_run, write_table
+
+STATUSES = ("done", "kept", "failed")
+
+
+def write_outcome(
+    identity: ModelIdentity,
+    settings: RunSettings,
+    cases: Sequence[Case],
+    rows: Iterable[CaseRow],
+    began: float,
+    engine: Mapping[str, Any] | None = None,
+) -> list[CaseRow]:
+    """Write cases.csv, cases.parquet and run.json; returns one row a case, in the order of the cases.
+
+    engine: what ran the cases, where it was not this process alone.
+    """
+    by_name = {row.case: row for row in rows}
+    ordered = [by_name[case.name] for case in cases]
+    write_table(settings.output, ordered)
+    write_run(settings.output, _describe(identity, settings, ordered, began, engine or {"name": "local"}))
+    return ordered
+
+
+def tabulate(output: str | Path) -> list[CaseRow]:
+    """Write cases.csv and cases.parquet of every whole case that lies in OUT, whichever pipeline made it, sorted by name."""
+    rows = []
+    for sidecar in sorted(Path(output).glob("*/*_ifim.json")):
+        if sidecar.name != f"{sidecar.parent.name}_ifim.json":
+            continue
+        try:
+            rows.append(row_from_sidecar(sidecar.parent.name, "done", read_sidecar(sidecar)))
+        except (IFIMError, KeyError, TypeError):
+            rows.append(CaseRow(sidecar.parent.name, "failed", f"{sidecar.name}: not a sidecar of a whole case."))
+    write_table(Path(output), rows)
+    return rows
+
+
+def _describe(
+    identity: ModelIdentity, settings: RunSettings, rows: Sequence[CaseRow], began: float, engine: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        "bundle": asdict(identity),
+        "options": {name: str(value) if name == "head" else value for name, value in asdict(settings.options).items()},
+        "space": settings.space,
+        "saved": list(settings.contents),
+        "batch_size": settings.batch_size,
+        "device": settings.device,
+        "engine": dict(engine),
+        "cases": {status: sum(row.status == status for row in rows) for status in STATUSES},
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+        "seconds": time.time() - began,
+        "versions": versions(),
+    }
