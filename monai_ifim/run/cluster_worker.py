@@ -120,12 +120,18 @@ def unpack_state(packed: Packed) -> dict[str, Tensor]:
     """The tensors of `pack_state`, over the very memory of the arrays. They must not be written to."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
-        return {name: torch.from_numpy(values).view(dtype).reshape(shape) for name, (values, dtype, shape) in packed.items()}
+        return {name: _tensor_over(*entry) for name, entry in packed.items()}
 
 
 def _bytes_of(tensor: Tensor) -> npt.NDArray[np.uint8]:
     plain = tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
     return np.asarray(plain.view(torch.uint8).numpy())
+
+
+def _tensor_over(values: npt.NDArray[np.uint8], dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    if not values.size:
+        return torch.empty(shape, dtype=dtype)
+    return torch.from_numpy(values).view(dtype).reshape(shape)
 
 
 def _enter(folder: Path) -> Path:

@@ -1,0 +1,422 @@
+"""The Ray engine on a local cluster of two CPUs: the local engine's files, and no case lost with a worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+
+from monai_ifim.adapt.bundle import load_bundle, read_state
+from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.core import IFIMError
+from monai_ifim.io import InputError, identify_bundle
+from monai_ifim.run.cases import Case, find_cases
+from monai_ifim.run.cluster import run_on_ray
+from monai_ifim.run.cluster_schedule import ATTEMPTS, Allotment, Node, Schedule, allot
+from monai_ifim.run.cluster_worker import pack_state, unpack_state
+from monai_ifim.run.local import run_cases
+from monai_ifim.run.pipeline import READ_AHEAD, WRITE_BEHIND
+from monai_ifim.run.settings import RunSettings
+from monai_ifim.run.table import CaseRow
+
+Contents = Callable[[Path], dict[str, Any]]
+Rows = Callable[[Path], list[dict[str, str]]]
+OPTIONS = DecomposeOptions("categorical", rank=2, locality=True)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process computes with as many threads as a worker on one CPU: sums in another order differ in their last digit."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def step(expression: str) -> list[dict[str, Any]]:
+    """A preprocessing that does something to its process on the way; x: the image."""
+    load = [{"_target_": "LoadImaged", "keys": "image"}, {"_target_": "EnsureChannelFirstd", "keys": "image"}]
+    told = {"_target_": "Lambdad", "keys": "image", "func": f"$lambda x: {expression}", "track_meta": False}
+    return [*load, told, {"_target_": "Resized", "keys": "image", "spatial_size": [9, 8, 7]}]
+
+
+def run(
+    root: Path, inputs: Path, output: Path, report: Callable[[CaseRow], None] = lambda row: None, workers: int = 2
+) -> list[CaseRow]:
+    return run_on_ray(root, identify_bundle(root), find_cases([inputs]), RunSettings(output, OPTIONS), report, workers)
+
+
+def engine_of(output: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((output / "run.json").read_text())["engine"]
+    return record
+
+
+def worker_processes() -> list[int]:
+    """Process numbers of the workers of the cluster that this process started."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            try:
+                title = (folder / "cmdline").read_bytes()
+                parents = [parent_of(int(folder.name)), parent_of(parent_of(int(folder.name)))]
+            except OSError:
+                continue
+            if title.startswith(b"ray::DecomposingWorker") and os.getpid() in parents:
+                found.append(int(folder.name))
+    return found
+
+
+def parent_of(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_two_workers_give_the_files_and_rows_of_one_process(
+    cluster: None, one_thread: None, make_bundle: Callable[..., Path], write_cohort: Callable[..., Path], tmp_path: Path,
+    contents_of: Contents, rows_of: Rows,
+) -> None:  # fmt: skip
+    root, scans = make_bundle(tmp_path / "bundle"), write_cohort(tmp_path / "in", 9)
+    broken = scans / "s002.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:-90])
+    run_cases(load_bundle(root), find_cases([scans]), RunSettings(tmp_path / "one", OPTIONS), lambda row: None)
+    seen: list[CaseRow] = []
+    rows = run(root, scans, tmp_path / "two", seen.append)
+    assert [row.case for row in rows] == [f"s{i:03d}" for i in range(9)]
+    assert [row.status for row in rows] == ["failed" if i == 2 else "done" for i in range(9)]
+    assert sorted(seen, key=lambda row: row.case) == rows
+    assert rows_of(tmp_path / "two") == rows_of(tmp_path / "one")
+    assert contents_of(tmp_path / "two") == contents_of(tmp_path / "one")
+    assert {path.name for path in (tmp_path / "two").iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
+    assert engine_of(tmp_path / "two") == {
+        "name": "ray",
+        "ray": ray.__version__,
+        "workers": 2,
+        "cpus_per_worker": 1,
+        "gpus_per_worker": 0.0,
+        "threads_per_worker": 1,
+        "restarts": 0,
+    }
+
+
+def test_workers_killed_in_the_middle_lose_no_case(
+    cluster: None, one_thread: None, make_bundle: Callable[..., Path], write_cohort: Callable[..., Path], tmp_path: Path,
+    contents_of: Contents,
+) -> None:  # fmt: skip
+    """At a moment when there is a finished case that its worker has not told of: it was done in this run, it is not kept."""
+    root = make_bundle(tmp_path / "bundle", steps=step("(__import__('time').sleep(0.2), x)[1]"))
+    scans, out = write_cohort(tmp_path / "in", 12), tmp_path / "two"
+    run_cases(load_bundle(root), find_cases([scans]), RunSettings(tmp_path / "one", OPTIONS), lambda row: None)
+    seen: list[str] = []
+    killed: list[int] = []
+
+    def kill_when_untold() -> None:
+        for _ in range(3000):
+            if {path.parent.name for path in out.glob("*/*_ifim.json")} - set(seen):
+                killed.extend(worker_processes())
+                for process in killed:
+                    os.kill(process, signal.SIGKILL)
+                return
+            time.sleep(0.01)
+
+    watcher = threading.Thread(target=kill_when_untold)
+    watcher.start()
+    rows = run(root, scans, out, lambda row: seen.append(row.case))
+    watcher.join()
+    assert engine_of(out)["restarts"] == len(killed) > 0
+    assert {row.status for row in rows} == {"done"}
+    assert sorted(seen) == [row.case for row in rows] == [f"s{i:03d}" for i in range(12)]
+    assert contents_of(out) == contents_of(tmp_path / "one")
+
+
+def test_a_case_that_kills_its_worker_each_time_is_a_failed_row_and_the_others_are_done(
+    cluster: None, make_bundle: Callable[..., Path], write_cohort: Callable[..., Path], tmp_path: Path
+) -> None:
+    kill = "__import__('os').kill(__import__('os').getpid(), 9)"
+    root = make_bundle(tmp_path / "bundle", steps=step(f"{kill} if 's003' in x.meta['filename_or_obj'] else x"))
+    seen: list[CaseRow] = []
+    rows = run(root, write_cohort(tmp_path / "in", 8), tmp_path / "out", seen.append)
+    assert [row.case for row in rows if row.status != "done"] == ["s003"]
+    assert rows[3].status == "failed"
+    assert rows[3].input == "s003.nii.gz"
+    assert "died 3 times on this case" in rows[3].reason
+    assert len(seen) == 8
+    assert engine_of(tmp_path / "out")["restarts"] == ATTEMPTS
+    assert not (tmp_path / "out" / "s003" / "s003_ifim.json").exists()
+
+
+def test_an_interrupted_run_leaves_no_worker_and_whole_cases_which_the_next_run_keeps(
+    cluster: None, make_bundle: Callable[..., Path], write_cohort: Callable[..., Path], tmp_path: Path, contents_of: Contents
+) -> None:
+    root = make_bundle(tmp_path / "bundle", steps=step("(__import__('time').sleep(0.2), x)[1]"))
+    scans, out = write_cohort(tmp_path / "in", 8), tmp_path / "out"
+
+    def interrupt(row: CaseRow) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(root, scans, out, interrupt)
+    deadline = time.monotonic() + 20
+    while worker_processes() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert worker_processes() == []
+    assert not list(out.glob(".*"))
+    assert not (out / "cases.csv").exists()
+    whole = {sidecar.parent.name for sidecar in out.glob("*/*_ifim.json")}
+    before = {name: content for name, content in contents_of(out).items() if name.split("/")[0] in whole}
+    assert {row.case for row in run(root, scans, out) if row.status == "kept"} == whole
+    assert len(whole) in range(1, 8)
+    after = contents_of(out)
+    assert {name: after[name] for name in before} == before
+    assert len(after) == 8 * 7
+
+
+def test_a_bundle_that_no_worker_can_load_is_refused_with_its_reason(
+    cluster: None, make_bundle: Callable[..., Path], write_cohort: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_bundle(tmp_path / "bundle")
+    config = root / "configs" / "inference.json"
+    config.write_text(config.read_text().replace("GELU", "NoSuchLayer"))
+    with pytest.warns(UserWarning, match="could not start"), pytest.raises(InputError, match="NoSuchLayer"):
+        run(root, write_cohort(tmp_path / "in", 2), tmp_path / "out", workers=1)
+    assert not (tmp_path / "out" / "cases.csv").exists()
+
+
+def test_weights_are_read_once_and_shared_by_the_workers_of_a_node(
+    cluster: None, make_bundle: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_bundle(tmp_path / "bundle")
+    image = torch.rand(1, 1, 9, 8, 7, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = load_bundle(root).network(image).numpy()
+
+    def look(packed: Any) -> tuple[int, bool, list[bool], Any]:
+        network = load_bundle(root, state=unpack_state(packed)).network
+        ranges = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+        named = [(*(int(end, 16) for end in words[0].split("-")), words[5]) for words in ranges if len(words) > 5]
+        places = [parameter.data_ptr() for parameter in network.parameters()]
+        mapped = [any("plasma" in name and low <= place < high for low, high, name in named) for place in places]
+        with torch.no_grad():
+            answer = network(image).numpy()
+        writable = any(values.flags.writeable for values, _, _ in packed.values())
+        return os.getpid(), writable, mapped, answer
+
+    state = read_state(root)
+    assert state is not None
+    packed = ray.put(pack_state(state))
+    answers = ray.get([ray.remote(num_cpus=1)(look).remote(packed) for _ in range(2)])
+    assert len({process for process, _, _, _ in answers}) == 2
+    for _, writable, mapped, answer in answers:
+        assert not writable
+        assert mapped == [True] * 4
+        np.testing.assert_array_equal(answer, expected)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import ray
+from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.io import identify_bundle
+from monai_ifim.run.cases import find_cases
+from monai_ifim.run.cluster import run_on_ray
+from monai_ifim.run.settings import RunSettings
+settings = RunSettings(Path("out"), DecomposeOptions("categorical", rank=2, locality=True))
+rows = run_on_ray(Path("bundle"), identify_bundle(Path("bundle")), find_cases(["in"]), settings, lambda row: None, 1)
+print([row.status for row in rows], ray.is_initialized())
+"""
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_relative_paths_on_a_cluster_of_its_own_and_on_one_that_stays(
+    existing: bool, cluster: None, make_bundle: Callable[..., Path], write_cohort: Callable[..., Path], tmp_path: Path
+) -> None:
+    make_bundle(tmp_path / "bundle")
+    write_cohort(tmp_path / "in", 3)
+    address = ray.get_runtime_context().gcs_address
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment |= {"PYTHONPATH": os.pathsep.join(sys.path)} | ({"RAY_ADDRESS": address} if existing else {})
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "['done', 'done', 'done'] False"
+    assert [node["Alive"] for node in ray.nodes()] == [True]
+    assert engine_of(tmp_path / "out")["cpus_per_worker"] == (2 if existing else os.cpu_count())
+
+
+def test_more_workers_than_fit_are_refused_before_anything_is_written(
+    cluster: None, make_bundle: Callable[..., Path], write_cohort: Callable[..., Path], tmp_path: Path
+) -> None:
+    root, scans = make_bundle(tmp_path / "bundle"), write_cohort(tmp_path / "in", 1)
+    with pytest.raises(IFIMError, match=r"3 workers do not fit.*2 CPUs.*give --workers 2 or fewer"):
+        run(root, scans, tmp_path / "out", workers=3)
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_ray_the_error_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, make_bundle: Callable[..., Path], write_cohort: Callable[..., Path], tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(IFIMError, match=r'pip install "monai-ifim\[ray\]"'):
+        run(make_bundle(tmp_path / "bundle"), write_cohort(tmp_path / "in", 1), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "device", "workers", "cases", "expected"),
+    [
+        ([Node(8)], "cpu", None, 100, Allotment(8, 1)),
+        ([Node(8)], "cpu", 3, 100, Allotment(3, 2)),
+        ([Node(8)], "cpu", None, 2, Allotment(2, 4)),
+        ([Node(0), Node(4), Node(4), Node(4)], "cpu", 2, 100, Allotment(2, 4)),
+        ([Node(5), Node(3)], "mps", 3, 100, Allotment(3, 2)),
+        ([Node(16, 4)], "cuda", None, 100, Allotment(4, 4, 1.0)),
+        ([Node(16, 4)], "cuda:1", 8, 100, Allotment(8, 2, 0.5)),
+        ([Node(16, 1)], "cuda", 3, 100, Allotment(3, 5, 0.3333)),
+        ([Node(16, 1)], "cuda", 6, 100, Allotment(6, 2, 0.1666)),
+        ([Node(16, 2), Node(2, 1)], "cuda", 4, 100, Allotment(4, 4, 0.5)),
+        ([Node(16, 4)], "cuda", 8, 2, Allotment(2, 8, 1.0)),
+        ([Node(64), Node(8, 2)], "cuda", 2, 100, Allotment(2, 4, 1.0)),
+    ],
+)
+def test_workers_fit_on_the_nodes_with_all_that_each_gets(
+    nodes: list[Node], device: str, workers: int | None, cases: int, expected: Allotment
+) -> None:
+    found = allot(nodes, device, workers, cases)
+    assert found == expected
+    sharers = int(1 / found.gpus) if found.gpus else None
+    assert sharers is None or sharers * found.gpus <= 1
+    room = [node.cpus // found.cpus if sharers is None else min(node.cpus // found.cpus, sharers * node.gpus) for node in nodes]
+    assert sum(room) >= found.workers
+
+
+@pytest.mark.parametrize(
+    ("nodes", "device", "workers", "words"),
+    [
+        ([Node(4)], "cpu", 5, "give --workers 4 or fewer"),
+        ([Node(4)], "cpu", 0, "whole number from 1"),
+        ([Node(4)], "cuda", None, "no GPU"),
+        ([Node(2, 4)], "cuda", None, "give --workers 2 or fewer"),
+        ([Node(64), Node(1, 2)], "cuda", 2, "give --workers 1 or fewer"),
+        ([Node(0)], "cpu", None, "has CPUs"),
+    ],
+)
+def test_what_does_not_fit_is_refused(nodes: list[Node], device: str, workers: int | None, words: str) -> None:
+    with pytest.raises(IFIMError, match=words):
+        allot(nodes, device, workers, 100)
+
+
+def named(count: int) -> list[Case]:
+    return [Case(f"c{i}", None) for i in range(count)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4])
+@pytest.mark.parametrize("workers", [1, 2, 7])
+@pytest.mark.parametrize("count", [0, 1, 5, 40, 333])
+def test_every_case_is_handed_out_once_in_whole_batches_and_no_worker_starves(count: int, workers: int, batch: int) -> None:
+    schedule = Schedule(named(count), workers, batch)
+    held: list[list[str]] = [[] for _ in range(workers)]
+    supplied = [False] * workers
+    order = {f"c{i}": i for i in range(count)}
+    given: list[str] = []
+    finished = 0
+    generator = np.random.default_rng(count + workers + batch)
+    while finished < count:
+        worker = int(generator.integers(workers))
+        if supplied[worker]:
+            chunk = schedule.go_on(len(held[worker]))
+        elif held[worker]:
+            chunk = None
+        else:
+            chunk = schedule.begin()
+        if chunk is not None:
+            names = [case.name for case in chunk.cases]
+            assert all(order[name] % batch == 0 for name in names[::batch])
+            assert len(names) % batch == 0 or order[names[-1]] == count - 1
+            given += names
+            held[worker] += names
+            supplied[worker] = not chunk.last
+        # a pipeline that waits for more keeps these back
+        free = len(held[worker]) - (READ_AHEAD + WRITE_BEHIND + batch - 1 if supplied[worker] else 0)
+        assert free > 0 or not held[worker]
+        done = int(generator.integers(1, free + 1)) if free > 0 else 0
+        finished += done
+        del held[worker][:done]
+    assert sorted(given, key=order.__getitem__) == list(order)
+    assert len(given) == count
+    assert schedule.left == 0
+
+
+def test_suspects_are_tried_alone_and_given_up_after_three_losses() -> None:
+    schedule = Schedule(named(40), 2, 1)
+    first = schedule.begin()
+    assert first is not None
+    assert len(first.cases) > 2
+    assert not first.last
+    assert schedule.lost(first.cases) == []
+    guilty = first.cases[0]
+    for losses in (2, 3):
+        alone = schedule.begin()
+        while alone is not None and alone.cases != (guilty,):
+            assert alone.last
+            assert len(alone.cases) == 1
+            alone = schedule.begin()
+        assert schedule.lost([guilty]) == ([guilty] if losses == ATTEMPTS else [])
+        assert schedule.losses(guilty.name) == losses
+    assert all(case != guilty for case in schedule.drain())
+
+
+def test_weights_of_every_dense_kind_come_back_as_they_were() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(3, 5, generator=generator)
+    kinds = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool, torch.complex64)
+    state = {str(dtype): values.to(dtype) for dtype in kinds}
+    state |= {"scalar": torch.tensor(7), "empty": torch.empty(0, 3), "turned": values.t(), "conjugate": values.cfloat().conj()}
+    packed = pack_state(state)
+    assert packed is not None
+    for values, _, _ in packed.values():
+        values.flags.writeable = False
+    back = unpack_state(packed)
+    assert {name: (tensor.dtype, tensor.shape) for name, tensor in back.items()} == {
+        name: (tensor.dtype, tensor.shape) for name, tensor in state.items()
+    }
+    assert all(torch.equal(back[name], state[name]) for name in state)
+    assert pack_state({"sparse": torch.eye(3).to_sparse()}) is None
+    assert pack_state({"extra": {"a": 1}}) is None
+
+
+def test_shared_weights_of_another_kind_are_copied_and_buffers_always(tmp_path: Path, make_bundle: Callable[..., Path]) -> None:
+    root = make_bundle(tmp_path / "bundle", dims=2)
+    network = "torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten(), torch.nn.LazyLinear(3))"
+    config = root / "configs" / "inference.json"
+    content = json.loads(config.read_text())
+    config.write_text(json.dumps(content | {"network_def": "$" + network.replace("LazyLinear(3)", "Linear(320, 3)")}))
+    torch.manual_seed(0)
+    made = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten(), torch.nn.Linear(320, 3))
+    weights = made.state_dict()
+    weights["3.weight"] = weights["3.weight"].to(torch.bfloat16)
+    torch.save({"model": {f"module.{name}": value for name, value in weights.items()}}, root / "models" / "model.pt")
+    state = read_state(root)
+    assert state is not None
+    plain, shared = load_bundle(root).network.state_dict(), load_bundle(root, state=state).network.state_dict()
+    assert all(torch.equal(plain[name], shared[name]) and plain[name].dtype == shared[name].dtype for name in plain)
+    same = {name for name in shared if shared[name].data_ptr() == state[name].data_ptr()}
+    assert same == {"0.weight", "0.bias", "1.weight", "1.bias", "3.bias"}
