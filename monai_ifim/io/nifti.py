@@ -49,4 +49,4 @@ def write_volume(path: Path, values: npt.NDArray[np.floating[Any]], affine: Affi
     image.set_sform(affine, SCANNER_CODE)  # the same place; the qform's quaternion rounds a little more
     raw = io.BytesIO()
     image.to_stream(raw)
-    atomic.write_bytes(path, igzip.compress(raw.getbuffer(), GZIP_LEVEL, mtime=0))  # or equal volumes would differ in bytes
+    atomic.write_bytes(path, igzip.compress(raw.getbuffer(), GZIP_LEVEL, mtime=0))  # no time stamp

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 Contents = dict[str, Any]
 TIMES = ("seconds", "peak_memory_bytes")
@@ -19,7 +21,8 @@ TIMES = ("seconds", "peak_memory_bytes")
 
 @pytest.fixture(scope="session")
 def contents_of() -> Callable[[Path], Contents]:
-    """All case files below a result folder: hash of each NIfTI, content of each sidecar but for its time and memory."""
+    """All case files below a result folder: hash of each NIfTI's bytes before compression, whose own bytes igzip does not
+    promise to repeat, and content of each sidecar but for its time and memory."""
 
     def read(output: Path) -> Contents:
         found: Contents = {}
@@ -30,10 +33,14 @@ def contents_of() -> Callable[[Path], Contents]:
                 sidecar = json.loads(path.read_text(encoding="utf-8"))
                 found[path.relative_to(output).as_posix()] = {key: sidecar[key] for key in sidecar if key not in TIMES}
             else:
-                found[path.relative_to(output).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
+                found[path.relative_to(output).as_posix()] = hashlib.sha256(_content(path)).hexdigest()
         return found
 
     return read
+
+
+def _content(path: Path) -> bytes:
+    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
 
 
 @pytest.fixture(scope="session")
@@ -61,3 +68,13 @@ def write_cohort(write_scan: Callable[..., Path], turned: Callable[..., npt.NDAr
         return folder
 
     return write
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process computes with as many threads as a worker on one CPU: sums in another order differ in their last digit."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

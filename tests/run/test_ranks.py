@@ -44,7 +44,7 @@ def scans(tmp_path: Path, write_cohort: Callable[..., Path]) -> Path:
 
 
 def test_a_bundle_over_two_ranks_is_the_bundle_in_one_process(
-    scans: Path, tmp_path: Path, contents_of: Contents, rows_of: Rows
+    one_thread: None, scans: Path, tmp_path: Path, contents_of: Contents, rows_of: Rows
 ) -> None:
     root = tmp_path / "bundle"
     shutil.copytree(resolve_bundle(LUMPY), root)
