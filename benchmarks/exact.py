@@ -11,18 +11,11 @@ import torch
 from monai.networks.nets import DenseNet121, resnet18
 from torch import Tensor, nn
 
+from benchmarks.baselines import bare_passes
 from benchmarks.timing import environment_stamp, interleaved_medians
 from monai_ifim import decompose
 
 CLASSES = (2, 6, 14)
-
-
-def bare_passes(network: nn.Module, image: Tensor, classes: int) -> None:
-    """The lower bound: nothing but the network's own passes, gradients with respect to the image alone."""
-    leaf = image.clone().requires_grad_(True)
-    output = network(leaf)
-    for c in range(classes - 1):
-        torch.autograd.grad(output[0, c], leaf, retain_graph=c < classes - 2)
 
 
 def cases(classes: int) -> list[tuple[str, nn.Module, Tensor]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, Unpack, get_args
 
 import torch
 from ignite.engine import Engine, Events
@@ -19,10 +19,10 @@ from monai.utils import ensure_tuple
 from torch import Tensor
 
 from monai_ifim.adapt.components import component_tensors, item_of_batch
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.options import DecomposeOptions, EngineOptions
 from monai_ifim.adapt.saving import SaveIFIM, Space
 from monai_ifim.core import Head, IFIMError
-from monai_ifim.core.decompose import Method
+from monai_ifim.core.settings import Method
 from monai_ifim.io import CONTENTS, Source
 
 OnFailure = Literal["raise", "record"]
@@ -63,7 +63,7 @@ class IFIMHandler:
     in the image's own precision (an evaluator's amp covers its own pass only), with the arguments that the evaluator passed.
 
     Args:
-        head, energy, rank, method, output_key, locality: as `IFIMInferer`.
+        head, energy, rank, method, output_key, locality, and those of `EngineOptions`: as `IFIMInferer`.
         output_dir: folder for the files; None writes none, and the next six arguments then have nothing to say.
         space, preprocessing, contents, class_names, bundle_root: as `SaveIFIM`.
         image_key: name of the image in a dictionary `preprocessing`.
@@ -95,10 +95,11 @@ class IFIMHandler:
         network: Callable[..., Any] | None = None,
         batch_transform: Callable[[Any], Tensor] | None = None,
         on_failure: OnFailure = "raise",
+        **engine: Unpack[EngineOptions],
     ) -> None:
         if on_failure not in get_args(OnFailure):
             raise IFIMError(f"unknown on_failure {on_failure!r}: choose one of {', '.join(map(repr, get_args(OnFailure)))}.")
-        self.options = DecomposeOptions(head, energy, rank, method, output_key, locality)
+        self.options = DecomposeOptions(head, energy, rank, method, output_key, locality, **engine)
         self.writer: SaveIFIM | None = None
         if output_dir is not None:
             names = (ensure_tuple(contents), ensure_tuple(class_names))

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 from monai.inferers import Inferer
 from torch import Tensor
 
 from monai_ifim.adapt.components import component_tensors
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.options import DecomposeOptions, EngineOptions
 from monai_ifim.core import Head
-from monai_ifim.core.decompose import Method
+from monai_ifim.core.settings import Method
 
 
 class IFIMInferer(Inferer):
     """Call the network and decompose its input, for any MONAI evaluator or bundle.
 
-    Settings as `monai_ifim.decompose`; locality also computes the locality radius (some forward passes more).
+    Settings, those of `EngineOptions` among them, as `monai_ifim.decompose`; locality also computes the locality radius (some
+    forward passes more).
     """
 
     def __init__(
@@ -29,9 +30,10 @@ class IFIMInferer(Inferer):
         method: Method = "auto",
         output_key: str | int | None = None,
         locality: bool = False,
+        **engine: Unpack[EngineOptions],
     ) -> None:
         super().__init__()
-        self.options = DecomposeOptions(head, energy, rank, method, output_key, locality)
+        self.options = DecomposeOptions(head, energy, rank, method, output_key, locality, **engine)
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Decompose `inputs` [B, channel, *spatial]; further arguments go to the network.

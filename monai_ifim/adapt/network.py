@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import warnings
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +11,15 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from monai_ifim.adapt.bundle import Bundle
 from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.core import Head, IFIMError, TrainingModeWarning, decompose
 from monai_ifim.core.head_choice import resolve_head
 from monai_ifim.core.heads import SquareRoot
-from monai_ifim.core.jacobian import BLOCK_ELEMENTS
+from monai_ifim.core.live_memory import LiveMemory
 from monai_ifim.core.predictor import Predictor, check_independence, evaluation_mode
+from monai_ifim.core.rows import BLOCK_ELEMENTS
 
 MEBIBYTE = 2**20
 
@@ -231,7 +229,7 @@ def _cost(predictor: Predictor, image: Tensor, products: int) -> tuple[str, Cost
     """Earlier probes have warmed the network up."""
     with evaluation_mode(predictor.network):
         forward, product = _timed_passes(predictor, image)
-        with _LiveTensors() as live:
+        with LiveMemory() as live:
             _timed_passes(predictor, image)
     network = predictor.network
     state = [*network.parameters(), *network.buffers()] if isinstance(network, nn.Module) else []
@@ -283,47 +281,3 @@ def _describe(cost: Cost) -> str:
         f"{size(cost.pass_bytes)} (counted; buffers inside the kernels are not seen), results {size(cost.results_bytes)} "
         "(calculated). Locality radius and files come on top."
     )
-
-
-class _LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of the storages that operations make inside it; `peak` is the most that were alive at once."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.alive: dict[int, weakref.ref[Any]] = {}
-        self.current = self.peak = 0
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """PyTorch's question; with True it would import its compiler here, which takes seconds."""
-        return False
-
-    def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Run the operation, then count what it returned and was not handed."""
-        known = {_storage_key(value) for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)}
-        result = func(*args, **(kwargs or {}))
-        for value in tree_leaves(result):
-            if isinstance(value, Tensor) and _storage_key(value) not in known:
-                self._count(value)
-        return result
-
-    def _count(self, tensor: Tensor) -> None:
-        key = _storage_key(tensor)
-        if key in self.alive:
-            return
-        storage = tensor.untyped_storage()
-        size = storage.nbytes()
-
-        def forget(_: Any) -> None:
-            self.current -= size
-            del self.alive[key]
-
-        self.alive[key] = weakref.ref(storage, forget)
-        self.current += size
-        self.peak = max(self.peak, self.current)
-
-
-def _storage_key(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata

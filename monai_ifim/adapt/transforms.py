@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from monai.config import KeysCollection
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from monai_ifim.adapt.components import item_of_batch
 from monai_ifim.adapt.inferer import IFIMInferer
+from monai_ifim.adapt.options import EngineOptions
 from monai_ifim.core import Head, IFIMError
-from monai_ifim.core.decompose import Method
+from monai_ifim.core.settings import Method
 
 
 class IFIMDecompose(Transform):
@@ -35,10 +36,11 @@ class IFIMDecompose(Transform):
         output_key: str | int | None = None,
         locality: bool = False,
         device: torch.device | str | None = None,
+        **engine: Unpack[EngineOptions],
     ) -> None:
         self.network = network
         self.device = device
-        self.inferer = IFIMInferer(head, energy, rank, method, output_key, locality)
+        self.inferer = IFIMInferer(head, energy, rank, method, output_key, locality, **engine)
 
     def __call__(self, img: Tensor) -> dict[str, Tensor]:
         """The tensors of `IFIMInferer` for this one image, without the batch axis."""
@@ -69,6 +71,7 @@ class IFIMDecomposed(MapTransform):
         device: torch.device | str | None = None,
         prefix: KeysCollection = "ifim",
         allow_missing_keys: bool = False,
+        **engine: Unpack[EngineOptions],
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         names = [prefix] if isinstance(prefix, str) else list(prefix)
@@ -78,7 +81,7 @@ class IFIMDecomposed(MapTransform):
                 f"prefix={[f'{key}_ifim' for key in self.keys]}."
             )
         self.prefix = dict(zip(self.keys, names, strict=True))
-        self.transform = IFIMDecompose(network, head, energy, rank, method, output_key, locality, device)
+        self.transform = IFIMDecompose(network, head, energy, rank, method, output_key, locality, device, **engine)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The data with the components added; the image itself is left as it is."""

@@ -3,27 +3,38 @@
 from monai_ifim.core.decompose import decompose
 from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.core.errors import (
+    ConvergenceWarning,
     HeadError,
     IFIMError,
     ImageError,
+    MemoryWarning,
     NetworkError,
     SpectralTieWarning,
     TrainingModeWarning,
 )
 from monai_ifim.core.heads import BernoulliHead, CategoricalHead, GaussianHead, Head, SquareRoot
+from monai_ifim.core.metric import GaussianLowPass, Metric, NoiseLevel
+from monai_ifim.core.voxelwise_heads import VoxelwiseBernoulliHead, VoxelwiseHead
 
 __all__ = [
     "BernoulliHead",
     "CategoricalHead",
+    "ConvergenceWarning",
     "Decomposition",
     "GaussianHead",
+    "GaussianLowPass",
     "Head",
     "HeadError",
     "IFIMError",
     "ImageError",
+    "MemoryWarning",
+    "Metric",
     "NetworkError",
+    "NoiseLevel",
     "SpectralTieWarning",
     "SquareRoot",
     "TrainingModeWarning",
+    "VoxelwiseBernoulliHead",
+    "VoxelwiseHead",
     "decompose",
 ]

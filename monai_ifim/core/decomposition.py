@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from monai_ifim.core.errors import ImageError
 from monai_ifim.core.heads import Head
 from monai_ifim.core.locality import locality_radius
+from monai_ifim.core.metric import Metric
 from monai_ifim.core.predictor import Predictor, evaluation_mode
 from monai_ifim.core.projection import split
 
@@ -19,13 +21,15 @@ from monai_ifim.core.projection import split
 class Decomposition:
     """Decomposition of a batch of images, each by its own iFIM (arXiv:2606.16362).
 
-    eigenvalues: [B, r] float64, the kept ones, descending, zero-padded; nats per (unit of the image)^2.
+    eigenvalues: [B, r] float64, the kept ones, descending, zero-padded; nats per (unit of the image)^2, or of the metric.
     eigenvectors: [B, r, channel, *spatial], orthonormal, zero where the eigenvalue is padding.
     rank: [B] int64, components kept. trace: [B] float64, of all of F.
     spectrum: [B, n] float64, every nonzero eigenvalue computed, kept or not, zero-padded.
     high, low: [B, channel, *spatial], high + low = image.
     sensitivity: [B, channel, *spatial] float64, diag F over the whole spectrum computed.
-    logits, probabilities: [B, C]. record: settings, method, products and versions as plain data.
+    logits, probabilities: [B, C], or maps of a segmentation. error_bound: [B] float64, share of the trace outside of what was
+    computed, an upper bound with the confidence that `record` states. residuals: [B, r] float64, bounds of |F u - l u|, zero
+    for the exact method. record: settings, method, products and versions as plain data. metric: M of F' = M F M, or None.
     """
 
     eigenvalues: Tensor
@@ -38,8 +42,11 @@ class Decomposition:
     sensitivity: Tensor
     logits: Tensor
     probabilities: Tensor
+    error_bound: Tensor
+    residuals: Tensor
     record: dict[str, Any]
     image: Tensor = field(repr=False)
+    metric: Metric | None
     _predictor: Predictor = field(repr=False)
     _head: Head = field(repr=False)
 
@@ -55,7 +62,45 @@ class Decomposition:
             raise ImageError(f"the image is {type(image).__name__}: pass a torch tensor [B, channel, *spatial].")
         return split(self.eigenvectors, image.detach().as_subclass(Tensor))
 
+    @property
+    def eigenimages(self) -> Tensor:
+        """M u_i: the change of the image that one unit along u_i makes, [B, r, channel, *spatial]; u_i without a metric."""
+        if self.metric is None or self.eigenvectors.shape[1] == 0:
+            return self.eigenvectors
+        return torch.stack([self.metric.apply(vectors) for vectors in self.eigenvectors.unbind(1)], dim=1)
+
     def locality_radius(self) -> Tensor:
-        """Largest step along each u_i up to which the divergence stays within 10 % of e^2 l / 2, [B, r] float64."""
+        """Largest step along each eigenimage up to which the divergence stays within 10 % of e^2 l / 2, [B, r] float64."""
         with evaluation_mode(self._predictor.network):
-            return locality_radius(self._predictor, self._head, self.image, self.eigenvectors, self.eigenvalues)
+            return locality_radius(self._predictor, self._head, self.image, self.eigenimages, self.eigenvalues)
+
+
+def joined(parts: Sequence[Decomposition], predictor: Predictor, image: Tensor, metric: Metric | None) -> Decomposition:
+    """The decompositions of consecutive parts of a batch as one of the whole; image [B, channel, *spatial]."""
+    count = max(part.eigenvalues.shape[1] for part in parts)
+    longest = max(part.spectrum.shape[1] for part in parts)
+    widths = {"eigenvalues": count, "eigenvectors": count, "residuals": count, "spectrum": longest}
+    fields: dict[str, Any] = {
+        name: torch.cat([_widened(getattr(part, name), widths.get(name)) for part in parts]) if len(parts) > 1 else
+        getattr(parts[0], name)
+        for name in TENSORS
+    }  # fmt: skip
+    record = parts[0].record | {
+        "error_bound": max(part.record["error_bound"] for part in parts),
+        "jacobian_products": max(part.record["jacobian_products"] for part in parts),
+    }
+    return replace(parts[0], **fields, record=record, image=image, metric=metric, _predictor=predictor)
+
+
+TENSORS = (
+    "eigenvalues", "eigenvectors", "rank", "trace", "spectrum", "high", "low", "sensitivity", "logits", "probabilities",
+    "error_bound", "residuals",
+)  # fmt: skip
+
+
+def _widened(values: Tensor, width: int | None) -> Tensor:
+    """Zero-padded to `width` along the second axis."""
+    if width is None or values.shape[1] == width:
+        return values
+    missing = values.new_zeros(values.shape[0], width - values.shape[1], *values.shape[2:])
+    return torch.cat([values, missing], dim=1)

@@ -8,11 +8,14 @@ from monai_ifim.core.errors import HeadError
 from monai_ifim.core.heads import BernoulliHead, CategoricalHead, GaussianHead, Head
 from monai_ifim.core.outputs import HIDDEN, sums_to_one
 from monai_ifim.core.probability_heads import BernoulliProbabilityHead, CategoricalProbabilityHead
+from monai_ifim.core.voxelwise_heads import VoxelwiseBernoulliHead, VoxelwiseHead
 
 _BY_NAME: dict[str, type[Head]] = {
     "categorical": CategoricalHead,
     "bernoulli": BernoulliHead,
     "gaussian": GaussianHead,
+    "voxelwise": VoxelwiseHead,
+    "voxelwise_bernoulli": VoxelwiseBernoulliHead,
 }
 HEAD_NAMES = ("auto", *_BY_NAME, "probabilities")
 
@@ -21,6 +24,11 @@ def check_head_name(head: str | Head) -> None:
     """Raise HeadError for a name that is none of HEAD_NAMES."""
     if isinstance(head, str) and head not in HEAD_NAMES:
         raise HeadError(f"unknown head {head!r}: choose one of {', '.join(map(repr, HEAD_NAMES))}, or pass a Head.")
+
+
+def answers_at_every_voxel(head: str | Head) -> bool:
+    """Whether a head, or the one that a name stands for, reads a map [B, C, *spatial]."""
+    return (_BY_NAME[head].spatial if head in _BY_NAME else False) if isinstance(head, str) else head.spatial
 
 
 def resolve_head(head: str | Head, output: Tensor, operation: str | None = None) -> Head:

@@ -77,7 +77,7 @@ class _Search:
         search would start beyond the first exit.
         """
         moved = self.head.logits(self._outputs(step[active], active))
-        largest = (moved - self.head.logits(self.output)[active // self.rank]).abs().amax(1).to(step)
+        largest = (moved - self.head.logits(self.output)[active // self.rank]).abs().flatten(1).amax(1).to(step)
         shortened = step.clone()
         shortened[active] *= torch.where(largest.isfinite(), (FIRST_CHANGE / largest).clamp(max=1.0), 1.0)
         return shortened

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,7 +24,8 @@ class Predictor:
     """`network(image, *args, **kwargs)[output_key]` as a plain tensor [B, C].
 
     output_key: index into a tuple or list, or key into a mapping; None takes a tensor as it is, the first entry of a
-    tuple or list, and the only entry of a mapping.
+    tuple or list, and the only entry of a mapping. spatial: the answer is a map [B, C, *spatial] and stays one.
+    dtype: the passes run with copies of the weights of this dtype, None with the weights as they are.
     """
 
     network: Callable[..., Any]
@@ -32,9 +33,11 @@ class Predictor:
     output_key: str | int | None = None
     args: Sequence[Any] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    spatial: bool = False
+    dtype: torch.dtype | None = None
 
     def __call__(self, image: Tensor, items: slice | Tensor = slice(None)) -> Tensor:
-        """Output [B, C] for `image` [B, channel, *spatial], itself the given items of the batch that args belong to.
+        """Output [B, C] (or a map, see `spatial`) for `image` [B, channel, *spatial], the given items of the batch.
 
         Raises NetworkError where the output is no such tensor.
         """
@@ -42,6 +45,12 @@ class Predictor:
         args = [_usable(self._take(value, items)) for value in self.args]
         kwargs = {name: _usable(self._take(value, items)) for name, value in self.kwargs.items()}
         return self._matrix(self._select(_run(self.bare, self._frozen, image, args, kwargs)), batch)
+
+    def part(self, items: slice) -> Predictor:
+        """The predictor for some images of the batch, with their share of the arguments."""
+        kwargs = {name: self._take(value, items) for name, value in self.kwargs.items()}
+        batch = len(range(*items.indices(self.batch)))
+        return replace(self, batch=batch, args=[self._take(value, items) for value in self.args], kwargs=kwargs)
 
     def _take(self, value: Any, items: slice | Tensor) -> Any:
         """The rows of an argument that belong to `items`; an argument without an entry for every image goes as it is."""
@@ -76,6 +85,10 @@ class Predictor:
             raise NetworkError(
                 "the network has lazy layers without weights yet: run one forward pass and load its weights first."
             )
+        other = {name: tensor for name, tensor in state.items() if tensor.is_floating_point() and tensor.dtype != self.dtype}
+        if self.dtype is not None and other:
+            _refuse_script(network, f"the network's weights are not {self.dtype}")
+            return {name: tensor.detach().to(self.dtype) for name, tensor in other.items()}
         frozen = {name: tensor.clone() for name, tensor in state.items() if tensor.is_inference()}
         if frozen and any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
             raise NetworkError(
@@ -115,10 +128,13 @@ class Predictor:
             )
         if output.ndim == 1:
             return output[:, None]
+        if self.spatial:
+            return output
         if output.ndim > 2 and output[0, 0].numel() != 1:
             raise NetworkError(
-                f"the network's output has shape {tuple(output.shape)}, one answer a voxel: "
-                "reduce it to [B, C] (say, by its mean over space), or name another output with output_key."
+                f"the network's output has shape {tuple(output.shape)}, one answer a voxel: pass head='voxelwise' for a "
+                "segmentation ('voxelwise_bernoulli' for independent labels), reduce it to [B, C], or name another output with "
+                "output_key."
             )
         return output.flatten(1)
 
@@ -129,8 +145,11 @@ def owner_of(network: Callable[..., Any]) -> Callable[..., Any]:
     return owner if isinstance(owner, nn.Module) and getattr(network, "__name__", "") in ("forward", "__call__") else network
 
 
-def check_image(network: Callable[..., Any], image: Tensor) -> Tensor:
-    """The image as a plain detached tensor; raises ImageError, naming the cure, where it cannot be decomposed."""
+def check_image(network: Callable[..., Any], image: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """The image as a plain detached tensor; raises ImageError, naming the cure, where it cannot be decomposed.
+
+    dtype: what the passes run in where that was asked for; the image is converted then, and the weights will be.
+    """
     if not isinstance(image, Tensor):
         raise ImageError(f"the image is {_describe(image)}: pass a torch tensor [B, channel, *spatial].")
     image = image.detach().as_subclass(Tensor)
@@ -143,7 +162,8 @@ def check_image(network: Callable[..., Any], image: Tensor) -> Tensor:
         )
     if image.numel() == 0:
         raise ImageError(f"the image has shape {tuple(image.shape)}: there is nothing in it to decompose.")
-    _check_placement(network, image)
+    _check_placement(network, image, any_dtype=dtype is not None)
+    image = image if dtype is None else image.to(dtype)
     if not bool(torch.isfinite(image).all()):
         raise ImageError("the image holds NaN or infinite values: mask or clip them first (torch.nan_to_num).")
     return image
@@ -151,7 +171,10 @@ def check_image(network: Callable[..., Any], image: Tensor) -> Tensor:
 
 @contextmanager
 def evaluation_mode(network: Callable[..., Any]) -> Iterator[None]:
-    """Every submodule in eval mode inside, each with its own mode again afterwards; autograd on, whatever the caller's mode."""
+    """Every submodule in eval mode and no parameter asking for a gradient inside, autograd on, whatever the caller's mode.
+
+    Afterwards each module and parameter is as it was. Without gradients of weights, a convolution keeps no input.
+    """
     modules = [m for m in network.modules() if hasattr(m, "training")] if isinstance(network, nn.Module) else []
     training = [module for module in modules if module.training]
     if any(module is network or isinstance(module, (_NormBase, _DropoutNd)) for module in training):
@@ -160,8 +183,12 @@ def evaluation_mode(network: Callable[..., Any]) -> Iterator[None]:
             TrainingModeWarning,
             stacklevel=4,
         )
+    parameters = list(network.parameters()) if isinstance(network, nn.Module) else []
+    trained = [p for p in parameters if p.requires_grad and not nn.parameter.is_lazy(p) and p.is_leaf and not p.is_inference()]
     with torch.inference_mode(False), torch.enable_grad():
         try:
+            for parameter in trained:
+                parameter.requires_grad_(False)
             if training and isinstance(network, nn.Module):
                 with suppress(NotImplementedError):  # what torch.export made has one mode, that of its export
                     network.eval()
@@ -169,6 +196,8 @@ def evaluation_mode(network: Callable[..., Any]) -> Iterator[None]:
         finally:
             for module in training:
                 module.training = True
+            for parameter in trained:
+                parameter.requires_grad_(True)
 
 
 def check_independence(predictor: Predictor, image: Tensor, output: Tensor) -> None:
@@ -195,6 +224,13 @@ def check_independence(predictor: Predictor, image: Tensor, output: Tensor) -> N
         raise NetworkError(
             "the network's answer for the first image changes when it is alone in the batch: it depends on the rest of the "
             "batch, or on chance (dropout left on). Use layers that treat every image by itself, or one image a batch."
+        )
+
+
+def _refuse_script(network: nn.Module, reason: str) -> None:
+    if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
+        raise NetworkError(
+            f"{reason}, and TorchScript cannot be given any: convert it yourself, network.double(), image.double()."
         )
 
 
@@ -225,7 +261,7 @@ def _run(
     return network(image, *args, **kwargs)
 
 
-def _check_placement(network: Callable[..., Any], image: Tensor) -> None:
+def _check_placement(network: Callable[..., Any], image: Tensor, any_dtype: bool) -> None:
     parameters = list(network.parameters()) if isinstance(network, nn.Module) else []
     weights = [p for p in parameters if p.is_floating_point()]
     if not weights:
@@ -233,7 +269,7 @@ def _check_placement(network: Callable[..., Any], image: Tensor) -> None:
     if all(p.device != image.device for p in weights):
         raise ImageError(f"the image is on {image.device} and the network on {weights[0].device}: move one, image.to(device).")
     autocast = torch.is_autocast_enabled(image.device.type)
-    if not autocast and all(p.dtype != image.dtype for p in weights):
+    if not autocast and not any_dtype and all(p.dtype != image.dtype for p in weights):
         raise ImageError(f"the image is {image.dtype} and the network {weights[0].dtype}: convert one, image.to(dtype).")
 
 

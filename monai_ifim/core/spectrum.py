@@ -29,7 +29,7 @@ class Spectrum:
 
     eigenvalues: [n] float64, descending, n the numerical rank; roots: their square roots, which float64 holds to more
     digits where the eigenvalues are about to underflow. coefficients: [n, r] float64, unit rows v_i.
-    trace: sum of the diagonal of K.
+    trace: sum of the diagonal of K, and of what K leaves out.
     """
 
     eigenvalues: Tensor
@@ -37,9 +37,13 @@ class Spectrum:
     coefficients: Tensor
     trace: float
 
+    def leading(self, count: int) -> Spectrum:
+        """The first `count` eigenpairs alone, the trace as it is."""
+        return Spectrum(self.eigenvalues[:count], self.roots[:count], self.coefficients[:count], self.trace)
 
-def solve_spectrum(gram: Tensor, scales: Tensor, row_eps: float) -> Spectrum:
-    """Eigenpairs of diag(scales) gram diag(scales).
+
+def solve_spectrum(gram: Tensor, scales: Tensor, row_eps: float, rest: float = 0.0) -> Spectrum:
+    """Eigenpairs of diag(scales) gram diag(scales); rest: trace of what the rows leave out.
 
     gram: [r, r] float64, of unscaled rows; scales: [r] float64, >= 0; row_eps: machine epsilon of the rows' dtype, from
     which numerical rank is judged: a row that is a combination of heavier rows to within its own rounding adds nothing.
@@ -49,7 +53,7 @@ def solve_spectrum(gram: Tensor, scales: Tensor, row_eps: float) -> Spectrum:
     graded = scales * lengths
     largest = float(graded.max()) if graded.numel() else 0.0
     if largest == 0.0:
-        return Spectrum(graded[:0], graded[:0], gram[:0], 0.0)
+        return Spectrum(graded[:0], graded[:0], gram[:0], rest)
     if not math.isfinite(largest):
         raise IFIMError("the Fisher information is too large for float64: give the outputs or the image another unit.")
     weights = graded / largest  # so that squares of tiny scales stay inside float64
@@ -67,7 +71,7 @@ def solve_spectrum(gram: Tensor, scales: Tensor, row_eps: float) -> Spectrum:
     values, vectors = values[held], vectors[held]
     coefficients = torch.zeros(values.numel(), gram.shape[0], dtype=torch.float64, device="cpu")
     coefficients[:, alive] = vectors
-    return Spectrum(values * largest**2, values.sqrt() * largest, coefficients, float(graded.square().sum()))
+    return Spectrum(values * largest**2, values.sqrt() * largest, coefficients, float(graded.square().sum()) + rest)
 
 
 def count_kept(spectrum: Spectrum, energy: float, rank: int | None) -> int:

@@ -16,7 +16,7 @@ import yaml  # type: ignore[import-untyped, unused-ignore]
 from monai.bundle import ConfigParser
 
 from monai_ifim.core import IFIMError
-from monai_ifim.core.decompose import selection
+from monai_ifim.core.assembly import selection
 from monai_ifim.evaluation.cells import Cell, CellResult, run_cell
 from monai_ifim.evaluation.models import Model
 from monai_ifim.evaluation.observation import ObservationSettings

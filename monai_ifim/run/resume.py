@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from monai_ifim.core import IFIMError
-from monai_ifim.core.decompose import head_name, selection
+from monai_ifim.core.assembly import head_name, selection
 from monai_ifim.io import ModelIdentity, read_sidecar, sidecar_path
 from monai_ifim.io.source import sha256_of
 from monai_ifim.run.cases import Case

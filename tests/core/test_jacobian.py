@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from monai_ifim.core import decompose, jacobian
-from monai_ifim.core.jacobian import FactorRows
+from monai_ifim.core import decompose, factor
+from monai_ifim.core.rows import FactorRows, HeldRow
 
 Networks = Callable[..., nn.Sequential]
 
 
 def _rows() -> FactorRows:
     generator = torch.Generator().manual_seed(6)
-    rows = torch.randn(2, 3, 11, generator=generator)
-    return FactorRows(rows, 10.0 ** -torch.tensor([[0, 5, 20], [3, 0, 40]], dtype=torch.float64))
+    values = torch.randn(2, 3, 11, generator=generator)
+    scales = 10.0 ** -torch.tensor([[0, 5, 20], [3, 0, 40]], dtype=torch.float64)
+    return FactorRows(torch.zeros(2, 1, 11), [HeldRow(row) for row in values.unbind(1)], list(scales.unbind(1)))
 
 
 @pytest.mark.parametrize("elements", [1, 20, 36, 10_000])
-def test_block_size_does_not_matter(monkeypatch: pytest.MonkeyPatch, elements: int) -> None:
-    monkeypatch.setattr(jacobian, "BLOCK_ELEMENTS", elements)
-    rows, wide = _rows(), _rows().rows.double()
+def test_block_size_does_not_matter(elements: int) -> None:
+    rows = replace(_rows(), block_elements=elements)
+    wide = torch.stack([row.window(0, 11) for row in rows.rows], dim=1).double()
     weights = torch.randn(2, 2, 3, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
     torch.testing.assert_close(rows.gram(), wide @ wide.mT, rtol=1e-13, atol=1e-13)
     torch.testing.assert_close(rows.diagonal(), (rows.scales[..., None] * wide).square().sum(1), rtol=1e-13, atol=0)
@@ -38,7 +40,7 @@ def test_chunk_of_cotangents_does_not_matter(
 ) -> None:
     network = cnn((1, 7, 5), 5).double()
     truth = decompose(network, image, head=head, energy=1.0)
-    monkeypatch.setattr(jacobian, "ROW_CHUNK", chunk)
+    monkeypatch.setattr(factor, "COLUMN_CHUNK", chunk)
     found = decompose(network, image, head=head, energy=1.0)
     torch.testing.assert_close(found.eigenvectors, truth.eigenvectors, rtol=0, atol=1e-12)
     torch.testing.assert_close(found.sensitivity, truth.sensitivity)

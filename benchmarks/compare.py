@@ -1,0 +1,124 @@
+"""The methods against what else computes or replaces them: speed, memory and accuracy, with the bars they have to pass.
+
+python -m benchmarks.compare [--rounds N] [--only SECTION ...] [--device cpu|cuda] [--output FOLDER] [--quick]
+python -m benchmarks.compare --short
+
+One process; in a section all candidates get the same network and image and are timed by turns, each once a round, after a
+round that is not counted; reported are medians and their ratios. Only peak memory is measured in fresh processes. Networks
+have random weights from a fixed seed, but for the section on MedNIST, which needs the environment variable IFIM_TEST_DATA
+and is left out without it. Nothing else should run on the machine meanwhile: two programs that each use all cores can slow
+each other down a hundredfold, and not evenly.
+
+The results go to compare-DEVICE.json and compare-DEVICE.md in benchmarks/results, section by section as they are done.
+With --only, what earlier runs found for the other sections stays; every section carries the date and the environment that
+it was measured in. --quick runs everything at tiny sizes to see that it works; its results go to compare-DEVICE-quick and
+mean nothing. --short measures nothing: it prints the rows that have a bar, for the README.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks.approximate import SectionSkipped, adaptive_mednist, adaptive_peaked, matrix_free, voxelwise
+from benchmarks.attribution import attributions
+from benchmarks.baselines import jacrev, naive, passes
+from benchmarks.batch import batches
+from benchmarks.eigendistortion import eigendistortion
+from benchmarks.peaks import memory_budget, memory_classes
+from benchmarks.results import Comparison, Row, Section, read_comparison
+from benchmarks.tables import full_table, short_table
+from benchmarks.timing import Setting, environment_stamp
+
+SECTIONS: dict[str, Callable[[Setting], list[Row]]] = {
+    "passes": passes,
+    "naive": naive,
+    "jacrev": jacrev,
+    "plenoptic": eigendistortion,
+    "attributions": attributions,
+    "adaptive-mednist": adaptive_mednist,
+    "adaptive-peaked": adaptive_peaked,
+    "matrix-free": matrix_free,
+    "voxelwise": voxelwise,
+    "memory-budget": memory_budget,
+    "memory-classes": memory_classes,
+    "batches": batches,
+}
+RESULTS = Path(__file__).parent / "results"
+ROUNDS = 5
+BUSY = 0.5  # load average above which other programs disturb
+SEED = 0
+
+
+def main() -> None:
+    """Run the sections asked for, or print the short table; exit with 1 where a section broke."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, help=f"measured rounds (default {ROUNDS}; slow cases take fewer)")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, metavar="SECTION", help=f"of {', '.join(SECTIONS)}")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--short", action="store_true")
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    setting = Setting(arguments.rounds or (1 if arguments.quick else ROUNDS), device, arguments.quick)
+    name = f"compare-{device_name(device)}{'-quick' if arguments.quick else ''}"
+    comparison = read_comparison(arguments.output / f"{name}.json", device_name(device), arguments.quick)
+    if arguments.short and not comparison.sections:
+        sys.exit(f"there is no {name}.json yet: run python -m benchmarks.compare first.")
+    if arguments.short:
+        print(short_table(comparison), end="")
+        return
+    broken = run_sections(arguments.only or list(SECTIONS), setting, comparison, arguments.output / name)
+    if broken:
+        sys.exit(f"broke, and nothing was recorded for: {', '.join(broken)}")
+
+
+def run_sections(names: list[str], setting: Setting, comparison: Comparison, stem: Path) -> list[str]:
+    """Measure and write section by section; returns the names of those that raised an error."""
+    torch.backends.cudnn.allow_tf32 = False  # float32 is float32
+    broken = []
+    print(environment_stamp(setting.device))
+    busy = os.getloadavg()[0]
+    if busy > BUSY:
+        print(f"other programs keep {busy:.1f} cores busy: end them first, or the timings are not fair.", file=sys.stderr)
+    for name in names:
+        print(f"\n{name}", flush=True)
+        try:
+            with torch.random.fork_rng():
+                torch.manual_seed(SEED)
+                rows = SECTIONS[name](setting)
+        except SectionSkipped as reason:
+            print(f"  skipped: {reason}", flush=True)
+            continue
+        except Exception:
+            traceback.print_exc()
+            broken.append(name)
+            continue
+        for row in rows:
+            print(f"  {row.what} | {row.case} | {row.value_text} | {row.bar_text} {row.holds_text} | {row.details}", flush=True)
+        today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        section = Section(today, environment_stamp(setting.device), tuple(rows))
+        comparison = comparison.with_section(name, section, list(SECTIONS))
+        comparison.write(stem.with_name(f"{stem.name}.json"))
+        stem.with_name(f"{stem.name}.md").write_text(full_table(comparison), encoding="utf-8")
+    return broken
+
+
+def device_name(device: torch.device) -> str:
+    """cpu, or the GPU's name in small letters and hyphens."""
+    if device.type != "cuda":
+        return device.type
+    return re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name(device).lower()).strip("-")
+
+
+if __name__ == "__main__":
+    main()

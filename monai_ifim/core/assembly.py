@@ -1,0 +1,166 @@
+"""From rows to the result: spectra, kept components, signs, the split, and the record."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from monai_ifim.core.decomposition import Decomposition
+from monai_ifim.core.errors import SpectralTieWarning, warn_caller
+from monai_ifim.core.heads import Head
+from monai_ifim.core.metric import Metric
+from monai_ifim.core.predictor import Predictor
+from monai_ifim.core.projection import split
+from monai_ifim.core.settings import Settings
+from monai_ifim.core.spectrum import Spectrum, count_kept, cuts_through_tie
+from monai_ifim.core.subspace import Subspace
+from monai_ifim.version import __version__
+
+
+def assemble(
+    predictor: Predictor,
+    head: Head,
+    image: Tensor,
+    output: Tensor,
+    subspace: Subspace,
+    settings: Settings,
+    row_eps: float,
+    record: dict[str, Any],
+) -> Decomposition:
+    """The decomposition of a batch; image [B, channel, *spatial], output [B, *output]."""
+    rows = subspace.rows
+    spectra = subspace.spectra(row_eps)
+    kept = [count_kept(spectrum, settings.energy, settings.rank) for spectrum in spectra]
+    _warn_of_ties(spectra, kept, row_eps)
+    weights = _combination_weights(spectra, kept, rows.scales, subspace.score).to(rows.scales.device)
+    flat = _fix_undecided_signs(rows.combine(weights), spectra, kept, subspace.score)
+    eigenvectors = flat.reshape(image.shape[0], -1, *image.shape[1:])
+    high, low = split(eigenvectors, image)
+    count = max(kept, default=0)
+    error_bound = _error_bound(spectra, subspace)
+    return Decomposition(
+        eigenvalues=_padded([s.eigenvalues[:k] for s, k in zip(spectra, kept, strict=True)], count, image.device),
+        eigenvectors=eigenvectors,
+        rank=torch.tensor(kept, dtype=torch.int64, device=image.device),
+        trace=_on_device(torch.tensor([s.trace for s in spectra], dtype=torch.float64, device="cpu"), image.device),
+        spectrum=_padded([s.eigenvalues for s in spectra], max(s.eigenvalues.numel() for s in spectra), image.device),
+        high=high,
+        low=low,
+        sensitivity=rows.diagonal().reshape(image.shape),
+        logits=head.logits(output),
+        probabilities=head.probabilities(output),
+        error_bound=_on_device(error_bound, image.device),
+        residuals=_padded(_residuals(spectra, kept, subspace), count, image.device),
+        record=record | {"error_bound": float(error_bound.max())},
+        image=image,
+        metric=settings.input_metric,
+        _predictor=predictor,
+        _head=head,
+    )
+
+
+def record_of(
+    settings: Settings, head: Head, asked_head: str | Head, image: Tensor, subspace: Subspace, products: int, reason: str
+) -> dict[str, Any]:
+    """How a batch was decomposed, as plain data."""
+    metric: Metric | None = settings.input_metric
+    return {
+        "head": head.name,
+        "head_requested": head_name(asked_head),
+        "selection": selection(settings.energy, settings.rank),
+        "method": subspace.method,
+        "method_requested": settings.method,
+        "method_reason": reason,
+        "tolerance": settings.tolerance,
+        "confidence": subspace.confidence,  # that error_bound holds
+        "jacobian_products": products,
+        "memory_budget": settings.budget,
+        "metric": None if metric is None else metric.describe(),
+        "precision": settings.precision,
+        "seed": None if subspace.confidence == 1.0 and subspace.method != "matrix_free" else settings.seed,
+        "dtype": str(image.dtype).removeprefix("torch."),
+        "device": str(image.device),
+        "units": f"nats per ({'unit of the image' if metric is None else metric.unit})^2",
+        "versions": {"monai_ifim": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    }
+
+
+def head_name(head: str | Head) -> str:
+    """The name a head was asked for by, or its class's."""
+    return head if isinstance(head, str) else type(head).__name__
+
+
+def selection(energy: float, rank: int | None) -> dict[str, float]:
+    """The rule by which components are kept, as the record states it."""
+    return {"energy": energy} if rank is None else {"rank": rank}
+
+
+def _error_bound(spectra: list[Spectrum], subspace: Subspace) -> Tensor:
+    """Share of the trace outside of what was computed, [B] float64, an upper bound with the confidence of the record."""
+    shares = [
+        min(1.0, bound / (bound + max(spectrum.trace - tail, 0.0))) if bound > 0 else 0.0
+        for spectrum, bound, tail in zip(spectra, subspace.tail_bound.tolist(), subspace.tail.tolist(), strict=True)
+    ]
+    return torch.tensor(shares, dtype=torch.float64, device="cpu")
+
+
+def _residuals(spectra: list[Spectrum], kept: list[int], subspace: Subspace) -> list[Tensor]:
+    """|F u - l u| of every kept pair, or what bounds it: where columns were left out, F - F_known is at most their trace."""
+    if subspace.residuals is not None:
+        return [bounds[:k].cpu() for bounds, k in zip(subspace.residuals, kept, strict=True)]
+    return [
+        torch.full((k,), bound, dtype=torch.float64, device="cpu")
+        for k, bound in zip(kept, subspace.tail_bound.tolist(), strict=True)
+    ]
+
+
+def _combination_weights(spectra: list[Spectrum], kept: list[int], scales: Tensor, score: Tensor) -> Tensor:
+    """[B, k, r] weights that turn unscaled rows into signed unit eigenvectors u_i = G v_i / sqrt(l_i).
+
+    Moving along +u_i raises the log-probability of the predicted class: its derivative is sqrt(l_i) (w . v_i).
+    """
+    weights = torch.zeros(len(spectra), max(kept, default=0), scales.shape[1], dtype=torch.float64, device="cpu")
+    for b, (spectrum, k) in enumerate(zip(spectra, kept, strict=True)):
+        v = spectrum.coefficients[:k]
+        sign = torch.where((v * score[b].cpu()).sum(1) < 0, -1.0, 1.0).to(torch.float64)
+        weights[b, :k] = sign[:, None] * v * scales[b].cpu() / spectrum.roots[:k, None]
+    return weights
+
+
+def _fix_undecided_signs(flat: Tensor, spectra: list[Spectrum], kept: list[int], score: Tensor) -> Tensor:
+    """Where that derivative is zero to rounding, the entry of largest magnitude is made positive; flat: [B, k, D]."""
+    tolerance = 64 * torch.finfo(flat.dtype).eps
+    for b, (spectrum, k) in enumerate(zip(spectra, kept, strict=True)):
+        terms = spectrum.coefficients[:k] * score[b].cpu()
+        undecided = terms.sum(1).abs() <= tolerance * terms.abs().sum(1)
+        for i in undecided.nonzero()[:, 0].tolist():
+            vector = flat[b, i]
+            if float(vector[vector.abs().argmax()]) < 0:
+                flat[b, i] = -vector
+    return flat
+
+
+def _warn_of_ties(spectra: list[Spectrum], kept: list[int], row_eps: float) -> None:
+    tolerance = max(1e-6, 100 * row_eps)
+    tied = [b for b, (s, k) in enumerate(zip(spectra, kept, strict=True)) if cuts_through_tie(s, k, tolerance)]
+    if tied:
+        warn_caller(
+            f"image(s) {tied} of the batch: the cut goes between equal eigenvalues, so the kept subspace, and with it high "
+            "and low, is not unique; keep one component more or fewer (rank=) or another energy.",
+            SpectralTieWarning,
+        )
+
+
+def _padded(rows: list[Tensor], length: int, device: torch.device) -> Tensor:
+    table = torch.zeros(len(rows), length, dtype=torch.float64, device="cpu")
+    for b, row in enumerate(rows):
+        table[b, : row.numel()] = row
+    return _on_device(table, device)
+
+
+def _on_device(values: Tensor, device: torch.device) -> Tensor:
+    """Float64 results stay on the CPU where the device has no float64 (Apple's MPS)."""
+    return values if device.type == "mps" else values.to(device)

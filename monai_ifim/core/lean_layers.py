@@ -1,0 +1,191 @@
+"""Layers in the form that a frozen network's Jacobian needs: the same outputs, less kept for the backward pass.
+
+A convolution, and in eval mode a batch normalisation, is an affine map, whose backward pass needs its weights and nothing of the
+image; PyTorch keeps the whole input all the same. A rectifier needs one bit an element and PyTorch keeps the output; maximum
+pooling needs where each maximum was and PyTorch keeps its input besides. Outputs come from the very same kernels, bit for bit.
+The modules get their own `forward` back on leaving. As a convolution's backward pass here is another convolution, its derivative
+is one too: that is half the work of PyTorch's own double backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+ADJOINTS: dict[type[nn.Module], tuple[Callable[..., Tensor], bool]] = {  # and whether the module is a forward convolution
+    nn.Conv2d: (functional.conv_transpose2d, True),
+    nn.Conv3d: (functional.conv_transpose3d, True),
+    nn.ConvTranspose2d: (functional.conv2d, False),
+    nn.ConvTranspose3d: (functional.conv3d, False),
+}
+POOLS: dict[type[nn.Module], Callable[..., Any]] = {
+    nn.MaxPool2d: functional.max_pool2d_with_indices,
+    nn.MaxPool3d: functional.max_pool3d_with_indices,
+}
+
+
+class _Affine(torch.autograd.Function):
+    """Batch normalisation by running statistics."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, module: Any) -> Tensor:
+        scale = torch.rsqrt(module.running_var + module.eps)
+        if module.weight is not None:
+            scale = scale * module.weight
+        ctx.scale = scale.detach().reshape(1, -1, *[1] * (x.ndim - 2))
+        statistics = (module.running_mean, module.running_var, module.weight, module.bias)
+        return functional.batch_norm(x, *statistics, training=False, momentum=0.0, eps=module.eps)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.scale.to(gradient), None
+
+
+class _Convolution(torch.autograd.Function):
+    """A convolution or a transposed one, each the other's adjoint."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, module: Any, output_size: Any) -> Tensor:
+        ctx.module, ctx.weight, ctx.shape = module, module.weight.detach(), x.shape
+        return _own_forward(module, x, output_size)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        module, spatial = ctx.module, gradient.ndim - 2
+        adjoint, forwards = ADJOINTS[type(module)]
+        weight = ctx.weight.to(gradient)
+        if not forwards:
+            return adjoint(gradient, weight, None, module.stride, module.padding, module.dilation, module.groups), None, None
+        reach = [
+            (gradient.shape[2 + i] - 1) * module.stride[i]
+            - 2 * module.padding[i]
+            + module.dilation[i] * (module.kernel_size[i] - 1)
+            + 1
+            for i in range(spatial)
+        ]
+        missing = [ctx.shape[2 + i] - reach[i] for i in range(spatial)]  # what the stride did not reach
+        settings = (module.stride, module.padding, missing, module.groups, module.dilation)
+        return adjoint(gradient, weight, None, *settings), None, None
+
+
+class _Rectifier(torch.autograd.Function):
+    """max(x, 0), its sign kept as one byte an element."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, inplace: bool) -> Tensor:
+        if inplace:
+            ctx.mark_dirty(x)
+        result = x.relu_() if inplace else x.relu()
+        ctx.save_for_backward(result <= 0)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (off,) = ctx.saved_tensors
+        return torch.where(off, gradient.new_zeros(()), gradient), None
+
+
+class _MaximumPool(torch.autograd.Function):
+    """Maximum over windows, which may overlap."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, pool: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+        result, places = pool(x)
+        ctx.save_for_backward(places)
+        ctx.shape = x.shape
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (places,) = ctx.saved_tensors
+        flat = gradient.new_zeros(ctx.shape).flatten(2)  # places count within an image's channel
+        return flat.scatter_add_(2, places.flatten(2), gradient.flatten(2)).reshape(ctx.shape), None
+
+
+@contextmanager
+def lean_layers(network: Callable[..., Any]) -> Iterator[None]:
+    """Inside, batch normalisations in eval mode and rectifiers of a module keep little for the backward pass."""
+    modules = network.modules() if isinstance(network, nn.Module) else ()
+    with own_forward({module: form for module in modules if (form := _lean_form(module)) is not None}):
+        yield
+
+
+@contextmanager
+def own_forward(forms: dict[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """Inside, each module runs the given function in the place of its `forward`; afterwards it is as it was."""
+    for module, form in forms.items():
+        module.__dict__["forward"] = form
+    try:
+        yield
+    finally:
+        for module in forms:
+            del module.__dict__["forward"]
+
+
+def replaceable(module: nn.Module) -> bool:
+    """Whether a module's `forward` is its class's and Python's, so that `own_forward` can stand in for it."""
+    return not isinstance(module, torch.jit.ScriptModule) and "forward" not in module.__dict__
+
+
+def _lean_form(module: nn.Module) -> Callable[..., Any] | None:
+    if not replaceable(module):
+        return None
+    if type(module) is nn.ReLU:
+        return partial(_rectified, module)
+    if type(module) in NORMALISATIONS and module.running_mean is not None and not module.training:
+        return partial(_normalised, module)
+    if type(module) in ADJOINTS and module.padding_mode == "zeros" and not isinstance(module.padding, str):
+        return partial(_convolved, module)
+    if type(module) in POOLS and not module.return_indices:
+        return partial(_pooled, module)
+    return None
+
+
+def _rectified(module: Any, x: Tensor) -> Tensor:
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return functional.relu(x, inplace=module.inplace)
+    result: Tensor = _Rectifier.apply(x, module.inplace)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _convolved(module: Any, x: Tensor, output_size: Any = None) -> Tensor:
+    whole = x.ndim == len(module.kernel_size) + 2
+    if not (torch.is_grad_enabled() and x.requires_grad and whole) or module.weight.requires_grad:
+        return _own_forward(module, x, output_size)
+    result: Tensor = _Convolution.apply(x, module, output_size)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _own_forward(module: Any, x: Tensor, output_size: Any) -> Tensor:
+    """A convolution's `forward` as its class has it; only transposed ones take an output size."""
+    result: Tensor = type(module).forward(module, x, *(() if output_size is None else (output_size,)))
+    return result
+
+
+def _pooled(module: Any, x: Tensor) -> Tensor:
+    settings = (module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode)
+    pool = partial(_with_places, POOLS[type(module)], settings)
+    if not (torch.is_grad_enabled() and x.requires_grad) or x.ndim != (4 if type(module) is nn.MaxPool2d else 5):
+        return pool(x)[0]
+    result: Tensor = _MaximumPool.apply(x, pool)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _with_places(pool: Callable[..., Any], settings: tuple[Any, ...], x: Tensor) -> tuple[Tensor, Tensor]:
+    result, places = pool(x, *settings)
+    return result, places
+
+
+def _normalised(module: Any, x: Tensor) -> Tensor:
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        statistics = (module.running_mean, module.running_var, module.weight, module.bias)
+        return functional.batch_norm(x, *statistics, training=False, momentum=0.0, eps=module.eps)
+    result: Tensor = _Affine.apply(x, module)  # type: ignore[no-untyped-call]
+    return result

@@ -1,0 +1,62 @@
+"""How many bytes the tensors made inside a context hold at once; kernels' own buffers are not seen."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of the storages that operations make inside it; `peak` is the most that were alive at once."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.alive: dict[int, weakref.ref[Any]] = {}
+        self.current = self.peak = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """PyTorch's question; with True it would import its compiler here, which takes seconds."""
+        return False
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run the operation, then count what it returned and was not handed."""
+        known = {_storage_key(value) for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, Tensor) and _storage_key(value) not in known:
+                self._count(value)
+        return result
+
+    def _count(self, tensor: Tensor) -> None:
+        key = _storage_key(tensor)
+        if key in self.alive:
+            return
+        storage = tensor.untyped_storage()
+        size = storage.nbytes()
+
+        def forget(_: Any) -> None:
+            self.current -= size
+            del self.alive[key]
+
+        self.alive[key] = weakref.ref(storage, forget)
+        self.current += size
+        self.peak = max(self.peak, self.current)
+
+
+def storages_of(network: Any, image: Tensor) -> set[int]:
+    """Addresses of what exists anyway: weights, buffers and the image."""
+    state = [*network.parameters(), *network.buffers()] if isinstance(network, torch.nn.Module) else []
+    return {tensor.untyped_storage().data_ptr() for tensor in [*state, image]}
+
+
+def _storage_key(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)

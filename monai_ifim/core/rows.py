@@ -1,0 +1,111 @@
+"""Rows of the factor's Jacobian product, and the small dense algebra on them: Gram matrix, combinations, diagonal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+BLOCK_ELEMENTS = 2**23  # elements of a float64 working block: 64 MiB
+
+
+class Row(Protocol):
+    """A row of every image of the batch, wherever it is kept."""
+
+    def window(self, start: int, stop: int) -> Tensor:
+        """[B, stop - start] on the device of the computation."""
+        ...
+
+
+@dataclass(frozen=True)
+class HeldRow:
+    """A row in memory; values: [B, D]."""
+
+    values: Tensor
+
+    def window(self, start: int, stop: int) -> Tensor:
+        """See `Row`."""
+        return self.values[:, start:stop]
+
+
+@dataclass
+class FactorRows:
+    """G^T of F = G G^T for a batch: `scales[b, j] * rows[b, j]`, the scale in float64 apart from the row.
+
+    like: the images [B, channel, *spatial]; rows: r of [B, D] in the image's dtype, each the product of a unit cotangent;
+    factors: r of [B] float64. shelve: finds a row its place; block_elements: size of the float64 blocks that all algebra
+    works in.
+    """
+
+    like: Tensor
+    rows: list[Row] = field(default_factory=list)
+    factors: list[Tensor] = field(default_factory=list)
+    shelve: Callable[[Tensor], Row] = HeldRow
+    block_elements: int | None = None
+
+    def append(self, row: Tensor, scale: Tensor) -> None:
+        """Add a row [B, D] with its scale [B] float64."""
+        self.rows.append(self.shelve(row))
+        self.factors.append(scale)
+
+    @property
+    def scales(self) -> Tensor:
+        """[B, r] float64."""
+        if not self.factors:
+            return torch.zeros(self.like.shape[0], 0, dtype=torch.float64, device=float64_device(self.like))
+        return torch.stack(self.factors, dim=1)
+
+    @property
+    def size(self) -> int:
+        """Elements D of an image."""
+        return self.like[0].numel()
+
+    def gram(self) -> Tensor:
+        """Inner products of the unscaled rows, [B, r, r] float64."""
+        batch, count = self.like.shape[0], len(self.rows)
+        total = torch.zeros(batch, count, count, dtype=torch.float64, device=float64_device(self.like))
+        for start, stop in self._blocks(batch * count):
+            block = self._block(start, stop)
+            total.baddbmm_(block, block.transpose(1, 2))
+        return total
+
+    def combine(self, weights: Tensor) -> Tensor:
+        """`weights` [B, k, r] float64 times the unscaled rows, [B, k, D] in the image's dtype."""
+        batch, count = self.like.shape[0], len(self.rows)
+        result = self.like.new_empty(batch, weights.shape[1], self.size, requires_grad=False)
+        for start, stop in self._blocks(batch * (count + weights.shape[1])):
+            result[:, :, start:stop] = torch.bmm(weights, self._block(start, stop)).to(result)
+        return result
+
+    def diagonal(self) -> Tensor:
+        """diag F = sum_j (scales_j rows_j)^2, [B, D] float64."""
+        scales = self.scales
+        result = torch.zeros(self.like.shape[0], self.size, dtype=torch.float64, device=scales.device)
+        for start, stop in self._blocks(self.like.shape[0] * len(self.rows)):
+            block = self._block(start, stop) * scales[..., None]
+            result[:, start:stop] = block.square_().sum(1)
+        return result
+
+    def finite(self) -> bool:
+        """Whether every entry is a finite number."""
+        flags = [torch.isfinite(row.window(0, self.size)).all() for row in self.rows]
+        return bool(torch.stack(flags).all()) if flags else True
+
+    def _block(self, start: int, stop: int) -> Tensor:
+        shape = (self.like.shape[0], len(self.rows), stop - start)
+        block = torch.empty(shape, dtype=torch.float64, device=float64_device(self.like))
+        for j, row in enumerate(self.rows):
+            block[:, j] = row.window(start, stop)
+        return block
+
+    def _blocks(self, rows: int) -> list[tuple[int, int]]:
+        step = max(1, (self.block_elements or BLOCK_ELEMENTS) // max(1, rows))
+        return [(start, min(start + step, self.size)) for start in range(0, self.size, step)]
+
+
+def float64_device(tensor: Tensor) -> torch.device:
+    """Where float64 is computed for a tensor: beside it, or on the CPU where its device has none (Apple's MPS)."""
+    return torch.device("cpu") if tensor.device.type == "mps" else tensor.device

@@ -1,0 +1,186 @@
+"""The matrix-free method against ARPACK and the exact method, on spectra that are flat, repeated or short."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse.linalg import LinearOperator, eigsh
+from torch import Tensor, nn
+
+from monai_ifim.core import ConvergenceWarning, NetworkError, decompose
+from monai_ifim.core.dense import dense_fisher
+
+Networks = Callable[..., nn.Sequential]
+
+
+def _projector_distance(first: Tensor, second: Tensor) -> float:
+    a, b = first.flatten(1).double(), second.flatten(1).double()
+    return float(torch.linalg.matrix_norm(a.T @ a - b.T @ b, 2))
+
+
+@pytest.fixture(scope="module")
+def flat_network(cnn: Networks) -> nn.Sequential:
+    """A smooth network with 400 nearly equally probable classes for [2, 13, 11] images."""
+    return cnn((2, 13, 11), 400, seed=3, gain=1.0)
+
+
+def _image(batch: int = 1) -> Tensor:
+    return torch.randn(batch, 2, 13, 11, generator=torch.Generator().manual_seed(17))
+
+
+def test_leading_pairs_are_arpack_s(flat_network: nn.Sequential) -> None:
+    x = _image()
+    d = decompose(flat_network, x, method="matrix_free", rank=5, tolerance=1e-4)
+    fisher = dense_fisher(flat_network, x).numpy()
+    operator = LinearOperator(fisher.shape, matvec=lambda v: fisher @ v, dtype=np.float64)
+    values, vectors = eigsh(operator, k=5, which="LA", tol=1e-10)
+    torch.testing.assert_close(d.eigenvalues[0], torch.from_numpy(values[::-1].copy()), rtol=1e-5, atol=0)
+    assert _projector_distance(d.eigenvectors[0], torch.from_numpy(vectors.T.copy())) < 1e-3
+
+
+def test_it_takes_fewer_products_than_columns_and_agrees_with_exact(flat_network: nn.Sequential) -> None:
+    x = _image(2)
+    d = decompose(flat_network, x, method="matrix_free", rank=5, tolerance=1e-3)
+    truth = decompose(flat_network, x, method="exact", rank=5)
+    assert float(d.probabilities.max()) < 0.05
+    assert d.record["jacobian_products"] < 0.25 * truth.record["jacobian_products"]
+    torch.testing.assert_close(d.eigenvalues, truth.eigenvalues, rtol=1e-3, atol=0)
+    for found, expected in zip(d.eigenvectors, truth.eigenvectors, strict=True):
+        assert _projector_distance(found, expected) < 1e-2
+    torch.testing.assert_close(d.eigenvectors[:, 0], truth.eigenvectors[:, 0], rtol=0, atol=1e-2)  # signs too
+    torch.testing.assert_close(d.trace, truth.trace, rtol=0.25, atol=0)  # an estimate
+    assert bool((d.trace * (1 + d.error_bound) >= d.spectrum.sum(1)).all())
+
+
+def test_share_of_the_trace_decides_how_many_pairs(linear: Networks) -> None:
+    network, x = linear((1, 9, 8), 80, gain=2.0).double(), torch.randn(1, 1, 9, 8, dtype=torch.float64)
+    network[-1].weight.data *= 0.8 ** torch.arange(72.0)  # a spectrum that decays
+    truth = decompose(network, x, method="exact", energy=0.9)
+    d = decompose(network, x, method="matrix_free", energy=0.9, tolerance=1e-4)
+    assert abs(int(d.rank) - int(truth.rank)) <= 1
+    kept = min(int(d.rank), int(truth.rank))
+    torch.testing.assert_close(d.eigenvalues[0, :kept], truth.eigenvalues[0, :kept], rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_repeated_leading_eigenvalues_are_all_found(seed: int) -> None:
+    """Three equal eigenvalues above a flat rest: one start vector sees one of them."""
+    size = 60
+    basis = torch.linalg.qr(torch.randn(size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))[0]
+    values = torch.cat([torch.full((3,), 25.0), torch.linspace(2.0, 0.5, size - 3)]).double()
+    network = nn.Sequential(nn.Flatten(), nn.Linear(size, size, bias=False)).double().eval()
+    network[1].weight.data = values.sqrt()[:, None] * basis.T
+    x = torch.randn(1, 1, 10, 6, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    d = decompose(network, x, head="gaussian", method="matrix_free", rank=3, tolerance=1e-6, seed=seed)
+    torch.testing.assert_close(d.eigenvalues[0], values[:3], rtol=1e-6, atol=0)
+    assert _projector_distance(d.eigenvectors[0], basis[:, :3].T) < 1e-4
+
+
+def test_fewer_nonzero_eigenvalues_than_asked_for(linear: Networks) -> None:
+    network, x = linear((1, 7, 5), 90).double(), torch.randn(1, 1, 7, 5, dtype=torch.float64)
+    network[-1].weight.data[:, 4:] = 0  # F has rank 4
+    d = decompose(network, x, method="matrix_free", rank=9)
+    truth = decompose(network, x, method="exact", rank=9)
+    assert d.rank.tolist() == truth.rank.tolist() == [4]
+    torch.testing.assert_close(d.eigenvalues, truth.eigenvalues, rtol=1e-8, atol=0)
+
+
+def test_unfinished_iteration_says_so_and_reports_what_holds(monkeypatch: pytest.MonkeyPatch, linear: Networks) -> None:
+    monkeypatch.setattr("monai_ifim.core.krylov.STEPS_A_PAIR", 1)
+    monkeypatch.setattr("monai_ifim.core.krylov.FURTHER_STEPS", 6)
+    network, x = linear((1, 21, 19), 300).double(), torch.randn(1, 1, 21, 19, dtype=torch.float64)
+    network[-1].weight.data[0] *= 30
+    with pytest.warns(ConvergenceWarning, match="within the tolerance; rank=12 needs") as caught:
+        d = decompose(network, x, method="matrix_free", rank=12, tolerance=1e-5)
+    assert caught[0].filename == __file__
+    truth = decompose(network, x, method="exact", rank=12)
+    kept = int(d.rank)
+    assert kept < 12
+    torch.testing.assert_close(d.eigenvalues[0], truth.eigenvalues[0, :kept], rtol=1e-4, atol=0)
+
+
+class _NoDoubleBackward(torch.autograd.Function):
+    """tanh whose backward pass cannot be differentiated, but which has a forward derivative."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.tanh()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        ctx.save_for_backward(output)
+        ctx.save_for_forward(output)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return gradient * (1 - y * y)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return tangent * (1 - y * y)
+
+
+class _NeitherWay(torch.autograd.Function):
+    """tanh with a backward pass and nothing else."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = x.tanh()
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return gradient * (1 - y * y)
+
+
+class _With(nn.Module):
+    def __init__(self, network: nn.Sequential, activation: Any) -> None:
+        super().__init__()
+        self.network, self.activation = network, activation
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(self.activation.apply(x))
+        return logits
+
+
+def test_dual_numbers_step_in_where_the_backward_pass_has_no_derivative(linear: Networks) -> None:
+    network, x = linear((1, 7, 5), 30).double(), torch.randn(1, 1, 7, 5, dtype=torch.float64)
+    truth = decompose(nn.Sequential(nn.Tanh(), *network).eval(), x, rank=3)
+    d = decompose(_With(network, _NoDoubleBackward), x, rank=3, method="matrix_free", tolerance=1e-6)
+    torch.testing.assert_close(d.eigenvalues, truth.eigenvalues, rtol=1e-6, atol=0)
+
+
+def test_network_with_neither_is_refused_and_the_exact_method_named(linear: Networks) -> None:
+    network, x = linear((1, 7, 5), 30).double(), torch.randn(1, 1, 7, 5, dtype=torch.float64)
+    with pytest.raises(NetworkError, match="[Uu]se method='exact' or 'adaptive'"):
+        decompose(_With(network, _NeitherWay), x, rank=3, method="matrix_free")
+    decompose(_With(network, _NeitherWay), x, rank=3, method="exact")
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_torchscript_network(flat_network: nn.Sequential) -> None:
+    x = _image()
+    truth = decompose(flat_network, x, method="exact", rank=3)
+    d = decompose(torch.jit.script(flat_network), x, method="matrix_free", rank=3)
+    torch.testing.assert_close(d.eigenvalues, truth.eigenvalues, rtol=1e-4, atol=0)
+
+
+def test_saturated_prediction_does_not_underflow(linear: Networks) -> None:
+    network, x = linear((1, 7, 5), 40), torch.randn(1, 1, 7, 5)
+    network[-1].bias.data -= network(x)[0].detach()
+    network[-1].bias.data[4] += 160.0
+    d = decompose(network, x, method="matrix_free", rank=2, tolerance=1e-4)
+    truth = decompose(network, x, method="exact", rank=2)
+    assert 0.0 < float(d.eigenvalues[0, 0]) < 1e-60
+    torch.testing.assert_close(d.eigenvalues, truth.eigenvalues, rtol=1e-3, atol=0)
