@@ -9,8 +9,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import nibabel as nib
 import numpy as np
@@ -24,6 +25,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from monai_ifim import IFIMError, IFIMHandler, IFIMInferer, SaveIFIMd, decompose
+from monai_ifim.adapt.options import DecomposeOptions, EngineOptions
 from monai_ifim.cli.main import app
 from monai_ifim.io import read_sidecar
 from monai_ifim.io.installation import configs_folder
@@ -220,11 +222,21 @@ def test_overlays_state_every_setting_of_what_they_put_in() -> None:
     known_to_bundles = {"keys", "output_dir", "preprocessing", "bundle_root", "locality"}
     for settings, kind, left_out in stated:
         assert settings.pop("_target_") == f"monai_ifim.adapt.{kind.__name__}"
-        parameters = inspect.signature(kind).parameters
-        assert set(settings) == set(parameters) - left_out
+        defaults = {name: parameter.default for name, parameter in inspect.signature(kind).parameters.items()}
+        if defaults.pop("engine", None) is not None:  # stands for the options that all constructors hand on
+            options = {field.name: field.default for field in fields(DecomposeOptions)}
+            defaults |= {name: options[name] for name in get_type_hints(EngineOptions)}
+        assert set(settings) == set(defaults) - left_out
         for name in set(settings) - known_to_bundles:
-            default = parameters[name].default
+            default = defaults[name]
             assert settings[name] == (list(default) if isinstance(default, tuple) else default)
+
+
+def test_every_option_of_decompose_but_the_caller_s_own_is_in_both_overlays() -> None:
+    own = {"network", "x", "network_args", "network_kwargs", "progress"}
+    wanted = set(inspect.signature(decompose).parameters) - own
+    for name in ("ifim", "ifim_inferer"):
+        assert wanted <= set(yaml.safe_load((configs_folder() / f"{name}.yaml").read_text())["ifim"])
 
 
 def test_an_evaluator_of_another_name_is_reached_from_the_command_line(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from monai_ifim.core import Decomposition
+from monai_ifim.core.voxelwise_heads import mean_probability
 from monai_ifim.io import InputError
 
 MAPS = ("ifim_high", "ifim_low", "ifim_sensitivity", "ifim_eigenvectors")
@@ -94,13 +95,23 @@ def _records(decomposition: Decomposition, locality: bool, seconds: float) -> li
             "rank": rank,
             "trace": float(decomposition.trace[b]),
             "energy_kept": float(decomposition.energy[b]),
+            "error_bound": float(decomposition.error_bound[b]),
+            "residuals": decomposition.residuals[b, :rank].tolist(),
             "locality_radius": None if radius is None else _finite(radius[b][:rank]),
-            "logits": decomposition.logits[b].to(torch.float64).tolist(),
-            "probabilities": decomposition.probabilities[b].tolist(),
+            **_answer(decomposition, b),
             "seconds": seconds / batch,
         }
         records.append(json.dumps(content, allow_nan=False))
     return records
+
+
+def _answer(decomposition: Decomposition, b: int) -> dict[str, Any]:
+    """Logits and probabilities of an image; of a segmentation, the mean probability of each class over the voxels alone."""
+    if decomposition.logits.ndim > 2:
+        shares = mean_probability(decomposition.probabilities[b : b + 1])[0]
+        return {"logits": [], "probabilities": shares.tolist(), "probabilities_are": "mean_probability"}
+    logits = decomposition.logits[b].to(torch.float64).tolist()
+    return {"logits": logits, "probabilities": decomposition.probabilities[b].tolist()}
 
 
 def _finite(values: list[float]) -> list[float | None]:

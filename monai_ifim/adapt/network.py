@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from monai_ifim.adapt.bundle import Bundle
 from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.core import Head, IFIMError, TrainingModeWarning, decompose
-from monai_ifim.core.head_choice import resolve_head
+from monai_ifim.core.head_choice import answers_at_every_voxel, resolve_head
 from monai_ifim.core.heads import SquareRoot
 from monai_ifim.core.live_memory import LiveMemory
 from monai_ifim.core.predictor import Predictor, check_independence, evaluation_mode
 from monai_ifim.core.rows import BLOCK_ELEMENTS
 
 MEBIBYTE = 2**20
+ROUGH = 0.1  # tolerance of the one component that is asked of a segmentation network
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ def check_network(
     Looks at: an output it can read, number and names of the classes, eval-mode determinism, independence within a batch,
     differentiability and head (by a decomposition of one column), time and memory of one image.
     """
-    predictor = Predictor(network, image.shape[0], options.output_key, tuple(args), dict(kwargs or {}))
+    spatial = answers_at_every_voxel(options.head)
+    predictor = Predictor(network, image.shape[0], options.output_key, tuple(args), dict(kwargs or {}), spatial)
     findings: list[Finding] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TrainingModeWarning)
@@ -170,7 +172,7 @@ def _independence(predictor: Predictor, image: Tensor) -> tuple[str, None]:
     args = [_doubled(value) for value in predictor.args]
     kwargs = {name: _doubled(value) for name, value in predictor.kwargs.items()}
     pair = torch.cat([image, image.flip(-1) * 0.5 + 0.25])
-    both = Predictor(predictor.network, 2, predictor.output_key, args, kwargs)
+    both = replace(predictor, batch=2, args=args, kwargs=kwargs)
     with evaluation_mode(predictor.network), torch.no_grad():
         check_independence(both, pair, both(pair))
     return "an image's answer is the same alone and in company", None
@@ -212,15 +214,16 @@ class _LeadingColumn(Head):
 
 def _decomposition(predictor: Predictor, image: Tensor, options: DecomposeOptions) -> tuple[str, tuple[str, int]]:
     head = _LeadingColumn(options.head)
-    decompose(
-        predictor.network,
-        image,
-        head=head,
-        rank=1,
-        output_key=options.output_key,
-        network_args=predictor.args,
-        network_kwargs=predictor.kwargs,
-    )
+    further: dict[str, Any] = {"output_key": options.output_key, "network_args": predictor.args}
+    further["network_kwargs"] = predictor.kwargs
+    if predictor.spatial:
+        record = decompose(predictor.network, image, head=options.head, rank=1, tolerance=ROUGH, **further).record
+        products = record["jacobian_products"]
+        return f"differentiable; head {record['head']}, {products} Jacobian products for a first component", (
+            record["head"],
+            products,
+        )
+    decompose(predictor.network, image, head=head, rank=1, **further)
     name = head.chosen.name
     return f"differentiable; head {name}, {head.columns} vector-Jacobian product(s) an image", (name, head.columns)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from monai_ifim.cli.decompose import HEADS
 from monai_ifim.cli.summary import quiet_libraries
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def check(
     image: Annotated[
         Path | None, typer.Option(help="An image to probe with; random numbers of the stated shape without.")
     ] = None,
-    head: Annotated[str, typer.Option(help="auto, categorical, bernoulli, gaussian or probabilities.")] = "auto",
+    head: Annotated[str, typer.Option(help=f"{HEADS}.")] = "auto",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default CUDA where there is one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")] = False,
 ) -> None:

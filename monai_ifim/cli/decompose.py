@@ -12,6 +12,7 @@ from rich.console import Console
 from monai_ifim.cli.engines import Engine
 from monai_ifim.cli.summary import quiet_libraries
 
+HEADS = "auto, categorical, bernoulli, gaussian, probabilities, voxelwise or voxelwise_bernoulli"
 SAVE_DEFAULT = "high,low,sensitivity,eigenvectors"
 
 
@@ -24,12 +25,23 @@ def decompose(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
     energy: Annotated[float, typer.Option(help="Keep the leading components that hold this share of the trace.")] = 0.99,
     rank_kept: Annotated[int | None, typer.Option("--rank", help="Keep this many components instead of a share.")] = None,
-    method: Annotated[str, typer.Option(help="exact, or auto.")] = "auto",
-    head: Annotated[str, typer.Option(help="auto, categorical, bernoulli, gaussian or probabilities.")] = "auto",
+    method: Annotated[str, typer.Option(help="exact, adaptive, matrix_free, or auto.")] = "auto",
+    tolerance: Annotated[float, typer.Option(help="adaptive, matrix_free: relative error of the kept eigenvalues.")] = 1e-4,
+    head: Annotated[str, typer.Option(help=f"{HEADS}.")] = "auto",
     space: Annotated[str, typer.Option(help="Grid of the files: native (the input's own) or network.")] = "native",
     save: Annotated[str, typer.Option(help="Which components to write, separated by commas.")] = SAVE_DEFAULT,
     frame: Annotated[int | None, typer.Option(min=0, help="Which volume of 4D files, counted from 0.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default CUDA where there is one.")] = None,
+    memory_budget: Annotated[
+        str | None, typer.Option(help="Bound on rows and saved activations, such as 2GiB; what does not fit is moved or redone.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of the passes: float32, float64, bfloat16 or float16; by default the network's.")
+    ] = None,
+    noise: Annotated[
+        float | None, typer.Option(help="Noise level of what the network sees: eigenvalues per standard deviation of it.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random vectors of adaptive and matrix_free.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Images of one shape that share backward passes.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make cases again that are whole already.")] = False,
     engine: Annotated[Engine, typer.Option(help="local: this process; ray: workers of a Ray cluster or of this machine.")] = (
@@ -57,7 +69,18 @@ def decompose(
 
         rank = rank_of_process()
         chosen = rank.device if device in (None, "cuda") else device
-        options = DecomposeOptions(head, energy, rank_kept, method, locality=True)  # type: ignore[arg-type]
+        options = DecomposeOptions(
+            head,
+            energy,
+            rank_kept,
+            method,  # type: ignore[arg-type]
+            locality=True,
+            tolerance=tolerance,
+            memory_budget=memory_budget,
+            metric=noise,
+            precision=precision,  # type: ignore[arg-type]
+            seed=seed,
+        )
         contents = tuple(name.strip() for name in save.split(",") if name.strip())
         settings = RunSettings(output, options, space, contents, batch_size, chosen, overwrite)  # type: ignore[arg-type]
         cases = find_cases(inputs, frame)

@@ -29,11 +29,13 @@ def forecast(scales: Tensor, settings: Settings) -> tuple[int, int]:
         return best  # every eigenvalue is kept
     rest = _rest(weights)
     smallest = torch.stack([_smallest_kept(row, settings) for row in weights])
-    for probes in range(1, min(MOST_PROBES, r) + 1):
+    for probes in range(1, MOST_PROBES + 1):
+        if probes + (settings.rank or 1) >= sum(best):
+            break
         fits = MARGIN * slack(probes) * rest <= settings.tolerance * smallest[:, None]
-        columns = int((~fits).sum(1).max()) + 1
+        columns = max(int((~fits).sum(1).max()) + 1, settings.rank or 1)
         if columns + probes < sum(best):
-            best = (max(columns, settings.rank or 1), probes)
+            best = (columns, probes)
     return best if sum(best) < r else (r, 0)
 
 

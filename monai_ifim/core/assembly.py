@@ -79,6 +79,7 @@ def record_of(
         "jacobian_products": products,
         "memory_budget": settings.budget,
         "metric": None if metric is None else metric.describe(),
+        "metric_unit": None if metric is None else metric.unit,
         "precision": settings.precision,
         "seed": None if subspace.confidence == 1.0 and subspace.method != "matrix_free" else settings.seed,
         "dtype": str(image.dtype).removeprefix("torch."),

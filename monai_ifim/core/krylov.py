@@ -28,6 +28,7 @@ PROBES = 2  # of the trace
 STEPS_A_PAIR, FURTHER_STEPS = 8, 48  # most steps for k pairs: 8 k + 48
 STEPS_FOR_ENERGY = 96  # most steps where a share of the trace decides how many pairs
 STEPS_AFTER_RESTART = 2
+CHECK_EVERY = 2  # steps between two looks, each of which waits for the device
 SINGLE_ELEMENTS = 2**20  # coordinates of an image's columns from which on the basis is kept in float32
 ADJOINT_TOLERANCE = 0.05  # wide enough for half precision
 BREAKDOWN = 1e-10  # what reorthogonalisation leaves of a vector that brought nothing new
@@ -108,12 +109,13 @@ def leading_pairs(factor: Factor, rows: FactorRows, settings: Settings, row_eps:
         w = factor.adjoint(row) * scale[:, None] if basis.count else verified_adjoint(factor, v, row, scale)
         basis.append(v, w)
         scores.append((v * factor.root.score).sum(1))
-        verdict = _Verdict.of(basis, probes, settings, row_eps, complete=basis.count == r)
-        if verdict.enough and restarted_at is None:
-            restarted_at = basis.count
-        settled = restarted_at is not None and basis.count >= restarted_at + STEPS_AFTER_RESTART and verdict.enough
-        if settled or basis.count == most:
-            break
+        if basis.count % CHECK_EVERY == 0 or basis.count == most:
+            verdict = _Verdict.of(basis, probes, settings, row_eps, complete=basis.count == r)
+            settled = restarted_at is not None and basis.count >= restarted_at + STEPS_AFTER_RESTART and verdict.enough
+            if settled or basis.count == most:
+                break
+            if verdict.enough and restarted_at is None:
+                restarted_at = basis.count
         fresh = random_vectors(factor, generator)
         v, share = basis.orthogonal(fresh if restarted_at == basis.count else w)
         replacement, _ = basis.orthogonal(fresh)

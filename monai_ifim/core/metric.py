@@ -6,6 +6,7 @@ are in nats per (unit of xi)^2 and M w_i, for an eigenvector w_i of F', is the c
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -76,7 +77,8 @@ class NoiseLevel(Metric):
         name = {"kind": "noise level"}
         if self.sigma.ndim == 0:
             return name | {"sigma": float(self.sigma)}
-        return name | {"sigma": "map", "smallest": float(self.sigma.min()), "largest": float(self.sigma.max())}
+        digest = hashlib.sha256(self.sigma.cpu().to(torch.float64).contiguous().numpy().tobytes()).hexdigest()
+        return name | {"sigma": "map", "sha256": digest, "smallest": float(self.sigma.min()), "largest": float(self.sigma.max())}
 
     def part(self, items: slice) -> Metric:
         """See `Metric`."""

@@ -59,6 +59,7 @@ def compose_sidecar(
 ) -> dict[str, Any]:
     """The sidecar's content. record: what one image's decomposition says of itself (`adapt.components.image_record`)."""
     unit = "network input intensity"
+    step = unit if record.get("metric") is None else record.get("metric_unit")
     return {
         "schema_version": SCHEMA_VERSION,
         "generator": {"name": "monai_ifim", "version": __version__, "paper": "arXiv:2606.16362"},
@@ -73,12 +74,12 @@ def compose_sidecar(
         },
         "prediction": _prediction(record, model.class_names),
         "space": {"name": space, "meaning": SPACES[space]},
-        "units": {"maps": unit, "eigenvalues": f"nats per ({unit})^2", "sensitivity": f"nats per ({unit})^2"}
-        | {"eigenvectors": "unit norm on the network's grid", "locality_radius": unit},
+        "units": {"maps": unit, "eigenvalues": f"nats per ({step})^2", "sensitivity": f"nats per ({step})^2"}
+        | {"eigenvectors": "unit norm on the network's grid", "locality_radius": step},
         **{name: record.get(name) for name in _RESULTS},
         "files": [asdict(file) for file in files],
         "versions": versions(),
-        "seed": None,  # the exact method draws nothing
+        "seed": record.get("seed"),  # null where nothing was drawn
         "peak_memory_bytes": peak_memory(),
     }
 
@@ -130,7 +131,8 @@ def _version(package: str) -> str:
 
 _RESULTS = (
     "eigenvalues", "rank", "energy_kept", "trace", "locality_radius", "selection", "head_requested", "method",
-    "jacobian_products", "error_bound", "dtype", "device", "seconds",
+    "method_requested", "method_reason", "jacobian_products", "tolerance", "error_bound", "confidence", "residuals",
+    "memory_budget", "metric", "precision", "dtype", "device", "seconds",
 )  # fmt: skip
 
 
@@ -138,9 +140,9 @@ def _prediction(record: Mapping[str, Any], class_names: tuple[str, ...]) -> dict
     values = list(record.get("probabilities", []))
     names = class_names if len(class_names) == len(values) else tuple(f"output {i}" for i in range(len(values)))
     best = max(range(len(values)), key=values.__getitem__) if values else None
-    kind = "mean" if record.get("head") == "gaussian" else "probability"
+    kind = "mean" if record.get("head") == "gaussian" else record.get("probabilities_are", "probability")
     return {
-        "class": None if best is None or kind == "mean" else names[best],
+        "class": None if best is None or kind != "probability" else names[best],
         kind: dict(zip(names, values, strict=True)),
         "logits": list(record.get("logits", [])),
     }

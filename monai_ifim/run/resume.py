@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from monai_ifim.core import IFIMError
+from monai_ifim.core import IFIMError, Metric
 from monai_ifim.core.assembly import head_name, selection
 from monai_ifim.io import ModelIdentity, read_sidecar, sidecar_path
 from monai_ifim.io.source import sha256_of
@@ -51,6 +51,11 @@ def _settings_agree(content: Mapping[str, Any], settings: RunSettings) -> bool:
     return (
         content["space"]["name"] == settings.space
         and content["selection"] == selection(options.energy, options.rank)
+        and content["method_requested"] == options.method
+        and (content["tolerance"] == options.tolerance or content["method"] == "exact")
+        and content["metric"] == (options.metric.describe() if isinstance(options.metric, Metric) else None)
+        and content["precision"] == options.precision
+        and content["seed"] in (None, options.seed)
         and content["head_requested"] == head_name(options.head)
         and (content["locality_radius"] is not None or not options.locality)
         and (content["rank"] == 0 or saved == wanted)

@@ -137,7 +137,7 @@ def row_from_sidecar(case: str, status: str, sidecar: Mapping[str, Any], seconds
 def _row(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | None) -> CaseRow:
     prediction, model = sidecar["prediction"], sidecar["model"]
     name = _text(prediction["class"])
-    probabilities, means = prediction.get("probability"), prediction.get("mean")
+    probabilities, means = prediction.get("probability", prediction.get("mean_probability")), prediction.get("mean")
     outputs = means if probabilities is None else probabilities
     eigenvalues = _numbers(sidecar["eigenvalues"]) or ()
     norms = _norms(sidecar["files"])

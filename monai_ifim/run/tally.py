@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from monai_ifim.core import IFIMError
+from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.core import IFIMError, Metric
 from monai_ifim.io import ModelIdentity, read_sidecar
 from monai_ifim.io.sidecar import versions
 from monai_ifim.run.cases import Case
@@ -51,12 +52,19 @@ def tabulate(output: str | Path) -> list[CaseRow]:
     return rows
 
 
+def _plain_options(options: DecomposeOptions) -> dict[str, Any]:
+    """The options as plain data: a head by its name, a metric by what it says of itself."""
+    plain = {field.name: getattr(options, field.name) for field in fields(options)}
+    metric = options.metric.describe() if isinstance(options.metric, Metric) else None
+    return plain | {"head": str(options.head), "metric": metric}
+
+
 def _describe(
     identity: ModelIdentity, settings: RunSettings, rows: Sequence[CaseRow], began: float, engine: Mapping[str, Any]
 ) -> dict[str, Any]:
     return {
         "bundle": asdict(identity),
-        "options": {name: str(value) if name == "head" else value for name, value in asdict(settings.options).items()},
+        "options": _plain_options(settings.options),
         "space": settings.space,
         "saved": list(settings.contents),
         "batch_size": settings.batch_size,

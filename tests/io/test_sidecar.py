@@ -31,6 +31,7 @@ Array = npt.NDArray[Any]
 KEYS = {
     "schema_version", "input", "model", "prediction", "eigenvalues", "rank", "energy_kept", "trace", "locality_radius",
     "method", "jacobian_products", "error_bound", "units", "files", "versions", "seed", "seconds", "peak_memory_bytes",
+    "method_requested", "method_reason", "tolerance", "confidence", "residuals", "memory_budget", "metric", "precision",
 }  # fmt: skip
 PLANTED = {
     "PatientName": "Zwetschgenbaum^Xaver",
@@ -106,6 +107,46 @@ def test_numbers_are_those_of_the_decomposition(run: dict[str, Any]) -> None:
     assert content["trace"] == pytest.approx(float(expected.trace[0]), rel=1e-6)
     assert (content["rank"], content["jacobian_products"], content["method"]) == (2, 2, "exact")
     assert content["energy_kept"] == pytest.approx(1.0)
+
+
+def test_how_the_numbers_were_made_is_stated(run: dict[str, Any], tmp_path: Path) -> None:
+    options = DecomposeOptions(
+        "categorical", rank=1, method="matrix_free", tolerance=1e-3, memory_budget="1GiB", metric=0.5, precision="float64", seed=3
+    )
+    run_cases(run["bundle"], find_cases([run["scan"]]), RunSettings(tmp_path / "out", options), lambda row: None)
+    content = read_sidecar(tmp_path / "out" / "scan" / "scan_ifim.json")
+    assert (content["method"], content["method_requested"], content["method_reason"]) == (
+        "matrix_free",
+        "matrix_free",
+        "asked for",
+    )
+    assert (content["tolerance"], content["seed"], content["memory_budget"], content["precision"]) == (1e-3, 3, 2**30, "float64")
+    assert content["metric"] == {"kind": "noise level", "sigma": 0.5}
+    assert content["units"]["eigenvalues"] == "nats per (standard deviation of the noise)^2"
+    assert content["units"]["maps"] == "network input intensity"
+    assert content["eigenvalues"][0] == pytest.approx(0.25 * run["content"]["eigenvalues"][0], rel=1e-3)
+    assert len(content["residuals"]) == 1
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["options"]["metric"]["sigma"] == 0.5
+
+
+def test_segmentation_states_the_share_of_each_class_and_no_voxels(make_bundle: Any, run: dict[str, Any], tmp_path: Path) -> None:
+    root = make_bundle(tmp_path / "bundle")
+    config = json.loads((root / "configs" / "inference.json").read_text())
+    config["network_def"] = "$torch.nn.Sequential(torch.nn.Conv3d(1, 3, 3, padding=1), torch.nn.Tanh())"
+    (root / "configs" / "inference.json").write_text(json.dumps(config))
+    network = torch.nn.Sequential(torch.nn.Conv3d(1, 3, 3, padding=1), torch.nn.Tanh())
+    torch.save(network.state_dict(), root / "models" / "model.pt")
+    options = DecomposeOptions("voxelwise", rank=2, tolerance=1e-2, locality=True)
+    bundle = load_bundle(root)
+    [row] = run_cases(bundle, find_cases([run["scan"]]), RunSettings(tmp_path / "out", options), lambda row: None)
+    assert row.status == "done", row.reason
+    content = read_sidecar(tmp_path / "out" / "scan" / "scan_ifim.json")
+    image = bundle.preprocess(run["scan"])[None].as_subclass(torch.Tensor)
+    shares = network(image).softmax(1).mean((0, 2, 3, 4)).detach()
+    np.testing.assert_allclose(list(content["prediction"]["mean_probability"].values()), shares, rtol=1e-5)
+    assert content["prediction"]["class"] is None
+    assert content["prediction"]["logits"] == []
+    assert row.probabilities == pytest.approx(shares.tolist(), rel=1e-5)
 
 
 def test_files_are_stated_as_nibabel_reads_them_and_no_others_lie_beside(run: dict[str, Any]) -> None:

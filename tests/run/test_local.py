@@ -183,13 +183,20 @@ def test_wrong_settings_are_refused_before_anything_is_written(tmp_path: Path) -
         RunSettings(tmp_path, DecomposeOptions(), contents=("halves",))
 
 
+def test_what_the_exact_method_does_not_heed_makes_no_case_again(bundle: Bundle, scans: Path, tmp_path: Path) -> None:
+    run(bundle, scans, tmp_path / "out")
+    options = DecomposeOptions("categorical", rank=2, tolerance=0.1, seed=4, memory_budget="1GiB")
+    rows = run(bundle, scans, tmp_path / "out", options=options)
+    assert {row.status for row in rows} == {"kept"}
+
+
 def test_an_output_that_is_a_file_is_refused(bundle: Bundle, scans: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("in the way")
     with pytest.raises(OutputError, match="out: cannot be made"):
         run(bundle, scans, tmp_path / "out")
 
 
-@pytest.mark.parametrize("change", ["rank", "head", "space", "contents", "input", "file"])
+@pytest.mark.parametrize("change", ["rank", "head", "space", "contents", "input", "file", "method", "metric", "precision"])
 def test_a_case_made_otherwise_is_made_again(bundle: Bundle, scans: Path, tmp_path: Path, change: str) -> None:
     (scans / "s1.nii.gz").unlink()
     out = tmp_path / "out"
@@ -197,6 +204,9 @@ def test_a_case_made_otherwise_is_made_again(bundle: Bundle, scans: Path, tmp_pa
     settings: dict[str, Any] = {
         "rank": {"options": DecomposeOptions("categorical", rank=1)},
         "head": {"options": DecomposeOptions("bernoulli", rank=2)},
+        "method": {"options": DecomposeOptions("categorical", rank=2, method="matrix_free")},
+        "metric": {"options": DecomposeOptions("categorical", rank=2, metric=0.5)},
+        "precision": {"options": DecomposeOptions("categorical", rank=2, precision="float64")},
         "space": {"space": "network"},
         "contents": {"contents": ("high",)},
     }.get(change, {})
