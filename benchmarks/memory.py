@@ -40,10 +40,11 @@ SMALL = 8  # voxels along an axis of the tiny problem
 
 @dataclass(frozen=True)
 class Measurement:
-    """Bytes above the state before, seconds of the one run, and for `decompose` what it found."""
+    """Bytes above the state before (and those before), seconds of the one run, and for `decompose` what it found."""
 
     peak: int
     seconds: float
+    before: int = 0
     eigenvalues: list[float] = field(default_factory=list)
     method: str = ""
     products: int = 0
@@ -142,7 +143,7 @@ def _plain(subject: Subject) -> Measurement:
         wait(subject.image.device)
         seconds = time.perf_counter() - start
     del rows
-    return Measurement(peak.above, seconds)
+    return Measurement(peak.above, seconds, peak.start)
 
 
 def _decomposed(subject: Subject, settings: Mapping[str, Any]) -> Measurement:
@@ -153,7 +154,7 @@ def _decomposed(subject: Subject, settings: Mapping[str, Any]) -> Measurement:
         seconds = time.perf_counter() - start
     record = found.record
     values = found.eigenvalues[0, : int(found.rank[0])].tolist()
-    return Measurement(peak.above, seconds, values, record["method"], int(record["jacobian_products"]))
+    return Measurement(peak.above, seconds, peak.start, values, record["method"], int(record["jacobian_products"]))
 
 
 def _use_libraries(image: Tensor) -> None:

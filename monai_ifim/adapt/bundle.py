@@ -16,6 +16,7 @@ from monai.transforms import Compose, EnsureChannelFirstd, EnsureTyped, LoadImag
 from torch import Tensor, nn
 
 from monai_ifim.io import InputError, ModelIdentity, Source, identify_bundle
+from monai_ifim.io.dicom_reader import register_dicom_reader
 from monai_ifim.io.errors import innermost
 from monai_ifim.io.model import (
     INFERENCE_CONFIGS,
@@ -159,7 +160,7 @@ def load_bundle(root: Path, device: torch.device | str = "cpu", state: Mapping[s
     return Bundle(
         root=root,
         network=network.to(device).eval(),
-        preprocessing=_traced(preprocessing),
+        preprocessing=_with_dicom(_traced(preprocessing)),
         image_key=image_key,
         identity=identify_bundle(root),
         channels=stated.get("num_channels"),
@@ -294,6 +295,11 @@ def _traced(preprocessing: Compose) -> Compose:
             for step in steps
         ]
     )
+
+
+def _with_dicom(preprocessing: Compose) -> Compose:
+    register_dicom_reader(preprocessing)
+    return preprocessing
 
 
 def _image_key(preprocessing: Compose, root: Path) -> str:

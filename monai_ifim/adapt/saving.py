@@ -32,7 +32,7 @@ from monai_ifim.io import (
 )
 from monai_ifim.io.nifti import power_below_float32, volume_shape
 from monai_ifim.io.sidecar import plain_affine
-from monai_ifim.io.source import sha256_of
+from monai_ifim.io.source import content_hash, needs_regridding
 
 Space = Literal["native", "network"]
 
@@ -88,7 +88,7 @@ class SaveIFIM(Transform):
         source = source or _source_of(img)
         record = record_of(components)
         maps = self._maps(img, components)
-        digest = sha256_of(source.path) if source.path.exists() else None
+        digest = content_hash(source) if source.path.exists() else None
         identity = InputIdentity(
             file=source.path.name,
             sha256=digest,
@@ -96,6 +96,8 @@ class SaveIFIM(Transform):
             affine=plain_affine(native_affine(img)),
             reader=_reader_of(img),
             frame=source.frame,
+            series=source.series,
+            resampled=needs_regridding(source),
         )
         name = case or self._free_name(source.name, digest)
         return write_case(self.output_dir, name, maps, self.contents, identity, self.model, self.space, record)

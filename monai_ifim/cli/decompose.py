@@ -31,6 +31,12 @@ def decompose(
     space: Annotated[str, typer.Option(help="Grid of the files: native (the input's own) or network.")] = "native",
     save: Annotated[str, typer.Option(help="Which components to write, separated by commas.")] = SAVE_DEFAULT,
     frame: Annotated[int | None, typer.Option(min=0, help="Which volume of 4D files, counted from 0.")] = None,
+    series: Annotated[
+        str | None, typer.Option(help="Of DICOM folders the volume of this series UID; all: each volume as a case.")
+    ] = None,
+    fix_geometry: Annotated[
+        bool, typer.Option("--fix-geometry", help="Resample DICOM volumes with a tilted gantry or uneven gaps onto an even grid.")
+    ] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default CUDA where there is one.")] = None,
     memory_budget: Annotated[
         str | None, typer.Option(help="Bound on rows and saved activations, such as 2GiB; what does not fit is moved or redone.")
@@ -83,7 +89,7 @@ def decompose(
         )
         contents = tuple(name.strip() for name in save.split(",") if name.strip())
         settings = RunSettings(output, options, space, contents, batch_size, chosen, overwrite)  # type: ignore[arg-type]
-        cases = find_cases(inputs, frame)
+        cases = find_cases(inputs, frame, series, fix_geometry)
         run = chosen_engine(engine, workers, rank, resolve_bundle(bundle), settings)
     with case_progress(console, rank.share(len(cases))) as report:
         rows = run(cases, report)

@@ -26,7 +26,7 @@ from monai_ifim.core.memory import BudgetExceededError, MemoryPlan, budget_error
 from monai_ifim.core.method_choice import choose_method
 from monai_ifim.core.metric import check_self_adjoint
 from monai_ifim.core.outputs import last_operation
-from monai_ifim.core.overflow import Overflow, RowShelf, SavedActivations
+from monai_ifim.core.overflow import Overflow, RowShelf, SavedActivations, return_freed_memory
 from monai_ifim.core.predictor import Predictor, check_independence
 from monai_ifim.core.rows import FactorRows
 from monai_ifim.core.settings import Settings
@@ -129,18 +129,22 @@ def _run_plan(task: Task, plan: MemoryPlan) -> Decomposition:
         stack.enter_context(checkpointed(plan.blocks))
         with _metered(task, plan) as check:
             with _saved_activations(task, plan, overflow):
-                jacobian = Jacobian(task.forward, task.image, task.passes, task.advance, dual_numbers=plan.frugal)
+                advance = _trimming(task.advance) if plan.frugal else task.advance
+                jacobian = Jacobian(task.forward, task.image, task.passes, advance, dual_numbers=plan.frugal)
             head = _checked_head(task, jacobian)
             root = head.square_root(jacobian.output)
             factor = Factor(jacobian, root, task.settings.input_metric)
             if plan.tight and jacobian.differentiable:
                 factor.multiply(torch.ones_like(root.scales))
-            check()
+        spare = check()
         method, reason = choose_method(task.settings, head, root)
-        rows = FactorRows(task.image, shelve=RowShelf(overflow, plan.rows).shelve, block_elements=plan.block_elements)
+        allowance = plan.rows if plan.rows is None else min(plan.rows, spare)
+        rows = FactorRows(task.image, shelve=RowShelf(overflow, allowance).shelve, block_elements=plan.block_elements)
         row_eps = _row_eps(task, jacobian.output)
         subspace = _subspace(task, factor, rows, method, row_eps, generator)
         jacobian.release()
+        if plan.frugal:
+            return_freed_memory()  # of the passes, before the eigenproblem takes its own
         record = record_of(task.settings, head, task.head, task.image, subspace, jacobian.products, reason)
         return assemble(task.predictor, head, task.image, jacobian.output, subspace, task.settings, row_eps, record)
 
@@ -153,17 +157,18 @@ def _saved_activations(task: Task, plan: MemoryPlan, overflow: Overflow) -> Abst
 
 
 @contextmanager
-def _metered(task: Task, plan: MemoryPlan) -> Iterator[Callable[[], None]]:
-    """Counts bytes inside where a budget holds; what is yielded raises BudgetExceededError where they were more."""
+def _metered(task: Task, plan: MemoryPlan) -> Iterator[Callable[[], int]]:
+    """Counts bytes inside where a budget holds; what is yielded says how many it left, or raises BudgetExceededError."""
     budget = task.settings.budget
     if not plan.tight or budget is None:
-        yield lambda: None
+        yield lambda: sys.maxsize
         return
     with LiveMemory() as live:
 
-        def check() -> None:
+        def check() -> int:
             if live.peak > budget:
                 raise BudgetExceededError(live.peak)
+            return int(budget - live.peak)
 
         yield check
 
@@ -223,6 +228,16 @@ def _row_eps(task: Task, output: Tensor) -> float:
         if torch.is_autocast_enabled(kind):
             dtypes.append(torch.get_autocast_dtype(kind))
     return max(torch.finfo(dtype).eps for dtype in dtypes)
+
+
+def _trimming(advance: Callable[[int, int | None], None]) -> Callable[[int, int | None], None]:
+    """After each product, memory that is free goes back to the system."""
+
+    def trimmed(done: int, expected: int | None) -> None:
+        return_freed_memory()
+        advance(done, expected)
+
+    return trimmed
 
 
 def _no_progress(done: int, expected: int | None) -> None:

@@ -15,6 +15,7 @@ from monai_ifim.core.live_memory import storages_of
 from monai_ifim.core.rows import BLOCK_ELEMENTS
 
 BACKWARD = 1.5  # bytes alive at once in a backward pass over those in a forward pass, of what is not kept
+SPECTRAL = 64  # bytes an entry of the Gram matrix takes while its eigenpairs are found: it and seven temporaries
 MEBIBYTE = 2**20
 
 
@@ -68,12 +69,13 @@ def plan_memory(
     row = images[:1].nbytes
     working = int(BACKWARD * survey.working) + 2 * row
     block_elements = max(2**16, min(BLOCK_ELEMENTS, budget // 64))
-    after = (rows + results) * row + 8 * block_elements
+    after = (rows + results) * row + 8 * block_elements + SPECTRAL * rows**2
     whole = max(survey.saved + working + rows * row, after)
     batch = min(images.shape[0], budget // max(1, whole))
     if batch >= 1:
         return MemoryPlan(batch, True, block_elements=block_elements)
-    return _tight_plan(network, survey, budget, working, rows * row, block_elements)
+    spectral = SPECTRAL * rows**2 + 8 * block_elements + results * row
+    return _tight_plan(network, survey, budget, working, min(rows * row, max(0, budget - spectral)), block_elements)
 
 
 def _tight_plan(

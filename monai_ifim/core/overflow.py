@@ -22,7 +22,8 @@ from torch import Tensor
 from monai_ifim.core.errors import IFIMError
 from monai_ifim.core.rows import HeldRow, Row
 
-SMALLEST = 2**16  # bytes below which nothing is moved
+SMALLEST = 2**16  # bytes below which no activation is moved
+SLAB, SLAB_ROWS = 2**26, 64  # bytes and rows that lie together at most
 
 
 class Overflow:
@@ -41,7 +42,7 @@ class Overflow:
         if self._folder is None:
             self._folder = TemporaryDirectory(prefix="monai_ifim-", ignore_cleanup_errors=True)
         self._count += 1
-        _return_freed_memory()
+        return_freed_memory()
         path = Path(self._folder.name) / str(self._count)
         try:
             with path.open("wb") as file:
@@ -67,7 +68,7 @@ class StoredFile:
 
     def get(self) -> Tensor:
         """The tensor, read anew."""
-        _return_freed_memory()
+        return_freed_memory()
         tensor = torch.empty(self.shape, dtype=self.dtype, device="cpu")
         with self.path.open("rb", buffering=0) as file:
             _read_into(file, tensor.reshape(-1))
@@ -101,18 +102,27 @@ class StoredHost:
 
 
 class RowShelf:
-    """Rows in memory up to a number of bytes (None: all), the others in the overflow."""
+    """Rows in memory up to a number of bytes (None: all), the others in the overflow.
+
+    On the CPU rows lie side by side in slabs: one by one among the short-lived tensors of the passes, they would keep the C
+    library from ever giving the memory between them back. What a slab has not been filled with takes no memory yet.
+    """
 
     def __init__(self, overflow: Overflow, allowance: int | None) -> None:
         self.overflow, self.allowance = overflow, allowance
         self.held = 0
+        self._free: list[Tensor] = []
 
     def shelve(self, row: Tensor) -> Row:
         """A place for the row [B, D]."""
-        if self.allowance is None or self.held + row.nbytes <= self.allowance or row.nbytes < SMALLEST:
-            self.held += row.nbytes
+        if self.allowance is not None and self.held + row.nbytes > self.allowance:
+            return self.overflow.put(row)
+        self.held += row.nbytes
+        if row.device.type != "cpu" or not SMALLEST <= row.nbytes <= SLAB // 2:
             return HeldRow(row)
-        return self.overflow.put(row)
+        if not self._free:
+            self._free = list(row.new_empty(min(SLAB_ROWS, SLAB // row.nbytes), *row.shape).unbind(0))
+        return HeldRow(self._free.pop(0).copy_(row))
 
 
 class SavedActivations:
@@ -166,7 +176,7 @@ def _trim() -> Callable[[int], int] | None:
     return trim
 
 
-def _return_freed_memory() -> None:
+def return_freed_memory() -> None:
     """glibc keeps freed blocks of up to 32 MiB for itself; where memory is short they had better go back to the system."""
     trim = _trim()
     if trim is not None:

@@ -80,11 +80,14 @@ class Predictor:
         network = self.bare
         if not isinstance(network, nn.Module):
             return {}
-        state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-        if any(nn.parameter.is_lazy(tensor) for tensor in state.values()):
+        tensors = [*network.parameters(), *network.buffers()]
+        if any(nn.parameter.is_lazy(tensor) for tensor in tensors):
             raise NetworkError(
                 "the network has lazy layers without weights yet: run one forward pass and load its weights first."
             )
+        if self.dtype is None and not any(tensor.is_inference() for tensor in tensors):
+            return {}
+        state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
         other = {name: tensor for name, tensor in state.items() if tensor.is_floating_point() and tensor.dtype != self.dtype}
         if self.dtype is not None and other:
             _refuse_script(network, f"the network's weights are not {self.dtype}")
@@ -207,13 +210,16 @@ def check_independence(predictor: Predictor, image: Tensor, output: Tensor) -> N
     """
     network = predictor.network
     if isinstance(network, nn.Module):
-        for name, module in network.named_modules():
-            if isinstance(module, _BatchNorm) and module.running_mean is None:
-                raise NetworkError(
-                    f"layer '{name}' ({type(module).__name__}) has no running statistics, so every answer depends on the "
-                    "rest of the batch: use track_running_stats=True, or instance or group normalisation."
-                )
-        _check_scripts(network)
+        modules = list(network.modules())
+        unsettled = next((m for m in modules if isinstance(m, _BatchNorm) and m.running_mean is None), None)
+        if unsettled is not None:
+            name = next(name for name, module in network.named_modules() if module is unsettled)
+            raise NetworkError(
+                f"layer '{name}' ({type(unsettled).__name__}) has no running statistics, so every answer depends on the "
+                "rest of the batch: use track_running_stats=True, or instance or group normalisation."
+            )
+        if any(isinstance(module, torch.jit.ScriptModule) for module in modules):
+            _check_scripts(network)
     if image.shape[0] == 1:
         return
     with torch.no_grad():

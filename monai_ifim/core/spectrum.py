@@ -58,19 +58,17 @@ def solve_spectrum(gram: Tensor, scales: Tensor, row_eps: float, rest: float = 0
         raise IFIMError("the Fisher information is too large for float64: give the outputs or the image another unit.")
     weights = graded / largest  # so that squares of tiny scales stay inside float64
     alive = (weights > 0).nonzero()[:, 0]
-    correlation = gram[alive][:, alive] / torch.outer(lengths[alive], lengths[alive])
-    kernel = correlation * torch.outer(weights[alive], weights[alive])
+    kernel = gram.clone() if alive.numel() == gram.shape[0] else gram[alive][:, alive]
+    kernel.div_(lengths[alive, None]).div_(lengths[alive]).mul_(weights[alive, None]).mul_(weights[alive])
     tolerance = max(_row_noise(row_eps) ** 2, 4 * alive.numel() * torch.finfo(torch.float64).eps)
-    lower, rank = _pivoted_cholesky(kernel, tolerance)
     small = float(kernel.diagonal().min()) < GRADED * float(kernel.diagonal().max())
-    if small and rank <= LARGEST_JACOBI:
-        values, vectors = _one_sided_jacobi(lower)
-    else:
-        values, vectors = _leading_eigh(kernel, rank)
-    held = values * largest**2 > 0  # below that float64 has no number for an eigenvalue
-    values, vectors = values[held], vectors[held]
-    coefficients = torch.zeros(values.numel(), gram.shape[0], dtype=torch.float64, device="cpu")
-    coefficients[:, alive] = vectors
+    values, vectors = _eigenpairs(kernel, tolerance, small)
+    held = int((values * largest**2 > 0).sum())  # below that float64 has no number for an eigenvalue
+    values, vectors = values[:held], vectors[:held]
+    coefficients = vectors
+    if alive.numel() < gram.shape[0]:
+        coefficients = torch.zeros(values.numel(), gram.shape[0], dtype=torch.float64, device="cpu")
+        coefficients[:, alive] = vectors
     return Spectrum(values * largest**2, values.sqrt() * largest, coefficients, float(graded.square().sum()) + rest)
 
 
@@ -110,20 +108,30 @@ def _row_noise(row_eps: float) -> float:
     return min(ROW_NOISE * row_eps, max(ROW_NOISE * torch.finfo(torch.float32).eps, 8 * row_eps))
 
 
+def _eigenpairs(kernel: Tensor, tolerance: float, graded: bool) -> tuple[Tensor, Tensor]:
+    """Eigenvalues [n] and eigenvectors [n, r] of the kernel, n its numerical rank."""
+    lower, rank = _pivoted_cholesky(kernel, tolerance)
+    if graded and rank <= LARGEST_JACOBI:
+        return _one_sided_jacobi(lower)
+    del lower
+    return _leading_eigh(kernel, rank)
+
+
 def _pivoted_cholesky(kernel: Tensor, tolerance: float) -> tuple[Tensor, int]:
     """L [r, n] with L L^T = kernel; a row is left out once its own diagonal has shrunk below `tolerance` of itself."""
     rest, original = kernel.clone(), kernel.diagonal().clone()
-    columns: list[Tensor] = []
-    for _ in range(kernel.shape[0]):
+    columns, rank = torch.zeros_like(kernel), 0  # row by row; nothing is allocated in the loop that outlives a step
+    while rank < kernel.shape[0]:
         diagonal = torch.where(rest.diagonal() > tolerance * original, rest.diagonal(), 0.0)
         pivot = int(diagonal.argmax())
         if float(diagonal[pivot]) <= 0.0:
             break
-        column = rest[:, pivot] / rest[pivot, pivot].sqrt()
-        rest -= torch.outer(column, column)
+        column = columns[rank]
+        torch.div(rest[:, pivot], rest[pivot, pivot].sqrt(), out=column)
+        rest.addr_(column, column, alpha=-1.0)
         rest[pivot, :], rest[:, pivot] = 0.0, 0.0
-        columns.append(column)
-    return torch.stack(columns, dim=1), len(columns)
+        rank += 1
+    return columns[:rank].T, rank
 
 
 def _one_sided_jacobi(lower: Tensor) -> tuple[Tensor, Tensor]:
@@ -166,6 +174,6 @@ def _rotate(columns: Tensor, first: Tensor, second: Tensor) -> float:
 
 def _leading_eigh(kernel: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     values, vectors = torch.linalg.eigh(kernel)
-    values, vectors = values.flip(0)[:rank], vectors.flip(1)[:, :rank].T
-    resolved = values > kernel.shape[0] * torch.finfo(torch.float64).eps * values[0]
-    return values[resolved], vectors[resolved]
+    values = values.flip(0)[:rank]
+    resolved = int((values > kernel.shape[0] * torch.finfo(torch.float64).eps * values[0]).sum())
+    return values[:resolved], vectors[:, -resolved:].T.flip(0)

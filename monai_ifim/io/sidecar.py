@@ -40,6 +40,8 @@ class InputIdentity:
     affine: list[list[float]]
     reader: str | None
     frame: int | None = None
+    series: str | None = None
+    resampled: bool = False
 
 
 @dataclass(frozen=True)

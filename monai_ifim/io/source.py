@@ -10,9 +10,11 @@ from typing import Any
 
 import nibabel as nib
 
-from monai_ifim.io.errors import InputError
+from monai_ifim.io.dicom_volumes import choose_volume, index_dicom
+from monai_ifim.io.errors import InputError, innermost
 from monai_ifim.io.geometry import same_grid
-from monai_ifim.io.series import check_spacing
+from monai_ifim.io.regrid import even_grid, resampled
+from monai_ifim.io.series import check_volume, is_regular
 
 IMAGE_SUFFIXES = (
     ".nii.gz", ".nii", ".dcm", ".ima", ".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".hdr", ".png", ".jpg", ".jpeg", ".bmp",
@@ -22,10 +24,16 @@ IMAGE_SUFFIXES = (
 
 @dataclass(frozen=True)
 class Source:
-    """One input: a file, or a folder that holds one DICOM series. frame: which volume of a 4D file, from 0."""
+    """One input: a file, or a folder that holds DICOM files.
+
+    frame: which volume of a 4D file, from 0. series: which volume of a DICOM folder (`dicom_volumes.DicomVolume.key`), None
+    where there is but one. fix_geometry: resample an irregular DICOM volume onto an orthogonal, even grid.
+    """
 
     path: Path
     frame: int | None = None
+    series: str | None = None
+    fix_geometry: bool = False
 
     @property
     def suffix(self) -> str:
@@ -41,6 +49,8 @@ class Source:
         name = name[: len(name) - len(self.suffix)]
         cleaned = re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII).strip("._-")
         cleaned = cleaned or "case"
+        if self.series is not None:
+            cleaned += f"_series-{hashlib.sha256(self.series.encode()).hexdigest()[:8]}"
         return cleaned if self.frame is None else f"{cleaned}_frame-{self.frame:03d}"
 
 
@@ -53,6 +63,23 @@ def sha256_of(path: Path) -> str:
         return hashlib.sha256("".join(lines).encode("utf-8")).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_hash(source: Source) -> str:
+    """Hex SHA-256 of what the source is made of: the file, the folder, or the files of its series."""
+    if source.series is None:
+        return sha256_of(source.path)
+    volume = choose_volume(source.path.name, index_dicom(dicom_files(source.path)), source.series)
+    lines = sorted(f"{sha256_of(file)}  {file.name}\n" for file in volume.files)
+    return hashlib.sha256("".join(lines).encode("utf-8")).hexdigest()
+
+
+def dicom_files(path: Path) -> list[Path]:
+    """The DICOM files that lie in a folder itself, in the order of their names, or the file if it is one."""
+    if path.is_file():
+        return [path] if is_dicom(path) else []
+    files = sorted(path.iterdir()) if path.is_dir() else []
+    return [file for file in files if not file.name.startswith(".") and file.name.upper() != "DICOMDIR" and is_dicom(file)]
 
 
 def is_dicom(path: Path) -> bool:
@@ -72,13 +99,15 @@ def check_source(source: Source, channels: int | None) -> None:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder.")
     if path.is_dir():
-        _check_series(path)
+        _check_series(source)
         return
     if path.stat().st_size == 0:
         raise InputError(f"{path.name}: the file is empty.")
     frames = count_frames(path)
     if _is_nifti(path):
         _check_nifti(path)
+    if is_dicom(path):
+        check_volume(path.name, index_dicom([path])[0])
     if source.frame is not None:
         if source.frame not in range(frames):
             raise InputError(f"{path.name}: there is no frame {source.frame}; it has {frames}, counted from 0.")
@@ -101,8 +130,23 @@ def count_frames(path: Path) -> int:
     return frames
 
 
-def extract_frame(source: Source, folder: Path) -> Path:
-    """The chosen frame of a 4D NIfTI as a 3D file of its own in `folder`, header and affine kept; any MONAI reader takes it."""
+def readable_path(source: Source, folder: Path) -> Path:
+    """A path that holds the chosen volume alone, for any MONAI reader: the source's own, or one made in `folder`.
+
+    Of a 4D NIfTI, the chosen frame as a 3D file, header and affine kept; of a folder of several series, links to the files
+    of the chosen one; of an irregular volume, where the source says so, a NIfTI on an even grid.
+    """
+    if source.fix_geometry and needs_regridding(source):
+        return _regridded(source, folder)
+    if source.series is not None:
+        volume = choose_volume(source.path.name, index_dicom(dicom_files(source.path)), source.series)
+        links = folder / source.name
+        links.mkdir(exist_ok=True)
+        for file in volume.files:
+            link = links / file.name
+            if not link.exists():
+                link.symlink_to(file.resolve())
+        return links
     if source.frame is None or count_frames(source.path) == 1:
         return source.path
     image = nib.load(source.path)
@@ -113,6 +157,30 @@ def extract_frame(source: Source, folder: Path) -> Path:
     if image.get_data_dtype().kind != "f":
         frame.set_data_dtype("float64")  # or nibabel would quantise the scaled values anew
     nib.save(frame, target)
+    return target
+
+
+def needs_regridding(source: Source) -> bool:
+    """Whether a DICOM source is irregular and is to be resampled."""
+    files = dicom_files(source.path) if source.fix_geometry and source.path.is_dir() else []
+    return bool(files) and not is_regular(choose_volume(source.path.name, index_dicom(files), source.series))
+
+
+def _regridded(source: Source, folder: Path) -> Path:
+    import itk
+    import numpy as np
+
+    volume = choose_volume(source.path.name, index_dicom(dicom_files(source.path)), source.series)
+    grid = even_grid(source.path.name, volume)
+    try:
+        slices = np.stack([itk.array_from_image(itk.imread(str(file), itk.F))[0] for file in volume.files])
+    except Exception as error:
+        raise InputError(f"{source.path.name}: a slice cannot be decoded ({innermost(error)}).") from error
+    values, affine = resampled(volume, grid, slices)
+    target = folder / f"{source.name}.nii"
+    image = nib.Nifti1Image(values, affine)
+    image.set_qform(affine, 1)
+    nib.save(image, target)
     return target
 
 
@@ -144,20 +212,14 @@ def _check_nifti(path: Path) -> None:
         )
 
 
-def _check_series(folder: Path) -> None:
-    """A folder must hold one DICOM series whose slices ITK puts into one volume."""
-    import itk
-
-    if not any(is_dicom(file) for file in folder.iterdir()):
+def _check_series(source: Source) -> None:
+    """A folder must hold one regular DICOM volume, or the series chosen must be one."""
+    folder = source.path
+    files = dicom_files(folder)
+    if not files:
         raise InputError(f"{folder.name}: no DICOM file in this folder.")
-    names = itk.GDCMSeriesFileNames.New()
-    names.SetUseSeriesDetails(True)
-    names.SetDirectory(str(folder))
-    volumes = list(names.GetSeriesUIDs())
-    if len(volumes) > 1:
-        counts = ", ".join(str(len(names.GetFileNames(uid))) for uid in volumes)
-        raise InputError(
-            f"{folder.name}: {len(volumes)} volumes in one folder (series, orientations or slice thicknesses that differ; "
-            f"{counts} slices): put the slices of one volume into a folder of their own."
-        )
-    check_spacing(folder.name, [Path(name) for name in names.GetFileNames(volumes[0])])
+    volume = choose_volume(folder.name, index_dicom(files), source.series)
+    if not source.fix_geometry:
+        check_volume(folder.name, volume)
+    elif not is_regular(volume):
+        even_grid(folder.name, volume)

@@ -7,14 +7,16 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from monai_ifim.io import InputError, Source
-from monai_ifim.io.source import IMAGE_SUFFIXES, check_source, is_dicom
+from monai_ifim.io.dicom_volumes import index_dicom
+from monai_ifim.io.source import IMAGE_SUFFIXES, check_source, dicom_files, is_dicom
 
+EVERY_SERIES = "all"
 PREFERRED_SECTIONS = ("testing", "test", "validation")
 
 
@@ -26,11 +28,14 @@ class Case:
     source: Source
 
 
-def find_cases(inputs: Iterable[str | PathLike[str]], frame: int | None = None) -> list[Case]:
+def find_cases(
+    inputs: Iterable[str | PathLike[str]], frame: int | None = None, series: str | None = None, fix_geometry: bool = False
+) -> list[Case]:
     """Cases behind files, folders and datalists, in a stable order; raises InputError where an input holds none.
 
-    A folder with DICOM files in it is one series; any other folder is searched, at every depth, for images and for series.
-    frame: which volume of 4D files to take.
+    A folder with DICOM files in it is one volume; any other folder is searched, at every depth, for images and for series.
+    frame: which volume of 4D files to take. series: of the DICOM folders only the volumes of this series UID, or, with
+    "all", each volume that lies in them as a case of its own. fix_geometry: resample irregular DICOM volumes.
     """
     paths: dict[Path, None] = {}  # in order, each once
     for entry in inputs:
@@ -40,7 +45,8 @@ def find_cases(inputs: Iterable[str | PathLike[str]], frame: int | None = None) 
         paths.update(dict.fromkeys(found))
     if not paths:
         raise InputError("no input: name a file, a folder, a DICOM series or a datalist (.json).")
-    return _named([Source(path, frame) for path in paths])
+    sources = [Source(path, frame, fix_geometry=fix_geometry) for path in paths]
+    return _named(sources if series is None else _of_series(sources, series))
 
 
 def list_entries(inputs: str | PathLike[str] | Sequence[str | PathLike[str]], key: str = "image") -> list[dict[str, str]]:
@@ -53,6 +59,23 @@ def list_entries(inputs: str | PathLike[str] | Sequence[str | PathLike[str]], ke
     for case in cases:
         check_source(case.source, channels=None)
     return [{key: str(case.source.path)} for case in cases]
+
+
+def _of_series(sources: list[Source], series: str) -> list[Source]:
+    """Each volume of the DICOM folders that `series` asks for; other sources are left as they are with "all", else out."""
+    chosen: list[Source] = []
+    for source in sources:
+        files = dicom_files(source.path)
+        if not files:
+            chosen += [source] if series == EVERY_SERIES else []
+            continue
+        volumes = index_dicom(files)
+        wanted = [volume for volume in volumes if series in (EVERY_SERIES, volume.key, volume.series)]
+        alone = len(volumes) == 1
+        chosen += [source if alone else replace(source, series=volume.key) for volume in wanted]
+    if not chosen:
+        raise InputError(f"no input holds the series {series}: leave --series out to see what there is.")
+    return chosen
 
 
 def _expand(path: Path, above: frozenset[Path] = frozenset()) -> list[Path]:

@@ -22,7 +22,7 @@ from monai_ifim.adapt.components import component_tensors, item_of_batch
 from monai_ifim.adapt.saving import SaveIFIM
 from monai_ifim.core import IFIMError
 from monai_ifim.io import read_sidecar
-from monai_ifim.io.source import check_source, extract_frame
+from monai_ifim.io.source import check_source, readable_path
 from monai_ifim.run.cases import Case
 from monai_ifim.run.resume import kept_row
 from monai_ifim.run.settings import RunSettings
@@ -127,7 +127,7 @@ def _load(bundle: Bundle, case: Case, settings: RunSettings, scratch: Path) -> _
         if kept is not None:
             return kept
         check_source(case.source, bundle.channels)
-        image = bundle.preprocess(extract_frame(case.source, scratch))
+        image = bundle.preprocess(readable_path(case.source, scratch))
     except Exception as error:  # one case's failure is recorded and the others go on
         return failed_row(case, error)
     _forget_identities(image.applied_operations)

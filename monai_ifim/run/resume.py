@@ -8,7 +8,7 @@ from typing import Any
 from monai_ifim.core import IFIMError, Metric
 from monai_ifim.core.assembly import head_name, selection
 from monai_ifim.io import ModelIdentity, read_sidecar, sidecar_path
-from monai_ifim.io.source import sha256_of
+from monai_ifim.io.source import content_hash, needs_regridding
 from monai_ifim.run.cases import Case
 from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.table import CaseRow, row_from_sidecar
@@ -35,12 +35,14 @@ def _answers(content: Mapping[str, Any], identity: ModelIdentity, case: Case, se
     folder = settings.output / case.name
     return (
         content["input"]["frame"] == case.source.frame
+        and content["input"]["series"] == case.source.series
+        and content["input"]["resampled"] == needs_regridding(case.source)
         and model["weights_sha256"] == identity.weights_sha256
         and model["config_sha256"] == identity.config_sha256
         and model["version"] == identity.version
         and _settings_agree(content, settings)
         and all((folder / file["file"]).is_file() for file in content["files"])
-        and content["input"]["sha256"] == sha256_of(case.source.path)  # last: it reads all of the input
+        and content["input"]["sha256"] == content_hash(case.source)  # last: it reads all of the input
     )
 
 

@@ -187,7 +187,7 @@ def test_what_the_exact_method_does_not_heed_makes_no_case_again(bundle: Bundle,
     run(bundle, scans, tmp_path / "out")
     options = DecomposeOptions("categorical", rank=2, tolerance=0.1, seed=4, memory_budget="1GiB")
     rows = run(bundle, scans, tmp_path / "out", options=options)
-    assert {row.status for row in rows} == {"kept"}
+    assert [row.status for row in rows if row.case != "s1"] == ["kept", "kept", "kept"]  # s1 cannot be read at all
 
 
 def test_an_output_that_is_a_file_is_refused(bundle: Bundle, scans: Path, tmp_path: Path) -> None:

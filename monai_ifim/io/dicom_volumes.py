@@ -1,0 +1,218 @@
+"""Which volumes lie in a folder of DICOM files: instances grouped by their headers and sorted along their normal.
+
+A series is not a volume: one series UID may hold scouts, echoes or time points, and a folder may hold several series
+(PS3.3, C.7.6.2 Image Plane; C.7.6.16 Multi-frame Functional Groups). No pixel is read here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from monai_ifim.io.errors import InputError
+
+Array = npt.NDArray[np.float64]
+
+SAME_PLACE = 1e-3  # mm within which two slices lie at one place
+TAGS = [
+    "SeriesInstanceUID", "SOPInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient",
+    "ImageOrientationPatient", "PixelSpacing", "InstanceNumber", "EchoNumbers", "EchoTime", "TemporalPositionIdentifier",
+    "AcquisitionNumber", "TriggerTime", "AcquisitionTime", "ContentTime", "DiffusionBValue", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+]  # fmt: skip
+# Where several slices lie at one place, the first of these that tells them apart makes volumes of them.
+TELLING_APART = (
+    "EchoTime", "EchoNumbers", "TemporalPositionIdentifier", "DiffusionBValue", "TriggerTime", "AcquisitionNumber",
+    "AcquisitionTime", "ContentTime",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DicomVolume:
+    """Instances that make one volume, in the order of their places.
+
+    key: the series UID, with "#2" and so on where one UID holds several volumes. positions: LPS mm of each slice's first
+    voxel [slices, 3], orientation: direction cosines of rows and columns [6], spacing: mm between columns and rows; None
+    where the headers do not state them. size: columns and rows. A multi-frame file is a volume by itself.
+    """
+
+    key: str
+    files: tuple[Path, ...]
+    modality: str
+    size: tuple[int, int]
+    slices: int
+    positions: Array | None = None
+    orientation: Array | None = None
+    spacing: tuple[float, float] | None = None
+
+    @property
+    def series(self) -> str:
+        """The series UID."""
+        return self.key.partition("#")[0]
+
+    def facts(self) -> str:
+        """Modality, size, spacing and count: what tells volumes apart and names nobody."""
+        columns, rows = self.size
+        gap = "" if self.positions is None or len(self.positions) < 2 else f" x {self._gap():.3g}"
+        spacing = "" if self.spacing is None else f", {self.spacing[0]:.3g} x {self.spacing[1]:.3g}{gap} mm"
+        count = f"{self.slices} slice{'' if self.slices == 1 else 's'}"
+        return f"{self.modality or 'no modality'}, {columns} x {rows}, {count}{spacing}: {self.key}"
+
+    def _gap(self) -> float:
+        if self.positions is None:
+            return 0.0
+        return float(np.linalg.norm(self.positions[-1] - self.positions[0])) / max(1, len(self.positions) - 1)
+
+
+def index_dicom(files: Iterable[Path]) -> list[DicomVolume]:
+    """The volumes among some DICOM files, sorted by key; raises InputError for a file whose header breaks off."""
+    groups: dict[Hashable, list[tuple[Path, Any]]] = defaultdict(list)
+    for path in files:
+        header = _header(path)
+        groups[_group_of(path, header)].append((path, header))
+    volumes = [volume for members in groups.values() for volume in _volumes(members)]
+    volumes.sort(key=lambda volume: (volume.series, str(volume.files[0])))
+    repeated, seen = Counter(volume.series for volume in volumes), Counter[str]()
+    numbered = []
+    for volume in volumes:
+        seen[volume.series] += 1
+        several = repeated[volume.series] > 1
+        numbered.append(_renamed(volume, f"{volume.series}#{seen[volume.series]}" if several else volume.series))
+    return numbered
+
+
+def choose_volume(name: str, volumes: Sequence[DicomVolume], series: str | None) -> DicomVolume:
+    """The only volume, or the one that `series` names by its key; InputError, with all of them, where that is no choice."""
+    wanted = list(volumes) if series is None else [v for v in volumes if series in (v.key, v.series)]
+    if len(wanted) == 1:
+        return wanted[0]
+    listed = "; ".join(volume.facts() for volume in volumes)
+    if not wanted:
+        raise InputError(f"{name}: there is no series {series} in it. It holds {listed}.")
+    raise InputError(
+        f"{name}: {len(wanted)} volumes in one folder; choose with --series UID, or --series all. It holds {listed}."
+    )
+
+
+def _header(path: Path) -> Any:
+    import pydicom
+
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
+        complete = all(header.get(name) is not None for name in ("SOPInstanceUID", "Rows", "Columns"))
+    except Exception as error:
+        raise InputError(f"{path.name}: its DICOM header cannot be read ({str(error).splitlines()[0]}).") from error
+    if not complete:
+        raise InputError(f"{path.name}: its DICOM header breaks off, or it is no image: copy the file anew, or leave it out.")
+    return header
+
+
+def _group_of(path: Path, header: Any) -> Hashable:
+    """What all slices of a volume have in common; an image that may not be stacked is a group by itself."""
+    if int(header.get("NumberOfFrames") or 1) > 1 or not _placed(header):
+        return ("alone", str(path))
+    orientation = tuple(round(float(value), 3) + 0.0 for value in header.ImageOrientationPatient)
+    spacing = tuple(round(float(value), 4) for value in header.get("PixelSpacing") or ())
+    return (str(header.get("SeriesInstanceUID", "")), int(header.Rows), int(header.Columns), orientation, spacing)
+
+
+def _placed(header: Any) -> bool:
+    return len(header.get("ImagePositionPatient") or ()) == 3 and len(header.get("ImageOrientationPatient") or ()) == 6
+
+
+def _volumes(members: list[tuple[Path, Any]]) -> list[DicomVolume]:
+    if len(members) == 1:
+        return [_volume(members)]
+    for tag in TELLING_APART:
+        if not _overlapping(members):
+            break
+        parts: dict[str, list[tuple[Path, Any]]] = defaultdict(list)
+        for member in members:
+            parts[str(member[1].get(tag, ""))].append(member)
+        if len(parts) > 1 and len({len(part) for part in parts.values()}) == 1 and not any(map(_overlapping, parts.values())):
+            return [_volume(part) for part in parts.values()]
+    return [_volume(members)]
+
+
+def _overlapping(members: Sequence[tuple[Path, Any]]) -> bool:
+    """Whether two slices lie at one place."""
+    heights = np.sort(_heights(members))
+    return len(heights) > 1 and float(np.diff(heights).min()) < SAME_PLACE
+
+
+def _heights(members: Sequence[tuple[Path, Any]]) -> Array:
+    """Places along the normal, mm."""
+    orientation = np.array(members[0][1].ImageOrientationPatient, dtype=np.float64)
+    positions = np.array([header.ImagePositionPatient for _, header in members], dtype=np.float64)
+    heights: Array = positions @ np.cross(orientation[:3], orientation[3:])
+    return heights
+
+
+def _volume(members: list[tuple[Path, Any]]) -> DicomVolume:
+    if _placed(members[0][1]):
+        order = np.argsort(_heights(members), kind="stable")
+        members = [members[i] for i in order]
+    path, header = members[0]
+    positions, orientation, spacing = _frames(header) if int(header.get("NumberOfFrames") or 1) > 1 else _planes(members)
+    return DicomVolume(
+        key=str(header.get("SeriesInstanceUID") or path.name),
+        files=tuple(path for path, _ in members),
+        modality=str(header.get("Modality", "")),
+        size=(int(header.Columns), int(header.Rows)),
+        slices=max(len(members), int(header.get("NumberOfFrames") or 1)),
+        positions=positions,
+        orientation=orientation,
+        spacing=spacing,
+    )
+
+
+Places = tuple[Array | None, Array | None, tuple[float, float] | None]
+
+
+def _planes(members: list[tuple[Path, Any]]) -> Places:
+    header = members[0][1]
+    spacing = _pair(header.get("PixelSpacing"))
+    if not _placed(header):
+        return None, None, spacing
+    positions = np.array([member.ImagePositionPatient for _, member in members], dtype=np.float64)
+    return positions, np.array(header.ImageOrientationPatient, dtype=np.float64), spacing
+
+
+def _frames(header: Any) -> Places:
+    """Places of the frames of an enhanced multi-frame object, in the order of the frames."""
+    shared = next(iter(header.get("SharedFunctionalGroupsSequence") or ()), None)
+    frames = list(header.get("PerFrameFunctionalGroupsSequence") or ())
+    positions = [_functional(frame, shared, "PlanePositionSequence", "ImagePositionPatient") for frame in frames]
+    orientations = [_functional(frame, shared, "PlaneOrientationSequence", "ImageOrientationPatient") for frame in frames]
+    spacing = _functional(frames[0] if frames else None, shared, "PixelMeasuresSequence", "PixelSpacing")
+    if not frames or any(position is None for position in positions) or any(found is None for found in orientations):
+        return None, None, _pair(spacing)
+    directions = np.array(orientations, dtype=np.float64)
+    if float(np.abs(directions - directions[0]).max()) > SAME_PLACE:
+        return None, None, _pair(spacing)  # frames of several orientations are no volume; the check refuses them
+    return np.array(positions, dtype=np.float64), directions[0], _pair(spacing)
+
+
+def _functional(frame: Any, shared: Any, sequence: str, name: str) -> Any:
+    for group in (frame, shared):
+        item = next(iter(group.get(sequence) or ()), None) if group is not None else None
+        if item is not None and item.get(name) is not None:
+            return item.get(name)
+    return None
+
+
+def _pair(spacing: Any) -> tuple[float, float] | None:
+    """Spacing between columns and between rows; DICOM states rows first (PS3.3, 10.7.1.3)."""
+    return None if not spacing or len(spacing) != 2 else (float(spacing[1]), float(spacing[0]))
+
+
+def _renamed(volume: DicomVolume, key: str) -> DicomVolume:
+    from dataclasses import replace
+
+    return replace(volume, key=key)
