@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from monai_ifim.io.case import CONTENTS, CaseMaps, check_contents, sidecar_path, write_case
+    from monai_ifim.io.dicom_reader import DicomReader, register_dicom_reader
     from monai_ifim.io.errors import GeometryError, InputError, OutputError
     from monai_ifim.io.model import ModelIdentity, identify_bundle
     from monai_ifim.io.sidecar import InputIdentity, read_sidecar
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "CONTENTS": "case",
     "CaseMaps": "case",
+    "DicomReader": "dicom_reader",
     "GeometryError": "errors",
     "InputError": "errors",
     "InputIdentity": "sidecar",
@@ -27,6 +29,7 @@ _HOMES = {
     "check_contents": "case",
     "identify_bundle": "model",
     "read_sidecar": "sidecar",
+    "register_dicom_reader": "dicom_reader",
     "sidecar_path": "case",
     "write_case": "case",
 }
@@ -34,6 +37,7 @@ _HOMES = {
 __all__ = [
     "CONTENTS",
     "CaseMaps",
+    "DicomReader",
     "GeometryError",
     "InputError",
     "InputIdentity",
@@ -43,6 +47,7 @@ __all__ = [
     "check_contents",
     "identify_bundle",
     "read_sidecar",
+    "register_dicom_reader",
     "sidecar_path",
     "write_case",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def index_dicom(files: Iterable[Path]) -> list[DicomVolume]:
     for volume in volumes:
         seen[volume.series] += 1
         several = repeated[volume.series] > 1
-        numbered.append(_renamed(volume, f"{volume.series}#{seen[volume.series]}" if several else volume.series))
+        numbered.append(replace(volume, key=f"{volume.series}#{seen[volume.series]}" if several else volume.series))
     return numbered
 
 
@@ -210,9 +210,3 @@ def _functional(frame: Any, shared: Any, sequence: str, name: str) -> Any:
 def _pair(spacing: Any) -> tuple[float, float] | None:
     """Spacing between columns and between rows; DICOM states rows first (PS3.3, 10.7.1.3)."""
     return None if not spacing or len(spacing) != 2 else (float(spacing[1]), float(spacing[0]))
-
-
-def _renamed(volume: DicomVolume, key: str) -> DicomVolume:
-    from dataclasses import replace
-
-    return replace(volume, key=key)
