@@ -109,7 +109,8 @@ def _next_step(
         columns = max(columns, int((rest[b] > aim).sum()) + 1 - known)
         fits = (n for n in range(len(probes.rows) + 1, r) if estimate * slack(n, probes.looks) <= allowed)
         more = r if short else max(more, next(fits, r) - len(probes.rows))
-    return (0, more) if 0 < more < columns else (min(columns, known + 8), 0)
+    affordable = known + len(probes.rows) + more <= r  # or all together could be more than one beyond exact
+    return (0, more) if 0 < more < columns and affordable else (min(columns, known + 8), 0)
 
 
 def _recover(factor: Factor, rows: FactorRows, probes: TailProbes, known: int) -> None:

@@ -81,7 +81,7 @@ def record_of(
         "metric": None if metric is None else metric.describe(),
         "metric_unit": None if metric is None else metric.unit,
         "precision": settings.precision,
-        "seed": None if subspace.confidence == 1.0 and subspace.method != "matrix_free" else settings.seed,
+        "seed": None if subspace.method == "exact" else settings.seed,  # the exact method draws nothing
         "dtype": str(image.dtype).removeprefix("torch."),
         "device": str(image.device),
         "units": f"nats per ({'unit of the image' if metric is None else metric.unit})^2",

@@ -56,6 +56,19 @@ def test_never_more_than_one_product_beyond_exact_and_never_worse_than_the_toler
     torch.testing.assert_close(d.eigenvalues[0], truth.spectrum[0, :kept], rtol=tolerance, atol=0)
 
 
+def test_probes_added_after_a_look_stay_within_the_promise(monkeypatch: pytest.MonkeyPatch, linear: Networks) -> None:
+    """Every number of columns and probes to begin with, and a rest that is heavier than its weights."""
+    x, network = _image(), linear(SHAPE, 24).double()
+    network[-1].weight.data[6:] *= 30.0
+    network = _with_logits(network, x, -0.9 * torch.arange(24.0))
+    for known in range(2, 18, 3):
+        for probes in range(1, 23 - known, 4):
+            monkeypatch.setattr("monai_ifim.core.adaptive.forecast", lambda *_, k=known, n=probes: (k, n))
+            for tolerance in (0.3, 1e-2, 1e-5):
+                d = decompose(network, x, method="adaptive", rank=2, tolerance=tolerance)
+                assert d.record["jacobian_products"] <= 24
+
+
 def test_columns_that_the_weights_hide_are_found_by_the_probe(linear: Networks) -> None:
     """Improbable classes with gradients a million times as long: by weight they are nothing, in F they are most."""
     x, network = _image(), linear(SHAPE, 50).double()
