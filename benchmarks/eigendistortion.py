@@ -45,7 +45,7 @@ class Synthesis:
 
     def __call__(self) -> None:
         """Synthesise; progress bars and messages go nowhere."""
-        import plenoptic  # type: ignore[import-untyped, unused-ignore]
+        import plenoptic
 
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
