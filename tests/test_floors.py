@@ -26,18 +26,38 @@ def _name(path: Path) -> str:
 KNOWN = {_name(path) for path in MODULES}
 
 
+# Where core may name matplotlib: loaded when a picture is drawn, and for the type checker alone.
+DRAWING = {("pictures", "function"), ("pictures", "types"), ("decomposition", "types")}
+
+
 def _imports(path: Path) -> Iterator[str]:
     """Full names of all modules that a file imports, at its top, in functions and under TYPE_CHECKING."""
+    yield from (name for _, name in _placed_imports(path))
+
+
+def _placed_imports(path: Path) -> Iterator[tuple[str, str]]:
+    """(place, full name) of all modules that a file imports; place: "module", "function", or "types" under TYPE_CHECKING."""
     package = _name(path) if path.name == "__init__.py" else _name(path).rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text())):
+    for place, node in _placed_nodes(ast.parse(path.read_text()), "module"):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((place, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
             for alias in node.names:
                 whole = f"{base}.{alias.name}"
-                yield whole if whole in KNOWN else base
+                yield place, whole if whole in KNOWN else base
+
+
+def _placed_nodes(node: ast.AST, place: str) -> Iterator[tuple[str, ast.AST]]:
+    """Everything below a node and where it is executed; a class body is where its class is."""
+    for child in ast.iter_child_nodes(node):
+        below = "function" if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)) else place
+        checked = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        if checked and child in node.body:  # type: ignore[attr-defined]
+            below = "types"
+        yield below, child
+        yield from _placed_nodes(child, below)
 
 
 def _floor(module: str) -> int:
@@ -69,7 +89,27 @@ def test_root_is_imported_for_its_version_alone(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((PACKAGE / "core").glob("*.py")), ids=lambda path: path.name)
 def test_core_imports_torch_and_the_standard_library_only(path: Path) -> None:
     allowed = {"torch", "monai_ifim", *sys.stdlib_module_names}
-    assert {name.partition(".")[0] for name in _imports(path)} <= allowed
+    foreign = {(place, name) for place, name in _placed_imports(path) if name.partition(".")[0] not in allowed}
+    drawing = {(place, name) for place, name in foreign if name.partition(".")[0] == "matplotlib"}
+    assert foreign == drawing
+    assert {(path.stem, place) for place, _ in drawing} <= DRAWING
+
+
+@pytest.mark.parametrize(
+    ("source", "place"),
+    [
+        ("import matplotlib", "module"),
+        ("try:\n    import matplotlib\nexcept ImportError:\n    pass", "module"),
+        ("class A:\n    import matplotlib", "module"),
+        ("def f():\n    import matplotlib", "function"),
+        ("class A:\n    def f(self):\n        if self:\n            from matplotlib.figure import Figure", "function"),
+        ("if TYPE_CHECKING:\n    from matplotlib.figure import Figure", "types"),
+        ("if TYPE_CHECKING:\n    pass\nelse:\n    import matplotlib", "module"),
+    ],
+)
+def test_place_of_an_import_is_where_it_is_executed(source: str, place: str) -> None:
+    nodes = _placed_nodes(ast.parse(source), "module")
+    assert [found for found, node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))] == [place]
 
 
 @EACH_MODULE

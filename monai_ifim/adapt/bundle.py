@@ -60,14 +60,24 @@ class Bundle:
     def preprocess(self, path: Path) -> MetaTensor:
         """The network's input [channel, *spatial] for an image file or series folder, by the bundle's own preprocessing.
 
-        A single slice that its reader gave a third axis is taken as the plane that a 2D network wants.
         Raises InputError where the file cannot be read or has another number of channels than the network.
         """
-        reading = self._reading_steps()
+        return self.prepare(self.read(path), path)
+
+    def read(self, path: Path) -> dict[str, Any]:
+        """What the steps that read make of a file, before any that changes it; raises InputError where it cannot be read."""
         try:
-            data = self.preprocessing({self.image_key: str(path)}, end=reading)
+            data: dict[str, Any] = self.preprocessing({self.image_key: str(path)}, end=self._reading_steps())
         except Exception as error:
             raise InputError(f"{path.name}: cannot be read ({innermost(error)}).") from error
+        return data
+
+    def prepare(self, data: dict[str, Any], path: Path) -> MetaTensor:
+        """The network's input [channel, *spatial] from what `read` gave.
+
+        A single slice that its reader gave a third axis is taken as the plane that a 2D network wants.
+        Raises InputError where the preprocessing fails or ends in another number of channels than the network takes.
+        """
         image = data[self.image_key]
         if self.spatial_dims == 2 and image.ndim == 4 and image.shape[-1] == 1:
             data = SqueezeDimd(self.image_key, dim=-1, update_meta=False)(data)
@@ -75,7 +85,7 @@ class Bundle:
         if self.spatial_dims is not None and read.ndim - 1 < self.spatial_dims:
             self._check(read, path)
         try:
-            image = self.preprocessing(data, start=reading)[self.image_key]
+            image = self.preprocessing(data, start=self._reading_steps())[self.image_key]
         except Exception as error:
             self._check(read, path)
             raise InputError(f"{path.name}: the preprocessing of bundle {self.root.name} fails ({innermost(error)}).") from error

@@ -64,8 +64,8 @@ class IFIMHandler:
 
     Args:
         head, energy, rank, method, output_key, locality, and those of `EngineOptions`: as `IFIMInferer`.
-        output_dir: folder for the files; None writes none, and the next six arguments then have nothing to say.
-        space, preprocessing, contents, class_names, bundle_root: as `SaveIFIM`.
+        output_dir: folder for the files; None writes none, and the arguments of `SaveIFIM` then have nothing to say.
+        space, preprocessing, contents, class_names, bundle_root, dicom_pm, scene_bundle: as `SaveIFIM`.
         image_key: name of the image in a dictionary `preprocessing`.
         network: what to decompose; the evaluator's own `network` by default.
         batch_transform: takes `engine.state.batch`, returns the images [B, channel, *spatial] on the network's device; by
@@ -95,6 +95,8 @@ class IFIMHandler:
         network: Callable[..., Any] | None = None,
         batch_transform: Callable[[Any], Tensor] | None = None,
         on_failure: OnFailure = "raise",
+        dicom_pm: bool = False,
+        scene_bundle: bool = False,
         **engine: Unpack[EngineOptions],
     ) -> None:
         if on_failure not in get_args(OnFailure):
@@ -103,7 +105,7 @@ class IFIMHandler:
         self.writer: SaveIFIM | None = None
         if output_dir is not None:
             names = (ensure_tuple(contents), ensure_tuple(class_names))
-            self.writer = SaveIFIM(output_dir, space, preprocessing, *names, bundle_root, image_key)
+            self.writer = SaveIFIM(output_dir, space, preprocessing, *names, bundle_root, image_key, dicom_pm, scene_bundle)
         self.network = network
         self.batch_transform = batch_transform
         self.on_failure = on_failure

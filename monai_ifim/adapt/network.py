@@ -19,7 +19,7 @@ from monai_ifim.core.head_choice import answers_at_every_voxel, resolve_head
 from monai_ifim.core.heads import SquareRoot
 from monai_ifim.core.live_memory import LiveMemory
 from monai_ifim.core.predictor import Predictor, check_independence, evaluation_mode
-from monai_ifim.core.rows import BLOCK_ELEMENTS
+from monai_ifim.core.rows import LARGEST_BLOCK
 
 MEBIBYTE = 2**20
 ROUGH = 0.1  # tolerance of the one component that is asked of a segmentation network
@@ -239,7 +239,7 @@ def _cost(predictor: Predictor, image: Tensor, products: int) -> tuple[str, Cost
     weights = sum(tensor.nbytes for tensor in state)
     rows = products * image.nbytes
     # Once the graph is freed: rows, as many eigenvectors, high and low, diag F and a float64 working block.
-    after = 2 * rows + 2 * image.nbytes + 8 * image.numel() + 8 * min(BLOCK_ELEMENTS, 2 * products * image.numel())
+    after = 2 * rows + 2 * image.nbytes + 8 * image.numel() + 8 * min(LARGEST_BLOCK, 2 * products * image.numel())
     results = rows + max(0, after - rows - live.peak)
     cost = Cost(
         device=str(image.device),

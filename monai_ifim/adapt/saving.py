@@ -16,9 +16,12 @@ from torch import Tensor
 
 from monai_ifim.adapt.components import MAPS, record_of, unfold_eigenvectors
 from monai_ifim.adapt.native import carry_to_native, native_affine, native_shape, network_affine
+from monai_ifim.adapt.scan import read_scan
 from monai_ifim.io import (
     CONTENTS,
+    CaseFacts,
     CaseMaps,
+    Companions,
     InputError,
     InputIdentity,
     ModelIdentity,
@@ -31,6 +34,7 @@ from monai_ifim.io import (
     write_case,
 )
 from monai_ifim.io.nifti import power_below_float32, volume_shape
+from monai_ifim.io.scan import Scan, unit_of_source
 from monai_ifim.io.sidecar import plain_affine
 from monai_ifim.io.source import content_hash, needs_regridding
 
@@ -54,6 +58,8 @@ class SaveIFIM(Transform):
         class_names: in the order of the network's outputs.
         bundle_root: the bundle whose name, version, weights and class names the sidecar states.
         image_key: name of the image in a dictionary `preprocessing`.
+        dicom_pm: write the components as DICOM Parametric Maps too, which refer to the DICOM series that was the input.
+        scene_bundle: write the scene and its files as one CASE.mrb too.
     """
 
     def __init__(
@@ -65,8 +71,11 @@ class SaveIFIM(Transform):
         class_names: Sequence[str] = (),
         bundle_root: PathLike | None = None,
         image_key: str = "image",
+        dicom_pm: bool = False,
+        scene_bundle: bool = False,
     ) -> None:
         check_space(space)
+        self.dicom_pm, self.scene_bundle = dicom_pm, scene_bundle
         self.output_dir = Path(output_dir)
         self.space: Space = space
         self.preprocessing = preprocessing
@@ -75,18 +84,26 @@ class SaveIFIM(Transform):
         names = tuple(class_names)
         self.model = ModelIdentity(class_names=names) if bundle_root is None else identify_bundle(Path(bundle_root), names)
 
-    def __call__(self, img: Tensor, components: Mapping[str, Any], source: Source | None = None, case: str | None = None) -> Path:
+    def __call__(
+        self,
+        img: Tensor,
+        components: Mapping[str, Any],
+        source: Source | None = None,
+        case: str | None = None,
+        scan: Scan | None = None,
+    ) -> Path:
         """Write the files of one image; returns the sidecar's path.
 
         img: the network's input [channel, *spatial] as MetaTensor; components: what `IFIMDecompose` or, decollated,
         `IFIMInferer` gave for it; source: the input, by default the file that the image's metadata names; case: the name
-        to write under, by default the input's base name, made unique by its content hash where another input has it.
+        to write under, by default the input's base name, made unique by its content hash where another input has it; scan: the
+        input in its own units, by default read again.
         Raises GeometryError, InputError, OutputError.
         """
         if not isinstance(img, MetaTensor):
             raise InputError("the image carries no metadata (affine, file name): load it with MONAI's LoadImage.")
-        source = source or _source_of(img)
-        record = record_of(components)
+        file, record = _file_of(img), record_of(components)
+        source = source or _source_of(file)
         maps = self._maps(img, components)
         digest = content_hash(source) if source.path.exists() else None
         identity = InputIdentity(
@@ -100,7 +117,18 @@ class SaveIFIM(Transform):
             resampled=needs_regridding(source),
         )
         name = case or self._free_name(source.name, digest)
-        return write_case(self.output_dir, name, maps, self.contents, identity, self.model, self.space, record)
+        facts = CaseFacts(identity, self.model, self.space, record)
+        scan = self._scan(img, maps, scan, file, source)
+        beside = Companions(scan, source if self.dicom_pm else None, self.scene_bundle)
+        return write_case(self.output_dir, name, maps, self.contents, facts, beside)
+
+    def _scan(self, img: MetaTensor, maps: CaseMaps, given: Scan | None, file: Path | None, source: Source) -> Scan | None:
+        """The scan on the maps' grid; None where they are on the network's, or where it cannot be had."""
+        if self.space != "native":
+            return None
+        if given is not None and given.lies_on(native_shape(img), maps.affine):
+            return given
+        return None if file is None else read_scan(img, file, unit_of_source(source))
 
     def _free_name(self, name: str, digest: str | None) -> str:
         """Inputs of one name from different folders must not overwrite each other."""
@@ -152,10 +180,14 @@ class SaveIFIMd(MapTransform):
         image_key: str = "image",
         prefix: str = "ifim",
         allow_missing_keys: bool = False,
+        dicom_pm: bool = False,
+        scene_bundle: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.image_key, self.prefix = image_key, prefix
-        self.writer = SaveIFIM(output_dir, space, preprocessing, contents, class_names, bundle_root, image_key)
+        self.writer = SaveIFIM(
+            output_dir, space, preprocessing, contents, class_names, bundle_root, image_key, dicom_pm, scene_bundle
+        )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write the files of every key."""
@@ -180,13 +212,17 @@ class SaveIFIMd(MapTransform):
 SaveIFIMD = SaveIFIMDict = SaveIFIMd
 
 
-def _source_of(img: MetaTensor) -> Source:
+def _file_of(img: MetaTensor) -> Path | None:
     name = img.meta.get("filename_or_obj")
     if isinstance(name, (list, tuple)):
         name = name[0] if name else None
-    if not isinstance(name, str):
+    return Path(name) if isinstance(name, str) else None
+
+
+def _source_of(file: Path | None) -> Source:
+    if file is None:
         raise InputError("the image does not say which file it came from: load it with MONAI's LoadImage, or pass source=.")
-    return Source(Path(name))
+    return Source(file)
 
 
 def _reader_of(img: MetaTensor) -> str | None:

@@ -37,6 +37,10 @@ def decompose(
     fix_geometry: Annotated[
         bool, typer.Option("--fix-geometry", help="Resample DICOM volumes with a tilted gantry or uneven gaps onto an even grid.")
     ] = False,
+    dicom_pm: Annotated[
+        bool, typer.Option("--dicom-pm", help="Write the components as DICOM Parametric Maps too (DICOM inputs alone).")
+    ] = False,
+    mrb: Annotated[bool, typer.Option("--mrb", help="Write each 3D Slicer scene as one .mrb file too, to hand on.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default CUDA where there is one.")] = None,
     memory_budget: Annotated[
         str | None, typer.Option(help="Bound on rows and saved activations, such as 2GiB; what does not fit is moved or redone.")
@@ -88,7 +92,17 @@ def decompose(
             seed=seed,
         )
         contents = tuple(name.strip() for name in save.split(",") if name.strip())
-        settings = RunSettings(output, options, space, contents, batch_size, chosen, overwrite)  # type: ignore[arg-type]
+        settings = RunSettings(
+            output,
+            options,
+            space,  # type: ignore[arg-type]
+            contents,
+            batch_size,
+            chosen,
+            overwrite,
+            dicom_pm,
+            mrb,
+        )
         cases = find_cases(inputs, frame, series, fix_geometry)
         run = chosen_engine(engine, workers, rank, resolve_bundle(bundle), settings)
     with case_progress(console, rank.share(len(cases))) as report:

@@ -23,6 +23,7 @@ def demo(
         from monai_ifim.cli.summary import case_progress, show_rows
         from monai_ifim.evaluation.demonstration import demo_slice, demo_volume
         from monai_ifim.io.installation import resolve_bundle
+        from monai_ifim.report.cohort import write_cohort
         from monai_ifim.run.cases import find_cases
         from monai_ifim.run.local import run_cases
         from monai_ifim.run.settings import RunSettings, prepared_folder
@@ -36,11 +37,12 @@ def demo(
         settings = RunSettings(output / name, DecomposeOptions("categorical", locality=True), overwrite=True)
         with case_progress(console, 1) as report:
             rows = run_cases(load_bundle(resolve_bundle(name)), find_cases([image]), settings, report)
+        write_cohort(settings.output)
         show_rows(console, rows, settings.output)
         if rows[0].status == "failed":
             raise typer.Exit(3)
     console.print(
-        "\nOpen the _input and _sensitivity files of a case together in 3D Slicer: bright voxels are those whose small changes "
-        "move the answer most. _high is the image's part in the sensitive directions, _low the rest; the .json says how "
-        "all was made."
+        "\nOpen index.html of either folder in a browser, or the .mrml of a case in 3D Slicer: bright spots are where small "
+        "changes of this very image move the answer most. _high is the image's part in the sensitive directions, _low the rest; "
+        "the .json says how all was made."
     )

@@ -12,6 +12,7 @@ from monai_ifim.cli.config import config
 from monai_ifim.cli.decompose import decompose
 from monai_ifim.cli.demo import demo
 from monai_ifim.cli.evaluate import evaluate
+from monai_ifim.cli.pacs import pacs
 from monai_ifim.version import __version__
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app.command()(check)
 app.command()(decompose)
 app.command()(evaluate)
 app.command()(config)
+app.command()(pacs)
 
 
 def _show_version(wanted: bool) -> None:

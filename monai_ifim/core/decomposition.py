@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,11 +13,16 @@ from monai_ifim.core.errors import ImageError
 from monai_ifim.core.heads import Head
 from monai_ifim.core.locality import locality_radius
 from monai_ifim.core.metric import Metric
+from monai_ifim.core.notebook import notebook_html, one_line
+from monai_ifim.core.pictures import draw
 from monai_ifim.core.predictor import Predictor, evaluation_mode
 from monai_ifim.core.projection import split
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Decomposition:
     """Decomposition of a batch of images, each by its own iFIM (arXiv:2606.16362).
 
@@ -45,10 +50,10 @@ class Decomposition:
     error_bound: Tensor
     residuals: Tensor
     record: dict[str, Any]
-    image: Tensor = field(repr=False)
+    image: Tensor
     metric: Metric | None
-    _predictor: Predictor = field(repr=False)
-    _head: Head = field(repr=False)
+    _predictor: Predictor
+    _head: Head
 
     @property
     def energy(self) -> Tensor:
@@ -73,6 +78,25 @@ class Decomposition:
         """Largest step along each eigenimage up to which the divergence stays within 10 % of e^2 l / 2, [B, r] float64."""
         with evaluation_mode(self._predictor.network):
             return locality_radius(self._predictor, self._head, self.image, self.eigenimages, self.eigenvalues)
+
+    def plot(self, index: int = 0, channel: int = 0, components: int = 3, point: Sequence[int] | None = None) -> Figure:
+        """Spectrum, answer, image, high, low, sensitivity and the leading eigenvectors of one image of the batch.
+
+        index, channel: which image, which channel. components: eigenvectors drawn, as far as kept. point: indices of the
+        voxel that the three planes of a volume go through, by default the most sensitive one. Arrays are drawn as they lie
+        in memory, all voxels as squares, between percentiles of what is drawn; a pointed colour bar says that values lie
+        beyond its ends. Images of more than 1024 voxels on a side are drawn smaller, which the heading says. The figure's
+        axes carry labels ("spectrum", "sensitivity", "high, axis 0", ...).
+        Raises ImageError for an index, channel or point out of range.
+        """
+        return draw(self, index, channel, components, point)
+
+    def __repr__(self) -> str:
+        return one_line(self)
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: a table of the first images and the picture of the first."""
+        return notebook_html(self)
 
 
 def joined(parts: Sequence[Decomposition], predictor: Predictor, image: Tensor, metric: Metric | None) -> Decomposition:

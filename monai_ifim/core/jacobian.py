@@ -45,7 +45,7 @@ class Jacobian:
         self._linearised: tuple[Tensor, Tensor] | None = None
         self._dual_numbers = dual_numbers
         with passes():
-            self._leaf = image.clone().requires_grad_(True)
+            self._leaf = image.detach().requires_grad_(True)
             self._output = forward(self._leaf.clone())  # a copy, so that a network may write into its input
         self.output = self._output.detach()
 

@@ -12,7 +12,7 @@ from monai_ifim.core.checkpointing import ActivationSurvey, choose_blocks, surve
 from monai_ifim.core.errors import IFIMError
 from monai_ifim.core.lean_layers import lean_layers
 from monai_ifim.core.live_memory import storages_of
-from monai_ifim.core.rows import BLOCK_ELEMENTS
+from monai_ifim.core.rows import LARGEST_BLOCK
 
 BACKWARD = 1.5  # bytes alive at once in a backward pass over those in a forward pass, of what is not kept
 SPECTRAL = 64  # bytes an entry of the Gram matrix takes while its eigenpairs are found: it and seven temporaries
@@ -32,7 +32,7 @@ class MemoryPlan:
     activations: int | None = None
     rows: int | None = None
     blocks: tuple[nn.Module, ...] = ()
-    block_elements: int = BLOCK_ELEMENTS
+    block_elements: int = LARGEST_BLOCK
 
     @property
     def tight(self) -> bool:
@@ -68,7 +68,7 @@ def plan_memory(
     """
     row = images[:1].nbytes
     working = int(BACKWARD * survey.working) + 2 * row
-    block_elements = max(2**16, min(BLOCK_ELEMENTS, budget // 64))
+    block_elements = max(2**16, min(LARGEST_BLOCK, budget // 64))
     after = (rows + results) * row + 8 * block_elements + SPECTRAL * rows**2
     whole = max(survey.saved + working + rows * row, after)
     batch = min(images.shape[0], budget // max(1, whole))

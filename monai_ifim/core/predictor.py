@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
 from monai_ifim.core.errors import ImageError, NetworkError, TrainingModeWarning
+from monai_ifim.core.rows import all_finite
 
 TRAINING_FLAGS = {"dropout": 2, "feature_dropout": 2, "alpha_dropout": 2, "batch_norm": 5}  # place among the inputs
 
@@ -167,7 +168,7 @@ def check_image(network: Callable[..., Any], image: Tensor, dtype: torch.dtype |
         raise ImageError(f"the image has shape {tuple(image.shape)}: there is nothing in it to decompose.")
     _check_placement(network, image, any_dtype=dtype is not None)
     image = image if dtype is None else image.to(dtype)
-    if not bool(torch.isfinite(image).all()):
+    if not all_finite(image):
         raise ImageError("the image holds NaN or infinite values: mask or clip them first (torch.nan_to_num).")
     return image
 

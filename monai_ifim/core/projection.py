@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from monai_ifim.core.errors import ImageError
+from monai_ifim.core.rows import blocks
 
 
 def split(eigenvectors: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -22,11 +23,14 @@ def split(eigenvectors: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
     if image.device != eigenvectors.device:
         raise ImageError(f"the image is on {image.device}, the eigenvectors on {eigenvectors.device}: image.to(device).")
     wide = torch.float32 if image.device.type == "mps" else torch.float64
-    basis = eigenvectors.flatten(2)
-    flat = image.flatten(1).to(wide)
-    high = torch.zeros_like(flat)
-    for i in range(basis.shape[1]):
-        vector = basis[:, i].to(wide)
-        high += (vector * flat).sum(1, keepdim=True) * vector
-    low = flat - high
-    return high.to(image.dtype).reshape(image.shape), low.to(image.dtype).reshape(image.shape)
+    basis, flat = eigenvectors.flatten(2), image.flatten(1)
+    windows = blocks(flat.shape[1], basis.shape[0] * (basis.shape[1] + 1))
+    shares = torch.zeros(basis.shape[:2], dtype=wide, device=image.device)
+    for start, stop in windows:
+        shares += torch.einsum("bkd,bd->bk", basis[:, :, start:stop].to(wide), flat[:, start:stop].to(wide))
+    high, low = torch.empty_like(flat), torch.empty_like(flat)
+    for start, stop in windows:
+        part = torch.einsum("bk,bkd->bd", shares, basis[:, :, start:stop].to(wide))
+        high[:, start:stop] = part.to(flat.dtype)
+        low[:, start:stop] = (flat[:, start:stop].to(wide) - part).to(flat.dtype)
+    return high.reshape(image.shape), low.reshape(image.shape)

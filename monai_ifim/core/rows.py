@@ -9,7 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-BLOCK_ELEMENTS = 2**23  # elements of a float64 working block: 64 MiB
+BLOCK_ELEMENTS = 2**18  # elements of a float64 working block: 2 MiB, which stay in a processor's cache
+SHORTEST_BLOCK = 2**13  # elements of each row in a block, where rows are many and a loop over them would cost more
+LARGEST_BLOCK = 2**23  # elements of such a block
 
 
 class Row(Protocol):
@@ -91,8 +93,7 @@ class FactorRows:
 
     def finite(self) -> bool:
         """Whether every entry is a finite number."""
-        flags = [torch.isfinite(row.window(0, self.size)).all() for row in self.rows]
-        return bool(torch.stack(flags).all()) if flags else True
+        return all(all_finite(row.window(0, self.size)) for row in self.rows)
 
     def _block(self, start: int, stop: int) -> Tensor:
         shape = (self.like.shape[0], len(self.rows), stop - start)
@@ -102,8 +103,19 @@ class FactorRows:
         return block
 
     def _blocks(self, rows: int) -> list[tuple[int, int]]:
-        step = max(1, (self.block_elements or BLOCK_ELEMENTS) // max(1, rows))
-        return [(start, min(start + step, self.size)) for start in range(0, self.size, step)]
+        limit = self.block_elements or LARGEST_BLOCK
+        return blocks(self.size, max(rows, 1), limit)
+
+
+def blocks(size: int, rows: int, limit: int = LARGEST_BLOCK) -> list[tuple[int, int]]:
+    """Windows over `size` elements of each of `rows` rows, for algebra in float64 that holds at most `limit` elements."""
+    step = max(1, min(limit // rows, max(BLOCK_ELEMENTS // rows, SHORTEST_BLOCK)))
+    return [(start, min(start + step, size)) for start in range(0, size, step)]
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether every entry is a finite number. A sum tells at a fraction of the cost, but where it overflows."""
+    return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())
 
 
 def float64_device(tensor: Tensor) -> torch.device:

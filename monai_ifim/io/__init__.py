@@ -9,16 +9,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from monai_ifim.io.case import CONTENTS, CaseMaps, check_contents, sidecar_path, write_case
+    from monai_ifim.io.case import CONTENTS, CaseMaps, Companions, check_contents, sidecar_path, write_case
     from monai_ifim.io.dicom_reader import DicomReader, register_dicom_reader
     from monai_ifim.io.errors import GeometryError, InputError, OutputError
     from monai_ifim.io.model import ModelIdentity, identify_bundle
-    from monai_ifim.io.sidecar import InputIdentity, read_sidecar
+    from monai_ifim.io.sidecar import CaseFacts, InputIdentity, read_sidecar
     from monai_ifim.io.source import Source
 
 _HOMES = {
     "CONTENTS": "case",
+    "CaseFacts": "sidecar",
     "CaseMaps": "case",
+    "Companions": "case",
     "DicomReader": "dicom_reader",
     "GeometryError": "errors",
     "InputError": "errors",
@@ -36,7 +38,9 @@ _HOMES = {
 
 __all__ = [
     "CONTENTS",
+    "CaseFacts",
     "CaseMaps",
+    "Companions",
     "DicomReader",
     "GeometryError",
     "InputError",

@@ -14,9 +14,15 @@ import numpy.typing as npt
 from monai_ifim.io import atomic
 from monai_ifim.io.errors import OutputError
 from monai_ifim.io.geometry import Affine
-from monai_ifim.io.model import ModelIdentity
 from monai_ifim.io.nifti import volume_shape, write_volume
-from monai_ifim.io.sidecar import InputIdentity, MapFile, compose_sidecar, plain_affine, write_sidecar
+from monai_ifim.io.parametric_map import write_parametric_maps
+from monai_ifim.io.planes import CasePlanes, Layer, cut_planes, write_planes
+from monai_ifim.io.scan import Scan
+from monai_ifim.io.scene import write_scene
+from monai_ifim.io.scene_bundle import write_scene_bundle
+from monai_ifim.io.sidecar import CaseFacts, MapFile, compose_sidecar, plain_affine, write_sidecar
+from monai_ifim.io.source import Source
+from monai_ifim.io.windows import display_window
 
 CONTENTS = ("high", "low", "sensitivity", "eigenvectors")
 WRITERS = 4  # igzip and the disk work outside Python's lock
@@ -53,39 +59,58 @@ def sidecar_path(output: Path, case: str) -> Path:
     return output / case / f"{case}_ifim.json"
 
 
+@dataclass(frozen=True)
+class Companions:
+    """What lies beside the maps of a case: the scan in its own units, Parametric Maps that refer to the DICOM source named,
+    the scene as one file to hand on."""
+
+    scan: Scan | None = None
+    dicom: Source | None = None
+    scene_bundle: bool = False
+
+
 def write_case(
-    output: Path,
-    case: str,
-    maps: CaseMaps,
-    contents: Sequence[str],
-    source: InputIdentity,
-    model: ModelIdentity,
-    space: str,
-    record: Mapping[str, Any],
+    output: Path, case: str, maps: CaseMaps, contents: Sequence[str], facts: CaseFacts, companions: Companions | None = None
 ) -> Path:
     """Write the case's files and then its sidecar; returns the sidecar's path.
 
     A sidecar of an earlier run is removed first and files that this run does not make again are removed too, half-written
     ones of a killed run among them, so that what lies beside a sidecar is what it describes.
+    Raises OutputError, GeometryError.
     """
     sidecar = sidecar_path(output, case)
+    beside = companions or Companions()
     sidecar.unlink(missing_ok=True)
     atomic.remove_partial(sidecar.parent)
     planned = list(_planned(case, maps, check_contents(contents)))
-    names = {name for name, _, _ in planned}
-    for stale in sidecar.parent.glob(f"{case}_ifim_*.nii.gz"):
-        if stale.name not in names:
-            stale.unlink()
+    if beside.scan is not None:
+        planned.append((f"{case}_ifim_source.nii.gz", "source", beside.scan.values))
+    _remove_stale(sidecar.parent, case, {name for name, _, _ in planned})
     with ThreadPoolExecutor(WRITERS) as pool:
         jobs = [pool.submit(write_volume, sidecar.parent / name, values, maps.affine) for name, _, values in planned]
+        unit = "" if beside.scan is None else beside.scan.unit
+        files = [_describe(name, content, values, maps, unit) for name, content, values in planned]
         for job in jobs:
             job.result()
-    files = [
-        _describe(name, content, values, maps.affine, maps.sensitivity_scale if content.startswith("sensitivity") else 1.0)
-        for name, content, values in planned
-    ]
-    write_sidecar(sidecar, compose_sidecar(source, model, space, record, files))
+    content = compose_sidecar(case, facts, files, None if beside.scan is None else beside.scan.unit)
+    planes = _planes(maps, content, beside.scan)
+    write_planes(sidecar.parent / content["planes"], planes)
+    scene = write_scene(sidecar.parent, content, planes.point)
+    if beside.scene_bundle:
+        write_scene_bundle(scene)
+    if beside.dicom is not None:
+        written = write_parametric_maps(sidecar.parent, case, beside.dicom, maps, contents, content)
+        content["parametric_maps"] = [path.name for path in written]
+    write_sidecar(sidecar, content)
     return sidecar
+
+
+def _remove_stale(folder: Path, case: str, kept: set[str]) -> None:
+    """Files of an earlier run of this case that the new one may not write over."""
+    patterns = (f"{case}_ifim_*.nii.gz", f"{case}_ifim_*.dcm", f"{case}.mrml", f"{case}.mrb")
+    for stale in [file for pattern in patterns for file in folder.glob(pattern)]:
+        if stale.name not in kept:
+            stale.unlink()
 
 
 def _planned(case: str, maps: CaseMaps, contents: Sequence[str]) -> Iterator[tuple[str, str, Values]]:
@@ -106,6 +131,25 @@ def _channels(stem: str, content: str, values: Values) -> Iterator[tuple[str, st
         yield f"{stem}{suffix}.nii.gz", content if i == 1 else f"{content}, channel {i}", channel
 
 
-def _describe(name: str, content: str, values: Values, affine: Affine, scale: float) -> MapFile:
+def _describe(name: str, content: str, values: Values, maps: CaseMaps, unit: str) -> MapFile:
+    scale = maps.sensitivity_scale if content.startswith("sensitivity") else 1.0
     norm = float(np.linalg.norm(values.astype(np.float64))) * scale
-    return MapFile(name, content, volume_shape(values.shape), plain_affine(affine), norm, scale)
+    window = display_window(content, values, unit)
+    return MapFile(name, content, volume_shape(values.shape), plain_affine(maps.affine), norm, scale, window)
+
+
+def _planes(maps: CaseMaps, sidecar: Mapping[str, Any], scan: Scan | None) -> CasePlanes:
+    """Source (or input), high, low and sensitivity, first channel, cut at the most sensitive voxel."""
+    sensitivity = maps.sensitivity[0] if len(maps.sensitivity) == 1 else maps.sensitivity.sum(0)
+    index = np.unravel_index(int(sensitivity.argmax()), sensitivity.shape)
+    described = {file["content"]: file for file in sidecar["files"]}
+    layers = []
+    shown = {"input": maps.input} if scan is None else {"source": scan.values[None]}
+    for name, values in (shown | {"high": maps.high, "low": maps.low, "sensitivity": maps.sensitivity}).items():
+        if name not in described:
+            continue
+        file = described[name]
+        unit = sidecar["units"].get(name, sidecar["units"]["maps"])
+        layers.append(Layer(name, values[0], tuple(file["window"]), unit, file["scale"]))
+    photograph = sidecar["input"]["reader"] == "PILReader"
+    return cut_planes(layers, maps.affine, [int(i) for i in index], photograph)

@@ -79,7 +79,7 @@ class DicomReader(ITKReader):
                 f"{path.name}: its pixels cannot be decoded ({innermost(error)}): convert the file to an uncompressed transfer "
                 "syntax (dcmconv, gdcmconv), or export it anew."
             ) from error
-        return _placed(image, volume)
+        return _placed(_rescaled(image, names[0], volume), volume)
 
 
 def register_dicom_reader(preprocessing: Compose) -> None:
@@ -89,6 +89,20 @@ def register_dicom_reader(preprocessing: Compose) -> None:
         if isinstance(loader, LoadImage) and not any(isinstance(reader, DicomReader) for reader in loader.readers):
             named = None if loader.auto_select or not loader.readers else type(loader.readers[-1]).__name__
             loader.register(DicomReader(drop_slice_axis=named == "PydicomReader"))
+
+
+def _rescaled(image: Any, name: str, volume: DicomVolume) -> Any:
+    """The image with each frame in its own units: ITK gives all frames of a file the slope and intercept of the first."""
+    if volume.rescale is None:
+        return image
+    header = itk.GDCMImageIO.New()
+    header.SetFileName(name)
+    header.ReadImageInformation()
+    stored = np.rint((itk.array_from_image(image) - header.GetRescaleIntercept()) / header.GetRescaleSlope())
+    slopes, intercepts = (each[:, None, None] for each in volume.rescale.T)
+    rescaled = itk.image_from_array((stored * slopes + intercepts).astype(np.float32))
+    rescaled.CopyInformation(image)
+    return rescaled
 
 
 def _placed(image: Any, volume: DicomVolume) -> Any:

@@ -39,7 +39,8 @@ class DicomVolume:
 
     key: the series UID, with "#2" and so on where one UID holds several volumes. positions: LPS mm of each slice's first
     voxel [slices, 3], orientation: direction cosines of rows and columns [6], spacing: mm between columns and rows; None
-    where the headers do not state them. size: columns and rows. A multi-frame file is a volume by itself.
+    where the headers do not state them. size: columns and rows. A multi-frame file is a volume by itself, its frames in the
+    order of the file; rescale: slope and intercept of each [slices, 2] where its frames do not share them, else None.
     """
 
     key: str
@@ -50,6 +51,7 @@ class DicomVolume:
     positions: Array | None = None
     orientation: Array | None = None
     spacing: tuple[float, float] | None = None
+    rescale: Array | None = None
 
     @property
     def series(self) -> str:
@@ -159,7 +161,8 @@ def _volume(members: list[tuple[Path, Any]]) -> DicomVolume:
         order = np.argsort(_heights(members), kind="stable")
         members = [members[i] for i in order]
     path, header = members[0]
-    positions, orientation, spacing = _frames(header) if int(header.get("NumberOfFrames") or 1) > 1 else _planes(members)
+    multiframe = int(header.get("NumberOfFrames") or 1) > 1
+    positions, orientation, spacing = _frames(header) if multiframe else _planes(members)
     return DicomVolume(
         key=str(header.get("SeriesInstanceUID") or path.name),
         files=tuple(path for path, _ in members),
@@ -169,6 +172,7 @@ def _volume(members: list[tuple[Path, Any]]) -> DicomVolume:
         positions=positions,
         orientation=orientation,
         spacing=spacing,
+        rescale=_rescale(header) if multiframe else None,
     )
 
 
@@ -186,25 +190,43 @@ def _planes(members: list[tuple[Path, Any]]) -> Places:
 
 def _frames(header: Any) -> Places:
     """Places of the frames of an enhanced multi-frame object, in the order of the frames."""
-    shared = next(iter(header.get("SharedFunctionalGroupsSequence") or ()), None)
-    frames = list(header.get("PerFrameFunctionalGroupsSequence") or ())
-    positions = [_functional(frame, shared, "PlanePositionSequence", "ImagePositionPatient") for frame in frames]
-    orientations = [_functional(frame, shared, "PlaneOrientationSequence", "ImageOrientationPatient") for frame in frames]
-    spacing = _functional(frames[0] if frames else None, shared, "PixelMeasuresSequence", "PixelSpacing")
-    if not frames or any(position is None for position in positions) or any(found is None for found in orientations):
-        return None, None, _pair(spacing)
+    positions = _functional(header, "PlanePositionSequence", "ImagePositionPatient")
+    orientations = _functional(header, "PlaneOrientationSequence", "ImageOrientationPatient")
+    spacings = _functional(header, "PixelMeasuresSequence", "PixelSpacing")
+    spacing = _pair(spacings[0]) if spacings else None
+    if not positions or any(stated is None for stated in (*positions, *orientations, *spacings)):
+        return None, None, spacing
     directions = np.array(orientations, dtype=np.float64)
-    if float(np.abs(directions - directions[0]).max()) > SAME_PLACE:
-        return None, None, _pair(spacing)  # frames of several orientations are no volume; the check refuses them
-    return np.array(positions, dtype=np.float64), directions[0], _pair(spacing)
+    if _spread(directions) > SAME_PLACE or _spread(np.array(spacings, dtype=np.float64)) > SAME_PLACE:
+        return None, None, spacing  # frames of several orientations or spacings are no volume; the check refuses them
+    return np.array(positions, dtype=np.float64), directions[0], spacing
 
 
-def _functional(frame: Any, shared: Any, sequence: str, name: str) -> Any:
-    for group in (frame, shared):
-        item = next(iter(group.get(sequence) or ()), None) if group is not None else None
-        if item is not None and item.get(name) is not None:
-            return item.get(name)
-    return None
+def _rescale(header: Any) -> Array | None:
+    """Slope and intercept of each frame of a multi-frame object (PS3.3, C.7.6.16.2.9), None where one pair holds for all."""
+    slopes = _functional(header, "PixelValueTransformationSequence", "RescaleSlope")
+    intercepts = _functional(header, "PixelValueTransformationSequence", "RescaleIntercept")
+    pairs = [(1.0 if a is None else float(a), float(b or 0.0)) for a, b in zip(slopes, intercepts, strict=True)]
+    return np.array(pairs) if len(set(pairs)) > 1 else None
+
+
+def _functional(header: Any, sequence: str, name: str) -> list[Any]:
+    """An attribute of each frame of a multi-frame object: the frame's own, else the one they share, else None."""
+    shared = next(iter(header.get("SharedFunctionalGroupsSequence") or ()), None)
+    frames = header.get("PerFrameFunctionalGroupsSequence") or ()
+    common = None if shared is None else _first(shared, sequence, name)
+    own = [_first(frame, sequence, name) for frame in frames]
+    return [common if value is None else value for value in own]
+
+
+def _first(group: Any, sequence: str, name: str) -> Any:
+    item = next(iter(group.get(sequence) or ()), None)
+    return None if item is None else item.get(name)
+
+
+def _spread(stated: Array) -> float:
+    """Largest difference from the first."""
+    return float(np.abs(stated - stated[0]).max())
 
 
 def _pair(spacing: Any) -> tuple[float, float] | None:

@@ -5,9 +5,12 @@ Affines are voxel index -> RAS+ millimetres, 4 x 4 float64 (NIfTI's and MONAI's 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
@@ -70,3 +73,66 @@ def same_grid(first: Affine, second: Affine, shape: tuple[int, ...]) -> bool:
     distance = np.linalg.norm((corners @ (first - second).T)[:, :3], axis=1)
     smallest = float(np.linalg.norm(first[:3, :3], axis=0).min())
     return bool(distance.max() <= PLACE_TOLERANCE * smallest)
+
+
+VIEWS = ("axial", "coronal", "sagittal")
+# RAS axis along the normal, then along rows and columns; both run from its positive end: anterior or superior at the top, the
+# patient's right (sagittal: the front) at the left, as radiologists look at pictures.
+_VIEW_AXES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
+_ENDS = (("R", "L"), ("A", "P"), ("S", "I"))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a volume is cut for a picture. normal, rows, columns: array axes; flips: whether rows and columns are reversed;
+    spacing: mm between rows and between columns; edges: the letters at left, right, top and bottom."""
+
+    normal: int
+    rows: int
+    columns: int
+    flips: tuple[bool, bool]
+    spacing: tuple[float, float]
+    edges: tuple[str, str, str, str]
+
+    def plane(self, values: npt.NDArray[Any], index: int) -> npt.NDArray[Any]:
+        """The picture [rows, columns] at an index along the normal; values: [*spatial], 3D."""
+        picture = np.take(values, index, axis=self.normal)
+        if self.rows > self.columns:
+            picture = picture.T
+        return picture[:: -1 if self.flips[0] else 1, :: -1 if self.flips[1] else 1]
+
+
+def cut(affine: Affine, view: str) -> Cut:
+    """The cut nearest to an anatomical view ("axial", "coronal", "sagittal") along the array's own axes."""
+    orientation = nib.orientations.io_orientation(affine)
+    array_axis = {int(world): axis for axis, (world, _) in enumerate(orientation)}
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    normal, rows, columns = (array_axis[axis] for axis in _VIEW_AXES[view])
+    upward = tuple(bool(orientation[axis, 1] > 0) for axis in (rows, columns))
+    vertical, horizontal = (_ENDS[axis] for axis in _VIEW_AXES[view][1:])
+    return Cut(
+        normal, rows, columns, (upward[0], upward[1]), (float(sizes[rows]), float(sizes[columns])), (*horizontal, *vertical)
+    )
+
+
+def dicom_frames(
+    values: npt.NDArray[Any], affine: Affine, orientation: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[Any], Affine]:
+    """A volume [i, j, k] as DICOM frames: values [slice, row, column] and the LPS mm of those indices.
+
+    affine: of [i, j, k], RAS mm, its axes at right angles. orientation: direction cosines of rows and columns (LPS) that the
+    frames' own shall be nearest to, as a rule those of the source. Axes are swapped and reversed, never resampled. Slices
+    follow each other along rows x columns, so that the frames are right-handed (PS3.3, C.7.6.2.1.1).
+    """
+    lps = LPS_TO_RAS @ affine
+    wanted = np.stack([np.cross(orientation[:3], orientation[3:]), orientation[3:], orientation[:3]])
+    cosines = wanted @ (lps[:3, :3] / np.linalg.norm(lps[:3, :3], axis=0))
+    order = max(itertools.permutations(range(3)), key=lambda axes: sum(abs(cosines[i, axis]) for i, axis in enumerate(axes)))
+    frames, matrix = values.transpose(order), lps[:, [*order, 3]]
+    for axis in (1, 2, 0):
+        forward = np.cross(matrix[:3, 2], matrix[:3, 1]) if axis == 0 else wanted[axis]
+        if matrix[:3, axis] @ forward < 0:
+            frames = np.flip(frames, axis)
+            matrix[:3, 3] += (frames.shape[axis] - 1) * matrix[:3, axis]
+            matrix[:3, axis] *= -1
+    return frames, matrix

@@ -34,8 +34,8 @@ def power_below_float32(largest: float) -> int:
     return math.floor(math.log10(largest)) if 0.0 < largest < SMALLEST_PLAIN else 0
 
 
-def write_volume(path: Path, values: npt.NDArray[np.floating[Any]], affine: Affine) -> None:
-    """Write `values` [*spatial], 2D or 3D, as one .nii.gz; whole or absent.
+def write_volume(path: Path, values: npt.NDArray[Any], affine: Affine) -> None:
+    """Write `values` [*spatial], 2D or 3D, as one .nii.gz of float32; whole or absent.
 
     Raises OutputError for NaN or infinite values, GeometryError for a grid that a qform cannot hold.
     """

@@ -20,13 +20,13 @@ def check_volume(name: str, volume: DicomVolume) -> None:
     if volume.positions is None:
         if volume.slices > 1:
             raise InputError(
-                f"{name}: {volume.slices} frames without a place in space, or in several orientations: a film or a set of views "
-                "is no volume. Export the frames that belong together as one image."
+                f"{name}: {volume.slices} frames without a place in space, or in several orientations or spacings: a film or a "
+                "set of views is no volume. Export the frames that belong together as one image."
             )
         return
     if len(volume.positions) < 2 or volume.orientation is None:
         return
-    _check_places(name, volume.positions, volume.orientation)
+    _check_places(name, volume.positions, volume.orientation, one_file=len(volume.files) == 1)
 
 
 def is_regular(volume: DicomVolume) -> bool:
@@ -38,7 +38,7 @@ def is_regular(volume: DicomVolume) -> bool:
     return True
 
 
-def _check_places(name: str, positions: Array, orientation: Array) -> None:
+def _check_places(name: str, positions: Array, orientation: Array, one_file: bool) -> None:
     normal = np.cross(orientation[:3], orientation[3:])
     heights = positions @ normal
     order = np.argsort(heights)
@@ -46,7 +46,8 @@ def _check_places(name: str, positions: Array, orientation: Array) -> None:
     gaps = np.diff(heights)
     allowed = max(SPACING_TOLERANCE, SHARE_TOLERANCE * float(gaps.mean()))
     if float(gaps.min()) < SAME_PLACE:
-        raise InputError(f"{name}: two slices lie at the same place: leave one of them out.")
+        cure = "they are several echoes, times or stacks; take them apart with dcm2niix" if one_file else "leave one of them out"
+        raise InputError(f"{name}: two slices lie at the same place: {cure}.")
     if float(gaps.max() - gaps.min()) > allowed:
         raise InputError(
             f"{name}: the slices are not evenly spaced (gaps of {gaps.min():.2f} to {gaps.max():.2f} mm; is one missing?): put "

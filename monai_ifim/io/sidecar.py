@@ -22,7 +22,7 @@ from monai_ifim.io.geometry import Affine
 from monai_ifim.io.model import ModelIdentity
 from monai_ifim.version import __version__
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 PACKAGES = ("torch", "monai", "numpy", "nibabel", "itk")
 SPACES = {
     "network": "components of the image as the network saw it, on the network's grid",
@@ -46,7 +46,8 @@ class InputIdentity:
 
 @dataclass(frozen=True)
 class MapFile:
-    """One file written: name, grid, and L2 norm of the true values, which are those in the file times `scale`."""
+    """One file written: name, grid, L2 norm of the true values, which are those in the file times `scale`, and the window to
+    show the stored values in."""
 
     file: str
     content: str
@@ -54,18 +55,32 @@ class MapFile:
     affine: list[list[float]]
     norm: float
     scale: float = 1.0
+    window: tuple[float, float] | None = None
 
 
-def compose_sidecar(
-    source: InputIdentity, model: ModelIdentity, space: str, record: Mapping[str, Any], files: list[MapFile]
-) -> dict[str, Any]:
-    """The sidecar's content. record: what one image's decomposition says of itself (`adapt.components.image_record`)."""
+@dataclass(frozen=True)
+class CaseFacts:
+    """What is said of a case as a whole: its input, the model, the space of the maps, and what the decomposition says of
+    itself (`adapt.components.record_of`)."""
+
+    input: InputIdentity
+    model: ModelIdentity
+    space: str
+    record: Mapping[str, Any]
+
+
+def compose_sidecar(case: str, facts: CaseFacts, files: list[MapFile], scan_unit: str | None = None) -> dict[str, Any]:
+    """The sidecar's content, with the names of the companion files that `io.case` writes for every case.
+
+    scan_unit: unit of the scan itself, where it is among the files.
+    """
+    model, record = facts.model, facts.record
     unit = "network input intensity"
     step = unit if record.get("metric") is None else record.get("metric_unit")
     return {
         "schema_version": SCHEMA_VERSION,
         "generator": {"name": "monai_ifim", "version": __version__, "paper": "arXiv:2606.16362"},
-        "input": asdict(source),
+        "input": asdict(facts.input),
         "model": {
             "bundle": model.name,
             "version": model.version,
@@ -75,15 +90,24 @@ def compose_sidecar(
             "class_names": list(model.class_names),
         },
         "prediction": _prediction(record, model.class_names),
-        "space": {"name": space, "meaning": SPACES[space]},
+        "space": {"name": facts.space, "meaning": SPACES[facts.space]},
         "units": {"maps": unit, "eigenvalues": f"nats per ({step})^2", "sensitivity": f"nats per ({step})^2"}
-        | {"eigenvectors": "unit norm on the network's grid", "locality_radius": step},
+        | {"eigenvectors": "unit norm on the network's grid", "locality_radius": step}
+        | ({} if scan_unit is None else {"source": scan_unit}),
         **{name: record.get(name) for name in _RESULTS},
         "files": [asdict(file) for file in files],
+        "source": next((_shown(file, scan_unit) for file in files if file.content == "source"), None),
+        "scene": f"{case}.mrml",
+        "planes": f"{case}_planes.npz",
+        "parametric_maps": [],
         "versions": versions(),
         "seed": record.get("seed"),  # null where nothing was drawn
         "peak_memory_bytes": peak_memory(),
     }
+
+
+def _shown(file: MapFile, unit: str | None) -> dict[str, Any]:
+    return {"file": file.file, "window": file.window, "unit": unit}
 
 
 def write_sidecar(path: Path, content: Mapping[str, Any]) -> None:

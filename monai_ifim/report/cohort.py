@@ -1,23 +1,26 @@
-"""index.html of a run: what its cases have in common, which stand out, which failed. Reads the records of the run alone."""
+"""index.html of a run: its cases with their pictures, what they have in common, which stand out, which failed."""
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from monai_ifim.io.atomic import write_bytes
 from monai_ifim.report import cohort_tables as tables
 from monai_ifim.report import formatting
-from monai_ifim.report.blocks import Block, Definitions, Fold, Page, Paragraph, Picture, Section, Table
+from monai_ifim.report.blocks import Block, Definitions, Fold, Page, Paragraph, Section, Table
+from monai_ifim.report.case_cards import Card, case_cards
+from monai_ifim.report.case_list import CASES_SHOWN, CaseList, all_cases, list_cases, listed_records
+from monai_ifim.report.case_pictures import CasePictures, choose_pictures
 from monai_ifim.report.cohort_figures import distribution_picture
 from monai_ifim.report.cohort_records import MOST_GROUPS, Cohort, read_cohort
+from monai_ifim.report.cohort_render import render_cohort
+from monai_ifim.report.cohort_tables import named_cases
 from monai_ifim.run.cohort import LARGEST_Z, SMALLEST_COHORT, SMALLEST_GROUP
-from monai_ifim.version import __version__
 
 __all__ = ["write_cohort"]
 
@@ -55,41 +58,60 @@ MEANING = (
 
 
 def write_cohort(output: Path) -> Path:
-    """Write OUT/index.html from OUT/cases.parquet and OUT/run.json, and return its path.
+    """Write OUT/index.html from OUT/cases.parquet, OUT/run.json and OUT/CASE/CASE_planes.npz, and return its path.
 
-    One file that needs nothing else, whole or absent, the same bytes for the same records; without run.json it says so.
-    Raises InputError where cases.parquet is missing or either file cannot be read.
+    One file that needs nothing else, whole or absent, the same bytes for the same records; without run.json, or pictures of a
+    case, it says so. Raises InputError where cases.parquet is missing or it or run.json cannot be read.
     """
-    page = _page(read_cohort(Path(output))).numbered()
-    environment = Environment(
-        loader=PackageLoader("monai_ifim.report", "templates"),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+    output = Path(output)
+    cohort = read_cohort(output)
+    pictures = choose_pictures(output, cohort)
+    listed = list_cases(cohort, pictures)
+    cards = case_cards(output, cohort, listed, pictures)
+    text = render_cohort(
+        page=_page(cohort, listed).numbered(),
+        cards=cards,
+        beside=_beside(cohort, cards),
+        records=listed_records(listed),
+        pictures=_pictures_said(pictures),
     )
-    environment.filters["data_uri"] = _data_uri
-    path = Path(output) / "index.html"
-    text = environment.get_template("cohort.html.j2").render(page=page, version=__version__)
+    path = output / "index.html"
     write_bytes(path, text.encode("utf-8", "backslashreplace"))  # JSON may hold half of a character
     return path
 
 
-def _data_uri(picture: Picture) -> str:
-    return f"data:image/png;base64,{base64.b64encode(picture.content).decode('ascii')}"
+def _beside(cohort: Cohort, cards: Sequence[Card]) -> frozenset[int]:
+    """Places in the run, from 0, of the cases whose cards can be read without a script."""
+    named = named_cases(cohort)
+    names = cohort.cases["case"]
+    found = {i for i, (card, name) in enumerate(zip(cards, names, strict=True)) if card.montage is not None or name in named}
+    return frozenset(found | set(range(min(CASES_SHOWN, len(cards)))))
 
 
-def _page(cohort: Cohort) -> Page:
+def _pictures_said(pictures: CasePictures) -> str:
+    """How many cases have pictures here, and which have not."""
+    shown, absent = len(pictures.montages), len(pictures.left_out) + len(pictures.unreadable)
+    if not shown + absent:
+        return "No case of this run has pictures: they were made by an earlier version, or are not beside this page."
+    if not absent:
+        return ""
+    return (
+        f"Pictures of {_number(shown)} are on this page, those that stand out first; those of {_number(absent)} are not, to keep "
+        "it small, and the column \N{LEFT DOUBLE QUOTATION MARK}pictures\N{RIGHT DOUBLE QUOTATION MARK} says of which. Their "
+        "files are linked all the same."
+    )
+
+
+def _page(cohort: Cohort, listed: CaseList) -> Page:
     return Page(
         title=_title(cohort),
         question=QUESTION,
         answers=_answers(cohort),
         sections=(
+            Section("Cases", "cases", tuple(_shown(all_cases(listed), "The run had no case."))),
             _distributions(cohort),
             _outliers(cohort),
             _failures(cohort),
-            _cases(cohort),
             _meaning(cohort),
             _making(cohort),
         ),
@@ -165,10 +187,6 @@ def _rules(cohort: Cohort) -> tuple[str, ...]:
 
 def _failures(cohort: Cohort) -> Section:
     return Section("Failures", "failures", tuple(_shown(tables.failures(cohort), "No case failed.")))
-
-
-def _cases(cohort: Cohort) -> Section:
-    return Section("All cases", "cases", tuple(_shown(tables.all_cases(cohort), "The run had no case.")))
 
 
 def _shown(table: Table, otherwise: str) -> list[Block]:

@@ -17,10 +17,11 @@ from monai_ifim.io import InputError
 from monai_ifim.report.records import Array
 from monai_ifim.run.cohort import confidence, find_outliers, read_cases
 
-__all__ = ["ALL_CASES", "MOST_GROUPS", "QUANTITIES", "Cohort", "Group", "Quantity", "read_cohort"]
+__all__ = ["ALL_CASES", "LEAST_CONFIDENT", "MOST_GROUPS", "QUANTITIES", "Cohort", "Group", "Quantity", "read_cohort"]
 
 MOST_GROUPS = 8  # predicted classes shown by themselves; further ones are put together
 ALL_CASES = "all cases"
+LEAST_CONFIDENT = 10  # answers that are named
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,12 @@ class Cohort:
     def failed(self) -> pd.DataFrame:
         """Cases that have none."""
         return self.cases[self.cases["status"] == "failed"]
+
+    @property
+    def least_confident(self) -> pd.DataFrame:
+        """The cases of lowest confidence, the lowest first, outliers or not."""
+        known = self.made[np.isfinite(self.made["confidence"])]
+        return known.sort_values("confidence", kind="stable").head(LEAST_CONFIDENT)
 
     def quantities(self) -> list[Quantity]:
         """Those of QUANTITIES that any case has."""

@@ -1,9 +1,8 @@
-"""Tables of a cohort: quantiles, outliers, the least confident, failures, all cases; each of bounded length."""
+"""Tables of a cohort: quantiles, outliers, the least confident, failures; each of bounded length."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -11,7 +10,6 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from monai_ifim.io import sidecar_path
 from monai_ifim.report import formatting
 from monai_ifim.report.blocks import Entry, Row, Table
 from monai_ifim.report.cohort_records import Cohort, Group, Quantity
@@ -20,23 +18,23 @@ from monai_ifim.report.records import Array
 from monai_ifim.report.tables import NOTHING
 
 __all__ = [
-    "CASES_SHOWN",
     "FAILURES_SHOWN",
-    "LEAST_CONFIDENT",
     "OUTLIERS_SHOWN",
-    "all_cases",
+    "case_anchor",
     "case_link",
     "failures",
+    "finding_text",
     "least_confident",
+    "limited",
+    "named_cases",
     "outliers",
     "quantiles",
+    "shortened",
     "vanishing",
 ]
 
-CASES_SHOWN = 500
 OUTLIERS_SHOWN = 100  # in each of the two tables of outliers
 FAILURES_SHOWN = 200
-LEAST_CONFIDENT = 10
 LONGEST_TEXT = 300  # of a reason or a name on the page
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 SHORT_COLUMNS = ("predicted class", "confidence", "rank", "trace")
@@ -47,7 +45,7 @@ def quantiles(groups: Sequence[Group], quantities: Sequence[Quantity]) -> Table:
     rows = []
     for quantity in quantities:
         for group in groups:
-            heads = (quantity.head, _short(group.label)) if len(groups) > 1 else (quantity.head,)
+            heads = (quantity.head, shortened(group.label)) if len(groups) > 1 else (quantity.head,)
             rows.append(Row(heads, _quantile_entries(quantity, group.values(quantity))))
     between = [f"{share}{FIRM_SPACE}%" for share in QUANTILES[1:-1]]
     between[QUANTILES.index(50) - 1] = "median"
@@ -72,11 +70,11 @@ def outliers(cohort: Cohort) -> Table:
     found = cohort.outliers[cohort.outliers["kind"] != "vanishing"]
     reasons: dict[str, list[str]] = {}
     for finding in found.to_dict("records"):
-        reasons.setdefault(finding["case"], []).append(_reason(finding))
+        reasons.setdefault(finding["case"], []).append(finding_text(finding))
     cases = _by_name(cohort)
     shown = list(reasons.items())[:OUTLIERS_SHOWN]
-    rows = tuple(Row((case_link(name),), (*_brief(cases[name]), _words("; ".join(texts)))) for name, texts in shown)
-    caption = "Cases that lie far from the others, the farthest first." + _limit(len(rows), len(reasons))
+    rows = tuple(Row((_head(cases[name]),), (*_brief(cases[name]), _words("; ".join(texts)))) for name, texts in shown)
+    caption = "Cases that lie far from the others, the farthest first." + limited(len(rows), len(reasons))
     return Table(caption, ("case", *SHORT_COLUMNS, "why"), rows)
 
 
@@ -84,82 +82,71 @@ def vanishing(cohort: Cohort) -> Table:
     """Cases whose answer no small change of the image moves."""
     names = cohort.outliers["case"][cohort.outliers["kind"] == "vanishing"].tolist()
     cases = _by_name(cohort)
-    rows = tuple(Row((case_link(name),), _brief(cases[name])) for name in names[:OUTLIERS_SHOWN])
-    caption = "Cases without sensitivity, in the order of the run." + _limit(len(rows), len(names))
+    rows = tuple(Row((_head(cases[name]),), _brief(cases[name])) for name in names[:OUTLIERS_SHOWN])
+    caption = "Cases without sensitivity, in the order of the run." + limited(len(rows), len(names))
     return Table(caption, ("case", *SHORT_COLUMNS), rows)
 
 
 def least_confident(cohort: Cohort) -> Table:
     """The cases of lowest confidence, outliers or not."""
-    known = cohort.made[np.isfinite(cohort.made["confidence"])]
-    chosen = known.sort_values("confidence", kind="stable").head(LEAST_CONFIDENT)
-    rows = tuple(Row((case_link(case["case"]),), _brief(case)) for case in chosen.to_dict("records"))
+    rows = tuple(Row((_head(case),), _brief(case)) for case in _records(cohort.least_confident))
     return Table(f"The {len(rows)} least confident answers, outliers or not.", ("case", *SHORT_COLUMNS), rows)
+
+
+def named_cases(cohort: Cohort) -> set[str]:
+    """Cases that `outliers`, `vanishing` and `least_confident` name."""
+    still = cohort.outliers["kind"] == "vanishing"
+    found = {name for names in (cohort.outliers["case"][~still], cohort.outliers["case"][still]) for name in _first(names)}
+    return found | set(cohort.least_confident["case"])
+
+
+def _first(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))[:OUTLIERS_SHOWN]
 
 
 def failures(cohort: Cohort) -> Table:
     """Cases that failed, and why."""
     rows = tuple(
-        Row((_short(case["case"]),), (_words(_text(case["input"])), _words(_text(case["reason"]))))
+        Row((shortened(case["case"]),), (_words(_text(case["input"])), _words(_text(case["reason"]))))
         for case in cohort.failed.head(FAILURES_SHOWN).to_dict("records")
     )
-    caption = "Cases that failed, in the order of the run." + _limit(len(rows), len(cohort.failed))
+    caption = "Cases that failed, in the order of the run." + limited(len(rows), len(cohort.failed))
     return Table(caption, ("case", "input file", "reason"), rows)
 
 
-def all_cases(cohort: Cohort) -> Table:
-    """A row for every case, up to CASES_SHOWN."""
-    rows = tuple(_case_row(case) for case in cohort.cases.head(CASES_SHOWN).to_dict("records"))
-    return Table(
-        "Every case, in the order of the run; the name leads to its folder." + _limit(len(rows), len(cohort.cases)),
-        ("case", "status", *SHORT_COLUMNS, "trace kept", "leading eigenvalue", "|x_high|", "|x_low|", "seconds", "sidecar"),
-        rows,
-    )
+def case_anchor(position: int) -> str:
+    """Name of the place on the page that tells of a case; position: in the run, from 1."""
+    return f"case-{position}"
 
 
 def case_link(name: str, file: str = "", text: str | None = None) -> Markup:
     """A link to a case's folder, or to a file in it, relative to the page."""
     target = f"./{quote(name, safe='')}/{quote(file, safe='')}"
-    return Markup('<a href="{}">{}</a>').format(target, _short(name) if text is None else text)
-
-
-def _case_row(case: dict[str, Any]) -> Row:
-    if case["status"] == "failed":
-        return Row((_short(case["case"]),), (Entry("failed", "failed"), *[NOTHING] * 10))
-    share = case["energy_kept"]
-    numbers = [formatting.number(_float(case[name])) for name in ("eigenvalue", "norm_high", "norm_low", "seconds")]
-    return Row(
-        (case_link(case["case"]),),
-        (
-            Entry(case["status"], "text"),
-            *_brief(case),
-            NOTHING if pd.isna(share) else Entry(f"{formatting.fixed(100 * share, 1)}{FIRM_SPACE}%"),
-            *map(Entry, numbers),
-            Entry(case_link(case["case"], sidecar_path(Path(), case["case"]).name, "json"), "text"),
-        ),
-    )
+    return Markup('<a href="{}">{}</a>').format(target, shortened(name) if text is None else text)
 
 
 def _brief(case: dict[str, Any]) -> tuple[Entry, ...]:
     """The fields of SHORT_COLUMNS."""
     prediction = _text(case["prediction"])
     return (
-        Entry(_short(prediction), "words") if prediction else NOTHING,
+        Entry(shortened(prediction), "words") if prediction else NOTHING,
         Entry(formatting.proportion(_float(case["confidence"]))),
         Entry(formatting.count(_float(case["rank"]))),
         Entry(formatting.number(_float(case["trace"]))),
     )
 
 
-def _reason(finding: dict[str, Any]) -> str:
+def finding_text(finding: dict[str, Any]) -> str:
     """Such as: trace 3.10 is high (z = +5.2 among 84 cases predicted liver)."""
     value = finding["value"]
+    if finding["kind"] == "vanishing":
+        return f"without sensitivity: the trace is {formatting.number(value)}"
     text = {"confidence": formatting.proportion(value), "rank": formatting.count(value)}.get(
         finding["quantity"], formatting.number(value)
     )
     z = f"{'+' if finding['z'] > 0 else ''}{formatting.fixed(finding['z'], 1)}"
     number = formatting.count(finding["cases"])
-    among = f"{number} cases predicted {_short(finding['among'])}" if finding["among"] else f"all {number} cases"
+    among = f"{number} cases predicted {shortened(finding['among'])}" if finding["among"] else f"all {number} cases"
     return f"{finding['quantity']} {text} is {finding['kind']} (z = {z} among {among})"
 
 
@@ -174,20 +161,32 @@ def _number(quantity: Quantity, value: float) -> str:
 def _by_name(cohort: Cohort) -> dict[str, dict[str, Any]]:
     """Cases that stand out, by name."""
     chosen = cohort.made[cohort.made["case"].isin(set(cohort.outliers["case"]))]
-    return {case["case"]: case for case in chosen.to_dict("records")}
+    return {case["case"]: case for case in _records(chosen)}
 
 
-def _limit(shown: int, number: int) -> str:
+def _records(cases: pd.DataFrame) -> list[dict[str, Any]]:
+    """Cases as dictionaries, "position" being their place in the run, from 1."""
+    return [{**case, "position": int(i) + 1} for i, case in zip(cases.index, cases.to_dict("records"), strict=True)]
+
+
+def _head(case: dict[str, Any]) -> Markup:
+    """The name of a case as a link to what the page tells of it."""
+    return Markup('<a href="#{}">{}</a>').format(case_anchor(case["position"]), shortened(case["case"]))
+
+
+def limited(shown: int, number: int) -> str:
+    """What a caption says where a table is cut; empty where it is not."""
     if shown == number:
         return ""
     return f" Only the first {formatting.count(shown)} of {formatting.count(number)}; cases.csv and cases.parquet hold all."
 
 
 def _words(text: str) -> Entry:
-    return Entry(_short(text), "words") if text else NOTHING
+    return Entry(shortened(text), "words") if text else NOTHING
 
 
-def _short(text: str) -> str:
+def shortened(text: str) -> str:
+    """A text that is not too long for a page."""
     return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 1]}…"
 
 

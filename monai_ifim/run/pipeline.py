@@ -20,8 +20,11 @@ from monai.utils import TraceKeys
 from monai_ifim.adapt.bundle import Bundle
 from monai_ifim.adapt.components import component_tensors, item_of_batch
 from monai_ifim.adapt.saving import SaveIFIM
+from monai_ifim.adapt.scan import scan_of
 from monai_ifim.core import IFIMError
 from monai_ifim.io import read_sidecar
+from monai_ifim.io.parametric_map import check_dicom_source
+from monai_ifim.io.scan import Scan, unit_of_source
 from monai_ifim.io.source import check_source, readable_path
 from monai_ifim.run.cases import Case
 from monai_ifim.run.resume import kept_row
@@ -37,10 +40,12 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A case whose image [channel, *spatial] is ready for the network, and the seconds that reading it took."""
+    """A case whose image [channel, *spatial] is ready for the network, the scan that it was made of, and the seconds that
+    reading took."""
 
     case: Case
     image: MetaTensor
+    scan: Scan | None
     seconds: float
 
 
@@ -68,6 +73,8 @@ def decompose_cases(bundle: Bundle, cases: Iterable[Case], settings: RunSettings
             bundle.identity.class_names,
             bundle.root,
             bundle.image_key,
+            settings.dicom_pm,
+            settings.scene_bundle,
         )
         reading, *further = (ThreadPoolExecutor(1) for _ in range(1 + writers))
         writing = further[0] if further else reading
@@ -127,11 +134,16 @@ def _load(bundle: Bundle, case: Case, settings: RunSettings, scratch: Path) -> _
         if kept is not None:
             return kept
         check_source(case.source, bundle.channels)
-        image = bundle.preprocess(readable_path(case.source, scratch))
+        if settings.dicom_pm:
+            check_dicom_source(case.source)
+        path = readable_path(case.source, scratch)
+        read = bundle.read(path)
+        scan = scan_of(read[bundle.image_key], unit_of_source(case.source)) if settings.space == "native" else None
+        image = bundle.prepare(read, path)
     except Exception as error:  # one case's failure is recorded and the others go on
         return failed_row(case, error)
     _forget_identities(image.applied_operations)
-    return _Loaded(case, image, time.perf_counter() - started)
+    return _Loaded(case, image, scan, time.perf_counter() - started)
 
 
 def _forget_identities(trace: Any) -> None:
@@ -185,7 +197,7 @@ def _decompose_group(bundle: Bundle, group: Sequence[_Loaded], settings: RunSett
 def _save(writer: SaveIFIM, computed: _Computed) -> CaseRow:
     case, started = computed.loaded.case, time.perf_counter()
     try:
-        sidecar = writer(computed.loaded.image, computed.components, case.source, case.name)
+        sidecar = writer(computed.loaded.image, computed.components, case.source, case.name, computed.loaded.scan)
     except Exception as error:
         return failed_row(case, error)
     seconds = computed.seconds + time.perf_counter() - started

@@ -41,14 +41,26 @@ def _answers(content: Mapping[str, Any], identity: ModelIdentity, case: Case, se
         and model["config_sha256"] == identity.config_sha256
         and model["version"] == identity.version
         and _settings_agree(content, settings)
-        and all((folder / file["file"]).is_file() for file in content["files"])
+        and all((folder / name).is_file() for name in _files(content, case, settings))
         and content["input"]["sha256"] == content_hash(case.source)  # last: it reads all of the input
     )
 
 
+def _files(content: Mapping[str, Any], case: Case, settings: RunSettings) -> list[str]:
+    """Names of all that must lie beside the sidecar."""
+    bundle = [f"{case.name}.mrb"] if settings.scene_bundle else []
+    return [
+        *(file["file"] for file in content["files"]),
+        *content["parametric_maps"],
+        content["scene"],
+        content["planes"],
+        *bundle,
+    ]
+
+
 def _settings_agree(content: Mapping[str, Any], settings: RunSettings) -> bool:
     options = settings.options
-    saved = {file["content"].split(",")[0].split(" ")[0] for file in content["files"]}
+    saved = {file["content"].split(",")[0].split(" ")[0] for file in content["files"]} - {"source"}
     wanted = {"input", *(name.removesuffix("s") for name in settings.contents)}
     return (
         content["space"]["name"] == settings.space
@@ -61,4 +73,5 @@ def _settings_agree(content: Mapping[str, Any], settings: RunSettings) -> bool:
         and content["head_requested"] == head_name(options.head)
         and (content["locality_radius"] is not None or not options.locality)
         and (content["rank"] == 0 or saved == wanted)
+        and (bool(content["parametric_maps"]) or not settings.dicom_pm)
     )

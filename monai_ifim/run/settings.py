@@ -15,7 +15,10 @@ from monai_ifim.io import CONTENTS, OutputError, atomic, check_contents
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How to run: options of the decomposition, what to write and where. batch_size: images that share backward passes."""
+    """How to run: options of the decomposition, what to write and where. batch_size: images that share backward passes.
+
+    dicom_pm, scene_bundle: as `SaveIFIM`.
+    """
 
     output: Path
     options: DecomposeOptions
@@ -24,6 +27,8 @@ class RunSettings:
     batch_size: int = 1
     device: str = "cpu"
     overwrite: bool = False
+    dicom_pm: bool = False
+    scene_bundle: bool = False
 
     def __post_init__(self) -> None:
         check_contents(self.contents)

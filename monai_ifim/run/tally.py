@@ -67,6 +67,8 @@ def _describe(
         "options": _plain_options(settings.options),
         "space": settings.space,
         "saved": list(settings.contents),
+        "dicom_pm": settings.dicom_pm,
+        "scene_bundle": settings.scene_bundle,
         "batch_size": settings.batch_size,
         "device": settings.device,
         "engine": dict(engine),

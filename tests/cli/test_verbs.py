@@ -49,10 +49,16 @@ def test_decompose_ends_with_0_and_writes_what_was_asked(bundle: Path, scan: Pat
     assert result.exit_code == 0
     assert "1 done, 0 failed" in result.output
     assert {path.name for path in (tmp_path / "out" / "scan").iterdir()} == {
+        "scan.mrml",
+        "scan_ifim.json",
         "scan_ifim_input.nii.gz",
         "scan_ifim_low.nii.gz",
         "scan_ifim_sensitivity.nii.gz",
-        "scan_ifim.json",
+        "scan_planes.npz",
+        "scan_sensitivity.ctbl",
+        "scan_signed.ctbl",
+        "scan_spectrum.schema.tsv",
+        "scan_spectrum.tsv",
     }
     sidecar = json.loads((tmp_path / "out" / "scan" / "scan_ifim.json").read_text())
     assert (sidecar["rank"], sidecar["space"]["name"], len(sidecar["locality_radius"])) == (1, "network", 1)

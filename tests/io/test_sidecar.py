@@ -22,7 +22,7 @@ from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.core import decompose
 from monai_ifim.io import InputError, InputIdentity, ModelIdentity, OutputError, read_sidecar
-from monai_ifim.io.sidecar import MapFile, compose_sidecar, write_sidecar
+from monai_ifim.io.sidecar import CaseFacts, MapFile, compose_sidecar, write_sidecar
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.local import run_cases
 from monai_ifim.run.settings import RunSettings
@@ -32,6 +32,7 @@ KEYS = {
     "schema_version", "input", "model", "prediction", "eigenvalues", "rank", "energy_kept", "trace", "locality_radius",
     "method", "jacobian_products", "error_bound", "units", "files", "versions", "seed", "seconds", "peak_memory_bytes",
     "method_requested", "method_reason", "tolerance", "confidence", "residuals", "memory_budget", "metric", "precision",
+    "source", "scene", "planes", "parametric_maps",
 }  # fmt: skip
 PLANTED = {
     "PatientName": "Zwetschgenbaum^Xaver",
@@ -68,8 +69,8 @@ def test_all_keys_of_the_schema_are_there(run: dict[str, Any]) -> None:
     assert set(content) >= KEYS
     assert set(content["input"]) >= {"file", "sha256", "shape", "affine", "reader"}
     assert set(content["model"]) >= {"bundle", "weights_sha256", "head", "class_names"}
-    assert all(set(file) >= {"file", "shape", "affine", "norm"} for file in content["files"])
-    assert content["schema_version"] == "1.0"
+    assert all(set(file) >= {"file", "shape", "affine", "norm", "scale", "window"} for file in content["files"])
+    assert content["schema_version"] == "1.1"
 
 
 def test_input_is_stated_as_nibabel_and_hashlib_see_it(run: dict[str, Any]) -> None:
@@ -162,7 +163,7 @@ def test_files_are_stated_as_nibabel_reads_them_and_no_others_lie_beside(run: di
 def compose(**record: Any) -> dict[str, Any]:
     source = InputIdentity("a.nii", "0" * 64, (3, 4, 5), np.eye(4).tolist(), "NibabelReader")
     files = [MapFile("a_ifim_high.nii.gz", "high", (3, 4, 5), np.eye(4).tolist(), 1.5)]
-    return compose_sidecar(source, ModelIdentity("m", "1", None, ("no", "yes")), "network", record, files)
+    return compose_sidecar("a", CaseFacts(source, ModelIdentity("m", "1", None, ("no", "yes")), "network", record), files)
 
 
 def test_what_is_written_comes_back(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import hashlib
 import io
 import json
 import os
@@ -34,7 +35,7 @@ from monai_ifim.run.table import COLUMNS, SCHEMA, UNITS, CaseRow, write_run, wri
 
 Content = dict[str, Any]
 DOCUMENT = Path(__file__).resolve().parent.parent.parent / "docs" / "cohorts.md"
-LARGEST = 2_000_000
+LARGEST = 12_000_000  # 10,000 cases, each to be searched, sorted and opened
 RUN: Content = {
     "bundle": {"name": "chest", "version": "1.2.3", "weights_sha256": "f" * 64, "class_names": ["normal", "pneumonia", "mass"]},
     "options": {"head": "auto", "energy": 0.99, "rank": None},
@@ -84,6 +85,11 @@ def render(tmp_path: Path, parse_html: Any) -> Callable[..., Any]:
     return lambda rows, run=RUN: parse_html(make(tmp_path, rows, run).read_text(encoding="utf-8"))
 
 
+def quantile_tables(page: Any) -> list[Any]:
+    """Of all cases, then of each predicted class."""
+    return [table for table in page.tables if "The same in numbers" in table.caption]
+
+
 def text_of(page: Any) -> str:
     return " ".join(page.text[page.text.index("Cohort, monai-ifim") :].split())
 
@@ -111,7 +117,7 @@ def test_the_heading_counts_cases(render: Callable[..., Any]) -> None:
 
 def test_quantiles_are_those_of_numpy_over_the_csv(render: Callable[..., Any], tmp_path: Path) -> None:
     page = render([*make_rows(120), row("zero", 0.0)])
-    table, by_class = page.tables[0], page.tables[1]
+    table, by_class = quantile_tables(page)
     made = [r for r in csv_rows(tmp_path) if r["status"] != "failed"]
     columns = {"trace of F": "trace", "leading eigenvalue": "eigenvalue", "rank": "rank", "confidence": "probability"}
     labels = [(label, None, found[1:]) for label in columns for found in table.rows if found[0].startswith(label)]
@@ -126,7 +132,7 @@ def test_quantiles_are_those_of_numpy_over_the_csv(render: Callable[..., Any], t
 
 def test_times_are_those_of_cases_that_this_run_made(render: Callable[..., Any], tmp_path: Path) -> None:
     page = render(make_rows(60))
-    (found,) = [found for found in page.tables[0].rows if found[0].startswith("time")]
+    (found,) = [found for found in quantile_tables(page)[0].rows if found[0].startswith("time")]
     values = [float(r["seconds"]) for r in csv_rows(tmp_path) if r["status"] == "done"]
     assert found[1] == str(len(values))
     assert close(found[6], float(np.median(values)))
@@ -229,11 +235,12 @@ def test_hostile_names_are_text_and_links_lead_to_their_folders(tmp_path: Path, 
     (tmp_path / "run.json").write_text(json.dumps(run), encoding="utf-8")
     page = parse_html(write_cohort(tmp_path).read_text(encoding="utf-8"))
     tags = {tag for tag, _ in page.tags}
-    assert not tags & {"script", "hr", "link", "iframe", "object", "base", "form"}
+    assert not tags & {"hr", "link", "iframe", "object", "base", "form"}
+    assert [attributes for tag, attributes in page.tags if tag == "script"] == [{"type": "application/json", "id": "records"}, {}]
     assert len(page.images) == 1
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
     links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
-    assert all(re.fullmatch(r"#[a-z]+|\./[\w.~%-]+(/[\w.~%-]*)?", link, re.ASCII) for link in links)
+    assert all(re.fullmatch(r"#[a-z]+(-\d+)?|\./[\w.~%-]+(/[\w.~%-]*)?", link, re.ASCII) for link in links)
     targets = {unquote(link.removeprefix("./")) for link in links}
     for case in rows[:77]:
         assert {f"{case.case}/", f"{case.case}/{case.case}_ifim.json"} <= targets
@@ -246,12 +253,17 @@ def test_hostile_names_are_text_and_links_lead_to_their_folders(tmp_path: Path, 
 def test_the_page_loads_nothing_from_elsewhere(render: Callable[..., Any], tmp_path: Path) -> None:
     page = render(make_rows(60))
     for tag, attributes in page.tags:
-        assert tag not in ("script", "link", "iframe", "object", "embed", "base")
+        assert tag not in ("link", "iframe", "object", "embed", "base", "form")
         assert attributes.get("src", "data:image/png;base64,").startswith("data:image/png;base64,")
         assert attributes.get("href", "#").startswith(("#", "./"))
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = [attributes["content"] for tag, attributes in page.tags if "http-equiv" in attributes]
-    assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
-    text = re.sub(r"base64,[A-Za-z0-9+/=]+", "", (tmp_path / "index.html").read_text(encoding="utf-8"))
+    allowed = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    assert policy == [f"{allowed}; base-uri 'none'; form-action 'none'"]
+    assert not re.search(r"\b(eval|Function|fetch|XMLHttpRequest|import|open)\s*\(\s*[\"'`]", script)
+    text = re.sub(r"base64,[A-Za-z0-9+/=]+", "", text)
     assert not re.search(r"https?://|url\(|@import", text)
 
 
@@ -261,8 +273,9 @@ def test_anchors_tables_and_figure_are_in_order(render: Callable[..., Any]) -> N
     inside = {attributes["href"][1:] for _, attributes in page.tags if attributes.get("href", "").startswith("#")}
     assert len(anchors) == len(set(anchors))
     assert inside <= set(anchors)
-    assert all(table.caption.startswith(f"Table {n}.") for n, table in enumerate(page.tables, start=1))
-    assert all({len(table.columns)} == {len(found) for found in table.rows} for table in page.tables)
+    captioned = [table for table in page.tables if table.caption]  # those of single cases have a heading instead
+    assert all(table.caption.startswith(f"Table {n}.") for n, table in enumerate(captioned, start=1))
+    assert all({len(table.columns)} == {len(found) for found in table.rows} for table in captioned)
     (image,) = page.images
     content = base64.b64decode(image["src"].partition(",")[2])
     assert Image.open(io.BytesIO(content)).size == (int(image["width"]), int(image["height"]))
@@ -322,12 +335,12 @@ def test_a_regression_has_no_confidence(render: Callable[..., Any]) -> None:
     rows = [row(f"c{i}", 0.1 + i, "", None, probabilities=None, means=(2.5,), head="gaussian") for i in range(12)]
     page = render(rows)
     assert "No case has a confidence." in text_of(page)
-    assert [found[0] for found in page.tables[0].rows if "confidence" in found[0]] == []
+    assert [found[0] for found in quantile_tables(page)[0].rows if "confidence" in found[0]] == []
 
 
 def test_further_classes_share_a_row(render: Callable[..., Any]) -> None:
     rows = [row(f"c{i}_{j}", answer=f"class {i}") for i in range(12) for j in range(i + 1)]
-    table = render(rows).tables[1]
+    table = quantile_tables(render(rows))[1]
     assert [found[1] for found in table.rows[:8]] == [*[f"class {i}" for i in range(11, 4, -1)], "5 other classes"]
     assert table.rows[7][2] == str(1 + 2 + 3 + 4 + 5)
 
@@ -343,6 +356,8 @@ def test_ten_thousand_cases_make_a_small_page_that_says_what_it_leaves_out(tmp_p
     path = make(tmp_path, rows)
     assert path.stat().st_size < LARGEST
     page = parse_html(path.read_text(encoding="utf-8"))
+    cards = [attributes for tag, attributes in page.tags if tag == "details" and "id" in attributes]
+    assert 500 <= len(cards) <= 500 + 2 * 100 + 10
     lengths = {"Every case": 500, "Cases that failed": 200, "lie far from": 100, "without sensitivity": 100}
     totals = {"Every case": "10,100", "Cases that failed": "300"}
     for words, length in lengths.items():
@@ -413,7 +428,10 @@ def test_links_of_a_real_run_lead_to_files(
     page = parse_html(write_cohort(out).read_text(encoding="utf-8"))
     links = [attributes["href"] for tag, attributes in page.tags if tag == "a" and not attributes["href"].startswith("#")]
     assert all((out / unquote(link)).exists() for link in links)
-    assert len([link for link in links if link.endswith("_ifim.json")]) == 2
+    assert len([link for link in links if link.endswith("_ifim.json")]) == 2 * 2  # in the list and in the card
+    for ending in (".mrml", "_ifim_source.nii.gz", "_ifim_high.nii.gz", "_ifim_sensitivity.nii.gz"):
+        assert len([link for link in links if link.endswith(ending)]) == 2
+    assert len([image for image in page.images if image["src"].startswith("data:image/webp;base64,")]) == 2 * 4 * 3
     assert "tiny 9.8.7: 3 cases" in text_of(page)
     assert "2 done, 0 kept from an earlier run, 1 failed." in text_of(page)
 

@@ -1,0 +1,158 @@
+"""Differentiable equivalents of MONAI's intensity transforms whose statistics come from the image itself.
+
+MONAI takes means, percentiles and the like out of the autograd graph in some settings and sizes (`.item()`, numpy above a million
+voxels) and writes into views in others, so that the gradient is silently that of another function, or none. These compute
+the same values and keep the graph; with statistics="freeze" the statistics are constants, as they are for this scan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from monai.transforms import ClipIntensityPercentiles, NormalizeIntensity, ScaleIntensity, ScaleIntensityRangePercentiles
+from torch import Tensor
+from torch.nn import functional as F
+
+Statistics = Literal["differentiate", "freeze"]
+Statistic = Callable[[Tensor], Tensor]
+
+
+def equivalent_of(step: Any, statistics: Statistics) -> Callable[[Tensor], Tensor] | None:
+    """What computes a transform (array or dictionary) on a plain image [channel, *spatial]; None where none is known."""
+    known = {
+        NormalizeIntensity: _normalize,
+        ScaleIntensity: _scale,
+        ScaleIntensityRangePercentiles: _scale_percentiles,
+        ClipIntensityPercentiles: _clip_percentiles,
+    }
+    for array in (step, *vars(step).values()):
+        compute = known.get(type(array))
+        if compute is not None:
+            return lambda image, compute=compute, array=array: compute(array, image, _keeper(statistics))  # type: ignore[misc]
+    return None
+
+
+def _keeper(statistics: Statistics) -> Statistic:
+    return torch.Tensor.detach if statistics == "freeze" else lambda value: value
+
+
+def _parts(image: Tensor, channel_wise: bool) -> Sequence[Tensor]:
+    return image.unbind(0) if channel_wise else (image,)
+
+
+def _joined(parts: list[Tensor], channel_wise: bool, dtype: Any) -> Tensor:
+    result = torch.stack(parts) if channel_wise else parts[0]
+    return result.to(_torch_type(dtype)) if dtype is not None else result
+
+
+def _torch_type(dtype: Any) -> torch.dtype:
+    return dtype if isinstance(dtype, torch.dtype) else torch.from_numpy(np.zeros(0, dtype)).dtype
+
+
+def _normalize(step: NormalizeIntensity, image: Tensor, keep: Statistic) -> Tensor:
+    """(x - mean) / standard deviation, over the voxels that are not zero where the transform says so."""
+    parts = [
+        _normalized(part, sub, div, step.nonzero, keep)
+        for part, sub, div in zip(
+            _parts(image.float(), step.channel_wise),
+            _given(step.subtrahend, step.channel_wise, len(image)),
+            _given(step.divisor, step.channel_wise, len(image)),
+            strict=True,
+        )
+    ]
+    return _joined(parts, step.channel_wise, step.dtype)
+
+
+def _given(values: Any, channel_wise: bool, channels: int) -> Iterator[Any]:
+    """A constant for each part, None where the image's own statistic is taken."""
+    if not channel_wise:
+        return iter([values])
+    return iter([None] * channels if values is None else values)
+
+
+def _normalized(part: Tensor, sub: Any, div: Any, nonzero: bool, keep: Statistic) -> Tensor:
+    inside = part != 0 if nonzero else torch.ones_like(part, dtype=torch.bool)
+    if not bool(inside.any()):
+        return part
+    chosen = part[inside] if nonzero else part
+    mean = keep(chosen.mean()) if sub is None else torch.as_tensor(np.asarray(sub), dtype=part.dtype, device=part.device)
+    spread = keep(_deviation(chosen)) if div is None else torch.as_tensor(np.asarray(div), dtype=part.dtype, device=part.device)
+    spread = torch.where(spread == 0, torch.ones_like(spread), spread)
+    return torch.where(inside, (part - mean) / spread, part)
+
+
+def _deviation(values: Tensor) -> Tensor:
+    """Population standard deviation; 0 for a constant image, whose derivative is none."""
+    if bool(values.detach().min() == values.detach().max()):
+        return values.new_zeros(())
+    return values.std(unbiased=False)
+
+
+def _scale(step: ScaleIntensity, image: Tensor, keep: Statistic) -> Tensor:
+    """From [min, max] of the image to [minv, maxv]."""
+    if step.minv is None and step.maxv is None:
+        return image * (1 + step.factor) if step.factor is not None else image
+    parts = [_rescaled(part, step.minv, step.maxv, keep) for part in _parts(image.float(), step.channel_wise)]
+    return _joined(parts, step.channel_wise, step.dtype)
+
+
+def _rescaled(part: Tensor, low: float | None, high: float | None, keep: Statistic) -> Tensor:
+    smallest, largest = keep(part.amin()), keep(part.amax())
+    if bool(smallest.detach() == largest.detach()):
+        return part * low if low is not None else part
+    share = (part - smallest) / (largest - smallest)
+    return share if low is None or high is None else share * (high - low) + low
+
+
+def _scale_percentiles(step: ScaleIntensityRangePercentiles, image: Tensor, keep: Statistic) -> Tensor:
+    """From two percentiles of the image to [b_min, b_max]."""
+    low, high = step.b_min, step.b_max
+    if step.relative:
+        low, high = ((step.b_max - step.b_min) * share / 100.0 + step.b_min for share in (step.lower, step.upper))
+    parts = []
+    for part in _parts(image.float(), step.channel_wise):
+        below, above = (keep(percentile(part, share)) for share in (step.lower, step.upper))
+        if bool(below.detach() == above.detach()):
+            scaled = part - below if low is None else part - below + low
+        else:
+            scaled = (part - below) / (above - below)
+            scaled = scaled * (high - low) + low if low is not None and high is not None else scaled
+            scaled = scaled.clamp(low, high) if step.clip else scaled
+        parts.append(scaled)
+    return _joined(parts, step.channel_wise, step.dtype)
+
+
+def _clip_percentiles(step: ClipIntensityPercentiles, image: Tensor, keep: Statistic) -> Tensor:
+    """Cut off at two percentiles, or softly, by softplus."""
+    parts = []
+    for part in _parts(image.float(), step.channel_wise):
+        below, above = (None if share is None else keep(percentile(part, share)) for share in (step.lower, step.upper))
+        if step.sharpness_factor is None:
+            clipped = part if below is None else torch.maximum(part, below)
+            clipped = clipped if above is None else torch.minimum(clipped, above)
+        else:
+            sharp = step.sharpness_factor
+            clipped = part if below is None else part + F.softplus(-sharp * (part - below)) / sharp
+            clipped = clipped if above is None else clipped - F.softplus(sharp * (part - above)) / sharp
+        parts.append(clipped)
+    return _joined(parts, step.channel_wise, None)
+
+
+def percentile(values: Tensor, share: float) -> Tensor:
+    """The percentile of all values by linear interpolation, as numpy and torch.quantile define it, of any number of values.
+
+    Where several voxels hold the value, as in scans of whole numbers, each of them has an equal part in its derivative.
+    """
+    flat = values.flatten()
+    place = (flat.numel() - 1) * float(share) / 100.0
+    below, above = int(np.floor(place)), int(np.ceil(place))
+    ordered = np.partition(flat.detach().cpu().numpy(), sorted({below, above}))
+    first, second = (_shared(flat, float(ordered[index])) for index in (below, above))
+    return first + (place - below) * (second - first)
+
+
+def _shared(flat: Tensor, value: float) -> Tensor:
+    return flat[flat.detach() == value].mean()

@@ -1,0 +1,104 @@
+"""`monai-ifim pacs`: a study from the PACS, its maps back into it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from monai_ifim.cli.decompose import HEADS, SAVE_DEFAULT
+from monai_ifim.cli.summary import quiet_libraries
+
+if TYPE_CHECKING:
+    from monai_ifim.run.pacs import StoredMap
+
+MARKS = {"stored": "stored", "kept": "kept", "failed": "FAILED"}
+
+
+def pacs(
+    url: Annotated[str, typer.Option(help="Address of the DICOMweb server, what comes before /studies.")],
+    study: Annotated[str, typer.Option(metavar="UID", help="Study Instance UID.")],
+    bundle: Annotated[str, typer.Option(help="MONAI bundle: its folder, or the name of one that comes with the package.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results and for what is pulled.")],
+    series: Annotated[
+        str | None, typer.Option(metavar="UID", help="Of a study of several series the one to take; all: each as a case.")
+    ] = None,
+    energy: Annotated[float, typer.Option(help="Keep the leading components that hold this share of the trace.")] = 0.99,
+    rank_kept: Annotated[int | None, typer.Option("--rank", help="Keep this many components instead of a share.")] = None,
+    method: Annotated[str, typer.Option(help="exact, adaptive, matrix_free, or auto.")] = "auto",
+    head: Annotated[str, typer.Option(help=f"{HEADS}.")] = "auto",
+    save: Annotated[str, typer.Option(help="Which components to write, separated by commas.")] = SAVE_DEFAULT,
+    fix_geometry: Annotated[
+        bool, typer.Option("--fix-geometry", help="Resample volumes with a tilted gantry or uneven gaps onto an even grid.")
+    ] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default CUDA where there is one.")] = None,
+    ca_bundle: Annotated[
+        Path | None, typer.Option("--ca-bundle", help="PEM file of the authorities that may sign the server's certificate.")
+    ] = None,
+    store: Annotated[bool, typer.Option(" /--no-store", help="Pull and decompose only; leave the study as it is.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make cases again that are whole already.")] = False,
+) -> None:
+    """Pull a study by DICOMweb, decompose its images, and store the components in it as DICOM Parametric Maps.
+
+    Who asks: the environment's IFIM_PACS_USER and IFIM_PACS_PASSWORD, or IFIM_PACS_TOKEN, or the netrc file. After an
+    interruption run the same command again: what is whole is neither pulled, made nor sent twice.
+    Exit status: 0 all done, 1 wrong use or no server, 3 some cases failed or some maps were not stored.
+    """
+    quiet_libraries()
+    console = Console()
+    with console.status("loading MONAI and the bundle"):
+        from monai_ifim.adapt.bundle import load_bundle
+        from monai_ifim.adapt.options import DecomposeOptions
+        from monai_ifim.cli.summary import case_progress, show_rows
+        from monai_ifim.io.dicomweb import DicomWeb, checked_uid
+        from monai_ifim.io.installation import resolve_bundle
+        from monai_ifim.io.server_access import access_to
+        from monai_ifim.report.cohort import write_cohort
+        from monai_ifim.run.local import run_cases
+        from monai_ifim.run.pacs import cases_of, choose_series, pull_series, store_maps
+        from monai_ifim.run.ranks import rank_of_process
+        from monai_ifim.run.settings import RunSettings
+
+        access, study = access_to(url, ca_bundle), checked_uid(study)
+        options = DecomposeOptions(head, energy, rank_kept, method, locality=True)  # type: ignore[arg-type]
+        contents = tuple(name.strip() for name in save.split(",") if name.strip())
+        chosen_device = device or rank_of_process().device
+        settings = RunSettings(output, options, contents=contents, device=chosen_device, overwrite=overwrite, dicom_pm=store)
+        loaded = load_bundle(resolve_bundle(bundle), settings.device)
+    if access.exposed:
+        console.print("The address begins with http://: patients' data travel in the clear.", style="yellow")
+    with DicomWeb(access) as server:
+        with console.status(f"asking {server.name}"):
+            chosen = choose_series(server, study, series)
+        with _pulling(console, sum(len(one.instances) for one in chosen)) as pulled:
+            folders = pull_series(server, study, chosen, output, pulled)
+        cases = cases_of(folders, chosen, series, fix_geometry)
+        with case_progress(console, len(cases)) as report:
+            rows = run_cases(loaded, cases, settings, report)
+        write_cohort(output)
+        show_rows(console, rows, output)
+        stored = store_maps(server, study, output, rows, lambda one: _show_map(console, one)) if store else []
+    counts = Counter(one.status for one in stored)
+    if store:
+        console.print(f"maps: {counts['stored']} stored in the study, {counts['kept']} there already, {counts['failed']} failed")
+    if counts["failed"] or any(row.status == "failed" for row in rows):
+        raise typer.Exit(3)
+
+
+@contextmanager
+def _pulling(console: Console, total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar that the callable moves on by one image."""
+    with Progress(TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console) as progress:
+        task = progress.add_task("images", total=total)
+        yield lambda: progress.advance(task)
+
+
+def _show_map(console: Console, one: StoredMap) -> None:
+    text = f"{MARKS[one.status]:7s} {one.file}"
+    console.print(f"{text}: {one.reason}" if one.reason else text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,46 @@
+"""Colour tables of maps that lie over anatomy: even steps to the eye, clear where there is nothing to see.
+
+3D Slicer's slice views take a table's opacity as a switch: an entry is either see-through or shown at the layer's opacity.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+ENTRIES = 256
+CLEAR_SHARE = 0.2  # of the window: what lies below it (signed: this near zero) is see-through
+
+Table = npt.NDArray[np.uint8]
+
+
+def sensitivity_table() -> Table:
+    """RGBA [256, 4] of matplotlib's viridis; its low end is see-through, so that anatomy without influence stays plain."""
+    table = _colors("viridis")
+    table[: round(CLEAR_SHARE * ENTRIES), 3] = 0
+    return table
+
+
+def signed_table() -> Table:
+    """RGBA [256, 4] of matplotlib's RdBu_r, blue below zero and red above, told apart by all kinds of colour sight; a band
+    round zero, which is at the table's middle, is see-through."""
+    table = _colors("RdBu_r")
+    distance = np.abs(np.arange(ENTRIES) - (ENTRIES - 1) / 2) / (ENTRIES / 2)
+    table[distance < CLEAR_SHARE, 3] = 0
+    return table
+
+
+def table_text(name: str, table: Table) -> str:
+    """The table as 3D Slicer's .ctbl: a line `index label R G B A` for every entry; name: one line without personal data."""
+    lines = [f"{i} {i:03d} {red} {green} {blue} {alpha}" for i, (red, green, blue, alpha) in enumerate(table.tolist())]
+    return "\n".join((f"# Color table file: {name}", f"# {len(table)} values", *lines)) + "\n"
+
+
+def _colors(name: str) -> Table:
+    import matplotlib
+
+    colormap: Any = matplotlib.colormaps[name].resampled(ENTRIES)
+    table: Table = np.rint(255 * colormap(np.arange(ENTRIES))).astype(np.uint8)
+    return table

@@ -1,0 +1,166 @@
+"""What a Parametric Map says of itself: codes, units, labels and descriptions, none of them from the patient's data.
+
+Codes: DICOM PS3.16, CID 7180 (what a voxel stands for) and TID 4019 (algorithm); UCUM for units, where {braces} hold a name
+for something counted in ones; 99IFIM for what no standard list has.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from monai_ifim.version import __version__
+
+SCHEME = "99IFIM"
+MANUFACTURER = "monai_ifim contributors"
+LONG_STRING = 64  # characters that DICOM's LO holds
+
+Code = tuple[str, str, str]  # value, scheme, meaning
+
+FISHER: Code = ("FISHER", SCHEME, "Input-dependent Fisher information")
+SOURCE_IMAGE: Code = ("121322", "DCM", "Source image for image processing operation")
+ALGORITHM_NAME: Code = ("111001", "DCM", "Algorithm Name")
+ALGORITHM_VERSION: Code = ("111003", "DCM", "Algorithm Version")
+ALGORITHM_PARAMETERS: Code = ("111002", "DCM", "Algorithm Parameters")
+NO_UNIT: Code = ("1", "UCUM", "no units")
+HOUNSFIELD = "Hounsfield units"  # as a sidecar calls them
+
+
+@dataclass(frozen=True)
+class MapKind:
+    """A kind of map. label: for the Content Label; description: in plain words; quantity: what a voxel stands for."""
+
+    label: str
+    description: str
+    quantity: Code
+
+
+KINDS = {
+    "high": MapKind(
+        "HIGH",
+        "Part of the image that the prediction depends on",
+        ("HIGH", SCHEME, "Image component within the leading Fisher subspace"),
+    ),
+    "low": MapKind(
+        "LOW",
+        "Part of the image that does not affect the prediction",
+        ("LOW", SCHEME, "Image component outside the leading Fisher subspace"),
+    ),
+    "sensitivity": MapKind("SENS", "Sensitivity of the prediction to each voxel", ("130404", "DCM", "Saliency")),
+    "eigenvector": MapKind(
+        "EIG", "Eigenvector of the Fisher information", ("EIGENVECTOR", SCHEME, "Eigenvector of the Fisher information")
+    ),
+}
+
+
+def coded(code: Code) -> Dataset:
+    """The code as an item of a code sequence."""
+    from highdicom.sr import CodedConcept
+
+    return CodedConcept(*code)
+
+
+def content_label(kind: str, number: int | None, channel: int) -> str:
+    """Content Label: capitals, at most 16 characters, for example IFIM_EIG01_CH02."""
+    counted = "" if number is None else f"{number:02d}"
+    return f"IFIM_{KINDS[kind].label}{counted}" + ("" if channel == 1 else f"_CH{channel:02d}")
+
+
+def content_description(kind: str, number: int | None, channel: int) -> str:
+    """Content Description, for people."""
+    counted = "" if number is None else f", number {number}"
+    return f"{KINDS[kind].description}{counted}" + ("" if channel == 1 else f", channel {channel}")
+
+
+def unit_of(kind: str, units: Mapping[str, str], power: int = 0) -> Code:
+    """UCUM code of a map's unit, times ten to the power; units: what the sidecar says of them."""
+    hounsfield = units["maps"] == HOUNSFIELD
+    if kind == "eigenvector":
+        code = NO_UNIT
+    elif kind == "sensitivity":
+        per_map_unit = units["sensitivity"] == f"nats per ({units['maps']})^2"  # else per unit of an input metric
+        per_intensity = "{nat}/[hnsf'U]2" if hounsfield else "{nat/intensity2}"
+        code = (per_intensity if per_map_unit else "{nat/step2}", "UCUM", units["sensitivity"])
+    elif hounsfield:
+        code = ("[hnsf'U]", "UCUM", "Hounsfield unit")
+    else:
+        code = ("{intensity}", "UCUM", f"unit of {units['maps']}")
+    value, scheme, meaning = code
+    return (value, scheme, _plain(meaning)) if power == 0 else (f"10*{power}.{value}", scheme, _plain(f"1e{power} {meaning}"))
+
+
+def derivation_description() -> str:
+    """Derivation Description: what was done, and where it is written down."""
+    return (
+        f"Derived by monai_ifim {__version__} from the referenced images: decomposition by the input-dependent Fisher "
+        "information matrix of a trained classifier (arXiv:2606.16362). For research; not a diagnosis."
+    )
+
+
+def algorithm_parameters(sidecar: Mapping[str, Any]) -> str:
+    """The settings that decide the numbers, as name=value."""
+    model = sidecar["model"]
+    metric = sidecar.get("metric")
+    stated = {
+        "head": model["head"],
+        "method": sidecar["method"],
+        **sidecar["selection"],
+        "components": sidecar["rank"],
+        "metric": None if metric is None else json.dumps(metric, sort_keys=True),
+        "space": sidecar["space"]["name"],
+        "bundle": model["bundle"],
+        "bundle_version": model["version"],
+        "weights_sha256": model["weights_sha256"],
+    }
+    return _ascii("; ".join(f"{name}={value}" for name, value in stated.items() if value is not None))
+
+
+def series_description(sidecar: Mapping[str, Any]) -> str:
+    """Series Description: what it is and which model made it."""
+    bundle = sidecar["model"]["bundle"]
+    return _plain("iFIM maps" if bundle is None else f"iFIM maps, {bundle}")
+
+
+def serial_number(sidecar: Mapping[str, Any]) -> str:
+    """Device Serial Number, which the standard wants: the hash of the weights is what tells two models apart."""
+    return str(sidecar["model"]["weights_sha256"] or __version__)
+
+
+def real_world_mapping(
+    label: str, kind: str, sidecar: Mapping[str, Any], value_range: tuple[float, float], scale: float
+) -> Dataset:
+    """Real World Value Mapping (PS3.3, C.7.6.16.2.11) with unit, quantity and the algorithm that gave it.
+
+    value_range: of the stored values; scale: what the true ones are, divided by them, a power of ten. It goes into the unit:
+    as a slope, programs that compute in float32 would make zeros of the map.
+    """
+    from highdicom.pm import RealWorldValueMapping
+    from highdicom.sr import TextContentItem
+
+    power = round(math.log10(scale))
+    unit, quantity = unit_of(kind, sidecar["units"], power), coded(KINDS[kind].quantity)
+    mapping = RealWorldValueMapping(
+        label, unit[2], coded(unit), value_range, scale / 10.0**power, 0.0, quantity_definition=quantity
+    )
+    stated = (
+        (ALGORITHM_NAME, "monai_ifim"),
+        (ALGORITHM_VERSION, __version__),
+        (ALGORITHM_PARAMETERS, algorithm_parameters(sidecar)),
+    )
+    mapping.QuantityDefinitionSequence.extend(TextContentItem(coded(name), text) for name, text in stated)
+    return mapping
+
+
+def _plain(text: str) -> str:
+    return _ascii(text)[:LONG_STRING]
+
+
+def _ascii(text: str) -> str:
+    """The patient's name decides the object's character set, so what is added to it must fit into any; a backslash would
+    part values."""
+    return text.encode("ascii", "replace").decode("ascii").replace("\\", "/")

@@ -1,0 +1,150 @@
+"""The planes through the most sensitive point of a case, as small pictures: what an overview needs without the volumes."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from monai_ifim.io import atomic
+from monai_ifim.io.errors import InputError
+from monai_ifim.io.geometry import VIEWS, Affine, cut
+
+LARGEST_SIDE = 256  # pixels
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """One picture. view: "axial", "coronal", "sagittal", or "image" for a photograph, which has no world frame.
+
+    values: [rows, columns] as shown, 0 at the window's low end and 255 at its high one; spacing: mm per pixel along rows and
+    columns, 0 without a world frame; edges: letters at left, right, top, bottom; offset: mm along the normal.
+    """
+
+    view: str
+    values: Pixels
+    spacing: tuple[float, float]
+    edges: tuple[str, str, str, str]
+    offset: float
+
+
+@dataclass(frozen=True, eq=False)
+class PlaneMap:
+    """The planes of one map: source or input, high, low, sensitivity. window: values at 0 and at 255, in `unit`."""
+
+    content: str
+    window: tuple[float, float]
+    unit: str
+    planes: tuple[Plane, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class CasePlanes:
+    """Planes of a case's maps through one point, in RAS mm."""
+
+    point: tuple[float, float, float]
+    maps: tuple[PlaneMap, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A map to be cut: values [*spatial], 2D or 3D, their window, and the unit that they have times `scale`."""
+
+    content: str
+    values: npt.NDArray[Any] = field(repr=False)
+    window: tuple[float, float]
+    unit: str
+    scale: float = 1.0
+
+
+def cut_planes(layers: Sequence[Layer], affine: Affine, index: Sequence[int], photograph: bool = False) -> CasePlanes:
+    """Cut all layers, which lie on one grid, at the voxel `index`; of a single slice, that slice alone.
+
+    photograph: the image has no world frame, and is shown as it is.
+    """
+    place = (*index, 0)[:3]
+    shape = (*layers[0].values.shape, 1)[:3]
+    maps = []
+    for layer in layers:
+        volume = layer.values.reshape(shape)
+        planes = [_plane(layer, volume, affine, view, place, photograph) for view in _views(affine, shape)]
+        low, high = layer.window
+        maps.append(PlaneMap(layer.content, (low * layer.scale, high * layer.scale), layer.unit, tuple(planes)))
+    point = affine[:3, :3] @ np.asarray(place) + affine[:3, 3]
+    return CasePlanes((float(point[0]), float(point[1]), float(point[2])), tuple(maps))
+
+
+def write_planes(path: Path, planes: CasePlanes) -> None:
+    """Write the pictures and a JSON text that describes them as one .npz, whole or absent."""
+    arrays = {f"{i}-{j}": plane.values for i, found in enumerate(planes.maps) for j, plane in enumerate(found.planes)}
+    description = asdict(planes)
+    for found in description["maps"]:
+        for plane in found["planes"]:
+            del plane["values"]
+    text = np.frombuffer(json.dumps(description).encode("utf-8"), dtype=np.uint8)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, description=text, **arrays)
+    atomic.write_bytes(path, buffer.getvalue())
+
+
+def read_planes(path: Path) -> CasePlanes:
+    """What `write_planes` wrote; raises InputError where the file is none of its."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            description = json.loads(content["description"].tobytes())
+            maps = [_read_map(found, i, content) for i, found in enumerate(description["maps"])]
+            return CasePlanes(tuple(description["point"]), tuple(maps))
+    except Exception as error:  # a damaged archive fails in as many ways as zip and JSON have
+        raise InputError(f"{path.name}: not a readable record of planes ({error}): run the case again.") from error
+
+
+def _read_map(found: dict[str, Any], i: int, content: Any) -> PlaneMap:
+    planes = [
+        Plane(plane["view"], content[f"{i}-{j}"], tuple(plane["spacing"]), tuple(plane["edges"]), plane["offset"])
+        for j, plane in enumerate(found["planes"])
+    ]
+    return PlaneMap(found["content"], tuple(found["window"]), found["unit"], tuple(planes))
+
+
+def _views(affine: Affine, shape: tuple[int, ...]) -> list[str]:
+    """All three, or of a single slice the one that lies in it."""
+    flat = [view for view in VIEWS if shape[cut(affine, view).normal] == 1]
+    return flat[:1] or list(VIEWS)
+
+
+def _plane(layer: Layer, volume: npt.NDArray[Any], affine: Affine, view: str, place: Sequence[int], photograph: bool) -> Plane:
+    chosen = cut(affine, view)
+    values, spacing = _shrunk(_pixels(chosen.plane(volume, place[chosen.normal]), layer.window), chosen.spacing)
+    if photograph:
+        return Plane("image", values, (0.0, 0.0), ("", "", "", ""), 0.0)
+    normal = affine[:3, chosen.normal] / np.linalg.norm(affine[:3, chosen.normal])
+    normal = normal * np.sign(normal[np.argmax(np.abs(normal))])  # towards right, front or head
+    offset = float(normal @ (affine[:3, :3] @ np.asarray(place) + affine[:3, 3]))
+    return Plane(view, values, spacing, chosen.edges, offset)
+
+
+def _pixels(values: npt.NDArray[Any], window: tuple[float, float]) -> Pixels:
+    low, high = window
+    scaled = (values.astype(np.float64) - low) / (high - low)
+    pixels: Pixels = np.rint(np.clip(scaled, 0.0, 1.0) * 255).astype(np.uint8)
+    return pixels
+
+
+def _shrunk(pixels: Pixels, spacing: tuple[float, float]) -> tuple[Pixels, tuple[float, float]]:
+    """Averaged over areas, so that no side is longer than LARGEST_SIDE."""
+    rows, columns = pixels.shape
+    share = LARGEST_SIDE / max(rows, columns)
+    if share >= 1:
+        return np.ascontiguousarray(pixels), spacing
+    size = (max(1, round(columns * share)), max(1, round(rows * share)))
+    small = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize(size, Image.Resampling.BOX))
+    return small, (spacing[0] * rows / size[1], spacing[1] * columns / size[0])

@@ -1,0 +1,59 @@
+"""A scene and the files that it names as one file, CASE.mrb."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import xml.etree.ElementTree as ET
+import zipfile
+from pathlib import Path
+from urllib.parse import unquote
+
+from monai_ifim.io import atomic
+from monai_ifim.io.errors import OutputError
+
+NO_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can state
+SCHEMA = ".schema.tsv"  # types of a table's columns: found by its name, not named in the scene
+
+
+def write_scene_bundle(scene: Path) -> Path:
+    """Write CASE.mrb beside CASE.mrml: one folder with the scene and the files that it names; returns the bundle's path.
+
+    Whole or absent, and the same files give the same bytes. Raises OutputError where the scene or one of its files is missing.
+    """
+    files = [scene, *(scene.parent / name for name in _named_files(scene))]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise OutputError(f"{scene.name}: cannot bundle it without {', '.join(missing)}: run the case again, overwriting.")
+    bundle = scene.with_suffix(".mrb")
+    partial = scene.parent / f"{atomic.PARTIAL}{bundle.name}"
+    try:
+        with partial.open("wb") as stream:
+            with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:  # volumes are compressed already
+                for file in files:
+                    _add(archive, file, f"{scene.stem}/{file.name}")
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, bundle)
+    finally:
+        partial.unlink(missing_ok=True)
+    return bundle
+
+
+def _named_files(scene: Path) -> list[str]:
+    """Names of the scene's files in its order, and of the schemas of its tables."""
+    try:
+        nodes = ET.fromstring(scene.read_bytes())
+    except (OSError, ET.ParseError) as error:
+        raise OutputError(f"{scene.name}: not a readable scene ({error}): run the case again, overwriting.") from error
+    names = [unquote(node.get("fileName", "")) for node in nodes]
+    schemas = [name.removesuffix(".tsv") + SCHEMA for name in names if name.endswith(".tsv")]
+    return [name for name in names if name] + schemas
+
+
+def _add(archive: zipfile.ZipFile, file: Path, name: str) -> None:
+    entry = zipfile.ZipInfo(name, NO_DATE)
+    entry.create_system, entry.external_attr = 3, 0o644 << 16  # Unix: a file that all may read
+    entry.file_size = file.stat().st_size  # beyond 2 GiB another format is needed
+    with file.open("rb") as source, archive.open(entry, "w") as target:
+        shutil.copyfileobj(source, target)

@@ -1,0 +1,60 @@
+"""The spectrum as a tab-separated table, with the schema beside it by which 3D Slicer knows numbers from text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+COMPONENT, EIGENVALUE, SHARE, LOCALITY = "Component", "Eigenvalue", "Share of trace (%)", "Locality radius"
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """One row a component: number from 1, eigenvalue, share of the trace in percent, locality radius (NaN: not measured).
+
+    units: of eigenvalues and of locality radii.
+    """
+
+    rows: tuple[tuple[int, float, float, float], ...]
+    units: tuple[str, str]
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Share of the trace that each component holds, in percent."""
+        return tuple(row[2] for row in self.rows)
+
+    def table(self) -> str:
+        """The table; numbers as Python writes them, which is exact."""
+        lines = ["\t".join((COMPONENT, EIGENVALUE, SHARE, LOCALITY))]
+        lines += ["\t".join(map(repr, row)) for row in self.rows]
+        return "\n".join(lines) + "\n"
+
+    def schema(self) -> str:
+        """Types, units and meanings of the columns. 3D Slicer finds it by its name, and plots no column without a type."""
+        lines = [
+            ("columnName", "type", "componentNames", "nullValue", "unitLabel", "description"),
+            (COMPONENT, "int", "", "", "", "Number of the component, the most influential first"),
+            (EIGENVALUE, "double", "", "", self.units[0], "Fisher information along the component"),
+            (SHARE, "double", "", "", "%", "Eigenvalue as a share of all information"),
+            (LOCALITY, "double", "", "nan", self.units[1], "Largest step for which the eigenvalue describes the change"),
+        ]
+        return "".join("\t".join(_cell(text) for text in line) + "\n" for line in lines)
+
+
+def read_spectrum(sidecar: Mapping[str, Any]) -> Spectrum:
+    """The spectrum that a sidecar holds; raises KeyError, TypeError or ValueError where it holds none."""
+    trace = float(sidecar["trace"])
+    values = [float(value) for value in sidecar["eigenvalues"]]
+    radii = [math.nan if radius is None else float(radius) for radius in sidecar.get("locality_radius") or []]
+    radii += [math.nan] * (len(values) - len(radii))
+    shares = [100.0 * value / trace if trace > 0 else 0.0 for value in values]
+    rows = zip(range(1, len(values) + 1), values, shares, radii, strict=False)
+    units = sidecar["units"]
+    return Spectrum(tuple(rows), (str(units["eigenvalues"]), str(units["locality_radius"])))
+
+
+def _cell(text: str) -> str:
+    """Text that neither ends a cell nor opens a quoted one."""
+    return " ".join(text.replace('"', "'").split())

@@ -1,0 +1,245 @@
+"use strict";
+(() => {
+  const ROWS = 200; // of the list that are shown at a time
+  const byId = (id) => document.getElementById(id);
+  const records = JSON.parse(byId("records").textContent);
+  const { columns, absent } = records;
+  const names = columns[0].texts;
+  const table = document.querySelector("#cases table");
+  document.documentElement.classList.add("scripted");
+  if (!table) return;
+
+  const body = table.tBodies[0];
+  const tools = document.querySelector(".tools");
+  const [words, viewer] = [byId("words"), byId("viewer")];
+  const collator = new Intl.Collator("en", { numeric: true });
+  const status = columns.find((column) => column.head === "status").texts;
+  const haystacks = names.map((_, i) => [...columns.map((c) => c.texts[i]), records.searched[i]].join(" ").toLowerCase());
+
+  let order = names.map((_, i) => i); // all cases as sorted
+  let view = order; // those that the search leaves
+  let active = 0; // place in view
+  let shown = null; // case in the viewer
+
+  // The list
+
+  const cell = (column, i) => {
+    const text = column.texts[i];
+    const td = document.createElement("td");
+    td.className = text ? (text === "failed" && column.head === "status" ? "failed" : column.kind) : "absent";
+    td.textContent = text || (column.head === "stands out" && status[i] !== "failed" ? "" : absent);
+    return td;
+  };
+
+  const link = (target, text) => {
+    const a = document.createElement("a");
+    a.href = target;
+    a.textContent = text;
+    return a;
+  };
+
+  const row = (i, place) => {
+    const tr = document.createElement("tr");
+    const th = document.createElement("th");
+    th.scope = "row";
+    const name = link(`#case-${i + 1}`, names[i]);
+    name.tabIndex = place === active ? 0 : -1;
+    th.append(name);
+    tr.append(th, ...columns.slice(1).map((column) => cell(column, i)));
+    const files = document.createElement("td");
+    const folder = encodeURIComponent(names[i]);
+    files.className = status[i] === "failed" ? "absent" : "text";
+    files.append(status[i] === "failed" ? absent : link(`./${folder}/${folder}_ifim.json`, "json"));
+    tr.append(files);
+    tr.classList.toggle("active", place === active);
+    tr.dataset.place = place;
+    return tr;
+  };
+
+  const draw = () => {
+    const start = Math.floor(active / ROWS) * ROWS;
+    const end = Math.min(start + ROWS, view.length);
+    body.replaceChildren(...view.slice(start, end).map((i, n) => row(i, start + n)));
+    byId("found").textContent = `${view.length.toLocaleString("en")} of ${names.length.toLocaleString("en")} cases`;
+    document.querySelector(".pager").hidden = view.length <= ROWS;
+    byId("page").textContent = `${(start + 1).toLocaleString("en")} to ${end.toLocaleString("en")}`;
+    byId("earlier").disabled = start === 0;
+    byId("later").disabled = end === view.length;
+  };
+
+  const rowAt = (place) => body.querySelector(`tr[data-place="${place}"]`);
+
+  const move = (place, focus) => {
+    if (!view.length) return;
+    const before = active;
+    active = Math.max(0, Math.min(place, view.length - 1));
+    if (Math.floor(before / ROWS) !== Math.floor(active / ROWS)) draw();
+    for (const [at, on] of [[before, false], [active, true]]) {
+      const tr = rowAt(at);
+      if (!tr) continue;
+      tr.classList.toggle("active", on);
+      tr.querySelector("a").tabIndex = on ? 0 : -1;
+    }
+    if (focus) rowAt(active).querySelector("a").focus();
+  };
+
+  const search = () => {
+    const wanted = words.value.toLowerCase().split(/\s+/).filter(Boolean);
+    view = wanted.length ? order.filter((i) => wanted.every((word) => haystacks[i].includes(word))) : order;
+    active = 0;
+    draw();
+  };
+
+  const sort = (column, th) => {
+    const turns = column.values ? ["descending", "ascending"] : ["ascending", "descending"]; // then the order of the run
+    const turn = turns[turns.indexOf(th.getAttribute("aria-sort")) + 1];
+    for (const head of table.tHead.rows[0].cells) head.removeAttribute("aria-sort");
+    order = names.map((_, i) => i);
+    if (!turn) return search();
+    th.setAttribute("aria-sort", turn);
+    const keys = column.values ?? column.texts.map((text) => text || null);
+    const compare = column.values ? (a, b) => a - b : collator.compare;
+    const sign = turn === "descending" ? -1 : 1;
+    order.sort((a, b) => {
+      if (keys[a] === null || keys[b] === null) return (keys[a] === null) - (keys[b] === null) || a - b; // unknown ones last
+      return sign * compare(keys[a], keys[b]) || a - b;
+    });
+    return search();
+  };
+
+  [...table.tHead.rows[0].cells].slice(0, columns.length).forEach((th, n) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = th.textContent;
+    button.addEventListener("click", () => sort(columns[n], th));
+    th.replaceChildren(button);
+  });
+
+  // One case
+
+  const packed = names.map((_, i) => i).filter(((beside) => (i) => !beside.has(i))(new Set(records.beside)));
+  const packs = new Map();
+
+  const unpack = async (n) => {
+    const bytes = Uint8Array.from(atob(records.packs[n]), (letter) => letter.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+    return new Response(stream).json();
+  };
+
+  const cardOf = async (i) => {
+    const still = document.querySelector(`#case-${i + 1} > noscript`);
+    if (still) return still.textContent;
+    const place = packed.indexOf(i);
+    const n = Math.floor(place / records.pack);
+    if (!packs.has(n)) packs.set(n, unpack(n));
+    return (await packs.get(n))[place % records.pack];
+  };
+
+  const reading = () => {
+    const box = document.querySelector("#reading .box").cloneNode(true);
+    const head = document.createElement("h3");
+    head.textContent = byId("reading-title").textContent;
+    box.prepend(head);
+    return box;
+  };
+
+  const open = async (i, stepping = false) => {
+    shown = i;
+    const place = view.indexOf(i);
+    if (place >= 0) move(place, false);
+    byId("viewer-title").textContent = names[i];
+    byId("viewer-place").textContent =
+      place < 0 ? "" : `${(place + 1).toLocaleString("en")} of ${view.length.toLocaleString("en")}`;
+    byId("previous").disabled = place <= 0;
+    byId("next").disabled = place < 0 || place === view.length - 1;
+    history.replaceState(null, "", `#case-${i + 1}`);
+    const card = await cardOf(i);
+    if (shown !== i) return; // another was asked for meanwhile
+    byId("viewer-card").innerHTML = card; // written and escaped by the program that wrote this page
+    byId("viewer-card").querySelector(".montage")?.after(reading());
+    if (!viewer.open) viewer.showModal();
+    viewer.scrollTop = 0;
+    const focused = document.activeElement;
+    if (!focused?.matches("#viewer button:enabled") || !stepping) byId("viewer-title").focus();
+  };
+
+  const step = (by) => {
+    const place = view.indexOf(shown) + by;
+    if (place >= 0 && place < view.length) open(view[place], true);
+  };
+
+  const leave = () => {
+    if (viewer.open) return; // opened again meanwhile
+    shown = null;
+    byId("viewer-card").replaceChildren();
+    if (location.hash && !location.hash.startsWith("#case-")) return; // a link of the case leads elsewhere on the page
+    history.replaceState(null, "", location.pathname + location.search);
+    move(active, true);
+  };
+
+  const openHash = () => {
+    const found = /^#case-(\d+)$/.exec(location.hash);
+    if (found && found[1] >= 1 && found[1] <= names.length) open(found[1] - 1);
+    else if (viewer.open) viewer.close();
+  };
+
+  // Hands and keys
+
+  document.addEventListener("click", (event) => {
+    const target = event.target.closest?.("a[href^='#']");
+    const found = /^#case-(\d+)$/.exec(target?.getAttribute("href") ?? "");
+    if (found) {
+      event.preventDefault();
+      open(found[1] - 1);
+    } else if (target && viewer.open) viewer.close();
+    const tr = event.target.closest?.("#cases tbody tr");
+    if (tr && !event.target.closest("a") && !getSelection().toString()) open(view[tr.dataset.place]);
+  });
+
+  const inViewer = { j: 1, ArrowRight: 1, k: -1, ArrowLeft: -1 };
+  const inList = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };
+
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+    const { key, target } = event;
+    if (viewer.open) {
+      if (!(key in inViewer)) return;
+      event.preventDefault();
+      step(inViewer[key]);
+    } else if (target === words) {
+      if (key === "Escape") {
+        words.value = "";
+        search();
+      }
+      if (!["Escape", "Enter", "ArrowDown"].includes(key)) return;
+      event.preventDefault();
+      move(active, true);
+    } else if (key === "/") {
+      event.preventDefault();
+      words.focus();
+      words.select();
+    } else if (key in inList) {
+      const listed = body.contains(target);
+      if (key.startsWith("Arrow") && !listed) return; // elsewhere arrows scroll
+      event.preventDefault();
+      move(active + (listed ? inList[key] : 0), true);
+    } else if (body.contains(target) && (key === "Home" || key === "End")) {
+      event.preventDefault();
+      move(key === "Home" ? 0 : view.length - 1, true);
+    }
+  });
+
+  words.addEventListener("input", search);
+  byId("earlier").addEventListener("click", () => move((Math.floor(active / ROWS) - 1) * ROWS, false));
+  byId("later").addEventListener("click", () => move((Math.floor(active / ROWS) + 1) * ROWS, false));
+  byId("previous").addEventListener("click", () => step(-1));
+  byId("next").addEventListener("click", () => step(1));
+  byId("close").addEventListener("click", () => viewer.close());
+  viewer.addEventListener("close", leave);
+  addEventListener("hashchange", openHash);
+
+  tools.hidden = false;
+  draw();
+  performance.mark("list");
+  document.addEventListener("DOMContentLoaded", openHash); // cards lie further down the page
+})();

@@ -1,0 +1,35 @@
+"""Opening the user's browser without showing the secret to other users of the machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+import webbrowser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from html import escape
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+REDIRECT = '<!doctype html><meta charset="utf-8"><title>monai-ifim view</title><meta http-equiv="refresh" content="0; url={}">\n'
+
+
+@contextmanager
+def opened_browser(wanted: bool = True) -> Iterator[Callable[[str], None]]:
+    """Gives a function that opens an address in the default browser, if wanted and if there is a screen.
+
+    The browser is started with the name of a page that only this user can read and that leads on to the address: every user
+    sees the command lines of all processes.
+    """
+    on_screen = sys.platform != "linux" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+    if not (wanted and on_screen):
+        yield lambda _: None
+        return
+    with TemporaryDirectory(prefix="monai-ifim-") as folder:
+        page = Path(folder) / "view.html"
+
+        def open_address(address: str) -> None:
+            page.write_text(REDIRECT.format(escape(address)), encoding="utf-8")
+            webbrowser.open(page.as_uri())
+
+        yield open_address

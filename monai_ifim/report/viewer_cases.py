@@ -1,0 +1,259 @@
+"""What the viewer shows of a run: its cases, their layers, and the words beside the pictures.
+
+The viewer's process holds VTK and no torch, so the sidecars are read here as plain JSON.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import struct
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+SCHEMA_MAJOR = "1"
+NIFTI_HEADER = 348  # bytes
+MOST_ROWS = 8  # of answers and of the spectrum
+
+Kind = Literal["image", "sensitivity", "signed"]
+
+
+class ViewerError(ValueError):
+    """Something that the viewer cannot show; the message names the cure."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One volume that can be shown. content: what the sidecar calls it; title: its name on the page, as in the scenes for
+    3D Slicer; window: low and high end in the values as stored, which are `scale` times smaller than those in `unit`."""
+
+    content: str
+    title: str
+    file: Path
+    window: tuple[float, float]
+    unit: str
+    scale: float = 1.0
+
+    @property
+    def kind(self) -> Kind:
+        """What colours it asks for: signed about zero, from zero upwards, or grey as an image."""
+        family = _family(self.content)
+        if family in ("high", "eigenvector"):
+            return "signed"
+        return "sensitivity" if family == "sensitivity" else "image"
+
+
+@dataclass(frozen=True)
+class ViewedCase:
+    """A case: what may lie below, what may lie over it, and its sidecar. has_world: false for photographs."""
+
+    name: str
+    backgrounds: tuple[Layer, ...]
+    overlays: tuple[Layer, ...]
+    has_world: bool
+    sidecar: Mapping[str, Any]
+
+
+def find_cases(output: Path) -> tuple[str, ...]:
+    """Names of the whole cases in OUT, in order; raises ViewerError where there are none."""
+    if not output.is_dir():
+        raise ViewerError(f"{output}: no such folder; name the OUT of an earlier `monai-ifim decompose ... --output OUT`.")
+    names = sorted(path.parent.name for path in output.glob("*/*_ifim.json") if path.name == f"{path.parent.name}_ifim.json")
+    if names:
+        return tuple(names)
+    deeper = sorted({path.parent.parent.name for path in output.glob("*/*/*_ifim.json")})
+    cure = f"choose one of the runs in it: {', '.join(deeper)}." if deeper else "run `monai-ifim decompose` first."
+    raise ViewerError(f"{output}: holds no case (a folder CASE with CASE_ifim.json); {cure}")
+
+
+def read_case(output: Path, name: str) -> ViewedCase:
+    """A case by its name, which must be one that `find_cases` gave; raises ViewerError for a damaged one."""
+    sidecar_file = output / name / f"{name}_ifim.json"
+    try:
+        sidecar = json.loads(sidecar_file.read_text(encoding="utf-8"))
+        if str(sidecar["schema_version"]).partition(".")[0] != SCHEMA_MAJOR:
+            raise ViewerError(
+                f"{sidecar_file.name}: schema version {sidecar['schema_version']}; this program reads {SCHEMA_MAJOR}."
+            )
+        entries = [entry for entry in sidecar["files"] if entry["content"] != "source"]
+        layers = [_map_layer(sidecar_file.parent, sidecar, entry) for entry in entries]
+        source = _source_layer(sidecar_file.parent, sidecar)
+        has_world = sidecar["input"]["reader"] != "PILReader"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, ViewerError):
+            raise
+        what = f"no {error}" if isinstance(error, KeyError) else error
+        raise ViewerError(f"{sidecar_file.name}: not a readable sidecar ({what}); run the case again.") from error
+    inputs = [layer for layer in layers if _is_input(layer)]
+    overlays = sorted((layer for layer in layers if not _is_input(layer)), key=_rank)
+    return ViewedCase(name, (*source, *inputs), tuple(overlays), has_world, sidecar)
+
+
+def check_whole(path: Path) -> None:
+    """Raise ViewerError for a file that is missing or cut short, which 3D Slicer's reader would show as zeros without a word.
+
+    The size that a gzip file states at its end (RFC 1952) is held against the one that its NIfTI-1 header asks for.
+    """
+    try:
+        with gzip.open(path) as file:
+            header = file.read(NIFTI_HEADER)
+        with path.open("rb") as raw:
+            raw.seek(-4, 2)
+            (stated,) = struct.unpack("<I", raw.read(4))
+        order = "<" if struct.unpack("<i", header[:4])[0] == NIFTI_HEADER else ">"
+        sizes = struct.unpack(f"{order}8h", header[40:56])
+        (bits,) = struct.unpack(f"{order}h", header[72:74])
+        (offset,) = struct.unpack(f"{order}f", header[108:112])
+    except FileNotFoundError as error:
+        raise ViewerError(f"{path.name}: missing; run the case again.") from error
+    except (OSError, EOFError, zlib.error, struct.error) as error:
+        raise ViewerError(f"{path.name}: cut short or damaged ({error}); run the case again.") from error
+    asked = int(offset) + math.prod(max(1, size) for size in sizes[1 : sizes[0] + 1]) * bits // 8
+    if stated != asked % 2**32:
+        raise ViewerError(f"{path.name}: cut short or damaged; run the case again.")
+
+
+def number(value: float | None) -> str:
+    """Three digits, with a true minus sign."""
+    if value is None or not math.isfinite(value):
+        return "n/a"
+    return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e+").replace("-", "\N{MINUS SIGN}")
+
+
+def facts(case: ViewedCase) -> dict[str, Any]:
+    """What the side panel says of a case: answer, spectrum and settings as plain rows."""
+    sidecar = case.sidecar
+    answers, eigenvalues = _answers(sidecar["prediction"]), _finite(sidecar.get("eigenvalues") or [])
+    return {
+        "answer": sidecar["prediction"].get("class"),
+        "answers": answers[:MOST_ROWS],
+        "answers_left": max(0, len(answers) - MOST_ROWS),
+        "spectrum": _spectrum(eigenvalues, sidecar.get("trace") or 0.0)[:MOST_ROWS],
+        "spectrum_left": max(0, len(eigenvalues) - MOST_ROWS),
+        "spectrum_unit": plain_unit(sidecar["units"]["eigenvalues"]),
+        "settings": [{"name": name, "text": text} for name, text in _settings(sidecar)],
+    }
+
+
+def plain_unit(unit: str) -> str:
+    """A unit as it is read: squares as such."""
+    return unit.replace("^2", "\N{SUPERSCRIPT TWO}")
+
+
+_TITLES = {
+    "source": "Scan",
+    "input": "Image as the network saw it",
+    "high": "Sensitive part (high)",
+    "low": "Insensitive part (low)",
+    "sensitivity": "Sensitivity",
+}
+_ORDER = ("sensitivity", "high", "low", "eigenvector")
+_UNITS = {"sensitivity": "sensitivity", "eigenvector": "eigenvectors"}
+
+
+def _family(content: str) -> str:
+    """What a content is apart from its number and channel."""
+    return content.partition(",")[0].partition(" ")[0]
+
+
+def _rank(layer: Layer) -> tuple[int, int]:
+    """Sensitivity first, then high, low and the eigenvectors as numbered."""
+    name, _, count = layer.content.partition(",")[0].partition(" ")
+    return (_ORDER.index(name) if name in _ORDER else len(_ORDER), int(count) if count.isdigit() else 0)
+
+
+def _is_input(layer: Layer) -> bool:
+    return _family(layer.content) == "input"
+
+
+def _title(content: str, sidecar: Mapping[str, Any]) -> str:
+    name, comma, channel = content.partition(",")
+    if _family(content) != "eigenvector":
+        return _TITLES.get(name, name.capitalize()) + comma + channel
+    number = int(name.partition(" ")[2])
+    rows = _spectrum(_finite(sidecar.get("eigenvalues") or []), sidecar.get("trace") or 0.0)
+    share = rows[number - 1]["share"] if number <= len(rows) else ""
+    return f"Direction {number}{comma}{channel}" + (f" ({share} of the information)" if share else "")
+
+
+def _map_layer(folder: Path, sidecar: Mapping[str, Any], entry: Mapping[str, Any]) -> Layer:
+    content = str(entry["content"])
+    unit = plain_unit(sidecar["units"][_UNITS.get(_family(content), "maps")])
+    scale = float(entry.get("scale", 1.0))
+    return Layer(content, _title(content, sidecar), _inside(folder, entry["file"]), _window(entry), unit, scale)
+
+
+def _source_layer(folder: Path, sidecar: Mapping[str, Any]) -> tuple[Layer, ...]:
+    source = sidecar.get("source")
+    if not source:
+        return ()
+    unit = plain_unit(source["unit"])
+    return (Layer("source", _title("source", sidecar), _inside(folder, source["file"]), _window(source), unit),)
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """A file of the case's own folder; a sidecar may come from anywhere and must not lead out of it."""
+    if Path(name).name != name or "\\" in name or name in ("", ".", "..") or not name.endswith(".nii.gz"):
+        raise ViewerError(f"{folder.name}: its sidecar names {name!r}, which is no volume of its own folder; run the case again.")
+    return folder / name
+
+
+def _window(entry: Mapping[str, Any]) -> tuple[float, float]:
+    if not entry.get("window"):
+        raise ViewerError(
+            f"{entry['file']}: its sidecar gives no display window, as one of an earlier version; run the case again with "
+            "--overwrite."
+        )
+    low, high = entry["window"]
+    return float(low), float(high)
+
+
+def _answers(prediction: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Probabilities, likeliest first and with bars, or the values that the network predicts, in its own order."""
+    kind, values = next(((name, part) for name, part in prediction.items() if isinstance(part, Mapping)), ("", {}))
+    known = [(name, float(value)) for name, value in values.items() if isinstance(value, (int, float))]
+    if "probability" not in kind:
+        return [{"name": name, "text": number(value), "bar": 0} for name, value in known]
+    known.sort(key=lambda pair: -pair[1])
+    return [{"name": name, "text": f"{value:.3f}", "bar": 100 * value} for name, value in known]
+
+
+def _finite(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _spectrum(eigenvalues: Sequence[float], trace: float) -> list[dict[str, Any]]:
+    largest = max(eigenvalues, default=0.0)
+    return [
+        {
+            "name": str(i),
+            "text": number(value),
+            "share": f"{100 * value / trace:.1f} %" if trace > 0 else "",
+            "bar": 100 * value / largest if largest > 0 else 0,
+        }
+        for i, value in enumerate(eigenvalues, start=1)
+    ]
+
+
+def _settings(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
+    model, source = sidecar["model"], sidecar["input"]
+    found = [
+        ("Model", f"{model.get('bundle')} {model.get('version') or ''}".strip()),
+        ("Weights (SHA-256)", str(model.get("weights_sha256") or "n/a")[:16]),
+        ("Head", str(sidecar.get("head_requested") or model.get("head"))),
+        ("Method", str(sidecar.get("method"))),
+        ("Components kept", f"{sidecar.get('rank')} ({100 * (sidecar.get('energy_kept') or 0):.1f} % of the trace)"),
+        ("Trace", f"{number(sidecar.get('trace'))} {plain_unit(sidecar['units']['eigenvalues'])}"),
+        ("Locality radius", ", ".join(number(value) for value in sidecar.get("locality_radius") or []) or "n/a"),
+        ("Error bound", number(sidecar.get("error_bound"))),
+        ("Grid of the maps", str(sidecar["space"]["name"])),
+        ("Input", " \N{MULTIPLICATION SIGN} ".join(str(size) for size in source.get("shape", []))),
+        ("Resampled", "yes" if source.get("resampled") else "no"),
+        ("Computed in", f"{number(sidecar.get('seconds'))} s on {sidecar.get('device')}, {sidecar.get('dtype')}"),
+        ("Made by", f"monai_ifim {sidecar.get('generator', {}).get('version', '')}"),
+    ]
+    return [(name, text) for name, text in found if text not in ("None", "n/a")]

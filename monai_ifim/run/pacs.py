@@ -1,0 +1,144 @@
+"""The round trip of a study: its series from a DICOMweb server onto the disk, the maps of its cases back into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import pydicom
+from pydicom.uid import ParametricMapStorage
+
+from monai_ifim.io import InputError, OutputError, atomic
+from monai_ifim.io.dicomweb import DicomWeb, RemoteSeries, ServerError, UnreachableError, checked_uid
+from monai_ifim.run.cases import EVERY_SERIES, Case, find_cases
+from monai_ifim.run.table import CaseRow
+
+PULLED = "dicom"  # the folder below OUT that holds what was pulled: patients' data
+
+
+@dataclass(frozen=True)
+class StoredMap:
+    """How the storing of one map ended: "stored", "kept" (it was in the study already) or "failed", and why."""
+
+    file: str
+    status: Literal["stored", "kept", "failed"]
+    reason: str = ""
+
+
+def choose_series(server: DicomWeb, study: str, wanted: str | None) -> list[RemoteSeries]:
+    """The only series of the study that holds images, the one that `wanted` names by its UID, or, with "all", each.
+
+    wanted may name a volume of a series too, UID#2 (`dicom_volumes`). Raises InputError, with all there is, where that is no
+    choice; ServerError.
+    """
+    there = server.series_of(checked_uid(study))
+    if not there:
+        raise InputError(f"{server.name}: no images in a study {study}, or this user may not see it: check --study.")
+    chosen = there if wanted in (None, EVERY_SERIES) else [one for one in there if one.uid == str(wanted).partition("#")[0]]
+    listed = "; ".join(one.facts() for one in there)
+    if not chosen:
+        raise InputError(f"{server.name}: the study has no series {wanted} with images in it. It holds {listed}.")
+    if wanted is None and len(chosen) > 1:
+        raise InputError(
+            f"{server.name}: {len(chosen)} series in the study; choose with --series UID, or --series all. It holds {listed}."
+        )
+    return chosen
+
+
+def pull_series(
+    server: DicomWeb, study: str, chosen: Sequence[RemoteSeries], output: Path, report: Callable[[], None] = lambda: None
+) -> list[Path]:
+    """Fetch the images into OUT/dicom/STUDY/SERIES, one file an image; returns the folders of the series.
+
+    Whole files of an earlier pull are not fetched again, and files of images that the server no longer lists are removed.
+    report is called once an image. Raises ServerError, OutputError.
+    """
+    folders = []
+    for series in chosen:
+        folder = output / PULLED / checked_uid(study) / checked_uid(series.uid)
+        images = {folder / f"{checked_uid(instance)}.dcm": instance for instance in series.instances}
+        try:
+            _prepare(output / PULLED, folder, images)
+            for path, instance in images.items():
+                if not _is_whole(path, instance):
+                    atomic.write_bytes(path, server.retrieve(study, series.uid, instance))
+                report()
+        except OSError as error:
+            raise OutputError(f"{output}: the study cannot be written there ({error.strerror}).") from error
+        folders.append(folder)
+    return folders
+
+
+def cases_of(
+    folders: Sequence[Path], chosen: Sequence[RemoteSeries], wanted: str | None = None, fix_geometry: bool = False
+) -> list[Case]:
+    """The cases that lie in the pulled folders, named by modality and number of their series; wanted: as `choose_series`."""
+    labels = {series.uid: series.label for series in chosen}
+    cases = find_cases(folders, series=wanted, fix_geometry=fix_geometry)
+    return [replace(case, name=case.name.replace(case.source.path.name, labels[case.source.path.name], 1)) for case in cases]
+
+
+def store_maps(
+    server: DicomWeb, study: str, output: Path, rows: Iterable[CaseRow], report: Callable[[StoredMap], None] = lambda _: None
+) -> list[StoredMap]:
+    """Send the Parametric Maps of all cases that did not fail into the study; one that is not taken is an entry, not the end.
+
+    Raises UnreachableError where the server is away: the maps lie in OUT, and the next run sends them.
+    """
+    results = []
+    for row in rows:
+        if row.status == "failed":
+            continue
+        for path in sorted((output / row.case).glob(f"{row.case}_ifim_*.dcm")):
+            results.append(_store(server, study, path))
+            report(results[-1])
+    return results
+
+
+def _prepare(root: Path, folder: Path, images: Iterable[Path]) -> None:
+    """The folder of a series, readable by nobody else, without what the server no longer lists or a killed run left."""
+    root.mkdir(parents=True, exist_ok=True)
+    root.chmod(0o700)
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic.remove_partial(folder)
+    for path in set(folder.glob("*.dcm")).difference(images):
+        path.unlink()
+
+
+def _is_whole(path: Path, instance: str) -> bool:
+    """Whether an image lies there from an earlier pull; files are written whole or not at all."""
+    if not path.is_file():
+        return False
+    try:
+        return bool(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SOPInstanceUID"]).SOPInstanceUID == instance)
+    except Exception:  # a damaged file is fetched anew
+        return False
+
+
+def _store(server: DicomWeb, study: str, path: Path) -> StoredMap:
+    try:
+        content = _read_map(path, study)
+        if server.holds(study, str(content.SeriesInstanceUID), str(content.SOPInstanceUID)):
+            return StoredMap(path.name, "kept")
+        server.store(study, content)
+    except UnreachableError:
+        raise
+    except (ServerError, OutputError) as error:
+        return StoredMap(path.name, "failed", str(error))
+    return StoredMap(path.name, "stored")
+
+
+def _read_map(path: Path, study: str) -> pydicom.Dataset:
+    """A map, once it has been seen to be one of this study: no other patient's study may get it."""
+    try:
+        content = pydicom.dcmread(path)
+        belongs = content.StudyInstanceUID == study and content.SOPClassUID == ParametricMapStorage
+        checked_uid(content.SeriesInstanceUID)
+        checked_uid(content.SOPInstanceUID)
+    except Exception as error:  # whatever damage to a file makes its reader raise
+        raise OutputError(f"{path.name}: cannot be read ({type(error).__name__}): run again with --overwrite.") from error
+    if not belongs:
+        raise OutputError(f"{path.name}: is no map of this study: run again with --overwrite.")
+    return content

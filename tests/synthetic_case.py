@@ -1,0 +1,96 @@
+"""The files and the sidecar's words of a decomposed case, made on the spot with nibabel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+UNIT = "network input intensity"
+MAPS = ("input", "high", "low", "sensitivity", "eigenvector 1", "eigenvector 2")
+EIGENVALUES = (0.75, 0.2, 0.0625)
+
+
+def write_synthetic_case(
+    folder: Path,
+    shape: tuple[int, int, int],
+    affine: Array,
+    blob: tuple[int, int, int],
+    contents: Sequence[str] = MAPS,
+    channels: int = 1,
+    source: bool = True,
+    answer: str = "lesion",
+) -> dict[str, Any]:
+    """Write the volumes of a case into `folder`; returns its sidecar. Sensitivity is zero but for one voxel, `blob`."""
+    folder.mkdir(parents=True)
+    ramp = np.add.outer(np.add.outer(np.arange(shape[0]), 2 * np.arange(shape[1])), 3 * np.arange(shape[2])).astype(np.float32)
+    files = []
+    for content in contents:
+        for channel in range(1, channels + 1):
+            suffix = "" if channel == 1 else f"_channel-{channel:02d}"
+            name = f"{folder.name}_ifim_{content.replace(' ', '-0')}{suffix}.nii.gz"
+            values = _values(content, ramp, blob) * channel
+            _save(folder / name, values, affine)
+            files.append(
+                {
+                    "file": name,
+                    "content": content if channel == 1 else f"{content}, channel {channel}",
+                    "shape": list(shape),
+                    "affine": affine.tolist(),
+                    "norm": float(np.linalg.norm(values)),
+                    "scale": 1.0,
+                    "window": _window(content, values),
+                }
+            )
+    sidecar: dict[str, Any] = {
+        "input": {"file": "Zwetschgenbaum.nii.gz"},
+        "prediction": {"class": answer},
+        "space": {"name": "native" if source else "network"},
+        "units": {"maps": UNIT, "eigenvalues": f"nats per ({UNIT})^2", "sensitivity": f"nats per ({UNIT})^2"}
+        | {"eigenvectors": "unit norm on the network's grid", "locality_radius": UNIT, "source": "Hounsfield units"},
+        "eigenvalues": list(EIGENVALUES),
+        "trace": 1.25,
+        "locality_radius": [0.5, None],
+        "files": files,
+        "source": None,
+    }
+    if source:
+        name = f"{folder.name}_ifim_source.nii.gz"
+        _save(folder / name, (ramp - 100).astype(np.int16), affine)
+        sidecar["source"] = {"file": name, "window": [-100.0, float(ramp.max()) - 100.0], "unit": "Hounsfield units"}
+    return sidecar
+
+
+def place_of(affine: Array, index: Sequence[float]) -> Array:
+    """RAS mm of a voxel."""
+    return np.asarray(affine[:3, :3] @ np.asarray(index) + affine[:3, 3])
+
+
+def _values(content: str, ramp: Array, blob: tuple[int, int, int]) -> Array:
+    if content == "sensitivity":
+        values = np.zeros_like(ramp)
+        values[blob] = 2.5
+        return values
+    if content in ("input", "low"):
+        return ramp / ramp.max()
+    return ramp / ramp.max() - 0.5
+
+
+def _window(content: str, values: Array) -> list[float]:
+    if content in ("input", "low"):
+        return [float(values.min()), float(values.max())]
+    largest = float(np.abs(values).max())
+    return [0.0 if content == "sensitivity" else -largest, largest]
+
+
+def _save(path: Path, values: Array, affine: Array) -> None:
+    image = nib.Nifti1Image(values, affine)
+    image.header.set_xyzt_units("mm")
+    image.set_qform(affine, 1)
+    image.set_sform(affine, 1)
+    nib.save(image, path)
