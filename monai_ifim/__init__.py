@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from monai_ifim.version import __version__
 
 if TYPE_CHECKING:
-    from monai_ifim.adapt import IFIMDecompose, IFIMDecomposed, IFIMHandler, IFIMInferer, SaveIFIM, SaveIFIMd
+    from monai_ifim.adapt import IFIMDecompose, IFIMDecomposed, IFIMHandler, IFIMInferer, SaveIFIM, SaveIFIMd, decompose_scan
     from monai_ifim.core import Decomposition, Head, IFIMError, decompose
     from monai_ifim.run.cohort import read_cases
 
@@ -26,6 +26,7 @@ _HOMES = {
     "IFIMInferer": "monai_ifim.adapt",
     "SaveIFIM": "monai_ifim.adapt",
     "SaveIFIMd": "monai_ifim.adapt",
+    "decompose_scan": "monai_ifim.adapt",
     "read_cases": "monai_ifim.run.cohort",
 }
 
@@ -41,6 +42,7 @@ __all__ = [
     "SaveIFIMd",
     "__version__",
     "decompose",
+    "decompose_scan",
     "read_cases",
 ]
 

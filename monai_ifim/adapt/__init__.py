@@ -3,6 +3,7 @@
 from monai_ifim.adapt.handler import IFIMHandler
 from monai_ifim.adapt.inferer import IFIMInferer
 from monai_ifim.adapt.saving import SaveIFIM, SaveIFIMD, SaveIFIMd, SaveIFIMDict
+from monai_ifim.adapt.scanner import ScannerSpace, decompose_scan
 from monai_ifim.adapt.transforms import IFIMDecompose, IFIMDecomposeD, IFIMDecomposed, IFIMDecomposeDict
 
 __all__ = [
@@ -16,4 +17,6 @@ __all__ = [
     "SaveIFIMD",
     "SaveIFIMDict",
     "SaveIFIMd",
+    "ScannerSpace",
+    "decompose_scan",
 ]

@@ -21,6 +21,7 @@ from torch import Tensor
 from monai_ifim.adapt.components import component_tensors, item_of_batch
 from monai_ifim.adapt.options import DecomposeOptions, EngineOptions
 from monai_ifim.adapt.saving import SaveIFIM, Space
+from monai_ifim.adapt.scanner import ScannerSpace, decomposed_batch
 from monai_ifim.core import Head, IFIMError
 from monai_ifim.core.settings import Method
 from monai_ifim.io import CONTENTS, Source
@@ -64,6 +65,7 @@ class IFIMHandler:
 
     Args:
         head, energy, rank, method, output_key, locality, and those of `EngineOptions`: as `IFIMInferer`.
+        scanner: as `IFIMInferer`; space="scanner" alone takes the defaults of `ScannerSpace` with `preprocessing`.
         output_dir: folder for the files; None writes none, and the arguments of `SaveIFIM` then have nothing to say.
         space, preprocessing, contents, class_names, bundle_root, dicom_pm, scene_bundle: as `SaveIFIM`.
         image_key: name of the image in a dictionary `preprocessing`.
@@ -97,11 +99,16 @@ class IFIMHandler:
         on_failure: OnFailure = "raise",
         dicom_pm: bool = False,
         scene_bundle: bool = False,
+        scanner: ScannerSpace | None = None,
         **engine: Unpack[EngineOptions],
     ) -> None:
         if on_failure not in get_args(OnFailure):
             raise IFIMError(f"unknown on_failure {on_failure!r}: choose one of {', '.join(map(repr, get_args(OnFailure)))}.")
         self.options = DecomposeOptions(head, energy, rank, method, output_key, locality, **engine)
+        if scanner is None and space == "scanner":
+            scanner = ScannerSpace(preprocessing, image_key=image_key)
+        self.scanner = scanner
+        space = space if scanner is None else "scanner"
         self.writer: SaveIFIM | None = None
         if output_dir is not None:
             names = (ensure_tuple(contents), ensure_tuple(class_names))
@@ -161,10 +168,11 @@ class IFIMHandler:
         names = _case_names(given.image, engine.state.iteration)
         self.cases += len(names)
         with _undisturbed(engine, network, given.image):
-            tensors = self._tensors(engine, network, given, names)
-        if tensors is None:
+            made = self._tensors(engine, network, given, names)
+        if made is None:
             return
-        for index, single in enumerate(decollate_batch(given.image)):
+        tensors, image = made
+        for index, single in enumerate(decollate_batch(image)):
             self._save(engine, single, tensors, index, names[index])
         if isinstance(engine.state.output, dict):
             engine.state.output.update({name: values for name, values in tensors.items() if name != "pred"})
@@ -177,8 +185,9 @@ class IFIMHandler:
 
     def _tensors(
         self, engine: Engine, network: Callable[..., Any], given: NetworkInput, names: list[str]
-    ) -> dict[str, Tensor] | None:
-        """Components of the batch; None where they could not be had together, once its images were tried one by one."""
+    ) -> tuple[dict[str, Tensor], Tensor] | None:
+        """Components of the batch, and what was decomposed; None where they could not be had together, once its images were
+        tried one by one."""
         try:
             return self._components(network, given)
         except Exception as error:
@@ -194,16 +203,16 @@ class IFIMHandler:
     def _one_by_one(self, engine: Engine, network: Callable[..., Any], given: NetworkInput, names: list[str]) -> None:
         for index, single in enumerate(decollate_batch(given.image)):
             try:
-                tensors = self._components(network, given.item(index))
+                tensors, _ = self._components(network, given.item(index))
             except Exception as error:
                 self._fail(engine, names[index], error)
             else:
                 self._save(engine, single, tensors, 0, names[index])
 
-    def _components(self, network: Callable[..., Any], given: NetworkInput) -> dict[str, Tensor]:
+    def _components(self, network: Callable[..., Any], given: NetworkInput) -> tuple[dict[str, Tensor], Tensor]:
         start = time.perf_counter()
-        decomposition = self.options.decompose(network, given.image, given.args, given.kwargs)
-        return component_tensors(decomposition, given.image, self.options.locality, time.perf_counter() - start)
+        decomposition, image = decomposed_batch(self.options, self.scanner, network, given.image, given.args, given.kwargs)
+        return component_tensors(decomposition, image, self.options.locality, time.perf_counter() - start), image
 
     def _save(self, engine: Engine, image: Tensor, tensors: Mapping[str, Tensor], index: int, name: str) -> None:
         if self.writer is None:

@@ -6,7 +6,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from monai.config import KeysCollection, PathLike
 from monai.data import MetaTensor
@@ -38,7 +37,7 @@ from monai_ifim.io.scan import Scan, unit_of_source
 from monai_ifim.io.sidecar import plain_affine
 from monai_ifim.io.source import content_hash, needs_regridding
 
-Space = Literal["native", "network"]
+Space = Literal["native", "network", "scanner"]
 
 
 def check_space(space: str) -> None:
@@ -52,7 +51,8 @@ class SaveIFIM(Transform):
 
     Args:
         output_dir: OUT; the case is named after the input file.
-        space: "native", the input's own grid through the inverse of `preprocessing`, or "network".
+        space: "native", the input's own grid through the inverse of `preprocessing`; "network", that of the network's input;
+            "scanner", for components of the scan itself.
         preprocessing: the Compose that made the network's input, array or dictionary.
         contents: which of high, low, sensitivity, eigenvectors to write; the input is always written.
         class_names: in the order of the network's outputs.
@@ -94,10 +94,10 @@ class SaveIFIM(Transform):
     ) -> Path:
         """Write the files of one image; returns the sidecar's path.
 
-        img: the network's input [channel, *spatial] as MetaTensor; components: what `IFIMDecompose` or, decollated,
-        `IFIMInferer` gave for it; source: the input, by default the file that the image's metadata names; case: the name
-        to write under, by default the input's base name, made unique by its content hash where another input has it; scan: the
-        input in its own units, by default read again.
+        img: the network's input [channel, *spatial] as MetaTensor, or, in scanner space, the scan or what was made of it;
+        components: what `IFIMDecompose` or, decollated, `IFIMInferer` gave for it; source: the input, by default the file
+        that the image's metadata names; case: the name to write under, by default the input's base name, made unique by its
+        content hash where another input has it; scan: the input in its own units, by default read again.
         Raises GeometryError, InputError, OutputError.
         """
         if not isinstance(img, MetaTensor):
@@ -105,6 +105,7 @@ class SaveIFIM(Transform):
         file, record = _file_of(img), record_of(components)
         source = source or _source_of(file)
         maps = self._maps(img, components)
+        unit = unit_of_source(source)
         digest = content_hash(source) if source.path.exists() else None
         identity = InputIdentity(
             file=source.path.name,
@@ -117,18 +118,19 @@ class SaveIFIM(Transform):
             resampled=needs_regridding(source),
         )
         name = case or self._free_name(source.name, digest)
-        facts = CaseFacts(identity, self.model, self.space, record)
-        scan = self._scan(img, maps, scan, file, source)
+        of_maps = {"unit": unit} if self.space == "scanner" else {}
+        facts = CaseFacts(identity, self.model, self.space, record, **of_maps)
+        scan = self._scan(img, maps, scan, file, unit)
         beside = Companions(scan, source if self.dicom_pm else None, self.scene_bundle)
         return write_case(self.output_dir, name, maps, self.contents, facts, beside)
 
-    def _scan(self, img: MetaTensor, maps: CaseMaps, given: Scan | None, file: Path | None, source: Source) -> Scan | None:
-        """The scan on the maps' grid; None where they are on the network's, or where it cannot be had."""
+    def _scan(self, img: MetaTensor, maps: CaseMaps, given: Scan | None, file: Path | None, unit: str) -> Scan | None:
+        """The scan on the maps' grid; None where they are on the network's, where it is their input, or cannot be had."""
         if self.space != "native":
             return None
         if given is not None and given.lies_on(native_shape(img), maps.affine):
             return given
-        return None if file is None else read_scan(img, file, unit_of_source(source))
+        return None if file is None else read_scan(img, file, unit)
 
     def _free_name(self, name: str, digest: str | None) -> str:
         """Inputs of one name from different folders must not overwrite each other."""
@@ -143,19 +145,18 @@ class SaveIFIM(Transform):
 
     def _maps(self, img: MetaTensor, components: Mapping[str, Any]) -> CaseMaps:
         """All maps on the grid to write, carried there in one go."""
-        channels = img.shape[0]
+        channels = components["ifim_high"].shape[0]
         rank = int(components["ifim_rank"])
-        pieces = [img.as_subclass(Tensor)] + [components[name].as_subclass(Tensor) for name in MAPS]
+        pieces = [_decomposed(img, components)] + [components[name].as_subclass(Tensor) for name in MAPS]
         pieces = [piece.detach().cpu() for piece in pieces]
         exponent = power_below_float32(float(pieces[3].max()))
         pieces[3] = (pieces[3].to(torch.float64) * 10.0**-exponent).to(pieces[0].dtype)
         pieces[-1] = unfold_eigenvectors(pieces[-1], channels, rank).flatten(0, 1)
-        stacked = torch.cat(pieces)
         if self.space == "native":
-            stacked, affine = carry_to_native(stacked, img, self.preprocessing, self.image_key), native_affine(img)
-        else:
-            affine = network_affine(img, self.preprocessing)
-        shown, high, low, sensitivity, eigenvectors = _arrays(stacked, [len(piece) for piece in pieces])
+            carried = carry_to_native(torch.cat(pieces), img, self.preprocessing, self.image_key)
+            pieces = list(torch.split(carried, [len(piece) for piece in pieces]))
+        affine = network_affine(img, self.preprocessing) if self.space == "network" else native_affine(img)
+        shown, high, low, sensitivity, eigenvectors = (piece.to(torch.float32).numpy() for piece in pieces)
         eigenvectors = eigenvectors.reshape(rank, channels, *eigenvectors.shape[1:])
         return CaseMaps(affine, shown, high, low, sensitivity, eigenvectors, 10.0**exponent)
 
@@ -212,6 +213,12 @@ class SaveIFIMd(MapTransform):
 SaveIFIMD = SaveIFIMDict = SaveIFIMd
 
 
+def _decomposed(img: Tensor, components: Mapping[str, Any]) -> Tensor:
+    """What was decomposed: the image, or, where the image is only what the preprocessing made of the scan, the scan."""
+    high, low = (components[name].as_subclass(Tensor) for name in ("ifim_high", "ifim_low"))
+    return img.as_subclass(Tensor) if img.shape == high.shape else high + low
+
+
 def _file_of(img: MetaTensor) -> Path | None:
     name = img.meta.get("filename_or_obj")
     if isinstance(name, (list, tuple)):
@@ -232,10 +239,6 @@ def _reader_of(img: MetaTensor) -> str | None:
     if img.meta.get("spacing") is not None:
         return "ITKReader"
     return "NibabelReader" if "sform_code" in img.meta else None
-
-
-def _arrays(stacked: Tensor, sizes: list[int]) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
-    return [piece.to(torch.float32).numpy() for piece in torch.split(stacked, sizes)]
 
 
 def _at_least_2d(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -2,130 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import (
-    Compose,
-    EnsureChannelFirst,
-    EnsureChannelFirstd,
-    LoadImage,
-    LoadImaged,
-    Randomizable,
-    SqueezeDimd,
-)
+from monai.data.utils import collate_meta_tensor
+from monai.transforms import Compose
 from torch import Tensor, nn
 
-from monai_ifim.adapt.equivalents import Statistics, equivalent_of
+from monai_ifim.adapt.equivalents import Statistics
 from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.scan_preprocessing import ScanPreprocessing, reading_steps, scan_preprocessing, squeezed
 from monai_ifim.core import Decomposition, IFIMError
 from monai_ifim.core.metric import GaussianLowPass
-from monai_ifim.core.predictor import evaluation_mode
 from monai_ifim.io import InputError
+from monai_ifim.io.dicom_reader import register_dicom_reader
 from monai_ifim.io.errors import innermost
 from monai_ifim.io.geometry import full_affine
 
 Resolution = float | Literal["network"] | None
 
-READERS = (LoadImage, LoadImaged, EnsureChannelFirst, EnsureChannelFirstd)
-CURE = "choose space='native' (--space native), which needs no derivative of the preprocessing"
 FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))  # full width at half maximum of a Gaussian of unit standard deviation
-EQUALITY = 1e-4  # of the range of a step's output, by which an equivalent may differ from MONAI's own
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of the preprocessing: MONAI's transform, and what stands in for it where its gradient is not to be trusted."""
-
-    transform: Any
-    key: str | None
-    equivalent: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
-
-    @property
-    def name(self) -> str:
-        """The transform's class."""
-        return type(self.transform).__name__
-
-    def original(self, image: MetaTensor) -> MetaTensor:
-        """MONAI's own output."""
-        result = self.transform(image) if self.key is None else self.transform({self.key: image})[self.key]
-        return result if isinstance(result, MetaTensor) else MetaTensor(result)
-
-    def __call__(self, image: MetaTensor) -> MetaTensor:
-        """The output [channel, *spatial], in the autograd graph of `image`."""
-        if self.equivalent is None:
-            return self.original(image)
-        result = MetaTensor(self.equivalent(image.as_subclass(Tensor)))
-        result.copy_meta_from(image, copy_attr=False)
-        return result
-
-
-@dataclass(frozen=True)
-class ScanPreprocessing:
-    """What lies between a freshly read scan and the network, differentiable at every step."""
-
-    steps: tuple[Step, ...]
-    statistics: Statistics = "differentiate"
-
-    def __call__(self, scan: MetaTensor) -> MetaTensor:
-        """The network's input [channel, *spatial] for a scan [channel, *spatial]."""
-        for step in self.steps:
-            scan = step(scan)
-        return scan
-
-    def describe(self) -> dict[str, Any]:
-        """For the sidecar: the steps, which of them an equivalent computes, and what becomes of statistics."""
-        return {
-            "steps": [step.name for step in self.steps],
-            "equivalents": [step.name for step in self.steps if step.equivalent is not None],
-            "statistics": self.statistics,
-        }
-
-    def check(self, scan: MetaTensor) -> None:
-        """Probe with a scan that every step lets the gradient through and that equivalents equal what they stand for.
-
-        Raises IFIMError naming the step that does not.
-        """
-        image = _differentiable(scan)
-        for step in self.steps:
-            try:
-                after = step(image)
-            except Exception as error:
-                raise IFIMError(
-                    f"{step.name} in the preprocessing fails on an image that is differentiated ({innermost(error)}): {CURE}."
-                ) from error
-            if not after.requires_grad:
-                raise IFIMError(f"{step.name} in the preprocessing lets no gradient through: {CURE}.")
-            if step.equivalent is not None:
-                _check_equal(step, image.detach(), after.detach())
-            image = _differentiable(after)
-
-
-def scan_preprocessing(preprocessing: Any, statistics: Statistics = "differentiate", image_key: str = "image") -> ScanPreprocessing:
-    """The steps of a Compose (array or dictionary) behind those that read.
-
-    Raises IFIMError for a random step, or for statistics that are neither "differentiate" nor "freeze".
-    """
-    if statistics not in get_args(Statistics):
-        raise IFIMError(f"unknown statistics {statistics!r}: choose one of {', '.join(map(repr, get_args(Statistics)))}.")
-    transforms = list(preprocessing.flatten().transforms) if isinstance(preprocessing, Compose) else [preprocessing]
-    while transforms and isinstance(transforms[0], READERS):
-        transforms.pop(0)
-    steps = []
-    for transform in transforms:
-        if isinstance(transform, READERS):
-            raise IFIMError(f"{type(transform).__name__} comes after other steps: put reading first, or {CURE}.")
-        if isinstance(transform, Randomizable):
-            raise IFIMError(f"{type(transform).__name__} is random, so that no scan has one answer: take it out, or {CURE}.")
-        keys = getattr(transform, "keys", None)
-        if keys is not None and image_key not in keys:
-            continue  # of a label, say
-        steps.append(Step(transform, None if keys is None else image_key, equivalent_of(transform, statistics)))
-    return ScanPreprocessing(tuple(steps), statistics)
 
 
 class ScannerNetwork(nn.Module):
@@ -134,6 +35,7 @@ class ScannerNetwork(nn.Module):
     def __init__(self, network: Callable[..., Any], preprocessing: ScanPreprocessing, scan: MetaTensor) -> None:
         super().__init__()
         self.network, self.preprocessing = network, preprocessing
+        self.training = network.training if isinstance(network, nn.Module) else False
         self.affine, self.meta = scan.affine.clone(), {name: value for name, value in scan.meta.items() if name != "affine"}
 
     def forward(self, scans: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -145,9 +47,87 @@ class ScannerNetwork(nn.Module):
         return MetaTensor(scan, affine=self.affine, meta=dict(self.meta))
 
 
+class ScannerSpace:
+    """How the scans of one pipeline are decomposed; the pipeline is probed with the first of them.
+
+    preprocessing: a Compose, array or dictionary, with its reading steps at the head; statistics, resolution, image_key: as
+    `decompose_scan`; planar: the network is 2D, so that a single slice loses its third axis first.
+    Raises IFIMError for a pipeline or settings that cannot be.
+    """
+
+    def __init__(
+        self,
+        preprocessing: Compose | None,
+        statistics: Statistics = "differentiate",
+        resolution: Resolution = None,
+        image_key: str = "image",
+        planar: bool = False,
+    ) -> None:
+        if preprocessing is None:
+            raise IFIMError("space='scanner' decomposes what the preprocessing starts from: pass preprocessing=.")
+        self.resolution = checked_resolution(resolution)
+        self.image_key, self.planar = image_key, planar
+        self.reading = Compose(reading_steps(preprocessing))
+        self.pipeline = scan_preprocessing(preprocessing, statistics, image_key)
+        self._probed = False
+
+    def decompose(
+        self,
+        network: Callable[..., Any],
+        scan: MetaTensor,
+        options: DecomposeOptions,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Decomposition:
+        """The decomposition of one scan [channel, *spatial]; args, kwargs: of the network. Raises IFIMError."""
+        scan = scan if scan.is_floating_point() else scan.float()
+        pipeline = squeezed(self.pipeline, self.image_key) if self.planar and scan.ndim == 4 else self.pipeline
+        if not self._probed:
+            pipeline.check(scan)
+            self._probed = True
+        return _decompose(network, pipeline, scan, self.resolution, options, args, kwargs)
+
+    def read_again(self, batch: Tensor) -> MetaTensor:
+        """The scan that a batch of one network input [1, channel, *spatial] was made of; raises InputError."""
+        if batch.shape[0] != 1:
+            raise InputError(
+                f"a batch of {batch.shape[0]}, and scans have a geometry each: space='scanner' takes a batch size of 1."
+            )
+        names = batch.meta.get("filename_or_obj") if isinstance(batch, MetaTensor) else None
+        name = names[0] if isinstance(names, (list, tuple)) and names else names
+        if not isinstance(name, str) or not self.reading.transforms:
+            raise InputError("the image names no file, or the preprocessing reads none: begin it with LoadImage, track_meta on.")
+        register_dicom_reader(self.reading)
+        dictionary = any(hasattr(step, "keys") for step in self.reading.transforms)
+        try:
+            read: Any = self.reading({self.image_key: name})[self.image_key] if dictionary else self.reading(name)
+        except Exception as error:
+            raise InputError(f"{Path(name).name}: cannot be read again ({innermost(error)}).") from error
+        device = batch.device
+        scan: MetaTensor = read.to(device)
+        return scan
+
+
+def decomposed_batch(
+    options: DecomposeOptions,
+    scanner: ScannerSpace | None,
+    network: Callable[..., Any],
+    batch: Tensor,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+) -> tuple[Decomposition, Tensor]:
+    """The decomposition of network inputs [B, channel, *spatial], or, in scanner space, of the scan that a batch of one was
+    made of; and what was decomposed, with its batch axis."""
+    if scanner is None:
+        return options.decompose(network, batch, args, kwargs), batch
+    scan = scanner.read_again(batch)
+    found = scanner.decompose(network, scan, options, args, kwargs)
+    return found, collate_meta_tensor([scan])
+
+
 def decompose_scan(
     network: Callable[..., Any],
-    preprocessing: Compose | ScanPreprocessing | Callable[..., Any],
+    preprocessing: Compose | Callable[..., Any],
     scan: Tensor,
     *,
     statistics: Statistics = "differentiate",
@@ -177,17 +157,34 @@ def decompose_scan(
     read = scan if isinstance(scan, MetaTensor) else MetaTensor(scan)
     if not read.is_floating_point():
         read = read.float()
-    pipeline = preprocessing if isinstance(preprocessing, ScanPreprocessing) else None
-    if pipeline is None:
-        pipeline = scan_preprocessing(preprocessing, statistics, image_key)
-        pipeline.check(read)
-    return decompose_read_scan(network, pipeline, read, resolution, DecomposeOptions(**options))
+    pipeline = scan_preprocessing(preprocessing, statistics, image_key)
+    pipeline.check(read)
+    return _decompose(network, pipeline, read, checked_resolution(resolution), DecomposeOptions(**options))
 
 
-def decompose_read_scan(
-    network: Callable[..., Any], pipeline: ScanPreprocessing, scan: MetaTensor, resolution: Resolution, options: DecomposeOptions
+def checked_resolution(resolution: Any) -> Resolution:
+    """Millimetres from 0 on (0: None), "network", or None; raises IFIMError for anything else."""
+    if resolution is None or resolution == "network":
+        return resolution
+    try:
+        width = float(resolution)
+    except (TypeError, ValueError):
+        width = float("nan")
+    if not np.isfinite(width) or width < 0:
+        raise IFIMError(f"resolution {resolution!r}: give millimetres, from 0 on, or 'network'.")
+    return width or None
+
+
+def _decompose(
+    network: Callable[..., Any],
+    pipeline: ScanPreprocessing,
+    scan: MetaTensor,
+    resolution: Resolution,
+    options: DecomposeOptions,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
 ) -> Decomposition:
-    """`decompose_scan` for a pipeline that has been checked."""
+    """A scan's decomposition through a pipeline that has been probed."""
     widths: Sequence[float] | None = None
     if resolution is not None:
         if options.metric is not None:
@@ -195,8 +192,8 @@ def decompose_read_scan(
         widths = _widths(pipeline, scan, resolution)
         options = replace(options, metric=GaussianLowPass(_in_voxels(widths, scan)))
     wrapped = ScannerNetwork(network, pipeline, scan)
-    found = options.decompose(wrapped, scan.as_subclass(Tensor)[None])
-    described = pipeline.describe() | {"resolution_mm": None if widths is None else list(widths)}
+    found = options.decompose(wrapped, scan.as_subclass(Tensor)[None], args, kwargs)
+    described = pipeline.describe() | {"resolution": resolution, "resolution_mm": None if widths is None else list(widths)}
     return replace(found, record=found.record | {"preprocessing": described})
 
 
@@ -204,10 +201,7 @@ def _widths(pipeline: ScanPreprocessing, scan: MetaTensor, resolution: float | s
     """Full width at half maximum in mm along each axis of the scan; 0 where the network sees finer than the scan."""
     spacing = _spacing(scan)
     if resolution != "network":
-        width = float(resolution)
-        if not np.isfinite(width) or width < 0:
-            raise IFIMError(f"resolution={resolution!r}: give millimetres, from 0 on, or 'network'.")
-        return tuple(width for _ in spacing)
+        return tuple(float(resolution) for _ in spacing)
     with torch.no_grad():
         seen = pipeline(scan)
     theirs = full_affine(_plain(seen.affine))[:3, :3]
@@ -227,39 +221,3 @@ def _spacing(scan: MetaTensor) -> Any:
 
 def _plain(affine: Any) -> Any:
     return affine.cpu().numpy() if isinstance(affine, Tensor) else affine
-
-
-def _differentiable(image: MetaTensor) -> MetaTensor:
-    """The image as a node of a graph that is no leaf: some transforms write into what they are given."""
-    with torch.enable_grad():
-        result: MetaTensor = image.detach().requires_grad_(True) * 1
-    return result
-
-
-def _check_equal(step: Step, before: MetaTensor, after: MetaTensor) -> None:
-    theirs = step.original(before.clone()).as_subclass(Tensor).to(torch.float64)
-    ours = after.as_subclass(Tensor).to(torch.float64)
-    span = float(theirs.max() - theirs.min())
-    if ours.shape != theirs.shape or float((ours - theirs).abs().max()) > EQUALITY * max(span, 1e-30):
-        raise IFIMError(
-            f"the differentiable equivalent of {step.name} differs from this version of MONAI's on this scan: {CURE}, and report it."
-        )
-
-
-def squeezed(pipeline: ScanPreprocessing, image_key: str) -> ScanPreprocessing:
-    """For a 2D network: the third axis of a single slice is dropped first."""
-    drop = Step(SqueezeDimd(image_key, dim=-1, update_meta=False), image_key)
-    return replace(pipeline, steps=(drop, *pipeline.steps))
-
-
-def check_scan(scan: Any) -> MetaTensor:
-    """The scan as floating-point MetaTensor; raises InputError for what is none."""
-    if not isinstance(scan, MetaTensor):
-        raise InputError("the scan carries no metadata (affine): read it with MONAI's LoadImage, track_meta on.")
-    return scan if scan.is_floating_point() else scan.float()
-
-
-__all__ = [
-    "Resolution", "ScanPreprocessing", "ScannerNetwork", "Statistics", "check_scan", "decompose_read_scan", "decompose_scan",
-    "evaluation_mode", "scan_preprocessing", "squeezed",
-]  # fmt: skip

@@ -28,7 +28,17 @@ def decompose(
     method: Annotated[str, typer.Option(help="exact, adaptive, matrix_free, or auto.")] = "auto",
     tolerance: Annotated[float, typer.Option(help="adaptive, matrix_free: relative error of the kept eigenvalues.")] = 1e-4,
     head: Annotated[str, typer.Option(help=f"{HEADS}.")] = "auto",
-    space: Annotated[str, typer.Option(help="Grid of the files: native (the input's own) or network.")] = "native",
+    space: Annotated[
+        str, typer.Option(help="native: what the network saw, on the input's grid; network; or scanner: the scan itself.")
+    ] = "native",
+    statistics: Annotated[
+        str | None,
+        typer.Option(help="With --space scanner: differentiate or freeze percentiles and the like (differentiate)."),
+    ] = None,
+    resolution: Annotated[
+        str | None,
+        typer.Option(help="With --space scanner: coarseness of changes in mm, 0 for none; by default the network's voxels."),
+    ] = None,
     save: Annotated[str, typer.Option(help="Which components to write, separated by commas.")] = SAVE_DEFAULT,
     frame: Annotated[int | None, typer.Option(min=0, help="Which volume of 4D files, counted from 0.")] = None,
     series: Annotated[
@@ -49,7 +59,8 @@ def decompose(
         str | None, typer.Option(help="Of the passes: float32, float64, bfloat16 or float16; by default the network's.")
     ] = None,
     noise: Annotated[
-        float | None, typer.Option(help="Noise level of what the network sees: eigenvalues per standard deviation of it.")
+        str | None,
+        typer.Option(help="Noise level of the image, a number or a NIfTI map: eigenvalues per standard deviation of it."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the random vectors of adaptive and matrix_free.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Images of one shape that share backward passes.")] = 1,
@@ -70,6 +81,7 @@ def decompose(
     with console.status("loading MONAI and the bundle"):
         from monai_ifim.adapt.options import DecomposeOptions
         from monai_ifim.cli.engines import chosen_engine
+        from monai_ifim.cli.scanner import noise_level, scanner_settings
         from monai_ifim.cli.summary import case_progress, show_rows
         from monai_ifim.io.installation import resolve_bundle
         from monai_ifim.report.cohort import write_cohort
@@ -87,7 +99,7 @@ def decompose(
             locality=True,
             tolerance=tolerance,
             memory_budget=memory_budget,
-            metric=noise,
+            metric=noise_level(noise),
             precision=precision,  # type: ignore[arg-type]
             seed=seed,
         )
@@ -102,6 +114,7 @@ def decompose(
             overwrite,
             dicom_pm,
             mrb,
+            **scanner_settings(space, statistics, resolution, noise),
         )
         cases = find_cases(inputs, frame, series, fix_geometry)
         run = chosen_engine(engine, workers, rank, resolve_bundle(bundle), settings)

@@ -88,8 +88,8 @@ def write_case(
     _remove_stale(sidecar.parent, case, {name for name, _, _ in planned})
     with ThreadPoolExecutor(WRITERS) as pool:
         jobs = [pool.submit(write_volume, sidecar.parent / name, values, maps.affine) for name, _, values in planned]
-        unit = "" if beside.scan is None else beside.scan.unit
-        files = [_describe(name, content, values, maps, unit) for name, content, values in planned]
+        units = {"input": facts.unit, "source": "" if beside.scan is None else beside.scan.unit}
+        files = [_describe(name, content, values, maps, units.get(content, "")) for name, content, values in planned]
         for job in jobs:
             job.result()
     content = compose_sidecar(case, facts, files, None if beside.scan is None else beside.scan.unit)

@@ -25,6 +25,7 @@ from monai_ifim.version import __version__
 SCHEMA_VERSION = "1.1"
 PACKAGES = ("torch", "monai", "numpy", "nibabel", "itk")
 SPACES = {
+    "scanner": "components of the scan itself, on its own grid and in its own unit: the network after its preprocessing",
     "network": "components of the image as the network saw it, on the network's grid",
     "native": "components of the image as the network saw it, carried to the input's grid by the inverse of the preprocessing",
 }
@@ -60,13 +61,14 @@ class MapFile:
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """What is said of a case as a whole: its input, the model, the space of the maps, and what the decomposition says of
-    itself (`adapt.components.record_of`)."""
+    """What is said of a case as a whole: its input, the model, the space and the unit of the maps, and what the decomposition
+    says of itself (`adapt.components.record_of`)."""
 
     input: InputIdentity
     model: ModelIdentity
     space: str
     record: Mapping[str, Any]
+    unit: str = "network input intensity"
 
 
 def compose_sidecar(case: str, facts: CaseFacts, files: list[MapFile], scan_unit: str | None = None) -> dict[str, Any]:
@@ -75,8 +77,9 @@ def compose_sidecar(case: str, facts: CaseFacts, files: list[MapFile], scan_unit
     scan_unit: unit of the scan itself, where it is among the files.
     """
     model, record = facts.model, facts.record
-    unit = "network input intensity"
-    step = unit if record.get("metric") is None else record.get("metric_unit")
+    unit = facts.unit
+    step = unit if record.get("metric") is None else str(record.get("metric_unit"))
+    step = step.replace("unit of the image", unit) if facts.space == "scanner" else step
     return {
         "schema_version": SCHEMA_VERSION,
         "generator": {"name": "monai_ifim", "version": __version__, "paper": "arXiv:2606.16362"},
@@ -92,7 +95,10 @@ def compose_sidecar(case: str, facts: CaseFacts, files: list[MapFile], scan_unit
         "prediction": _prediction(record, model.class_names),
         "space": {"name": facts.space, "meaning": SPACES[facts.space]},
         "units": {"maps": unit, "eigenvalues": f"nats per ({step})^2", "sensitivity": f"nats per ({step})^2"}
-        | {"eigenvectors": "unit norm on the network's grid", "locality_radius": step}
+        | {
+            "eigenvectors": f"unit norm on the {'scan' if facts.space == 'scanner' else 'network'}'s grid",
+            "locality_radius": step,
+        }
         | ({} if scan_unit is None else {"source": scan_unit}),
         **{name: record.get(name) for name in _RESULTS},
         "files": [asdict(file) for file in files],
@@ -158,7 +164,7 @@ def _version(package: str) -> str:
 _RESULTS = (
     "eigenvalues", "rank", "energy_kept", "trace", "locality_radius", "selection", "head_requested", "method",
     "method_requested", "method_reason", "jacobian_products", "tolerance", "error_bound", "confidence", "residuals",
-    "memory_budget", "metric", "precision", "dtype", "device", "seconds",
+    "memory_budget", "metric", "precision", "preprocessing", "dtype", "device", "seconds",
 )  # fmt: skip
 
 

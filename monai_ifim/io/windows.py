@@ -30,7 +30,7 @@ def display_window(content: str, values: npt.NDArray[Any], scan_unit: str = "") 
         return _opened(-largest, largest)
     if kind == "sensitivity":
         return _opened(0.0, _percentile(sample[sample > 0], 99.5) or float(values.max(initial=0.0)))
-    if kind == "source" and scan_unit == HOUNSFIELD and _share_inside(sample, SOFT_TISSUE) > SMALLEST_SHARE:
+    if kind in ("source", "input") and scan_unit == HOUNSFIELD and _share_inside(sample, SOFT_TISSUE) > SMALLEST_SHARE:
         return SOFT_TISSUE
     low, high = _percentile(sample, 0.5), _percentile(sample, 99.5)
     if low == high:

@@ -8,6 +8,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from trame_slicer.core import SlicerApp
+from trame_slicer.views import SliceView, ThreeDView
+from vtkmodules.util.numpy_support import vtk_to_numpy
+from vtkmodules.vtkCommonCore import vtkCommand, vtkLogger, vtkOutputWindow
+from vtkmodules.vtkCommonMath import vtkMatrix4x4
+
+from monai_ifim.io.color_tables import sensitivity_table, signed_table
+from monai_ifim.report.viewer_cases import Kind, Layer, ViewedCase, ViewerError, check_whole
 from slicer import (
     vtkMRMLAbstractViewNode,
     vtkMRMLColorTableNode,
@@ -17,14 +25,6 @@ from slicer import (
     vtkMRMLScalarBarDisplayableManager,
     vtkMRMLSliceIntersectionWidget,
 )
-from trame_slicer.core import SlicerApp
-from trame_slicer.views import SliceView, ThreeDView
-from vtkmodules.util.numpy_support import vtk_to_numpy
-from vtkmodules.vtkCommonCore import vtkCommand, vtkLogger, vtkOutputWindow
-from vtkmodules.vtkCommonMath import vtkMatrix4x4
-
-from monai_ifim.io.color_tables import sensitivity_table, signed_table
-from monai_ifim.report.viewer_cases import Kind, Layer, ViewedCase, ViewerError, check_whole
 
 CLICK = 4  # pixels: a press that moves less is a click, not a drag
 FIRST, LAST = 10.0, -10.0  # priorities: before and after Slicer's own observers

@@ -21,8 +21,9 @@ from monai_ifim.adapt.bundle import Bundle
 from monai_ifim.adapt.components import component_tensors, item_of_batch
 from monai_ifim.adapt.saving import SaveIFIM
 from monai_ifim.adapt.scan import scan_of
+from monai_ifim.adapt.scanner import ScannerSpace
 from monai_ifim.core import IFIMError
-from monai_ifim.io import read_sidecar
+from monai_ifim.io import InputError, read_sidecar
 from monai_ifim.io.parametric_map import check_dicom_source
 from monai_ifim.io.scan import Scan, unit_of_source
 from monai_ifim.io.source import check_source, readable_path
@@ -138,12 +139,20 @@ def _load(bundle: Bundle, case: Case, settings: RunSettings, scratch: Path) -> _
             check_dicom_source(case.source)
         path = readable_path(case.source, scratch)
         read = bundle.read(path)
+        if settings.space == "scanner":
+            return _Loaded(case, _as_scan(read[bundle.image_key]), None, time.perf_counter() - started)
         scan = scan_of(read[bundle.image_key], unit_of_source(case.source)) if settings.space == "native" else None
         image = bundle.prepare(read, path)
     except Exception as error:  # one case's failure is recorded and the others go on
         return failed_row(case, error)
     _forget_identities(image.applied_operations)
     return _Loaded(case, image, scan, time.perf_counter() - started)
+
+
+def _as_scan(read: Any) -> MetaTensor:
+    if not isinstance(read, MetaTensor):
+        raise InputError("the bundle's preprocessing reads images without their metadata: keep track_meta on.")
+    return read
 
 
 def _forget_identities(trace: Any) -> None:
@@ -159,6 +168,9 @@ def _forget_identities(trace: Any) -> None:
 
 def _compute(bundle: Bundle, loaded: Iterator[_Loaded | CaseRow], settings: RunSettings) -> Iterator[_Computed | CaseRow]:
     """Components of every loaded case; images of one shape that follow each other share passes, batch_size together."""
+    if settings.space == "scanner":
+        yield from _decompose_scans(bundle, loaded, settings)
+        return
     group: list[_Loaded] = []
     for item in loaded:
         if isinstance(item, CaseRow):
@@ -173,6 +185,27 @@ def _compute(bundle: Bundle, loaded: Iterator[_Loaded | CaseRow], settings: RunS
             group = []
     if group:
         yield from _decompose_group(bundle, group, settings)
+
+
+def _decompose_scans(bundle: Bundle, loaded: Iterator[_Loaded | CaseRow], settings: RunSettings) -> Iterator[_Computed | CaseRow]:
+    """Each by itself: scans have a geometry each."""
+    scanner = ScannerSpace(
+        bundle.preprocessing, settings.statistics, settings.resolution, bundle.image_key, planar=bundle.spatial_dims == 2
+    )
+    for item in loaded:
+        if isinstance(item, CaseRow):
+            yield item
+            continue
+        started = time.perf_counter()
+        try:
+            scan = item.image.to(settings.device)
+            decomposition = scanner.decompose(bundle.network, scan, settings.options)
+            seconds = time.perf_counter() - started
+            tensors = component_tensors(decomposition, scan[None], settings.options.locality, seconds)
+        except Exception as error:
+            yield failed_row(item.case, error)
+            continue
+        yield _Computed(item, item_of_batch(tensors, 0, item.image), item.seconds + time.perf_counter() - started)
 
 
 def _decompose_group(bundle: Bundle, group: Sequence[_Loaded], settings: RunSettings) -> Iterator[_Computed | CaseRow]:

@@ -58,6 +58,18 @@ def _files(content: Mapping[str, Any], case: Case, settings: RunSettings) -> lis
     ]
 
 
+def _metric_agrees(content: Mapping[str, Any], settings: RunSettings) -> bool:
+    """A resolution is a metric whose widths depend on the scan: there the setting is compared."""
+    metric = settings.options.metric
+    if settings.space == "scanner":
+        asked = {"statistics": settings.statistics, "resolution": settings.resolution}
+        if any(content["preprocessing"][name] != value for name, value in asked.items()):
+            return False
+        if settings.resolution is not None:
+            return True
+    return bool(content["metric"] == (metric.describe() if isinstance(metric, Metric) else None))
+
+
 def _settings_agree(content: Mapping[str, Any], settings: RunSettings) -> bool:
     options = settings.options
     saved = {file["content"].split(",")[0].split(" ")[0] for file in content["files"]} - {"source"}
@@ -67,7 +79,7 @@ def _settings_agree(content: Mapping[str, Any], settings: RunSettings) -> bool:
         and content["selection"] == selection(options.energy, options.rank)
         and content["method_requested"] == options.method
         and (content["tolerance"] == options.tolerance or content["method"] == "exact")
-        and content["metric"] == (options.metric.describe() if isinstance(options.metric, Metric) else None)
+        and _metric_agrees(content, settings)
         and content["precision"] == options.precision
         and content["seed"] in (None, options.seed)
         and content["head_requested"] == head_name(options.head)

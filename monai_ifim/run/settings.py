@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 
+from monai_ifim.adapt.equivalents import Statistics
 from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.adapt.saving import Space, check_space
+from monai_ifim.adapt.scanner import Resolution, checked_resolution
 from monai_ifim.core import IFIMError
 from monai_ifim.io import CONTENTS, OutputError, atomic, check_contents
 
@@ -17,7 +19,7 @@ from monai_ifim.io import CONTENTS, OutputError, atomic, check_contents
 class RunSettings:
     """How to run: options of the decomposition, what to write and where. batch_size: images that share backward passes.
 
-    dicom_pm, scene_bundle: as `SaveIFIM`.
+    dicom_pm, scene_bundle: as `SaveIFIM`. statistics, resolution: in scanner space, as `monai_ifim.decompose_scan`.
     """
 
     output: Path
@@ -29,11 +31,16 @@ class RunSettings:
     overwrite: bool = False
     dicom_pm: bool = False
     scene_bundle: bool = False
+    statistics: Statistics = "differentiate"
+    resolution: Resolution = None
 
     def __post_init__(self) -> None:
         check_contents(self.contents)
         check_space(self.space)
         check_device(self.device)
+        object.__setattr__(self, "resolution", checked_resolution(self.resolution))
+        if self.space != "scanner" and (self.resolution is not None or self.statistics != "differentiate"):
+            raise IFIMError(f"statistics and resolution belong to the space 'scanner', not to {self.space!r}: leave them out.")
         if self.batch_size < 1:
             raise IFIMError(f"batch size {self.batch_size}: give a whole number from 1 on.")
 

@@ -69,6 +69,8 @@ def _describe(
         "saved": list(settings.contents),
         "dicom_pm": settings.dicom_pm,
         "scene_bundle": settings.scene_bundle,
+        "statistics": settings.statistics if settings.space == "scanner" else None,
+        "resolution": settings.resolution,
         "batch_size": settings.batch_size,
         "device": settings.device,
         "engine": dict(engine),

@@ -104,13 +104,12 @@ def test_same_case_gives_same_bytes_wherever_it_lies(tmp_path: Path, oblique: Ar
 
 
 def test_bundle_is_one_folder_with_the_scene_and_its_files(scene: Path) -> None:
+    named = _file_names(scene)
     with zipfile.ZipFile(scene.with_suffix(".mrb")) as archive:
         assert archive.testzip() is None
         names = archive.namelist()
         assert {name.partition("/")[0] for name in names} == {"case-1"}
-        assert sorted(names) == sorted(
-            f"case-1/{name}" for name in ["case-1.mrml", "case-1_spectrum.schema.tsv", *_file_names(scene)]
-        )
+        assert sorted(names) == sorted(f"case-1/{name}" for name in ["case-1.mrml", "case-1_spectrum.schema.tsv", *named])
         for name in names:
             assert archive.read(name) == (scene.parent.parent / name).read_bytes()
 

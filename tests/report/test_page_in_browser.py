@@ -285,7 +285,7 @@ def measured(browser: Browser) -> list[dict[str, Any]]:
         return [at.x + at.width / 2 - box.x, at.y + at.height / 2 - box.y];
       };
       return {
-        natural: [image.naturalWidth, image.naturalHeight], shown: [box.width, box.height], alt: image.alt,
+        natural: [image.naturalWidth, image.naturalHeight], shown: [box.width, box.height], top: box.y, alt: image.alt,
         bar: bar && [bar.getBoundingClientRect().width, parseFloat(bar.innerText)],
         letters: Object.fromEntries([...plane.querySelectorAll('.edge')].map((e) => [e.innerText, middle(e)])),
       };
@@ -323,13 +323,16 @@ def test_a_case_opens_with_twelve_pictures_of_true_shape_and_scale(browser: Brow
     assert "There are no pictures of this case" in browser.run("return document.querySelector('#viewer').innerText")
 
 
-@pytest.mark.parametrize("width", [1400, 800, 420])
+@pytest.mark.parametrize("width", [1400, 1000, 800, 420])
 def test_pictures_keep_their_shape_on_narrow_screens(browser: Browser, page: Path, width: int) -> None:
     browser.command("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
     try:
         browser.open(page).press("j", "Enter")
         for picture in measured(browser)[:3]:
             assert picture["shown"][0] > 30
+        beside = 4 if width > 960 else 2
+        for n in range(3):  # the same plane of maps beside each other, whatever stands above it
+            assert len({picture["top"] for picture in measured(browser)[n : 3 * beside : 3]}) == 1
         ratios = [picture["shown"][0] / picture["shown"][1] for picture in measured(browser)[:3]]
         np.testing.assert_allclose(ratios, [21 / 34, 18.9 / 52, 30.6 / 52], rtol=0.03)
         assert browser.run("const v = document.querySelector('#viewer'); return v.scrollWidth <= v.clientWidth")
