@@ -13,6 +13,7 @@ from monai_ifim.cli.decompose import decompose
 from monai_ifim.cli.demo import demo
 from monai_ifim.cli.evaluate import evaluate
 from monai_ifim.cli.pacs import pacs
+from monai_ifim.cli.view import view
 from monai_ifim.version import __version__
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app.command()(check)
 app.command()(decompose)
 app.command()(evaluate)
 app.command()(config)
+app.command()(view)
 app.command()(pacs)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from monai_ifim.core.errors import IFIMError
 
 REACH = 6.0  # standard deviations after which a Gaussian is cut off: 1e-8 of its peak
+BLOCK = 32  # rows of the filter's matrix that are multiplied together
 
 
 class Metric(ABC):
@@ -113,8 +114,7 @@ class GaussianLowPass(Metric):
         widths = self.sigma * axes if len(self.sigma) == 1 else self.sigma
         for axis, width in enumerate(widths, start=2):
             if width > 0:
-                matrix = _folded_gaussian(images.shape[axis], width).to(images)
-                images = torch.movedim(torch.movedim(images, axis, -1) @ matrix, -1, axis)
+                images = _filtered(images, axis, width)
         return images
 
     def describe(self) -> dict[str, Any]:
@@ -144,6 +144,23 @@ def check_self_adjoint(metric: Metric, images: Tensor, generator: torch.Generato
     scale = mapped.norm() * second.norm()
     if float((left - right).abs()) > 100 * torch.finfo(images.dtype).eps ** 0.75 * float(scale):
         raise IFIMError("the metric is not self-adjoint (<M a, b> differs from <a, M b>): symmetrise it, (M + M^T) / 2.")
+
+
+def _filtered(images: Tensor, axis: int, sigma: float) -> Tensor:
+    """The filter along one axis, a block of the matrix's rows at a time: beyond its reach they are zero."""
+    size, reach = images.shape[axis], math.ceil(REACH * sigma)
+    matrix = _folded_gaussian(size, sigma).to(images)
+    lines = images.reshape(math.prod(images.shape[:axis]), size, -1)
+    result = torch.empty_like(lines)
+    for start in range(0, size, BLOCK):
+        stop = min(start + BLOCK, size)
+        near = slice(max(0, start - reach), min(size, stop + reach))
+        block = matrix[start:stop, near]
+        if axis == images.ndim - 1:
+            result[:, start:stop, 0] = lines[:, near, 0] @ block.T
+        else:
+            result[:, start:stop] = torch.bmm(block.expand(lines.shape[0], -1, -1), lines[:, near])
+    return result.reshape(images.shape)
 
 
 def _folded_gaussian(size: int, sigma: float) -> Tensor:

@@ -137,7 +137,8 @@ class Viewer:
         self.server.controller.trigger("viewer_key")(self._on_key)
 
     def _on_case(self, case_name: Any, **_: Any) -> None:
-        if case_name == self._shown:
+        if case_name == self._shown:  # also back to it before another was opened
+            self.state.loading = ""
             return
         if case_name not in self._names:
             self.state.case_name = self._shown

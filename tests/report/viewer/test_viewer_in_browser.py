@@ -174,7 +174,8 @@ class Page:
 
     def choose_case(self, name: str) -> None:
         self.set_state("case_name", name)
-        self.wait(lambda: self.state("case_name") == name and not self.state("loading"))
+        number = self.state("case_names").index(name) + 1
+        self.wait(lambda: self.state("case_number") == number and not self.state("loading"))
 
     def set_state(self, name: str, value: Any) -> None:
         """Tell the server what the page's own boxes would tell it."""
@@ -373,6 +374,15 @@ def test_arrow_keys_step_between_cases_and_a_single_slice_fills_one_view(page: P
     assert np.array_equal(page.settled("Sagittal"), before)  # there is no other slice
     page.press(Keys.ARROW_LEFT)
     page.wait(lambda: len(page.titles()) == 3)
+
+
+def test_there_and_back_before_a_case_is_open_ends_where_it_began(page: Page) -> None:
+    for name in ("b sagittal", "c photograph", "a tilted"):
+        page.set_state("case_name", name)
+    page.wait(lambda: page.state("case_number") == 1 and not page.state("loading"))
+    assert len(page.titles()) == 3
+    time.sleep(0.5)
+    assert not page.state("loading")
 
 
 def test_photograph_is_upright_and_its_places_are_rows_and_columns(bare: Page, run: Any) -> None:
