@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,9 @@ from scipy.ndimage import gaussian_filter, zoom
 from torch import Tensor, nn
 
 from benchmarks.memory import Measurement, MeasurementFailed, Peak
-from benchmarks.results import Bar, Comparison, Row, Section, read_comparison
+from benchmarks.results import Bar, Row, Section, read_comparison
 from benchmarks.tables import full_table
-from benchmarks.timing import environment_stamp, interleaved
+from benchmarks.timing import Setting, Timings, environment_stamp
 from monai_ifim import Decomposition, decompose_scan
 from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.adapt.scan_preprocessing import reading_steps
@@ -55,8 +56,8 @@ SPACING = (0.9, 0.7, 0.8)
 SEEN = 96  # voxels along each axis of DenseNet121's input
 BUDGET = "4GiB"
 LIMIT = 4 * 2**30
+GIBIBYTE = 2**30
 SLOWEST = 2.0  # times the passes
-SECTIONS = ("seconds", "peak memory")
 RESULTS = Path(__file__).parent / "results"
 SMALL = (24, 36, 36)
 
@@ -73,17 +74,15 @@ class Subject:
     def passes(self) -> Tensor:
         """One forward pass through MONAI's transforms and the network, and one backward pass to the scan."""
         leaf = self.scan.as_subclass(Tensor).clone().requires_grad_(True)
-        image = MetaTensor(leaf * 1, affine=self.scan.affine, meta=dict(self.scan.meta))
+        image = MetaTensor(leaf * 1, affine=self.scan.affine)
         logits = self.network(self.preprocessing({"image": image})["image"].as_subclass(Tensor)[None])
-        (gradient,) = torch.autograd.grad(logits[0, 0], leaf)
+        gradient: Tensor = torch.autograd.grad(logits[0, 0], leaf)[0]
         return gradient
 
     def decomposed(self, resolution: bool = False, budget: str | None = None) -> Decomposition:
         """Its decomposition in scanner space, at the network's resolution or without a metric."""
         options: dict[str, Any] = {"resolution": "network"} if resolution else {}
-        return decompose_scan(
-            self.network, self.preprocessing, self.scan, head="categorical", memory_budget=budget, **options
-        )
+        return decompose_scan(self.network, self.preprocessing, self.scan, head="categorical", memory_budget=budget, **options)
 
 
 def make_scan(shape: tuple[int, ...] = SHAPE) -> MetaTensor:
@@ -118,3 +117,136 @@ def lumpy(shape: tuple[int, ...] = SHAPE) -> Subject:
     steps = bundle.preprocessing.flatten().transforms[len(reading_steps(bundle.preprocessing)) :]
     title = "lumpy_lesion_detection_3d: Orientation, Resize to 32^3, NormalizeIntensity"
     return Subject(title, bundle.network.requires_grad_(False), Compose(steps), make_scan(shape))
+
+
+SUBJECTS: dict[str, Callable[[tuple[int, ...]], Subject]] = {"densenet121": densenet121, "lumpy": lumpy}
+
+
+def seconds(setting: Setting, shape: tuple[int, ...]) -> list[Row]:
+    """Scanner space against the passes, with and without a resolution."""
+    rows = []
+    for build in SUBJECTS.values():
+        subject = build(shape)
+        setting.note(subject.title)
+        candidates: dict[str, Callable[[], object]] = {
+            "passes": subject.passes,
+            "scanner space": subject.decomposed,
+            "at a resolution": partial(subject.decomposed, resolution=True),
+        }
+        timings = setting.measure(candidates)
+        for name in ("scanner space", "at a resolution"):
+            rows.append(_against_passes(timings, name, subject, shape))
+    return rows
+
+
+def peaks(setting: Setting, shape: tuple[int, ...]) -> list[Row]:
+    """What the passes and scanner space add to a process, with and without a budget."""
+    rows = []
+    for name in SUBJECTS:
+        for resolution, budget in ((False, None), (True, None), (True, BUDGET)):
+            rows.append(_peak_row(setting, name, shape, resolution, budget))
+        setting.note(f"{name}, passes")
+        found = measured_alone(name, shape, "passes")
+        rows.append(Row("peak of the passes", _case(name, shape), found.peak / GIBIBYTE, None, "GiB", f"{found.seconds:.3g} s"))
+    return rows
+
+
+def measured_alone(
+    name: str, shape: tuple[int, ...], what: str, resolution: bool = False, budget: str | None = None
+) -> Measurement:
+    """Peak and seconds of one run in a process of its own; raises MeasurementFailed with its last words."""
+    words = ["peak", what, name, "--shape", *map(str, shape), *(["--resolution"] if resolution else [])]
+    words += [] if budget is None else ["--budget", budget]
+    done = subprocess.run([sys.executable, "-m", "benchmarks.scanner", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise MeasurementFailed((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1])
+    return Measurement(**json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def measured_here(name: str, shape: tuple[int, ...], run: Callable[[Subject], object]) -> Measurement:
+    """Peak and seconds in this process, all libraries having been used once on a small scan."""
+    run(SUBJECTS[name](SMALL))
+    subject = SUBJECTS[name](shape)
+    with Peak(torch.device("cpu")) as peak:
+        start = time.perf_counter()
+        found = run(subject)
+        elapsed = time.perf_counter() - start
+    del found
+    return Measurement(peak.above, elapsed, peak.start)
+
+
+SECTIONS: dict[str, Callable[[Setting, tuple[int, ...]], list[Row]]] = {"seconds": seconds, "peak memory": peaks}
+
+
+def main() -> None:
+    """Measure, print and write; with `peak`, measure once in this process and print that."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--only", choices=SECTIONS, nargs="+", default=list(SECTIONS))
+    parser.add_argument("--quick", action="store_true", help="a small scan, to see that all runs; the numbers mean nothing")
+    alone = parser.add_subparsers(dest="alone").add_parser("peak")
+    alone.add_argument("what", choices=["passes", "scanner"])
+    alone.add_argument("name", choices=SUBJECTS)
+    alone.add_argument("--shape", type=int, nargs=3, default=SHAPE)
+    alone.add_argument("--resolution", action="store_true")
+    alone.add_argument("--budget")
+    arguments = parser.parse_args()
+    if arguments.alone:
+        runs: dict[str, Callable[[Subject], object]] = {
+            "passes": Subject.passes,
+            "scanner": lambda subject: subject.decomposed(arguments.resolution, arguments.budget),
+        }
+        print(json.dumps(asdict(measured_here(arguments.name, tuple(arguments.shape), runs[arguments.what]))))
+        return
+    record(arguments.only, Setting(arguments.rounds, torch.device("cpu"), arguments.quick), arguments.output)
+
+
+def record(names: list[str], setting: Setting, output: Path) -> None:
+    """Measure sections and write them beside what earlier runs found for the others."""
+    stem = output / ("scanner-cpu-quick" if setting.quick else "scanner-cpu")
+    comparison = read_comparison(stem.with_suffix(".json"), "cpu", setting.quick)
+    shape = SMALL if setting.quick else SHAPE
+    print(environment_stamp())
+    for name in names:
+        busy = os.getloadavg()[0]
+        rows = SECTIONS[name](setting, shape)
+        for row in rows:
+            print(f"  {row.what} | {row.case} | {row.value_text} | {row.bar_text} {row.holds_text} | {row.details}", flush=True)
+        today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        stamp = f"{environment_stamp()}, load {busy:.1f} before"
+        comparison = comparison.with_section(name, Section(today, stamp, tuple(rows)), list(SECTIONS))
+        comparison.write(stem.with_suffix(".json"))
+        stem.with_suffix(".md").write_text(full_table(comparison), encoding="utf-8")
+
+
+def _against_passes(timings: Timings, name: str, subject: Subject, shape: tuple[int, ...]) -> Row:
+    case = f"{subject.title}; scan {_by(shape)}"
+    ratio, only = timings.ratio(name, "passes"), {key: timings.seconds[key] for key in (name, "passes")}
+    bar = Bar(SLOWEST, False)
+    return Row(f"{name} / passes", case, ratio, bar, "", Timings(only).describe(), only)
+
+
+def _peak_row(setting: Setting, name: str, shape: tuple[int, ...], resolution: bool, budget: str | None) -> Row:
+    words = [*(["at a resolution"] if resolution else []), *([] if budget is None else [f"budget {budget}"])]
+    what = ", ".join(["peak in scanner space", *words])
+    setting.note(f"{name}, {what}")
+    bar = None if budget is None else Bar(LIMIT / GIBIBYTE, False)
+    try:
+        found = measured_alone(name, shape, "scanner", resolution, budget)
+    except MeasurementFailed as failure:
+        return Row(what, _case(name, shape), None, bar, "GiB", str(failure))
+    details = f"{found.seconds:.3g} s; {found.before / GIBIBYTE:.2f} GiB before, scan and libraries"
+    return Row(what, _case(name, shape), found.peak / GIBIBYTE, bar, "GiB", details)
+
+
+def _case(name: str, shape: tuple[int, ...]) -> str:
+    return f"{name}; scan {_by(shape)}"
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+if __name__ == "__main__":
+    main()

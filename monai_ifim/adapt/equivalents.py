@@ -12,12 +12,23 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from monai.transforms import ClipIntensityPercentiles, NormalizeIntensity, ScaleIntensity, ScaleIntensityRangePercentiles
+from monai.transforms import (
+    ClipIntensityPercentiles,
+    ClipIntensityPercentilesd,
+    NormalizeIntensity,
+    NormalizeIntensityd,
+    ScaleIntensity,
+    ScaleIntensityd,
+    ScaleIntensityRangePercentiles,
+    ScaleIntensityRangePercentilesd,
+)
 from torch import Tensor
 from torch.nn import functional as F
 
 Statistics = Literal["differentiate", "freeze"]
 Statistic = Callable[[Tensor], Tensor]
+
+LARGEST_QUANTILE = 1_000_000  # values up to which MONAI takes percentiles with torch, in the image's dtype
 
 
 def equivalent_of(step: Any, statistics: Statistics) -> Callable[[Tensor], Tensor] | None:
@@ -28,11 +39,17 @@ def equivalent_of(step: Any, statistics: Statistics) -> Callable[[Tensor], Tenso
         ScaleIntensityRangePercentiles: _scale_percentiles,
         ClipIntensityPercentiles: _clip_percentiles,
     }
-    for array in (step, *vars(step).values()):
-        compute = known.get(type(array))
-        if compute is not None:
-            return lambda image, compute=compute, array=array: compute(array, image, _keeper(statistics))  # type: ignore[misc]
-    return None
+    array = _array_twin(step)
+    compute = known.get(type(array))
+    if compute is None:
+        return None
+    return lambda image: compute(array, image, _keeper(statistics))  # type: ignore[operator]
+
+
+def _array_twin(step: Any) -> Any:
+    """The array transform that does a dictionary transform's work; any other step is returned as it is."""
+    twins = (NormalizeIntensityd, ScaleIntensityd, ScaleIntensityRangePercentilesd, ClipIntensityPercentilesd)
+    return step if type(step) not in twins else getattr(step, "normalizer", None) or step.scaler
 
 
 def _keeper(statistics: Statistics) -> Statistic:
@@ -52,6 +69,10 @@ def _torch_type(dtype: Any) -> torch.dtype:
     return dtype if isinstance(dtype, torch.dtype) else torch.from_numpy(np.zeros(0, dtype)).dtype
 
 
+def _real(image: Tensor) -> Tensor:
+    return image if image.is_floating_point() else image.float()
+
+
 def _normalize(step: NormalizeIntensity, image: Tensor, keep: Statistic) -> Tensor:
     """(x - mean) / standard deviation, over the voxels that are not zero where the transform says so."""
     parts = [
@@ -63,7 +84,7 @@ def _normalize(step: NormalizeIntensity, image: Tensor, keep: Statistic) -> Tens
             strict=True,
         )
     ]
-    return _joined(parts, step.channel_wise, step.dtype)
+    return _joined(parts, step.channel_wise, step.dtype or image.dtype)
 
 
 def _given(values: Any, channel_wise: bool, channels: int) -> Iterator[Any]:
@@ -74,29 +95,36 @@ def _given(values: Any, channel_wise: bool, channels: int) -> Iterator[Any]:
 
 
 def _normalized(part: Tensor, sub: Any, div: Any, nonzero: bool, keep: Statistic) -> Tensor:
+    """With nonzero, a voxel of zero stays zero and has no derivative: any change would make it one of the others at a leap."""
     inside = part != 0 if nonzero else torch.ones_like(part, dtype=torch.bool)
     if not bool(inside.any()):
-        return part
+        return part * 0
     chosen = part[inside] if nonzero else part
-    mean = keep(chosen.mean()) if sub is None else torch.as_tensor(np.asarray(sub), dtype=part.dtype, device=part.device)
-    spread = keep(_deviation(chosen)) if div is None else torch.as_tensor(np.asarray(div), dtype=part.dtype, device=part.device)
+    mean = keep(chosen.mean()) if sub is None else _constant(sub, part)
+    spread = keep(_deviation(chosen)) if div is None else _constant(div, part)
     spread = torch.where(spread == 0, torch.ones_like(spread), spread)
-    return torch.where(inside, (part - mean) / spread, part)
+    return torch.where(inside, (part - mean) / spread, 0)
+
+
+def _constant(value: Any, like: Tensor) -> Tensor:
+    value = value.detach() if isinstance(value, Tensor) else np.asarray(value)
+    return torch.as_tensor(value, dtype=like.dtype, device=like.device)
 
 
 def _deviation(values: Tensor) -> Tensor:
-    """Population standard deviation; 0 for a constant image, whose derivative is none."""
-    if bool(values.detach().min() == values.detach().max()):
-        return values.new_zeros(())
+    """Population standard deviation; of a constant image, where it has no derivative, as a constant."""
+    values = values.detach() if bool(values.detach().min() == values.detach().max()) else values
     return values.std(unbiased=False)
 
 
 def _scale(step: ScaleIntensity, image: Tensor, keep: Statistic) -> Tensor:
     """From [min, max] of the image to [minv, maxv]."""
+    dtype = step.dtype or image.dtype
     if step.minv is None and step.maxv is None:
-        return image * (1 + step.factor) if step.factor is not None else image
-    parts = [_rescaled(part, step.minv, step.maxv, keep) for part in _parts(image.float(), step.channel_wise)]
-    return _joined(parts, step.channel_wise, step.dtype)
+        return _joined([image * (1 + step.factor) if step.factor is not None else image], False, dtype)
+    image = image if step.dtype is None else image.to(_torch_type(step.dtype))
+    parts = [_rescaled(part, step.minv, step.maxv, keep) for part in _parts(image, step.channel_wise)]
+    return _joined(parts, step.channel_wise, dtype)
 
 
 def _rescaled(part: Tensor, low: float | None, high: float | None, keep: Statistic) -> Tensor:
@@ -113,7 +141,7 @@ def _scale_percentiles(step: ScaleIntensityRangePercentiles, image: Tensor, keep
     if step.relative:
         low, high = ((step.b_max - step.b_min) * share / 100.0 + step.b_min for share in (step.lower, step.upper))
     parts = []
-    for part in _parts(image.float(), step.channel_wise):
+    for part in _parts(_real(image), step.channel_wise):
         below, above = (keep(percentile(part, share)) for share in (step.lower, step.upper))
         if bool(below.detach() == above.detach()):
             scaled = part - below if low is None else part - below + low
@@ -122,13 +150,13 @@ def _scale_percentiles(step: ScaleIntensityRangePercentiles, image: Tensor, keep
             scaled = scaled * (high - low) + low if low is not None and high is not None else scaled
             scaled = scaled.clamp(low, high) if step.clip else scaled
         parts.append(scaled)
-    return _joined(parts, step.channel_wise, step.dtype)
+    return _joined(parts, step.channel_wise, step.dtype or image.dtype)
 
 
 def _clip_percentiles(step: ClipIntensityPercentiles, image: Tensor, keep: Statistic) -> Tensor:
     """Cut off at two percentiles, or softly, by softplus."""
     parts = []
-    for part in _parts(image.float(), step.channel_wise):
+    for part in _parts(_real(image), step.channel_wise):
         below, above = (None if share is None else keep(percentile(part, share)) for share in (step.lower, step.upper))
         if step.sharpness_factor is None:
             clipped = part if below is None else torch.maximum(part, below)
@@ -138,16 +166,17 @@ def _clip_percentiles(step: ClipIntensityPercentiles, image: Tensor, keep: Stati
             clipped = part if below is None else part + F.softplus(-sharp * (part - below)) / sharp
             clipped = clipped if above is None else clipped - F.softplus(sharp * (part - above)) / sharp
         parts.append(clipped)
-    return _joined(parts, step.channel_wise, None)
+    return _joined(parts, step.channel_wise, image.dtype)
 
 
 def percentile(values: Tensor, share: float) -> Tensor:
-    """The percentile of all values by linear interpolation, as numpy and torch.quantile define it, of any number of values.
+    """The percentile of all values by linear interpolation, as MONAI takes it, of any number of values.
 
     Where several voxels hold the value, as in scans of whole numbers, each of them has an equal part in its derivative.
     """
     flat = values.flatten()
-    place = (flat.numel() - 1) * float(share) / 100.0
+    kind = np.float32 if flat.numel() <= LARGEST_QUANTILE and flat.dtype != torch.float64 else np.float64
+    place = float(kind(share / 100.0) * kind(flat.numel() - 1))  # rounded as torch.quantile rounds, or numpy
     below, above = int(np.floor(place)), int(np.ceil(place))
     ordered = np.partition(flat.detach().cpu().numpy(), sorted({below, above}))
     first, second = (_shared(flat, float(ordered[index])) for index in (below, above))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
@@ -14,32 +15,37 @@ from monai.transforms import (
     EnsureChannelFirstd,
     LoadImage,
     LoadImaged,
+    MapTransform,
     Randomizable,
+    SqueezeDim,
     SqueezeDimd,
 )
 from torch import Tensor
 
 from monai_ifim.adapt.equivalents import Statistics, equivalent_of
+from monai_ifim.adapt.step_checks import CURE, check_derivative, differ
 from monai_ifim.core import IFIMError
 from monai_ifim.io.errors import innermost
 
 READERS = (LoadImage, LoadImaged, EnsureChannelFirst, EnsureChannelFirstd)
-CURE = "choose space='native' (--space native), which needs no derivative of the preprocessing"
-EQUALITY = 1e-4  # of the range of a step's output, by which an equivalent may differ from MONAI's own
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the preprocessing: MONAI's transform, and what stands in for it where its gradient is not to be trusted."""
+    """One step of the preprocessing: MONAI's transform, and what stands in for it where its gradient is not to be trusted.
+
+    key: the image's name for a transform of dictionaries, None for one of arrays.
+    """
 
     transform: Any
     key: str | None
     equivalent: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
 
     @property
-    def name(self) -> str:
-        """The transform's class."""
-        return type(self.transform).__name__
+    def names(self) -> list[str]:
+        """The transform's class, or those of several that resample together."""
+        parts = self.transform.transforms if type(self.transform) is Compose else [self.transform]
+        return [type(part).__name__ for part in parts]
 
     def original(self, image: MetaTensor) -> MetaTensor:
         """MONAI's own output."""
@@ -57,9 +63,10 @@ class Step:
 
 @dataclass(frozen=True)
 class ScanPreprocessing:
-    """What lies between a freshly read scan and the network, differentiable at every step."""
+    """What lies between a freshly read scan and the network, differentiable at every step. whole: all of it, as MONAI runs it."""
 
     steps: tuple[Step, ...]
+    whole: Step
     statistics: Statistics = "differentiate"
 
     def __call__(self, scan: MetaTensor) -> MetaTensor:
@@ -71,29 +78,42 @@ class ScanPreprocessing:
     def describe(self) -> dict[str, Any]:
         """For the sidecar: the steps, which of them an equivalent computes, and what becomes of statistics."""
         return {
-            "steps": [step.name for step in self.steps],
-            "equivalents": [step.name for step in self.steps if step.equivalent is not None],
+            "steps": [name for step in self.steps for name in step.names],
+            "equivalents": [name for step in self.steps if step.equivalent is not None for name in step.names],
             "statistics": self.statistics,
         }
 
     def check(self, scan: MetaTensor) -> None:
-        """Probe with a scan that every step lets the gradient through and that equivalents equal what they stand for.
+        """Probe with a scan that every step lets its whole gradient through, that equivalents equal what they stand for, and
+        that the steps one after the other are the preprocessing.
 
         Raises IFIMError naming the step that does not.
         """
-        image = _differentiable(scan)
-        for step in self.steps:
-            try:
-                after = step(image)
-            except Exception as error:
-                raise IFIMError(
-                    f"{step.name} in the preprocessing fails on an image that is differentiated ({innermost(error)}): {CURE}."
-                ) from error
-            if not after.requires_grad:
-                raise IFIMError(f"{step.name} in the preprocessing lets no gradient through: {CURE}.")
-            if step.equivalent is not None:
-                _check_equal(step, image.detach(), after.detach())
-            image = _differentiable(after)
+        with torch.inference_mode(False), torch.enable_grad():
+            scan = image = scan.detach().clone()
+            for step in self.steps:
+                image = image.requires_grad_(True)
+                after = _attempt(step, image)
+                if step.equivalent is not None and differ(after, step.original(image.detach().clone())):
+                    raise IFIMError(
+                        f"the differentiable equivalent of {step.names[0]} differs from this version of MONAI's on this scan: {CURE}."
+                    )
+                if step.equivalent is None and self.statistics == "differentiate":
+                    check_derivative(_name(step), step, image, after)
+                image = after.detach()
+            self._check_whole(scan.detach(), image)
+
+    def _check_whole(self, scan: MetaTensor, found: MetaTensor) -> None:
+        try:
+            with torch.no_grad():
+                wanted = self.whole.original(scan.clone())
+        except Exception as error:
+            raise IFIMError(f"the preprocessing fails on the scan alone ({innermost(error)}): {CURE}.") from error
+        if differ(found, wanted):
+            raise IFIMError(
+                "the steps of the preprocessing give another image one by one than all together, as where one of them uses what "
+                f"another has put under a name of its own: {CURE}."
+            )
 
 
 def reading_steps(preprocessing: Compose) -> list[Any]:
@@ -106,49 +126,97 @@ def reading_steps(preprocessing: Compose) -> list[Any]:
     return found
 
 
+def reading_of(preprocessing: Compose) -> Compose:
+    """Those transforms, for data that may lack what else is read, such as a label."""
+    return Compose([_lenient(step) for step in reading_steps(preprocessing)])
+
+
 def scan_preprocessing(
     preprocessing: Any, statistics: Statistics = "differentiate", image_key: str = "image"
 ) -> ScanPreprocessing:
-    """The steps of a Compose (array or dictionary) behind those that read.
+    """The steps of a Compose (array or dictionary) behind those that read, or of a single transform.
 
     Raises IFIMError for a random step, or for statistics that are neither "differentiate" nor "freeze".
     """
-    if statistics not in get_args(Statistics):
-        raise IFIMError(f"unknown statistics {statistics!r}: choose one of {', '.join(map(repr, get_args(Statistics)))}.")
-    transforms = [preprocessing]
-    if isinstance(preprocessing, Compose):
-        transforms = list(preprocessing.flatten().transforms)[len(reading_steps(preprocessing)) :]
-    steps = []
-    for transform in transforms:
+    check_statistics(statistics)
+    whole = preprocessing.flatten() if isinstance(preprocessing, Compose) else Compose([preprocessing])
+    key = image_key if any(hasattr(transform, "keys") for transform in whole.transforms) else None
+    transforms = [_lenient(transform) for transform in whole.transforms[len(reading_steps(whole)) :]]
+    ours = [transform for transform in transforms if image_key in getattr(transform, "keys", (image_key,))]  # not of a label
+    for transform in ours:
         if isinstance(transform, READERS):
             raise IFIMError(f"{type(transform).__name__} comes after other steps: put reading first, or {CURE}.")
-        if isinstance(transform, Randomizable):
+        if _is_random(transform):
             raise IFIMError(f"{type(transform).__name__} is random, so that no scan has one answer: take it out, or {CURE}.")
-        keys = getattr(transform, "keys", None)
-        if keys is not None and image_key not in keys:
-            continue  # of a label, say
-        steps.append(Step(transform, None if keys is None else image_key, equivalent_of(transform, statistics)))
-    return ScanPreprocessing(tuple(steps), statistics)
+
+    def joined(parts: Sequence[Any]) -> Compose:
+        return Compose(parts, whole.map_items, whole.unpack_items, lazy=whole.lazy, overrides=whole.overrides)
+
+    steps = tuple(_steps(ours, key, statistics, joined))
+    return ScanPreprocessing(steps, Step(joined(transforms), key), statistics)
 
 
-def squeezed(pipeline: ScanPreprocessing, image_key: str) -> ScanPreprocessing:
+def check_statistics(statistics: str) -> None:
+    """Raise IFIMError for what is neither "differentiate" nor "freeze"."""
+    if statistics not in get_args(Statistics):
+        raise IFIMError(f"unknown statistics {statistics!r}: choose one of {', '.join(map(repr, get_args(Statistics)))}.")
+
+
+def squeezed(pipeline: ScanPreprocessing) -> ScanPreprocessing:
     """For a 2D network: the third axis of a single slice is dropped first."""
-    drop = Step(SqueezeDimd(image_key, dim=-1, update_meta=False), image_key)
-    return replace(pipeline, steps=(drop, *pipeline.steps))
+    key = pipeline.whole.key
+    drop = SqueezeDim(-1, update_meta=False) if key is None else SqueezeDimd(key, dim=-1, update_meta=False)
+    whole = replace(pipeline.whole, transform=Compose([drop, pipeline.whole.transform]))
+    return replace(pipeline, steps=(Step(drop, key), *pipeline.steps), whole=whole)
 
 
-def _differentiable(image: MetaTensor) -> MetaTensor:
-    """The image as a node of a graph that is no leaf: some transforms write into what they are given."""
-    with torch.enable_grad():
-        result: MetaTensor = image.detach().requires_grad_(True) * 1
-    return result
+def _steps(
+    transforms: Sequence[Any], key: str | None, statistics: Statistics, joined: Callable[[Sequence[Any]], Compose]
+) -> Iterator[Step]:
+    """One step a transform; those that MONAI resamples together, lazily, are one."""
+    lazy = joined(()).lazy
+    run: list[Any] = []
+    for transform in transforms:
+        equivalent = equivalent_of(transform, statistics)
+        together = equivalent is None and (lazy or bool(getattr(transform, "lazy", False)))
+        if together and hasattr(transform, "lazy"):
+            run.append(transform)
+            continue
+        if run:
+            yield Step(joined(run), key)
+        run = []
+        yield Step(transform, key, equivalent)
+    if run:
+        yield Step(joined(run), key)
 
 
-def _check_equal(step: Step, before: MetaTensor, after: MetaTensor) -> None:
-    theirs = step.original(before.clone()).as_subclass(Tensor).to(torch.float64)
-    ours = after.as_subclass(Tensor).to(torch.float64)
-    span = float(theirs.max() - theirs.min())
-    if ours.shape != theirs.shape or float((ours - theirs).abs().max()) > EQUALITY * max(span, 1e-30):
+def _lenient(transform: Any) -> Any:
+    """A dictionary transform that passes over names that are not there: the scan comes alone, without its label."""
+    if not isinstance(transform, MapTransform):
+        return transform
+    transform = copy.copy(transform)
+    transform.allow_missing_keys = True
+    return transform
+
+
+def _is_random(transform: Any) -> bool:
+    if type(transform) is Compose:
+        return any(_is_random(part) for part in transform.transforms)
+    return isinstance(transform, Randomizable)
+
+
+def _name(step: Step) -> str:
+    return " with ".join(step.names)
+
+
+def _attempt(step: Step, image: MetaTensor) -> MetaTensor:
+    """The output for an image that is a leaf; some transforms write into what they are given, so that they get a copy."""
+    try:
+        after = step(image * 1)
+    except Exception as error:
         raise IFIMError(
-            f"the differentiable equivalent of {step.name} differs from this version of MONAI's on this scan: {CURE}."
-        )
+            f"{_name(step)} in the preprocessing fails on an image that is differentiated ({innermost(error)}): {CURE}."
+        ) from error
+    if not after.requires_grad:
+        raise IFIMError(f"{_name(step)} in the preprocessing lets no gradient through: {CURE}.")
+    return after

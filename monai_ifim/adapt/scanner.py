@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from monai_ifim.adapt.equivalents import Statistics
 from monai_ifim.adapt.options import DecomposeOptions
-from monai_ifim.adapt.scan_preprocessing import ScanPreprocessing, reading_steps, scan_preprocessing, squeezed
+from monai_ifim.adapt.scan_preprocessing import ScanPreprocessing, reading_of, scan_preprocessing, squeezed
 from monai_ifim.core import Decomposition, IFIMError
 from monai_ifim.core.metric import GaussianLowPass
+from monai_ifim.core.predictor import Predictor, owner_of
 from monai_ifim.io import InputError
 from monai_ifim.io.dicom_reader import register_dicom_reader
 from monai_ifim.io.errors import innermost
@@ -30,18 +31,22 @@ FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))  # full width at half maximum of a Gauss
 
 
 class ScannerNetwork(nn.Module):
-    """The network after the preprocessing, a function of scans [B, channel, *spatial] that all have `scan`'s geometry."""
+    """The network after the preprocessing, a function of scans [B, channel, *spatial] that all have `scan`'s geometry.
+
+    ends_in: the network, whose last operation is this one's.
+    """
 
     def __init__(self, network: Callable[..., Any], preprocessing: ScanPreprocessing, scan: MetaTensor) -> None:
         super().__init__()
-        self.network, self.preprocessing = network, preprocessing
-        self.training = network.training if isinstance(network, nn.Module) else False
+        self.ends_in, self.preprocessing = Predictor(owner_of(network), 1).bare, preprocessing
+        self.training = self.ends_in.training if isinstance(self.ends_in, nn.Module) else False
         self.affine, self.meta = scan.affine.clone(), {name: value for name, value in scan.meta.items() if name != "affine"}
 
     def forward(self, scans: Tensor, *args: Any, **kwargs: Any) -> Any:
         """What the network answers."""
-        inputs = [self.preprocessing(self._placed(scan)).as_subclass(Tensor) for scan in scans.unbind(0)]
-        return self.network(torch.stack(inputs), *args, **kwargs)
+        places = range(len(scans))  # unbind's views may not be written into, as some transforms do
+        inputs = [self.preprocessing(self._placed(scans[place])).as_subclass(Tensor) for place in places]
+        return self.ends_in(torch.stack(inputs).to(scans.dtype), *args, **kwargs)  # most of MONAI's transforms end in float32
 
     def _placed(self, scan: Tensor) -> MetaTensor:
         return MetaTensor(scan, affine=self.affine, meta=dict(self.meta))
@@ -67,7 +72,7 @@ class ScannerSpace:
             raise IFIMError("space='scanner' decomposes what the preprocessing starts from: pass preprocessing=.")
         self.resolution = checked_resolution(resolution)
         self.image_key, self.planar = image_key, planar
-        self.reading = Compose(reading_steps(preprocessing))
+        self.reading = reading_of(preprocessing)
         self.pipeline = scan_preprocessing(preprocessing, statistics, image_key)
         self._probed = False
 
@@ -80,8 +85,8 @@ class ScannerSpace:
         kwargs: Mapping[str, Any] | None = None,
     ) -> Decomposition:
         """The decomposition of one scan [channel, *spatial]; args, kwargs: of the network. Raises IFIMError."""
-        scan = scan if scan.is_floating_point() else scan.float()
-        pipeline = squeezed(self.pipeline, self.image_key) if self.planar and scan.ndim == 4 else self.pipeline
+        scan = _as_network(network, scan)
+        pipeline = squeezed(self.pipeline) if self.planar and scan.ndim == 4 and scan.shape[-1] == 1 else self.pipeline
         if not self._probed:
             pipeline.check(scan)
             self._probed = True
@@ -154,9 +159,7 @@ def decompose_scan(
     Raises:
         IFIMError: a step is random or lets no gradient through, or the settings do not fit.
     """
-    read = scan if isinstance(scan, MetaTensor) else MetaTensor(scan)
-    if not read.is_floating_point():
-        read = read.float()
+    read = _as_network(network, scan if isinstance(scan, MetaTensor) else MetaTensor(scan))
     pipeline = scan_preprocessing(preprocessing, statistics, image_key)
     pipeline.check(read)
     return _decompose(network, pipeline, read, checked_resolution(resolution), DecomposeOptions(**options))
@@ -173,6 +176,15 @@ def checked_resolution(resolution: Any) -> Resolution:
     if not np.isfinite(width) or width < 0:
         raise IFIMError(f"resolution {resolution!r}: give millimetres, from 0 on, or 'network'.")
     return width or None
+
+
+def _as_network(network: Callable[..., Any], scan: MetaTensor) -> MetaTensor:
+    """The scan in the network's own precision, in float32 where that is none that holds a scan's values."""
+    owner = owner_of(network)
+    weights = owner.parameters() if isinstance(owner, nn.Module) else iter(())
+    wide = any(weight.dtype == torch.float64 for weight in weights)
+    result: MetaTensor = scan.to(torch.float64 if wide else torch.float32)
+    return result
 
 
 def _decompose(
@@ -203,7 +215,7 @@ def _widths(pipeline: ScanPreprocessing, scan: MetaTensor, resolution: float | s
     if resolution != "network":
         return tuple(float(resolution) for _ in spacing)
     with torch.no_grad():
-        seen = pipeline(scan)
+        seen = pipeline(scan.clone())
     theirs = full_affine(_plain(seen.affine))[:3, :3]
     directions = full_affine(_plain(scan.affine))[:3, : len(spacing)] / spacing
     steps = 1.0 / np.linalg.norm(np.linalg.pinv(theirs) @ directions, axis=0)

@@ -13,7 +13,7 @@ from monai_ifim.core.errors import SpectralTieWarning, warn_caller
 from monai_ifim.core.heads import Head
 from monai_ifim.core.metric import Metric
 from monai_ifim.core.predictor import Predictor
-from monai_ifim.core.projection import split
+from monai_ifim.core.projection import orthonormalise, split
 from monai_ifim.core.settings import Settings
 from monai_ifim.core.spectrum import Spectrum, count_kept, cuts_through_tie
 from monai_ifim.core.subspace import Subspace
@@ -36,10 +36,12 @@ def assemble(
     kept = [count_kept(spectrum, settings.energy, settings.rank) for spectrum in spectra]
     _warn_of_ties(spectra, kept, row_eps)
     weights = _combination_weights(spectra, kept, rows.scales, subspace.score).to(rows.scales.device)
-    flat = _fix_undecided_signs(rows.combine(weights), spectra, kept, subspace.score)
-    eigenvectors = flat.reshape(image.shape[0], -1, *image.shape[1:])
-    high, low = split(eigenvectors, image)
+    flat = rows.combine(weights)
+    kept = orthonormalise(flat, kept)
+    flat = _fix_undecided_signs(flat, spectra, kept, subspace.score)
     count = max(kept, default=0)
+    eigenvectors = flat[:, :count].reshape(image.shape[0], -1, *image.shape[1:])
+    high, low = split(eigenvectors, image)
     error_bound = _error_bound(spectra, subspace)
     return Decomposition(
         eigenvalues=_padded([s.eigenvalues[:k] for s, k in zip(spectra, kept, strict=True)], count, image.device),

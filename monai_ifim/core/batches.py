@@ -218,7 +218,8 @@ def _checked_head(task: Task, jacobian: Jacobian) -> Head:
         )
     with task.passes():
         check_independence(task.predictor, task.image, output)
-    return resolve_head(task.head, output, last_operation(jacobian.graph, task.predictor.bare))
+    network = task.predictor.bare
+    return resolve_head(task.head, output, last_operation(jacobian.graph, getattr(network, "ends_in", network)))
 
 
 def _row_eps(task: Task, output: Tensor) -> float:

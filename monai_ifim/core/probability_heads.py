@@ -37,7 +37,7 @@ class CategoricalProbabilityHead(Head):
         b = 1 / (r * (1 + r))
         # Row j of T^T: (1/s_j) e_j + b s_j 1, over the classes not predicted that are alive.
         ones = alive.to(torch.float64)
-        norm = (inverse_s.square() + 2 * b + (b * s).square() * ones.sum(1, keepdim=True)).sqrt() * ones
+        norm = inverse_s * (1 + 2 * b * q + (b * q).square() * ones.sum(1, keepdim=True)).sqrt()  # 1/q may be beyond float64
 
         def build(start: int, stop: int) -> Tensor:
             flat = (b * s)[:, start:stop, None] * ones[:, None]

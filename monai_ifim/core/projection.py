@@ -1,4 +1,4 @@
-"""Orthogonal split of an image along a set of orthonormal eigenvectors."""
+"""Orthogonal split of an image along a set of orthonormal eigenvectors, and what keeps them orthonormal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import torch
 from torch import Tensor
 
 from monai_ifim.core.errors import ImageError
-from monai_ifim.core.rows import blocks
+from monai_ifim.core.rows import blocks, float64_device
+
+ROUNDING = 32.0  # how far inner products may be from 0 and 1, in units of the vectors' eps
+NEW = 0.5  # share of a unit vector's squared length that has to be left once those before it are taken off
 
 
 def split(eigenvectors: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,3 +37,44 @@ def split(eigenvectors: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         high[:, start:stop] = part.to(flat.dtype)
         low[:, start:stop] = (flat[:, start:stop].to(wide) - part).to(flat.dtype)
     return high.reshape(image.shape), low.reshape(image.shape)
+
+
+def orthonormalise(vectors: Tensor, kept: list[int]) -> list[int]:
+    """Make the first `kept` vectors of each image, unit vectors, orthonormal to rounding, in order (Gram-Schmidt).
+
+    vectors: [B, k, D], changed in place. A combination of rows that nearly cancel loses digits, and with them its right
+    angles to the other combinations. A vector that hardly adds to those before it is set to zero with all that follow.
+    Returns how many of each image are left.
+    """
+    identity = torch.eye(vectors.shape[1], dtype=torch.float64, device="cpu")
+    counts = list(kept)
+    for b, gram in enumerate(_inner_products(vectors).cpu()):
+        count = counts[b]
+        wanted, found = identity[:count, :count], gram[:count, :count]
+        if count == 0 or float((found - wanted).abs().max()) <= ROUNDING * torch.finfo(vectors.dtype).eps:
+            continue
+        root, failed = torch.linalg.cholesky_ex(found)
+        sound = int(failed) - 1 if int(failed) else count
+        counts[b] = int((root.diagonal()[:sound].square() > NEW).int().cumprod(0).sum())
+        _combine(vectors[b], torch.linalg.inv(root[: counts[b], : counts[b]]))
+    return counts
+
+
+def _inner_products(vectors: Tensor) -> Tensor:
+    """[B, k, k] float64."""
+    batch, count, size = vectors.shape
+    device = float64_device(vectors)
+    total = torch.zeros(batch, count, count, dtype=torch.float64, device=device)
+    for start, stop in blocks(size, max(batch * count, 1)):
+        block = vectors[:, :, start:stop].to(device).to(torch.float64)
+        total.baddbmm_(block, block.transpose(1, 2))
+    return total
+
+
+def _combine(vectors: Tensor, weights: Tensor) -> None:
+    """The leading vectors [k, D] replaced by their combinations, `weights` [n, n] float64, and the others by zero."""
+    count, device = weights.shape[0], float64_device(vectors)
+    for start, stop in blocks(vectors.shape[1], 2 * vectors.shape[0]):
+        block = vectors[:count, start:stop].to(device).to(torch.float64)
+        vectors[:count, start:stop] = (weights.to(device) @ block).to(vectors)
+    vectors[count:] = 0.0

@@ -20,6 +20,7 @@ from monai_ifim.core.errors import IFIMError
 GRADED = 1e-6  # ratio of smallest to largest diagonal entry of K below which the small eigenvalues need Jacobi
 LARGEST_JACOBI = 256  # above this size rotations cost more than backward passes; eigh's absolute accuracy has to do
 MAXIMUM_SWEEPS = 60
+RESOLVED = 256.0  # below this many n eps of float64 nothing in a Gram matrix of n rows tells an eigenvector from rounding
 ROW_NOISE = 64.0  # rounding error of a row of vector-Jacobian products, in units of its dtype's eps
 
 
@@ -60,7 +61,7 @@ def solve_spectrum(gram: Tensor, scales: Tensor, row_eps: float, rest: float = 0
     alive = (weights > 0).nonzero()[:, 0]
     kernel = gram.clone() if alive.numel() == gram.shape[0] else gram[alive][:, alive]
     kernel.div_(lengths[alive, None]).div_(lengths[alive]).mul_(weights[alive, None]).mul_(weights[alive])
-    tolerance = max(_row_noise(row_eps) ** 2, 4 * alive.numel() * torch.finfo(torch.float64).eps)
+    tolerance = max(_row_noise(row_eps) ** 2, _resolution(alive.numel()))
     small = float(kernel.diagonal().min()) < GRADED * float(kernel.diagonal().max())
     values, vectors = _eigenpairs(kernel, tolerance, small)
     held = int((values * largest**2 > 0).sum())  # below that float64 has no number for an eigenvalue
@@ -106,6 +107,11 @@ def check_selection(energy: float, rank: int | None) -> tuple[float, int | None]
 def _row_noise(row_eps: float) -> float:
     """Relative rounding error of a row: ROW_NOISE eps, less steep for half precision, whose sums run in float32."""
     return min(ROW_NOISE * row_eps, max(ROW_NOISE * torch.finfo(torch.float32).eps, 8 * row_eps))
+
+
+def _resolution(count: int) -> float:
+    """Smallest part of itself that a row of `count` may keep once the heavier rows are taken off, squared lengths."""
+    return RESOLVED * count * torch.finfo(torch.float64).eps
 
 
 def _eigenpairs(kernel: Tensor, tolerance: float, graded: bool) -> tuple[Tensor, Tensor]:
@@ -175,5 +181,5 @@ def _rotate(columns: Tensor, first: Tensor, second: Tensor) -> float:
 def _leading_eigh(kernel: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     values, vectors = torch.linalg.eigh(kernel)
     values = values.flip(0)[:rank]
-    resolved = int((values > kernel.shape[0] * torch.finfo(torch.float64).eps * values[0]).sum())
+    resolved = int((values > _resolution(kernel.shape[0]) * values[0]).sum())
     return values[:resolved], vectors[:, -resolved:].T.flip(0)

@@ -14,6 +14,7 @@ Window = tuple[float, float]
 HOUNSFIELD = "Hounsfield units"
 SOFT_TISSUE: Window = (-160.0, 240.0)  # level 40, width 400
 SMALLEST_SHARE = 0.02
+FAINT = 0.01  # of the largest sensitivity: below it lies most of an image, and would set the scale
 
 
 def display_window(content: str, values: npt.NDArray[Any], scan_unit: str = "") -> Window:
@@ -21,7 +22,7 @@ def display_window(content: str, values: npt.NDArray[Any], scan_unit: str = "") 
 
     content: what the sidecar calls it; scan_unit: of the scan itself, which in Hounsfield units is shown in the window of soft
     tissue unless hardly any of it lies there. Signed maps (high, eigenvectors) get a window symmetric about zero, the 99.9th
-    percentile of |x|; sensitivity one from zero to the 99.5th percentile of what is not zero; images the 0.5th to the 99.5th.
+    percentile of |x|; sensitivity one from zero to the 99th percentile of what is not faint; images the 0.5th to the 99.5th.
     """
     kind = content.partition(",")[0].partition(" ")[0]
     sample = _sample(values)
@@ -29,7 +30,8 @@ def display_window(content: str, values: npt.NDArray[Any], scan_unit: str = "") 
         largest = _percentile(np.abs(sample), 99.9) or float(np.abs(values).max(initial=0.0))
         return _opened(-largest, largest)
     if kind == "sensitivity":
-        return _opened(0.0, _percentile(sample[sample > 0], 99.5) or float(values.max(initial=0.0)))
+        largest = float(values.max(initial=0.0))
+        return _opened(0.0, _percentile(sample[sample > FAINT * largest], 99.0) or largest)
     if kind in ("source", "input") and scan_unit == HOUNSFIELD and _share_inside(sample, SOFT_TISSUE) > SMALLEST_SHARE:
         return SOFT_TISSUE
     low, high = _percentile(sample, 0.5), _percentile(sample, 99.5)

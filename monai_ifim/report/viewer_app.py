@@ -26,19 +26,21 @@ NO_OVERLAY = "none"
 OPACITY = {"sensitivity": 0.6, "signed": 0.6, "image": 1.0}  # of an overlay of each kind, until the user chooses
 SAME_QUALITY = 90  # trame-rca's for still pictures; when moving ones have it too, each is sent once
 COLOR_STOPS = 64
+HOUNSFIELD = "Hounsfield units"
+# Low and high ends of the usual windows of CT: level minus and plus half the width (Radiopaedia, "Windowing (CT)").
+CT_WINDOWS = {"Soft tissue": (-160.0, 240.0), "Lung": (-1350.0, 150.0), "Bone": (-500.0, 1300.0), "Brain": (0.0, 80.0)}
 REDRAWN = 0.05  # seconds for the browser to show that something is being opened
 STATE: dict[str, Any] = {
     "answer": None, "answers": [], "answers_left": 0, "spectrum": [], "spectrum_left": 0, "spectrum_unit": "", "settings": [],
-    "background_name": "", "background_names": [], "overlay_name": NO_OVERLAY, "overlay_names": [],
-    "background_scale": {}, "overlay_scale": {}, "opacity": OPACITY["sensitivity"], "clear_share": CLEAR_SHARE,
-    "dragged": "background", "crosshair_shown": True, "layout_name": "three", "is_flat": False, "panel_shown": True,
-    "theme": "light", "cross": {}, "pointer": {}, "problem": "", "loading": "", "case_number": 0,
+    "background_name": "", "background_names": [], "background_scale": {}, "window_names": [],
+    "overlay_name": NO_OVERLAY, "overlay_names": [], "overlay_scale": {}, "opacity": OPACITY["sensitivity"],
+    "clear_share": CLEAR_SHARE, "dragged": "background", "crosshair_shown": True, "layout_name": "three", "is_flat": False,
+    "panel_shown": True, "theme": "light", "cross": {}, "pointer": {}, "problem": "", "loading": "", "case_number": 0,
 }  # fmt: skip
-
 # What is cleared between cases.
 WORDS = (
     "answer", "answers", "answers_left", "spectrum", "spectrum_left", "settings", "background_name", "background_names",
-    "overlay_name", "overlay_names", "background_scale", "overlay_scale", "cross", "pointer",
+    "overlay_name", "overlay_names", "background_scale", "overlay_scale", "window_names", "cross", "pointer",
 )  # fmt: skip
 
 
@@ -77,6 +79,11 @@ class Viewer:
     def reset_windows(self) -> None:
         """Back to the windows of the sidecar."""
         self.stage.reset_windows()
+
+    def choose_window(self, name: str) -> None:
+        """Show the background in one of the usual windows of CT."""
+        if self.stage.background is not None and name in CT_WINDOWS:
+            self.stage.set_window(self.stage.background, CT_WINDOWS[name])
 
     def _make_layouts(self) -> LayoutManager:
         """Views and how they are laid out; the 3D view is made when it is first asked for, since it draws slowly."""
@@ -254,6 +261,8 @@ class Viewer:
         """Colour bars and the crosshair's values."""
         for name, volume in (("background", self.stage.background), ("overlay", self.stage.overlay)):
             self.state[f"{name}_scale"] = {} if volume is None else self._scale(volume)
+        background = self.stage.background
+        self.state.window_names = list(CT_WINDOWS) if background and background.layer.unit == HOUNSFIELD else []
         self.state.cross = self._reading(self.stage.point)
 
     def _scale(self, volume: Volume) -> dict[str, Any]:

@@ -118,10 +118,11 @@ def check_whole(path: Path) -> None:
 
 
 def number(value: float | None) -> str:
-    """Three digits, with a true minus sign."""
+    """Three digits, or all before the point below a million, with a true minus sign."""
     if value is None or not math.isfinite(value):
         return "n/a"
-    return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e+").replace("-", "\N{MINUS SIGN}")
+    text = f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}"
+    return text.replace("e-0", "e-").replace("e+0", "e+").replace("-", "\N{MINUS SIGN}")
 
 
 def facts(case: ViewedCase) -> dict[str, Any]:

@@ -52,6 +52,7 @@ html { overflow: hidden; }
 .ifim-readings { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .ifim-readings td { padding: 0 24px 0 0; line-height: 18px; }
 .ifim-letter { font-weight: 600; font-size: 1rem; }
+.ifim-windows { gap: 4px; }
 .ifim-panel ul { padding-left: 18px; margin: 4px 0 0; }
 .ifim-panel kbd { font: inherit; font-size: 0.75rem; border: 1px solid rgba(128, 128, 128, 0.6); border-radius: 3px; }
 .ifim-panel kbd { padding: 0 4px; }
@@ -109,6 +110,9 @@ class Actions(Protocol):
 
     def reset_windows(self) -> None:
         """Back to the windows of the sidecar."""
+
+    def choose_window(self, name: str) -> None:
+        """Show the background in a window of this name."""
 
 
 def build_page(server: Any, layouts: LayoutManager, actions: Actions) -> None:
@@ -218,6 +222,9 @@ def _layers(actions: Actions) -> None:
         v_model=("background_name",), items=("background_names",), label="Background", classes="mt-2 ifim-background", **plain
     )
     _scale("background")
+    with html.Div(v_if=("window_names.length",), classes="d-flex flex-wrap mt-1 ifim-windows"):
+        click = (actions.choose_window, "[name]")
+        v.VBtn("{{ name }}", v_for=("name in window_names",), key=("name",), click=click, size="x-small", variant="tonal")
     v.VSelect(v_model=("overlay_name",), items=("overlay_names",), label="Overlay", classes="mt-4 ifim-overlay", **plain)
     with html.Div(v_if=("overlay_name !== 'none'",)):
         _scale("overlay")

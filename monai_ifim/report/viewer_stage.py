@@ -182,7 +182,14 @@ class Stage:
     def reset_windows(self) -> None:
         """Back to the windows that the sidecar gives."""
         for volume in self._volumes.values():
-            _set_window(volume)
+            self.set_window(volume, volume.layer.window)
+
+    def set_window(self, volume: Volume, window: tuple[float, float]) -> None:
+        """Show a volume between these two of its values as stored."""
+        low, high = window
+        display = volume.node.GetDisplayNode()
+        display.SetAutoWindowLevel(0)
+        display.SetWindowLevel(high - low, (high + low) / 2)
 
     def go_to_peak(self) -> None:
         """Fit all views and go to the most sensitive voxel."""
@@ -250,7 +257,7 @@ class Stage:
         volume = Volume(layer, node, values, _array(matrix))
         display = node.GetDisplayNode()
         display.SetAndObserveColorNodeID(self._colors[layer.kind][0].GetID())
-        _set_window(volume)
+        self.set_window(volume, layer.window)
         display.AddObserver(vtkCommand.ModifiedEvent, lambda *_: self.windowed())
         self._volumes[layer.content] = volume
         return volume
@@ -361,13 +368,6 @@ def _letters(direction: npt.NDArray[np.float64]) -> str:
     order = np.argsort(-np.abs(direction), kind="stable")
     parts = [LETTERS[axis][int(direction[axis] > 0)] for axis in order if abs(direction[axis]) > OBLIQUE]
     return "".join(parts)
-
-
-def _set_window(volume: Volume) -> None:
-    low, high = volume.layer.window
-    display = volume.node.GetDisplayNode()
-    display.SetAutoWindowLevel(0)
-    display.SetWindowLevel(high - low, (high + low) / 2)
 
 
 def _table(kind: Kind) -> npt.NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -22,10 +23,14 @@ from monai_ifim.report.viewer_cases import ViewerError
 ADDRESS = "http://127.0.0.1:1/index.html?secret=s3&x=1"
 
 
-def invoke(*words: object) -> Result:
+def typer_app() -> typer.Typer:
     app = typer.Typer()
     app.command()(view)
-    return CliRunner().invoke(app, [str(word) for word in words])
+    return app
+
+
+def invoke(*words: object) -> Result:
+    return CliRunner().invoke(typer_app(), [str(word) for word in words])
 
 
 @pytest.fixture
@@ -115,3 +120,16 @@ def test_help_loads_nothing_heavy() -> None:
     assert done.returncode == 0
     assert "Ctrl+C" in done.stdout
     assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_documentation_names_the_options_and_errors_that_there_are() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "viewer.md").read_text(encoding="utf-8")
+    command = typer.main.get_command(typer_app())
+    known = {option for parameter in command.params for option in parameter.opts}
+    lines = [line.partition("#")[0] for line in page.splitlines() if "monai-ifim view " in line]
+    assert {word for line in lines for word in line.split() if word.startswith("--")} <= known
+    assert {"--case", "--port", "--no-browser"} <= known & set(re.findall(r"--[a-z-]+", page))
+    source = "".join(path.read_text(encoding="utf-8") for path in Path(viewer.__file__).parent.glob("viewer*.py"))
+    errors = re.findall(r"^- \*\*`(.+)`\*\*", page, flags=re.MULTILINE)
+    assert len(errors) == 4
+    assert [error for error in errors if error not in source] == []

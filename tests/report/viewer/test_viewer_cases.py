@@ -145,11 +145,14 @@ def test_predicted_values_keep_the_order_of_the_network(copy: Path) -> None:
         (1.5e-7, "1.5e\N{MINUS SIGN}7"),
         (-12.345, "\N{MINUS SIGN}12.3"),
         (2.5e11, "2.5e+11"),
+        (1234.4, "1234"),
+        (99.96, "100"),
+        (0.00031234, "0.000312"),
         (None, "n/a"),
         (float("nan"), "n/a"),
     ],
 )
-def test_numbers_have_three_digits_and_a_true_minus(value: float | None, text: str) -> None:
+def test_numbers_have_three_digits_or_more_and_a_true_minus(value: float | None, text: str) -> None:
     assert number(value) == text
 
 

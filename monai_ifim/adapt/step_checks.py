@@ -1,0 +1,84 @@
+"""What one step of a preprocessing is probed for: that it is computed as MONAI does, and that its gradient is its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from monai.data import MetaTensor
+from torch import Tensor
+
+from monai_ifim.core import IFIMError
+from monai_ifim.core.rows import all_finite
+
+CURE = "choose space='native' (--space native), which needs no derivative of the preprocessing"
+EQUALITY = 1e-4  # of the range of an output, by which two ways to compute it may differ
+STEPS = (1e-2, 1e-3, 1e-4)  # of a voxel's value, for difference quotients
+STEADY = 0.1  # share by which the quotients to both sides may differ where there is neither kink nor leap
+LARGEST_PART = 0.02  # of a gradient that may be missing: half precision loses a thousandth
+
+
+def differ(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether two outputs are not the same to within rounding; NaN differs."""
+    if ours.shape != theirs.shape:
+        return True
+    ours, theirs = (values.detach().as_subclass(Tensor).to(torch.float64) for values in (ours, theirs))
+    if ours.numel() == 0:
+        return False
+    rounding = 16 * torch.finfo(torch.float32).eps * float(theirs.abs().max())
+    return not float((ours - theirs).abs().max()) <= EQUALITY * float(theirs.max() - theirs.min()) + rounding
+
+
+def check_derivative(name: str, step: Callable[[MetaTensor], MetaTensor], image: MetaTensor, output: MetaTensor) -> None:
+    """Raise IFIMError where a part of a step's gradient is cut, as by statistics that go through `.item()` or numpy.
+
+    image: a leaf of the graph of `output`. It is made brighter and steeper, which changes every statistic of it, zeros staying
+    zeros. What the gradient says of that is compared with difference quotients, at the voxels where these are steady.
+    """
+    missing = 0.0
+    for size in STEPS:
+        missing = _missing(step, image, output, size)
+        if not missing > LARGEST_PART:
+            return
+    raise IFIMError(
+        f"{name} in the preprocessing lets only a part of its gradient through ({missing:.0%} of a change are missing), as "
+        "where statistics of the image are cut out of it: take them for constants with statistics='freeze' "
+        f"(--statistics freeze), or {CURE}."
+    )
+
+
+def _missing(step: Callable[[MetaTensor], MetaTensor], image: MetaTensor, output: MetaTensor, size: float) -> float:
+    """By how much gradient and quotients differ, as a share of either; 0 where they cannot be compared."""
+    values = image.detach().as_subclass(Tensor)
+    direction = torch.where(values == 0, 0, values + values.std())
+    with torch.no_grad():
+        forward, backward = (_quotient(step, image, direction, output, sign * size) for sign in (1.0, -1.0))
+    if forward is None or backward is None:  # a grid that follows from the values, such as a foreground box
+        return 0.0
+    plain = output.as_subclass(Tensor)
+    centre = plain.detach().float()
+    spread = centre.std()
+    steady = (forward - backward).abs() <= STEADY * (forward.abs() + backward.abs()) + STEADY**2 * spread
+    weights = torch.where(steady, (centre - centre.mean()) / spread + 1, 0)
+    if not all_finite(weights):  # a constant image, or one with NaN
+        return 0.0
+    expected = _sum(weights, (forward + backward) / 2)
+    (gradient,) = torch.autograd.grad(plain, image, weights.to(plain), retain_graph=True)
+    shares = gradient.as_subclass(Tensor) * direction
+    scale = max(_sum(shares.abs()), _sum(weights.abs(), forward.abs()))
+    return abs(_sum(shares) - expected) / scale if scale > 0 else 0.0
+
+
+def _quotient(
+    step: Callable[[MetaTensor], MetaTensor], image: MetaTensor, direction: Tensor, output: MetaTensor, size: float
+) -> Tensor | None:
+    """(f(x + size v) - f(x)) / size; None where the output then has another shape."""
+    moved = image.detach().clone()
+    moved += size * direction
+    there = step(moved).as_subclass(Tensor)
+    return None if there.shape != output.shape else (there - output.detach().as_subclass(Tensor)).float() / size
+
+
+def _sum(*factors: Tensor) -> float:
+    product = factors[0] if len(factors) == 1 else factors[0] * factors[1]
+    return float(product.sum(dtype=torch.float64))
