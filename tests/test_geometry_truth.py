@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -40,16 +41,24 @@ class Truth(NamedTuple):
     case: Path
 
 
-@pytest.fixture(scope="module", params=NAMES)
-def truth(request: pytest.FixtureRequest, make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Truth:
-    root = tmp_path_factory.mktemp(request.param)
-    axes = ORIENTATIONS.get(request.param, ORIENTATIONS["oblique"])
-    series = Series(axes, slices=1 if request.param == "slice" else 6)
-    bright = (*BRIGHT[:2], 0) if request.param == "slice" else BRIGHT
+@pytest.fixture(scope="module")
+def truths(make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Truth]:
+    return {name: _truth(name, tmp_path_factory.mktemp(name), make_bundle) for name in NAMES}
+
+
+@pytest.fixture(params=NAMES)
+def truth(request: pytest.FixtureRequest, truths: dict[str, Truth]) -> Truth:
+    return truths[request.param]
+
+
+def _truth(name: str, root: Path, make_bundle: Callable[..., Path]) -> Truth:
+    axes = ORIENTATIONS.get(name, ORIENTATIONS["oblique"])
+    series = Series(axes, slices=1 if name == "slice" else 6)
+    bright = (*BRIGHT[:2], 0) if name == "slice" else BRIGHT
     series.values = (series.values % 97).astype(np.int16)
     series.values[bright] = 1900
     slices = series.slices()
-    if request.param == "descending":
+    if name == "descending":
         for k, image in enumerate(slices):
             image.InstanceNumber = len(slices) - k
     folder = write(root / "series", slices)
@@ -127,3 +136,21 @@ def _voxels(shape: tuple[int, ...]) -> Array:
     """All corners and a hundred others."""
     corners = np.stack(np.meshgrid(*[(0, size - 1) for size in shape], indexing="ij"), axis=-1).reshape(-1, 3)
     return np.concatenate([corners, np.random.default_rng(8).integers(0, shape, (100, 3))])
+
+
+def test_bright_voxel_is_at_its_place_in_every_scene_of_3d_slicer(truths: dict[str, Truth], tmp_path: Path) -> None:
+    python = os.environ.get("IFIM_SLICER_PYTHON")
+    if not python:
+        pytest.skip("set IFIM_SLICER_PYTHON to a Python that has trame-slicer to run this test")
+    scenes = {name: truth.case / "series.mrml" for name, truth in truths.items()}
+    judge = Path(__file__).with_name("slicer") / "judge.py"
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    environment["VTK_DEFAULT_OPENGL_WINDOW"] = "vtkEGLRenderWindow"
+    command = [python, str(judge), str(tmp_path), "200", "200", *map(str, scenes.values())]
+    reports = json.loads(subprocess.run(command, env=environment, capture_output=True, check=True).stdout)
+    for name, scene in scenes.items():
+        volumes = reports[str(scene)]["volumes"]
+        bright = {title: volume for title, volume in volumes.items() if not title.startswith("Insensitive part")}
+        assert len(bright) == len(volumes) - 1 == 5  # source, input, sensitivity, high, one direction
+        for volume in bright.values():
+            np.testing.assert_allclose(volume["brightest"], truths[name].point, rtol=0, atol=1e-3)

@@ -11,33 +11,62 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from sphinx.application import Sphinx
+from sphinx.util import inspect as sphinx_inspect
 
 BEFORE_NAPOLEON = 400  # napoleon has Sphinx's default, 500
 SPAN = re.compile(r"(``.+?``|(?::[\w:]+:)?`[^`]+`)", flags=re.DOTALL)
 SECTION = re.compile(r"^(Args|Returns|Raises|Yields|Attributes|Example|Examples|Note|Notes):$")
-RAISES = re.compile(r"(?:(?<=[.;]\s)|^)Raises ((?:[A-Z]\w+(?:, | or | and )?)+) ")
+RAISES = re.compile(r"(?:(?<=[.;]\s)|^)Raises ((?:[A-Z]\w+(?:, | or | and )?)+)(?=[\s.;])", flags=re.MULTILINE)
 
 
-def fields_of(docstring: list[str], parameters: frozenset[str], attributes: frozenset[str]) -> list[str]:
-    """The docstring's lines as reStructuredText.
+@dataclass(frozen=True)
+class Names:
+    """What may be a field's name: parameters of a function or constructor, attributes of a class."""
 
-    parameters, attributes: names that, followed by a colon at the start of a sentence, begin a field.
-    """
+    parameters: frozenset[str] = frozenset()
+    attributes: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, thing: Any) -> Names:
+        """The fields of a dataclass are attributes: most are made here, not by users."""
+        if not callable(thing):
+            return cls()
+        try:
+            parameters = frozenset(inspect.signature(thing).parameters)
+        except (TypeError, ValueError):
+            parameters = frozenset()
+        if not inspect.isclass(thing):
+            return cls(parameters)
+        attributes = frozenset(getattr(thing, "__annotations__", {}))
+        return cls(frozenset(), attributes | parameters) if dataclasses.is_dataclass(thing) else cls(parameters, attributes)
+
+    def start(self) -> re.Pattern[str]:
+        """One name, or several with commas between, and a colon, at the start of a sentence."""
+        longest_first = sorted(map(re.escape, self.parameters | self.attributes), key=len, reverse=True)
+        name = f"(?:{'|'.join(longest_first) or '(?!)'})"
+        return re.compile(rf"(?:(?<=[.;]\s)|^)({name}(?:, {name})*): ", flags=re.MULTILINE)
+
+
+def readable(docstring: list[str], names: Names) -> list[str]:
+    """The docstring's lines as reStructuredText: what is said in sentences first, then the fields."""
     lines: list[str] = []
+    fields: list[str] = []
     inside_section = False
     for paragraph in _paragraphs(docstring):
         inside_section = bool(SECTION.match(paragraph[0])) or (inside_section and paragraph[0].startswith(" "))
         if paragraph[0].lstrip().startswith(">>>"):
-            lines += paragraph
+            lines += [*paragraph, ""]
         elif inside_section:
-            lines += [escaped(line) for line in paragraph]
+            lines += [*map(escaped, paragraph), ""]
         else:
-            lines += _with_fields("\n".join(paragraph), parameters, attributes)
-        lines.append("")
-    return lines
+            sentences, found = _taken_apart("\n".join(paragraph), names)
+            lines += [*sentences, ""] if sentences else []
+            fields += found
+    return [*lines, *fields, ""]
 
 
 def escaped(text: str) -> str:
@@ -57,47 +86,38 @@ def _paragraphs(lines: list[str]) -> Iterator[list[str]]:
             paragraph = []
 
 
-def _with_fields(text: str, parameters: frozenset[str], attributes: frozenset[str]) -> list[str]:
-    """A paragraph's introduction, then one field for each name and each exception."""
-    known = "|".join(sorted(map(re.escape, parameters | attributes), key=len, reverse=True)) or r"(?!)"
-    start = re.compile(rf"(?:(?<=[.;]\s)|^)((?:{known})(?:, (?:{known}))*): ", flags=re.MULTILINE)
-    marks = sorted([*start.finditer(text), *RAISES.finditer(text)], key=lambda mark: mark.start())
+def _taken_apart(text: str, names: Names) -> tuple[list[str], list[str]]:
+    """A paragraph's introduction, and one field for each name and each exception after it."""
+    marks = sorted([*names.start().finditer(text), *RAISES.finditer(text)], key=lambda mark: mark.start())
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
-    if not marks:
-        return escaped(text).split("\n")
-    introduction = text[: marks[0].start()].strip()
-    lines = [*escaped(introduction).split("\n"), ""] if introduction else []
-    for mark, end in zip(marks, ends, strict=True):
-        meaning = escaped(" ".join(text[mark.end() : end].split()).rstrip(";"))
+    introduction = re.sub(r";$", ".", text[: marks[0].start()].strip()) if marks else text
+    fields: list[str] = []
+    for mark, end in zip(marks, ends, strict=False):
+        meaning = escaped(" ".join(text[mark.end() : end].split()).strip("; ").removeprefix("."))
         if mark.re is RAISES:
-            lines += [f":raises {name}: {meaning}" for name in re.findall(r"[A-Z]\w+", mark[1])]
+            fields += [f":raises {name}: {meaning}" for name in re.findall(r"[A-Z]\w+", mark[1])]
         else:
-            lines += [f":{'param' if name in parameters else 'ivar'} {name}: {meaning}" for name in mark[1].split(", ")]
-    return lines
+            fields += [f":{'param' if name in names.parameters else 'ivar'} {name}: {meaning}" for name in mark[1].split(", ")]
+    return escaped(introduction).split("\n") if introduction else [], fields
 
 
-def _names_of(thing: Any) -> tuple[frozenset[str], frozenset[str]]:
-    """(names of parameters, names of attributes). The fields of a dataclass are attributes: most are made here, not by users."""
-    if not callable(thing):
-        return frozenset(), frozenset()
-    try:
-        parameters = frozenset(inspect.signature(thing).parameters)
-    except (TypeError, ValueError):
-        parameters = frozenset()
-    attributes = frozenset(getattr(thing, "__annotations__", {})) if inspect.isclass(thing) else frozenset()
-    if dataclasses.is_dataclass(thing):
-        return frozenset(), attributes | parameters
-    return parameters, attributes
+def _docstring(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    lines[:] = readable(list(lines), Names() if what == "module" else Names.of(thing))
+    if what in ("attribute", "property", "data"):
+        lines.insert(0, "")  # or napoleon takes what comes before the first colon for a type
 
 
-def _process(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    if what != "module":
-        lines[:] = fields_of(list(lines), *_names_of(thing))
-        return
-    lines[:] = fields_of(list(lines), frozenset(), frozenset())
+def _signature(app: Sphinx, what: str, name: str, thing: Any, options: Any, signature: str, returns: str) -> Any:
+    """Of a class whose base has a `__new__` of any arguments (MONAI's MapTransform), that of the constructor."""
+    if what != "class" or signature != "(*args, **kwargs)":
+        return None
+    constructor = sphinx_inspect.signature(thing.__init__, bound_method=True)
+    shown = sphinx_inspect.stringify_signature(constructor, show_return_annotation=False, unqualified_typehints=True)
+    return shown, returns
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Read every docstring before napoleon does."""
-    app.connect("autodoc-process-docstring", _process, priority=BEFORE_NAPOLEON)
+    app.connect("autodoc-process-docstring", _docstring, priority=BEFORE_NAPOLEON)
+    app.connect("autodoc-process-signature", _signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -23,7 +23,7 @@ from monai.transforms import (
 from torch import Tensor
 
 from monai_ifim.adapt.equivalents import Statistics, equivalent_of
-from monai_ifim.adapt.step_checks import CURE, check_derivative, differ
+from monai_ifim.adapt.step_checks import CURE, check_derivative, differ, sample_of
 from monai_ifim.core import IFIMError
 from monai_ifim.io.errors import innermost
 
@@ -99,14 +99,15 @@ class ScanPreprocessing:
                         f"the differentiable equivalent of {step.names[0]} differs from this version of MONAI's on this scan: {CURE}."
                     )
                 if step.equivalent is None and self.statistics == "differentiate":
-                    check_derivative(_name(step), step, image, after)
+                    check_derivative(_name(step), step, image)
                 image = after.detach()
-            self._check_whole(scan.detach(), image)
+            self._check_whole(scan.detach())
 
-    def _check_whole(self, scan: MetaTensor, found: MetaTensor) -> None:
+    def _check_whole(self, scan: MetaTensor) -> None:
+        sample = sample_of(scan, self)
         try:
             with torch.no_grad():
-                wanted = self.whole.original(scan.clone())
+                wanted, found = self.whole.original(sample.clone()), self(sample.clone())
         except Exception as error:
             raise IFIMError(f"the preprocessing fails on the scan alone ({innermost(error)}): {CURE}.") from error
         if differ(found, wanted):

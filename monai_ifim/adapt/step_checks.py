@@ -10,9 +10,11 @@ from torch import Tensor
 
 from monai_ifim.core import IFIMError
 from monai_ifim.core.rows import all_finite
+from monai_ifim.io.errors import innermost
 
 CURE = "choose space='native' (--space native), which needs no derivative of the preprocessing"
 EQUALITY = 1e-4  # of the range of an output, by which two ways to compute it may differ
+SAMPLE = 48  # voxels along each axis
 STEPS = (1e-2, 1e-3, 1e-4)  # of a voxel's value, for difference quotients
 STEADY = 0.1  # share by which the quotients to both sides may differ where there is neither kink nor leap
 LARGEST_PART = 0.02  # of a gradient that may be missing: half precision loses a thousandth
@@ -29,15 +31,33 @@ def differ(ours: Tensor, theirs: Tensor) -> bool:
     return not float((ours - theirs).abs().max()) <= EQUALITY * float(theirs.max() - theirs.min()) + rounding
 
 
-def check_derivative(name: str, step: Callable[[MetaTensor], MetaTensor], image: MetaTensor, output: MetaTensor) -> None:
-    """Raise IFIMError where a part of a step's gradient is cut, as by statistics that go through `.item()` or numpy.
+def sample_of(image: MetaTensor, run: Callable[[MetaTensor], MetaTensor]) -> MetaTensor:
+    """The middle of an image [channel, *spatial], small enough to be run on again and again; all of it where `run` finds
+    nothing to work on there."""
+    starts = [max(0, (size - SAMPLE) // 2) for size in image.shape[1:]]
+    middle: MetaTensor = image.detach()[(slice(None), *(slice(start, start + SAMPLE) for start in starts))]
+    try:
+        with torch.no_grad():
+            output = run(middle.clone())
+        found = output.numel() > 0 and bool(output.min() < output.max())
+    except Exception:  # it wants a part of the image that is not in the middle, or the whole of it
+        found = False
+    return middle if found else image.detach()
 
-    image: a leaf of the graph of `output`. It is made brighter and steeper, which changes every statistic of it, zeros staying
-    zeros. What the gradient says of that is compared with difference quotients, at the voxels where these are steady.
+
+def check_derivative(name: str, step: Callable[[MetaTensor], MetaTensor], image: MetaTensor) -> None:
+    """Raise IFIMError where a step has no backward pass, or where a part of its gradient is cut, as by statistics that go through
+    `.item()` or numpy.
+
+    The image is made brighter and steeper, which changes every statistic of it, zeros staying zeros. What the gradient says of
+    that is compared with difference quotients, at the voxels where these are steady.
     """
-    missing = 0.0
+    missing, sample = 0.0, sample_of(image, step)
     for size in STEPS:
-        missing = _missing(step, image, output, size)
+        try:
+            missing = _missing(step, sample, size)
+        except RuntimeError as error:
+            raise IFIMError(f"{name} in the preprocessing has no backward pass ({innermost(error)}): {CURE}.") from error
         if not missing > LARGEST_PART:
             return
     raise IFIMError(
@@ -47,8 +67,10 @@ def check_derivative(name: str, step: Callable[[MetaTensor], MetaTensor], image:
     )
 
 
-def _missing(step: Callable[[MetaTensor], MetaTensor], image: MetaTensor, output: MetaTensor, size: float) -> float:
+def _missing(step: Callable[[MetaTensor], MetaTensor], image: MetaTensor, size: float) -> float:
     """By how much gradient and quotients differ, as a share of either; 0 where they cannot be compared."""
+    leaf = image.detach().clone().requires_grad_(True)
+    output = step(leaf * 1)
     values = image.detach().as_subclass(Tensor)
     direction = torch.where(values == 0, 0, values + values.std())
     with torch.no_grad():
@@ -63,7 +85,7 @@ def _missing(step: Callable[[MetaTensor], MetaTensor], image: MetaTensor, output
     if not all_finite(weights):  # a constant image, or one with NaN
         return 0.0
     expected = _sum(weights, (forward + backward) / 2)
-    (gradient,) = torch.autograd.grad(plain, image, weights.to(plain), retain_graph=True)
+    (gradient,) = torch.autograd.grad(plain, leaf, weights.to(plain))
     shares = gradient.as_subclass(Tensor) * direction
     scale = max(_sum(shares.abs()), _sum(weights.abs(), forward.abs()))
     return abs(_sum(shares) - expected) / scale if scale > 0 else 0.0

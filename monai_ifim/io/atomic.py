@@ -10,8 +10,18 @@ PARTIAL = ".partial-"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` under a temporary name beside `path`, flush it to disk, then rename; nothing is left on failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write `content` under a temporary name beside `path`, flush it to disk, then rename; nothing is left on failure.
+
+    Raises OSError that names `path`.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, content)
+    except OSError as error:  # the disk's names the temporary file or none
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def _write(path: Path, content: bytes) -> None:
     with NamedTemporaryFile(dir=path.parent, prefix=PARTIAL, suffix=path.suffix, delete=False) as file:
         temporary = Path(file.name)
         try:
@@ -30,8 +40,14 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """`write_bytes` for UTF-8 text."""
-    write_bytes(path, content.encode("utf-8"))
+    """`write_bytes` for UTF-8 text; what UTF-8 cannot hold, of a file name that is none, is spelt out as \\udc.., as in JSON."""
+    write_bytes(path, content.encode("utf-8", "backslashreplace"))
+
+
+def check_folder(folder: Path) -> None:
+    """Raise OSError where no file can be made in a folder."""
+    with NamedTemporaryFile(dir=folder, prefix=PARTIAL):
+        pass
 
 
 def remove_partial(folder: Path) -> None:

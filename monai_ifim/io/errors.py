@@ -1,8 +1,29 @@
-"""What `io` raises: what, where, the cure."""
+"""What `io` raises: what, where, the cure; and how any error is told in one line."""
 
 from __future__ import annotations
 
+import errno
+import os
+import re
+from pathlib import Path
+
 from monai_ifim.core.errors import IFIMError
+
+_ROOM = "make room and run the same command again, whole cases are kept"
+_RIGHTS = "choose another place, or get the right to use this one"
+_IN_THE_WAY = "something else lies in its place: move it away, or choose another --output"
+CURES = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EROFS: _RIGHTS,
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.ENAMETOOLONG: "give it a shorter name, or choose an --output whose path is shorter",
+    errno.ENOTDIR: _IN_THE_WAY,
+    errno.EISDIR: _IN_THE_WAY,
+    errno.EEXIST: _IN_THE_WAY,
+}
+_ADDRESS = re.compile(r"^(ITK ERROR: )?\w+\(0x[0-9a-f]+\): ")  # of an object of ITK's: another in every run
 
 
 class InputError(IFIMError):
@@ -18,8 +39,44 @@ class OutputError(IFIMError):
 
 
 def innermost(error: BaseException) -> str:
-    """What the first error of a chain says, in one line; readers put the place in their own source before it."""
-    while error.__cause__ is not None:
+    """What the first error of a chain says, in one line; readers put the place in their own source before it.
+
+    An error of ours in the chain has said what there is to say.
+    """
+    while error.__cause__ is not None and not isinstance(error, IFIMError):
         error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [_ADDRESS.sub("", line.strip()) for line in str(error).splitlines()]
     return next((line.rstrip(".") for line in lines if line and not line.endswith(":")), type(error).__name__)
+
+
+def refusal(error: BaseException) -> IFIMError | None:
+    """The error of ours that a chain began with or passed through; None where there is none."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, IFIMError):
+        found = found.__cause__
+    return found
+
+
+def explained(error: BaseException) -> str:
+    """What a user is told of an error, in one line: an expected one's own words; of the disk's, what, where and the cure; any
+    other's with its type and the word that it is a bug."""
+    if isinstance(error, IFIMError):
+        return one_line(str(error))
+    if isinstance(error, OSError) and error.strerror is not None:
+        named = isinstance(error.filename, (str, bytes))
+        place = f"{'/'.join(Path(os.fsdecode(error.filename)).parts[-2:])}: " if named else ""
+        cure = CURES.get(error.errno or 0)
+        return one_line(f"{place}{error.strerror}{'' if cure is None else f': {cure}'}.")
+    said = one_line(str(error))
+    if isinstance(error, MemoryError):
+        return f"not enough memory{f' ({said})' if said else ''}: take a smaller image, or a machine with more of it."
+    return f"{type(error).__name__}{f': {said}' if said else ''} (this is a bug; --debug shows where)"
+
+
+def one_line(text: str) -> str:
+    """A text as one line that any terminal shows: white space is one blank, what cannot be printed is spelt out."""
+    line = " ".join(text.split())
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape", "backslashreplace").decode("ascii")
+        for character in line
+    )

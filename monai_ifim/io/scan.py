@@ -15,6 +15,7 @@ from monai_ifim.io.source import Source, dicom_files
 from monai_ifim.io.windows import HOUNSFIELD
 
 SCANNER_UNITS = "scanner units"
+PHOTOGRAPHS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 MODALITY_UNITS = {"CT": HOUNSFIELD}
 PET_UNITS = {"BQML": "Bq/ml", "GML": "g/ml", "CNTS": "counts"}  # PS3.3, C.8.9.1: Units (0054,1001)
 LARGEST_INT16 = np.iinfo(np.int16).max
@@ -41,8 +42,10 @@ class Scan:
 
 
 def unit_of_source(source: Source) -> str:
-    """Unit of the values that a reader gives for this source: from the first DICOM header, else not known."""
+    """Unit of the values that a reader gives for this source: from the first DICOM header, of a photograph grey values."""
     path = source.path
+    if source.suffix in PHOTOGRAPHS:
+        return "grey values"
     files = dicom_files(path) if path.exists() else []
     if not files:
         return SCANNER_UNITS

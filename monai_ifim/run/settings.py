@@ -56,11 +56,14 @@ def check_device(device: str) -> None:
 def prepared_folder(output: Path) -> Path:
     """The folder for results, made where missing and rid of what a killed run left half-written in it.
 
-    Raises OutputError where it cannot be made.
+    Raises OutputError where it cannot be made or written.
     """
+    doing = "made"
     try:
         output.mkdir(parents=True, exist_ok=True)
+        doing = "written"
         atomic.remove_partial(output)
+        atomic.check_folder(output)
     except OSError as error:
-        raise OutputError(f"{output}: cannot be made ({error.strerror}): choose another --output.") from error
+        raise OutputError(f"{output}: cannot be {doing} ({error.strerror}): choose another --output.") from error
     return output
