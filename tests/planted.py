@@ -39,8 +39,11 @@ GROUPS = (0x0008, 0x0010, 0x0012, 0x0018, 0x0020, 0x0032, 0x0038, 0x0040, 0x4000
 TEXTS, NAMES, DATES = {"LO", "SH", "ST", "LT", "UT", "UC", "AE"}, {"PN"}, {"DA", "DT"}
 LEFT_ALONE = {"AcquisitionDateTime", "LengthToEnd"}
 
-MARK = re.compile(rb"zw[0-9a-f]{8}", flags=re.IGNORECASE)
-WIDE_MARK = re.compile(rb"z\0w\0(?:[0-9a-f]\0){7}[0-9a-f]", flags=re.IGNORECASE)
+# Marks begin with the group of a tag, so that a page of base64 holds none by chance.
+FIRST = ("0000", "0002", "0008", "0010", "0012", "0018", "0020", "0028", "0032", "0038", "0040", "0054", "4000", "4008")
+WIDE_FIRST = ("\0".join(group) for group in FIRST)
+MARK = re.compile(f"zw(?:{'|'.join(FIRST)})[0-9a-f]{{4}}".encode(), flags=re.IGNORECASE)
+WIDE_MARK = re.compile(f"z\0w\0(?:{'|'.join(WIDE_FIRST)})(?:\0[0-9a-f]){{4}}".encode(), flags=re.IGNORECASE)
 BASE64 = re.compile(rb"[A-Za-z0-9+/]{24,}={0,2}")
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -56,7 +59,7 @@ def planted_date(number: int) -> str:
 
 @cache
 def _attributes() -> tuple[tuple[str, str], ...]:
-    """Keyword and VR of all texts, names and dates of the standard that an image may state of patient, visit, study and device."""
+    """Keyword and VR of all texts, names and dates that the standard has for patients, visits, studies and devices."""
     wanted = TEXTS | NAMES | DATES
     entries = [
         (int(tag), keyword, vr) for tag, (vr, _, _, _, keyword) in DicomDictionary.items() if int(tag) >> 16 in GROUPS and keyword

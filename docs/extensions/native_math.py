@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
 from docutils import nodes
+from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
+from sphinx.util import logging
+
+logger = logging.getLogger(__name__)
+
+
+def mathml(node: nodes.math | nodes.math_block) -> str:
+    """The formula; what cannot be converted is a warning with its place, and stays as it was typed."""
+    text = node.astext()
+    try:
+        return str(tex2mathml(text, as_block=isinstance(node, nodes.math_block)))
+    except MathError as error:
+        logger.warning("%s in the formula %s", error, text, location=node)
+        return escape(text)
 
 
 def _inline(translator: Any, node: nodes.math) -> None:
-    translator.body.append(tex2mathml(node.astext(), as_block=False))
+    translator.body.append(mathml(node))
     raise nodes.SkipNode
 
 
 def _block(translator: Any, node: nodes.math_block) -> None:
-    translator.body.append(translator.starttag(node, "div", CLASS="math notranslate"))
-    translator.body.append(tex2mathml(node.astext(), as_block=True))
-    translator.body.append("</div>\n")
+    translator.body.append(translator.starttag(node, "div", CLASS="math notranslate") + mathml(node) + "</div>\n")
     raise nodes.SkipNode
 
 

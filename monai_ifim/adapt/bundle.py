@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError  # nosec B403 # to tell it from other errors; nothing is unpickled
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from monai_ifim.io import InputError, ModelIdentity, Source, identify_bundle
 from monai_ifim.io.dicom_reader import register_dicom_reader
-from monai_ifim.io.errors import innermost
+from monai_ifim.io.errors import innermost, refusal
 from monai_ifim.io.model import (
     INFERENCE_CONFIGS,
     METADATA,
@@ -31,6 +32,7 @@ from monai_ifim.io.model import (
 )
 from monai_ifim.io.source import check_source
 
+SAME_NETWORK = "take the weights that were saved of this very network"
 STATE_KEYS = ("model", "network", "net", "state_dict", "model_state_dict")
 
 
@@ -69,7 +71,7 @@ class Bundle:
         try:
             data: dict[str, Any] = self.preprocessing({self.image_key: str(path)}, end=self._reading_steps())
         except Exception as error:
-            raise InputError(f"{path.name}: cannot be read ({innermost(error)}).") from error
+            raise InputError(_unreadable(error, path)) from error
         return data
 
     def prepare(self, data: dict[str, Any], path: Path) -> MetaTensor:
@@ -152,12 +154,12 @@ def load_bundle(root: Path, device: torch.device | str = "cpu", state: Mapping[s
     The bundle's config is MONAI's and may run code of its author's: load bundles you trust.
     """
     try:
-        parser = _parse(root)
         metadata = read_metadata(root)
+        parser = _parse(root)
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"bundle {root.name}: config or metadata.json cannot be read ({str(error).splitlines()[0]}).") from error
+        raise InputError(f"bundle {root.name}: config or metadata.json cannot be read ({innermost(error)}).") from error
     network = _network(parser, root, device, state)
     preprocessing = _content(parser, "preprocessing", root)
     if not isinstance(preprocessing, Compose):
@@ -166,14 +168,19 @@ def load_bundle(root: Path, device: torch.device | str = "cpu", state: Mapping[s
     inputs = metadata_inputs(metadata)
     image_input = image_key if image_key in inputs else next(iter(inputs), None)
     stated = inputs.get(image_input, {}) if image_input is not None else {}
-    shape = stated.get("spatial_shape")
+    channels, shape = stated.get("num_channels"), stated.get("spatial_shape")
+    if not isinstance(channels, int | None) or not isinstance(shape, list | None):
+        raise InputError(
+            f"bundle {root.name}: metadata.json states no number of channels, or no list of sizes, for input '{image_input}': "
+            f"num_channels {channels!r}, spatial_shape {shape!r}."
+        )
     return Bundle(
         root=root,
         network=network.to(device).eval(),
         preprocessing=_with_dicom(_traced(preprocessing)),
         image_key=image_key,
         identity=identify_bundle(root),
-        channels=stated.get("num_channels"),
+        channels=channels,
         spatial_shape=tuple(shape) if shape else None,
         outputs=metadata_output(metadata).get("num_channels"),
         further=tuple((name, _shape(value)) for name, value in inputs.items() if name != image_input),
@@ -191,16 +198,38 @@ def read_state(root: Path) -> dict[str, Any] | None:
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        cure = f": it is TorchScript, so name it {SCRIPT}" if "TorchScript archive" in str(error) else ""
-        reason = str(error).splitlines()[0][:200]
-        raise InputError(f"bundle {root.name}: {WEIGHTS} holds no plain weights ({reason}){cure}.") from error
+        raise InputError(f"bundle {root.name}: {WEIGHTS} holds no plain weights ({_why_no_weights(error)}.") from error
     for key in STATE_KEYS:
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
-    try:
-        return {name.removeprefix("module."): value for name, value in state.items()}
-    except AttributeError as error:
-        raise InputError(f"bundle {root.name}: {WEIGHTS} does not fit network_def ({error}).") from error
+    if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
+        raise InputError(
+            f"bundle {root.name}: {WEIGHTS} does not fit network_def (no tensors by their names in it): {SAME_NETWORK}."
+        )
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _unreadable(error: Exception, path: Path) -> str:
+    """Why a file cannot be read: our own reader's words where it was that, else what the other one said, in plain words where
+    it advises against safety or speaks of its own parts."""
+    ours, said = refusal(error), innermost(error)
+    if ours is not None:
+        return str(ours)
+    if "allow_pickle" in said:
+        return f"{path.name}: it holds objects or code of Python's, which are not loaded: save plain numbers (numpy.save)."
+    if said.startswith("Could not create IO object"):
+        said = "no format that is known"
+    return f"{path.name}: cannot be read ({said.replace(str(path), path.name)}): copy it anew, or convert it to NIfTI."
+
+
+def _why_no_weights(error: Exception) -> str:
+    """PyTorch's own advice is to load what is not plain all the same, which would run the code in it."""
+    if "TorchScript archive" in str(error):
+        return f"a TorchScript archive): name it {SCRIPT}"
+    cure = "save what network.state_dict() gives, by torch.save"
+    if isinstance(error, UnpicklingError):
+        return f"but objects or code of Python's, which are not loaded): {cure}"
+    return f"{innermost(error)[:200]}): copy it anew, or {cure}"
 
 
 def _shape(stated: Mapping[str, Any]) -> tuple[int | str, ...]:
@@ -212,11 +241,14 @@ def _shape(stated: Mapping[str, Any]) -> tuple[int | str, ...]:
 def _parse(root: Path) -> ConfigParser:
     config = config_path(root)
     if config is None:
-        raise InputError(f"bundle {root.name}: none of {', '.join(INFERENCE_CONFIGS)} in it.")
+        raise InputError(f"bundle {root.name}: none of {', '.join(INFERENCE_CONFIGS)} in it: export the bundle anew.")
     if str(root.resolve()) not in sys.path:
         sys.path.append(str(root.resolve()))  # a bundle's own modules (scripts/): MONAI runs bundles from their folder
+    content = ConfigParser.load_config_file(str(config))
+    if not isinstance(content, dict):
+        raise InputError(f"bundle {root.name}: {config.name} is no mapping of names to definitions: take one that MONAI runs.")
     parser = ConfigParser()
-    parser.read_config(str(config))
+    parser.read_config(content)
     if (root / METADATA).is_file():
         parser.read_meta(str(root / METADATA))
     parser["bundle_root"] = str(root)
@@ -225,17 +257,20 @@ def _parse(root: Path) -> ConfigParser:
 
 def _content(parser: ConfigParser, name: str, root: Path) -> Any:
     if name not in parser:
-        raise InputError(f"bundle {root.name}: its inference config has no '{name}'.")
+        raise InputError(f"bundle {root.name}: its inference config has no '{name}': define it there under this name.")
     try:
         return parser.get_parsed_content(name)
     except Exception as error:
-        raise InputError(f"bundle {root.name}: '{name}' cannot be built ({error}).") from error
+        raise InputError(
+            f"bundle {root.name}: '{name}' cannot be built ({innermost(error)}): correct its inference config, or install what "
+            "that names."
+        ) from error
 
 
 def _network(parser: ConfigParser, root: Path, device: torch.device | str, given: Mapping[str, Tensor] | None) -> nn.Module:
     path = weights_path(root)
     if path is None:
-        raise InputError(f"bundle {root.name}: no weights at {WEIGHTS}, nor TorchScript at {SCRIPT}.")
+        raise InputError(f"bundle {root.name}: no weights at {WEIGHTS}, nor TorchScript at {SCRIPT}: copy one of them there.")
     if path == root / SCRIPT:
         return _script(path, root, device)
     try:
@@ -252,7 +287,7 @@ def _network(parser: ConfigParser, root: Path, device: torch.device | str, given
         _load_weights(network, state, shared=given is not None)
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
-        raise InputError(f"bundle {root.name}: {WEIGHTS} does not fit network_def ({reason}).") from error
+        raise InputError(f"bundle {root.name}: {WEIGHTS} does not fit network_def ({reason}): {SAME_NETWORK}.") from error
     return network
 
 
@@ -263,7 +298,7 @@ def _script(path: Path, root: Path, device: torch.device | str) -> nn.Module:
             network: nn.Module = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]
     except Exception as error:
         raise InputError(
-            f"bundle {root.name}: {SCRIPT} cannot be loaded ({str(error).splitlines()[0]}): export the network in eval mode by "
+            f"bundle {root.name}: {SCRIPT} cannot be loaded ({innermost(error)[:200]}): export the network in eval mode by "
             "torch.jit.script or torch.jit.trace and torch.jit.save. What torch.jit.optimize_for_inference made cannot be "
             "read back and has no gradients."
         ) from error

@@ -43,7 +43,7 @@ def equivalent_of(step: Any, statistics: Statistics) -> Callable[[Tensor], Tenso
     compute = known.get(type(array))
     if compute is None:
         return None
-    return lambda image: compute(array, image, _keeper(statistics))  # type: ignore[operator]
+    return lambda image: compute(array, image, _keeper(statistics))
 
 
 def _array_twin(step: Any) -> Any:

@@ -191,8 +191,8 @@ class IFIMHandler:
         try:
             return self._components(network, given)
         except Exception as error:
-            if len(names) == 1:
-                self._fail(engine, names[0], error)
+            if len(names) == 1 or self.scanner is not None:  # which takes no batch, and needs the image's metadata
+                self._fail(engine, ", ".join(names), error)
                 return None
             self._one_by_one(engine, network, given, names)
             if self.on_failure == "raise":

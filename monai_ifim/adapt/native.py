@@ -38,7 +38,7 @@ def native_affine(image: MetaTensor) -> Affine:
 
 
 def native_shape(image: MetaTensor) -> tuple[int, ...]:
-    """[*spatial] of the input's own grid, without trailing axes of size one."""
+    """[*spatial] of the input's own grid, without trailing axes of size one beyond the second."""
     return _trimmed(tuple(int(size) for size in image.meta.get("spatial_shape", image.shape[1:])))
 
 
@@ -106,7 +106,7 @@ def _check_arrival(inverted: MetaTensor, image: MetaTensor) -> None:
 
 
 def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Without trailing ones: a single slice is read as H x W by some readers and as H x W x 1 by others."""
-    while len(shape) > 1 and shape[-1] == 1:
+    """Without a third axis of one: a single slice is read as H x W by some readers and as H x W x 1 by others."""
+    while len(shape) > 2 and shape[-1] == 1:
         shape = shape[:-1]
     return shape

@@ -103,6 +103,11 @@ class SaveIFIM(Transform):
         if not isinstance(img, MetaTensor):
             raise InputError("the image carries no metadata (affine, file name): load it with MONAI's LoadImage.")
         file, record = _file_of(img), record_of(components)
+        if (record.get("preprocessing") is not None) != (self.space == "scanner"):
+            raise OutputError(
+                f"space={self.space!r} does not fit these components: write those that were made with scanner= in the space "
+                "'scanner', and no others."
+            )
         source = source or _source_of(file)
         maps = self._maps(img, components)
         unit = unit_of_source(source)
@@ -110,7 +115,7 @@ class SaveIFIM(Transform):
         identity = InputIdentity(
             file=source.path.name,
             sha256=digest,
-            shape=volume_shape(_at_least_2d(native_shape(img))),
+            shape=volume_shape(native_shape(img)),
             affine=plain_affine(native_affine(img)),
             reader=_reader_of(img),
             frame=source.frame,
@@ -216,7 +221,9 @@ SaveIFIMD = SaveIFIMDict = SaveIFIMd
 def _decomposed(img: Tensor, components: Mapping[str, Any]) -> Tensor:
     """What was decomposed: the image, or, where the image is only what the preprocessing made of the scan, the scan."""
     high, low = (components[name].as_subclass(Tensor) for name in ("ifim_high", "ifim_low"))
-    return img.as_subclass(Tensor) if img.shape == high.shape else high + low
+    whole, shown = high + low, img.as_subclass(Tensor)
+    same = shown.shape == whole.shape and torch.allclose(shown.to(whole), whole, rtol=1e-4, atol=1e-4 * float(whole.abs().max()))
+    return shown if same else whole
 
 
 def _file_of(img: MetaTensor) -> Path | None:
@@ -239,7 +246,3 @@ def _reader_of(img: MetaTensor) -> str | None:
     if img.meta.get("spacing") is not None:
         return "ITKReader"
     return "NibabelReader" if "sform_code" in img.meta else None
-
-
-def _at_least_2d(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return shape if len(shape) > 1 else (*shape, 1)

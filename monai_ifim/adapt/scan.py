@@ -19,7 +19,7 @@ def scan_of(read: Tensor, unit: str = SCANNER_UNITS) -> Scan | None:
     if not isinstance(read, MetaTensor) or read.shape[0] != 1:
         return None
     values = read.as_subclass(Tensor)[0].detach().cpu().numpy()
-    while values.ndim > 1 and values.shape[-1] == 1:  # as `native_shape` counts
+    while values.ndim > 2 and values.shape[-1] == 1:  # as `native_shape` counts
         values = values[..., 0]
     return Scan(values, world_affine(read.affine.cpu().numpy(), read.meta), unit).smallest()
 

@@ -96,7 +96,7 @@ class ScanPreprocessing:
                 after = _attempt(step, image)
                 if step.equivalent is not None and differ(after, step.original(image.detach().clone())):
                     raise IFIMError(
-                        f"the differentiable equivalent of {step.names[0]} differs from this version of MONAI's on this scan: {CURE}."
+                        f"the differentiable equivalent of {_name(step)} differs from this version of MONAI's here: {CURE}."
                     )
                 if step.equivalent is None and self.statistics == "differentiate":
                     check_derivative(_name(step), step, image)

@@ -178,6 +178,12 @@ def checked_resolution(resolution: Any) -> Resolution:
     return width or None
 
 
+def check_metrics(resolution: Resolution, options: DecomposeOptions) -> None:
+    """Raise IFIMError for a resolution beside another input metric."""
+    if resolution is not None and options.metric is not None:
+        raise IFIMError("resolution and metric (noise) are two input metrics: give one of them.")
+
+
 def _as_network(network: Callable[..., Any], scan: MetaTensor) -> MetaTensor:
     """The scan in the network's own precision, in float32 where that is none that holds a scan's values."""
     owner = owner_of(network)
@@ -199,8 +205,7 @@ def _decompose(
     """A scan's decomposition through a pipeline that has been probed."""
     widths: Sequence[float] | None = None
     if resolution is not None:
-        if options.metric is not None:
-            raise IFIMError("resolution and metric (noise) are two input metrics: give one of them.")
+        check_metrics(resolution, options)
         widths = _widths(pipeline, scan, resolution)
         options = replace(options, metric=GaussianLowPass(_in_voxels(widths, scan)))
     wrapped = ScannerNetwork(network, pipeline, scan)
@@ -216,10 +221,23 @@ def _widths(pipeline: ScanPreprocessing, scan: MetaTensor, resolution: float | s
         return tuple(float(resolution) for _ in spacing)
     with torch.no_grad():
         seen = pipeline(scan.clone())
+    _check_affine(pipeline, scan, seen)
     theirs = full_affine(_plain(seen.affine))[:3, :3]
     directions = full_affine(_plain(scan.affine))[:3, : len(spacing)] / spacing
     steps = 1.0 / np.linalg.norm(np.linalg.pinv(theirs) @ directions, axis=0)
     return tuple(float(step) if step > 1.001 * own else 0.0 for step, own in zip(steps, spacing, strict=True))
+
+
+def _check_affine(pipeline: ScanPreprocessing, scan: MetaTensor, seen: MetaTensor) -> None:
+    """Raise IFIMError where a step has lost what the network's voxels are."""
+    swapped = [name for step in pipeline.steps for name in step.names if name.startswith("Transpose")]
+    own, theirs = (full_affine(_plain(image.affine)) for image in (scan, seen))
+    lost = np.array_equal(theirs, np.eye(4)) and not np.array_equal(own, theirs)
+    if swapped or lost:
+        cause = f"{swapped[0]} swaps axes but not MONAI's affine" if swapped else "the affine is lost"
+        raise IFIMError(
+            f"resolution='network' needs the network's voxel size, and in the preprocessing {cause}: give millimetres."
+        )
 
 
 def _in_voxels(widths: Sequence[float], scan: MetaTensor) -> list[float]:

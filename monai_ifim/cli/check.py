@@ -37,7 +37,7 @@ def check(
 
         refusal: IFIMError | None = None
         try:
-            identity, report = _look(bundle, image, head, device)
+            identity, report = _look(bundle, image, head, device, console)
         except IFIMError as error:
             refusal = error
     if refusal is not None:
@@ -57,18 +57,23 @@ def check(
         raise typer.Exit(1)
 
 
-def _look(bundle: str, image: Path | None, head: str, device: str | None) -> tuple[ModelIdentity, NetworkReport]:
-    """Load the bundle and probe its network; raises IFIMError where either cannot be done."""
+def _look(
+    bundle: str, image: Path | None, head: str, device: str | None, console: Console
+) -> tuple[ModelIdentity, NetworkReport]:
+    """Say whose the bundle is, load it and probe its network; raises IFIMError where either cannot be done."""
     import torch
 
     from monai_ifim.adapt.bundle import load_bundle
     from monai_ifim.adapt.network import check_bundle
     from monai_ifim.adapt.options import DecomposeOptions
+    from monai_ifim.cli.origin import name_origin
     from monai_ifim.io.installation import resolve_bundle
     from monai_ifim.run.settings import check_device
 
     options = DecomposeOptions(head)
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     check_device(chosen)
-    loaded = load_bundle(resolve_bundle(bundle), chosen)
+    root = resolve_bundle(bundle)
+    name_origin(console, root)
+    loaded = load_bundle(root, chosen)
     return loaded.identity, check_bundle(loaded, image, options, chosen)

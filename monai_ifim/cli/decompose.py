@@ -81,6 +81,7 @@ def decompose(
     with console.status("loading MONAI and the bundle"):
         from monai_ifim.adapt.options import DecomposeOptions
         from monai_ifim.cli.engines import chosen_engine
+        from monai_ifim.cli.origin import name_origin
         from monai_ifim.cli.scanner import noise_level, scanner_settings
         from monai_ifim.cli.summary import case_progress, show_rows
         from monai_ifim.io.installation import resolve_bundle
@@ -117,7 +118,9 @@ def decompose(
             **scanner_settings(space, statistics, resolution, noise),
         )
         cases = find_cases(inputs, frame, series, fix_geometry)
-        run = chosen_engine(engine, workers, rank, resolve_bundle(bundle), settings)
+        root = resolve_bundle(bundle)
+        name_origin(console, root)
+        run = chosen_engine(engine, workers, rank, root, settings)
     with case_progress(console, rank.share(len(cases))) as report:
         rows = run(cases, report)
     if rank.number == 0:

@@ -39,8 +39,9 @@ def evaluate(
     quiet_libraries()
     console = Console()
     with console.status("loading MONAI"):
+        from monai_ifim.cli.origin import name_origin
         from monai_ifim.evaluation.experiment import load_experiment, only, parse_overrides, run_experiment
-        from monai_ifim.io.installation import resolve_experiment
+        from monai_ifim.io.installation import resolve_bundle, resolve_experiment
         from monai_ifim.report.page import write_report
         from monai_ifim.run.settings import check_device, prepared_folder
 
@@ -48,6 +49,8 @@ def evaluate(
         given = {"bundle": bundle, "datalist": None if datalist is None else str(datalist), "images": images}
         overrides |= {name: value for name, value in given.items() if value is not None}
         check_device(device)
+        if bundle is not None:
+            name_origin(console, resolve_bundle(bundle))
         experiment = only(load_experiment(resolve_experiment(config), overrides), task, model)
         prepared_folder(output)
     with _progress(console) as report:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import typer
@@ -39,25 +40,31 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+LOG = logging.getLogger("monai_ifim")
+
+
 @app.callback()
 def _root(
     version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
+    debug: bool = typer.Option(False, "--debug", help="Show where in the program an error arose, not just what it says."),
 ) -> None:
     """Input-dependent Fisher information of medical image classifiers."""
+    if debug:
+        LOG.addHandler(logging.StreamHandler())
+        LOG.setLevel(logging.DEBUG)
 
 
 def main() -> None:
-    """Run the command line; an expected error is one line on standard error and exit status 1."""
+    """Run the command line; an error is one line on standard error and exit status 1, its traceback the log's."""
     try:
         app()
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        from monai_ifim.core.errors import IFIMError
+        from monai_ifim.io.errors import explained
 
-        if not isinstance(error, IFIMError):
-            raise
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="bold red", markup=False, highlight=False)
+        LOG.debug("where the error arose:", exc_info=error)
+        Console(stderr=True, soft_wrap=True).print(f"error: {explained(error)}", style="bold red", markup=False, highlight=False)
         sys.exit(1)
 
 

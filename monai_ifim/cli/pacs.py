@@ -55,6 +55,7 @@ def pacs(
     with console.status("loading MONAI and the bundle"):
         from monai_ifim.adapt.bundle import load_bundle
         from monai_ifim.adapt.options import DecomposeOptions
+        from monai_ifim.cli.origin import name_origin
         from monai_ifim.cli.summary import case_progress, show_rows
         from monai_ifim.io.dicomweb import DicomWeb, checked_uid
         from monai_ifim.io.installation import resolve_bundle
@@ -70,7 +71,9 @@ def pacs(
         contents = tuple(name.strip() for name in save.split(",") if name.strip())
         chosen_device = device or rank_of_process().device
         settings = RunSettings(output, options, contents=contents, device=chosen_device, overwrite=overwrite, dicom_pm=store)
-        loaded = load_bundle(resolve_bundle(bundle), settings.device)
+        root = resolve_bundle(bundle)
+        name_origin(console, root)
+        loaded = load_bundle(root, settings.device)
     if access.exposed:
         console.print("The address begins with http://: patients' data travel in the clear.", style="yellow")
     with DicomWeb(access) as server:

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 
 def noise_level(noise: str | None) -> float | Tensor | None:
-    """A number, or the map [1, *spatial] in a NIfTI file; raises InputError for what is neither."""
+    """A number, or the map [channel, *spatial] in a NIfTI file, whose fourth axis holds channels; raises InputError for what is
+    neither."""
     from monai_ifim.io import InputError
 
     if noise is None:
@@ -28,7 +29,7 @@ def noise_level(noise: str | None) -> float | Tensor | None:
         values = np.asarray(nib.load(path).dataobj, dtype=np.float32)
     except Exception as error:
         raise InputError(f"--noise {path.name}: neither a number nor a NIfTI file that can be read ({error}).") from error
-    return torch.from_numpy(values)[None]
+    return torch.from_numpy(np.moveaxis(values, 3, 0) if values.ndim == 4 else values[None])
 
 
 def scanner_settings(space: str, statistics: str | None, resolution: str | None, noise: str | None) -> dict[str, Any]:

@@ -14,13 +14,15 @@ from monai_ifim.core.errors import HeadError
 from monai_ifim.core.heads import BernoulliHead, CategoricalHead, Head, SquareRoot, diagonal_root
 from monai_ifim.core.outputs import as_float64, sums_to_one
 
+VANISHED = 1e-300  # probability whose inverse, and sums of such, would come near the end of float64
+
 
 class CategoricalProbabilityHead(Head):
     """Mutually exclusive classes, output = probabilities that sum to one.
 
     In the coordinates q the Fisher information is diag(1/q) + 1 1^T / p_m = T T^T with
     T = diag(1/s)(I + s s^T / (r (1 + r))), the inverse transpose of the categorical head's B. A class whose probability
-    has underflowed to zero carries no gradient either and is left out.
+    has vanished carries no gradient either and is left out.
     """
 
     name: ClassVar[str] = "probabilities"
@@ -31,13 +33,13 @@ class CategoricalProbabilityHead(Head):
         order = p.argsort(dim=1, descending=True, stable=True)
         predicted, others = order[:, :1], order[:, 1:]
         q = p.gather(1, others)
-        alive = q > 0
+        alive = q > VANISHED
         s, r = q.sqrt(), p.gather(1, predicted).sqrt()
         inverse_s = torch.where(alive, 1 / s, 0.0)
         b = 1 / (r * (1 + r))
         # Row j of T^T: (1/s_j) e_j + b s_j 1, over the classes not predicted that are alive.
         ones = alive.to(torch.float64)
-        norm = inverse_s * (1 + 2 * b * q + (b * q).square() * ones.sum(1, keepdim=True)).sqrt()  # 1/q may be beyond float64
+        norm = (inverse_s.square() + 2 * b + (b * s).square() * ones.sum(1, keepdim=True)).sqrt() * ones
 
         def build(start: int, stop: int) -> Tensor:
             flat = (b * s)[:, start:stop, None] * ones[:, None]
@@ -73,7 +75,7 @@ class CategoricalProbabilityHead(Head):
 class BernoulliProbabilityHead(Head):
     """Independent labels, output = sigmoid probabilities: column c of S is e_c / sqrt(p_c (1 - p_c)).
 
-    A label saturated to exactly 0 or 1 carries no gradient and is left out.
+    A label saturated to 0 or 1 carries no gradient and is left out.
     """
 
     name: ClassVar[str] = "bernoulli_probabilities"
@@ -82,7 +84,7 @@ class BernoulliProbabilityHead(Head):
         """See the class; r = C."""
         p = as_float64(output)
         variance = p * (1 - p)
-        scales = torch.where(variance > 0, variance.rsqrt(), 0.0)
+        scales = torch.where(variance > VANISHED, variance.rsqrt(), 0.0)
         score = torch.where(p > 0.5, 1 - p, -p) * scales
         return diagonal_root(scales, score)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_ifim.io import atomic
+from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.errors import OutputError
 from monai_ifim.io.geometry import Affine
 from monai_ifim.io.nifti import volume_shape, write_volume
@@ -75,13 +77,23 @@ def write_case(
     """Write the case's files and then its sidecar; returns the sidecar's path.
 
     A sidecar of an earlier run is removed first and files that this run does not make again are removed too, half-written
-    ones of a killed run among them, so that what lies beside a sidecar is what it describes.
-    Raises OutputError, GeometryError.
+    ones of a killed run among them, so that what lies beside a sidecar is what it describes. Where it fails nothing of the
+    case is left. Raises OutputError, GeometryError; OSError where the disk does not take it.
     """
+    if not is_plain_name(case):
+        raise OutputError(f"a case cannot be called {case!r}, which is no name of a folder in {output.name}.")
     sidecar = sidecar_path(output, case)
-    beside = companions or Companions()
     sidecar.unlink(missing_ok=True)
     atomic.remove_partial(sidecar.parent)
+    try:
+        _write(sidecar, case, maps, contents, facts, companions or Companions())
+    except BaseException:
+        _remove(sidecar.parent, case)
+        raise
+    return sidecar
+
+
+def _write(sidecar: Path, case: str, maps: CaseMaps, contents: Sequence[str], facts: CaseFacts, beside: Companions) -> None:
     planned = list(_planned(case, maps, check_contents(contents)))
     if beside.scan is not None:
         planned.append((f"{case}_ifim_source.nii.gz", "source", beside.scan.values))
@@ -102,13 +114,22 @@ def write_case(
         written = write_parametric_maps(sidecar.parent, case, beside.dicom, maps, contents, content)
         content["parametric_maps"] = [path.name for path in written]
     write_sidecar(sidecar, content)
-    return sidecar
+
+
+def _remove(folder: Path, case: str) -> None:
+    """Everything that is written for a case, and its folder where nobody else has put something into it."""
+    _remove_stale(folder, case, set())
+    for pattern in ("_planes.npz", "_*.ctbl", "_spectrum*.tsv", "_ifim.json"):
+        for file in folder.glob(f"{escape(case)}{pattern}"):
+            file.unlink()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _remove_stale(folder: Path, case: str, kept: set[str]) -> None:
     """Files of an earlier run of this case that the new one may not write over."""
-    patterns = (f"{case}_ifim_*.nii.gz", f"{case}_ifim_*.dcm", f"{case}.mrml", f"{case}.mrb")
-    for stale in [file for pattern in patterns for file in folder.glob(pattern)]:
+    patterns = ("_ifim_*.nii.gz", "_ifim_*.dcm", ".mrml", ".mrb")
+    for stale in [file for pattern in patterns for file in folder.glob(f"{escape(case)}{pattern}")]:
         if stale.name not in kept:
             stale.unlink()
 

@@ -6,6 +6,7 @@ is passed over in silence for the next one. This one refuses where it is asked f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -18,10 +19,12 @@ from monai.data import ITKReader
 from monai.transforms import Compose, LoadImage, LoadImaged
 from monai.utils import ensure_tuple
 
-from monai_ifim.io.dicom_volumes import DicomVolume, choose_volume, index_dicom
-from monai_ifim.io.errors import InputError, innermost
+from monai_ifim.io.dicom_volumes import DicomVolume, choose_volume, index_dicom, undecoded
+from monai_ifim.io.errors import InputError
 from monai_ifim.io.series import check_volume
 from monai_ifim.io.source import dicom_files
+
+HEADER_ELEMENT = re.compile("[0-9a-f]{4}\\|[0-9a-f]{4}", flags=re.IGNORECASE)  # "0010|0010": ITK's name for one
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Refusal:
 
 
 class DicomReader(ITKReader):
-    """Reads DICOM files and folders of one volume; everything else is left to MONAI's other readers.
+    """Reads DICOM files and folders of one volume; everything else is left to MONAI's other readers. The metadata tell the
+    volume's place and shape; the header's own elements (names, dates, free text) are left out of them.
 
     series: which volume of a folder of several, by its key (`DicomVolume.key`). drop_slice_axis: give a single slice as
     [x, y], as MONAI's PydicomReader does, and not as [x, y, 1]. Other arguments as MONAI's ITKReader. Through LoadImage,
@@ -63,6 +67,7 @@ class DicomReader(ITKReader):
         if isinstance(img, Refusal):
             raise img.error
         values, meta = super().get_data(img)
+        meta = {name: value for name, value in meta.items() if not HEADER_ELEMENT.fullmatch(name)}
         if self.drop_slice_axis and values.ndim == 3 and values.shape[-1] == 1:
             values = values[..., 0]
             meta["spatial_shape"] = np.asarray(values.shape)
@@ -75,10 +80,7 @@ class DicomReader(ITKReader):
         try:
             image = itk.imread(names[0]) if len(names) == 1 else itk.imread(names, itk.F)
         except Exception as error:
-            raise InputError(
-                f"{path.name}: its pixels cannot be decoded ({innermost(error)}): convert the file to an uncompressed transfer "
-                "syntax (dcmconv, gdcmconv), or export it anew."
-            ) from error
+            raise undecoded(path.name, volume) from error
         return _placed(_rescaled(image, names[0], volume), volume)
 
 

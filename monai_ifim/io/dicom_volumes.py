@@ -1,11 +1,14 @@
 """Which volumes lie in a folder of DICOM files: instances grouped by their headers and sorted along their normal.
 
 A series is not a volume: one series UID may hold scouts, echoes or time points, and a folder may hold several series
-(PS3.3, C.7.6.2 Image Plane; C.7.6.16 Multi-frame Functional Groups). No pixel is read here.
+(PS3.3, C.7.6.2 Image Plane; C.7.6.16 Multi-frame Functional Groups). No pixel is read here. Of what a header says, only numbers,
+UIDs and codes go on from here, and what should be one and is not goes nowhere: any text may be a name.
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,18 +17,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydicom.config import disable_value_validation
 
+from monai_ifim.io.dicom_header import NO_NUMBERS, read_header
 from monai_ifim.io.errors import InputError
 
 Array = npt.NDArray[np.float64]
 
+UID_FORM = re.compile(r"[0-9]+(\.[0-9]+)*")  # PS3.5, 9.1; also what may safely be a part of a path or of a URL
+LONGEST_UID = 64
+MODALITY_FORM = re.compile("[A-Z0-9_ ]{1,16}")  # PS3.5, 6.2: CS
 SAME_PLACE = 1e-3  # mm within which two slices lie at one place
-TAGS = [
-    "SeriesInstanceUID", "SOPInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient",
-    "ImageOrientationPatient", "PixelSpacing", "InstanceNumber", "EchoNumbers", "EchoTime", "TemporalPositionIdentifier",
-    "AcquisitionNumber", "TriggerTime", "AcquisitionTime", "ContentTime", "DiffusionBValue", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
-]  # fmt: skip
+MOST_LISTED = 12  # volumes of a folder that an error lists
 # Where several slices lie at one place, the first of these that tells them apart makes volumes of them.
 TELLING_APART = (
     "EchoTime", "EchoNumbers", "TemporalPositionIdentifier", "DiffusionBValue", "TriggerTime", "AcquisitionNumber",
@@ -37,10 +40,11 @@ TELLING_APART = (
 class DicomVolume:
     """Instances that make one volume, in the order of their places.
 
-    key: the series UID, with "#2" and so on where one UID holds several volumes. positions: LPS mm of each slice's first
-    voxel [slices, 3], orientation: direction cosines of rows and columns [6], spacing: mm between columns and rows; None
-    where the headers do not state them. size: columns and rows. A multi-frame file is a volume by itself, its frames in the
-    order of the file; rescale: slope and intercept of each [slices, 2] where its frames do not share them, else None.
+    key: the series UID (a digest, where it is no UID), with "#2" and so on where one UID holds several volumes. positions: LPS
+    mm of each slice's first voxel [slices, 3], orientation: direction cosines of rows and columns [6], spacing: mm between
+    columns and rows; None where the headers do not state them. size: columns and rows. A multi-frame file is a volume by
+    itself, its frames in the order of the file; rescale: slope and intercept of each [slices, 2] where its frames do not
+    share them, else None.
     """
 
     key: str
@@ -73,12 +77,14 @@ class DicomVolume:
 
 
 def index_dicom(files: Iterable[Path]) -> list[DicomVolume]:
-    """The volumes among some DICOM files, sorted by key; raises InputError for a file whose header breaks off."""
-    groups: dict[Hashable, list[tuple[Path, Any]]] = defaultdict(list)
-    for path in files:
-        header = _header(path)
-        groups[_group_of(path, header)].append((path, header))
-    volumes = [volume for members in groups.values() for volume in _volumes(members)]
+    """The volumes among some DICOM files, sorted by key; raises InputError for a file whose header breaks off or holds a text in
+    the place of a number."""
+    with disable_value_validation():  # its warnings would show the patient's data
+        groups: dict[Hashable, list[tuple[Path, Any]]] = defaultdict(list)
+        for path in files:
+            header = read_header(path)
+            groups[_group_of(path, header)].append((path, header))
+        volumes = [volume for members in groups.values() for volume in _read_volumes(members)]
     volumes.sort(key=lambda volume: (volume.series, str(volume.files[0])))
     repeated, seen = Counter(volume.series for volume in volumes), Counter[str]()
     numbered = []
@@ -94,7 +100,9 @@ def choose_volume(name: str, volumes: Sequence[DicomVolume], series: str | None)
     wanted = list(volumes) if series is None else [v for v in volumes if series in (v.key, v.series)]
     if len(wanted) == 1:
         return wanted[0]
-    listed = "; ".join(volume.facts() for volume in volumes)
+    listed = "; ".join(volume.facts() for volume in volumes[:MOST_LISTED])
+    if len(volumes) > MOST_LISTED:
+        listed += f"; and {len(volumes) - MOST_LISTED} more"
     if not wanted:
         raise InputError(f"{name}: there is no series {series} in it. It holds {listed}.")
     raise InputError(
@@ -102,17 +110,21 @@ def choose_volume(name: str, volumes: Sequence[DicomVolume], series: str | None)
     )
 
 
-def _header(path: Path) -> Any:
-    import pydicom
+def undecoded(name: str, volume: DicomVolume) -> InputError:
+    """What to raise where the pixels of a volume cannot be decoded. name: what to call the volume."""
+    from pydicom.filereader import read_file_meta_info
+    from pydicom.misc import is_dicom
+    from pydicom.uid import UncompressedTransferSyntaxes
 
-    try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
-        complete = all(header.get(name) is not None for name in ("SOPInstanceUID", "Rows", "Columns"))
-    except Exception as error:
-        raise InputError(f"{path.name}: its DICOM header cannot be read ({str(error).splitlines()[0]}).") from error
-    if not complete:
-        raise InputError(f"{path.name}: its DICOM header breaks off, or it is no image: copy the file anew, or leave it out.")
-    return header
+    found = [read_file_meta_info(file).get("TransferSyntaxUID") for file in volume.files if is_dicom(file)]
+    named = {str(uid.name) if UID_FORM.fullmatch(uid) else "no UID" for uid in found if uid is not None}
+    stated = ", ".join(sorted(named)) or "not stated"
+    if all(uid in UncompressedTransferSyntaxes for uid in found):
+        return InputError(f"{name}: a file of it is damaged or breaks off: copy it anew.")
+    return InputError(
+        f"{name}: its pixels cannot be decoded (transfer syntax: {stated}): convert the file to an uncompressed transfer syntax "
+        "(dcmconv, gdcmconv), or export it anew."
+    )
 
 
 def _group_of(path: Path, header: Any) -> Hashable:
@@ -122,6 +134,13 @@ def _group_of(path: Path, header: Any) -> Hashable:
     orientation = tuple(round(float(value), 3) + 0.0 for value in header.ImageOrientationPatient)
     spacing = tuple(round(float(value), 4) for value in header.get("PixelSpacing") or ())
     return (str(header.get("SeriesInstanceUID", "")), int(header.Rows), int(header.Columns), orientation, spacing)
+
+
+def _read_volumes(members: list[tuple[Path, Any]]) -> list[DicomVolume]:
+    try:
+        return _volumes(members)
+    except (ValueError, TypeError, AttributeError) as error:  # its text would hold what the header says
+        raise InputError(f"{members[0][0].name}: {NO_NUMBERS}.") from error
 
 
 def _placed(header: Any) -> bool:
@@ -164,9 +183,9 @@ def _volume(members: list[tuple[Path, Any]]) -> DicomVolume:
     multiframe = int(header.get("NumberOfFrames") or 1) > 1
     positions, orientation, spacing = _frames(header) if multiframe else _planes(members)
     return DicomVolume(
-        key=str(header.get("SeriesInstanceUID") or path.name),
+        key=_series_name(path, header),
         files=tuple(path for path, _ in members),
-        modality=str(header.get("Modality", "")),
+        modality=_code(header.get("Modality")),
         size=(int(header.Columns), int(header.Rows)),
         slices=max(len(members), int(header.get("NumberOfFrames") or 1)),
         positions=positions,
@@ -174,6 +193,22 @@ def _volume(members: list[tuple[Path, Any]]) -> DicomVolume:
         spacing=spacing,
         rescale=_rescale(header) if multiframe else None,
     )
+
+
+def _series_name(path: Path, header: Any) -> str:
+    """What the series goes by: its UID; of one that is no UID, and might be anything, a digest."""
+    uid = str(header.get("SeriesInstanceUID") or "").strip(" \0")
+    if not uid:
+        return path.name
+    if len(uid) <= LONGEST_UID and UID_FORM.fullmatch(uid):
+        return uid
+    return f"series-{hashlib.sha256(uid.encode('utf-8', 'backslashreplace')).hexdigest()[:8]}"
+
+
+def _code(value: Any) -> str:
+    """The text where it has the form of a code; empty for any other."""
+    text = str(value or "")
+    return text if MODALITY_FORM.fullmatch(text) else ""
 
 
 Places = tuple[Array | None, Array | None, tuple[float, float] | None]

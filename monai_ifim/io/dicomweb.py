@@ -22,6 +22,7 @@ from pydicom.uid import UID
 from requests.adapters import HTTPAdapter
 
 from monai_ifim.core.errors import IFIMError
+from monai_ifim.io.dicom_volumes import LONGEST_UID, MODALITY_FORM, UID_FORM
 from monai_ifim.io.server_access import Access
 
 Answer = TypeVar("Answer")
@@ -29,8 +30,6 @@ Answer = TypeVar("Answer")
 PASSING = frozenset({408, 429, 502, 503, 504})  # HTTP states that the same question may not meet again
 TIMEOUT = (10.0, 120.0)  # seconds to connect, and without a byte
 LONGEST_WAIT = 60.0  # seconds before another try, whatever the server asks for
-UID_FORM = re.compile(r"[0-9]+(\.[0-9]+)*")  # PS3.5, 9.1; also what may safely be a part of a path or of a URL
-LONGEST_UID = 64
 CHECK_URL = "Is --url the address before /studies, such as https://HOST/dicom-web?"
 WHOLE_BODY = 1 << 62  # bytes; a body sent in chunks could not be sent a second time
 SERIES_UID, SERIES_NUMBER, MODALITY = "0020000E", "00200011", "00080060"
@@ -298,7 +297,7 @@ def _value(entry: Mapping[str, Any], tag: str) -> Any:
 
 def _modality(entry: Mapping[str, Any]) -> str:
     text = str(_value(entry, MODALITY) or "")
-    return text if re.fullmatch("[A-Z0-9_ ]{1,16}", text) else ""
+    return text if MODALITY_FORM.fullmatch(text) else ""
 
 
 def _number(entry: Mapping[str, Any]) -> int | None:

@@ -53,17 +53,25 @@ def check_writable(affine: Affine) -> None:
 
     NIfTI's qform (and 3D Slicer, which prefers it) cannot hold a shear.
     """
-    axes = affine[:3, :3]
-    spacing = np.linalg.norm(axes, axis=0)
-    if not np.isfinite(affine).all() or (spacing <= 0).any() or abs(np.linalg.det(axes)) < 1e-12 * np.prod(spacing):
+    if not is_invertible(affine):
         raise GeometryError(f"the affine is singular or not finite: {affine.tolist()}; mend the image's header first.")
-    unit = axes / spacing
+    axes = affine[:3, :3]
+    unit = axes / np.linalg.norm(axes, axis=0)
     cosine = float(np.abs(unit.T @ unit - np.eye(3)).max())
     if cosine > SHEAR_TOLERANCE:
         raise GeometryError(
             f"the grid is sheared (cosine {cosine:.4f} between two of its axes, as from a tilted gantry): resample it "
             "onto an orthogonal grid first."
         )
+
+
+def is_invertible(affine: Affine) -> bool:
+    """Whether every place in the world has its voxel: finite, and no axis zero or along the others."""
+    axes = affine[:3, :3]
+    spacing = np.linalg.norm(axes, axis=0)
+    if not np.isfinite(affine).all() or (spacing <= 0).any():
+        return False
+    return bool(abs(np.linalg.det(axes)) >= 1e-12 * np.prod(spacing))
 
 
 def same_grid(first: Affine, second: Affine, shape: tuple[int, ...]) -> bool:

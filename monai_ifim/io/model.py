@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from monai_ifim.io.errors import InputError, innermost
 from monai_ifim.io.source import sha256_of
 
 WEIGHTS = "models/model.pt"
@@ -53,18 +54,23 @@ def config_path(root: Path) -> Path | None:
 
 
 def read_metadata(root: Path) -> dict[str, Any]:
-    """The bundle's metadata.json, empty where there is none."""
+    """The bundle's metadata.json, empty where there is none; raises InputError where it is no JSON mapping."""
     path = root / METADATA
     if not path.is_file():
         return {}
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"bundle {root.name}: metadata.json cannot be read ({innermost(error)}): correct it.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"bundle {root.name}: metadata.json is {type(content).__name__}, not a mapping: correct it.")
     return content
 
 
 def metadata_class_names(metadata: dict[str, Any]) -> tuple[str, ...]:
     """Class names from channel_def of the bundle's output, in order; empty where it has none or numbers none."""
-    channels: dict[str, Any] = metadata_output(metadata).get("channel_def") or {}
-    if not all(str(key).isdecimal() for key in channels):
+    channels = metadata_output(metadata).get("channel_def")
+    if not isinstance(channels, dict) or not all(str(key).isdecimal() for key in channels):
         return ()
     return tuple(str(channels[key]) for key in sorted(channels, key=int))
 
@@ -82,5 +88,6 @@ def metadata_output(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def _entries(metadata: dict[str, Any], side: str) -> dict[str, dict[str, Any]]:
-    entries = metadata.get("network_data_format", {}).get(side, {})
+    stated = metadata.get("network_data_format")
+    entries = stated.get(side) if isinstance(stated, dict) else None
     return {name: value for name, value in entries.items() if isinstance(value, dict)} if isinstance(entries, dict) else {}

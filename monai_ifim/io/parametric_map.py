@@ -69,7 +69,8 @@ class _Map:
 def check_dicom_source(source: Source) -> None:
     """Raise OutputError, with the cure, where no Parametric Map can be made of this source's maps: it is not DICOM, or has no
     place in space, or is of no one study. A resampled volume can have them: they state their own grid."""
-    referenced_series(source)
+    with disable_value_validation():
+        referenced_series(source)
 
 
 def write_parametric_maps(

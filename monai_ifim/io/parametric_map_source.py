@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from monai_ifim.io.dicom_volumes import Array, DicomVolume, choose_volume, index_dicom
@@ -27,6 +28,11 @@ IDENTITY = [
     "FrameOfReferenceUID", "PositionReferenceIndicator", "Laterality", "LossyImageCompression", "LossyImageCompressionRatio",
     "LossyImageCompressionMethod", "BurnedInAnnotation", "RecognizableVisualFeatures",
 ]  # fmt: skip
+# Of the items of sequences among these, all that the standard has there: issuers (PS3.3, 10.14), codes (8), registrations.
+ITEM_ELEMENTS = {
+    "LocalNamespaceEntityID", "UniversalEntityID", "UniversalEntityIDType", "CodeValue", "LongCodeValue", "URNCodeValue",
+    "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning", "BreedRegistrationNumber", "BreedRegistryCodeSequence",
+}  # fmt: skip
 EMPTY_IF_UNKNOWN = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID", "AccessionNumber",
     "ReferringPhysicianName", "PositionReferenceIndicator", "Laterality",
@@ -78,12 +84,24 @@ def referenced_series(source: Source) -> ReferencedSeries:
 
 def give_identity(dataset: Dataset, series: ReferencedSeries) -> None:
     """Make `dataset` one of the patient, study and frame of reference of the series. Elements are taken over as they are,
-    whatever a strict program would say of their values: a PACS matches them letter by letter."""
+    whatever a strict program would say of their values: a PACS matches them letter by letter. Of sequences, what else a program
+    has put into their items stays behind."""
     for keyword in IDENTITY:
         if series.first.get(keyword) not in (None, ""):
             dataset[keyword] = copy.deepcopy(series.first[keyword])
+            _prune(dataset[keyword])
         elif keyword in EMPTY_IF_UNKNOWN:
             setattr(dataset, keyword, None)
+
+
+def _prune(element: DataElement) -> None:
+    """Leave in the items of a sequence what is in ITEM_ELEMENTS."""
+    for item in element.value if element.VR == "SQ" else ():
+        for part in list(item):
+            if part.keyword in ITEM_ELEMENTS:
+                _prune(part)
+            else:
+                del item[part.tag]
 
 
 def refer(dataset: Dataset, series: ReferencedSeries, affine: Affine) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pydicom
+from pydicom.config import disable_value_validation
 
 from monai_ifim.io.geometry import Affine, same_grid
 from monai_ifim.io.source import Source, dicom_files
@@ -55,9 +56,10 @@ def unit_of_source(source: Source) -> str:
 def unit_of_file(path: Path) -> str:
     """Unit of one DICOM file's values after its rescaling (PS3.3, C.11.1.1.2: Rescale Type)."""
     tags = ["Modality", "RescaleType", "RescaleSlope", "Units"]
-    header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
-    modality = str(header.get("Modality", ""))
-    if modality == "PT":
-        return PET_UNITS.get(str(header.get("Units", "")), SCANNER_UNITS)
-    rescaled = str(header.get("RescaleType") or "HU") == "HU"
+    with disable_value_validation():  # its warnings would show what is in the header
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        modality = str(header.get("Modality", ""))
+        if modality == "PT":
+            return PET_UNITS.get(str(header.get("Units", "")), SCANNER_UNITS)
+        rescaled = str(header.get("RescaleType") or "HU") == "HU"
     return MODALITY_UNITS.get(modality, SCANNER_UNITS) if rescaled else SCANNER_UNITS

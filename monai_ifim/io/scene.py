@@ -16,6 +16,7 @@ import numpy as np
 
 from monai_ifim.io import atomic
 from monai_ifim.io.color_tables import ENTRIES, sensitivity_table, signed_table, table_text
+from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.errors import OutputError
 from monai_ifim.io.geometry import Affine
 from monai_ifim.io.scene_views import PRESETS, VIEW_ANGLE, Point, SliceView, camera_before, is_flat, plane_view, slice_view
@@ -57,7 +58,7 @@ def write_scene(folder: Path, sidecar: Mapping[str, Any], point: Point | None = 
     except (KeyError, IndexError, TypeError, ValueError) as error:
         cause = f"{type(error).__name__}: {error}"
         raise OutputError(f"{case}: no scene can be made of this sidecar ({cause}): run the case again, overwriting.") from error
-    missing = [volume.file for volume in volumes if not (folder / volume.file).is_file()]
+    missing = [volume.file for volume in volumes if not (is_plain_name(volume.file) and (folder / volume.file).is_file())]
     if missing:
         raise OutputError(f"{case}: no scene without {', '.join(missing)}: run the case again, overwriting.")
     tables = _write_tables(folder, spectrum)
@@ -154,4 +155,5 @@ def _attribute(value: object) -> object:
 
     if not isinstance(value, str):
         return value
-    return Markup(str(escape(_NO_XML.sub("?", value))).replace("\n", "&#10;").replace("\t", " ").replace("\r", " "))
+    escaped = str(escape(_NO_XML.sub("?", value))).replace("\n", "&#10;").replace("\t", " ").replace("\r", " ")
+    return Markup(escaped)  # nosec B704

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import xml.etree.ElementTree as ET
+import xml.etree.ElementTree as ET  # nosec B405 # see below
 import zipfile
 from pathlib import Path
 from urllib.parse import unquote
 
 from monai_ifim.io import atomic
+from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.errors import OutputError
 
 NO_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can state
@@ -43,12 +44,16 @@ def write_scene_bundle(scene: Path) -> Path:
 def _named_files(scene: Path) -> list[str]:
     """Names of the scene's files in its order, and of the schemas of its tables."""
     try:
-        nodes = ET.fromstring(scene.read_bytes())
+        nodes = ET.fromstring(scene.read_bytes())  # nosec B314 # expat opens no external entity and bounds what entities grow to
     except (OSError, ET.ParseError) as error:
         raise OutputError(f"{scene.name}: not a readable scene ({error}): run the case again, overwriting.") from error
     names = [unquote(node.get("fileName", "")) for node in nodes]
     schemas = [name.removesuffix(".tsv") + SCHEMA for name in names if name.endswith(".tsv")]
-    return [name for name in names if name] + schemas
+    wanted = [name for name in names if name] + schemas
+    outside = [name for name in wanted if not is_plain_name(name)]
+    if outside:
+        raise OutputError(f"{scene.name}: names {outside[0]!r}, no file of its own folder: run the case again, overwriting.")
+    return wanted
 
 
 def _add(archive: zipfile.ZipFile, file: Path, name: str) -> None:

@@ -9,6 +9,7 @@ from monai_ifim.io.errors import InputError
 
 SPACING_TOLERANCE = 0.05  # mm, or the share of the mean step, whichever is more, by which a slice may be off its place
 SHARE_TOLERANCE = 0.01
+COSINE_TOLERANCE = 0.01  # directions are often written with three decimals
 
 
 def check_volume(name: str, volume: DicomVolume) -> None:
@@ -24,6 +25,9 @@ def check_volume(name: str, volume: DicomVolume) -> None:
                 "set of views is no volume. Export the frames that belong together as one image."
             )
         return
+    if volume.orientation is not None:
+        _check_directions(name, volume.orientation)
+    _check_spacing(name, volume)
     if len(volume.positions) < 2 or volume.orientation is None:
         return
     _check_places(name, volume.positions, volume.orientation, one_file=len(volume.files) == 1)
@@ -36,6 +40,26 @@ def is_regular(volume: DicomVolume) -> bool:
     except InputError:
         return False
     return True
+
+
+def _check_directions(name: str, orientation: Array) -> None:
+    """Rows and columns run along two unit vectors at right angles (PS3.3, C.7.6.2.1.1)."""
+    directions = orientation.reshape(2, 3)
+    if float(np.abs(directions @ directions.T - np.eye(2)).max()) > COSINE_TOLERANCE:
+        raise InputError(
+            f"{name}: its Image Orientation is no pair of unit vectors at right angles, so its slices have no direction: export "
+            "the images anew."
+        )
+
+
+def _check_spacing(name: str, volume: DicomVolume) -> None:
+    if volume.spacing is None and volume.slices > 1:
+        raise InputError(f"{name}: its slices state no Pixel Spacing, so their size is not known: export the images anew.")
+    if volume.spacing is not None and min(volume.spacing) <= 0:
+        columns, rows = volume.spacing
+        raise InputError(
+            f"{name}: its Pixel Spacing is {rows:g} x {columns:g} mm, and must be above zero: export the images anew."
+        )
 
 
 def _check_places(name: str, positions: Array, orientation: Array, one_file: bool) -> None:

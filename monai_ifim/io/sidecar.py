@@ -129,7 +129,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     """Read a sidecar; raises InputError where it is none or of another major schema version."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path.name}: not a readable sidecar ({error}).") from error
     found = str(content.get("schema_version", "")) if isinstance(content, dict) else ""
     if found.split(".")[0] != SCHEMA_VERSION.split(".")[0]:

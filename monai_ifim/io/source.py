@@ -6,13 +6,12 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 
-from monai_ifim.io.dicom_volumes import choose_volume, index_dicom
+from monai_ifim.io.dicom_volumes import choose_volume, index_dicom, undecoded
 from monai_ifim.io.errors import InputError, innermost
-from monai_ifim.io.geometry import same_grid
+from monai_ifim.io.nifti_header import check_header, check_place
 from monai_ifim.io.regrid import even_grid, resampled
 from monai_ifim.io.series import check_volume, is_regular
 
@@ -20,6 +19,7 @@ IMAGE_SUFFIXES = (
     ".nii.gz", ".nii", ".dcm", ".ima", ".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".hdr", ".png", ".jpg", ".jpeg", ".bmp",
     ".tif", ".tiff", ".npy", ".npz",
 )  # fmt: skip
+LONGEST_NAME = 128  # characters; the names of a case's files are longer, and file systems take 255 bytes
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,25 @@ class Source:
         name = self.path.name
         name = name[: len(name) - len(self.suffix)]
         cleaned = re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII).strip("._-")
-        cleaned = cleaned or "case"
+        cleaned = bounded_name(cleaned or "case")
         if self.series is not None:
             cleaned += f"_series-{hashlib.sha256(self.series.encode()).hexdigest()[:8]}"
         return cleaned if self.frame is None else f"{cleaned}_frame-{self.frame:03d}"
+
+
+def bounded_name(name: str) -> str:
+    """The name, or, where it is longer than LONGEST_NAME, its beginning and eight digits that stand for all of it."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[: LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def there(path: Path) -> bool:
+    """Whether there is something at `path`; raises InputError where no file can have that name, or nobody may look."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise InputError(f"{path.name[:40]}: cannot be looked up ({error.strerror}): correct the path.") from error
 
 
 def sha256_of(path: Path) -> str:
@@ -96,16 +111,18 @@ def check_source(source: Source, channels: int | None) -> None:
     channels: how many input channels the network wants, None where unknown; a 4D file with that many volumes is one image.
     """
     path = source.path
-    if not path.exists():
+    if not there(path):
         raise InputError(f"{path}: no such file or folder.")
     if path.is_dir():
         _check_series(source)
         return
     if path.stat().st_size == 0:
         raise InputError(f"{path.name}: the file is empty.")
+    if _is_nifti(path):
+        check_header(path)
     frames = count_frames(path)
     if _is_nifti(path):
-        _check_nifti(path)
+        check_place(path)
     if is_dicom(path):
         check_volume(path.name, index_dicom([path])[0])
     if source.frame is not None:
@@ -123,7 +140,8 @@ def count_frames(path: Path) -> int:
     try:
         shape = nib.load(path).shape
     except Exception as error:
-        raise InputError(f"{path.name}: not a readable NIfTI file ({error}).") from error
+        said = innermost(error).replace(str(path), path.name)
+        raise InputError(f"{path.name}: not a readable NIfTI file ({said}): copy it anew.") from error
     frames = 1
     for size in shape[3:]:
         frames *= size
@@ -150,8 +168,6 @@ def readable_path(source: Source, folder: Path) -> Path:
     if source.frame is None or count_frames(source.path) == 1:
         return source.path
     image = nib.load(source.path)
-    if len(image.shape) != 4:
-        raise InputError(f"{source.path.name}: {len(image.shape)} axes; only 3D and 4D files are read.")
     target = folder / f"{source.name}.nii"
     frame = image.slicer[..., source.frame]
     if image.get_data_dtype().kind != "f":
@@ -175,7 +191,7 @@ def _regridded(source: Source, folder: Path) -> Path:
     try:
         slices = np.stack([itk.array_from_image(itk.imread(str(file), itk.F))[0] for file in volume.files])
     except Exception as error:
-        raise InputError(f"{source.path.name}: a slice cannot be decoded ({innermost(error)}).") from error
+        raise undecoded(source.path.name, volume) from error
     values, affine = resampled(volume, grid, slices)
     target = folder / f"{source.name}.nii"
     image = nib.Nifti1Image(values, affine)
@@ -186,30 +202,6 @@ def _regridded(source: Source, folder: Path) -> Path:
 
 def _is_nifti(path: Path) -> bool:
     return path.name.lower().endswith((".nii", ".nii.gz"))
-
-
-def _check_nifti(path: Path) -> None:
-    """Refuse a header that programs read as different places in the world."""
-    from monai.data.image_reader import correct_nifti_header_if_necessary
-
-    image: Any = nib.load(path)
-    unit = image.header.get_xyzt_units()[0]
-    if unit not in ("mm", "unknown"):
-        raise InputError(
-            f"{path.name}: its lengths are in {unit}: rewrite it in mm (nibabel: set_xyzt_units('mm'), scaled affine)."
-        )
-    shape, affine = image.shape[:3], image.affine
-    sform, qform = image.get_sform(coded=True), image.get_qform(coded=True)
-    if sform[1] > 0 and qform[1] > 0 and not same_grid(sform[0], qform[0], shape):
-        raise InputError(
-            f"{path.name}: its sform and its qform are different places, and programs choose differently: settle on one "
-            "(nibabel: image.set_qform(image.get_sform()), or the other way round)."
-        )
-    if not same_grid(affine, correct_nifti_header_if_necessary(nib.load(path)).affine, shape):
-        raise InputError(
-            f"{path.name}: its voxel sizes contradict its affine, and MONAI would move the image: rewrite the header (nibabel: "
-            "image.set_sform(image.affine, 1); image.set_qform(image.affine, 1))."
-        )
 
 
 def _check_series(source: Source) -> None:

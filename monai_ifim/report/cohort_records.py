@@ -110,8 +110,12 @@ class Cohort:
 
 
 def read_cohort(output: Path) -> Cohort:
-    """cases.parquet and, where there is one, run.json of a folder; raises InputError where they cannot be read."""
+    """cases.parquet and, where there is one, run.json of a folder; raises InputError where they cannot be read, or where a case
+    is called by no name of a folder in there: its files would be looked for elsewhere."""
     cases = read_cases(output)
+    outside = [name for name in cases["case"] if "/" in name or name in ("", ".", "..")]
+    if outside:
+        raise InputError(f"{output}: cases.parquet has a case {outside[0]!r}, no folder in there: run the command again.")
     cases["confidence"] = confidence(cases)
     return Cohort(cases, _read_run(output / "run.json"), find_outliers(cases))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
+import subprocess  # nosec B404 # for one program of constant text
 import sys
 from importlib.util import find_spec
 
@@ -48,7 +48,7 @@ def choose_graphics() -> None:
 def _draws(name: str) -> bool:
     environment = os.environ | ({VARIABLE: name} if name else {})
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # nosec B603 # this interpreter, a constant program, no shell
             [sys.executable, "-c", PROBE], env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
     except subprocess.TimeoutExpired:

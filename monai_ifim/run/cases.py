@@ -14,7 +14,7 @@ from typing import Any
 
 from monai_ifim.io import InputError, Source
 from monai_ifim.io.dicom_volumes import index_dicom
-from monai_ifim.io.source import IMAGE_SUFFIXES, check_source, dicom_files, is_dicom
+from monai_ifim.io.source import IMAGE_SUFFIXES, bounded_name, check_source, dicom_files, is_dicom, there
 
 EVERY_SERIES = "all"
 PREFERRED_SECTIONS = ("testing", "test", "validation")
@@ -41,7 +41,8 @@ def find_cases(
     for entry in inputs:
         found = _expand(Path(entry))
         if not found:
-            raise InputError(f"{entry}: no image and no DICOM series in it.")
+            index = ", but a DICOMDIR, which is an index: copy the images that it names, too" if _is_index(Path(entry)) else ""
+            raise InputError(f"{entry}: no image and no DICOM series in it{index}.")
         paths.update(dict.fromkeys(found))
     if not paths:
         raise InputError("no input: name a file, a folder, a DICOM series or a datalist (.json).")
@@ -80,10 +81,12 @@ def _of_series(sources: list[Source], series: str) -> list[Source]:
 
 def _expand(path: Path, above: frozenset[Path] = frozenset()) -> list[Path]:
     """Images and series at and below `path`; a link back to one of the folders above is not followed."""
-    if not path.exists():
+    if not there(path):
         raise InputError(f"{path}: no such file or folder.")
     if path.is_file():
         return _read_datalist(path) if path.suffix.lower() == ".json" else [path]
+    if not path.is_dir():
+        raise InputError(f"{path}: neither a file nor a folder.")
     if _holds_dicom(path):
         return [path]
     found: list[Path] = []
@@ -98,6 +101,10 @@ def _expand(path: Path, above: frozenset[Path] = frozenset()) -> list[Path]:
     return found
 
 
+def _is_index(folder: Path) -> bool:
+    return folder.is_dir() and any(file.name.upper() == "DICOMDIR" for file in folder.iterdir())
+
+
 def _holds_dicom(folder: Path) -> bool:
     files = (file for file in folder.iterdir() if not file.name.startswith(".") and file.name.upper() != "DICOMDIR")
     return any(is_dicom(file) for file in files)
@@ -107,7 +114,7 @@ def _read_datalist(path: Path) -> list[Path]:
     """Images of a MONAI datalist; a list, or a mapping whose testing section is meant, or its only section."""
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path.name}: not a JSON datalist ({error}).") from error
     if isinstance(content, dict):
         content = _section(content, path)
@@ -120,7 +127,7 @@ def _read_datalist(path: Path) -> list[Path]:
             raise InputError(
                 f"{path.name}: several files for one image are not read: stack them into one file of several volumes."
             )
-        if not isinstance(image, str):
+        if not isinstance(image, str) or not image.strip():
             raise InputError(f"{path.name}: an entry names no image: {str(entry)[:80]}.")
         images.append(_locate(image, path))
     return images
@@ -143,7 +150,7 @@ def _names_image(entry: Any) -> bool:
 def _locate(image: str, datalist: Path) -> Path:
     """Relative names are looked up beside the datalist, then in the folder above it."""
     candidates = [datalist.parent / image, datalist.parent.parent / image]
-    return next((candidate for candidate in candidates if candidate.exists()), candidates[0])
+    return next((candidate for candidate in candidates if there(candidate)), candidates[0])
 
 
 def _named(sources: list[Source]) -> list[Case]:
@@ -159,7 +166,7 @@ def _named(sources: list[Source]) -> list[Case]:
         if not unresolved:
             break
         for i in unresolved:
-            names[i] = f"{Source(Path(folders[i].pop())).name}_{names[i]}"
+            names[i] = bounded_name(f"{Source(Path(folders[i].pop())).name}_{names[i]}")
     taken: set[str] = set()
     cases = []
     for name, source in zip(names, sources, strict=True):

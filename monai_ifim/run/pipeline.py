@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,12 +19,13 @@ from monai.transforms import Compose
 from monai.utils import TraceKeys
 
 from monai_ifim.adapt.bundle import Bundle
-from monai_ifim.adapt.components import component_tensors, item_of_batch
+from monai_ifim.adapt.components import component_tensors, item_of_batch, record_of
 from monai_ifim.adapt.saving import SaveIFIM
 from monai_ifim.adapt.scan import scan_of
 from monai_ifim.adapt.scanner import ScannerSpace
 from monai_ifim.core import IFIMError
-from monai_ifim.io import InputError, read_sidecar
+from monai_ifim.io import InputError, ModelIdentity, read_sidecar
+from monai_ifim.io.errors import explained, one_line
 from monai_ifim.io.parametric_map import check_dicom_source
 from monai_ifim.io.scan import Scan, unit_of_source
 from monai_ifim.io.source import check_source, readable_path
@@ -203,7 +205,7 @@ def _decompose_scans(bundle: Bundle, loaded: Iterator[_Loaded | CaseRow], settin
             seconds = time.perf_counter() - started
             tensors = component_tensors(decomposition, scan[None], settings.options.locality, seconds)
         except Exception as error:
-            yield failed_row(item.case, error)
+            yield _failed_computing(item.case, error)
             continue
         yield _Computed(item, item_of_batch(tensors, 0, item.image), item.seconds + time.perf_counter() - started)
 
@@ -217,7 +219,7 @@ def _decompose_group(bundle: Bundle, group: Sequence[_Loaded], settings: RunSett
         tensors = component_tensors(decomposition, batch, settings.options.locality, time.perf_counter() - started)
     except Exception as error:
         if len(group) == 1:
-            yield failed_row(group[0].case, error)
+            yield _failed_computing(group[0].case, error)
             return
         for loaded in group:
             yield from _decompose_group(bundle, [loaded], settings)
@@ -230,6 +232,7 @@ def _decompose_group(bundle: Bundle, group: Sequence[_Loaded], settings: RunSett
 def _save(writer: SaveIFIM, computed: _Computed) -> CaseRow:
     case, started = computed.loaded.case, time.perf_counter()
     try:
+        _check_class_names(writer.model, len(record_of(computed.components)["probabilities"]))
         sidecar = writer(computed.loaded.image, computed.components, case.source, case.name, computed.loaded.scan)
     except Exception as error:
         return failed_row(case, error)
@@ -237,8 +240,27 @@ def _save(writer: SaveIFIM, computed: _Computed) -> CaseRow:
     return row_from_sidecar(case.name, "done", read_sidecar(sidecar), seconds)
 
 
+def _check_class_names(model: ModelIdentity, outputs: int) -> None:
+    """Refuse names that would be put to the wrong outputs; two names for the one output of a yes or no are right."""
+    names = len(model.class_names)
+    if names not in (0, outputs) and (names, outputs) != (2, 1):
+        raise InputError(
+            f"bundle {model.name}: {names} class names for {outputs} output{'' if outputs == 1 else 's'}: correct channel_def in "
+            "its configs/metadata.json."
+        )
+
+
+def _failed_computing(case: Case, error: Exception) -> CaseRow:
+    """The row of a case that failed in the network's hands: what somebody's network raises is no bug of this program."""
+    if isinstance(error, (IFIMError, MemoryError)):
+        return failed_row(case, error)
+    said = f"{type(error).__name__}: {one_line(str(error))}"
+    refused = IFIMError(f"the network fails on this image ({said}): see what `monai-ifim check` says of the bundle.")
+    refused.__cause__ = error
+    return failed_row(case, refused)
+
+
 def failed_row(case: Case, error: BaseException) -> CaseRow:
-    """The row of a case that failed: an expected error's own words, any other's with its type."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    known = isinstance(error, IFIMError)
-    return CaseRow(case.name, "failed", text if known else f"{type(error).__name__}: {text}", case.source.path.name)
+    """The row of a case that failed, with the reason in one line; where in the program is for the log."""
+    logging.getLogger("monai_ifim").debug("case %s: where the error arose:", case.name, exc_info=error)
+    return CaseRow(case.name, "failed", explained(error), case.source.path.name)

@@ -8,6 +8,7 @@ from typing import Any
 from monai_ifim.core import IFIMError, Metric
 from monai_ifim.core.assembly import head_name, selection
 from monai_ifim.io import ModelIdentity, read_sidecar, sidecar_path
+from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.source import content_hash, needs_regridding
 from monai_ifim.run.cases import Case
 from monai_ifim.run.settings import RunSettings
@@ -41,7 +42,7 @@ def _answers(content: Mapping[str, Any], identity: ModelIdentity, case: Case, se
         and model["config_sha256"] == identity.config_sha256
         and model["version"] == identity.version
         and _settings_agree(content, settings)
-        and all((folder / name).is_file() for name in _files(content, case, settings))
+        and all(is_plain_name(name) and (folder / name).is_file() for name in _files(content, case, settings))
         and content["input"]["sha256"] == content_hash(case.source)  # last: it reads all of the input
     )
 

@@ -10,7 +10,8 @@ import torch
 from monai_ifim.adapt.equivalents import Statistics
 from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.adapt.saving import Space, check_space
-from monai_ifim.adapt.scanner import Resolution, checked_resolution
+from monai_ifim.adapt.scan_preprocessing import check_statistics
+from monai_ifim.adapt.scanner import Resolution, check_metrics, checked_resolution
 from monai_ifim.core import IFIMError
 from monai_ifim.io import CONTENTS, OutputError, atomic, check_contents
 
@@ -38,7 +39,9 @@ class RunSettings:
         check_contents(self.contents)
         check_space(self.space)
         check_device(self.device)
+        check_statistics(self.statistics)
         object.__setattr__(self, "resolution", checked_resolution(self.resolution))
+        check_metrics(self.resolution, self.options)
         if self.space != "scanner" and (self.resolution is not None or self.statistics != "differentiate"):
             raise IFIMError(f"statistics and resolution belong to the space 'scanner', not to {self.space!r}: leave them out.")
         if self.batch_size < 1:

@@ -178,7 +178,8 @@ def test_files_are_written_as_the_components_say(
     run(loader, network, handler)
     for name, image in zip("abc", plain_images(loader), strict=True):
         folder = tmp_path / "out" / name
-        assert {path.name for path in folder.glob("*.nii.gz")} == {f"{name}_ifim_{part}.nii.gz" for part in ("input", "high", "low")}
+        written = {f"{name}_ifim_{part}.nii.gz" for part in ("input", "high", "low")}
+        assert {path.name for path in folder.glob("*.nii.gz")} == written
         expected = decompose(network, image[None], energy=0.6)
         high, low = (read_alike(folder / f"{name}_ifim_{part}.nii.gz").values for part in ("high", "low"))
         np.testing.assert_allclose(high, expected.high[0, 0], atol=1e-5)

@@ -28,7 +28,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 SMOOTH = ("tanh", "gelu", "softplus", "silu", "sigmoid")
 ARCHITECTURES = ("linear", "perceptron", "deep perceptron", "convolution", "strided", "batch norm", "group norm", "pooled")
-HEADS = ("categorical", "bernoulli", "gaussian", "softmax", "sigmoid")
+LOGITS, PROBABILITIES = ("categorical", "bernoulli", "gaussian"), ("softmax", "sigmoid")
+HEADS = (*LOGITS, *PROBABILITIES)
 NOISES = ("unit", "one sigma", "sigmas", "covariance")
 PICTURES = ("normal", "zero", "constant", "ramp", "one voxel")
 
@@ -38,7 +39,8 @@ class Subject:
     """A network with random weights, in eval mode, its head and its images.
 
     shape: [channel, *spatial], sizes unequal. gain: factor of the last layer's weights, 0 for an answer that is always the
-    same; gap: lead of the first output. batch, picture, scale: of the images.
+    same; gap: lead of the first output; ladder: by how much each output falls behind the one before. batch, picture, scale:
+    of the images.
     """
 
     shape: tuple[int, ...]
@@ -49,6 +51,7 @@ class Subject:
     width: int
     gain: float
     gap: float
+    ladder: float
     dtype: torch.dtype
     batch: int
     picture: str
@@ -77,8 +80,11 @@ class Subject:
 
     @cached_property
     def digits_lost(self) -> float:
-        """By how much a network's own softmax or sigmoid rounds F: its probabilities are kept to eps, not to eps p (1 - p)."""
-        if self.head not in ("softmax", "sigmoid"):
+        """By how much more than eps F is rounded inside the network: its own softmax or sigmoid keeps probabilities to eps, not
+        to eps p (1 - p), and the gradient of a norm over few values is a difference of nearly equal ones."""
+        if self.architecture == "group norm" and self.dtype == torch.float32:
+            return float("inf")
+        if self.head not in PROBABILITIES:
             return 1.0
         p = self.network(self.image).detach().double()
         return float(1 / (p * (1 - p)).min().clamp_min(1e-300))
@@ -114,7 +120,7 @@ class Subject:
     def likelihood(self) -> str | Head:
         """What `decompose` is told of the head."""
         if self.head != "gaussian":
-            return "probabilities" if self.head in ("softmax", "sigmoid") else self.head
+            return "probabilities" if self.head in PROBABILITIES else self.head
         if self.noise == "covariance":
             return GaussianHead(covariance=self.covariance)
         sigmas = self.covariance.diagonal().sqrt()
@@ -156,6 +162,7 @@ def subjects(
     activations: tuple[str, ...] = tuple(ACTIVATIONS),
     outputs: tuple[int, int] = (1, 8),
     gaps: tuple[float, ...] = (0.0, 2.0, 5.0),
+    ladders: tuple[float, ...] = (0.0, 0.5),
     dtypes: tuple[torch.dtype, ...] = (torch.float64, torch.float32),
     batches: tuple[int, int] = (1, 3),
     gains: tuple[float, ...] = (1.0, 3.0, 0.3, 0.0),
@@ -173,6 +180,7 @@ def subjects(
         width=draw(st.integers(1, 5)),
         gain=draw(st.sampled_from(gains)),
         gap=draw(st.sampled_from(gaps)),
+        ladder=draw(st.sampled_from(ladders)),
         dtype=draw(st.sampled_from(dtypes)),
         batch=draw(st.integers(*batches)),
         picture=draw(st.sampled_from(PICTURES)),
@@ -197,6 +205,7 @@ def _build(subject: Subject) -> nn.Sequential:
         last = nn.Linear(features, subject.outputs)
         last.weight.data *= subject.gain
         last.bias.data[0] += subject.gap
+        last.bias.data -= subject.ladder * torch.arange(subject.outputs)
         return nn.Sequential(*trunk, last).to(subject.dtype).eval()
 
 

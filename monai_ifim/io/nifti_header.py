@@ -1,0 +1,101 @@
+"""What a NIfTI header must say before its voxels are read: programs mend a damaged one in silence, each in its own way."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+from nibabel.openers import ImageOpener
+
+from monai_ifim.io.errors import InputError
+from monai_ifim.io.geometry import is_invertible, same_grid
+
+LARGEST_DEFLATION = 1032  # bytes that gzip can make of one
+
+
+def check_header(path: Path) -> None:
+    """Raise InputError for sizes, voxel sizes or types of voxels that make no image, as the file itself states them.
+
+    Lengths and offsets: NIfTI-1 and NIfTI-2, nifti1.h and nifti2.h; a voxel size is a positive number there.
+    """
+    header = _stated_header(path)
+    count = int(header["dim"][0])
+    shape = [int(size) for size in header["dim"][1 : count + 1]]
+    if not 1 <= count <= 7 or min(shape) < 1:
+        raise InputError(f"{path.name}: its header states a size of {tuple(shape)}: it is damaged, export the image anew.")
+    if count > 4 and math.prod(shape[3:]) > 1:
+        raise InputError(f"{path.name}: {count} axes {tuple(shape)}; only 3D and 4D files are read: take one volume out of it.")
+    steps = [float(step) for step, size in zip(header["pixdim"][1:4], shape[:3], strict=False) if size > 1]
+    if not all(0 < step < math.inf for step in steps):
+        said = " x ".join(f"{step:g}" for step in steps)
+        raise InputError(
+            f"{path.name}: its header states voxels of {said}: a size must be above zero; write the true sizes into the header "
+            "(nibabel: image.header.set_zooms)."
+        )
+    _check_type(path, header)
+    _check_length(path, header, math.prod(shape))
+
+
+def check_place(path: Path) -> None:
+    """Raise InputError for a header that programs read as different places in the world, or as none."""
+    from monai.data.image_reader import correct_nifti_header_if_necessary
+
+    image: Any = nib.load(path)
+    unit = image.header.get_xyzt_units()[0]
+    if unit not in ("mm", "unknown"):
+        raise InputError(
+            f"{path.name}: its lengths are in {unit}: rewrite it in mm (nibabel: set_xyzt_units('mm'), scaled affine)."
+        )
+    shape, affine = image.shape[:3], image.affine
+    if not is_invertible(affine):
+        raise InputError(
+            f"{path.name}: its affine is singular or not finite, so its voxels have no place: give it a true one (nibabel: "
+            "image.set_sform, image.set_qform)."
+        )
+    sform, qform = image.get_sform(coded=True), image.get_qform(coded=True)
+    if sform[1] > 0 and qform[1] > 0 and not same_grid(sform[0], qform[0], shape):
+        raise InputError(
+            f"{path.name}: its sform and its qform are different places, and programs choose differently: settle on one "
+            "(nibabel: image.set_qform(image.get_sform()), or the other way round)."
+        )
+    if not same_grid(affine, correct_nifti_header_if_necessary(nib.load(path)).affine, shape):
+        raise InputError(
+            f"{path.name}: its voxel sizes contradict its affine, and MONAI would move the image: rewrite the header (nibabel: "
+            "image.set_sform(image.affine, 1); image.set_qform(image.affine, 1))."
+        )
+
+
+def _stated_header(path: Path) -> Any:
+    """The header as it lies in the file: nibabel.load would mend it and say so in a log."""
+    try:
+        with ImageOpener(str(path)) as file:
+            block = file.read(nib.Nifti2Header.sizeof_hdr)
+        kind = nib.Nifti2Header if nib.Nifti2Header.may_contain_header(block) else nib.Nifti1Header
+        return kind(block[: kind.sizeof_hdr], check=False)
+    except Exception as error:
+        raise InputError(f"{path.name}: not a readable NIfTI file ({error}): copy it anew.") from error
+
+
+def _check_type(path: Path, header: Any) -> None:
+    try:
+        kind = header.get_data_dtype().kind
+    except Exception as error:
+        code = int(header["datatype"])
+        raise InputError(f"{path.name}: its voxels are of an unknown type (code {code}): export the image anew.") from error
+    if kind == "c":
+        raise InputError(f"{path.name}: its voxels are complex numbers: take their magnitude (numpy.abs) or phase first.")
+    if kind == "V":
+        raise InputError(f"{path.name}: its voxels are colours (RGB): convert the image to grey values first.")
+
+
+def _check_length(path: Path, header: Any, voxels: int) -> None:
+    """A file that cannot hold what its header promises is told before memory is made for it."""
+    needed = voxels * header.get_data_dtype().itemsize
+    held = path.stat().st_size * (LARGEST_DEFLATION if path.name.lower().endswith(".gz") else 1)
+    if needed > held:
+        raise InputError(
+            f"{path.name}: its header promises {needed} bytes of voxels, more than are in the file: it is cut short or damaged, "
+            "copy it anew."
+        )

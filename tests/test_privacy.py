@@ -1,0 +1,464 @@
+"""Nothing that a DICOM, NIfTI or picture file says of a person reaches any output, message or log line.
+
+Names, numbers, dates and free text are planted wherever such files can hold them (planted.py); the command line then runs over
+them, with every library's log at its most talkative, and all that was written is searched, unpacked as far as it goes.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import logging
+import os
+import stat
+import sys
+import tempfile
+import warnings
+import zipfile
+import zlib
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, Resized
+from PIL import Image, PngImagePlugin
+from pydicom.config import disable_value_validation
+from pydicom.dataset import Dataset
+
+from fake_pacs import FakePacs
+from monai_ifim.adapt import IFIMDecomposed, SaveIFIMd
+from monai_ifim.adapt.bundle import load_bundle
+from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.cli.main import main
+from monai_ifim.io.dicom_reader import register_dicom_reader
+from monai_ifim.run.cases import find_cases
+from monai_ifim.run.local import run_cases
+from monai_ifim.run.settings import RunSettings
+from planted import (
+    FOREIGN,
+    SERIES_ROOT,
+    UID_ROOT,
+    found_in,
+    in_character_set,
+    mark,
+    plant,
+    spoilt,
+    tag_of,
+    write_nifti,
+    write_pictures,
+)
+from synthetic_series import ORIENTATIONS, Series, write
+
+LIBRARIES = (
+    "pydicom",
+    "highdicom",
+    "PIL",
+    "nibabel",
+    "monai",
+    "ignite",
+    "matplotlib",
+    "urllib3",
+    "dicomweb_client",
+    "monai_ifim",
+)
+
+
+@dataclass
+class Run:
+    """What one command left: its exit status, the folder it wrote to, and every byte that it said."""
+
+    status: int = 0
+    folder: Path = field(default_factory=Path)
+    said: bytes = b""
+
+    def found(self, leave_out: Callable[[Path], bool] = lambda _: False) -> dict[str, set[str]]:
+        """Planted things by where they were found; "said" stands for messages and logs."""
+        places = {"said": found_in(self.said)}
+        for path in sorted(self.folder.rglob("*")):
+            name = path.relative_to(self.folder)
+            if not leave_out(name):
+                places[str(name)] = found_in(str(name).encode()) | (found_in(path.read_bytes()) if path.is_file() else set())
+        return {place: marks for place, marks in places.items() if marks}
+
+    def cases(self) -> dict[str, str]:
+        with (self.folder / "cases.csv").open(encoding="utf-8") as file:
+            return {row["case"]: row["status"] for row in csv.DictReader(file)}
+
+
+@contextmanager
+def everything_said(run: Run) -> Iterator[None]:
+    """Collect what goes to the two standard streams, by Python or beside it, all log records and all warnings."""
+    root, levels = logging.getLogger(), {name: logging.getLogger(name).level for name in ("", *LIBRARIES)}
+    streams = sys.stdout, sys.stderr
+    with tempfile.TemporaryFile() as file, warnings.catch_warnings():
+        stream = os.fdopen(os.dup(file.fileno()), "w", encoding="utf-8", errors="backslashreplace")
+        kept = [os.dup(1), os.dup(2)]
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        sys.stdout = sys.stderr = stream
+        handler = logging.StreamHandler(stream)
+        root.addHandler(handler)
+        for name in levels:
+            logging.getLogger(name).setLevel(logging.DEBUG)
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda message, kind, *_, **__: print(f"{kind.__name__}: {message}", file=stream)
+        try:
+            yield
+        finally:
+            stream.flush()
+            sys.stdout, sys.stderr = streams
+            root.removeHandler(handler)
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
+            for number, copy in zip((1, 2), kept, strict=True):
+                os.dup2(copy, number)
+                os.close(copy)
+            stream.close()
+            file.seek(0)
+            run.said = file.read()
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
+    """`monai-ifim` as its users start it, in this process."""
+    monkeypatch.setenv("COLUMNS", "1000")  # tables are not wrapped in the middle of a word
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+
+    def start(*words: object, out: str = "out") -> Run:
+        run = Run(folder=tmp_path / out)
+        monkeypatch.setattr(sys, "argv", ["monai-ifim", *map(str, words)])
+        with everything_said(run):
+            try:
+                main()
+            except SystemExit as end:
+                run.status = int(end.code or 0)
+        return run
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("in")
+
+
+@pytest.fixture(scope="module")
+def series() -> list[Dataset]:
+    """An oblique series with everything planted in it."""
+    with disable_value_validation():
+        return plant(Series(ORIENTATIONS["oblique"], slices=6).slices())
+
+
+@pytest.fixture(scope="module")
+def other() -> list[Dataset]:
+    """Another series, of other orientation and UID."""
+    with disable_value_validation():
+        return plant(Series(ORIENTATIONS["axial"], slices=5).slices(), FOREIGN[1], uid=2)
+
+
+@pytest.fixture(scope="module")
+def good(place: Path, series: list[Dataset]) -> Path:
+    """A folder of inputs that can be decomposed: a series, one in each set of characters, NIfTI-1, NIfTI-2, a pair of files."""
+    folder, rng = place / "good", np.random.default_rng(7)
+    with disable_value_validation():
+        write(folder / "series", series)
+        for i, name in enumerate(FOREIGN):
+            write(folder / f"set{i}", [in_character_set(image, name) for image in series[:4]])
+    values = rng.normal(size=(9, 8, 7)).astype(np.float32)
+    write_nifti(folder / "one.nii.gz", nib.Nifti1Image(values, np.diag([1.5, 1.0, 2.0, 1.0])))
+    write_nifti(folder / "two.nii", nib.Nifti2Image(values, np.eye(4)))
+    write_nifti(folder / "pair.img", nib.Nifti1Pair(values, np.eye(4)), extensions=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bad(place: Path, series: list[Dataset]) -> Path:
+    """A folder of inputs that are refused."""
+    folder = place / "bad"
+    uneven, same, tilted = (Series(ORIENTATIONS["axial"], slices=6) for _ in range(3))
+    uneven.places, same.places = np.array([0, 2.5, 5, 9, 11.5, 14]), np.array([0, 2.5, 5, 5, 7.5, 10])
+    tilted.axes = tilted.axes.copy()
+    tilted.axes[:, 2] = [0, 0.3, 0.954]
+    with disable_value_validation():
+        for name, one in (("uneven", uneven), ("same", same), ("tilted", tilted)):
+            write(folder / name, plant(one.slices(), uid=3))
+        for name, length in (("cut_in_header", 9000), ("cut_in_pixels", -30)):
+            write(folder / name, series)
+            (folder / name / "IM003").write_bytes((folder / name / "IM003").read_bytes()[:length])
+        for keyword in ("Rows", "NumberOfFrames", "PixelSpacing", "BitsAllocated", "SamplesPerPixel"):
+            write(folder / keyword, [spoilt(series[0], keyword, f"Zw{tag_of(keyword):08x}"), *series[1:]])
+        write(folder / "syntax", series)
+        for file in (folder / "syntax").iterdir():
+            file.write_bytes(file.read_bytes().replace(b"1.2.840.10008.1.2.1\0", b"Zw00020010.1.2.3.4\0\0"))
+        write(folder / "two", [*series, *plant(Series(ORIENTATIONS["axial"], slices=5).slices(), uid=2)])
+    values = np.random.default_rng(8).normal(size=(6, 5, 4)).astype(np.float32)
+    odd = nib.Nifti1Image(values, np.eye(4))
+    odd.set_qform(np.diag([2.0, 2.0, 2.0, 1.0]))
+    write_nifti(folder / "odd.nii", odd)
+    whole = write_nifti(folder / "cut.nii", nib.Nifti1Image(values, np.eye(4))).read_bytes()
+    (folder / "cut.nii").write_bytes(whole[:900])
+    (folder / "magic.nii").write_bytes(whole[:344] + b"Zw\0\0" + whole[348:])
+    (folder / "broken.nii.gz").write_bytes(gzip.compress(whole)[:700])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(place: Path, make_bundle: Callable[..., Path]) -> Path:
+    return make_bundle(place / "bundle")
+
+
+@pytest.fixture(scope="module")
+def flat_bundle(place: Path, make_bundle: Callable[..., Path]) -> Path:
+    return make_bundle(place / "flat_bundle", dims=2)
+
+
+def steps(**load: Any) -> list[dict[str, Any]]:
+    return [{"_target_": "LoadImaged", "keys": "image", **load}, {"_target_": "EnsureChannelFirstd", "keys": "image"}]
+
+
+def test_the_search_finds_what_is_planted_and_in_whatever_it_is_packed(good: Path, series: list[Dataset]) -> None:
+    in_header = found_in((good / "series" / "IM000").read_bytes())
+    assert {
+        "zw00100010",
+        "zw00081030",
+        "zw00080080",
+        "zw00204000",
+        "zw00000043",
+        "zw00000026",
+        UID_ROOT,
+        SERIES_ROOT,
+    } <= in_header
+    assert {str(series[0].PatientBirthDate), str(series[0].StudyDate), "231907.318207", *FOREIGN} <= in_header
+    assert len(in_header) > 400
+    assert [FOREIGN[i] in found_in((good / f"set{i}" / "IM001").read_bytes()) for i in range(3)] == [True] * 3
+    assert {f"zw0000005{i}" for i in (1, 2, 3, 4, 7, 8)} <= found_in((good / "one.nii.gz").read_bytes())
+    text, picture, packed = mark(1), io.BytesIO(), io.BytesIO()
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("who", text, zip=True)
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(picture, "png", pnginfo=info)
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("case/inside.nii.gz", gzip.compress(text.encode("utf-16-le") * 3))
+    table = io.BytesIO()
+    pd.DataFrame({"reason": [text] * 3}).to_parquet(table)
+    in_page = b"<img src='data:image/png;base64," + b64encode(picture.getvalue()) + b"'>"
+    in_script = json.dumps({"packs": [b64encode(zlib.compress(text.encode() * 9)).decode()]}).encode()
+    for content in (picture.getvalue(), packed.getvalue(), table.getvalue(), in_page, in_script, ascii(text).encode()):
+        assert "zw00000001" in found_in(content)
+    assert found_in(b"0.16010318 7716010318 1.9.77181") == set()
+
+
+@pytest.mark.parametrize("space", ["native", "network", "scanner"])
+def test_no_output_of_a_run_holds_any(space: str, good: Path, bundle: Path, command: Callable[..., Run], tmp_path: Path) -> None:
+    words = ("decompose", good, "--bundle", bundle, "-o", tmp_path / "out", "--space", space, "--mrb", "--rank", 1)
+    run = command(*words)
+    assert (run.status, set(run.cases().values()), len(run.cases())) == (0, {"done"}, 8)
+    assert run.found() == {}
+    kinds = {"".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix for path in run.folder.rglob("*.*")}
+    assert kinds == {".nii.gz", ".json", ".mrml", ".mrb", ".npz", ".ctbl", ".tsv", ".csv", ".parquet", ".html"}
+    if space == "native":
+        again = command(*words)
+        assert set(again.cases().values()) == {"kept"}
+        assert again.found() == {}
+
+
+@pytest.mark.parametrize("words", [(), ("--fix-geometry",)], ids=["plain", "fix-geometry"])
+def test_no_refusal_of_a_case_quotes_any(
+    words: tuple[str, ...], bad: Path, bundle: Path, command: Callable[..., Run], tmp_path: Path
+) -> None:
+    run = command("--debug", "decompose", bad, "--bundle", bundle, "-o", tmp_path / "out", *words)
+    done = {name for name, status in run.cases().items() if status == "done"}
+    assert done == ({"uneven", "tilted"} if words else set())
+    assert (run.status, len(run.cases())) == (3, 15)
+    series_alone = {place: {SERIES_ROOT} for place in ("said", "cases.csv", "cases.parquet", "index.html")}
+    assert run.found() == series_alone  # the two series in one folder, to choose from
+
+
+def test_a_series_that_is_chosen_is_named_by_its_uid_alone(
+    bad: Path, bundle: Path, command: Callable[..., Run], tmp_path: Path
+) -> None:
+    out = ("--bundle", bundle, "-o", tmp_path / "out")
+    run = command("decompose", bad / "two", *out, "--series", "all")
+    assert set(run.cases().values()) == {"done"}
+    sidecars = {f"{name}/{name}_ifim.json" for name in run.cases()}
+    assert run.found() == {name: {SERIES_ROOT} for name in sidecars}
+    assert command("--debug", "decompose", bad / "two", *out, "--series", "1.2.3").found(lambda _: True) == {}
+
+
+def test_codes_that_are_no_codes_are_not_repeated(
+    place: Path, series: list[Dataset], other: list[Dataset], bundle: Path, command: Callable[..., Run], tmp_path: Path
+) -> None:
+    folder = place / "codes"
+    with disable_value_validation():
+        for keyword, value in (("SeriesInstanceUID", "Zw0020000e/../../x"), ("Modality", "Zw00080060 ü")):
+            write(folder / keyword, [spoilt(image, keyword, value) for image in series])
+            for i, image in enumerate(other):
+                spoilt(image, keyword, value).save_as(folder / keyword / f"X{i}")
+        texts = {"PatientID": "Zw00100020 " + 70 * "x", "PatientBirthDate": "Zw00100030", "StudyInstanceUID": "Zw0020000d"}
+        texts |= {name: f"Zw{tag_of(name):08x}" for name in ("AcquisitionTime", "PatientWeight", "EchoTime", "RescaleType")}
+        for keyword, value in texts.items():
+            write(folder / keyword, [spoilt(image, keyword, value) for image in series[:4]])
+        write(folder / "SpecificCharacterSet", [spoilt(image, "SpecificCharacterSet", "Zw00080005") for image in series[:4]])
+    run = command("--debug", "decompose", folder, "--bundle", bundle, "-o", tmp_path / "out")
+    failed = {name for name, status in run.cases().items() if status == "failed"}
+    assert failed == {"SeriesInstanceUID", "Modality"}
+    assert set().union(*run.found().values()) == {SERIES_ROOT}
+    odd = command(
+        "decompose", folder / "SeriesInstanceUID", "--bundle", bundle, "-o", tmp_path / "odd", "--series", "all", out="odd"
+    )
+    assert set(odd.cases().values()) == {"done"}
+    assert odd.found() == {}
+
+
+def test_one_volume_of_several_and_pictures_and_slices_bring_none(
+    place: Path, series: list[Dataset], bundle: Path, flat_bundle: Path, command: Callable[..., Run], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(9)
+    four = nib.Nifti1Image(rng.normal(size=(6, 5, 4, 3)).astype(np.float32), np.eye(4))
+    film = write_nifti(place / "four.nii.gz", four)
+    run = command("decompose", film, "--bundle", bundle, "-o", tmp_path / "out", "--frame", 1)
+    assert run.status == 0
+    assert run.found() == {}
+    assert found_in(command("--debug", "decompose", film, "--bundle", bundle, "-o", tmp_path / "out").said) == set()
+    pictures = write_pictures(place / "pictures", rng.integers(0, 255, (20, 22)))
+    assert all(found_in(picture.read_bytes()) for picture in pictures)
+    with disable_value_validation():
+        series[0].save_as(place / "slice.dcm")
+    words = ("decompose", place / "pictures", place / "slice.dcm", "--bundle", flat_bundle, "-o", tmp_path / "flat", "--mrb")
+    run = command(*words, out="flat")
+    assert run.cases() == dict.fromkeys(("photo", "plate", "portrait", "slice"), "done")
+    assert run.found() == {}
+
+
+@pytest.mark.parametrize("load", [{"reader": "PydicomReader"}, {"reader": "NibabelReader"}, {"image_only": False}], ids=str)
+def test_no_reader_and_no_log_of_a_failing_step_tells_any(
+    load: dict[str, Any], place: Path, good: Path, series: list[Dataset], make_bundle: Callable[..., Path],
+    command: Callable[..., Run], tmp_path: Path,
+) -> None:  # fmt: skip
+    failing = [*steps(**load), {"_target_": "SpatialPadd", "keys": "image", "spatial_size": [9, 8, 7, 6]}]
+    root = make_bundle(tmp_path / "bundle", steps=failing)
+    config = json.loads((root / "configs" / "inference.json").read_text())
+    config["preprocessing"]["log_stats"] = True
+    (root / "configs" / "inference.json").write_text(json.dumps(config))
+    with disable_value_validation():
+        series[0].save_as(place / "slice.dcm")
+    inputs = (place / "slice.dcm", good / "series", good / "one.nii.gz")
+    run = command("--debug", "decompose", *inputs, "--bundle", root, "-o", tmp_path / "out")
+    assert set(run.cases().values()) == {"failed"}
+    assert run.found() == {}
+    assert b"Transform input info" in run.said
+    assert found_in(command("--debug", "check", "--bundle", root, "--image", place / "slice.dcm").said) == set()
+
+
+def test_check_tells_none(good: Path, bad: Path, bundle: Path, command: Callable[..., Run]) -> None:
+    assert found_in(command("check", "--bundle", bundle, "--image", good / "series").said) == set()
+    assert found_in(command("--debug", "check", "--bundle", bundle, "--image", bad / "Rows", "--json").said) == set()
+
+
+# What files an object under its patient and study (PS3.3: Patient C.7.1.1, General Study C.7.2.1, Frame of Reference C.7.4.1), and
+# the references to the images that the maps were made of (C.7.6.16, General Reference C.12.4).
+IDENTITY = {
+    "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSpeciesDescription", "PatientBreedDescription",
+    "ResponsiblePerson", "ResponsibleOrganization", "DeidentificationMethod", "DeidentificationMethodCodeSequence.CodeMeaning",
+    "StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "AccessionNumber",
+    "IssuerOfAccessionNumberSequence.LocalNamespaceEntityID", "ReferringPhysicianName", "FrameOfReferenceUID",
+    "PositionReferenceIndicator",
+}  # fmt: skip
+REFERENCES = {"ReferencedSOPInstanceUID", "SeriesInstanceUID"}
+
+
+def planted_elements(dataset: Dataset, above: str = "") -> Iterator[str]:
+    """Names of all elements that hold something planted."""
+    for element in dataset:
+        name = f"{above}{element.keyword or element.tag}"
+        if element.VR == "SQ":
+            for item in element.value:
+                yield from planted_elements(item, f"{name}.")
+        elif found_in(str(element.value).encode()):
+            yield name
+
+
+def test_only_parametric_maps_keep_identity_and_no_free_text(
+    good: Path, bundle: Path, command: Callable[..., Run], tmp_path: Path
+) -> None:
+    run = command("decompose", good / "series", "--bundle", bundle, "-o", tmp_path / "out", "--dicom-pm", "--mrb", "--rank", 1)
+    assert run.status == 0
+    maps = sorted(run.folder.glob("*/*.dcm"))
+    assert len(maps) == 4
+    assert run.found(lambda path: path.suffix == ".dcm") == {}
+    for path in maps:
+        found = set(planted_elements(pydicom.dcmread(path)))
+        assert {name for name in found if name.rpartition(".")[2] not in REFERENCES} == IDENTITY
+        assert {name.rpartition(".")[2] for name in found} - {name.rpartition(".")[2] for name in IDENTITY} == REFERENCES
+        assert found_in(path.read_bytes()[:128]) == set()
+        assert list(planted_elements(pydicom.dcmread(path).file_meta)) == []
+
+
+def test_a_round_trip_with_a_pacs_leaves_identity_in_dicom_alone(
+    series: list[Dataset], other: list[Dataset], bundle: Path, command: Callable[..., Run], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for name in ("IFIM_PACS_USER", "IFIM_PACS_PASSWORD", "IFIM_PACS_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    study = str(series[0].StudyInstanceUID)
+    with FakePacs(series) as pacs:
+        words = ("pacs", "--url", pacs.url, "--study", study, "--bundle", bundle, "-o", tmp_path / "out", "--rank", 1)
+        run = command(*words)
+    assert run.status == 0
+    assert run.found(lambda path: path.suffix == ".dcm" or path.parts[0] == "dicom") <= {"said": {UID_ROOT}}
+    assert stat.S_IMODE((run.folder / "dicom").stat().st_mode) == 0o700
+    assert len(pacs.content) == 10
+    assert pacs.url.startswith("http://127.0.0.1:")
+
+
+def test_neither_the_library_nor_its_transforms_tell_any_at_debug(
+    place: Path, good: Path, bad: Path, series: list[Dataset], bundle: Path, make_network: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Without the command line, which quiets the libraries."""
+    run = Run(folder=tmp_path / "out")
+    with everything_said(run):
+        cases = find_cases([good, *(bad / name for name in ("Rows", "PixelSpacing", "syntax", "cut_in_pixels"))])
+        rows = run_cases(load_bundle(bundle), cases, RunSettings(tmp_path / "out", DecomposeOptions("categorical")), print)
+    assert sum(row.status == "done" for row in rows) == 8
+    assert run.found() == {}
+    with disable_value_validation():
+        series[0].save_as(place / "slice.dcm")
+    plain = LoadImaged("image", reader="ITKReader")  # MONAI's own, which keeps the whole header of a slice
+    assert "zw00100010" in found_in(repr(plain({"image": str(place / "slice.dcm")})["image"].meta).encode())
+    network = make_network(2)
+    for own_reader in (False, True):
+        reading = [LoadImaged("image", reader="ITKReader"), EnsureChannelFirstd("image")]
+        preprocessing = Compose([*reading, Resized("image", (12, 10, 1))])
+        squeezed = Compose([*preprocessing.transforms[:2]])
+        if own_reader:
+            register_dicom_reader(squeezed)
+        run = Run(folder=tmp_path / f"chain-{own_reader}")
+        with everything_said(run):
+            image = squeezed({"image": str(place / "slice.dcm")})["image"].squeeze(-1)
+            made = IFIMDecomposed("image", network, head="categorical")({"image": image})
+            SaveIFIMd("image", run.folder, space="network")(made)
+        assert (run.folder / "slice" / "slice_ifim.json").is_file()
+        assert run.found() == {}
+        if own_reader:
+            assert found_in(repr(image.meta).encode()) == set()
+
+
+def test_names_of_files_and_folders_are_the_users_and_are_repeated(
+    bundle: Path, command: Callable[..., Run], tmp_path: Path
+) -> None:
+    folder = tmp_path / "Zw0000000f"
+    folder.mkdir()
+    image = nib.Nifti1Image(np.random.default_rng(3).normal(size=(6, 5, 4)).astype(np.float32), np.eye(4))
+    nib.save(image, folder / "Zw0000001f.nii")
+    run = command("decompose", folder, "--bundle", bundle, "-o", tmp_path / "out")
+    assert run.cases() == {"Zw0000001f": "done"}
+    assert set().union(*run.found().values()) == {"zw0000001f"}
