@@ -260,30 +260,31 @@ def summary(rows: list[Moved]) -> str:
     scans = {(row.scan, row.generated) for row in rows}
     real = sum(not generated for _, generated in scans)
     agreeing = [row for row in inside if row.agrees]
-    middle = [row for row in inside if row.step <= 0.3 * row.radius]
+    middle = [row for row in inside if row.step <= 0.26 * row.radius]
     flat = sorted({row.scan for row in rows if row.agrees is None})
     parts = [f"{count(real, 'real scan')} and {len(scans) - real} generated: {len(agreeing)} of {len(inside)} files agree."]
     if inside:
         parts.append(f"Furthest off up to the radius: {_worst(inside):.1%}; up to a quarter of it: {_worst(middle):.1%}.")
-        parts.append(f"Largest share that float32 passes change: {max(row.rounding for row in inside):.1e}.")
-        parts.append(f"Copies in which nothing is moved change no logit by more than {max(row.copied for row in rows):.1g}.")
+        parts.append(f"Of a measured value, float32 passes change at most {max(row.rounding for row in inside):.2%}.")
+        copied = max(row.copied for row in rows)
+        same = "the very same logits" if copied == 0 else f"logits within {copied:.1g}"
+        parts.append(f"Copies in which nothing is moved get {same}.")
     if flat:
         parts.append(f"No radius, so that nothing is promised: {', '.join(flat)}.")
     return " ".join(parts)
 
 
 def _measured(subjects: Iterable[Subject], folder: Path) -> Iterator[Moved]:
+    """Rows as they come, printed."""
     loops: dict[str, Loop] = {}
-    print(f"{'scan':22s} {'':8s}", *(f"{name:>10s}" for name in ("l", "radius", "e", "predicted", "measured")), "   ratio")
+    titles = ("l", "radius", "e", "predicted", "measured")
+    print(f"{'scan':22s} {'':8s}", *(f"{title:>10s}" for title in titles), f"{'ratio':>8s}")
     for subject in subjects:
         if subject.bundle not in loops:
             loops[subject.bundle] = Loop(subject.bundle)
         for row in loops[subject.bundle].run(subject, folder):
-            numbers = f"l {row.eigenvalue:9.3g}  radius {row.radius:9.3g}  e {row.step:9.3g}  predicted {row.predicted:9.3g}"
-            print(
-                f"{row.scan:22s} {row.resolution or '':8s} {numbers}  measured {row.measured:9.3g}  ratio {row.ratio:.4f}",
-                flush=True,
-            )
+            numbers = [f"{value:10.3g}" for value in (row.eigenvalue, row.radius, row.step, row.predicted, row.measured)]
+            print(f"{row.scan:22s} {row.resolution or '':8s}", *numbers, f"{row.ratio:8.4f}", flush=True)
             yield row
 
 

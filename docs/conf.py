@@ -14,7 +14,7 @@ project = "monai_ifim"
 author = "monai_ifim contributors"
 release = version = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "plain_docstrings", "native_math"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "native_math", "plain_docstrings", "repository_files"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["notebooks/**"]  # notebooks.md links to them as files
 

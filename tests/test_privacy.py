@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import os
+import socket
 import stat
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -40,7 +42,9 @@ from monai_ifim.adapt import IFIMDecomposed, SaveIFIMd
 from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.cli.main import main
+from monai_ifim.core import IFIMError
 from monai_ifim.io.dicom_reader import register_dicom_reader
+from monai_ifim.run import cluster
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.local import run_cases
 from monai_ifim.run.settings import RunSettings
@@ -133,6 +137,8 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ru
     """`monai-ifim` as its users start it, in this process."""
     monkeypatch.setenv("COLUMNS", "1000")  # tables are not wrapped in the middle of a word
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setattr(socket.socket, "connect", _on_this_machine(socket.socket.connect))
+    monkeypatch.setattr(socket.socket, "connect_ex", _on_this_machine(socket.socket.connect_ex))
 
     def start(*words: object, out: str = "out") -> Run:
         run = Run(folder=tmp_path / out)
@@ -145,6 +151,18 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ru
         return run
 
     return start
+
+
+def _on_this_machine(connect: Callable[..., Any]) -> Callable[..., Any]:
+    """`connect`, which ends the test where it is asked to leave the machine."""
+
+    def checked(self: socket.socket, address: Any) -> Any:
+        local = self.family == socket.AF_UNIX or str(address[0]).startswith("127.") or address[0] in ("::1", "localhost")
+        if not local:
+            pytest.fail(f"a connection to {address} was asked for")
+        return connect(self, address)
+
+    return checked
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +226,7 @@ def bad(place: Path, series: list[Dataset]) -> Path:
     whole = write_nifti(folder / "cut.nii", nib.Nifti1Image(values, np.eye(4))).read_bytes()
     (folder / "cut.nii").write_bytes(whole[:900])
     (folder / "magic.nii").write_bytes(whole[:344] + b"Zw\0\0" + whole[348:])
-    (folder / "broken.nii.gz").write_bytes(gzip.compress(whole)[:700])
+    (folder / "broken.nii.gz").write_bytes(gzip.compress(whole)[:400])
     return folder
 
 
@@ -278,7 +296,7 @@ def test_no_refusal_of_a_case_quotes_any(
     run = command("--debug", "decompose", bad, "--bundle", bundle, "-o", tmp_path / "out", *words)
     done = {name for name, status in run.cases().items() if status == "done"}
     assert done == ({"uneven", "tilted"} if words else set())
-    assert (run.status, len(run.cases())) == (3, 15)
+    assert (run.status, len(run.cases())) == (3, 16)
     series_alone = {place: {SERIES_ROOT} for place in ("said", "cases.csv", "cases.parquet", "index.html")}
     assert run.found() == series_alone  # the two series in one folder, to choose from
 
@@ -364,8 +382,8 @@ def test_check_tells_none(good: Path, bad: Path, bundle: Path, command: Callable
     assert found_in(command("--debug", "check", "--bundle", bundle, "--image", bad / "Rows", "--json").said) == set()
 
 
-# What files an object under its patient and study (PS3.3: Patient C.7.1.1, General Study C.7.2.1, Frame of Reference C.7.4.1), and
-# the references to the images that the maps were made of (C.7.6.16, General Reference C.12.4).
+# What files an object under its patient and study (PS3.3: Patient C.7.1.1, General Study C.7.2.1, Frame of Reference C.7.4.1),
+# and the references to the images that the maps were made of (C.7.6.16, General Reference C.12.4).
 IDENTITY = {
     "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSpeciesDescription", "PatientBreedDescription",
     "ResponsiblePerson", "ResponsibleOrganization", "DeidentificationMethod", "DeidentificationMethodCodeSequence.CodeMeaning",
@@ -414,10 +432,29 @@ def test_a_round_trip_with_a_pacs_leaves_identity_in_dicom_alone(
         words = ("pacs", "--url", pacs.url, "--study", study, "--bundle", bundle, "-o", tmp_path / "out", "--rank", 1)
         run = command(*words)
     assert run.status == 0
-    assert run.found(lambda path: path.suffix == ".dcm" or path.parts[0] == "dicom") <= {"said": {UID_ROOT}}
+    found = run.found(lambda path: path.suffix == ".dcm" or path.parts[0] == "dicom")
+    assert set().union(*found.values()) == {SERIES_ROOT}  # the folder of what was pulled is named by it
+    assert "said" not in found
     assert stat.S_IMODE((run.folder / "dicom").stat().st_mode) == 0o700
     assert len(pacs.content) == 10
     assert pacs.url.startswith("http://127.0.0.1:")
+
+
+def test_a_cluster_of_our_own_reports_to_nobody(place: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray sends statistics of use to its makers unless it is told not to."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
+    told: list[str | None] = []
+
+    def init(**_: Any) -> None:
+        told.append(os.environ.get("RAY_USAGE_STATS_ENABLED"))
+        raise RuntimeError("seen enough")
+
+    monkeypatch.setattr(cluster, "_import_ray", lambda: SimpleNamespace(is_initialized=lambda: False, init=init))
+    with pytest.raises(IFIMError, match="seen enough"), cluster._connected(bundle):
+        pass
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED")
+    assert told == ["0"]
 
 
 def test_neither_the_library_nor_its_transforms_tell_any_at_debug(

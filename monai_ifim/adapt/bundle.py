@@ -159,7 +159,7 @@ def load_bundle(root: Path, device: torch.device | str = "cpu", state: Mapping[s
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"bundle {root.name}: config or metadata.json cannot be read ({innermost(error)}).") from error
+        raise InputError(f"bundle {root.name}: its inference config cannot be read ({innermost(error)}): correct it.") from error
     network = _network(parser, root, device, state)
     preprocessing = _content(parser, "preprocessing", root)
     if not isinstance(preprocessing, Compose):

@@ -178,10 +178,10 @@ def percentile(values: Tensor, share: float) -> Tensor:
     kind = np.float32 if flat.numel() <= LARGEST_QUANTILE and flat.dtype != torch.float64 else np.float64
     place = float(kind(share / 100.0) * kind(flat.numel() - 1))  # rounded as torch.quantile rounds, or numpy
     below, above = int(np.floor(place)), int(np.ceil(place))
-    ordered = np.partition(flat.detach().cpu().numpy(), sorted({below, above}))
-    first, second = (_shared(flat, float(ordered[index])) for index in (below, above))
+    plain = flat.detach()
+    ordered = np.partition(plain.cpu().numpy(), sorted({below, above}))
+    values_there = [float(ordered[index]) for index in (below, above)]
+    holders = ((plain == values_there[0]) | (plain == values_there[1])).nonzero()[:, 0]
+    held = flat.index_select(0, holders)  # one gather, so that the backward pass makes one image of zeros and no second
+    first, second = (held[held.detach() == value].mean() for value in values_there)
     return first + (place - below) * (second - first)
-
-
-def _shared(flat: Tensor, value: float) -> Tensor:
-    return flat[flat.detach() == value].mean()

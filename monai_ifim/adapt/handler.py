@@ -64,7 +64,7 @@ class IFIMHandler:
     in the image's own precision (an evaluator's amp covers its own pass only), with the arguments that the evaluator passed.
 
     Args:
-        head, energy, rank, method, output_key, locality, and those of `EngineOptions`: as `IFIMInferer`.
+        head, energy, rank, method, output_key, locality, engine: as `IFIMInferer`.
         scanner: as `IFIMInferer`; space="scanner" alone takes the defaults of `ScannerSpace` with `preprocessing`.
         output_dir: folder for the files; None writes none, and the arguments of `SaveIFIM` then have nothing to say.
         space, preprocessing, contents, class_names, bundle_root, dicom_pm, scene_bundle: as `SaveIFIM`.

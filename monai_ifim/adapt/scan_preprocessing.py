@@ -147,8 +147,8 @@ def scan_preprocessing(
     for transform in ours:
         if isinstance(transform, READERS):
             raise IFIMError(f"{type(transform).__name__} comes after other steps: put reading first, or {CURE}.")
-        if _is_random(transform):
-            raise IFIMError(f"{type(transform).__name__} is random, so that no scan has one answer: take it out, or {CURE}.")
+        for random in _random_parts(transform):
+            raise IFIMError(f"{type(random).__name__} is random, so that no scan has one answer: take it out, or {CURE}.")
 
     def joined(parts: Sequence[Any]) -> Compose:
         return Compose(parts, whole.map_items, whole.unpack_items, lazy=whole.lazy, overrides=whole.overrides)
@@ -200,10 +200,10 @@ def _lenient(transform: Any) -> Any:
     return transform
 
 
-def _is_random(transform: Any) -> bool:
-    if type(transform) is Compose:
-        return any(_is_random(part) for part in transform.transforms)
-    return isinstance(transform, Randomizable)
+def _random_parts(transform: Any) -> list[Any]:
+    if type(transform) is Compose:  # which MONAI counts among the random ones, whatever is in it
+        return [random for part in transform.transforms for random in _random_parts(part)]
+    return [transform] if isinstance(transform, Randomizable) else []
 
 
 def _name(step: Step) -> str:

@@ -25,12 +25,13 @@ MARKS = {"done": "ok", "kept": "kept", "failed": "FAILED"}
 def quiet_libraries() -> None:
     """MONAI's notices about its own defaults are not for the person at this command line; call before importing it.
 
-    Of libraries that quote what they read (names in DICOM headers, comments in pictures) nothing is shown, debugging or not.
+    Of libraries that quote what they read or ask for (names in DICOM headers, comments in pictures, UIDs of studies) nothing is
+    shown, debugging or not.
     """
     logging.getLogger("monai").setLevel(logging.ERROR)
     logging.getLogger("nvidia").setLevel(logging.ERROR)
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # what is wrong with a header is said by `io.source`
-    for library in ("pydicom", "highdicom", "PIL"):
+    for library in ("pydicom", "highdicom", "PIL", "urllib3", "dicomweb_client"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"(monai|ignite|itk|pydicom|highdicom|PIL)\b")
 

@@ -17,6 +17,7 @@ from monai_ifim.core.notebook import notebook_html, one_line
 from monai_ifim.core.pictures import draw
 from monai_ifim.core.predictor import Predictor, evaluation_mode
 from monai_ifim.core.projection import split
+from monai_ifim.core.rows import all_finite
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,9 +63,14 @@ class Decomposition:
         return torch.where(self.trace > 0, held, 1.0)
 
     def project(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(high, low) of another image [B, channel, *spatial] in this one's subspace; raises ImageError for another shape."""
+        """(high, low) of another image [B, channel, *spatial] in this one's subspace.
+
+        Raises ImageError for another shape, and for NaN or infinite values, one of which would spoil all of the split.
+        """
         if not isinstance(image, Tensor):
             raise ImageError(f"the image is {type(image).__name__}: pass a torch tensor [B, channel, *spatial].")
+        if not all_finite(image.detach()):
+            raise ImageError("the image holds NaN or infinite values: mask or clip them first (torch.nan_to_num).")
         return split(self.eigenvectors, image.detach().as_subclass(Tensor))
 
     @property

@@ -205,7 +205,7 @@ class GaussianHead(Head):
                 "output, [C]."
             )
         if self.covariance is not None and not _is_covariance(self.covariance):
-            raise HeadError("covariance must be a symmetric positive definite matrix [C, C].")
+            raise HeadError("covariance must be a finite, symmetric positive definite matrix [C, C].")
 
     def square_root(self, output: Tensor) -> SquareRoot:
         """See the class; r = C. The score is zero: the mean is the mode."""
@@ -301,6 +301,8 @@ def _log_partition_remainder(p: Tensor, change: Tensor) -> Tensor:
 
 
 def _is_covariance(matrix: Tensor) -> bool:
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not torch.allclose(matrix, matrix.T):
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        return False
+    if not bool(torch.isfinite(matrix).all()) or not torch.allclose(matrix, matrix.T):
         return False
     return int(torch.linalg.cholesky_ex(matrix).info) == 0

@@ -169,7 +169,8 @@ def _rotate(columns: Tensor, first: Tensor, second: Tensor) -> float:
     a, b = columns[first], columns[second]
     alpha, beta, gamma = (a * a).sum(1), (b * b).sum(1), (a * b).sum(1)
     zeta = (beta - alpha) / (2 * gamma)
-    tangent = torch.where(zeta >= 0, 1.0, -1.0) / (zeta.abs() + (1 + zeta.square()).sqrt())
+    length = torch.hypot(zeta, torch.ones_like(zeta))  # the square of zeta may overflow
+    tangent = torch.where(zeta >= 0, 1.0, -1.0) / (zeta.abs() + length)
     tangent = torch.where(gamma == 0, 0.0, tangent)[:, None]
     cosine = (1 + tangent.square()).rsqrt()
     columns[first] = cosine * (a - tangent * b)

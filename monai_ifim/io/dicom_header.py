@@ -34,8 +34,8 @@ def read_header(path: Path) -> Any:
             held = os.fstat(file.fileno()).st_size - file.tell()
         directory = header.file_meta.get("MediaStorageSOPClassUID") == MEDIA_DIRECTORY
         complete = all(header.get(name) is not None for name in ("SOPInstanceUID", "Rows", "Columns"))
-    except Exception as error:
-        raise InputError(f"{path.name}: its DICOM header cannot be read: copy the file anew, or leave it out.") from error
+    except Exception:  # left out of the chain of causes, which a log may hold: its text may quote the header
+        raise InputError(f"{path.name}: its DICOM header cannot be read: copy the file anew, or leave it out.") from None
     if directory:
         raise InputError(f"{path.name}: a DICOMDIR is an index of other files and no image: name the folder that holds those.")
     if not complete:
@@ -51,8 +51,8 @@ def _check_numbers(path: Path, header: Any) -> None:
         stated = [float(value) for name in NUMBERS for value in _several(header.get(name))]
         sizes = [int(header.get(name) or 1) for name in ("NumberOfFrames", "SamplesPerPixel", "BitsAllocated")]
         sizes += [int(header.Rows), int(header.Columns)]
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path.name}: {NO_NUMBERS}.") from error
+    except (ValueError, TypeError):
+        raise InputError(f"{path.name}: {NO_NUMBERS}.") from None
     if not all(math.isfinite(value) for value in stated):
         raise InputError(f"{path.name}: {NO_NUMBERS}.")
     if min(sizes) < 1:

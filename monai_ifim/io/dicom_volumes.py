@@ -116,7 +116,8 @@ def undecoded(name: str, volume: DicomVolume) -> InputError:
     from pydicom.misc import is_dicom
     from pydicom.uid import UncompressedTransferSyntaxes
 
-    found = [read_file_meta_info(file).get("TransferSyntaxUID") for file in volume.files if is_dicom(file)]
+    with disable_value_validation():
+        found = [read_file_meta_info(file).get("TransferSyntaxUID") for file in volume.files if is_dicom(file)]
     named = {str(uid.name) if UID_FORM.fullmatch(uid) else "no UID" for uid in found if uid is not None}
     stated = ", ".join(sorted(named)) or "not stated"
     if all(uid in UncompressedTransferSyntaxes for uid in found):
@@ -139,8 +140,8 @@ def _group_of(path: Path, header: Any) -> Hashable:
 def _read_volumes(members: list[tuple[Path, Any]]) -> list[DicomVolume]:
     try:
         return _volumes(members)
-    except (ValueError, TypeError, AttributeError) as error:  # its text would hold what the header says
-        raise InputError(f"{members[0][0].name}: {NO_NUMBERS}.") from error
+    except (ValueError, TypeError, AttributeError):  # its text would hold what the header says
+        raise InputError(f"{members[0][0].name}: {NO_NUMBERS}.") from None
 
 
 def _placed(header: Any) -> bool:

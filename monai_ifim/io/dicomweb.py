@@ -185,7 +185,7 @@ class DicomWeb:
                 raise
             except Exception as error:  # whatever an answer that is no DICOM makes its reader raise
                 kind = type(error).__name__
-                raise ServerError(f"{self.name}: sent an answer that is not DICOM ({kind}). {CHECK_URL}") from error
+                raise ServerError(f"{self.name}: sent an answer that is not DICOM ({kind}). {CHECK_URL}") from None
 
     def _wait(self, error: requests.RequestException, attempt: int) -> float:
         stated = "" if error.response is None else error.response.headers.get("Retry-After", "")

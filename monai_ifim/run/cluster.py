@@ -244,6 +244,7 @@ def _connected(root: Path) -> Iterator[Any]:
         weights = weights_path(root)
         store = SMALLEST_STORE + (2 * weights.stat().st_size if weights is not None else 0)
         options = {"include_dashboard": False, "object_store_memory": store}
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray reports every cluster to its makers
     try:
         ray.init(address=address, logging_level="ERROR", log_to_driver=False, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:

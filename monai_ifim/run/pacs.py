@@ -138,7 +138,7 @@ def _read_map(path: Path, study: str) -> pydicom.Dataset:
         checked_uid(content.SeriesInstanceUID)
         checked_uid(content.SOPInstanceUID)
     except Exception as error:  # whatever damage to a file makes its reader raise
-        raise OutputError(f"{path.name}: cannot be read ({type(error).__name__}): run again with --overwrite.") from error
+        raise OutputError(f"{path.name}: cannot be read ({type(error).__name__}): run again with --overwrite.") from None
     if not belongs:
         raise OutputError(f"{path.name}: is no map of this study: run again with --overwrite.")
     return content

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from bad_inputs.attempt import Attempt, Row
@@ -54,6 +55,10 @@ def planted(attempt: Attempt) -> Attempt:
     return spoilt(lambda root: torch.save({"model": Planted(attempt.folder / "executed")}, root / WEIGHTS))(attempt)
 
 
+def cut(root: Path) -> None:
+    (root / WEIGHTS).write_bytes((root / WEIGHTS).read_bytes()[:2000])
+
+
 def script(root: Path) -> None:
     (root / WEIGHTS).rename(root / "models/model.ts")
 
@@ -61,16 +66,15 @@ def script(root: Path) -> None:
 def of_two_channels(root: Path) -> None:
     """Network and weights agree with each other, but not with the metadata."""
     state = torch.load(root / WEIGHTS, weights_only=True)
-    torch.save(
-        {name: value.repeat(1, 2, 1, 1, 1) if name == "0.weight" else value for name, value in state.items()}, root / WEIGHTS
-    )
+    state["0.weight"] = state["0.weight"].repeat(1, 2, 1, 1, 1)
+    torch.save(state, root / WEIGHTS)
     text = (root / CONFIG).read_text()
     (root / CONFIG).write_text(text.replace("Conv3d(1, 4", "Conv3d(2, 4"))
 
 
 def of_one_output(root: Path) -> None:
     state = torch.load(root / WEIGHTS, weights_only=True)
-    torch.save({name: value[:1] if name.startswith("4.") else value for name, value in state.items()}, root / WEIGHTS)
+    torch.save(state | {name: state[name][:1] for name in ("4.weight", "4.bias")}, root / WEIGHTS)
     (root / CONFIG).write_text((root / CONFIG).read_text().replace("Linear(32, 3)", "Linear(32, 1)"))
 
 
@@ -92,18 +96,18 @@ ROWS = [
     Row("weights without names", weights(lambda state: list(state.values())), "refused", NO_FIT),
     Row(
         "pickled code in a checkpoint", planted, "refused",
-        "bundle spoilt: models/model.pt holds no plain weights (but objects or code of Python's, which are not loaded): save what "
-        "network.state_dict() gives, by torch.save.",
+        "bundle spoilt: models/model.pt holds no plain weights (but objects or code of Python's, which are not loaded): save "
+        "what network.state_dict() gives, by torch.save.",
     ),
     Row(
-        "weights that are cut short", spoilt(lambda root: (root / WEIGHTS).write_bytes((root / WEIGHTS).read_bytes()[:2000])), "refused",
+        "weights that are cut short", spoilt(cut), "refused",
         "bundle spoilt: models/model.pt holds no plain weights (...): copy it anew, or save what network.state_dict() gives, by "
         "torch.save.",
     ),
     Row(
         "weights in an empty file", holding(WEIGHTS, b""), "refused",
-        "bundle spoilt: models/model.pt holds no plain weights (EOFError): copy it anew, or save what network.state_dict() gives, "
-        "by torch.save.",
+        "bundle spoilt: models/model.pt holds no plain weights (EOFError): copy it anew, or save what network.state_dict() "
+        "gives, by torch.save.",
     ),
     Row(
         "a bundle without weights", without(WEIGHTS), "refused",
@@ -120,11 +124,12 @@ ROWS = [
     ),
     Row(
         "a bundle without an inference config", without(CONFIG), "refused",
-        "bundle spoilt: none of configs/inference.json, configs/inference.yaml, configs/inference.yml in it: export the bundle anew.",
+        "bundle spoilt: none of configs/inference.json, configs/inference.yaml, configs/inference.yml in it: export the bundle "
+        "anew.",
     ),
     Row(
         "an inference config that is no JSON", holding(CONFIG, b"{"), "refused",
-        "bundle spoilt: config or metadata.json cannot be read (...).",
+        "bundle spoilt: its inference config cannot be read (...): correct it.",
     ),
     Row(
         "an inference config that is a list", holding(CONFIG, b"[1]"), "refused",
@@ -139,16 +144,19 @@ ROWS = [
         "bundle spoilt: its inference config has no 'preprocessing': define it there under this name.",
     ),
     Row(
-        "a network whose class is not there", edited(CONFIG, lambda content: content.update(network_def={"_target_": "no.such.Net"})),
-        "refused",
-        "bundle spoilt: 'network_def' cannot be built (Cannot locate class or function path: 'no.such.Net'): correct its inference "
-        "config, or install what that names.",
+        "a network whose class is not there",
+        edited(CONFIG, lambda content: content.update(network_def={"_target_": "no.such.Net"})), "refused",
+        "bundle spoilt: 'network_def' cannot be built (Cannot locate class or function path: 'no.such.Net'): correct its "
+        "inference config, or install what that names.",
     ),
     Row(
         "metadata that is no JSON", holding(METADATA, b"{"), "refused",
         "bundle spoilt: metadata.json cannot be read (...): correct it.",
     ),
-    Row("metadata that is a list", holding(METADATA, b"[]"), "refused", "bundle spoilt: metadata.json is list, not a mapping: correct it."),
+    Row(
+        "metadata that is a list", holding(METADATA, b"[]"), "refused",
+        "bundle spoilt: metadata.json is list, not a mapping: correct it.",
+    ),
     Row(
         "metadata with words for numbers", stated_channels("one"), "refused",
         "bundle spoilt: metadata.json states no number of channels, or no list of sizes, for input 'image': num_channels 'one', "
@@ -160,13 +168,14 @@ ROWS = [
     ),
     Row(
         "a network of more channels than the metadata states", spoilt(of_two_channels), "all failed",
-        "the network fails on this image (RuntimeError: ... to have 2 channels, but got 1 channels instead): see what ... says of "
-        "the bundle.",
+        "the network fails on this image (RuntimeError: ... to have 2 channels, but got 1 channels instead): see what ... says "
+        "of the bundle.",
     ),
     Row("more class names than outputs", names(5), "all failed", NAMES.format(5)),
     Row("fewer class names than outputs", names(2), "all failed", NAMES.format(2)),
     Row(
-        "a network that answers NaN", weights(lambda state: {name: value * float("nan") for name, value in state.items()}), "all failed",
+        "a network that answers NaN",
+        weights(lambda state: {name: value * np.nan for name, value in state.items()}), "all failed",
         "the network's output is NaN or infinite for this image: check its weights and the scaling of the image, or use a wider "
         "dtype; classes masked with -inf are left out of the output or masked with a large finite number.",
     ),

@@ -17,6 +17,7 @@ from pydicom.uid import MPEG4HP41, JPEGLosslessSV1, generate_uid
 from bad_inputs.attempt import Attempt, Row, bad_input
 from synthetic_series import ORIENTATIONS, Series, write
 
+PIXELS = b"\xe0\x7f\x10\0"  # the tag (7FE0,0010)
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
@@ -199,7 +200,7 @@ ROWS = [
         "a DICOM file without pixel data", of_slice_2(lambda image: delattr(image, "PixelData")), "failed",
         "IM...: a DICOM file without pixel data: export the image anew, or leave the file out.",
     ),
-    Row("a DICOM file that ends in its pixels", cut(lambda content: content.rindex(b"\xe0\x7f\x10\0") + 30), "failed", PIXELS_BREAK_OFF),
+    Row("a DICOM file that ends in its pixels", cut(lambda content: content.rindex(PIXELS) + 30), "failed", PIXELS_BREAK_OFF),
     Row(
         "fewer pixels than the size needs", of_slice_2(lambda image: setattr(image, "PixelData", image.PixelData[:20])), "failed",
         PIXELS_BREAK_OFF,
@@ -223,8 +224,8 @@ ROWS = [
     ),
     Row(
         "directions that are none", stated(ImageOrientationPatient=[2, 0, 0, 0, 1, 0]), "failed",
-        "bad: its Image Orientation is no pair of unit vectors at right angles, so its slices have no direction: export the images "
-        "anew.",
+        "bad: its Image Orientation is no pair of unit vectors at right angles, so its slices have no direction: export the "
+        "images anew.",
     ),
     Row(
         "slices without a place", each(lambda _, image: delattr(image, "ImagePositionPatient")), "failed",

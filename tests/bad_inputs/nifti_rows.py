@@ -185,7 +185,10 @@ ROWS = [
         "NIfTI of a wrong magic number", patched(MAGIC, "4s", b"xyz\0"), "failed",
         "bad.nii: not a readable NIfTI file (...): copy it anew.",
     ),
-    Row("a text under a NIfTI's name", text("bad.nii.gz"), "failed", "bad.nii.gz: not a readable NIfTI file (...): copy it anew."),
+    Row(
+        "a text under a NIfTI's name", text("bad.nii.gz"), "failed",
+        "bad.nii.gz: not a readable NIfTI file (...): copy it anew.",
+    ),
     Row(
         "a file of no known format", text("bad"), "failed",
         "bad: cannot be read (no format that is known): copy it anew, or convert it to NIfTI.",
@@ -265,6 +268,7 @@ ROWS = [
     ),
     Row(
         "a colour picture for a network of one channel", bad_input(lambda folder: picture(folder, 3)), "failed",
-        "bad.png: 3 channel(s), and the network of bundle ... takes 1: convert the image (a colour picture to grey, say).", dims=2,
+        "bad.png: 3 channel(s), and the network of bundle ... takes 1: convert the image (a colour picture to grey, say).",
+        dims=2,
     ),
 ]  # fmt: skip

@@ -30,28 +30,16 @@ def file_for_the_case(attempt: Attempt) -> Attempt:
     return attempt.between(save(attempt.folder))
 
 
-def full_disk(attempt: Attempt) -> Attempt:
-    """Maps are written; then there is no more room."""
+def no_room_for(name: str, attempt: Attempt) -> Attempt:
+    """The disk is full when the file of this name is to be written."""
     real = os.replace
 
-    def no_room(source: str, target: str) -> None:
-        if Path(target).name == "bad_planes.npz":
+    def full(source: str, target: str) -> None:
+        if Path(target).name == name:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(source, target)
 
-    return replace(attempt.between(save(attempt.folder)), fault=lambda monkeypatch: monkeypatch.setattr(os, "replace", no_room))
-
-
-def broken_table(attempt: Attempt) -> Attempt:
-    """No room for what sums up the run: the cases are whole, and kept by the next one."""
-    real = os.replace
-
-    def no_room(source: str, target: str) -> None:
-        if Path(target).name == "cases.csv":
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(source, target)
-
-    return replace(attempt, fault=lambda monkeypatch: monkeypatch.setattr(os, "replace", no_room))
+    return replace(attempt, fault=lambda monkeypatch: monkeypatch.setattr(os, "replace", full))
 
 
 def bug(attempt: Attempt) -> Attempt:
@@ -104,7 +92,10 @@ NO_ROOM = "...: No space left on device: make room and run the same command agai
 NOTHING_IN_IT = "...: no image and no DICOM series in it."
 
 ROWS = [
-    Row("a file in the place of the output folder", output(file_as_output), "refused", "...: cannot be made (File exists): choose another --output."),
+    Row(
+        "a file in the place of the output folder", output(file_as_output), "refused",
+        "...: cannot be made (File exists): choose another --output.",
+    ),
     Row(
         "an output folder below a file", output(lambda attempt: file_as_output(attempt) / "out"), "refused",
         "...: cannot be made (Not a directory): choose another --output.",
@@ -121,8 +112,13 @@ ROWS = [
         "a file in the place of the case's folder", file_for_the_case, "failed",
         "bad/bad_ifim.json: Not a directory: something else lies in its place: move it away, or choose another --output.",
     ),
-    Row("a disk that is full in the middle of a case", full_disk, "failed", NO_ROOM),
-    Row("a disk that is full after the last case", broken_table, "refused", NO_ROOM),
+    Row(
+        "a disk that is full in the middle of a case",
+        lambda attempt: no_room_for("bad_planes.npz", attempt.between(save(attempt.folder))), "failed", NO_ROOM,
+    ),
+    Row(
+        "a disk that is full after the last case", lambda attempt: no_room_for("cases.csv", attempt), "refused", NO_ROOM,
+    ),
     Row(
         "an input path that is too long", lambda attempt: attempt.between("long" * 1200), "refused",
         "longlonglonglonglonglonglonglonglonglong: cannot be looked up (File name too long): correct the path.",
@@ -143,5 +139,8 @@ ROWS = [
     Row("a datalist without images", datalist([{"label": 1}]), "refused", NO_IMAGE.format("{'label': 1}")),
     Row("a datalist with an empty name", datalist([{"image": " "}]), "refused", NO_IMAGE.format("{'image': ' '}")),
     Row("an empty datalist", datalist([]), "refused", NOTHING_IN_IT),
-    Row("a mistake in the program itself", bug, "refused", "ZeroDivisionError: division by zero (this is a bug; --debug shows where)"),
+    Row(
+        "a mistake in the program itself", bug, "refused",
+        "ZeroDivisionError: division by zero (this is a bug; --debug shows where)",
+    ),
 ]  # fmt: skip

@@ -95,6 +95,16 @@ def test_low_pass_is_scipy_s_gaussian_filter_with_reflected_edges(sigma: float) 
     torch.testing.assert_close(GaussianLowPass(sigma).apply(x), torch.from_numpy(truth), rtol=0, atol=1e-7)
 
 
+@pytest.mark.parametrize("sigma", [(0.6, 3.5, 0.0), (11.0, 1.3, 2.0)])
+def test_low_pass_of_many_blocks_is_scipy_s_along_every_axis_and_self_adjoint(sigma: tuple[float, ...]) -> None:
+    x, y = (torch.randn(2, 1, 70, 33, 101, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in (5, 6))
+    metric = GaussianLowPass(sigma)
+    truth = gaussian_filter(x.numpy(), sigma, mode="reflect", truncate=6.0, axes=(2, 3, 4))
+    torch.testing.assert_close(metric.apply(x), torch.from_numpy(truth), rtol=0, atol=1e-7)
+    torch.testing.assert_close(metric.apply(x.float()), metric.apply(x).float(), rtol=0, atol=1e-6)
+    torch.testing.assert_close((metric.apply(x) * y).sum(), (x * metric.apply(y)).sum(), rtol=1e-12, atol=0)
+
+
 def test_low_pass_keeps_constants_and_its_eigenimages_are_smooth(cnn: Networks) -> None:
     constant = torch.full((1, 1, 6, 11), 3.0, dtype=torch.float64)
     torch.testing.assert_close(GaussianLowPass(2.0).apply(constant), constant)

@@ -29,6 +29,8 @@ from monai_ifim.run.settings import RunSettings
 from synthetic_series import COLUMNS, ORIENTATIONS, ROWS, SPACING, Series, write
 
 Array = npt.NDArray[Any]
+
+
 def read(path: Path) -> Any:
     loader = LoadImage(image_only=True)
     loader.register(DicomReader())

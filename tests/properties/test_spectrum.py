@@ -21,6 +21,9 @@ VANISHED = Subject(
 CANCELLING = Subject(
     (1, 5, 4), 6, "bernoulli", "deep perceptron", "softplus", 5, 0.3, 20.0, 0.0, torch.float64, 1, "ramp", 30.0, "unit", 508767256
 )  # rows that are nearly combinations of one another
+GRADED = Subject(
+    (1, 1, 3), 3, "bernoulli", "convolution", "tanh", 1, 1.0, 400.0, 0.0, torch.float64, 1, "normal", 1.0, "unit", 1
+)  # and of which one weighs 1e-87 of the others
 METHODS = st.sampled_from(("exact", "adaptive", "matrix_free", "auto"))
 UNDERFLOW = 1e-300  # nothing is asked of digits down there
 
@@ -67,6 +70,7 @@ def test_sensitivity_is_nowhere_negative(subject: Subject, selection: dict[str, 
 
 @given(SATURATED, selections(), METHODS)
 @example(CANCELLING, {"energy": 1.0}, "exact")
+@example(GRADED, {"energy": 1.0}, "exact")
 def test_eigenvectors_are_orthonormal(subject: Subject, selection: dict[str, float], method: str) -> None:
     d = subject.decompose(method=method, **selection)
     for vectors, kept in zip(d.eigenvectors.flatten(2).double(), d.rank.tolist(), strict=True):
