@@ -84,8 +84,7 @@ class Bundle:
         if self.spatial_dims == 2 and image.ndim == 4 and image.shape[-1] == 1:
             data = SqueezeDimd(self.image_key, dim=-1, update_meta=False)(data)
         read = data[self.image_key]
-        if self.spatial_dims is not None and read.ndim - 1 < self.spatial_dims:
-            self._check(read, path)
+        self.check_axes(read, path)
         try:
             image = self.preprocessing(data, start=self._reading_steps())[self.image_key]
         except Exception as error:
@@ -98,6 +97,11 @@ class Bundle:
             )
         self._check(image, path)
         return image
+
+    def check_axes(self, read: MetaTensor, path: Path) -> None:
+        """Raise InputError where a freshly read image has fewer axes than the network takes: no preprocessing adds any."""
+        if self.spatial_dims is not None and read.ndim - 1 < self.spatial_dims:
+            self._check(read, path)
 
     def example(self, path: Path | None) -> Tensor:
         """An input [channel, *spatial]: the image at `path`, or seeded random numbers of the shape the metadata states.

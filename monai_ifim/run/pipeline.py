@@ -142,7 +142,9 @@ def _load(bundle: Bundle, case: Case, settings: RunSettings, scratch: Path) -> _
         path = readable_path(case.source, scratch)
         read = bundle.read(path)
         if settings.space == "scanner":
-            return _Loaded(case, _as_scan(read[bundle.image_key]), None, time.perf_counter() - started)
+            image = _as_scan(read[bundle.image_key])
+            bundle.check_axes(image, path)
+            return _Loaded(case, image, None, time.perf_counter() - started)
         scan = scan_of(read[bundle.image_key], unit_of_source(case.source)) if settings.space == "native" else None
         image = bundle.prepare(read, path)
     except Exception as error:  # one case's failure is recorded and the others go on
@@ -205,9 +207,18 @@ def _decompose_scans(bundle: Bundle, loaded: Iterator[_Loaded | CaseRow], settin
             seconds = time.perf_counter() - started
             tensors = component_tensors(decomposition, scan[None], settings.options.locality, seconds)
         except Exception as error:
-            yield _failed_computing(item.case, error)
+            yield _failed_computing(item.case, _unfit(bundle, item) or error)
             continue
         yield _Computed(item, item_of_batch(tensors, 0, item.image), item.seconds + time.perf_counter() - started)
+
+
+def _unfit(bundle: Bundle, item: _Loaded) -> InputError | None:
+    """Why what the preprocessing makes of a scan is nothing for the network, where that is so."""
+    try:
+        bundle.prepare({bundle.image_key: item.image.clone()}, item.case.source.path)
+    except InputError as error:
+        return error
+    return None
 
 
 def _decompose_group(bundle: Bundle, group: Sequence[_Loaded], settings: RunSettings) -> Iterator[_Computed | CaseRow]:

@@ -319,11 +319,12 @@ def mirrored_gaussian(size: int, width: float) -> Array:
 def test_the_network_s_resolution_is_its_voxel_size_along_each_axis_of_the_scan(make_scan: Callable[..., MetaTensor]) -> None:
     """The scan lies obliquely in the patient, the network's voxels are parallel to the patient's axes."""
     scan, pixdim = make_scan(1, dtype=torch.float32), np.array([4.0, 5.0, 9.0])
-    steps = Compose([Orientation(axcodes="RAS", labels=None), Spacing(pixdim=tuple(pixdim), padding_mode="border")])
+    spacing = Spacing(pixdim=tuple(pixdim), padding_mode="border", diagonal=True)
+    steps = Compose([Orientation(axcodes="RAS", labels=None), spacing])
     widths = network_widths(steps, scan)
     axes = scan.affine.numpy()[:3, :3] / np.linalg.norm(scan.affine.numpy()[:3, :3], axis=0)
     seen = steps(scan.clone()).affine.numpy()[:3, :3]
-    np.testing.assert_allclose(np.linalg.norm(seen, axis=0), pixdim, rtol=1e-6)
+    np.testing.assert_allclose(seen, np.diag(pixdim), atol=1e-6)
     for axis, width in zip(axes.T, widths, strict=True):
         crossed = np.linalg.inv(seen) @ (axis * width)  # a step of that length leads one network voxel on
         assert np.linalg.norm(crossed) == pytest.approx(1, rel=1e-6)

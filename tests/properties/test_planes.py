@@ -75,20 +75,16 @@ def test_a_cut_shows_the_voxels_through_its_point_within_their_window(
         assert np.isclose(abs(plane.offset), abs(point @ normal) / np.linalg.norm(normal), rtol=0, atol=1e-3)
 
 
-@given(affines(), st.integers(2, 700), st.integers(1, 9), st.booleans())
+@given(affines(), st.integers(2, 700), st.integers(2, 9), st.booleans())
 def test_a_large_picture_is_made_smaller_and_keeps_its_extent(affine: Array, long: int, short: int, upright: bool) -> None:
     shape = (long, short, 1) if upright else (short, long, 1)
-    values = np.full(shape, 0.25, dtype=np.float32)
-    (plane,) = cut_planes([Layer("low", values, (0.0, 1.0), "unit")], affine, (0, 0, 0)).maps[0].planes if short > 1 else (None,)
-    if plane is None:
-        return
+    grey = Layer("low", np.full(shape, 0.25, dtype=np.float32), (0.0, 1.0), "unit")
+    (plane,) = cut_planes([grey], affine, (0, 0, 0)).maps[0].planes
     chosen = cut(affine, plane.view)
-    assert max(plane.values.shape) == min(long, LARGEST_SIDE)
+    assert max(plane.values.shape) == min(max(shape), LARGEST_SIDE)
     assert set(np.unique(plane.values)) == {64}
-    for axis, pixels, spacing, given_spacing in zip(
-        (chosen.rows, chosen.columns), plane.values.shape, plane.spacing, chosen.spacing, strict=True
-    ):
-        assert np.isclose(pixels * spacing, shape[axis] * given_spacing)
+    extent = [shape[chosen.rows] * chosen.spacing[0], shape[chosen.columns] * chosen.spacing[1]]
+    np.testing.assert_allclose(np.multiply(plane.values.shape, plane.spacing), extent)
 
 
 @given(affines(), volumes(), st.integers(0, 2**31), st.text(max_size=20), st.booleans())

@@ -74,8 +74,9 @@ def test_anything_else_is_refused_in_one_line(raw: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "case_ifim.json"
         path.write_bytes(raw)
-        with pytest.raises(InputError, match=r"case_ifim\.json"):
+        with pytest.raises(InputError, match=r"case_ifim\.json") as caught:
             read_sidecar(path)
+        assert "\n" not in str(caught.value)
 
 
 @given(
