@@ -121,7 +121,8 @@ def undecoded(name: str, volume: DicomVolume) -> InputError:
     named = {str(uid.name) if UID_FORM.fullmatch(uid) else "no UID" for uid in found if uid is not None}
     stated = ", ".join(sorted(named)) or "not stated"
     if all(uid in UncompressedTransferSyntaxes for uid in found):
-        return InputError(f"{name}: a file of it is damaged or breaks off: copy it anew.")
+        cure = "convert it to grey values, or copy it anew"
+        return InputError(f"{name}: its pixels cannot be decoded (a palette of 16 bits, or a damaged file): {cure}.")
     return InputError(
         f"{name}: its pixels cannot be decoded (transfer syntax: {stated}): convert the file to an uncompressed transfer syntax "
         "(dcmconv, gdcmconv), or export it anew."
