@@ -122,7 +122,7 @@ def undecoded(name: str, volume: DicomVolume) -> InputError:
     stated = ", ".join(sorted(named)) or "not stated"
     if all(uid in UncompressedTransferSyntaxes for uid in found):
         cure = "convert it to grey values, or copy it anew"
-        return InputError(f"{name}: its pixels cannot be decoded (a palette of 16 bits, or a damaged file): {cure}.")
+        return InputError(f"{name}: its pixels cannot be decoded (a colour palette, or a damaged file): {cure}.")
     return InputError(
         f"{name}: its pixels cannot be decoded (transfer syntax: {stated}): convert the file to an uncompressed transfer syntax "
         "(dcmconv, gdcmconv), or export it anew."

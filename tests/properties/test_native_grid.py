@@ -36,7 +36,11 @@ ReadITK = Callable[[Path], Any]
 TENTH_OF_A_MICROMETRE = 1e-4  # mm
 
 
-LOADERS = {"NibabelReader": LoadImaged("image", reader="NibabelReader"), "ITKReader": LoadImaged("image", reader="ITKReader")}
+LOADERS = {
+    "nibabel": LoadImaged("image", reader="NibabelReader"),
+    "ITK": LoadImaged("image", reader="ITKReader"),
+    "ITK in its own LPS": LoadImaged("image", reader="ITKReader", affine_lps_to_ras=False),
+}
 SIZES = st.lists(st.integers(1, 12), min_size=3, max_size=3)
 AXES = st.sampled_from(((0, 1), (0, 2), (1, 2)))
 SPATIAL: dict[type[Any], st.SearchStrategy[dict[str, Any]]] = {

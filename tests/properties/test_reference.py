@@ -81,6 +81,7 @@ def test_adaptive_stays_below_exact_and_within_its_tolerance(
             assert bool((expected - found <= tolerance * expected + rounding).all())
         else:
             event("the bound missed")
+            assert left <= 1e8 * promised  # such a draw comes once in 250000
 
 
 @given(st.one_of(MANY, UNEQUAL), st.integers(1, 4), st.sampled_from((1e-2, 1e-4, 1e-6)), st.integers(0, 2**40))
