@@ -17,6 +17,7 @@ from monai_ifim.io.errors import OutputError
 from monai_ifim.io.geometry import Affine, check_writable
 
 SMALLEST_PLAIN = 1e-25  # a map whose largest value is above it keeps thirteen decades in float32
+LOWEST_POWER = -307  # 10 to the 308 and more is no number in float64
 SCANNER_CODE = 1  # NIFTI_XFORM_SCANNER_ANAT
 GZIP_LEVEL = 1  # igzip's default of 2 is no smaller on float data and slower
 
@@ -31,7 +32,7 @@ def volume_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 def power_below_float32(largest: float) -> int:
     """Power of ten to divide a map by so that float32 holds it: 0 unless its largest value is far below float32's range."""
-    return math.floor(math.log10(largest)) if 0.0 < largest < SMALLEST_PLAIN else 0
+    return max(LOWEST_POWER, math.floor(math.log10(largest))) if 0.0 < largest < SMALLEST_PLAIN else 0
 
 
 def write_volume(path: Path, values: npt.NDArray[Any], affine: Affine) -> None:

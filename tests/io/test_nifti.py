@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from monai_ifim.io import GeometryError, OutputError
-from monai_ifim.io.nifti import write_volume
+from monai_ifim.io.nifti import power_below_float32, write_volume
 
 Array = npt.NDArray[Any]
 SHAPE = (5, 7, 11)
@@ -136,3 +136,9 @@ def test_a_singular_or_unknown_grid_is_refused(affine: Array, tmp_path: Path) ->
 def test_maps_that_are_neither_2d_nor_3d_are_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="neither 2D nor 3D"):
         write_volume(tmp_path / "map.nii.gz", random_values(shape), np.eye(4))
+
+
+@pytest.mark.parametrize("largest", [3e-40, 2e-300, 1e-320])
+def test_a_map_far_below_float32_is_stored_as_numbers_that_float32_holds(largest: float) -> None:
+    stored = np.float32(largest * 10.0 ** -power_below_float32(largest))
+    assert 1e-14 < stored < 10
