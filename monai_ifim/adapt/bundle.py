@@ -181,7 +181,7 @@ def load_bundle(root: Path, device: torch.device | str = "cpu", state: Mapping[s
     return Bundle(
         root=root,
         network=network.to(device).eval(),
-        preprocessing=_with_dicom(_traced(preprocessing)),
+        preprocessing=_with_dicom(_traced(preprocessing.flatten())),
         image_key=image_key,
         identity=identify_bundle(root),
         channels=channels,
@@ -342,7 +342,9 @@ def _traced(preprocessing: Compose) -> Compose:
             if isinstance(step, ToTensord)
             else step
             for step in steps
-        ]
+        ],
+        lazy=preprocessing.lazy,
+        overrides=preprocessing.overrides,
     )
 
 

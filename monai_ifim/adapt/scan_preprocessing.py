@@ -84,13 +84,13 @@ class ScanPreprocessing:
         }
 
     def check(self, scan: MetaTensor) -> None:
-        """Probe with a scan that every step lets its whole gradient through, that equivalents equal what they stand for, and
-        that the steps one after the other are the preprocessing.
+        """Probe with the middle of a scan, a million voxels of it, that every step lets its whole gradient through, that
+        equivalents equal what they stand for, and that the steps one after the other are the preprocessing.
 
         Raises IFIMError naming the step that does not.
         """
         with torch.inference_mode(False), torch.enable_grad():
-            scan = image = scan.detach().clone()
+            sample = image = sample_of(scan, self).clone()
             for step in self.steps:
                 image = image.requires_grad_(True)
                 after = _attempt(step, image)
@@ -101,10 +101,9 @@ class ScanPreprocessing:
                 if step.equivalent is None and self.statistics == "differentiate":
                     check_derivative(_name(step), step, image)
                 image = after.detach()
-            self._check_whole(scan.detach())
+            self._check_whole(sample.detach())
 
-    def _check_whole(self, scan: MetaTensor) -> None:
-        sample = sample_of(scan, self)
+    def _check_whole(self, sample: MetaTensor) -> None:
         try:
             with torch.no_grad():
                 wanted, found = self.whole.original(sample.clone()), self(sample.clone())

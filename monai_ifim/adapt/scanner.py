@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.data.utils import collate_meta_tensor
@@ -16,34 +15,35 @@ from torch import Tensor, nn
 
 from monai_ifim.adapt.equivalents import Statistics
 from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.resolution import Resolution, check_metrics, checked_resolution, low_pass
 from monai_ifim.adapt.scan_preprocessing import ScanPreprocessing, reading_of, scan_preprocessing, squeezed
+from monai_ifim.adapt.step_checks import tells_zeros_apart
 from monai_ifim.core import Decomposition, IFIMError
-from monai_ifim.core.metric import GaussianLowPass
 from monai_ifim.core.predictor import Predictor, owner_of
 from monai_ifim.io import InputError
 from monai_ifim.io.dicom_reader import register_dicom_reader
 from monai_ifim.io.errors import innermost
-from monai_ifim.io.geometry import full_affine
-
-Resolution = float | Literal["network"] | None
-
-FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))  # full width at half maximum of a Gaussian of unit standard deviation
 
 
 class ScannerNetwork(nn.Module):
     """The network after the preprocessing, a function of scans [B, channel, *spatial] that all have `scan`'s geometry.
 
-    ends_in: the network, whose last operation is this one's.
+    ends_in: the network, whose last operation is this one's. zeros_held: voxels of zero have no gradient.
     """
 
-    def __init__(self, network: Callable[..., Any], preprocessing: ScanPreprocessing, scan: MetaTensor) -> None:
+    def __init__(
+        self, network: Callable[..., Any], preprocessing: ScanPreprocessing, scan: MetaTensor, zeros_held: bool = False
+    ) -> None:
         super().__init__()
+        self.zeros_held = zeros_held
         self.ends_in, self.preprocessing = Predictor(owner_of(network), 1).bare, preprocessing
         self.training = self.ends_in.training if isinstance(self.ends_in, nn.Module) else False
         self.affine, self.meta = scan.affine.clone(), {name: value for name, value in scan.meta.items() if name != "affine"}
 
     def forward(self, scans: Tensor, *args: Any, **kwargs: Any) -> Any:
         """What the network answers."""
+        if self.zeros_held:
+            scans = torch.where(scans == 0, scans.detach(), scans)
         places = range(len(scans))  # unbind's views may not be written into, as some transforms do
         inputs = [self.preprocessing(self._placed(scans[place])).as_subclass(Tensor) for place in places]
         return self.ends_in(torch.stack(inputs).to(scans.dtype), *args, **kwargs)  # most of MONAI's transforms end in float32
@@ -165,25 +165,6 @@ def decompose_scan(
     return _decompose(network, pipeline, read, checked_resolution(resolution), DecomposeOptions(**options))
 
 
-def checked_resolution(resolution: Any) -> Resolution:
-    """Millimetres from 0 on (0: None), "network", or None; raises IFIMError for anything else."""
-    if resolution is None or resolution == "network":
-        return resolution
-    try:
-        width = float(resolution)
-    except (TypeError, ValueError):
-        width = float("nan")
-    if not np.isfinite(width) or width < 0:
-        raise IFIMError(f"resolution {resolution!r}: give millimetres, from 0 on, or 'network'.")
-    return width or None
-
-
-def check_metrics(resolution: Resolution, options: DecomposeOptions) -> None:
-    """Raise IFIMError for a resolution beside another input metric."""
-    if resolution is not None and options.metric is not None:
-        raise IFIMError("resolution and metric (noise) are two input metrics: give one of them.")
-
-
 def _as_network(network: Callable[..., Any], scan: MetaTensor) -> MetaTensor:
     """The scan in the network's own precision, in float32 where that is none that holds a scan's values."""
     owner = owner_of(network)
@@ -203,51 +184,13 @@ def _decompose(
     kwargs: Mapping[str, Any] | None = None,
 ) -> Decomposition:
     """A scan's decomposition through a pipeline that has been probed."""
-    widths: Sequence[float] | None = None
+    widths: list[float] | None = None
+    zeros_held = tells_zeros_apart(pipeline, scan)
+    check_metrics(resolution, options)
     if resolution is not None:
-        check_metrics(resolution, options)
-        widths = _widths(pipeline, scan, resolution)
-        options = replace(options, metric=GaussianLowPass(_in_voxels(widths, scan)))
-    wrapped = ScannerNetwork(network, pipeline, scan)
+        metric, widths = low_pass(pipeline, scan, resolution, zeros_held)
+        options = replace(options, metric=metric)
+    wrapped = ScannerNetwork(network, pipeline, scan, zeros_held)
     found = options.decompose(wrapped, scan.as_subclass(Tensor)[None], args, kwargs)
-    described = pipeline.describe() | {"resolution": resolution, "resolution_mm": None if widths is None else list(widths)}
+    described = pipeline.describe() | {"zeros_held": zeros_held, "resolution": resolution, "resolution_mm": widths}
     return replace(found, record=found.record | {"preprocessing": described})
-
-
-def _widths(pipeline: ScanPreprocessing, scan: MetaTensor, resolution: float | str) -> tuple[float, ...]:
-    """Full width at half maximum in mm along each axis of the scan; 0 where the network sees finer than the scan."""
-    spacing = _spacing(scan)
-    if resolution != "network":
-        return tuple(float(resolution) for _ in spacing)
-    with torch.no_grad():
-        seen = pipeline(scan.clone())
-    _check_affine(pipeline, scan, seen)
-    theirs = full_affine(_plain(seen.affine))[:3, :3]
-    directions = full_affine(_plain(scan.affine))[:3, : len(spacing)] / spacing
-    steps = 1.0 / np.linalg.norm(np.linalg.pinv(theirs) @ directions, axis=0)
-    return tuple(float(step) if step > 1.001 * own else 0.0 for step, own in zip(steps, spacing, strict=True))
-
-
-def _check_affine(pipeline: ScanPreprocessing, scan: MetaTensor, seen: MetaTensor) -> None:
-    """Raise IFIMError where a step has lost what the network's voxels are."""
-    swapped = [name for step in pipeline.steps for name in step.names if name.startswith("Transpose")]
-    own, theirs = (full_affine(_plain(image.affine)) for image in (scan, seen))
-    lost = np.array_equal(theirs, np.eye(4)) and not np.array_equal(own, theirs)
-    if swapped or lost:
-        cause = f"{swapped[0]} swaps axes but not MONAI's affine" if swapped else "the affine is lost"
-        raise IFIMError(
-            f"resolution='network' needs the network's voxel size, and in the preprocessing {cause}: give millimetres."
-        )
-
-
-def _in_voxels(widths: Sequence[float], scan: MetaTensor) -> list[float]:
-    """Standard deviations in voxels of the scan."""
-    return [float(width / FWHM / own) for width, own in zip(widths, _spacing(scan), strict=True)]
-
-
-def _spacing(scan: MetaTensor) -> Any:
-    return np.linalg.norm(full_affine(_plain(scan.affine))[:3, : scan.ndim - 1], axis=0)
-
-
-def _plain(affine: Any) -> Any:
-    return affine.cpu().numpy() if isinstance(affine, Tensor) else affine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from monai.data import MetaTensor
 from torch import Tensor
@@ -14,9 +15,12 @@ from monai_ifim.io.errors import innermost
 
 CURE = "choose space='native' (--space native), which needs no derivative of the preprocessing"
 EQUALITY = 1e-4  # of the range of an output, by which two ways to compute it may differ
-SAMPLE = 32  # voxels along each axis
+SAMPLE = 1_050_000  # voxels: MONAI does some things otherwise above a million
 STEPS = (1e-2, 1e-3, 1e-4)  # of a voxel's value, for difference quotients
 STEADY = 0.1  # share by which the quotients to both sides may differ where there is neither kink nor leap
+FAR, NEAR = 1e-2, 2.5e-3  # of an image's largest value: two small numbers in the place of zero
+LEAP = 0.5  # share of the farther one's effect that the nearer one has where there is a leap; a quarter where there is none
+SMALLEST = 1e-4  # of an output: less is rounding
 LARGEST_PART = 0.02  # of a gradient that may be missing: half precision loses a thousandth
 
 
@@ -34,8 +38,11 @@ def differ(ours: Tensor, theirs: Tensor) -> bool:
 def sample_of(image: MetaTensor, run: Callable[[MetaTensor], MetaTensor]) -> MetaTensor:
     """The middle of an image [channel, *spatial], small enough to be run on again and again; all of it where `run` finds
     nothing to work on there."""
-    starts = [max(0, (size - SAMPLE) // 2) for size in image.shape[1:]]
-    middle: MetaTensor = image.detach()[(slice(None), *(slice(start, start + SAMPLE) for start in starts))]
+    side = 1
+    while np.prod([min(size, side) for size in image.shape[1:]]) < min(SAMPLE, image[0].numel()):
+        side += 1
+    starts = [max(0, (size - side) // 2) for size in image.shape[1:]]
+    middle: MetaTensor = image.detach()[(slice(None), *(slice(start, start + side) for start in starts))]
     try:
         with torch.no_grad():
             output = run(middle.clone())
@@ -65,6 +72,37 @@ def check_derivative(name: str, step: Callable[[MetaTensor], MetaTensor], image:
         "where statistics of the image are cut out of it: take them for constants with statistics='freeze' "
         f"(--statistics freeze), or {CURE}."
     )
+
+
+def tells_zeros_apart(run: Callable[[MetaTensor], MetaTensor], image: MetaTensor) -> bool:
+    """Whether `run` leaps where zeros become a small number, as what normalises, or crops to, the rest of an image does.
+
+    Tried on the middle of the image, with zeros around it and with zeros scattered in it. At such voxels there is no derivative.
+    """
+    sample = sample_of(image, run)
+    around = torch.ones(sample.shape[1:], dtype=torch.bool)
+    around[tuple(slice(size // 4, size - size // 4) for size in around.shape)] = False
+    numbers = torch.rand(sample.shape[1:], generator=torch.Generator().manual_seed(0))
+    return any(_leaps(run, sample, zeros * (1 + numbers)) for zeros in (around, numbers < 1 / 2))
+
+
+def _leaps(run: Callable[[MetaTensor], MetaTensor], image: MetaTensor, lifted: Tensor) -> bool:
+    """The same for zeros in an image where `lifted` [*spatial] is not zero, which become so many times a small number and, by
+    way of comparison, a smaller one. No two are lifted alike, or a step that subtracts the smallest would not see it."""
+    lifted = lifted.to(image)
+    plain = image.as_subclass(Tensor)
+    largest = plain.abs().max() if bool(plain.any()) else torch.ones_like(plain.max())
+    filled = torch.where(plain == 0, largest / 2, plain)
+    outputs = []
+    with torch.no_grad():
+        for share in (0.0, FAR, NEAR):
+            moved = image.clone()
+            moved[:] = torch.where(lifted > 0, share * largest * lifted, filled)
+            outputs.append(run(moved).as_subclass(Tensor).double())
+    if len({output.shape for output in outputs}) > 1:
+        return True
+    far, near = (float((output - outputs[0]).abs().sum()) for output in outputs[1:])
+    return far > SMALLEST * float(outputs[0].abs().sum()) and near > LEAP * far
 
 
 def _missing(step: Callable[[MetaTensor], MetaTensor], image: MetaTensor, size: float) -> float:

@@ -31,14 +31,17 @@ from monai.transforms import (
     ScaleIntensityRange,
     Spacing,
     Spacingd,
+    SpatialCrop,
     StdShiftIntensity,
     ToTensor,
     Transpose,
 )
+from monai.transforms.utils_pytorch_numpy_unification import percentile
 from torch import Tensor, nn
 
 from monai_ifim import IFIMError, decompose, decompose_scan
 from monai_ifim.adapt import scan_preprocessing as module
+from monai_ifim.adapt import step_checks
 from monai_ifim.adapt.scan_preprocessing import scan_preprocessing
 from monai_ifim.adapt.scanner import ScannerSpace
 
@@ -104,6 +107,35 @@ def test_statistics_that_a_step_cuts_itself_are_what_freeze_means(step: Any, hou
     p = logits.detach().double().softmax(0)
     values = torch.linalg.eigvalsh(rows.T @ (torch.diag(p) - torch.outer(p, p)) @ rows)
     assert float(found.eigenvalues[0, 0]) == pytest.approx(float(values[-1]), rel=1e-3)
+
+
+def corner(image: Tensor) -> Tensor:
+    return image[:, 60:68] / float(image[:, 60:68].mean())
+
+
+def test_a_step_that_wants_another_part_than_the_middle_is_probed_with_the_whole_scan(
+    network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_checks, "SAMPLE", 30_000)
+    scan = MetaTensor(torch.rand(1, 70, 36, 34, generator=torch.Generator().manual_seed(1)) * 100 + 5)
+    with pytest.raises(IFIMError, match="Lambda in the preprocessing lets only a part of its gradient through"):
+        decompose_scan(network, Lambda(corner), scan)
+    crop = Compose([SpatialCrop(roi_start=(60, 0, 0), roi_end=(68, 9, 30)), NormalizeIntensity(nonzero=True)])
+    found = decompose_scan(network, crop, scan, energy=1.0)
+    assert found.record["preprocessing"]["zeros_held"]
+    assert int(found.rank[0]) == 2
+    outside = torch.ones(70, dtype=torch.bool)
+    outside[60:68] = False
+    assert not found.sensitivity[0, :, outside].any()
+
+
+def test_what_monai_does_otherwise_above_a_million_voxels_is_seen(hounsfield: MetaTensor) -> None:
+    """Percentiles: torch below, with their gradient; numpy above, without."""
+    step = scan_preprocessing(Lambda(lambda image: image / percentile(image, 99)))
+    step.check(hounsfield)
+    large = MetaTensor(torch.rand(1, 110, 203, 61, generator=torch.Generator().manual_seed(1)) * 100 + 5)
+    with pytest.raises(IFIMError, match="only a part of its gradient"):
+        step.check(large)
 
 
 GOOD = {

@@ -261,6 +261,7 @@ def test_the_record_says_what_was_done(own_statistics: Compose, curved: nn.Modul
         "steps": ["Orientation", "Spacing", "NormalizeIntensity", "ScaleIntensityRangePercentiles", "Resize"],
         "equivalents": ["NormalizeIntensity", "ScaleIntensityRangePercentiles"],
         "statistics": "freeze",
+        "zeros_held": False,
         "resolution": 2.5,
         "resolution_mm": [2.5, 2.5, 2.5],
     }

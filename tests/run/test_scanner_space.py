@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import pydicom
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from PIL import Image
 
 from monai_ifim import decompose_scan
@@ -126,6 +128,7 @@ def test_the_sidecar_says_space_units_and_preprocessing(bundle: Bundle, volume: 
         "steps": ["Orientationd", "Spacingd", "NormalizeIntensityd", "Resized"],
         "equivalents": ["NormalizeIntensityd"],
         "statistics": "differentiate",
+        "zeros_held": True,
         "resolution": None,
         "resolution_mm": None,
     }
@@ -265,6 +268,44 @@ def test_scans_of_many_geometries_follow_each_other(
         found = volumes(tmp_path / "out", f"s{number}", read_alike)
         assert_whole(found, scan.get_fdata())
         np.testing.assert_allclose(found["high"].affine, scan.affine, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("space", ["native", "network", "scanner"])
+def test_steps_within_steps_are_those_steps(
+    space: Any, bundle: Bundle, make_bundle: Callable[..., Path], volume: Path, tmp_path: Path
+) -> None:
+    inner = {"_target_": "Compose", "transforms": STEPS[:3]}
+    nested = load_bundle(make_bundle(tmp_path / "nested", steps=[inner, *STEPS[3:]]))
+    found = []
+    for name, each in (("plain", bundle), ("nested", nested)):
+        settings = RunSettings(tmp_path / name, DecomposeOptions("categorical", energy=1.0), space)
+        [row] = run_cases(each, find_cases([volume]), settings, lambda row: None)
+        assert row.status == "done", row.reason
+        found.append(sidecar_of(tmp_path / name, "volume"))
+    assert found[0]["eigenvalues"] == found[1]["eigenvalues"]
+    assert found[0]["preprocessing"] == found[1]["preprocessing"]
+
+
+@pytest.mark.parametrize("last", ["EnsureTyped", "ToTensord"])
+def test_lazy_resampling_of_a_bundle_is_its_own(
+    last: str, make_bundle: Callable[..., Path], volume: Path, tmp_path: Path
+) -> None:
+    """The answer in the sidecar is that of the bundle's Compose as MONAI runs it."""
+    steps = [*STEPS, {"_target_": last, "keys": "image"}]
+    root = make_bundle(tmp_path / "lazy", steps=steps)
+    config = root / "configs" / "inference.json"
+    content = json.loads(config.read_text())
+    content["preprocessing"]["lazy"] = True
+    config.write_text(json.dumps(content))
+    lazy = load_bundle(root)
+    [row] = run(lazy, volume, tmp_path / "out")
+    assert row.status == "done", row.reason
+    parser = ConfigParser()
+    parser.read_config(config)
+    seen = parser.get_parsed_content("preprocessing")({"image": str(volume)})["image"]
+    with torch.no_grad():
+        logits = lazy.network(torch.as_tensor(np.asarray(seen))[None])[0]
+    np.testing.assert_allclose(sidecar_of(tmp_path / "out", "volume")["prediction"]["logits"], logits, rtol=1e-4, atol=1e-5)
 
 
 # Resuming.
