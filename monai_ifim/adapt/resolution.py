@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from monai.data import MetaTensor
+from monai.transforms import CropForeground, EnsureType, EnsureTyped
+from monai.transforms.traits import LazyTrait
 from torch import Tensor
 
 from monai_ifim.adapt.options import DecomposeOptions
@@ -70,19 +72,50 @@ def low_pass(
 
 def _network_widths(pipeline: ScanPreprocessing, scan: MetaTensor) -> list[float]:
     """The network's voxel size along each axis of the scan; 0 where the network sees no coarser than the scan."""
-    with torch.no_grad():
-        seen = pipeline(scan.clone())
+    seen = network_affine(pipeline, scan)
     _check_affine(pipeline, scan, seen)
     spacing = _spacing(scan)
     directions = _affine(scan)[:3, : len(spacing)] / spacing
-    steps = 1.0 / np.linalg.norm(np.linalg.pinv(_affine(seen)[:3, :3]) @ directions, axis=0)
+    steps = 1.0 / np.linalg.norm(np.linalg.pinv(seen[:3, :3]) @ directions, axis=0)
     return [float(step) if step > 1.001 * own else 0.0 for step, own in zip(steps, spacing, strict=True)]
 
 
-def _check_affine(pipeline: ScanPreprocessing, scan: MetaTensor, seen: MetaTensor) -> None:
+def network_affine(pipeline: ScanPreprocessing, scan: MetaTensor) -> Any:
+    """The affine [4, 4] of what the preprocessing makes of a scan [channel, *spatial], in mm.
+
+    Where every step keeps the geometry, or changes it whatever the voxels hold, no voxel is resampled: MONAI's lazy
+    evaluation keeps account of shapes and affines. The preprocessing runs where that is not so.
+    """
+    parts = [part for step in pipeline.steps if step.equivalent is None for part in step.parts]
+    moving = [part for part in parts if not _keeps_geometry(part)]
+    with torch.no_grad():
+        if not all(_moves_blindly(part) for part in moving):
+            return _affine(pipeline(scan.clone()))
+        empty = torch.zeros((), dtype=scan.dtype, device=scan.device).expand(scan.shape)  # one voxel in memory
+        seen = MetaTensor(empty, affine=scan.affine, meta=dict(scan.meta))
+        key = pipeline.whole.key
+        for part in moving:
+            seen = part(seen, lazy=True) if key is None else part({key: seen}, lazy=True)[key]
+    return full_affine(seen.peek_pending_affine().cpu().numpy())
+
+
+def _moves_blindly(transform: Any) -> bool:
+    """A spatial transform that looks at no voxel."""
+    looking = isinstance(transform, CropForeground)  # of which MONAI 1.6 says otherwise
+    return isinstance(transform, LazyTrait) and not looking and not transform.requires_current_data
+
+
+def _keeps_geometry(transform: Any) -> bool:
+    """A transform of intensities, or of the type of numbers alone."""
+    if isinstance(transform, (EnsureType, EnsureTyped)):
+        return bool(getattr(transform, "converter", transform).track_meta)
+    return type(transform).__module__.startswith("monai.transforms.intensity.")
+
+
+def _check_affine(pipeline: ScanPreprocessing, scan: MetaTensor, seen: Any) -> None:
     """Raise IFIMError where a step has lost what the network's voxels are."""
     swapped = [name for step in pipeline.steps for name in step.names if name.startswith("Transpose")]
-    lost = np.array_equal(_affine(seen), np.eye(4)) and not np.array_equal(_affine(scan), np.eye(4))
+    lost = np.array_equal(seen, np.eye(4)) and not np.array_equal(_affine(scan), np.eye(4))
     if swapped or lost:
         cause = f"{swapped[0]} swaps axes but not MONAI's affine" if swapped else "the affine is lost"
         raise IFIMError(

@@ -42,10 +42,14 @@ class Step:
     equivalent: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
 
     @property
+    def parts(self) -> list[Any]:
+        """The transform, or those of several that resample together."""
+        return list(self.transform.transforms) if type(self.transform) is Compose else [self.transform]
+
+    @property
     def names(self) -> list[str]:
-        """The transform's class, or those of several that resample together."""
-        parts = self.transform.transforms if type(self.transform) is Compose else [self.transform]
-        return [type(part).__name__ for part in parts]
+        """Their classes."""
+        return [type(part).__name__ for part in self.parts]
 
     def original(self, image: MetaTensor) -> MetaTensor:
         """MONAI's own output."""

@@ -16,14 +16,15 @@ PASS_ELEMENTS = 2**20  # values of all images in one forward pass
 LARGEST_PASS = 32  # images in one forward pass
 SMALLEST = 2.0**-10  # of the first step: nothing is looked for below
 PRECISION = 0.03  # relative width of the final bracket
+NEARER = 1 / 8  # of the radius, where the bound has to hold too
 
 
 def locality_radius(predictor: Predictor, head: Head, image: Tensor, eigenvectors: Tensor, eigenvalues: Tensor) -> Tensor:
     """Largest step e up to which |KL(p(x) || p(x + e u_i)) - e^2 l_i / 2| <= 10 % of e^2 l_i / 2, [B, r] float64.
 
     image: [B, channel, *spatial]; eigenvectors: [B, r, channel, *spatial]; eigenvalues: [B, r]. In the unit of the image
-    (its L2 norm). 0 for padding (eigenvalue 0) and where even the smallest step leaves the bound; infinite where
-    no step tried does.
+    (its L2 norm). 0 for padding (eigenvalue 0) and where the smallest step, or an eighth of the largest, leaves the bound; infinite
+    where no step tried does.
     """
     if eigenvalues.numel() == 0:
         return torch.zeros_like(eigenvalues)
@@ -67,8 +68,18 @@ class _Search:
             step[active] = _next_step(now, deviation, inside[active], outside[active])
             open_bracket = (outside > (1 + PRECISION) * inside) & (outside > SMALLEST * first)
             active = active[open_bracket[active]]
-        unbounded = outside.isinf() & (self.eigenvalues > 0)
+        inside = self._without_kinks(inside)
+        unbounded = outside.isinf() & (inside > 0)
         return torch.where(unbounded, torch.inf, inside)
+
+    def _without_kinks(self, inside: Tensor) -> Tensor:
+        """0 where the bound does not hold nearer by: a divergence with a kink at 0, as where several voxels hold a statistic of
+        the image, may come back into the bound that shorter steps leave."""
+        found = (inside > 0).nonzero()[:, 0]
+        if found.numel() == 0:
+            return inside
+        left = found[self._deviation(NEARER * inside[found], found) > DEVIATION]
+        return inside.index_fill(0, left, 0.0)
 
     def _gentle(self, step: Tensor, active: Tensor) -> Tensor:
         """The steps, shortened to where no logit changes by more than FIRST_CHANGE if it changes in proportion.

@@ -136,3 +136,29 @@ def test_radius_scales_with_the_unit_of_the_image(linear: Networks, image: Tenso
     scaled = decompose(lambda x: network(x / 100), 100 * image, energy=1.0)
     torch.testing.assert_close(scaled.eigenvalues, truth.eigenvalues * 1e-4)
     torch.testing.assert_close(scaled.locality_radius(), 100 * truth.locality_radius(), rtol=1e-6, atol=0)
+
+
+class _Bent(nn.Module):
+    """Logits 0 and t + kink |t| - t^2 bend, t = <x - x0, w>: the kink's slope is not the gradient's, and the bend hides it."""
+
+    def __init__(self, x0: Tensor, w: Tensor, kink: float, bend: float) -> None:
+        super().__init__()
+        self.x0, self.w, self.kink, self.bend = x0, w, kink, bend
+
+    def forward(self, x: Tensor) -> Tensor:
+        t = ((x - self.x0) * self.w).flatten(1).sum(1)
+        return torch.stack([torch.zeros_like(t), t + self.kink * t.abs() - self.bend * t.square()], 1)
+
+
+@pytest.mark.parametrize("kink", [0.0, 0.08])
+def test_a_kink_at_the_image_leaves_no_radius_though_longer_steps_come_back_into_the_band(image: Tensor, kink: float) -> None:
+    x = image[:1]
+    network = _Bent(x, torch.ones_like(x) / x.numel() ** 0.5, kink, 0.9).eval()
+    d = decompose(network, x, rank=1)
+    found, u, eigenvalue = float(d.locality_radius()[0, 0]), d.eigenvectors[0, 0], d.eigenvalues[0, 0]
+    steps = torch.tensor([1e-3, 0.05], dtype=torch.float64)
+    moved = x + steps.reshape(-1, 1, 1, 1) * u
+    near, far = ((_divergence(network, x, moved, "categorical") / (steps.square() * eigenvalue / 2) - 1).abs() > 0.1).tolist()
+    assert not far
+    assert near == (kink > 0)
+    assert (found > 0) == (kink == 0)
