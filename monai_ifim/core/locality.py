@@ -23,8 +23,8 @@ def locality_radius(predictor: Predictor, head: Head, image: Tensor, eigenvector
     """Largest step e up to which |KL(p(x) || p(x + e u_i)) - e^2 l_i / 2| <= 10 % of e^2 l_i / 2, [B, r] float64.
 
     image: [B, channel, *spatial]; eigenvectors: [B, r, channel, *spatial]; eigenvalues: [B, r]. In the unit of the image
-    (its L2 norm). 0 for padding (eigenvalue 0) and where the smallest step, or an eighth of the largest, leaves the bound; infinite
-    where no step tried does.
+    (its L2 norm). 0 for padding (eigenvalue 0) and where the smallest step, or an eighth of the largest, leaves the bound;
+    infinite where no step tried does.
     """
     if eigenvalues.numel() == 0:
         return torch.zeros_like(eigenvalues)
