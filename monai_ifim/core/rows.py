@@ -85,7 +85,7 @@ class FactorRows:
     def diagonal(self) -> Tensor:
         """diag F = sum_j (scales_j rows_j)^2, [B, D] float64."""
         scales = self.scales
-        result = torch.zeros(self.like.shape[0], self.size, dtype=torch.float64, device=scales.device)
+        result = torch.empty(self.like.shape[0], self.size, dtype=torch.float64, device=scales.device)
         for start, stop in self._blocks(self.like.shape[0] * len(self.rows)):
             block = self._block(start, stop) * scales[..., None]
             result[:, start:stop] = block.square_().sum(1)
