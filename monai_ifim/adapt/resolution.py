@@ -92,7 +92,7 @@ def network_affine(pipeline: ScanPreprocessing, scan: MetaTensor) -> Any:
         if not all(_moves_blindly(part) for part in moving):
             return _affine(pipeline(scan.clone()))
         empty = torch.zeros((), dtype=scan.dtype, device=scan.device).expand(scan.shape)  # one voxel in memory
-        seen = MetaTensor(empty, affine=scan.affine, meta=dict(scan.meta))
+        seen = MetaTensor(empty, affine=scan.affine, meta={name: value for name, value in scan.meta.items() if name != "affine"})
         key = pipeline.whole.key
         for part in moving:
             seen = part(seen, lazy=True) if key is None else part({key: seen}, lazy=True)[key]

@@ -14,6 +14,7 @@ from monai.transforms import Compose
 from torch import Tensor, nn
 
 from monai_ifim.adapt.equivalents import Statistics
+from monai_ifim.adapt.noise import NoiseMap
 from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.adapt.resolution import Resolution, check_metrics, checked_resolution, low_pass
 from monai_ifim.adapt.scan_preprocessing import ScanPreprocessing, reading_of, scan_preprocessing, squeezed
@@ -190,6 +191,8 @@ def _decompose(
     if resolution is not None:
         metric, widths = low_pass(pipeline, scan, resolution, zeros_held)
         options = replace(options, metric=metric)
+    elif isinstance(options.metric, NoiseMap):
+        options = replace(options, metric=options.metric.of(scan))
     wrapped = ScannerNetwork(network, pipeline, scan, zeros_held)
     found = options.decompose(wrapped, scan.as_subclass(Tensor)[None], args, kwargs)
     described = pipeline.describe() | {"zeros_held": zeros_held, "resolution": resolution, "resolution_mm": widths}

@@ -16,6 +16,7 @@ from monai_ifim.io.errors import innermost
 CURE = "choose space='native' (--space native), which needs no derivative of the preprocessing"
 EQUALITY = 1e-4  # of the range of an output, by which two ways to compute it may differ
 SAMPLE = 1_050_000  # voxels: MONAI does some things otherwise above a million
+SMALL_SAMPLE = 2**17  # for what does not depend on that
 STEPS = (1e-2, 1e-3, 1e-4)  # of a voxel's value, for difference quotients
 STEADY = 0.1  # share by which the quotients to both sides may differ where there is neither kink nor leap
 FAR, NEAR = 1e-2, 2.5e-3  # of an image's largest value: two small numbers in the place of zero
@@ -36,11 +37,11 @@ def differ(ours: Tensor, theirs: Tensor) -> bool:
     return not float((ours.float() - theirs.float()).abs_().max()) <= EQUALITY * (largest - smallest) + rounding
 
 
-def sample_of(image: MetaTensor, run: Callable[[MetaTensor], MetaTensor]) -> MetaTensor:
+def sample_of(image: MetaTensor, run: Callable[[MetaTensor], MetaTensor], voxels: int = SAMPLE) -> MetaTensor:
     """The middle of an image [channel, *spatial], small enough to be run on again and again; all of it where `run` finds
     nothing to work on there."""
     side = 1
-    while np.prod([min(size, side) for size in image.shape[1:]]) < min(SAMPLE, image[0].numel()):
+    while np.prod([min(size, side) for size in image.shape[1:]]) < min(voxels, image[0].numel()):
         side += 1
     starts = [max(0, (size - side) // 2) for size in image.shape[1:]]
     middle: MetaTensor = image.detach()[(slice(None), *(slice(start, start + side) for start in starts))]
@@ -80,7 +81,7 @@ def tells_zeros_apart(run: Callable[[MetaTensor], MetaTensor], image: MetaTensor
 
     Tried on the middle of the image, with zeros around it and with zeros scattered in it. At such voxels there is no derivative.
     """
-    sample = sample_of(image, run)
+    sample = sample_of(image, run, SMALL_SAMPLE)
     around = torch.ones(sample.shape[1:], dtype=torch.bool)
     around[tuple(slice(size // 4, size - size // 4) for size in around.shape)] = False
     numbers = torch.rand(sample.shape[1:], generator=torch.Generator().manual_seed(0))

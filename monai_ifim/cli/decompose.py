@@ -79,10 +79,11 @@ def decompose(
     quiet_libraries()
     console = Console(quiet=int(os.environ.get("RANK", 0)) != 0)  # of many processes one speaks
     with console.status("loading MONAI and the bundle"):
+        from monai_ifim.adapt.noise import read_noise
         from monai_ifim.adapt.options import DecomposeOptions
         from monai_ifim.cli.engines import chosen_engine
         from monai_ifim.cli.origin import name_origin
-        from monai_ifim.cli.scanner import noise_level, scanner_settings
+        from monai_ifim.cli.scanner import scanner_settings
         from monai_ifim.cli.summary import case_progress, show_rows
         from monai_ifim.io.installation import resolve_bundle
         from monai_ifim.report.cohort import write_cohort
@@ -100,7 +101,7 @@ def decompose(
             locality=True,
             tolerance=tolerance,
             memory_budget=memory_budget,
-            metric=noise_level(noise),
+            metric=read_noise(noise),
             precision=precision,  # type: ignore[arg-type]
             seed=seed,
         )

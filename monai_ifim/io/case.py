@@ -155,7 +155,7 @@ def _channels(stem: str, content: str, values: Values) -> Iterator[tuple[str, st
 def _describe(name: str, content: str, values: Values, maps: CaseMaps, unit: str) -> MapFile:
     scale = maps.sensitivity_scale if content.startswith("sensitivity") else 1.0
     norm = float(np.linalg.norm(values.astype(np.float64))) * scale
-    window = display_window(content, values, unit)
+    window = display_window(content, values, unit, float(np.abs(maps.input).max(initial=0.0)))
     return MapFile(name, content, volume_shape(values.shape), plain_affine(maps.affine), norm, scale, window)
 
 

@@ -106,6 +106,7 @@ def algorithm_parameters(sidecar: Mapping[str, Any]) -> str:
     """The settings that decide the numbers, as name=value."""
     model = sidecar["model"]
     metric = sidecar.get("metric")
+    preprocessing = sidecar.get("preprocessing") or {}
     stated = {
         "head": model["head"],
         "method": sidecar["method"],
@@ -113,6 +114,9 @@ def algorithm_parameters(sidecar: Mapping[str, Any]) -> str:
         "components": sidecar["rank"],
         "metric": None if metric is None else json.dumps(metric, sort_keys=True),
         "space": sidecar["space"]["name"],
+        "statistics": preprocessing.get("statistics"),
+        "resolution_mm": preprocessing.get("resolution_mm"),
+        "zeros_held": preprocessing.get("zeros_held"),
         "bundle": model["bundle"],
         "bundle_version": model["version"],
         "weights_sha256": model["weights_sha256"],

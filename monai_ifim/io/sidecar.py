@@ -101,6 +101,7 @@ def compose_sidecar(case: str, facts: CaseFacts, files: list[MapFile], scan_unit
         }
         | ({} if scan_unit is None else {"source": scan_unit}),
         **{name: record.get(name) for name in _RESULTS},
+        "high_share": _high_share(files),
         "files": [asdict(file) for file in files],
         "source": next((_shown(file, scan_unit) for file in files if file.content == "source"), None),
         "scene": f"{case}.mrml",
@@ -110,6 +111,17 @@ def compose_sidecar(case: str, facts: CaseFacts, files: list[MapFile], scan_unit
         "seed": record.get("seed"),  # null where nothing was drawn
         "peak_memory_bytes": peak_memory(),
     }
+
+
+def _high_share(files: list[MapFile]) -> float | None:
+    """|high| / |input|, all channels together; None where high was not written or the image is black."""
+    whole, high = _norm(files, "input"), _norm(files, "high")
+    return high / whole if whole and high is not None else None
+
+
+def _norm(files: list[MapFile], name: str) -> float | None:
+    found = [file.norm for file in files if file.content.partition(",")[0] == name]
+    return math.hypot(*found) if found else None
 
 
 def _shown(file: MapFile, unit: str | None) -> dict[str, Any]:

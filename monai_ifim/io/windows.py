@@ -14,20 +14,26 @@ Window = tuple[float, float]
 HOUNSFIELD = "Hounsfield units"
 SOFT_TISSUE: Window = (-160.0, 240.0)  # level 40, width 400
 SMALLEST_SHARE = 0.02
+ROUNDING = 32 * float(
+    np.finfo(np.float32).eps
+)  # of an image's largest value: what single precision leaves of a part that is zero
 FAINT = 0.01  # of the largest sensitivity: below it lies most of an image, and would set the scale
 
 
-def display_window(content: str, values: npt.NDArray[Any], scan_unit: str = "") -> Window:
+def display_window(content: str, values: npt.NDArray[Any], scan_unit: str = "", largest_of_image: float = 0.0) -> Window:
     """Low and high end of the window of a map, low < high, in the map's own values.
 
     content: what the sidecar calls it; scan_unit: of the scan itself, which in Hounsfield units is shown in the window of soft
-    tissue unless hardly any of it lies there. Signed maps (high, eigenvectors) get a window symmetric about zero, the 99.9th
-    percentile of |x|; sensitivity one from zero to the 99th percentile of what is not faint; images the 0.5th to the 99.5th.
+    tissue unless hardly any of it lies there; largest_of_image: largest magnitude of the image that high is a part of, so that a
+    high of nothing but rounding is shown as nothing. Signed maps (high, eigenvectors) get a window symmetric about zero, the
+    99.9th percentile of |x|; sensitivity one from zero to the 99th percentile of what is not faint; images the 0.5th to the
+    99.5th.
     """
     kind = content.partition(",")[0].partition(" ")[0]
     sample = _sample(values)
     if kind in ("high", "eigenvector"):
         largest = _percentile(np.abs(sample), 99.9) or float(np.abs(values).max(initial=0.0))
+        largest = max(largest, ROUNDING * largest_of_image if kind == "high" else 0.0)
         return _opened(-largest, largest)
     if kind == "sensitivity":
         largest = float(values.max(initial=0.0))

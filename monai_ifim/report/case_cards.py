@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from monai_ifim.io.windows import ROUNDING
 from monai_ifim.report import formatting
 from monai_ifim.report.case_list import CaseList
 from monai_ifim.report.case_pictures import CasePictures, planes_path
@@ -146,7 +147,7 @@ def _facts(case: Case) -> tuple[tuple[str, str], ...]:
         "kept": rank,
         "trace of F": _known(case["trace"], " nats per unit²"),
         "leading eigenvalue": _known(case["eigenvalue"], " nats per unit²"),
-        "|x_high|": _known(case["norm_high"], " units"),
+        "|x_high|": _known(case["norm_high"], _zero_or_units(case)),
         "|x_low|": _known(case["norm_low"], " units"),
         "unit": unit,
         "grid of the files": _text(case["space"]),
@@ -157,6 +158,13 @@ def _facts(case: Case) -> tuple[tuple[str, str], ...]:
         "weights, SHA-256": _text(case["weights_sha256"]),
     }
     return tuple((name, shortened(text)) for name, text in said.items() if text)
+
+
+def _zero_or_units(case: Case) -> str:
+    """What follows the norm of high: a part that single precision cannot tell from zero is called zero."""
+    high, whole = case["norm_high"], case["norm_input"]
+    rounding = not pd.isna(high) and not pd.isna(whole) and high < ROUNDING * whole
+    return " units, zero to rounding: more or less contrast does not move the answer" if rounding else " units"
 
 
 def _failure_facts(case: Case) -> tuple[tuple[str, str], ...]:

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pytest
 from typer.testing import CliRunner, Result
 
+from monai_ifim.adapt.noise import NoiseMap, read_noise
 from monai_ifim.cli.main import app
-from monai_ifim.cli.scanner import noise_level
 from monai_ifim.core.errors import IFIMError
 from monai_ifim.io import read_sidecar
 
@@ -117,15 +117,26 @@ def test_a_noise_map_weights_every_voxel(bundle: Path, scan: Path, oblique: Arra
 
 def test_a_noise_map_of_several_channels_has_them_on_its_fourth_axis(oblique: Array, tmp_path: Path) -> None:
     values = np.random.default_rng(3).uniform(1, 2, (*SHAPE, 2))
-    level: Any = noise_level(str(write(tmp_path / "noise.nii.gz", values, oblique)))
-    np.testing.assert_allclose(level, np.moveaxis(values, -1, 0), rtol=1e-6)
+    level = read_noise(str(write(tmp_path / "noise.nii.gz", values, oblique)))
+    assert isinstance(level, NoiseMap)
+    np.testing.assert_allclose(level.sigma, np.moveaxis(values, -1, 0), rtol=1e-6)
+    np.testing.assert_allclose(level.affine, oblique, atol=1e-5)
 
 
 def test_a_noise_map_of_another_shape_fails_the_case(bundle: Path, scan: Path, oblique: Array, tmp_path: Path) -> None:
     path = write(tmp_path / "noise.nii.gz", np.ones((7, 9, 11)), oblique)
     result = decompose(scan, bundle, tmp_path / "out", "--noise", path)
     assert result.exit_code == 3
-    assert "the noise map has shape (1, 7, 9, 11)" in " ".join(result.output.split())
+    assert "the noise map noise.nii.gz has 7 x 9 x 11 voxels and the scan " in " ".join(result.output.split())
+
+
+def test_a_noise_map_that_lies_elsewhere_fails_the_case(bundle: Path, scan: Path, oblique: Array, tmp_path: Path) -> None:
+    moved = oblique.copy()
+    moved[1, 3] += 2.5
+    path = write(tmp_path / "noise.nii.gz", np.ones(SHAPE), moved)
+    result = decompose(scan, bundle, tmp_path / "out", "--noise", path)
+    assert result.exit_code == 3
+    assert "lies elsewhere than the scan" in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize(
@@ -141,6 +152,7 @@ def test_a_noise_map_of_another_shape_fails_the_case(bundle: Path, scan: Path, o
         (("--resolution", "-1"), "resolution '-1': give millimetres"),
         (("--statistics", "thaw"), "unknown statistics 'thaw': choose one of 'differentiate', 'freeze'"),
         (("--space", "native", "--statistics", "freeze"), "belong to the space 'scanner'"),
+        (("--space", "native", "--statistics", "differentiate"), "belong to the space 'scanner'"),
         (("--space", "network", "--resolution", "2"), "belong to the space 'scanner'"),
     ],
 )

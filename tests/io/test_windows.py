@@ -16,6 +16,18 @@ def test_signed_maps_have_a_window_symmetric_about_zero() -> None:
         assert high == pytest.approx(2.997, abs=2e-3)  # of |x|, one in a thousand is above
 
 
+def test_a_part_of_nothing_but_rounding_is_shown_as_nothing() -> None:
+    image = np.linspace(-800, 1200, 4000)
+    rounding = image - image.astype(np.float32)
+    assert 0 < np.abs(rounding).max() < 1e-3
+    low, high = display_window("high", rounding, largest_of_image=1200.0)
+    assert low == -high
+    assert np.abs(rounding).max() < 0.05 * high  # grey, within a twentieth
+    part = image / 1000
+    assert display_window("high", part, largest_of_image=1200.0) == display_window("high", part)
+    assert display_window("eigenvector 1", rounding, largest_of_image=1200.0) == display_window("eigenvector 1", rounding)
+
+
 def test_one_sensitive_spot_in_a_faint_image_sets_the_scale() -> None:
     values = np.full((37, 41, 5), 1e-6)
     values[3:5, 7:9, 2] = [[1.0, 0.9], [0.8, 0.7]]

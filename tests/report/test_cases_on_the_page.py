@@ -250,3 +250,13 @@ def test_how_to_read_the_pictures_is_said(render: Callable[..., str], case_row: 
         "holds for small changes of this image",
     ):
         assert said in text
+
+
+def test_a_part_of_nothing_but_rounding_is_called_zero(render: Callable[..., str], case_row: Row) -> None:
+    rows = [
+        case_row("blind", norm_input=1.3e4, norm_high=1.2e-4, norm_low=1.3e4),
+        case_row("small", norm_input=1.3e4, norm_high=1.2, norm_low=1.3e4),
+    ]
+    text = render(rows)
+    assert " units, zero to rounding: more or less contrast does not move the answer" in words(card(text, 1))
+    assert "rounding" not in words(card(text, 2))

@@ -1,0 +1,66 @@
+"""A map of the noise in a NIfTI file, on the grid of the scan that it belongs to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from torch import Tensor
+
+from monai_ifim.core import NoiseLevel
+from monai_ifim.io import InputError
+from monai_ifim.io.errors import innermost
+from monai_ifim.io.geometry import Affine, same_grid, world_affine
+
+
+class NoiseMap(NoiseLevel):
+    """A `NoiseLevel` that knows where it lies: sigma [channel, *spatial], affine voxel -> RAS mm, the file's name."""
+
+    def __init__(self, sigma: Tensor, affine: Affine, name: str) -> None:
+        super().__init__(sigma)
+        self.affine, self.name = affine, name
+
+    def of(self, scan: MetaTensor) -> NoiseLevel:
+        """The level for a scan [channel, *spatial]; raises InputError where the map has another shape or lies elsewhere."""
+        sigma = self.sigma[..., 0] if self.sigma.ndim == scan.ndim + 1 and self.sigma.shape[-1] == 1 else self.sigma
+        if sigma.shape[1:] != scan.shape[1:]:
+            found, wanted = (" x ".join(map(str, values.shape[1:])) for values in (sigma, scan))
+            raise InputError(
+                f"the noise map {self.name} has {found} voxels and the scan {wanted}: resample it onto the scan's grid."
+            )
+        if not same_grid(self.affine, world_affine(scan.affine, scan.meta), tuple(sigma.shape[1:])):
+            raise InputError(
+                f"the noise map {self.name} lies elsewhere than the scan (their affines differ): resample it onto that grid."
+            )
+        return NoiseLevel(sigma)
+
+
+def read_noise(noise: str | float | None) -> NoiseLevel | None:
+    """A noise level from a number, or from a NIfTI file whose fourth axis holds channels; raises InputError for neither,
+    IFIMError for a level that cannot be."""
+    if noise is None:
+        return None
+    number = _number(noise)
+    if number is not None:
+        return NoiseLevel(number)
+    path = Path(str(noise))
+    try:
+        image = nib.load(path)
+        values = np.asarray(image.dataobj, dtype=np.float32)
+        affine = np.asarray(image.affine, dtype=np.float64)
+    except Exception as error:
+        raise InputError(
+            f"--noise {path.name}: neither a number nor a NIfTI file that can be read ({innermost(error)})."
+        ) from error
+    values = np.moveaxis(values, 3, 0) if values.ndim == 4 else values[None]
+    return NoiseMap(torch.from_numpy(np.ascontiguousarray(values)), affine, path.name)
+
+
+def _number(noise: str | float) -> float | None:
+    try:
+        return float(noise)
+    except ValueError:
+        return None
