@@ -261,7 +261,7 @@ def _import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise IFIMError('--engine ray needs Ray: pip install "monai-ifim[ray]".') from error
+        raise IFIMError('--engine ray needs Ray: pip install "monai-ifim[ray]", in a clone pip install ".[ray]".') from error
     return ray
 
 
