@@ -143,8 +143,11 @@
     return box;
   };
 
+  let opening = false; // its card is being unpacked
+
   const open = async (i, stepping = false) => {
     shown = i;
+    opening = true;
     const place = view.indexOf(i);
     if (place >= 0) move(place, false);
     byId("viewer-title").textContent = names[i];
@@ -153,7 +156,7 @@
     byId("previous").disabled = place <= 0;
     byId("next").disabled = place < 0 || place === view.length - 1;
     history.replaceState(null, "", `#case-${i + 1}`);
-    const card = await cardOf(i);
+    const card = await cardOf(i).finally(() => (opening &&= shown !== i));
     if (shown !== i) return; // another was asked for meanwhile
     byId("viewer-card").innerHTML = card; // written and escaped by the program that wrote this page
     byId("viewer-card").querySelector(".montage")?.after(reading());
@@ -202,7 +205,7 @@
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     const { key, target } = event;
-    if (viewer.open) {
+    if (viewer.open || opening) {
       if (!(key in inViewer)) return;
       event.preventDefault();
       step(inViewer[key]);
