@@ -49,6 +49,7 @@ class Kept:
         self.result: Decomposition | None = None
 
     def __call__(self) -> None:
+        """Decompose, and keep the result."""
         self.result = decompose(self.network, self.image, **self.settings)
 
     @property

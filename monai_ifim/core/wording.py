@@ -48,11 +48,13 @@ def answer(d: Decomposition, index: int) -> str:
 
 
 def method(d: Decomposition) -> str:
+    """Head, method and how many products it took."""
     products = d.record["jacobian_products"]
     return f"{d.record['head']}, {d.record['method']}, {products} Jacobian product{'s' if products != 1 else ''}"
 
 
 def unit(d: Decomposition) -> str:
+    """What one unit of a step is."""
     return d.record["metric_unit"] or "that of the image"
 
 
@@ -75,4 +77,5 @@ def probability(p: float) -> str:
 
 
 def sizes(shape: Sequence[int]) -> str:
+    """The sizes of an image, as 64 × 48."""
     return f" {TIMES} ".join(map(str, shape))

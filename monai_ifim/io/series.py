@@ -1,4 +1,4 @@
-"""Do the slices of a DICOM volume make a regular grid? (PS3.3, C.7.6.2: Image Position and Image Orientation, Patient)"""
+"""Whether the slices of a DICOM volume make a regular grid (PS3.3, C.7.6.2: Image Position and Orientation, Patient)."""
 
 from __future__ import annotations
 

@@ -53,6 +53,7 @@ class BearerAuth(AuthBase):
         self._token = token
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """The request with the token in it."""
         request.headers["Authorization"] = f"Bearer {self._token}"
         return request
 

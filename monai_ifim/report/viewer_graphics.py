@@ -27,7 +27,10 @@ print("drawn by", window.GetClassName(), bool(window.SupportsOpenGL()))
 def require_libraries() -> None:
     """Raise ViewerError unless trame-slicer and 3D Slicer's libraries are installed."""
     if find_spec("trame_slicer") is None or find_spec("slicer_core") is None:
-        raise ViewerError('the viewer needs trame-slicer, which is not installed: pip install "monai-ifim[view]", in a clone pip install ".[view]"')
+        raise ViewerError(
+            'the viewer needs trame-slicer, which is not installed: pip install "monai-ifim[view]", in a clone '
+            'pip install ".[view]"'
+        )
 
 
 def choose_graphics() -> None:
