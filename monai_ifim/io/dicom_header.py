@@ -51,7 +51,8 @@ def _check_numbers(path: Path, header: Any) -> None:
         stated = [float(value) for name in NUMBERS for value in _several(header.get(name))]
         sizes = [int(header.get(name) or 1) for name in ("NumberOfFrames", "SamplesPerPixel", "BitsAllocated")]
         sizes += [int(header.Rows), int(header.Columns)]
-    except (ValueError, TypeError):
+        str(header.get("PhotometricInterpretation"))
+    except Exception:  # pydicom converts a value when it is asked for, and raises much
         raise InputError(f"{path.name}: {NO_NUMBERS}.") from None
     if not all(math.isfinite(value) for value in stated):
         raise InputError(f"{path.name}: {NO_NUMBERS}.")

@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from monai_ifim.io.dicom_header import NO_NUMBERS, read_header
 from monai_ifim.io.errors import InputError
 
 Array = npt.NDArray[np.float64]
+Result = TypeVar("Result")
 
 UID_FORM = re.compile(r"[0-9]+(\.[0-9]+)*")  # PS3.5, 9.1; also what may safely be a part of a path or of a URL
 LONGEST_UID = 64
@@ -83,8 +84,8 @@ def index_dicom(files: Iterable[Path]) -> list[DicomVolume]:
         groups: dict[Hashable, list[tuple[Path, Any]]] = defaultdict(list)
         for path in files:
             header = read_header(path)
-            groups[_group_of(path, header)].append((path, header))
-        volumes = [volume for members in groups.values() for volume in _read_volumes(members)]
+            groups[_told(path, _group_of, path, header)].append((path, header))
+        volumes = [volume for members in groups.values() for volume in _told(members[0][0], _volumes, members)]
     volumes.sort(key=lambda volume: (volume.series, str(volume.files[0])))
     repeated, seen = Counter(volume.series for volume in volumes), Counter[str]()
     numbered = []
@@ -138,11 +139,14 @@ def _group_of(path: Path, header: Any) -> Hashable:
     return (str(header.get("SeriesInstanceUID", "")), int(header.Rows), int(header.Columns), orientation, spacing)
 
 
-def _read_volumes(members: list[tuple[Path, Any]]) -> list[DicomVolume]:
+def _told(path: Path, read: Callable[..., Result], *arguments: Any) -> Result:
+    """What `read` finds in headers; InputError where a value is not what its kind asks for."""
     try:
-        return _volumes(members)
-    except (ValueError, TypeError, AttributeError):  # its text would hold what the header says
-        raise InputError(f"{members[0][0].name}: {NO_NUMBERS}.") from None
+        return read(*arguments)
+    except InputError:
+        raise
+    except Exception:  # pydicom raises much, and its text would hold what the header says
+        raise InputError(f"{path.name}: {NO_NUMBERS}.") from None
 
 
 def _placed(header: Any) -> bool:

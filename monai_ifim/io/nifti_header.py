@@ -12,6 +12,7 @@ from nibabel.openers import ImageOpener
 from monai_ifim.io.errors import InputError
 from monai_ifim.io.geometry import is_invertible, same_grid
 
+LENGTHS = {0: "unknown", 1: "meter", 2: "mm", 3: "micron"}  # nifti1.h: XYZT_TO_SPACE
 LARGEST_DEFLATION = 1032  # bytes that gzip can make of one
 
 
@@ -43,7 +44,7 @@ def check_place(path: Path) -> None:
     from monai.data.image_reader import correct_nifti_header_if_necessary
 
     image: Any = nib.load(path)
-    unit = image.header.get_xyzt_units()[0]
+    unit = LENGTHS.get(int(image.header["xyzt_units"]) % 8, "a unit that NIfTI does not know")
     if unit not in ("mm", "unknown"):
         raise InputError(
             f"{path.name}: its lengths are in {unit}: rewrite it in mm (nibabel: set_xyzt_units('mm'), scaled affine)."

@@ -1,0 +1,94 @@
+"""Coverage-guided fuzzing of everything that reads other people's files, with atheris (libFuzzer for Python).
+
+pip install atheris && python tests/fuzz/campaign.py [--seconds 600] [--folder FOLDER] [TARGET ...]
+
+Each target is fuzzed for so many seconds, in a process of its own; what libFuzzer found stays in FOLDER (inputs that reach
+something new in TARGET/, finds as TARGET-crash-*, TARGET-timeout-*, TARGET-oom-*). It ends with a table and with status 1 where
+there was a find. A find, made small, goes into FINDS of test_targets.py with the mended code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+SECONDS_OF_ONE = 10  # after which an input counts as one that the program hangs on
+MEBIBYTES = 4096
+LONGEST = 20_000  # bytes of an input
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a target fared: inputs tried, places in the code reached, finds."""
+
+    target: str
+    seconds: int
+    runs: str
+    reached: str
+    finds: tuple[str, ...]
+
+
+def fuzz(target: str, seconds: int, folder: Path) -> Outcome:
+    """One target, in a process of its own."""
+    corpus = folder / target
+    corpus.mkdir(parents=True, exist_ok=True)
+    limits = [f"-max_total_time={seconds}", f"-timeout={SECONDS_OF_ONE}", f"-rss_limit_mb={MEBIBYTES}", f"-max_len={LONGEST}"]
+    words = [sys.executable, str(HERE / "campaign.py"), "--one", target, str(corpus), f"-artifact_prefix={folder}/{target}-"]
+    said = subprocess.run([*words, *limits, "-print_final_stats=1"], capture_output=True, text=True, check=False).stderr
+    (folder / f"{target}.log").write_text(said, encoding="utf-8")
+    runs = re.findall(r"stat::number_of_executed_units:\s*(\d+)", said) or re.findall(r"Done (\d+) runs", said)
+    reached = re.findall(r"\bcov: (\d+)", said)
+    finds = sorted(path.name for kind in ("crash", "timeout", "oom") for path in folder.glob(f"{target}-{kind}-*"))
+    return Outcome(target, seconds, runs[-1] if runs else "?", reached[-1] if reached else "?", tuple(finds))
+
+
+def fuzz_here(target: str, corpus: str, options: list[str]) -> None:
+    """What the process of one target does; never returns."""
+    import atheris
+
+    with atheris.instrument_imports(include=["monai_ifim"]):
+        from targets import TARGETS
+    chosen = TARGETS[target]
+    for i, seed in enumerate(chosen.seeds()):
+        (Path(corpus) / f"seed-{i}").write_bytes(seed)
+
+    def once(content: bytes) -> None:
+        with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+            chosen.run(content, Path(folder))
+
+    atheris.Setup([sys.argv[0], *options, corpus], once)
+    atheris.Fuzz()
+
+
+def main() -> None:
+    """Fuzz, and tell."""
+    if sys.argv[1:2] == ["--one"]:
+        fuzz_here(sys.argv[2], sys.argv[3], sys.argv[4:])
+        return
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("targets", nargs="*")
+    parser.add_argument("--seconds", type=int, default=600)
+    parser.add_argument("--folder", type=Path, default=Path("fuzz-results"))
+    arguments = parser.parse_args()
+    sys.path.insert(0, str(HERE))
+    from targets import TARGETS
+
+    outcomes = []
+    for name in arguments.targets or TARGETS:
+        outcomes.append(fuzz(name, arguments.seconds, arguments.folder.resolve()))
+        print(outcomes[-1], flush=True)
+    print("\n| target | seconds | inputs tried | places reached | finds |\n| --- | --- | --- | --- | --- |")
+    for found in outcomes:
+        listed = ", ".join(found.finds) or "none"
+        print(f"| {found.target} | {found.seconds} | {found.runs} | {found.reached} | {listed} |")
+    sys.exit(any(found.finds for found in outcomes))
+
+
+if __name__ == "__main__":
+    main()
