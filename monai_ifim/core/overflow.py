@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from monai_ifim.core.errors import IFIMError
 from monai_ifim.core.rows import HeldRow, Row
+from monai_ifim.core.scratch import ScratchFolder
 
 SMALLEST = 2**16  # bytes below which no activation is moved
 SLAB, SLAB_ROWS = 2**26, 64  # bytes and rows that lie together at most
@@ -30,7 +30,7 @@ class Overflow:
     """A store for tensors beside the memory they were computed in."""
 
     def __init__(self) -> None:
-        self._folder: TemporaryDirectory[str] | None = None
+        self._folder: ScratchFolder | None = None
         self._count = 0
 
     def put(self, tensor: Tensor) -> StoredFile | StoredHost:
@@ -40,17 +40,17 @@ class Overflow:
             host = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=tensor.device.type == "cuda")
             return StoredHost(host.copy_(tensor, non_blocking=True), tensor.device)
         if self._folder is None:
-            self._folder = TemporaryDirectory(prefix="monai_ifim-", ignore_cleanup_errors=True)
+            self._folder = ScratchFolder()
         self._count += 1
         return_freed_memory()
-        path = Path(self._folder.name) / str(self._count)
+        path = self._folder.path / str(self._count)
         try:
             with path.open("wb") as file:
                 for piece in _pieces(tensor):
                     file.write(_bytes_of(piece))
         except OSError as error:
             raise IFIMError(
-                f"no room for what exceeds the memory budget in {self._folder.name} ({error.strerror}): free some, name another "
+                f"no room for what exceeds the memory budget in {self._folder.path} ({error.strerror}): free some, name another "
                 "folder with TMPDIR, or raise memory_budget."
             ) from error
         stored = StoredFile(path, tuple(tensor.shape), tensor.dtype)

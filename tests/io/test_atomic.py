@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +62,96 @@ def test_permissions_follow_the_umask_and_the_umask_stays(tmp_path: Path) -> Non
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
     assert after == 0o027
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from monai_ifim.io import atomic
+with atomic.replacement(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    file.flush()
+    print("writing", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_sweep_takes_what_a_killed_process_left_and_spares_what_a_living_one_writes(tmp_path: Path) -> None:
+    (tmp_path / "case").mkdir()
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path / name)], stdout=subprocess.PIPE)
+        for name in ("killed.csv", "case/killed.nii.gz", "case/living.nii.gz", "living.csv")
+    ]
+    try:
+        for writer in writers:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == b"writing\n"
+        for writer in writers[:2]:
+            writer.send_signal(signal.SIGKILL)
+            writer.wait()
+        before = set(tmp_path.rglob(".partial-*"))
+        assert len(before) == 4
+        atomic.remove_partial_below(tmp_path)
+        after = set(tmp_path.rglob(".partial-*"))
+        assert after < before
+        assert sorted(path.parent.name for path in after) == ["case", tmp_path.name]
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.wait()
+    atomic.remove_partial_below(tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_sweep_leaves_what_is_not_ours(tmp_path: Path) -> None:
+    (tmp_path / "case" / "below").mkdir(parents=True)
+    (tmp_path / ".partial-folder").mkdir()
+    others = ["case/.partial-download of mine", "case/below/.partial-0123456789abcdef", "case/partial.txt", "whole.csv"]
+    for name in others:
+        (tmp_path / name).write_text("x")
+    outside = tmp_path.with_name(f"{tmp_path.name}-outside")
+    outside.mkdir()
+    (outside / ".partial-0123456789abcdef").write_text("x")
+    (tmp_path / "link").symlink_to(outside)
+    atomic.remove_partial_below(tmp_path)
+    assert all((tmp_path / name).is_file() for name in others)
+    assert (outside / ".partial-0123456789abcdef").is_file()
+    assert (tmp_path / ".partial-folder").is_dir()
+
+
+def test_writers_and_sweepers_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
+    done = threading.Event()
+
+    def sweep() -> None:
+        while not done.is_set():
+            atomic.remove_partial(tmp_path)
+
+    sweepers = [threading.Thread(target=sweep) for _ in range(2)]
+    for sweeper in sweepers:
+        sweeper.start()
+    try:
+        for i in range(300):
+            atomic.write_bytes(tmp_path / f"{i % 7}.bin", bytes([i % 251]) * 1000)
+    finally:
+        done.set()
+        for sweeper in sweepers:
+            sweeper.join()
+    assert {path.name: path.read_bytes()[0] for path in tmp_path.iterdir()} == {f"{i % 7}.bin": i % 251 for i in range(293, 300)}
+
+
+def test_many_threads_that_write_leave_the_umask_alone(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        threads = [
+            threading.Thread(target=lambda i=i: [atomic.write_bytes(tmp_path / f"{i}-{j}", b"x") for j in range(40)])  # type: ignore[misc]
+            for i in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        after = os.umask(0o027)
+    finally:
+        os.umask(before)
+    assert after == 0o027
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o640}

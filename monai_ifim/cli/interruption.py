@@ -1,0 +1,86 @@
+"""Stopping a run by Ctrl-C or by the system, and how to go on after it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from monai_ifim.run.halt import Halt
+    from monai_ifim.run.table import CaseRow
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+FIRST = "\nstopping once the cases in hand are done; once more to stop at once\n"
+SECOND = "\nstopped at once. {}\n"
+SHOW_CURSOR = "\x1b[?25h"
+
+
+@contextmanager
+def stopping(halt: Halt, ranks: int = 1) -> Iterator[None]:
+    """SIGINT and SIGTERM end the run inside the block once the cases in hand are done, a second one at once.
+
+    ranks: of several processes that torchrun started, each is sent more than one signal; torchrun itself ends them for good.
+    What ends at once is as if it had been killed: whole files stay whole, and the next run removes the others.
+    """
+
+    def ask(number: int, _: FrameType | None) -> None:
+        if halt.signal is None:
+            halt.signal = number
+            _say(FIRST if ranks == 1 else "")
+        elif ranks == 1:
+            _say(SECOND.format(how_to_go_on()) + (SHOW_CURSOR if os.isatty(2) else ""))
+            os._exit(128 + number)  # threads that read, compute or write are not waited for
+
+    heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup and the like stay in force
+    before = {number: signal.signal(number, ask) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def with_hint() -> Iterator[None]:
+    """Put how to go on behind the reason why a run stopped by itself."""
+    from monai_ifim.run.halt import StoppedError
+
+    try:
+        yield
+    except StoppedError as stop:
+        raise StoppedError(f"{stop} {how_to_go_on()}") from stop
+
+
+def end_if_stopped(console: Console, halt: Halt, rows: list[CaseRow], cases: int) -> None:
+    """Where a signal ended the run, say what is left and how to go on; exit status 128 + its number."""
+    if halt.signal is None:
+        return
+    said = f"stopped by {signal.Signals(halt.signal).name}: {cases - len(rows)} of {cases} cases left. {how_to_go_on()}"
+    console.print(said, markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(128 + halt.signal)
+
+
+def how_to_go_on() -> str:
+    """The command that was given, to be given again."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return "To go on, give the same torchrun command again."
+    program = [sys.executable, "-m", "monai_ifim.cli.main"] if sys.argv[0].endswith(".py") else [Path(sys.argv[0]).name]
+    again = " (but for --overwrite, which begins anew)" if "--overwrite" in sys.argv else ""
+    return f"To go on{again}: {shlex.join([*program, *sys.argv[1:]])}"
+
+
+def _say(text: str) -> None:
+    """Straight to standard error: a signal may come while anything else is being written."""
+    with suppress(OSError):  # it may be closed
+        os.write(2, text.encode("utf-8", "replace"))
