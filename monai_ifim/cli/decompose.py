@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from monai_ifim.cli.engines import Engine
+from monai_ifim.cli.repetition import needed, repeat_from
 from monai_ifim.cli.summary import quiet_libraries
 
 HEADS = "auto, categorical, bernoulli, gaussian, probabilities, voxelwise or voxelwise_bernoulli"
@@ -17,12 +18,15 @@ SAVE_DEFAULT = "high,low,sensitivity,eigenvectors"
 
 
 def decompose(
+    context: typer.Context,
     inputs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(metavar="INPUT...", help="Files, folders, DICOM series folders, or MONAI datalists (.json)."),
-    ],
-    bundle: Annotated[str, typer.Option(help="MONAI bundle: its folder, or the name of one that comes with the package.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
+    ] = None,
+    bundle: Annotated[
+        str | None, typer.Option(help="MONAI bundle: its folder, or the name of one that comes with the package.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the results.")] = None,
     energy: Annotated[float, typer.Option(help="Keep the leading components that hold this share of the trace.")] = 0.99,
     rank_kept: Annotated[int | None, typer.Option("--rank", help="Keep this many components instead of a share.")] = None,
     method: Annotated[str, typer.Option(help="exact, adaptive, matrix_free, or auto.")] = "auto",
@@ -69,28 +73,46 @@ def decompose(
         Engine.LOCAL
     ),
     workers: Annotated[int | None, typer.Option(min=1, help="With --engine ray: worker processes; by default all fit.")] = None,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Only operations that repeat to the last bit, on accelerators too.")
+    ] = False,
+    repeat: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="CASE_ifim.json", help="Instead of all this: make this case again and compare."),
+    ] = None,
+    image: Annotated[Path | None, typer.Option(help="With --from: the case's image, where it is not near its files.")] = None,
 ) -> None:
     """Decompose images by the Fisher information of a bundle's classifier.
 
     Cases that are whole from an earlier run of the same input, model and settings are kept: run the same command again after
-    an interruption. Started by torchrun, each process takes its share.
-    Exit status: 0 all cases done, 1 wrong use, 3 some cases failed (see cases.csv).
+    an interruption. Ctrl-C stops once the cases in hand are done, a second one at once. Started by torchrun, each process
+    takes its share.
+    Exit status: 0 all cases done, 1 wrong use or no way to go on, 3 some cases failed (see cases.csv), 130 and 143 stopped by
+    Ctrl-C and by the system. Of --from: 0 the case agrees, 1 it does not, 4 there is nothing to compare.
     """
     quiet_libraries()
+    if repeat is not None:
+        repeat_from(context, repeat, image, bundle, output, device, noise)
+        return
+    inputs, bundle, output = needed(context, inputs, bundle, output, image)
     console = Console(quiet=int(os.environ.get("RANK", 0)) != 0)  # of many processes one speaks
     with console.status("loading MONAI and the bundle"):
         from monai_ifim.adapt.noise import read_noise
         from monai_ifim.adapt.options import DecomposeOptions
         from monai_ifim.cli.engines import chosen_engine
+        from monai_ifim.cli.interruption import end_if_stopped, stopping, with_hint
         from monai_ifim.cli.origin import name_origin
         from monai_ifim.cli.scanner import scanner_settings
         from monai_ifim.cli.summary import case_progress, show_rows
+        from monai_ifim.core.determinism import tell_cublas
         from monai_ifim.io.installation import resolve_bundle
         from monai_ifim.report.cohort import write_cohort
         from monai_ifim.run.cases import find_cases
+        from monai_ifim.run.halt import Halt
         from monai_ifim.run.ranks import rank_of_process
         from monai_ifim.run.settings import RunSettings
 
+        tell_cublas(deterministic)
         rank = rank_of_process()
         chosen = rank.device if device in (None, "cuda") else device
         options = DecomposeOptions(
@@ -116,16 +138,19 @@ def decompose(
             overwrite,
             dicom_pm,
             mrb,
+            deterministic=deterministic,
             **scanner_settings(space, statistics, resolution, noise),
         )
         cases = find_cases(inputs, frame, series, fix_geometry)
         root = resolve_bundle(bundle)
         name_origin(console, root)
         run = chosen_engine(engine, workers, rank, root, settings)
-    with case_progress(console, rank.share(len(cases))) as report:
-        rows = run(cases, report)
-    if rank.number == 0:
+    halt = Halt()
+    with with_hint(), stopping(halt, rank.size), case_progress(console, rank.share(len(cases))) as report:
+        rows = run(cases, report, halt)
+    if rank.number == 0 and not halt.due:
         write_cohort(output)
     show_rows(console, rows, output)
+    end_if_stopped(console, halt, rows, len(cases))
     if any(row.status == "failed" for row in rows):
         raise typer.Exit(3)

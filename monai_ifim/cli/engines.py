@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from monai_ifim.run.cases import Case
+    from monai_ifim.run.halt import Halt
     from monai_ifim.run.ranks import Rank
     from monai_ifim.run.settings import RunSettings
     from monai_ifim.run.table import CaseRow
 
-    Run = Callable[[Sequence[Case], Callable[[CaseRow], None]], list[CaseRow]]
+    Run = Callable[[Sequence[Case], Callable[[CaseRow], None], Halt], list[CaseRow]]
 
 
 class Engine(StrEnum):
@@ -24,7 +25,7 @@ class Engine(StrEnum):
 
 
 def chosen_engine(engine: Engine, workers: int | None, rank: Rank, root: Path, settings: RunSettings) -> Run:
-    """The engine as a function of cases and report; raises IFIMError for choices that contradict each other."""
+    """The engine as a function of cases, report and halt; raises IFIMError for choices that contradict each other."""
     from monai_ifim.core.errors import IFIMError
 
     if engine is Engine.RAY:
@@ -33,7 +34,7 @@ def chosen_engine(engine: Engine, workers: int | None, rank: Rank, root: Path, s
         from monai_ifim.io import identify_bundle
         from monai_ifim.run.cluster import run_on_ray
 
-        return lambda cases, report: run_on_ray(root, identify_bundle(root), cases, settings, report, workers)
+        return lambda cases, report, halt: run_on_ray(root, identify_bundle(root), cases, settings, report, workers, halt)
     if workers is not None:
         raise IFIMError("--workers goes with --engine ray; several processes without Ray: torchrun --nproc_per_node=N.")
     from monai_ifim.adapt.bundle import load_bundle
@@ -42,7 +43,7 @@ def chosen_engine(engine: Engine, workers: int | None, rank: Rank, root: Path, s
     if rank.size > 1:
         from monai_ifim.run.ranks import run_shard
 
-        return lambda cases, report: run_shard(bundle, cases, settings, report, rank)
+        return lambda cases, report, halt: run_shard(bundle, cases, settings, report, rank, halt)
     from monai_ifim.run.local import run_cases
 
-    return lambda cases, report: run_cases(bundle, cases, settings, report)
+    return lambda cases, report, halt: run_cases(bundle, cases, settings, report, halt)

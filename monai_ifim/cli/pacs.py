@@ -55,12 +55,14 @@ def pacs(
     with console.status("loading MONAI and the bundle"):
         from monai_ifim.adapt.bundle import load_bundle
         from monai_ifim.adapt.options import DecomposeOptions
+        from monai_ifim.cli.interruption import end_if_stopped, stopping, with_hint
         from monai_ifim.cli.origin import name_origin
         from monai_ifim.cli.summary import case_progress, show_rows
         from monai_ifim.io.dicomweb import DicomWeb, checked_uid
         from monai_ifim.io.installation import resolve_bundle
         from monai_ifim.io.server_access import access_to
         from monai_ifim.report.cohort import write_cohort
+        from monai_ifim.run.halt import Halt
         from monai_ifim.run.local import run_cases
         from monai_ifim.run.pacs import cases_of, choose_series, pull_series, store_maps
         from monai_ifim.run.ranks import rank_of_process
@@ -82,10 +84,13 @@ def pacs(
         with _pulling(console, sum(len(one.instances) for one in chosen)) as pulled:
             folders = pull_series(server, study, chosen, output, pulled)
         cases = cases_of(folders, chosen, series, fix_geometry)
-        with case_progress(console, len(cases)) as report:
-            rows = run_cases(loaded, cases, settings, report)
-        write_cohort(output)
+        halt = Halt()
+        with with_hint(), stopping(halt), case_progress(console, len(cases)) as report:
+            rows = run_cases(loaded, cases, settings, report, halt)
+        if not halt.due:
+            write_cohort(output)
         show_rows(console, rows, output)
+        end_if_stopped(console, halt, rows, len(cases))
         stored = store_maps(server, study, output, rows, lambda one: _show_map(console, one)) if store else []
     counts = Counter(one.status for one in stored)
     if store:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from monai_ifim.core.decomposition import Decomposition
+from monai_ifim.core.determinism import last_digits
 from monai_ifim.core.errors import SpectralTieWarning, warn_caller
 from monai_ifim.core.heads import Head
 from monai_ifim.core.metric import Metric
@@ -55,7 +56,7 @@ def assemble(
         logits=head.logits(output),
         probabilities=head.probabilities(output),
         error_bound=_on_device(error_bound, image.device),
-        residuals=_padded(_residuals(spectra, kept, subspace), count, image.device),
+        residuals=_padded(_residuals(kept, subspace), count, image.device),
         record=record | {"error_bound": float(error_bound.max())},
         image=image,
         metric=settings.input_metric,
@@ -86,6 +87,7 @@ def record_of(
         "seed": None if subspace.method == "exact" else settings.seed,  # the exact method draws nothing
         "dtype": str(image.dtype).removeprefix("torch."),
         "device": str(image.device),
+        "computation": last_digits(image),
         "units": f"nats per ({'unit of the image' if metric is None else metric.unit})^2",
         "versions": {"monai_ifim": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
@@ -110,7 +112,7 @@ def _error_bound(spectra: list[Spectrum], subspace: Subspace) -> Tensor:
     return torch.tensor(shares, dtype=torch.float64, device="cpu")
 
 
-def _residuals(spectra: list[Spectrum], kept: list[int], subspace: Subspace) -> list[Tensor]:
+def _residuals(kept: list[int], subspace: Subspace) -> list[Tensor]:
     """|F u - l u| of every kept pair, or what bounds it: where columns were left out, F - F_known is at most their trace."""
     if subspace.residuals is not None:
         return [bounds[:k].cpu() for bounds, k in zip(subspace.residuals, kept, strict=True)]

@@ -24,7 +24,7 @@ from monai_ifim.evaluation.perturbations import PerturbationSettings
 from monai_ifim.evaluation.summary import summarise_cell, summarise_experiment
 from monai_ifim.evaluation.tasks import Task
 from monai_ifim.io.atomic import write_bytes, write_text
-from monai_ifim.io.errors import innermost
+from monai_ifim.io.errors import innermost, reason_of
 from monai_ifim.io.sidecar import versions
 
 __all__ = ["Experiment", "Report", "load_experiment", "only", "parse_overrides", "run_experiment"]
@@ -127,7 +127,7 @@ def run_experiment(
     A cell that fails is listed with its reason while the others go on. An interrupted run goes on where it was: `cache`
     keeps weights and unfinished trainings, `output` the images that are done. Returns what results.json holds.
     """
-    began = time.time()
+    began = time.perf_counter()
     report = report or _Silence()
     cells = [
         Cell(task, model, output / "cells" / task.name / model.architecture)
@@ -144,11 +144,11 @@ def run_experiment(
             summaries.append(_summarise(experiment, result))
             results.append(result)
         except Exception as error:  # one cell's failure is recorded and the others go on
-            reason = _reason(error)
+            reason = reason_of(error)
             failed.append({"task": cell.task.name, "architecture": cell.model.architecture, "reason": reason})
             report.failed(cell.name, reason)
     report.cell("summary", len(cells), len(cells))
-    header = {**_header(experiment, command, device), "failed": failed, "seconds": time.time() - began}
+    header = {**_header(experiment, command, device), "failed": failed, "seconds": time.perf_counter() - began}
     summary = summarise_experiment(summaries, header)
     _write(output, results, summary)
     return summary
@@ -215,11 +215,6 @@ def _cells(summary: Mapping[str, Any]) -> pd.DataFrame:
         place = {"task": cell["task"], "architecture": cell["architecture"], "images": cell["images"]}
         rows.append({**place, **cell["classifier"], **means})
     return pd.DataFrame(rows)
-
-
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if isinstance(error, IFIMError) else f"{type(error).__name__}: {text}"
 
 
 def only(experiment: Experiment, tasks: Sequence[str] | None, models: Sequence[str] | None) -> Experiment:

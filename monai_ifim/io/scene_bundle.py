@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import xml.etree.ElementTree as ET  # nosec B405 # see below
 import zipfile
@@ -27,17 +26,9 @@ def write_scene_bundle(scene: Path) -> Path:
     if missing:
         raise OutputError(f"{scene.name}: cannot bundle it without {', '.join(missing)}: run the case again, overwriting.")
     bundle = scene.with_suffix(".mrb")
-    partial = scene.parent / f"{atomic.PARTIAL}{bundle.name}"
-    try:
-        with partial.open("wb") as stream:
-            with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:  # volumes are compressed already
-                for file in files:
-                    _add(archive, file, f"{scene.stem}/{file.name}")
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, bundle)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic.replacement(bundle) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        for file in files:  # volumes are compressed already
+            _add(archive, file, f"{scene.stem}/{file.name}")
     return bundle
 
 

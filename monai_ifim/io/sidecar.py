@@ -17,12 +17,12 @@ from typing import Any
 import torch
 
 from monai_ifim.io import atomic
-from monai_ifim.io.errors import InputError, OutputError
+from monai_ifim.io.errors import InputError, OutputError, one_line
 from monai_ifim.io.geometry import Affine
 from monai_ifim.io.model import ModelIdentity
 from monai_ifim.version import __version__
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 PACKAGES = ("torch", "monai", "numpy", "nibabel", "itk")
 SPACES = {
     "scanner": "components of the scan itself, on its own grid and in its own unit: the network after its preprocessing",
@@ -101,6 +101,7 @@ def compose_sidecar(case: str, facts: CaseFacts, files: list[MapFile], scan_unit
         }
         | ({} if scan_unit is None else {"source": scan_unit}),
         **{name: record.get(name) for name in _RESULTS},
+        "device": _device(record),
         "high_share": _high_share(files),
         "files": [asdict(file) for file in files],
         "source": next((_shown(file, scan_unit) for file in files if file.content == "source"), None),
@@ -111,6 +112,12 @@ def compose_sidecar(case: str, facts: CaseFacts, files: list[MapFile], scan_unit
         "seed": record.get("seed"),  # null where nothing was drawn
         "peak_memory_bytes": peak_memory(),
     }
+
+
+def _device(record: Mapping[str, Any]) -> str | None:
+    """The kind of device. Which of a machine's it was is nothing that a repetition needs, and differs between its workers."""
+    device = record.get("device")
+    return None if device is None else str(device).partition(":")[0]
 
 
 def _high_share(files: list[MapFile]) -> float | None:
@@ -145,7 +152,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
         raise InputError(f"{path.name}: not a readable sidecar ({error}).") from error
     found = str(content.get("schema_version", "")) if isinstance(content, dict) else ""
     if found.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
-        raise InputError(f"{path.name}: schema version {found or 'missing'}; this program reads {SCHEMA_VERSION}.")
+        raise InputError(f"{path.name}: schema version {one_line(found[:20]) or 'missing'}; this program reads {SCHEMA_VERSION}.")
     return dict(content)
 
 
@@ -176,7 +183,7 @@ def _version(package: str) -> str:
 _RESULTS = (
     "eigenvalues", "rank", "energy_kept", "trace", "locality_radius", "selection", "head_requested", "method",
     "method_requested", "method_reason", "jacobian_products", "tolerance", "error_bound", "confidence", "residuals",
-    "memory_budget", "metric", "precision", "preprocessing", "dtype", "device", "seconds",
+    "memory_budget", "metric", "precision", "preprocessing", "dtype", "computation", "seconds",
 )  # fmt: skip
 
 

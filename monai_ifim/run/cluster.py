@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,10 +19,11 @@ from monai_ifim.io.model import weights_path
 from monai_ifim.run.cases import Case
 from monai_ifim.run.cluster_schedule import ATTEMPTS, Allotment, Chunk, Node, Schedule, allot
 from monai_ifim.run.cluster_worker import DecomposingWorker, Task, pack_state
+from monai_ifim.run.halt import Halt
 from monai_ifim.run.pipeline import failed_row
 from monai_ifim.run.settings import RunSettings, prepared_folder
 from monai_ifim.run.table import CaseRow
-from monai_ifim.run.tally import write_outcome
+from monai_ifim.run.tally import Start, write_outcome
 
 __all__ = ["run_on_ray"]
 
@@ -40,6 +40,7 @@ def run_on_ray(
     settings: RunSettings,
     report: Report,
     workers: int | None = None,
+    halt: Halt | None = None,
 ) -> list[CaseRow]:
     """As `run_cases`, by workers of the Ray cluster at RAY_ADDRESS, or of a local one that lasts as long as the run.
 
@@ -52,20 +53,19 @@ def run_on_ray(
     The cases of a lost worker are tried again, ATTEMPTS times at most, each alone; one that is then still not done is a
     failed row. report is called with each row as it comes. Raises IFIMError where Ray is missing or cannot be reached,
     where the workers do not fit on the cluster, and where none of them can start; OutputError where OUT cannot be written.
+    Where halt comes to be due, workers finish what they have in hand, and cases that nobody has begun have no row.
     """
-    began = time.time()
+    began = Start()
     with _connected(root) as ray:
         allotment = allot(_nodes(ray), settings.device, workers, len(cases))
         prepared_folder(settings.output)
-        marker = settings.output / f"{atomic.PARTIAL}{uuid.uuid4().hex}"  # where a run is killed, the next one removes it
-        marker.touch()
         crew = _Crew(ray, allotment, Schedule(cases, allotment.workers, settings.batch_size), settings, report)
-        try:
-            task = Task(root, identity, settings, Path.cwd(), marker.name, _threads(allotment))
-            rows = crew.work(task, _shared_state(ray, root))
-        finally:
-            crew.dismiss()
-            marker.unlink(missing_ok=True)
+        with atomic.partial_file(settings.output) as marker:  # where a run is killed, the next one removes it
+            try:
+                task = Task(root, identity, settings, Path.cwd(), Path(marker.name).name, _threads(allotment))
+                rows = crew.work(task, _shared_state(ray, root), halt or Halt())
+            finally:
+                crew.dismiss()
         engine = {
             "name": "ray",
             "ray": ray.__version__,
@@ -104,12 +104,14 @@ class _Crew:
         self._deadline = time.monotonic() + PATIENCE
         self.restarts = 0
 
-    def work(self, task: Task, state: Any) -> list[CaseRow]:
-        """Rows of all cases, as they come. state: the packed weights in Ray's store, or None."""
+    def work(self, task: Task, state: Any, halt: Halt) -> list[CaseRow]:
+        """Rows of all cases that are begun before halt is due. state: the packed weights in Ray's store, or None."""
         self._arguments = (task, state)
         for place in self._places:
             self._hire(place)
         while True:
+            if halt.due:
+                self._schedule.drain()
             for place in self._places:
                 if place.started and place.answer is None:
                     self._give(place)

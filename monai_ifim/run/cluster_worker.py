@@ -18,6 +18,7 @@ from torch import Tensor
 
 from monai_ifim.adapt.bundle import Bundle, load_bundle
 from monai_ifim.core import IFIMError
+from monai_ifim.core.determinism import tell_cublas
 from monai_ifim.io import ModelIdentity
 from monai_ifim.run.cases import Case
 from monai_ifim.run.pipeline import decompose_cases
@@ -59,6 +60,7 @@ class DecomposingWorker:
         device = "cuda:0" if task.settings.device.startswith("cuda") else task.settings.device  # Ray shows it its own alone
         self._settings = replace(task.settings, output=output, device=device)
         self._threads = task.threads
+        tell_cublas(task.settings.deterministic)
         torch.set_num_threads(task.threads)
         self._bundle = load_bundle(root, device, None if state is None else unpack_state(state))
         if _content(self._bundle.identity) != _content(task.identity):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from scipy.stats import median_abs_deviation
 
 from monai_ifim.io import InputError
+from monai_ifim.io.errors import one_line
 from monai_ifim.run.table import SCHEMA, SCHEMA_VERSION, UNITS
 
 __all__ = ["LARGEST_Z", "SMALLEST_COHORT", "SMALLEST_GROUP", "VANISHING", "confidence", "find_outliers", "read_cases"]
@@ -28,6 +30,7 @@ SMALLEST_COHORT = 10  # cases below which none is called an outlier
 VANISHING = 1e-12  # of the median of all positive traces
 SMALLEST_SCALE = {"trace": 1e-3, "confidence": 1e-3, "rank": 0.5}  # spread below which differences are rounding
 MEAN_DEVIATION = float(np.sqrt(np.pi / 2))  # times the mean absolute deviation is a normal distribution's standard deviation
+LONGEST_CAUSE = 200  # characters of what was found wrong with a damaged file
 SMALLEST_DOUBT = 2.0**-53  # what a probability in float64 can be short of 1
 OUTLIER_COLUMNS = ("case", "quantity", "kind", "value", "z", "among", "cases")
 
@@ -48,26 +51,26 @@ def read_cases(output: str | PathLike[str]) -> pd.DataFrame:
         )
     try:
         table = pq.read_table(pa.BufferReader(path.read_bytes()))
-    except (OSError, pa.ArrowException) as error:
-        said = " ".join(str(error).split())
+        metadata = table.schema.metadata or {}
+        columns = {field.name: field.type for field in table.schema}
+        units = json.loads(metadata.get(b"monai_ifim.units", json.dumps(dict(UNITS))))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        said = one_line(str(error))[:LONGEST_CAUSE]
         raise InputError(f"{path}: not a readable Parquet file ({said}): run the same command again to make it anew.") from error
-    metadata = table.schema.metadata or {}
     version = metadata.get(b"monai_ifim.schema_version", b"").decode("utf-8", "replace")
     if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
         raise InputError(
             f"{path}: schema version {version or 'missing'}; this program reads {SCHEMA_VERSION}: read it with the version of "
             "monai_ifim that wrote it, or run the same command again."
         )
-    _check_columns(path, table.schema)
+    _check_columns(path, columns)
     frame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
-    units = metadata.get(b"monai_ifim.units")
-    frame.attrs.update(schema_version=version, units=dict(UNITS) if units is None else json.loads(units))
+    frame.attrs.update(schema_version=version, units=units)
     return frame
 
 
-def _check_columns(path: Path, found: Any) -> None:
+def _check_columns(path: Path, known: Mapping[str, Any]) -> None:
     """Raise InputError where a column that this version knows is missing or of another type; others may be there."""
-    known = {field.name: field.type for field in found}
     wrong = [field.name for field in SCHEMA if not _alike(known.get(field.name), field.type)]
     if wrong:
         raise InputError(f"{path}: column {', '.join(wrong)} missing or of another type: run the same command again.")

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from monai_ifim.adapt.bundle import Bundle
 from monai_ifim.run.cases import Case
+from monai_ifim.run.halt import Halt, StoppedError
 from monai_ifim.run.pipeline import decompose_cases
 from monai_ifim.run.settings import RunSettings, prepared_folder
 from monai_ifim.run.table import CaseRow
-from monai_ifim.run.tally import write_outcome
+from monai_ifim.run.tally import Start, write_outcome
 
 Report = Callable[[CaseRow], None]
 
 
-def run_cases(bundle: Bundle, cases: Sequence[Case], settings: RunSettings, report: Report) -> list[CaseRow]:
+def run_cases(
+    bundle: Bundle, cases: Sequence[Case], settings: RunSettings, report: Report, halt: Halt | None = None
+) -> list[CaseRow]:
     """Decompose every case, write its files, then cases.csv, cases.parquet and run.json; a case that fails is a row.
 
-    report is called with each row as it comes. Raises OutputError where OUT cannot be written at all.
+    report is called with each row as it comes. Where halt comes to be due, the cases that were not begun have no row.
+    Raises OutputError where OUT cannot be written at all; StoppedError, once the files are written, as `decompose_cases`.
     """
-    began = time.time()
+    began = Start()
     prepared_folder(settings.output)
     rows: list[CaseRow] = []
-    for row in decompose_cases(bundle, cases, settings):
-        rows.append(row)
-        report(row)
+    try:
+        for row in decompose_cases(bundle, cases, settings, halt):
+            rows.append(row)
+            report(row)
+    except StoppedError as stop:
+        with suppress(OSError):  # a full disk may have no room for them either
+            write_outcome(bundle.identity, settings, cases, rows, began)
+        whole = sum(row.status != "failed" for row in rows)
+        raise StoppedError(f"{stop} {whole} of {len(cases)} cases are whole.") from stop
     return write_outcome(bundle.identity, settings, cases, rows, began)

@@ -10,7 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import torch
@@ -24,12 +23,15 @@ from monai_ifim.adapt.saving import SaveIFIM
 from monai_ifim.adapt.scan import scan_of
 from monai_ifim.adapt.scanner import ScannerSpace
 from monai_ifim.core import IFIMError
+from monai_ifim.core.determinism import deterministic_algorithms, refused_operation
+from monai_ifim.core.scratch import ScratchFolder
 from monai_ifim.io import InputError, ModelIdentity, read_sidecar
 from monai_ifim.io.errors import explained, one_line
 from monai_ifim.io.parametric_map import check_dicom_source
 from monai_ifim.io.scan import Scan, unit_of_source
 from monai_ifim.io.source import check_source, readable_path
 from monai_ifim.run.cases import Case
+from monai_ifim.run.halt import Halt, StoppedError, short_of_memory
 from monai_ifim.run.resume import kept_row
 from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.table import CaseRow, row_from_sidecar
@@ -61,12 +63,15 @@ class _Computed:
     seconds: float
 
 
-def decompose_cases(bundle: Bundle, cases: Iterable[Case], settings: RunSettings) -> Iterator[CaseRow]:
+def decompose_cases(bundle: Bundle, cases: Iterable[Case], settings: RunSettings, halt: Halt | None = None) -> Iterator[CaseRow]:
     """One row a case, in no promised order; its files are written before its row comes.
 
     A case that fails is a row, not the end. Reading and writing have a thread of their own each, computing has the caller's.
+    halt: where it comes to be due, what is being computed and written is finished and no other case is begun. Raises
+    StoppedError, after the last row, where no other case could be done: the device is lost, or the disk takes nothing more.
     """
-    with TemporaryDirectory(prefix="monai_ifim-") as scratch:
+    halt = halt or Halt()
+    with deterministic_algorithms(settings.deterministic, settings.device), ScratchFolder() as scratch:
         preprocessing, writers = _preprocessing_to_invert(bundle)
         writer = SaveIFIM(
             settings.output,
@@ -82,12 +87,14 @@ def decompose_cases(bundle: Bundle, cases: Iterable[Case], settings: RunSettings
         reading, *further = (ThreadPoolExecutor(1) for _ in range(1 + writers))
         writing = further[0] if further else reading
         try:
-            loaded = _ahead(reading, lambda case: _load(bundle, case, settings, Path(scratch)), cases)
-            results = _compute(bundle, loaded, settings)
-            yield from _behind(writing, lambda computed: _save(writer, computed), results)
+            loaded = _ahead(reading, lambda case: _load(bundle, case, settings, scratch, halt), cases)
+            results = _compute(bundle, _until(halt, loaded), settings, halt)
+            yield from _behind(writing, lambda computed: _save(writer, computed, settings, halt), results)
         finally:  # also where the caller stops midway: what is being written is finished, what waits is dropped
             for pool in {reading, writing}:
                 pool.shutdown(wait=True, cancel_futures=True)
+    if halt.cause:
+        raise StoppedError(halt.cause)
 
 
 def _preprocessing_to_invert(bundle: Bundle) -> tuple[Compose, int]:
@@ -129,7 +136,14 @@ def _behind(
         yield pending.popleft().result()
 
 
-def _load(bundle: Bundle, case: Case, settings: RunSettings, scratch: Path) -> _Loaded | CaseRow:
+def _until(halt: Halt, items: Iterable[Item]) -> Iterator[Item]:
+    for item in items:
+        if halt.due:
+            return
+        yield item
+
+
+def _load(bundle: Bundle, case: Case, settings: RunSettings, scratch: Path, halt: Halt) -> _Loaded | CaseRow:
     """The image ready for the network, or the row of a case that is whole already or cannot be read."""
     started = time.perf_counter()
     try:
@@ -146,9 +160,11 @@ def _load(bundle: Bundle, case: Case, settings: RunSettings, scratch: Path) -> _
             bundle.check_axes(image, path)
             return _Loaded(case, image, None, time.perf_counter() - started)
         scan = scan_of(read[bundle.image_key], unit_of_source(case.source)) if settings.space == "native" else None
+        bundle.preprocessing.set_random_state(seed=0)  # a random step draws the same for every case, whatever came before it
         image = bundle.prepare(read, path)
-    except Exception as error:  # one case's failure is recorded and the others go on
-        return failed_row(case, error)
+    except BaseException as error:  # one case's failure is recorded and the others go on, whatever its readers raise
+        halt.not_read(error)
+        return failed_row(case, short_of_memory(error, "cpu") or error)
     _forget_identities(image.applied_operations)
     return _Loaded(case, image, scan, time.perf_counter() - started)
 
@@ -170,10 +186,12 @@ def _forget_identities(trace: Any) -> None:
             _forget_identities(entry)
 
 
-def _compute(bundle: Bundle, loaded: Iterator[_Loaded | CaseRow], settings: RunSettings) -> Iterator[_Computed | CaseRow]:
+def _compute(
+    bundle: Bundle, loaded: Iterator[_Loaded | CaseRow], settings: RunSettings, halt: Halt
+) -> Iterator[_Computed | CaseRow]:
     """Components of every loaded case; images of one shape that follow each other share passes, batch_size together."""
     if settings.space == "scanner":
-        yield from _decompose_scans(bundle, loaded, settings)
+        yield from _decompose_scans(bundle, loaded, settings, halt)
         return
     group: list[_Loaded] = []
     for item in loaded:
@@ -181,17 +199,19 @@ def _compute(bundle: Bundle, loaded: Iterator[_Loaded | CaseRow], settings: RunS
             yield item
             continue
         if group and group[0].image.shape != item.image.shape:
-            yield from _decompose_group(bundle, group, settings)
+            yield from _decompose_group(bundle, group, settings, halt)
             group = []
         group.append(item)
         if len(group) == settings.batch_size:
-            yield from _decompose_group(bundle, group, settings)
+            yield from _decompose_group(bundle, group, settings, halt)
             group = []
     if group:
-        yield from _decompose_group(bundle, group, settings)
+        yield from _decompose_group(bundle, group, settings, halt)
 
 
-def _decompose_scans(bundle: Bundle, loaded: Iterator[_Loaded | CaseRow], settings: RunSettings) -> Iterator[_Computed | CaseRow]:
+def _decompose_scans(
+    bundle: Bundle, loaded: Iterator[_Loaded | CaseRow], settings: RunSettings, halt: Halt
+) -> Iterator[_Computed | CaseRow]:
     """Each by itself: scans have a geometry each."""
     scanner = ScannerSpace(
         bundle.preprocessing, settings.statistics, settings.resolution, bundle.image_key, planar=bundle.spatial_dims == 2
@@ -206,8 +226,9 @@ def _decompose_scans(bundle: Bundle, loaded: Iterator[_Loaded | CaseRow], settin
             decomposition = scanner.decompose(bundle.network, scan, settings.options)
             seconds = time.perf_counter() - started
             tensors = component_tensors(decomposition, scan[None], settings.options.locality, seconds)
-        except Exception as error:
-            yield _failed_computing(item.case, _unfit(bundle, item) or error)
+        except (Exception, SystemExit) as error:
+            lost = halt.not_computed(item.case.name, error, settings.device)
+            yield _failed_computing(item.case, lost or _unfit(bundle, item) or error, settings)
             continue
         yield _Computed(item, item_of_batch(tensors, 0, item.image), item.seconds + time.perf_counter() - started)
 
@@ -221,34 +242,44 @@ def _unfit(bundle: Bundle, item: _Loaded) -> InputError | None:
     return None
 
 
-def _decompose_group(bundle: Bundle, group: Sequence[_Loaded], settings: RunSettings) -> Iterator[_Computed | CaseRow]:
+def _decompose_group(
+    bundle: Bundle, group: Sequence[_Loaded], settings: RunSettings, halt: Halt
+) -> Iterator[_Computed | CaseRow]:
     """Where the batch fails, its images are tried one by one, so that only the guilty one is lost."""
+    if halt.due:
+        return
     started = time.perf_counter()
     try:
         batch = torch.stack([loaded.image.as_subclass(torch.Tensor) for loaded in group]).to(settings.device)
         decomposition = settings.options.decompose(bundle.network, batch)
         tensors = component_tensors(decomposition, batch, settings.options.locality, time.perf_counter() - started)
-    except Exception as error:
-        if len(group) == 1:
-            yield _failed_computing(group[0].case, error)
+    except (Exception, SystemExit) as error:
+        lost = halt.not_computed(group[0].case.name, error, settings.device)
+        if lost is not None or len(group) == 1:
+            for loaded in group:
+                yield _failed_computing(loaded.case, lost or error, settings)
             return
+        tensors = None
+    if tensors is None:  # out of the handler, whose error holds on to what the batch took of memory
         for loaded in group:
-            yield from _decompose_group(bundle, [loaded], settings)
+            yield from _decompose_group(bundle, [loaded], settings, halt)
         return
     share = (time.perf_counter() - started) / len(group)
     for index, loaded in enumerate(group):
         yield _Computed(loaded, item_of_batch(tensors, index, loaded.image), loaded.seconds + share)
 
 
-def _save(writer: SaveIFIM, computed: _Computed) -> CaseRow:
+def _save(writer: SaveIFIM, computed: _Computed, settings: RunSettings, halt: Halt) -> CaseRow:
     case, started = computed.loaded.case, time.perf_counter()
     try:
         _check_class_names(writer.model, len(record_of(computed.components)["probabilities"]))
         sidecar = writer(computed.loaded.image, computed.components, case.source, case.name, computed.loaded.scan)
-    except Exception as error:
-        return failed_row(case, error)
-    seconds = computed.seconds + time.perf_counter() - started
-    return row_from_sidecar(case.name, "done", read_sidecar(sidecar), seconds)
+        halt.taken()
+        seconds = computed.seconds + time.perf_counter() - started
+        return row_from_sidecar(case.name, "done", read_sidecar(sidecar), seconds)
+    except BaseException as error:  # whatever the inverse of the bundle's preprocessing raises
+        halt.not_written(error)
+        return failed_row(case, halt.not_computed(case.name, error, settings.device) or error)  # a GPU may tell only now
 
 
 def _check_class_names(model: ModelIdentity, outputs: int) -> None:
@@ -261,8 +292,9 @@ def _check_class_names(model: ModelIdentity, outputs: int) -> None:
         )
 
 
-def _failed_computing(case: Case, error: Exception) -> CaseRow:
+def _failed_computing(case: Case, error: BaseException, settings: RunSettings) -> CaseRow:
     """The row of a case that failed in the network's hands: what somebody's network raises is no bug of this program."""
+    error = short_of_memory(error, settings.device) or error
     if isinstance(error, (IFIMError, MemoryError)):
         return failed_row(case, error)
     said = f"{type(error).__name__}: {one_line(str(error))}"
@@ -274,4 +306,7 @@ def _failed_computing(case: Case, error: Exception) -> CaseRow:
 def failed_row(case: Case, error: BaseException) -> CaseRow:
     """The row of a case that failed, with the reason in one line; where in the program is for the log."""
     logging.getLogger("monai_ifim").debug("case %s: where the error arose:", case.name, exc_info=error)
-    return CaseRow(case.name, "failed", explained(error), case.source.path.name)
+    if not isinstance(error, Exception):
+        said = one_line(str(error))
+        error = InputError(f"the bundle's preprocessing ends the program ({type(error).__name__}: {said}): correct it.")
+    return CaseRow(case.name, "failed", explained(refused_operation(error) or error), case.source.path.name)

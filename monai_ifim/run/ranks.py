@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,12 +22,13 @@ from monai_ifim.adapt.saving import Space
 from monai_ifim.core import IFIMError
 from monai_ifim.io import CONTENTS, check_contents
 from monai_ifim.run.cases import Case, find_cases
+from monai_ifim.run.halt import Halt
 from monai_ifim.run.local import Report
 from monai_ifim.run.pipeline import decompose_cases
 from monai_ifim.run.resume import kept_row
 from monai_ifim.run.settings import RunSettings, prepared_folder
 from monai_ifim.run.table import CaseRow
-from monai_ifim.run.tally import write_outcome
+from monai_ifim.run.tally import Start, write_outcome
 
 SLOWEST_RANK = timedelta(days=30)  # a rank that is done waits this long; one that died is torchrun's to notice
 
@@ -60,14 +60,17 @@ def rank_of_process(environment: Mapping[str, str] | None = None) -> Rank:
     return Rank(int(found.get("RANK", 0)), int(found.get("LOCAL_RANK", 0)), int(found.get("WORLD_SIZE", 1)))
 
 
-def run_shard(bundle: Bundle, cases: Sequence[Case], settings: RunSettings, report: Report, rank: Rank) -> list[CaseRow]:
+def run_shard(
+    bundle: Bundle, cases: Sequence[Case], settings: RunSettings, report: Report, rank: Rank, halt: Halt | None = None
+) -> list[CaseRow]:
     """Decompose this rank's share and return the rows of all ranks; the first rank writes cases.csv and run.json.
 
     Cases that an earlier run left whole are found first, and the others are dealt out evenly, each to one rank: after the
     loss of a rank the next run goes on where all of them stopped. report is called with the rows of this rank as they come.
-    All ranks are called with the same cases and settings, and OUT is one folder for all.
+    All ranks are called with the same cases and settings, and OUT is one folder for all. Where halt comes to be due, what this
+    rank has not begun has no row. Raises StoppedError as `decompose_cases`, and nothing is waited for then.
     """
-    began = time.time()
+    began = Start()
     with _process_group(rank) as group:
         if rank.number == 0:
             prepared_folder(settings.output)
@@ -78,14 +81,14 @@ def run_shard(bundle: Bundle, cases: Sequence[Case], settings: RunSettings, repo
         rows = [row for row in kept.values() if row.case in {case.name for case in mine}]
         for row in rows:
             report(row)
-        for row in decompose_cases(bundle, left[rank.number :: rank.size], replace(settings, overwrite=True)):
+        for row in decompose_cases(bundle, left[rank.number :: rank.size], replace(settings, overwrite=True), halt):
             rows.append(row)
             report(row)
         gathered = [row for part in _gather(rows, group) for row in part]
         if rank.number == 0:
             return write_outcome(bundle.identity, settings, cases, gathered, began, {"name": "torchrun", "ranks": rank.size})
         by_name = {row.case: row for row in gathered}
-        return [by_name[case.name] for case in cases]
+        return [by_name[case.name] for case in cases if case.name in by_name]
 
 
 class ShardedRun:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from monai_ifim.core import IFIMError, Metric
+from monai_ifim.core import Metric
 from monai_ifim.core.assembly import head_name, selection
 from monai_ifim.io import ModelIdentity, read_sidecar, sidecar_path
 from monai_ifim.io.containment import is_plain_name
@@ -26,7 +26,7 @@ def kept_row(identity: ModelIdentity, case: Case, settings: RunSettings) -> Case
         if content is None or not _answers(content, identity, case, settings):
             return None
         return row_from_sidecar(case.name, "kept", content)
-    except (IFIMError, OSError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError):  # in as many ways as it is damaged
         return None
 
 
@@ -87,4 +87,5 @@ def _settings_agree(content: Mapping[str, Any], settings: RunSettings) -> bool:
         and (content["locality_radius"] is not None or not options.locality)
         and (content["rank"] == 0 or saved == wanted)
         and (bool(content["parametric_maps"]) or not settings.dicom_pm)
+        and (not settings.deterministic or bool(content["computation"]["deterministic"]))
     )

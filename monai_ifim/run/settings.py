@@ -21,6 +21,7 @@ class RunSettings:
     """How to run: options of the decomposition, what to write and where. batch_size: images that share backward passes.
 
     dicom_pm, scene_bundle: as `SaveIFIM`. statistics, resolution: in scanner space, as `monai_ifim.decompose_scan`.
+    deterministic: as `core.determinism.deterministic_algorithms`, while cases are made.
     """
 
     output: Path
@@ -34,6 +35,7 @@ class RunSettings:
     scene_bundle: bool = False
     statistics: Statistics = "differentiate"
     resolution: Resolution = None
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         check_contents(self.contents)
@@ -57,15 +59,15 @@ def check_device(device: str) -> None:
 
 
 def prepared_folder(output: Path) -> Path:
-    """The folder for results, made where missing and rid of what a killed run left half-written in it.
+    """The folder for results, made where missing and rid of what killed runs left half-written in it.
 
-    Raises OutputError where it cannot be made or written.
+    What others are writing into it now stays. Raises OutputError where it cannot be made or written.
     """
     doing = "made"
     try:
         output.mkdir(parents=True, exist_ok=True)
         doing = "written"
-        atomic.remove_partial(output)
+        atomic.remove_partial_below(output)
         atomic.check_folder(output)
     except OSError as error:
         raise OutputError(f"{output}: cannot be {doing} ({error.strerror}): choose another --output.") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,34 @@ from monai_ifim.run.table import CaseRow, row_from_sidecar, write_run, write_tab
 STATUSES = ("done", "kept", "failed")
 
 
+@dataclass(frozen=True)
+class Start:
+    """When a run began: in seconds since 1970, for people, and by a clock that nobody sets, for how long it took."""
+
+    date: float = field(default_factory=time.time)
+    clock: float = field(default_factory=time.perf_counter)
+
+
 def write_outcome(
     identity: ModelIdentity,
     settings: RunSettings,
     cases: Sequence[Case],
     rows: Iterable[CaseRow],
-    began: float,
+    began: Start,
     engine: Mapping[str, Any] | None = None,
 ) -> list[CaseRow]:
-    """Write cases.csv, cases.parquet and run.json; returns one row a case, in the order of the cases.
+    """Write cases.csv, cases.parquet and run.json; returns the rows in the order of the cases, of which a run that was stopped
+    has not begun all.
 
     engine: what ran the cases, where it was not this process alone.
     """
     by_name = {row.case: row for row in rows}
-    ordered = [by_name[case.name] for case in cases]
+    ordered = [by_name[case.name] for case in cases if case.name in by_name]
     write_table(settings.output, ordered)
-    write_run(settings.output, _describe(identity, settings, ordered, began, engine or {"name": "local"}))
+    counts = {status: sum(row.status == status for row in ordered) for status in STATUSES}
+    if left := len(cases) - len(ordered):
+        counts["left"] = left
+    write_run(settings.output, _describe(identity, settings, counts, began, engine or {"name": "local"}))
     return ordered
 
 
@@ -60,7 +72,7 @@ def _plain_options(options: DecomposeOptions) -> dict[str, Any]:
 
 
 def _describe(
-    identity: ModelIdentity, settings: RunSettings, rows: Sequence[CaseRow], began: float, engine: Mapping[str, Any]
+    identity: ModelIdentity, settings: RunSettings, counts: Mapping[str, int], began: Start, engine: Mapping[str, Any]
 ) -> dict[str, Any]:
     return {
         "bundle": asdict(identity),
@@ -72,10 +84,11 @@ def _describe(
         "statistics": settings.statistics if settings.space == "scanner" else None,
         "resolution": settings.resolution,
         "batch_size": settings.batch_size,
+        "deterministic": settings.deterministic,
         "device": settings.device,
         "engine": dict(engine),
-        "cases": {status: sum(row.status == status for row in rows) for status in STATUSES},
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
-        "seconds": time.time() - began,
+        "cases": dict(counts),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began.date)),
+        "seconds": time.perf_counter() - began.clock,
         "versions": versions(),
     }

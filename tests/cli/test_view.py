@@ -45,7 +45,8 @@ def test_missing_library_is_named_with_its_cure_in_one_line(output: Path, monkey
     result = invoke(output)
     assert result.exit_code == 1
     assert result.stderr.strip().splitlines() == [
-        'error: the viewer needs trame-slicer, which is not installed: pip install "monai-ifim[view]"'
+        'error: the viewer needs trame-slicer, which is not installed: pip install "monai-ifim[view]", in a clone '
+        'pip install ".[view]"'
     ]
 
 

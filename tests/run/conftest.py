@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -21,8 +20,7 @@ TIMES = ("seconds", "peak_memory_bytes")
 
 @pytest.fixture(scope="session")
 def contents_of() -> Callable[[Path], Contents]:
-    """All case files below a result folder: hash of each NIfTI's bytes before compression, whose own bytes igzip does not
-    promise to repeat, and content of each sidecar but for its time and memory."""
+    """All case files below a result folder: hash of each, and content of each sidecar but for its time and memory."""
 
     def read(output: Path) -> Contents:
         found: Contents = {}
@@ -33,14 +31,10 @@ def contents_of() -> Callable[[Path], Contents]:
                 sidecar = json.loads(path.read_text(encoding="utf-8"))
                 found[path.relative_to(output).as_posix()] = {key: sidecar[key] for key in sidecar if key not in TIMES}
             else:
-                found[path.relative_to(output).as_posix()] = hashlib.sha256(_content(path)).hexdigest()
+                found[path.relative_to(output).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
         return found
 
     return read
-
-
-def _content(path: Path) -> bytes:
-    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
 
 
 @pytest.fixture(scope="session")

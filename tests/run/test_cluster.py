@@ -27,6 +27,7 @@ from monai_ifim.run.cases import Case, find_cases
 from monai_ifim.run.cluster import run_on_ray
 from monai_ifim.run.cluster_schedule import ATTEMPTS, Allotment, Node, Schedule, allot
 from monai_ifim.run.cluster_worker import pack_state, unpack_state
+from monai_ifim.run.halt import Halt
 from monai_ifim.run.local import run_cases
 from monai_ifim.run.pipeline import READ_AHEAD, WRITE_BEHIND
 from monai_ifim.run.settings import RunSettings
@@ -106,6 +107,23 @@ def test_two_workers_give_the_files_and_rows_of_one_process(
         "threads_per_worker": 1,
         "restarts": 0,
     }
+
+
+def test_run_that_is_asked_to_stop_ends_with_what_workers_hold(
+    cluster: None, make_bundle: Callable[..., Path], write_cohort: Callable[..., Path], tmp_path: Path, rows_of: Rows
+) -> None:
+    root, scans, halt = make_bundle(tmp_path / "bundle"), write_cohort(tmp_path / "in", 40), Halt()
+
+    def stop(row: CaseRow) -> None:
+        halt.signal = signal.SIGINT
+
+    settings = RunSettings(tmp_path / "out", OPTIONS, space="network", contents=("low",))
+    rows = run_on_ray(root, identify_bundle(root), find_cases([scans]), settings, stop, 2, halt)
+    assert {row.status for row in rows} == {"done"}
+    assert 1 <= len(rows) <= 40 // 2
+    assert [row["case"] for row in rows_of(tmp_path / "out")] == [row.case for row in rows]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*/")) == [row.case for row in rows]
+    assert not list((tmp_path / "out").glob(".partial-*"))
 
 
 def test_workers_killed_in_the_middle_lose_no_case(

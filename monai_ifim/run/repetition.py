@@ -1,0 +1,294 @@
+"""A case made again from what its sidecar says: the bundle and the image found, the settings taken over, the two compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from monai_ifim.adapt.bundle import load_bundle
+from monai_ifim.adapt.noise import read_noise
+from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.core import GaussianLowPass, IFIMError, NoiseLevel
+from monai_ifim.core.metric import Metric
+from monai_ifim.io import CONTENTS, InputError, OutputError, Source, identify_bundle, read_sidecar, sidecar_path
+from monai_ifim.io.containment import is_plain_name
+from monai_ifim.io.installation import bundles_folder, resolve_bundle
+from monai_ifim.io.source import content_hash, dicom_files, there
+from monai_ifim.run import cases
+from monai_ifim.run.agreement import Case, Quantity, compare
+from monai_ifim.run.local import run_cases
+from monai_ifim.run.settings import RunSettings, check_device
+
+SUFFIX = "_ifim.json"
+MOST_THREADS = 1024
+DAMAGED = "its sidecar does not say how the case was made"
+NOT_RECORDED = "not recorded"
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Circumstance:
+    """Something that decides the numbers, as recorded and now; cause: what to say where it differs, the likeliest first."""
+
+    name: str
+    recorded: str
+    now: str
+    cause: str
+
+    @property
+    def same(self) -> bool:
+        """Whether it is what it was; what was not recorded counts as such."""
+        return self.recorded in (self.now, NOT_RECORDED)
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """A case, its repetition and how they compare."""
+
+    case: str
+    folder: Path
+    circumstances: tuple[Circumstance, ...]
+    quantities: tuple[Quantity, ...]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every result is within what is allowed."""
+        return all(quantity.verdict != "differs" for quantity in self.quantities)
+
+    @property
+    def identical(self) -> bool:
+        """Whether every result is equal to the last bit."""
+        return all(quantity.verdict == "same" for quantity in self.quantities)
+
+    @property
+    def causes(self) -> tuple[str, ...]:
+        """Why the results may differ, the likeliest first."""
+        return tuple(dict.fromkeys(each.cause for each in self.circumstances if not each.same))
+
+
+def read_case(path: Path) -> tuple[str, Case]:
+    """Name and content of the case that a sidecar describes; raises InputError where it is none."""
+    if not path.is_file() or not path.name.endswith(SUFFIX):
+        raise InputError(f"{path.name}: give the sidecar of a case, CASE{SUFFIX}.")
+    return path.name.removesuffix(SUFFIX), Case(path.parent, read_sidecar(path))
+
+
+def find_bundle(case: Case, given: str | None = None) -> Path:
+    """The bundle that made a case: the one given, or that which comes with the package and has the recorded hashes.
+
+    None is looked for elsewhere, because bundles are code. Raises InputError, with the cure.
+    """
+    if given is not None:
+        return resolve_bundle(given)
+    model = _section(case, "model")
+    wanted = (model.get("weights_sha256"), model.get("config_sha256"))
+    for root in sorted(path for path in bundles_folder().iterdir() if (path / "configs").is_dir()):
+        identity = identify_bundle(root)
+        if None not in wanted and (identity.weights_sha256, identity.config_sha256) == wanted:
+            return root
+    name = model.get("bundle") or "that was not recorded"
+    raise InputError(f"the bundle {name} of this case does not come with the package: say where it is, --bundle DIR.")
+
+
+def find_image(case: Case, given: Path | None = None) -> Source:
+    """The input of a case: the file or DICOM folder given, or a folder that holds it; else what has the recorded name and
+    content in the case's folder, OUT, the folder around it, the current one, or in a folder right in these two.
+
+    Raises InputError, with the cure, where there is none.
+    """
+    recorded = _section(case, "input")
+    name, digest = recorded.get("file"), recorded.get("sha256")
+    if not is_plain_name(name):
+        raise InputError(f"{DAMAGED} (it names no input file).")
+    if given is not None and not there(given):
+        raise InputError(f"{given}: no such file or folder.")
+    places = _near(case.folder, str(name)) if given is None else [given, given / str(name)]
+    found = [_source(path, recorded) for path in places if there(path)]
+    for source in found:
+        if digest is not None and _hash(source) == digest:
+            return source
+    if given is not None:
+        return found[-1]  # with another content, which the comparison names as a cause
+    if found:
+        raise InputError(
+            f"{name}: the file of this name at {found[0].path} has another content than the one decomposed: say which to take, "
+            "--image PATH."
+        )
+    raise InputError(f"{name}: the image of this case is not near it: say where it is, --image PATH.")
+
+
+def was_deterministic(case: Case) -> bool:
+    """Whether the case was made by deterministic algorithms alone, and so will be its repetition."""
+    return bool(_computation(case.sidecar).get("deterministic"))
+
+
+def repeat_case(
+    name: str, case: Case, root: Path, source: Source, output: Path, device: str | None = None, noise: str | None = None
+) -> Repetition:
+    """Decompose the image again into OUTPUT/CASE and compare. device: another than the recorded one; noise: the map.
+
+    Raises IFIMError where that cannot be done or there is nothing to compare.
+    """
+    if output.resolve() == case.folder.parent.resolve():
+        raise OutputError(f"{output}: the case to be compared lies there: choose another --output.")
+    settings = _checked(lambda: _settings(case.sidecar, output, device, noise), name)
+    bundle = load_bundle(root, settings.device)
+    with _threads(case.sidecar, settings.device):
+        [row] = run_cases(bundle, [cases.Case(name, source)], settings, lambda row: None)
+    if row.status == "failed":
+        raise IFIMError(f"{name} cannot be repeated: {row.reason}")
+    again = Case(output / name, read_sidecar(sidecar_path(output, name)))
+    quantities = _checked(lambda: compare(case, again), name)
+    return Repetition(name, case.folder, tuple(_circumstances(case.sidecar, again.sidecar)), tuple(quantities))
+
+
+def _settings(sidecar: Mapping[str, Any], output: Path, device: str | None, noise: str | None) -> RunSettings:
+    space, scanner = sidecar["space"]["name"], sidecar["preprocessing"] if sidecar["space"]["name"] == "scanner" else None
+    selection = sidecar["selection"]
+    options = DecomposeOptions(
+        head=sidecar["head_requested"],
+        energy=selection.get("energy", 0.99),
+        rank=selection.get("rank"),
+        method=sidecar["method_requested"],
+        locality=sidecar["locality_radius"] is not None,
+        tolerance=sidecar["tolerance"],
+        memory_budget=sidecar["memory_budget"],
+        metric=None if scanner and scanner["resolution"] is not None else _metric(sidecar["metric"], noise),
+        precision=sidecar["precision"],
+        seed=sidecar["seed"] or 0,
+    )
+    written = {file["content"].partition(",")[0].partition(" ")[0] for file in sidecar["files"]}
+    found: dict[str, Any] = {"statistics": scanner["statistics"], "resolution": scanner["resolution"]} if scanner else {}
+    return RunSettings(
+        output,
+        options,
+        space,
+        tuple(content for content in CONTENTS if content.removesuffix("s") in written),
+        device=_device(sidecar["device"]) if device is None else device,
+        overwrite=True,
+        deterministic=bool(_computation(sidecar).get("deterministic")),
+        **found,
+    )
+
+
+def _metric(described: Mapping[str, Any] | None, noise: str | None) -> Metric | None:
+    """The metric that a sidecar describes; a noise map is read from where `noise` says."""
+    if described is None:
+        return None
+    if described["kind"] == "Gaussian low-pass":
+        return GaussianLowPass(described["sigma_voxels"])
+    if described["kind"] != "noise level":
+        raise InputError(f"the metric {described['kind']!r} of this case is code of its maker's, which no sidecar holds.")
+    if described["sigma"] != "map":
+        return NoiseLevel(described["sigma"])
+    if noise is None:
+        raise InputError("this case was made with a noise map: say where it is, --noise FILE.")
+    return read_noise(noise)
+
+
+def _device(recorded: str) -> str:
+    """The recorded device, or the CPU where this machine has none of its kind."""
+    try:
+        check_device(recorded)
+    except IFIMError:
+        return "cpu"
+    return recorded
+
+
+@contextmanager
+def _threads(sidecar: Mapping[str, Any], device: str) -> Iterator[None]:
+    """As many threads as then, on the CPU: with another number sums are rounded in another order."""
+    wanted, before = _computation(sidecar).get("threads"), torch.get_num_threads()
+    if device == "cpu" and isinstance(wanted, int) and 0 < wanted <= MOST_THREADS:
+        torch.set_num_threads(wanted)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _circumstances(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Circumstance]:
+    """What decides the numbers, in the order in which it moves them."""
+    then, again = recorded["model"], now["model"]
+    yield _compared("weights", then.get("weights_sha256"), again["weights_sha256"], "other weights")
+    yield _compared("inference config", then.get("config_sha256"), again["config_sha256"], "another inference config")
+    yield _compared("bundle version", then.get("version"), again["version"], "another version of the bundle")
+    yield _compared("image", recorded["input"].get("sha256"), now["input"]["sha256"], "another image")
+    yield _compared("metric", recorded.get("metric"), now["metric"], "another noise map or low-pass filter")
+    versions = recorded.get("versions") or {}
+    for package, version in now["versions"].items():
+        yield _compared(package, versions.get(package), version, f"another version of {package}")
+    then, again = _computation(recorded), _computation(now)
+    yield _compared("device", recorded.get("device"), now["device"], "another device")
+    yield _compared("processor", then.get("processor"), again["processor"], "another processor")
+    if now["device"] == "cpu":
+        yield _compared("threads", then.get("threads"), again["threads"], "another number of threads")
+    yield _compared("images that shared passes", then.get("batch"), again["batch"], "the case shared its passes with others")
+
+
+def _compared(name: str, recorded: Any, now: Any, cause: str) -> Circumstance:
+    then, again = (NOT_RECORDED if value is None else str(value) for value in (recorded, now))
+    if name == "device":  # older sidecars say which of a machine's
+        then = then.partition(":")[0]
+    return Circumstance(name, then, again, cause)
+
+
+def _computation(sidecar: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = sidecar.get("computation")
+    return found if isinstance(found, Mapping) else {}
+
+
+def _section(case: Case, name: str) -> Mapping[str, Any]:
+    found = case.sidecar.get(name)
+    if not isinstance(found, Mapping):
+        raise InputError(f"{DAMAGED} ('{name}' is missing).")
+    return found
+
+
+def _checked(task: Callable[[], Found], name: str) -> Found:
+    """What `task` gives; InputError where a sidecar does not hold what it should."""
+    try:
+        return task()
+    except IFIMError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{name}: {DAMAGED} ({said}): decompose the image anew.") from error
+
+
+def _source(path: Path, recorded: Mapping[str, Any]) -> Source:
+    return Source(path, recorded.get("frame"), recorded.get("series"), bool(recorded.get("resampled")))
+
+
+def _hash(source: Source) -> str | None:
+    """Content hash; None where what lies there cannot be read as what was decomposed."""
+    try:
+        return content_hash(source)
+    except (IFIMError, OSError):
+        return None
+
+
+def _near(folder: Path, name: str) -> Iterator[Path]:
+    """What may be the input of the case in `folder`: files, and folders with DICOM files in them."""
+    case = folder.resolve()
+    around = list(dict.fromkeys([case.parent.parent, Path.cwd()]))
+    for place in dict.fromkeys([case, case.parent, *around, *chain.from_iterable(map(_folders, around))]):
+        try:
+            if (place / name).is_file() or dicom_files(place / name):
+                yield place / name
+        except OSError:  # not ours to look into
+            continue
+
+
+def _folders(place: Path) -> list[Path]:
+    try:
+        return sorted(path for path in place.iterdir() if path.is_dir())
+    except OSError:
+        return []

@@ -1,0 +1,104 @@
+"""Every byte below a result folder, with nothing blanked but the fields that docs/reproducibility.md lists."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pydicom
+
+from monai_ifim.report.cohort import write_cohort
+
+NUMBER = rb"-?[0-9][0-9.eE+-]*"
+SIDECAR_FIELDS = {b"seconds": NUMBER, b"peak_memory_bytes": NUMBER}
+RUN_FIELDS = {b"seconds": NUMBER, b"started": rb'"[^"]*"'}
+ENGINE = re.compile(rb'^  "engine": \{.*?^  \},?$', re.DOTALL | re.MULTILINE)
+DICOM_FIELDS = ("InstanceCreationDate", "InstanceCreationTime", "ContentDate", "ContentTime", "ContributionDateTime")
+
+
+def written_bytes(output: Path, scratch: Path, engine: bool = True) -> dict[str, Any]:
+    """By path below `output`, what each file holds. engine: whether the record of who ran the cases counts.
+
+    index.html is a picture of the tables, times among them: what counts is the page made from the blanked tables, and that
+    the one that lies there is made of its own.
+    """
+    found: dict[str, Any] = {}
+    for path in sorted(output.rglob("*")):
+        if path.is_file() and path.name != "index.html":
+            found[path.relative_to(output).as_posix()] = _content(path, engine)
+    if (output / "index.html").is_file():
+        found["index.html"] = _page(output, scratch, engine)
+    return found
+
+
+def _content(path: Path, engine: bool) -> Any:
+    if path.name.endswith("_ifim.json"):
+        return _blanked(path.read_bytes(), SIDECAR_FIELDS)
+    if path.name == "run.json":
+        text = _blanked(path.read_bytes(), RUN_FIELDS)
+        return text if engine else ENGINE.sub(b"", text)
+    if path.name == "cases.csv":
+        return _without_seconds(path)
+    if path.name == "cases.parquet":
+        return _parquet(path)
+    return _dicom(path) if path.suffix == ".dcm" else path.read_bytes()
+
+
+def _blanked(text: bytes, fields: dict[bytes, bytes]) -> bytes:
+    """The text with the values of these keys of its outermost level, each of which occurs once, left out."""
+    for name, value in fields.items():
+        text, count = re.subn(rb'(?m)^  "' + name + rb'": ' + value, b'  "' + name + b'": -', text)
+        assert count == 1, (name, count)
+    return text
+
+
+def _without_seconds(path: Path) -> str:
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    place = rows[0].index("seconds")
+    text = io.StringIO()
+    csv.writer(text).writerows([*row[:place], "", *row[place + 1 :]] if i else row for i, row in enumerate(rows))
+    return text.getvalue()
+
+
+def _parquet(path: Path) -> bytes:
+    """The table written again with zeros for seconds; its schema and metadata as they are."""
+    table = pq.read_table(path)
+    place = table.schema.get_field_index("seconds")
+    zeros = pa.array([None if value is None else 0.0 for value in table["seconds"].to_pylist()], pa.float64())
+    buffer = io.BytesIO()
+    pq.write_table(table.set_column(place, table.schema.field(place), zeros), buffer)
+    return buffer.getvalue()
+
+
+def _dicom(path: Path) -> bytes:
+    dataset = pydicom.dcmread(path)
+    blanked = 0
+    for element in dataset.iterall():
+        if element.keyword in DICOM_FIELDS:
+            element.value, blanked = "", blanked + 1
+    assert blanked == len(DICOM_FIELDS)
+    buffer = io.BytesIO()
+    dataset.save_as(buffer)
+    return buffer.getvalue()
+
+
+def _page(output: Path, scratch: Path, engine: bool) -> bytes:
+    before = (output / "index.html").read_bytes()
+    shutil.copytree(output, scratch)
+    write_cohort(scratch)
+    assert (scratch / "index.html").read_bytes() == before
+    (scratch / "cases.parquet").write_bytes(_parquet(output / "cases.parquet"))
+    run = _blanked((output / "run.json").read_bytes(), {b"seconds": NUMBER, b"started": rb'"[^"]*"'})
+    run = run.replace(b'"seconds": -', b'"seconds": 0').replace(b'"started": -', b'"started": "-"')
+    (scratch / "run.json").write_bytes(run if engine else ENGINE.sub(b"", run))
+    write_cohort(scratch)
+    content = (scratch / "index.html").read_bytes()
+    shutil.rmtree(scratch)
+    return content
