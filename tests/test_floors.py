@@ -23,6 +23,7 @@ def _name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+LONGEST_MODULE, LONGEST_FUNCTION = 400, 60
 KNOWN = {_name(path) for path in MODULES}
 
 
@@ -126,6 +127,23 @@ def test_module_is_named_after_something(path: Path) -> None:
 def test_module_checks_nothing_by_assert(path: Path) -> None:
     """`python -O` drops assert statements, and with them whatever they guard."""
     assert [node.lineno for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Assert)] == []
+
+
+@EACH_MODULE
+def test_module_is_read_at_one_sitting(path: Path) -> None:
+    """No module is longer than LONGEST_MODULE lines and no function than LONGEST_FUNCTION, what it takes, its docstring and its
+    imports (the command line's, which are heavy) not counted."""
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= LONGEST_MODULE
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    assert {node.name: lines for node in functions if (lines := _lines(node)) > LONGEST_FUNCTION} == {}
+
+
+def _lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    imports = [node for node in ast.walk(function) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    whole = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+    return whole - sum((node.end_lineno or 0) - node.lineno + 1 for node in imports)
 
 
 def test_every_folder_of_the_package_is_a_known_floor() -> None:

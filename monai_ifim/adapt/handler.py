@@ -25,6 +25,7 @@ from monai_ifim.adapt.scanner import ScannerSpace, decomposed_batch
 from monai_ifim.core import Head, IFIMError
 from monai_ifim.core.settings import Method
 from monai_ifim.io import CONTENTS, Source
+from monai_ifim.io.errors import reason_of
 
 OnFailure = Literal["raise", "record"]
 
@@ -197,7 +198,7 @@ class IFIMHandler:
             self._one_by_one(engine, network, given, names)
             if self.on_failure == "raise":
                 raise _named(", ".join(names), error) from error
-            engine.logger.error("iFIM: no components in the output for the batch of %s: %s", ", ".join(names), _reason(error))
+            engine.logger.error("iFIM: no components in the output for the batch of %s: %s", ", ".join(names), reason_of(error))
             return None
 
     def _one_by_one(self, engine: Engine, network: Callable[..., Any], given: NetworkInput, names: list[str]) -> None:
@@ -225,8 +226,8 @@ class IFIMHandler:
     def _fail(self, engine: Engine, name: str, error: Exception) -> None:
         if self.on_failure == "raise":
             raise _named(name, error) from error
-        self.failures.append(Failure(name, _reason(error)))
-        engine.logger.error("iFIM of case %s failed: %s", name, _reason(error))
+        self.failures.append(Failure(name, reason_of(error)))
+        engine.logger.error("iFIM of case %s failed: %s", name, reason_of(error))
 
 
 class _Recorder:
@@ -271,9 +272,4 @@ def _case_names(image: Tensor, iteration: int) -> list[str]:
 
 
 def _named(name: str, error: Exception) -> IFIMError:
-    return IFIMError(f"case {name}: {_reason(error)}")
-
-
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if isinstance(error, IFIMError) else f"{type(error).__name__}: {text}"
+    return IFIMError(f"case {name}: {reason_of(error)}")

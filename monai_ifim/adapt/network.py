@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -96,15 +96,14 @@ def check_network(
     class_names: tuple[str, ...] = (),
     stated_outputs: int | None = None,
     args: Sequence[Any] = (),
-    kwargs: Mapping[str, Any] | None = None,
 ) -> NetworkReport:
-    """Probe a network with one input [1, channel, *spatial]; args, kwargs: its further inputs for that image.
+    """Probe a network with one input [1, channel, *spatial]; args: its further inputs for that image.
 
     Looks at: an output it can read, number and names of the classes, eval-mode determinism, independence within a batch,
     differentiability and head (by a decomposition of one column), time and memory of one image.
     """
     spatial = answers_at_every_voxel(options.head)
-    predictor = Predictor(network, image.shape[0], options.output_key, tuple(args), dict(kwargs or {}), spatial)
+    predictor = Predictor(network, image.shape[0], options.output_key, tuple(args), spatial=spatial)
     findings: list[Finding] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TrainingModeWarning)

@@ -64,16 +64,14 @@ def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
 def auroc_interval(
     labels: npt.ArrayLike,
     scores: npt.ArrayLike,
-    level: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the AUROC, both classes resampled apart.
+    """Percentile bootstrap interval of the AUROC, of 95 % coverage, both classes resampled apart.
 
     Args:
         labels: ``[n]`` in {0, 1}.
         scores: ``[n]``.
-        level: coverage, between 0 and 1.
         resamples: number of bootstrap samples.
         seed: of the resampling.
     """
@@ -91,7 +89,7 @@ def auroc_interval(
         area,
         vectorized=False,
         n_resamples=resamples,
-        confidence_level=level,
+        confidence_level=0.95,
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval

@@ -111,7 +111,7 @@ def _write(sidecar: Path, case: str, maps: CaseMaps, contents: Sequence[str], fa
     if beside.scene_bundle:
         write_scene_bundle(scene)
     if beside.dicom is not None:
-        written = write_parametric_maps(sidecar.parent, case, beside.dicom, maps, contents, content)
+        written = write_parametric_maps(sidecar.parent, beside.dicom, maps, contents, content)
         content["parametric_maps"] = [path.name for path in written]
     write_sidecar(sidecar, content)
 

@@ -52,13 +52,14 @@ def _check_numbers(path: Path, header: Any) -> None:
         sizes = [int(header.get(name) or 1) for name in ("NumberOfFrames", "SamplesPerPixel", "BitsAllocated")]
         sizes += [int(header.Rows), int(header.Columns)]
         str(header.get("PhotometricInterpretation"))
+        slope = float(1 if header.get("RescaleSlope") in (None, "") else header.RescaleSlope)
     except Exception:  # pydicom converts a value when it is asked for, and raises much
         raise InputError(f"{path.name}: {NO_NUMBERS}.") from None
     if not all(math.isfinite(value) for value in stated):
         raise InputError(f"{path.name}: {NO_NUMBERS}.")
     if min(sizes) < 1:
         raise InputError(f"{path.name}: its DICOM header states an image of no size: export the image anew.")
-    if header.get("RescaleSlope") is not None and float(header.RescaleSlope) == 0:
+    if slope == 0:
         raise InputError(f"{path.name}: its Rescale Slope is 0, which leaves nothing of the image: export the image anew.")
 
 

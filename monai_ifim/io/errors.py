@@ -43,10 +43,21 @@ def innermost(error: BaseException) -> str:
 
     An error of ours in the chain has said what there is to say.
     """
-    while error.__cause__ is not None and not isinstance(error, IFIMError):
+    while error.__cause__ is not None and not isinstance(error, IFIMError) and not _says_more(error, error.__cause__):
         error = error.__cause__
     lines = [_ADDRESS.sub("", line.strip()) for line in str(error).splitlines()]
     return next((line.rstrip(".") for line in lines if line and not line.endswith(":")), type(error).__name__)
+
+
+def reason_of(error: Exception) -> str:
+    """What stopped one case of many, in one line: an expected error's own words, any other's with its type."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, IFIMError) else f"{type(error).__name__}: {text}"
+
+
+def _says_more(error: BaseException, cause: BaseException) -> bool:
+    """Where the cause is a bare type; what MONAI puts in front of it names an object alone."""
+    return not str(cause) and not str(error).startswith("applying transform")
 
 
 def refusal(error: BaseException) -> IFIMError | None:

@@ -9,7 +9,7 @@ from typing import Any
 import nibabel as nib
 from nibabel.openers import ImageOpener
 
-from monai_ifim.io.errors import InputError
+from monai_ifim.io.errors import InputError, innermost
 from monai_ifim.io.geometry import is_invertible, same_grid
 
 LENGTHS = {0: "unknown", 1: "meter", 2: "mm", 3: "micron"}  # nifti1.h: XYZT_TO_SPACE
@@ -55,13 +55,20 @@ def check_place(path: Path) -> None:
             f"{path.name}: its affine is singular or not finite, so its voxels have no place: give it a true one (nibabel: "
             "image.set_sform, image.set_qform)."
         )
-    sform, qform = image.get_sform(coded=True), image.get_qform(coded=True)
+    try:
+        sform, qform = image.get_sform(coded=True), image.get_qform(coded=True)
+        monais = correct_nifti_header_if_necessary(nib.load(path)).affine
+    except Exception as error:  # MONAI reads a qform that its code says to leave out, too
+        raise InputError(
+            f"{path.name}: its qform is no rotation ({innermost(error)}), and MONAI cannot read it: write another (nibabel: "
+            "image.set_qform(image.affine, 1))."
+        ) from error
     if sform[1] > 0 and qform[1] > 0 and not same_grid(sform[0], qform[0], shape):
         raise InputError(
             f"{path.name}: its sform and its qform are different places, and programs choose differently: settle on one "
             "(nibabel: image.set_qform(image.get_sform()), or the other way round)."
         )
-    if not same_grid(affine, correct_nifti_header_if_necessary(nib.load(path)).affine, shape):
+    if not same_grid(affine, monais, shape):
         raise InputError(
             f"{path.name}: its voxel sizes contradict its affine, and MONAI would move the image: rewrite the header (nibabel: "
             "image.set_sform(image.affine, 1); image.set_qform(image.affine, 1))."

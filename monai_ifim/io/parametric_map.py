@@ -74,7 +74,7 @@ def check_dicom_source(source: Source) -> None:
 
 
 def write_parametric_maps(
-    folder: Path, case: str, source: Source, maps: CaseMaps, contents: Sequence[str], sidecar: Mapping[str, Any]
+    folder: Path, source: Source, maps: CaseMaps, contents: Sequence[str], sidecar: Mapping[str, Any]
 ) -> list[Path]:
     """Write CASE_ifim_high.dcm and so on for those of `contents`; returns their paths. Each is whole or absent.
 

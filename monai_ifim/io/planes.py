@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,10 +15,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from monai_ifim.io import atomic
-from monai_ifim.io.errors import InputError
+from monai_ifim.io.errors import InputError, one_line
 from monai_ifim.io.geometry import VIEWS, Affine, cut
 
 LARGEST_SIDE = 256  # pixels
+LONGEST_CAUSE = 200  # characters of what was found wrong with a damaged file
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -102,17 +104,41 @@ def read_planes(path: Path) -> CasePlanes:
         with np.load(path, allow_pickle=False) as content:
             description = json.loads(content["description"].tobytes())
             maps = [_read_map(found, i, content) for i, found in enumerate(description["maps"])]
-            return CasePlanes(tuple(description["point"]), tuple(maps))
+            x, y, z = _numbers(description["point"])
+            return CasePlanes((x, y, z), tuple(maps))
     except Exception as error:  # a damaged archive fails in as many ways as zip and JSON have
-        raise InputError(f"{path.name}: not a readable record of planes ({error}): run the case again.") from error
+        said = one_line(str(error))[:LONGEST_CAUSE]
+        raise InputError(f"{path.name}: not a readable record of planes ({said}): run the case again.") from error
 
 
 def _read_map(found: dict[str, Any], i: int, content: Any) -> PlaneMap:
-    planes = [
-        Plane(plane["view"], content[f"{i}-{j}"], tuple(plane["spacing"]), tuple(plane["edges"]), plane["offset"])
-        for j, plane in enumerate(found["planes"])
-    ]
-    return PlaneMap(found["content"], tuple(found["window"]), found["unit"], tuple(planes))
+    planes = tuple(_read_plane(plane, content[f"{i}-{j}"]) for j, plane in enumerate(found["planes"]))
+    low, high = _numbers(found["window"])
+    return PlaneMap(_text(found["content"]), (low, high), _text(found["unit"]), planes)
+
+
+def _read_plane(found: dict[str, Any], values: npt.NDArray[Any]) -> Plane:
+    if values.dtype != np.uint8 or values.ndim != 2 or min(values.shape) < 1 or max(values.shape) > LARGEST_SIDE:
+        raise ValueError(f"an array {list(values.shape)} of {values.dtype} is no picture")
+    down, across = _numbers(found["spacing"])
+    left, right, top, bottom = map(_text, found["edges"])
+    (offset,) = _numbers([found["offset"]])
+    if down < 0 or across < 0:
+        raise ValueError("a spacing is below zero")
+    return Plane(_text(found["view"]), values, (down, across), (left, right, top, bottom), offset)
+
+
+def _numbers(values: Sequence[Any]) -> list[float]:
+    found = [float(value) for value in values]
+    if not all(map(math.isfinite, found)):
+        raise ValueError(f"{values} are not numbers all of them")
+    return found
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
 
 
 def _views(affine: Affine, shape: tuple[int, ...]) -> list[str]:

@@ -22,12 +22,13 @@ Values = npt.NDArray[np.float32]
 @dataclass(frozen=True)
 class EvenGrid:
     """Where the new planes lie. heights: of the slices above the first, mm; offsets: of each slice within the plane, in voxels
-    along columns and rows; step: mm between the new planes, which are `count`."""
+    along columns and rows; step: mm between the new planes, which are `count`; affine: voxel -> RAS mm."""
 
     heights: Array
     offsets: Array
     step: float
     count: int
+    affine: Affine
 
 
 def even_grid(name: str, volume: DicomVolume) -> EvenGrid:
@@ -44,13 +45,15 @@ def even_grid(name: str, volume: DicomVolume) -> EvenGrid:
     step = float(gaps.min())
     if step < 0.5 * float(np.median(gaps)):  # where two parts of a series meet, slices may nearly coincide
         step = float(np.median(gaps))
-    return EvenGrid(heights, offsets, step, int(np.floor(heights[-1] / step + 1e-6)) + 1)
+    lps = np.eye(4)
+    lps[:3, 0], lps[:3, 1] = columns * volume.spacing[0], rows * volume.spacing[1]
+    lps[:3, 2] = np.cross(columns, rows) * step
+    lps[:3, 3] = volume.positions[0] + lps[:3, :2] @ np.floor(offsets.min(axis=0))
+    return EvenGrid(heights, offsets, step, int(np.floor(heights[-1] / step + 1e-6)) + 1, LPS_TO_RAS @ lps)
 
 
-def resampled(volume: DicomVolume, grid: EvenGrid, slices: Values) -> tuple[Values, Affine]:
-    """Values [columns, rows, planes] and RAS affine; slices: [slices, rows, columns] in the order of their places."""
-    if volume.positions is None or volume.orientation is None or volume.spacing is None:
-        raise InputError("the slices state no places, so there is no grid to resample them onto.")
+def resampled(grid: EvenGrid, slices: Values) -> Values:
+    """Values [columns, rows, planes] on the grid; slices: [slices, rows, columns] in the order of their places."""
     first = np.floor(grid.offsets.min(axis=0)).astype(int)
     extra = np.ceil(grid.offsets.max(axis=0)).astype(int) - first
     smallest = float(slices.min())
@@ -61,13 +64,8 @@ def resampled(volume: DicomVolume, grid: EvenGrid, slices: Values) -> tuple[Valu
         share = float((height - grid.heights[below]) / (grid.heights[below + 1] - grid.heights[below]))
         mixed = (1 - share) * moved[below] + share * moved[below + 1] if share > 1e-6 else moved[below]
         planes.append(np.where(np.isnan(mixed), smallest, mixed))
-    columns, rows = volume.orientation[:3], volume.orientation[3:]
-    lps = np.eye(4)
-    lps[:3, 0], lps[:3, 1] = columns * volume.spacing[0], rows * volume.spacing[1]
-    lps[:3, 2] = np.cross(columns, rows) * grid.step
-    lps[:3, 3] = volume.positions[0] + lps[:3, :2] @ first
     values: Values = np.stack(planes).astype(np.float32).transpose(2, 1, 0)
-    return values, LPS_TO_RAS @ lps
+    return values
 
 
 def _moved(plane: Values, offset: Array, extra: npt.NDArray[np.int_]) -> Values:

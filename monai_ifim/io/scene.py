@@ -18,13 +18,14 @@ from monai_ifim.io import atomic
 from monai_ifim.io.color_tables import ENTRIES, sensitivity_table, signed_table, table_text
 from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.errors import OutputError
-from monai_ifim.io.geometry import Affine
+from monai_ifim.io.geometry import Affine, is_invertible
 from monai_ifim.io.scene_views import PRESETS, VIEW_ANGLE, Point, SliceView, camera_before, is_flat, plane_view, slice_view
 from monai_ifim.io.scene_volumes import GREY, SENSITIVITY, SIGNED, SceneVolume, first_of, scene_volumes
 from monai_ifim.io.spectrum_table import COMPONENT, SHARE, Spectrum, read_spectrum
 
 FOUR_UP, PLOT_3D_AND_SLICES, PLOT_AND_SLICES = 3, 36, 37  # vtkMRMLLayoutNode: FourUp, ConventionalPlot, FourUpPlot
 COLOR_IDS = {GREY: "vtkMRMLColorTableNodeGrey", SENSITIVITY: "vtkMRMLColorTableNode1", SIGNED: "vtkMRMLColorTableNode2"}
+LONGEST_NAMED = 80  # characters of a file's name that an error repeats
 LEGEND_FONT = "font-family:Arial;font-size:12px;color:rgba(255,255,255,1);text-shadow:1px -1px 2px rgba(0,0,0,1.0);"
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, section 2.2
 _FILE_NAME = {ord(sign): f"%{ord(sign):02X}" for sign in "% '\"<>"}  # what 3D Slicer decodes, no more
@@ -52,15 +53,17 @@ def write_scene(folder: Path, sidecar: Mapping[str, Any], point: Point | None = 
         spectrum = read_spectrum(sidecar)
         volumes = scene_volumes(sidecar, spectrum.shares)
         grid = sidecar["files"][0]
-        affine, shape = np.array(grid["affine"], dtype=np.float64), tuple(grid["shape"])
+        affine, shape = np.array(grid["affine"], dtype=np.float64), tuple(map(int, grid["shape"]))
+        _check_grid(affine, shape)
         views = _views(volumes, affine, shape, point)
         answer = sidecar["prediction"]["class"]
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         cause = f"{type(error).__name__}: {error}"
         raise OutputError(f"{case}: no scene can be made of this sidecar ({cause}): run the case again, overwriting.") from error
     missing = [volume.file for volume in volumes if not (is_plain_name(volume.file) and (folder / volume.file).is_file())]
     if missing:
-        raise OutputError(f"{case}: no scene without {', '.join(missing)}: run the case again, overwriting.")
+        named = ", ".join(str(name)[:LONGEST_NAMED] for name in missing)
+        raise OutputError(f"{case}: no scene without {named}: run the case again, overwriting.")
     tables = _write_tables(folder, spectrum)
     camera = camera_before(affine, shape)
     text = _rendered(
@@ -82,6 +85,11 @@ def write_scene(folder: Path, sidecar: Mapping[str, Any], point: Point | None = 
     scene = folder / f"{case}.mrml"
     atomic.write_text(scene, text)
     return scene
+
+
+def _check_grid(affine: Affine, shape: tuple[int, ...]) -> None:
+    if affine.shape != (4, 4) or not is_invertible(affine) or len(shape) != 3 or min(shape) < 1:
+        raise ValueError("its grid is none of a volume in the world")
 
 
 def _views(volumes: list[SceneVolume], affine: Affine, shape: tuple[int, ...], point: Point | None) -> list[View]:

@@ -77,7 +77,7 @@ def _map_volume(file: Mapping[str, Any], units: Mapping[str, str], shares: tuple
         raise ValueError(f"content {file['content']!r} is not known")
     kind, number, channel = found[1], int(found[2] or 0), int(found[3] or 1)
     suffix = "" if channel == 1 else f", channel {channel}"
-    name, unit = _name_and_unit(kind, number, units, shares)
+    name, unit = _name_and_unit(kind, number, units)
     unit = unit if file["scale"] == 1 else f"{file['scale']:g} x {unit}"
     legend = "\n".join([name + suffix, *textwrap.wrap(unit, LEGEND_WIDTH)]) if kind in _COLORS else ""
     if kind == "sensitivity":
@@ -87,7 +87,7 @@ def _map_volume(file: Mapping[str, Any], units: Mapping[str, str], shares: tuple
     return SceneVolume(file["file"], kind, name + suffix, _window(file), _COLORS.get(kind, GREY), legend, number, channel)
 
 
-def _name_and_unit(kind: str, number: int, units: Mapping[str, str], shares: tuple[float, ...]) -> tuple[str, str]:
+def _name_and_unit(kind: str, number: int, units: Mapping[str, str]) -> tuple[str, str]:
     if kind == "eigenvector":
         return f"Direction {number}", "relative"
     names = {

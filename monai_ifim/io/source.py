@@ -192,10 +192,9 @@ def _regridded(source: Source, folder: Path) -> Path:
         slices = np.stack([itk.array_from_image(itk.imread(str(file), itk.F))[0] for file in volume.files])
     except Exception as error:
         raise undecoded(source.path.name, volume) from error
-    values, affine = resampled(volume, grid, slices)
     target = folder / f"{source.name}.nii"
-    image = nib.Nifti1Image(values, affine)
-    image.set_qform(affine, 1)
+    image = nib.Nifti1Image(resampled(grid, slices), grid.affine)
+    image.set_qform(grid.affine, 1)
     nib.save(image, target)
     return target
 

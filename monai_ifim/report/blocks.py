@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -73,6 +74,11 @@ class Picture:
     caption: str
     number: int = 0
     kind: ClassVar[str] = "picture"
+
+    @property
+    def data_uri(self) -> str:
+        """The picture itself as an address, so that a page needs no other file."""
+        return f"data:image/png;base64,{base64.b64encode(self.content).decode('ascii')}"
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from monai_ifim.report import formatting
 from monai_ifim.report.case_list import CaseList
 from monai_ifim.report.case_pictures import CasePictures, planes_path
 from monai_ifim.report.cohort_records import Cohort
-from monai_ifim.report.cohort_tables import case_anchor, case_link, finding_text, shortened
-from monai_ifim.report.formatting import FIRM_SPACE
+from monai_ifim.report.cohort_tables import case_anchor, case_link, finding_text
+from monai_ifim.report.formatting import percent, shortened, words
 from monai_ifim.report.plane_pictures import Montage
 from monai_ifim.report.spectrum import Spectrum, draw_spectrum
 
@@ -84,7 +84,7 @@ def _card(output: Path, position: int, case: Case, pictures: CasePictures, notes
         anchor=case_anchor(position),
         name=shortened(name),
         status=case["status"],
-        answer="" if failed else shortened(_text(case["prediction"])),
+        answer="" if failed else shortened(words(case["prediction"])),
         confidence="" if failed or pd.isna(case["confidence"]) else formatting.proportion(case["confidence"]),
         outputs=outputs,
         outputs_head="probability" if len(_numbers(case["probabilities"])) else "predicted value",
@@ -103,7 +103,7 @@ def _card(output: Path, position: int, case: Case, pictures: CasePictures, notes
 
 def _outputs(case: Case) -> tuple[tuple[Output, ...], str]:
     """The likeliest classes, or the first predicted values, and what is said of the others."""
-    names = [] if case["class_names"] is None else [_text(name) for name in case["class_names"]]
+    names = [] if case["class_names"] is None else [words(name) for name in case["class_names"]]
     probabilities = _numbers(case["probabilities"])
     values = probabilities or _numbers(case["means"])
     pairs = list(zip(names, values, strict=False))
@@ -123,7 +123,7 @@ def _components(case: Case, eigenvalues: Sequence[float]) -> tuple[tuple[str, st
     radii = _numbers(case["locality_radius"])
     rows = []
     for i, value in enumerate(eigenvalues[:MOST_COMPONENTS]):
-        share = _percent(value / trace) if trace else formatting.NOT_AVAILABLE
+        share = percent(value / trace) if trace else formatting.NOT_AVAILABLE
         rows.append(
             (str(i + 1), formatting.number(value), share, _radius(radii[i]) if i < len(radii) else formatting.NOT_AVAILABLE)
         )
@@ -135,13 +135,13 @@ def _radius(radius: float | None) -> str:
 
 
 def _facts(case: Case) -> tuple[tuple[str, str], ...]:
-    kept = "" if pd.isna(case["energy_kept"]) else f", {_percent(float(case['energy_kept']))} of the trace"
+    kept = "" if pd.isna(case["energy_kept"]) else f", {percent(float(case['energy_kept']))} of the trace"
     rank = "" if pd.isna(case["rank"]) else f"{_counted(float(case['rank']), 'component')}{kept}"
     products = "" if pd.isna(case["jacobian_products"]) else f", {_counted(float(case['jacobian_products']), 'product')}"
-    method = _text(case["method"])
-    unit = _text(case["unit"])
+    method = words(case["method"])
+    unit = words(case["unit"])
     said = {
-        "input file": _text(case["input"]),
+        "input file": words(case["input"]),
         "volume of it": "" if pd.isna(case["frame"]) else f"{int(case['frame'])}, counted from 0",
         "status": "kept from an earlier run" if case["status"] == "kept" else case["status"],
         "kept": rank,
@@ -150,12 +150,12 @@ def _facts(case: Case) -> tuple[tuple[str, str], ...]:
         "|x_high|": _known(case["norm_high"], _zero_or_units(case)),
         "|x_low|": _known(case["norm_low"], " units"),
         "unit": unit,
-        "grid of the files": _text(case["space"]),
-        "head": _text(case["head"]),
+        "grid of the files": words(case["space"]),
+        "head": words(case["head"]),
         "method": f"{method}{products}" if method else "",
         "time": "" if pd.isna(case["seconds"]) else formatting.duration(float(case["seconds"])),
-        "input, SHA-256": _text(case["input_sha256"]),
-        "weights, SHA-256": _text(case["weights_sha256"]),
+        "input, SHA-256": words(case["input_sha256"]),
+        "weights, SHA-256": words(case["weights_sha256"]),
     }
     return tuple((name, shortened(text)) for name, text in said.items() if text)
 
@@ -168,7 +168,7 @@ def _zero_or_units(case: Case) -> str:
 
 
 def _failure_facts(case: Case) -> tuple[tuple[str, str], ...]:
-    said = {"input file": _text(case["input"]), "reason": _text(case["reason"])}
+    said = {"input file": words(case["input"]), "reason": words(case["reason"])}
     return tuple((name, shortened(text)) for name, text in said.items() if text)
 
 
@@ -216,13 +216,5 @@ def _known(value: Any, unit: str) -> str:
     return "" if pd.isna(value) else f"{formatting.number(float(value))}{unit}"
 
 
-def _percent(share: float) -> str:
-    return f"{formatting.fixed(100 * share, 1)}{FIRM_SPACE}%"
-
-
 def _numbers(values: Any) -> list[float | None]:
     return [] if values is None else [None if pd.isna(value) else float(value) for value in values]
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""

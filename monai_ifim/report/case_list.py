@@ -16,8 +16,8 @@ from monai_ifim.report import formatting
 from monai_ifim.report.blocks import Entry, Row, Table
 from monai_ifim.report.case_pictures import CasePictures
 from monai_ifim.report.cohort_records import Cohort
-from monai_ifim.report.cohort_tables import case_anchor, case_link, limited, shortened
-from monai_ifim.report.formatting import FIRM_SPACE, NOT_AVAILABLE
+from monai_ifim.report.cohort_tables import case_anchor, case_link, limited
+from monai_ifim.report.formatting import NOT_AVAILABLE, percent, shortened, words
 from monai_ifim.report.tables import NOTHING
 
 __all__ = ["CASES_SHOWN", "CaseList", "all_cases", "list_cases", "listed_records"]
@@ -73,7 +73,7 @@ def _pictures(case: Mapping[str, Any], pictures: CasePictures) -> str:
 
 
 def _text(name: str) -> Callable[[Mapping[str, Any]], str]:
-    return lambda case: shortened(case[name]) if isinstance(case[name], str) else ""
+    return lambda case: shortened(words(case[name]))
 
 
 def _number(name: str, form: Callable[[float], str]) -> dict[str, Any]:
@@ -87,10 +87,6 @@ def _number(name: str, form: Callable[[float], str]) -> dict[str, Any]:
     return {"text": text, "value": value}
 
 
-def _percent(share: float) -> str:
-    return f"{formatting.fixed(100 * share, 1)}{FIRM_SPACE}%"
-
-
 COLUMNS = (
     Column("case", "name", _text("case")),
     Column("status", "text", _text("status")),
@@ -98,7 +94,7 @@ COLUMNS = (
     Column("confidence", "number", **_number("confidence", formatting.proportion)),
     Column("rank", "number", **_number("rank", formatting.count)),
     Column("trace", "number", **_number("trace", formatting.number)),
-    Column("trace kept", "number", **_number("energy_kept", _percent)),
+    Column("trace kept", "number", **_number("energy_kept", percent)),
     Column("leading eigenvalue", "number", **_number("eigenvalue", formatting.number)),
     Column("|x_high|", "number", **_number("norm_high", formatting.number)),
     Column("|x_low|", "number", **_number("norm_low", formatting.number)),

@@ -70,7 +70,8 @@ def distribution_figure(cohort: Cohort) -> Figure:
         grid[0, column].set_title(f"{quantity.title}\n({quantity.unit})", fontsize=8.5)
         grid[-1, column].set_xticks([place for place, _ in scale.ticks], [text for _, text in scale.ticks])
     for row, group in enumerate(groups):
-        label = f"{_short(group.label)}\n{formatting.count(len(group.cases))}"
+        name = formatting.shortened(" ".join(group.label.split()), LONGEST_LABEL)
+        label = f"{name}\n{formatting.count(len(group.cases))}"
         grid[row, 0].text(-0.22, 0.4, label, transform=grid[row, 0].transAxes, ha="right", va="center")
     return figure
 
@@ -159,8 +160,3 @@ def _log_ticks(low: float, high: float) -> list[tuple[float, str]]:
     if len(places) < 2:
         places = [low, high]
     return [(place, formatting.number(float(10.0**place), 3 if places == [low, high] else 1)) for place in places]
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= LONGEST_LABEL else f"{line[: LONGEST_LABEL - 1]}…"

@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from monai_ifim.report.blocks import Page, Picture
+from monai_ifim.report.blocks import Page
 from monai_ifim.report.case_cards import Card
 from monai_ifim.report.plane_pictures import COLORS, color_stops
 from monai_ifim.version import __version__
@@ -38,7 +38,6 @@ def render_cohort(page: Page, cards: Sequence[Card], beside: Set[int], records: 
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["data_uri"] = _data_uri
     template = environment.get_template("case.html.j2")
     script = (files("monai_ifim.report") / "templates" / "cohort.js").read_text(encoding="utf-8")
     rest = [template.render(card=card) for i, card in enumerate(cards) if i not in beside]
@@ -79,7 +78,3 @@ def _json(content: Mapping[str, Any]) -> str:
     """JSON that may stand in a script element: nothing in it ends one."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _data_uri(picture: Picture) -> str:
-    return f"data:image/png;base64,{base64.b64encode(picture.content).decode('ascii')}"

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from monai_ifim.report import formatting
 from monai_ifim.report.blocks import Entry, Row, Table
 from monai_ifim.report.cohort_records import Cohort, Group, Quantity
-from monai_ifim.report.formatting import FIRM_SPACE
+from monai_ifim.report.formatting import FIRM_SPACE, shortened, words
 from monai_ifim.report.records import Array
 from monai_ifim.report.tables import NOTHING
 
@@ -29,13 +29,11 @@ __all__ = [
     "named_cases",
     "outliers",
     "quantiles",
-    "shortened",
     "vanishing",
 ]
 
 OUTLIERS_SHOWN = 100  # in each of the two tables of outliers
 FAILURES_SHOWN = 200
-LONGEST_TEXT = 300  # of a reason or a name on the page
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 SHORT_COLUMNS = ("predicted class", "confidence", "rank", "trace")
 
@@ -107,7 +105,7 @@ def _first(names: Iterable[str]) -> list[str]:
 def failures(cohort: Cohort) -> Table:
     """Cases that failed, and why."""
     rows = tuple(
-        Row((shortened(case["case"]),), (_words(_text(case["input"])), _words(_text(case["reason"]))))
+        Row((shortened(case["case"]),), (_words(words(case["input"])), _words(words(case["reason"]))))
         for case in cohort.failed.head(FAILURES_SHOWN).to_dict("records")
     )
     caption = "Cases that failed, in the order of the run." + limited(len(rows), len(cohort.failed))
@@ -127,7 +125,7 @@ def case_link(name: str, file: str = "", text: str | None = None) -> Markup:
 
 def _brief(case: dict[str, Any]) -> tuple[Entry, ...]:
     """The fields of SHORT_COLUMNS."""
-    prediction = _text(case["prediction"])
+    prediction = words(case["prediction"])
     return (
         Entry(shortened(prediction), "words") if prediction else NOTHING,
         Entry(formatting.proportion(_float(case["confidence"]))),
@@ -183,15 +181,6 @@ def limited(shown: int, number: int) -> str:
 
 def _words(text: str) -> Entry:
     return Entry(shortened(text), "words") if text else NOTHING
-
-
-def shortened(text: str) -> str:
-    """A text that is not too long for a page."""
-    return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 1]}…"
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
 
 
 def _float(value: Any) -> float | None:

@@ -10,12 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from monai_ifim.report.formatting import images
+from monai_ifim.report.formatting import images, shortened
 from monai_ifim.report.records import Cell, Comparison, Estimate, Results
 from monai_ifim.report.style import MOST_COLUMNS, VERDICTS, new_figure
 from monai_ifim.report.wording import FAMILY, VERDICT_TEXT, family, verdict
 
 __all__ = ["control_figure", "controls", "forest_figure"]
+
+LONGEST_NAME = 44  # letters beside a row
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ def forest_figure(results: Results) -> Figure:
     place, labels = 0.0, []
     across = axes.get_yaxis_transform()
     for task, items in groups.items():
-        axes.text(-0.005, place, _short(results.title(task)), transform=across, ha="right", va="center", fontweight="bold")
+        name = shortened(results.title(task), LONGEST_NAME)
+        axes.text(-0.005, place, name, transform=across, ha="right", va="center", fontweight="bold")
         for item in items:
             place += 1
             labels.append((place, item.label))
@@ -71,7 +74,7 @@ def control_figure(cells: Sequence[Cell], first: str, measure: str) -> Figure:
         for row, name in enumerate(names):
             _row(axes, row, Item(family(name), cells[place].comparison(first, name, measure)), written=False)
         _finish(axes, [(row, family(name)) for row, name in enumerate(names)], len(names) - 0.4)
-        axes.set_title(_short(cells[place].architecture), loc="left", fontweight="bold")
+        axes.set_title(shortened(cells[place].architecture, LONGEST_NAME), loc="left", fontweight="bold")
     figure.supxlabel("area difference: leading eigenspace minus the family named, with 95 % interval", fontsize=8.5)
     handles = [
         Line2D([], [], linestyle="none", marker=m.marker, color=m.color, markerfacecolor=m.color if m.filled else "white")
@@ -102,13 +105,9 @@ def _row(axes: Axes, place: float, item: Item, written: bool) -> None:
 
 def _finish(axes: Axes, labels: Sequence[tuple[float, str]], end: float) -> None:
     axes.axvline(0.0, color="#222222", linewidth=1.0, zorder=0.9)
-    axes.set_yticks([place for place, _ in labels], [_short(label) for _, label in labels])
+    axes.set_yticks([place for place, _ in labels], [shortened(label, LONGEST_NAME) for _, label in labels])
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(end, -0.7)
     axes.spines["left"].set_visible(False)
     axes.grid(True, axis="x", color="#E4E4E4", linewidth=0.6)
     axes.set_axisbelow(True)
-
-
-def _short(text: str, longest: int = 44) -> str:
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -19,13 +19,17 @@ __all__ = [
     "images",
     "number",
     "p_value",
+    "percent",
     "plain",
     "proportion",
+    "shortened",
+    "words",
 ]
 
 NOT_AVAILABLE = "n/a"
 MINUS = "\N{MINUS SIGN}"
 FIRM_SPACE = "\N{NO-BREAK SPACE}"  # no line ends here
+LONGEST_TEXT = 300  # of a reason or a name on the page
 SMALLEST, LARGEST = 1e-4, 1e5  # what is written without a power of ten
 
 
@@ -52,6 +56,11 @@ def fixed(value: float | None, decimals: int) -> str:
 def proportion(value: float | None) -> str:
     """A number in [0, 1] to three decimals, as accuracies and areas under the curve are read."""
     return fixed(value, 3)
+
+
+def percent(share: float) -> str:
+    """A share in [0, 1] as percent, to one decimal."""
+    return f"{fixed(100 * share, 1)}{FIRM_SPACE}%"
 
 
 def effect(value: float | None) -> str:
@@ -114,6 +123,16 @@ def duration(seconds: float | None) -> str:
         return f"{number(seconds)} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
+
+
+def shortened(text: str, longest: int = LONGEST_TEXT) -> str:
+    """A text that is not too long for its place."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def words(value: Any) -> str:
+    """A table's text; nothing where it has none."""
+    return value if isinstance(value, str) else ""
 
 
 def plain(value: Any) -> str:

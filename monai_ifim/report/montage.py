@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from monai_ifim.io.errors import InputError
-from monai_ifim.report.formatting import number
+from monai_ifim.report.formatting import number, shortened
 from monai_ifim.report.style import new_figure
 
 __all__ = ["COLOR_MAPS", "MAPS", "Montage", "montage_figure", "read_montage"]
@@ -29,6 +29,7 @@ MAPS: tuple[tuple[str, str], ...] = (
     ("gradcam", "GradCAM"),
 )
 GREY = ("image", "low")  # both in the same grey window, as a reader of images is used to
+LONGEST_NAME = 20  # letters beside a row
 CLIPPED = 0.5  # percent at either end that a colour scale leaves out, so that one hot pixel does not blacken the rest
 GRAY, SEQUENTIAL, DIVERGING = COLOR_MAPS = ("gray", "viridis", "RdBu_r")
 
@@ -109,9 +110,9 @@ def montage_figure(montage: Montage) -> Figure:
 
 def _describe(axes: Axes, montage: Montage, row: int) -> None:
     lines = (
-        _short(montage.names[row]),
-        f"true: {_short(montage.labels[row])}",
-        f"answer: {_short(montage.predictions[row])}",
+        shortened(montage.names[row], LONGEST_NAME),
+        f"true: {shortened(montage.labels[row], LONGEST_NAME)}",
+        f"answer: {shortened(montage.predictions[row], LONGEST_NAME)}",
         f"probability: {number(float(montage.probabilities[row]))}",
     )
     axes.set_ylabel("\n".join(lines), rotation=0, ha="right", va="center", fontsize=7.5, labelpad=6)
@@ -159,7 +160,3 @@ def _tile(axes: Axes, values: Array, scale: Scale | None) -> None:
 
 def _sides(marks: int) -> tuple[Side, ...]:
     return ("left", "right") if marks == 2 else ("left", "center", "right")
-
-
-def _short(text: str, longest: int = 20) -> str:
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"

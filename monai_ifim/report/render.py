@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from monai_ifim.report.blocks import Page, Picture
+from monai_ifim.report.blocks import Page
 from monai_ifim.version import __version__
 
 __all__ = ["render_html", "render_markdown"]
@@ -18,7 +17,6 @@ __all__ = ["render_html", "render_markdown"]
 def render_html(page: Page) -> str:
     """One file with all figures inside, without scripts or links to other places."""
     environment = _environment(autoescape=True)
-    environment.filters["data_uri"] = _data_uri
     return environment.get_template("report.html.j2").render(page=page, version=__version__)
 
 
@@ -40,10 +38,6 @@ def _environment(**options: Any) -> Environment:
         keep_trailing_newline=True,
         **options,
     )
-
-
-def _data_uri(picture: Picture) -> str:
-    return f"data:image/png;base64,{base64.b64encode(picture.content).decode('ascii')}"
 
 
 def _markdown_text(value: object) -> object:

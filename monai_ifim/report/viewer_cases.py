@@ -10,7 +10,8 @@ import json
 import math
 import struct
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from typing import Any, Literal
 SCHEMA_MAJOR = "1"
 NIFTI_HEADER = 348  # bytes
 MOST_ROWS = 8  # of answers and of the spectrum
+LONGEST_CAUSE = 200  # characters of what Python says of a damaged sidecar
 
 Kind = Literal["image", "sensitivity", "signed"]
 
@@ -73,24 +75,30 @@ def find_cases(output: Path) -> tuple[str, ...]:
 def read_case(output: Path, name: str) -> ViewedCase:
     """A case by its name, which must be one that `find_cases` gave; raises ViewerError for a damaged one."""
     sidecar_file = output / name / f"{name}_ifim.json"
-    try:
+    with _told_of(sidecar_file.name):
         sidecar = json.loads(sidecar_file.read_text(encoding="utf-8"))
-        if str(sidecar["schema_version"]).partition(".")[0] != SCHEMA_MAJOR:
-            raise ViewerError(
-                f"{sidecar_file.name}: schema version {sidecar['schema_version']}; this program reads {SCHEMA_MAJOR}."
-            )
+        version = " ".join(str(sidecar["schema_version"]).split())
+        if version.partition(".")[0] != SCHEMA_MAJOR:
+            raise ViewerError(f"{sidecar_file.name}: schema version {version[:20]}; this program reads {SCHEMA_MAJOR}.")
         entries = [entry for entry in sidecar["files"] if entry["content"] != "source"]
         layers = [_map_layer(sidecar_file.parent, sidecar, entry) for entry in entries]
         source = _source_layer(sidecar_file.parent, sidecar)
         has_world = sidecar["input"]["reader"] != "PILReader"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, ViewerError):
-            raise
-        what = f"no {error}" if isinstance(error, KeyError) else error
-        raise ViewerError(f"{sidecar_file.name}: not a readable sidecar ({what}); run the case again.") from error
     inputs = [layer for layer in layers if _is_input(layer)]
     overlays = sorted((layer for layer in layers if not _is_input(layer)), key=_rank)
     return ViewedCase(name, (*source, *inputs), tuple(overlays), has_world, sidecar)
+
+
+@contextmanager
+def _told_of(file: str) -> Iterator[None]:
+    """ViewerError in the place of all that reading a damaged sidecar leads to."""
+    try:
+        yield
+    except ViewerError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:LONGEST_CAUSE]
+        raise ViewerError(f"{file}: not a readable sidecar ({what}); run the case again.") from error
 
 
 def check_whole(path: Path) -> None:
@@ -107,12 +115,12 @@ def check_whole(path: Path) -> None:
         order = "<" if struct.unpack("<i", header[:4])[0] == NIFTI_HEADER else ">"
         sizes = struct.unpack(f"{order}8h", header[40:56])
         (bits,) = struct.unpack(f"{order}h", header[72:74])
-        (offset,) = struct.unpack(f"{order}f", header[108:112])
+        offset = int(struct.unpack(f"{order}f", header[108:112])[0])
     except FileNotFoundError as error:
         raise ViewerError(f"{path.name}: missing; run the case again.") from error
-    except (OSError, EOFError, zlib.error, struct.error) as error:
+    except (OSError, EOFError, zlib.error, struct.error, ValueError, OverflowError) as error:  # the last two: of the offset
         raise ViewerError(f"{path.name}: cut short or damaged ({error}); run the case again.") from error
-    asked = int(offset) + math.prod(max(1, size) for size in sizes[1 : sizes[0] + 1]) * bits // 8
+    asked = offset + math.prod(max(1, size) for size in sizes[1 : sizes[0] + 1]) * bits // 8
     if stated != asked % 2**32:
         raise ViewerError(f"{path.name}: cut short or damaged; run the case again.")
 
@@ -126,8 +134,12 @@ def number(value: float | None) -> str:
 
 
 def facts(case: ViewedCase) -> dict[str, Any]:
-    """What the side panel says of a case: answer, spectrum and settings as plain rows."""
-    sidecar = case.sidecar
+    """What the side panel says of a case: answer, spectrum and settings as plain rows; raises ViewerError for a damaged one."""
+    with _told_of(f"{case.name}_ifim.json"):
+        return _facts(case.sidecar)
+
+
+def _facts(sidecar: Mapping[str, Any]) -> dict[str, Any]:
     answers, eigenvalues = _answers(sidecar["prediction"]), _finite(sidecar.get("eigenvalues") or [])
     return {
         "answer": sidecar["prediction"].get("class"),
@@ -216,15 +228,15 @@ def _window(entry: Mapping[str, Any]) -> tuple[float, float]:
 def _answers(prediction: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Probabilities, likeliest first and with bars, or the values that the network predicts, in its own order."""
     kind, values = next(((name, part) for name, part in prediction.items() if isinstance(part, Mapping)), ("", {}))
-    known = [(name, float(value)) for name, value in values.items() if isinstance(value, (int, float))]
+    known = [(name, float(value)) for name, value in values.items() if isinstance(value, (int, float)) and math.isfinite(value)]
     if "probability" not in kind:
         return [{"name": name, "text": number(value), "bar": 0} for name, value in known]
     known.sort(key=lambda pair: -pair[1])
-    return [{"name": name, "text": f"{value:.3f}", "bar": 100 * value} for name, value in known]
+    return [{"name": name, "text": f"{value:.3f}", "bar": _percent(value, 1.0)} for name, value in known]
 
 
 def _finite(values: Iterable[float | None]) -> list[float]:
-    return [value for value in values if value is not None]
+    return [value for value in values if value is not None and math.isfinite(value)]
 
 
 def _spectrum(eigenvalues: Sequence[float], trace: float) -> list[dict[str, Any]]:
@@ -234,10 +246,15 @@ def _spectrum(eigenvalues: Sequence[float], trace: float) -> list[dict[str, Any]
             "name": str(i),
             "text": number(value),
             "share": f"{100 * value / trace:.1f} %" if trace > 0 else "",
-            "bar": 100 * value / largest if largest > 0 else 0,
+            "bar": _percent(value, largest),
         }
         for i, value in enumerate(eigenvalues, start=1)
     ]
+
+
+def _percent(part: float, whole: float) -> float:
+    """Length of a bar, from 0 to 100."""
+    return 100 * min(max(part / whole, 0.0), 1.0) if whole > 0 else 0.0
 
 
 def _settings(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -51,6 +51,7 @@ def read_cases(output: str | PathLike[str]) -> pd.DataFrame:
         )
     try:
         table = pq.read_table(pa.BufferReader(path.read_bytes()))
+        table.validate(full=True)  # texts are text
         metadata = table.schema.metadata or {}
         columns = {field.name: field.type for field in table.schema}
         units = json.loads(metadata.get(b"monai_ifim.units", json.dumps(dict(UNITS))))

@@ -330,3 +330,14 @@ def test_image_and_table_in_an_evaluator_differentiate_the_image_alone() -> None
         fisher = fisher_of(lambda x, table=table: network(x, table[None]).softmax(1), image)
         torch.testing.assert_close(item["ifim_eigenvalues"], top_eigenpairs(fisher, 3)[0], rtol=1e-8, atol=0)
     assert check_network(network, IMAGE[:1], DecomposeOptions(), args=[tables[:1]]).fit
+
+
+def test_an_average_s_own_checkpoint_is_loaded_as_well_as_that_of_its_network(make_network: Callable[..., Any]) -> None:
+    network, x = make_network(), torch.rand(2, 1, 9, 8, 7)
+    network[-1].weight.data *= -2
+    wanted = PatchAverage(network, 6)
+    for state in (wanted.state_dict(), network.state_dict()):
+        average = PatchAverage(make_network(), 6).eval()
+        assert not torch.allclose(average(x), wanted(x))
+        average.load_state_dict(state)
+        torch.testing.assert_close(average(x), wanted(x), rtol=0, atol=0)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -239,6 +240,41 @@ def test_an_example_is_asked_for_where_no_shape_is_stated(tmp_path: Path, make_b
     (root / "configs" / "metadata.json").unlink()
     with pytest.raises(InputError, match="states no input shape; give an image"):
         load_bundle(root).example(None)
+
+
+def test_preprocessing_that_loses_the_trace_is_refused_with_the_cure(
+    tmp_path: Path, make_bundle: MakeBundle, write_scan: Callable[..., Path], oblique: np.ndarray
+) -> None:
+    steps: list[dict[str, Any]] = [
+        {"_target_": "LoadImaged", "keys": "image"},
+        {"_target_": "EnsureChannelFirstd", "keys": "image"},
+        {"_target_": "Resized", "keys": "image", "spatial_size": [9, 8, 7]},
+        {"_target_": "EnsureTyped", "keys": "image", "track_meta": False},
+    ]
+    bundle = load_bundle(make_bundle(tmp_path / "tiny", steps=steps))
+    with pytest.raises(InputError, match="ends without a MetaTensor under 'image': keep track_meta on"):
+        bundle.preprocess(write_scan(tmp_path / "scan.nii.gz", (11, 6, 8), oblique))
+
+
+def test_preprocessing_that_only_reads_gives_the_file_itself(
+    tmp_path: Path, make_bundle: MakeBundle, write_scan: Callable[..., Path], oblique: np.ndarray
+) -> None:
+    steps = [{"_target_": name, "keys": "image"} for name in ("LoadImaged", "EnsureChannelFirstd")]
+    bundle = load_bundle(make_bundle(tmp_path / "tiny", steps=steps))
+    scan = write_scan(tmp_path / "scan.nii.gz", (9, 8, 7), oblique)
+    np.testing.assert_array_equal(bundle.preprocess(scan)[0].numpy(), nib.load(scan).get_fdata(dtype=np.float32))
+
+
+def test_further_inputs_of_no_stated_size_are_named(tmp_path: Path, make_bundle: MakeBundle) -> None:
+    root = make_bundle(tmp_path / "tiny")
+    path = root / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text())
+    metadata["network_data_format"]["inputs"]["table"] = {"num_channels": 5, "spatial_shape": ["n"]}
+    path.write_text(json.dumps(metadata))
+    bundle = load_bundle(root)
+    assert bundle.further == (("table", (5, "n")),)
+    with pytest.raises(InputError, match=r"states no sizes for input 'table': \(5, 'n'\)"):
+        bundle.further_examples()
 
 
 def test_preprocessing_may_change_the_number_of_channels(

@@ -238,6 +238,43 @@ def test_the_network_gets_the_arguments_that_the_evaluator_passed(
         torch.testing.assert_close(item["ifim_eigenvalues"], expected.eigenvalues[0], rtol=1e-4, atol=0)
 
 
+def test_images_tried_one_by_one_keep_their_own_arguments(
+    make_loader: Callable[..., DataLoader], make_network: Callable[..., nn.Module], tmp_path: Path
+) -> None:
+    """One image of two is spoilt: the other's files are those of its own share of the batch's further inputs."""
+    network, shifts = Conditioned(make_network()).eval(), torch.tensor([0.7, 1.4])
+
+    def prepare(batch: Any, *_: Any, **__: Any) -> tuple[Any, None, tuple[Tensor], dict[str, float]]:
+        return batch["image"], None, (shifts[: len(batch["image"])],), {"gain": 3.0}
+
+    handler = IFIMHandler(rank=2, output_dir=tmp_path / "out", space="network", on_failure="record")
+    run(make_loader("a"), network, handler, prepare_batch=prepare)
+    assert [failure.case for failure in handler.failures] == ["a"]
+    second = plain_images(make_loader())[1]
+    expected = decompose(network, second[None], rank=2, network_args=(shifts[1:],), network_kwargs={"gain": 3.0})
+    found = read_sidecar(tmp_path / "out" / "b" / "b_ifim.json")["eigenvalues"]
+    np.testing.assert_allclose(found, expected.eigenvalues[0], rtol=1e-4)
+
+
+def test_a_batch_that_fails_only_as_a_whole_is_named_whole(
+    make_loader: Callable[..., DataLoader], make_network: Callable[..., nn.Module]
+) -> None:
+    class Alone(nn.Module):
+        """Refuses gradients of more than one image."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = make_network()
+
+        def forward(self, image: Tensor) -> Tensor:
+            if image.requires_grad and len(image) > 1:
+                raise RuntimeError("one image at a time")
+            return self.backbone(image)
+
+    with pytest.raises(IFIMError, match="^case a, b: .*one image at a time"):
+        run(make_loader(), Alone().eval(), IFIMHandler())
+
+
 def test_attached_twice_it_decomposes_once(
     make_loader: Callable[..., DataLoader], make_network: Callable[..., nn.Module]
 ) -> None:

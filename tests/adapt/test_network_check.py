@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from monai_ifim.adapt.bundle import load_bundle
-from monai_ifim.adapt.network import NetworkReport, check_bundle, check_network
+from monai_ifim.adapt.network import ROUGH, NetworkReport, check_bundle, check_network
 from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.core import decompose
 
 MakeNetwork = Callable[..., nn.Module]
 IMAGE = torch.rand(1, 1, 7, 9, 8, generator=torch.Generator().manual_seed(3))
@@ -225,3 +226,15 @@ def test_a_bundle_with_a_table_beside_the_image_is_probed_with_both(
     assert report.fit
     assert report.findings[0].name == "inputs"
     assert "table (5,)" in report.findings[0].detail
+
+
+def test_a_segmentation_is_probed_by_the_products_of_its_first_component() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        network = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.Tanh(), nn.Conv3d(4, 2, 1)).eval()
+    report = check(network, "voxelwise")
+    assert failed(report) == {}
+    assert report.head == "voxelwise"
+    [said] = [finding.detail for finding in report.findings if finding.name == "decomposition"]
+    products = decompose(network, IMAGE, head="voxelwise", rank=1, tolerance=ROUGH).record["jacobian_products"]
+    assert said == f"differentiable; head voxelwise, {products} Jacobian products for a first component"

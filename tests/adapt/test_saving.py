@@ -19,14 +19,17 @@ from monai.transforms import (
     EnsureChannelFirst,
     EnsureChannelFirstd,
     GridDistortiond,
+    InvertibleTransform,
     Lambdad,
     LoadImage,
     LoadImaged,
+    MapTransform,
     Orientationd,
     Resize,
     Resized,
     SpatialCropd,
     SqueezeDimd,
+    ToTensord,
     Transposed,
 )
 from PIL import Image
@@ -197,6 +200,28 @@ def test_different_inputs_of_one_name_do_not_overwrite_each_other_and_the_same_o
     assert found == {"scan": digests[0]} | {f"scan-{digest[:8]}": digest for digest in digests[1:]}
 
 
+def test_a_damaged_sidecar_holds_no_name(scan: Path, tmp_path: Path, steps: Callable[..., Compose], network: nn.Module) -> None:
+    pre = steps()
+    chain = Compose([pre, IFIMDecomposed("image", network), SaveIFIMd("image", tmp_path / "out", preprocessing=pre)])
+    (tmp_path / "out" / "scan").mkdir(parents=True)
+    for damaged in ("{", "[]", '{"schema": "1.1", "input": {}}'):
+        (tmp_path / "out" / "scan" / "scan_ifim.json").write_text(damaged)
+        chain({"image": str(scan)})
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["scan"]
+        sidecar = json.loads((tmp_path / "out" / "scan" / "scan_ifim.json").read_text())
+        assert sidecar["input"]["sha256"] == hashlib.sha256(scan.read_bytes()).hexdigest()
+
+
+def test_a_batch_s_list_of_one_file_names_the_case(
+    scan: Path, tmp_path: Path, steps: Callable[..., Compose], network: nn.Module
+) -> None:
+    pre = steps()
+    data = IFIMDecomposed("image", network)(pre({"image": str(scan)}))
+    data["image"].meta["filename_or_obj"] = [str(scan)]
+    SaveIFIMd("image", tmp_path / "out", preprocessing=pre)(data)
+    assert json.loads((tmp_path / "out" / "scan" / "scan_ifim.json").read_text())["input"]["file"] == "scan.nii.gz"
+
+
 def test_a_second_run_with_less_to_save_leaves_no_files_of_the_first(
     data: dict[str, MetaTensor], tmp_path: Path, network: nn.Module
 ) -> None:
@@ -241,6 +266,67 @@ def test_a_spatial_transform_without_inverse_is_refused_naming_the_network_space
     assert not list((tmp_path / "out").rglob("*.nii.gz"))
     SaveIFIMd("image", tmp_path / "out", space="network", preprocessing=pre)(data)
     assert (tmp_path / "out" / "scan" / "scan_ifim.json").is_file()
+
+
+def shifted(image: MetaTensor) -> MetaTensor:
+    """Moved in the world without a trace."""
+    affine = image.affine.clone()
+    affine[0, 3] += 5.0
+    return MetaTensor(image.as_tensor(), affine=affine, meta=image.meta, applied_operations=image.applied_operations)
+
+
+class OneWay(MapTransform, InvertibleTransform):
+    """Leaves a trace and knows no way back."""
+
+    def __call__(self, data: Any) -> dict[Any, Any]:
+        for key in self.key_iterator(dict(data)):
+            self.push_transform(data[key])
+        return dict(data)
+
+    def inverse(self, data: Any) -> Any:
+        raise NotImplementedError("no way back")
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        (Lambdad("image", shifted), "ends at another place in the world than the input's"),
+        (OneWay("image"), r"cannot be inverted \(.*no way back.*\)"),
+        (ToTensord("image"), "ToTensord in the preprocessing drops MONAI's trace .*use EnsureType"),
+    ],
+    ids=["another place", "no way back", "no trace"],
+)
+def test_a_preprocessing_that_does_not_lead_back_is_refused_saying_why(
+    step: Any, words: str, scan: Path, tmp_path: Path, network: nn.Module
+) -> None:
+    pre = Compose([LoadImaged("image"), EnsureChannelFirstd("image"), step, Resized("image", spatial_size=(8, 9, 10))])
+    data = IFIMDecomposed("image", network)(pre({"image": str(scan)}))
+    with pytest.raises(GeometryError, match=rf"{words}.*space='network'"):
+        SaveIFIMd("image", tmp_path / "out", preprocessing=pre)(data)
+
+
+def test_an_image_that_was_only_read_needs_no_preprocessing_to_lead_back(
+    scan: Path, tmp_path: Path, network: nn.Module, read_alike: ReadAlike
+) -> None:
+    image = Compose([LoadImage(image_only=True), EnsureChannelFirst()])(str(scan))
+    SaveIFIM(tmp_path / "out")(image, IFIMDecompose(network)(image))
+    volumes = read_case(tmp_path / "out" / "scan", read_alike)
+    np.testing.assert_allclose(volumes["input"].values, nib.load(scan).get_fdata(), atol=1e-5)
+    assert_split(volumes)
+
+
+def test_a_scan_that_is_gone_since_is_left_out(
+    scan: Path, tmp_path: Path, steps: Callable[..., Compose], network: nn.Module
+) -> None:
+    pre = steps()
+    data = IFIMDecomposed("image", network)(pre({"image": str(scan)}))
+    source, copy = Source(scan), tmp_path / "copy.nii.gz"
+    copy.write_bytes(scan.read_bytes())
+    data["image"].meta["filename_or_obj"] = str(copy)
+    copy.write_bytes(b"no NIfTI any more")
+    components = {name: data[name] for name in data if name.startswith("ifim")}
+    sidecar = SaveIFIM(tmp_path / "out", preprocessing=pre)(data["image"], components, source=source)
+    assert json.loads(sidecar.read_text())["source"] is None
 
 
 def test_another_compose_than_the_one_that_made_the_image_is_refused(

@@ -382,3 +382,12 @@ def test_the_pipeline_is_probed_with_the_first_scan_alone(
     for shift in range(3):
         scanner.decompose(network, hounsfield + np.float32(shift), DecomposeOptions())
     assert len(probed) == 1
+
+
+def test_outputs_differ_by_shape_by_nan_and_by_more_than_rounding() -> None:
+    values = torch.randn(2, 30, generator=torch.Generator().manual_seed(4))
+    assert not step_checks.differ(values, values * (1 + 1e-6))
+    assert not step_checks.differ(torch.empty(0, 3), torch.empty(0, 3))
+    assert step_checks.differ(values, values + 1e-2)
+    assert step_checks.differ(values, values[:1])
+    assert step_checks.differ(values, torch.where(values == values.max(), float("nan"), values))

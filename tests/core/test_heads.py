@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from monai_ifim.core import BernoulliHead, CategoricalHead, GaussianHead, Head, SquareRoot, decompose
+from monai_ifim.core import BernoulliHead, CategoricalHead, GaussianHead, Head, HeadError, SquareRoot, decompose
 from monai_ifim.core.dense import dense_jacobian
 from monai_ifim.core.head_choice import resolve_head
 from monai_ifim.core.outputs import last_operation
+from monai_ifim.core.probability_heads import CategoricalProbabilityHead
+from monai_ifim.core.voxelwise_heads import VoxelwiseHead
 
 Networks = Callable[..., nn.Sequential]
 
@@ -212,6 +214,19 @@ RESHAPED: dict[str, tuple[Callable[[Tensor], Tensor], str | None]] = {
     "gated": (lambda z: z * z.sigmoid(), None),
     "detached": (lambda z: z.sigmoid().detach(), None),
 }
+
+
+@pytest.mark.parametrize("rows", [[[0.2, 0.5, 0.2]], [[0.6, -0.1, 0.5]], [[1.0]]])
+def test_probabilities_that_are_none_are_refused(rows: list[list[float]]) -> None:
+    with pytest.raises(HeadError, match="do not sum to one: pass head='categorical' for logits"):
+        CategoricalProbabilityHead().validate(torch.tensor(rows), None)
+
+
+def test_columns_of_a_segmentation_are_not_made_one_by_one() -> None:
+    root = VoxelwiseHead().square_root(torch.randn(1, 3, 4, 5))
+    assert root.scales[0].numel() == 2 * 4 * 5
+    with pytest.raises(HeadError, match="use method='matrix_free'"):
+        root.cotangents(0, 2)
 
 
 @pytest.mark.parametrize("name", RESHAPED)

@@ -19,7 +19,7 @@ from monai_ifim.core import Decomposition, IFIMError, MemoryWarning, decompose
 from monai_ifim.core.batches import Task
 from monai_ifim.core.checkpointing import choose_blocks, survey_activations
 from monai_ifim.core.lean_layers import lean_layers
-from monai_ifim.core.overflow import Overflow
+from monai_ifim.core.overflow import Overflow, StoredHost
 from monai_ifim.core.settings import memory_bytes
 
 Networks = Callable[..., nn.Sequential]
@@ -201,6 +201,46 @@ def test_overflow_gives_back_what_it_was_given(shape: tuple[int, ...], dtype: to
     assert torch.equal(other.get(), transposed)
     if tensor.ndim == 2:
         assert torch.equal(stored.window(17, 6003), tensor[:, 17:6003])
+
+
+def test_overflow_of_a_full_disk_names_the_folder_and_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    overflow = Overflow()
+    stored = overflow.put(torch.ones(3, 5))
+    (stored.path.parent / "2").symlink_to("/dev/full")  # takes nothing
+    with pytest.raises(IFIMError, match=rf"in {stored.path.parent} \(No space left on device\): free some, .* TMPDIR"):
+        overflow.put(torch.ones(3, 5))
+
+
+def test_stored_file_that_was_cut_short_is_told_and_not_read_as_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    overflow = Overflow()
+    stored = overflow.put(torch.ones(3, 500))
+    stored.path.write_bytes(stored.path.read_bytes()[:-7])
+    assert torch.equal(stored.window(0, 20)[:2], torch.ones(2, 20))
+    with pytest.raises(IFIMError, match="cut short"):
+        stored.get()
+
+
+def test_rows_of_an_accelerator_lie_in_the_hosts_memory() -> None:
+    row = torch.randn(3, 70)
+    stored = StoredHost(row.clone(), torch.device("cpu"))
+    assert torch.equal(stored.get(), row)
+    assert torch.equal(stored.window(11, 53), row[:, 11:53])
+
+
+def test_budget_holds_for_scripted_and_shared_blocks_and_for_plain_functions() -> None:
+    """Of TorchScript's modules no forward can be run anew, and a block that is called twice is one block."""
+    x = torch.randn(1, 1, 90, 70, generator=torch.Generator().manual_seed(3)).double()
+    plain = _deep()
+    shared = nn.Sequential(plain[0], plain[1], plain[1], *plain[5:]).eval()
+    with torch.no_grad():
+        traced = nn.Sequential(plain[0], torch.jit.trace(plain[1], plain[0](x)), *plain[2:]).eval()
+    networks: dict[str, Any] = {"shared": shared, "traced": traced, "function": lambda image: plain(image)}
+    for name, network in networks.items():
+        truth = decompose(network, x)
+        budget = 4 * MEBIBYTE if name == "shared" else 8 * MEBIBYTE
+        _assert_same(decompose(network, x, memory_budget=budget), truth)
 
 
 def test_overflow_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

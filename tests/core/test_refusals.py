@@ -172,7 +172,9 @@ def test_unknown_method(network: nn.Sequential, image: Tensor) -> None:
         decompose(network, image, method="power")  # type: ignore[arg-type]
 
 
-PROJECTED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+PROJECTED: dict[str, tuple[Callable[[Tensor], Any], str]] = {
+    "array": (lambda x: x.numpy(), r"the image is ndarray: pass a torch tensor \[B, channel, \*spatial\]"),
+    "NaN": (lambda x: x / 0 * 0, "NaN or infinite values: mask or clip them first"),
     "other size": (lambda x: x[..., :4], r"\(3, 1, 7, 4\); this subspace splits images of \(3, 1, 7, 5\)"),
     "other batch": (lambda x: x[:1], r"\(1, 1, 7, 5\); this subspace splits images of \(3, 1, 7, 5\)"),
     "integer": (lambda x: x.long(), r"torch\.int64: convert it, image\.float\(\)"),

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from monai_ifim.core import spectrum
+from monai_ifim.core import IFIMError, spectrum
+from monai_ifim.core.settings import Settings
 from monai_ifim.core.spectrum import Spectrum, solve_spectrum
+from monai_ifim.core.subspace import enough
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -129,6 +131,41 @@ def test_dead_rows_and_dead_scales_are_left_out() -> None:
     found = solve_spectrum(gram, scales, EPS)
     torch.testing.assert_close(found.eigenvalues, _truth(gram[alive][:, alive], scales[alive])[0], rtol=1e-10, atol=0)
     assert not found.coefficients[:, [1, 3]].any()
+
+
+def test_information_beyond_float64_is_refused_and_not_called_infinite() -> None:
+    gram = 1e308 * torch.eye(3, dtype=torch.float64)
+    with pytest.raises(IFIMError, match="too large for float64: give the outputs or the image another unit"):
+        solve_spectrum(gram, torch.full((3,), 1e200, dtype=torch.float64), EPS)
+
+
+@pytest.mark.parametrize(
+    ("energy", "rank", "bound", "known"),
+    [
+        (0.85, None, 1.9e-3, True),  # 4 + 3 + 2 of 10 hold 0.85; the bound is below 1e-3 of the smallest of them
+        (0.85, None, 2.1e-3, False),
+        (0.95, None, 1.1e-3, False),  # takes all four, whose smallest is 1
+        (0.95, None, 0.9e-3, True),
+        (0.85, 2, 2.9e-3, True),
+        (0.85, 5, 0.0, False),  # more than have been found
+    ],
+)
+def test_enough_is_known_where_the_rest_cannot_move_an_eigenvalue_further_than_the_tolerance(
+    energy: float, rank: int | None, bound: float, known: bool
+) -> None:
+    """Weyl: F = F_known + R moves no eigenvalue by more than the trace of R."""
+    values = torch.tensor([4.0, 3.0, 2.0, 1.0], dtype=torch.float64)
+    found = solve_spectrum(torch.eye(4, dtype=torch.float64), values.sqrt(), EPS)
+    torch.testing.assert_close(found.eigenvalues, values)
+    assert enough(found, bound, Settings(energy=energy, rank=rank, tolerance=1e-3)) == known
+
+
+def test_of_nothing_everything_is_known_and_of_an_unseen_rest_nothing() -> None:
+    nothing = torch.zeros(2, 2, dtype=torch.float64)
+    assert enough(solve_spectrum(nothing, torch.ones(2, dtype=torch.float64), EPS), 0.0, Settings())
+    assert not enough(solve_spectrum(nothing, torch.ones(2, dtype=torch.float64), EPS, rest=1.0), 1.0, Settings())
+    half = solve_spectrum(torch.eye(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64), EPS, rest=1.0)
+    assert not enough(half, 0.0, Settings(energy=0.9))  # the kept one holds half of the trace
 
 
 def test_nothing_alive_gives_no_eigenvalue() -> None:

@@ -14,6 +14,8 @@ import pydicom
 import pytest
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImage, LoadImaged
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless
 
 from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.adapt.options import DecomposeOptions
@@ -86,6 +88,53 @@ def test_folder_of_two_series_is_refused_and_both_are_listed_without_a_name(tmp_
     assert f"CT, 7 x 5, 6 slices, 0.8 x 1.3 x 2.5 mm: {first.uid}" in said
     assert f"MR, 7 x 5, 4 slices, 0.8 x 1.3 x 2.5 mm: {second.uid}" in said
     assert "CompressedSamples" not in said  # the patient's name
+
+
+def test_reader_takes_the_series_that_it_is_told_of(tmp_path: Path) -> None:
+    for series in _two_series(tmp_path / "two"):
+        loader = LoadImage(image_only=True)
+        loader.register(DicomReader(series=series.uid))
+        image = loader(str(tmp_path / "two"))
+        assert image.shape == series.values.shape
+        np.testing.assert_array_equal(np.sort(image.numpy(), axis=None), np.sort(series.values, axis=None))
+
+
+def test_reader_leaves_what_is_no_dicom_to_others(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not an image")
+    with pytest.raises(OSError, match=r"notes\.txt is not DICOM"):
+        DicomReader().read(tmp_path / "notes.txt")
+
+
+def test_folder_of_many_series_is_listed_in_part_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "many").mkdir()
+    for number in range(15):
+        Series(ORIENTATIONS["axial"], slices=1).slices()[0].save_as(tmp_path / "many" / f"IM{number}")
+    with pytest.raises(InputError, match=r"15 volumes in one folder; .*; and 3 more\.$") as refusal:
+        check_source(Source(tmp_path / "many"), channels=1)
+    assert str(refusal.value).count("CT, 7 x 5, 1 slice, 0.8 x 1.3 mm: ") == 12
+
+
+@pytest.mark.parametrize("missing", ["PixelSpacing", "ImagePositionPatient"])
+def test_slices_without_a_place_or_a_size_cannot_be_resampled(missing: str, tmp_path: Path) -> None:
+    slices = Series(ORIENTATIONS["oblique"]).slices()
+    for image in slices:
+        delattr(image, missing)
+    folder = write(tmp_path / "series", slices)
+    cure = "there is no grid to resample it onto" if missing == "PixelSpacing" else "6 volumes in one folder"
+    with pytest.raises(InputError, match=cure):
+        check_source(Source(folder, fix_geometry=True), channels=1)
+
+
+def test_irregular_volume_whose_pixels_cannot_be_decoded_is_told(tmp_path: Path) -> None:
+    slices = Series(ORIENTATIONS["axial"]).slices()
+    for k, image in enumerate(slices):
+        image.ImagePositionPatient = [0, 3.0 * k, 5.0 * k]
+        image.file_meta.TransferSyntaxUID = JPEG2000Lossless
+        image.PixelData = encapsulate([b"no JPEG"])
+        image["PixelData"].is_undefined_length = True
+    source = Source(write(tmp_path / "series", slices), fix_geometry=True)
+    with pytest.raises(InputError, match=r"cannot be decoded \(transfer syntax: JPEG 2000 .*uncompressed transfer syntax"):
+        readable_path(source, tmp_path)
 
 
 def test_series_can_be_chosen_by_uid_or_all_be_cases(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import socket
@@ -12,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from pydicom import Dataset, uid
 from pydicom.config import disable_value_validation
 from pydicom.uid import generate_uid
 
 from fake_pacs import PASSWORD, USER, Exchange, FakePacs, breaks_off_before, hangs_up, refuses, write_certificate
-from monai_ifim.io.dicomweb import DicomWeb, MissingError, ServerError, UnreachableError, checked_uid
+from monai_ifim.io.dicomweb import DicomWeb, MissingError, RemoteSeries, ServerError, UnreachableError, checked_uid
 from monai_ifim.io.server_access import access_to
 from synthetic_series import ORIENTATIONS, Series
 
@@ -142,6 +144,46 @@ def test_server_that_is_down_is_tried_and_then_named(waits: list[float]) -> None
         server.series_of("1.2.3")
     assert str(caught.value).startswith(f"127.0.0.1:{port}: no connection in 6 tries: see that the server runs")
     assert waits == [1.0, 2.0, 4.0, 8.0, 16.0]
+
+
+def test_study_that_is_not_there_holds_no_series(images: list[Dataset]) -> None:
+    """Some servers answer 404 where the standard wants an empty list."""
+    with FakePacs(images, [refuses(404)]) as pacs, client(pacs) as server:
+        assert server.series_of(images[0].StudyInstanceUID) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (requests.ReadTimeout("slow"), "no answer in time in 6 tries"),
+        (requests.exceptions.ContentDecodingError("spoilt"), r"cannot be asked \(ContentDecodingError\)"),
+        (
+            requests.exceptions.SSLError("CERTIFICATE_VERIFY_FAILED: certificate has expired"),
+            "has expired: ask those",
+        ),
+        (requests.exceptions.SSLError("unexpected eof"), "127.0.0.1:9"),
+    ],
+)
+def test_every_way_to_fail_is_told_in_one_line(
+    error: Exception, words: str, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def send(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(requests.Session, "send", send)
+    with client("http://127.0.0.1:9/dicom-web") as server, pytest.raises(ServerError, match=words) as caught:
+        server.series_of("1.2.3")
+    assert "\n" not in str(caught.value)
+    assert len(waits) == (5 if isinstance(error, requests.Timeout) else 0)
+
+
+def test_series_is_called_by_modality_number_and_what_tells_it_apart() -> None:
+    def label(uid: str, modality: str, number: int | None) -> str:
+        return RemoteSeries(uid, modality, number, None, ()).label
+
+    assert label("1.2.3", "CT", 4) == f"CT-4-{hashlib.sha256(b'1.2.3').hexdigest()[:8]}"
+    assert label("1.2.3", "", None) == f"series-{hashlib.sha256(b'1.2.3').hexdigest()[:8]}"
+    assert label("1.2.3", "CT", 4) != label("1.2.33", "CT", 4)
 
 
 @pytest.mark.parametrize("stated", [True, False])

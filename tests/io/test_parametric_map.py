@@ -148,7 +148,7 @@ def sidecar_of(maps: CaseMaps, **changed: Any) -> dict[str, Any]:
 
 
 def write_all(folder: Path, source: Source, maps: CaseMaps, **changed: Any) -> dict[str, Path]:
-    paths = write_parametric_maps(folder, "scan", source, maps, CONTENTS, sidecar_of(maps, **changed))
+    paths = write_parametric_maps(folder, source, maps, CONTENTS, sidecar_of(maps, **changed))
     return {path.name.removeprefix("scan_ifim_").removesuffix(".dcm"): path for path in paths}
 
 
@@ -463,6 +463,15 @@ def test_objects_say_what_they_are_and_how_they_were_made(native: Array, series:
     )
 
 
+def test_map_that_no_dicom_object_holds_is_refused_with_the_cure(
+    native: Array, series: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monai_ifim.io.parametric_map.LARGEST_OBJECT", int(np.prod(SHAPE)) * 4 - 1)
+    with pytest.raises(OutputError, match=r"scan_ifim_high\.nii\.gz: larger than the 4 GiB .*leave --dicom-pm out"):
+        write_all(tmp_path / "out", series, maps_on(native, SHAPE))
+    assert not (tmp_path / "out").exists()
+
+
 def test_names_that_fit_no_character_set_do_no_harm(native: Array, series: Source, tmp_path: Path) -> None:
     model = {"bundle": "Übung\\1" + "x" * 80, "version": None, "weights_sha256": None, "head": "categorical"}
     written = write_all(tmp_path / "out", series, maps_on(native, SHAPE), model=model)
@@ -522,7 +531,7 @@ def test_same_maps_and_settings_make_the_same_objects(native: Array, series: Sou
 
 def test_only_the_maps_asked_for_are_written(native: Array, series: Source, tmp_path: Path) -> None:
     maps = maps_on(native, SHAPE)
-    paths = write_parametric_maps(tmp_path / "out", "scan", series, maps, ("sensitivity", "high"), sidecar_of(maps))
+    paths = write_parametric_maps(tmp_path / "out", series, maps, ("sensitivity", "high"), sidecar_of(maps))
     assert [path.name for path in paths] == ["scan_ifim_high.dcm", "scan_ifim_sensitivity.dcm"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [path.name for path in paths]
 

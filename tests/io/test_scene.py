@@ -124,6 +124,17 @@ def test_bundle_is_absent_where_a_file_is_missing(scene: Path, tmp_path: Path) -
     assert sorted(folder.iterdir()) == before
 
 
+@pytest.mark.parametrize("spoil", [None, "<MRML><Volume", "<MRML><V fileName='../a.nii.gz'/></MRML>"])
+def test_scene_that_cannot_be_read_or_names_other_places_is_not_bundled(spoil: str | None, tmp_path: Path) -> None:
+    scene = tmp_path / "case-1.mrml"
+    if spoil is not None:
+        scene.write_text(spoil, encoding="utf-8")
+    (tmp_path / "a.nii.gz").touch()
+    with pytest.raises(OutputError, match=r"case-1\.mrml: (not a readable scene|names '\.\./a\.nii\.gz').*run the case again"):
+        write_scene_bundle(scene)
+    assert not list(tmp_path.rglob("*.mrb"))
+
+
 def test_volumes_have_names_that_a_clinician_understands(scene: Path) -> None:
     assert [node.attrib["name"] for node in _nodes(scene, "Volume")] == [
         SOURCE,

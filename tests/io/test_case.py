@@ -1,0 +1,63 @@
+"""A case's folder is what its sidecar says, or it is not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from monai_ifim.io.case import CONTENTS, CaseMaps, Companions, check_contents, sidecar_path, write_case
+from monai_ifim.io.errors import OutputError
+from monai_ifim.io.model import ModelIdentity
+from monai_ifim.io.sidecar import CaseFacts, InputIdentity
+from monai_ifim.io.source import Source
+
+Array = npt.NDArray[Any]
+SHAPE = (5, 4, 3)
+
+
+@pytest.fixture
+def maps(oblique: Array) -> CaseMaps:
+    image, high = np.random.default_rng(2).standard_normal((2, 1, *SHAPE)).astype(np.float32)
+    return CaseMaps(oblique, image, high, image - high, np.abs(high), high[None])
+
+
+@pytest.fixture
+def facts(oblique: Array) -> CaseFacts:
+    record = {
+        "head": "categorical", "probabilities": [0.25, 0.75], "logits": [0.1, 1.2], "eigenvalues": [0.5], "rank": 1,
+        "energy_kept": 1.0, "trace": 0.5, "locality_radius": [None], "method": "exact", "device": "cpu", "dtype": "float32",
+        "seconds": 0.1,
+    }  # fmt: skip
+    source = InputIdentity("in.nii.gz", "0" * 64, SHAPE, oblique.tolist(), "NibabelReader")
+    return CaseFacts(source, ModelIdentity("Toy", "1.2", "ab" * 32, ("no", "yes"), "cd" * 32), "native", record)
+
+
+def test_case_that_fails_late_leaves_nothing_of_itself(maps: CaseMaps, facts: CaseFacts, tmp_path: Path) -> None:
+    """Parametric Maps come last: there is no DICOM that they could refer to."""
+    (tmp_path / "in.nii.gz").write_bytes(b"no DICOM")
+    impossible = Companions(dicom=Source(tmp_path / "in.nii.gz"), scene_bundle=True)
+    with pytest.raises(OutputError):
+        write_case(tmp_path / "out", "scan", maps, CONTENTS, facts, impossible)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_case_that_fails_leaves_what_is_not_its_own(maps: CaseMaps, facts: CaseFacts, tmp_path: Path) -> None:
+    sidecar = write_case(tmp_path / "out", "scan", maps, CONTENTS, facts)
+    written = set(sidecar.parent.iterdir())
+    assert sidecar == sidecar_path(tmp_path / "out", "scan")
+    assert len(written) > 8
+    (sidecar.parent / "notes.txt").write_text("mine")
+    (tmp_path / "in.nii.gz").write_bytes(b"no DICOM")
+    with pytest.raises(OutputError):
+        write_case(tmp_path / "out", "scan", maps, CONTENTS, facts, Companions(dicom=Source(tmp_path / "in.nii.gz")))
+    assert [path.name for path in sidecar.parent.iterdir()] == ["notes.txt"]
+
+
+def test_contents_are_those_known_in_their_own_order() -> None:
+    assert check_contents(["sensitivity", "high"]) == tuple(name for name in CONTENTS if name in ("high", "sensitivity"))
+    with pytest.raises(OutputError, match=r"cannot save highest, shape: choose from "):
+        check_contents(["shape", "high", "highest"])
