@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,12 @@ class Volume(NamedTuple):
     values: Array
     affine: Array
     corners: Array
+
+
+def pytest_sessionstart() -> None:
+    """What runs in the background of a script ignores Ctrl-C, and so would all that tests start and then interrupt."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
