@@ -9,6 +9,7 @@ from pathlib import Path
 
 from monai_ifim.core.errors import IFIMError
 
+LONGEST_TOLD = 1800  # characters; a list of twelve volumes has half as many
 _ROOM = "make room and run the same command again, whole cases are kept"
 _RIGHTS = "choose another place, or get the right to use this one"
 _IN_THE_WAY = "something else lies in its place: move it away, or choose another --output"
@@ -72,7 +73,7 @@ def explained(error: BaseException) -> str:
     """What a user is told of an error, in one line: an expected one's own words; of the disk's, what, where and the cure; any
     other's with its type and the word that it is a bug."""
     if isinstance(error, IFIMError):
-        return one_line(str(error))
+        return _bounded(one_line(str(error)))
     if isinstance(error, OSError) and error.strerror is not None:
         named = isinstance(error.filename, (str, bytes))
         place = f"{'/'.join(Path(os.fsdecode(error.filename)).parts[-2:])}: " if named else ""
@@ -82,6 +83,12 @@ def explained(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return f"not enough memory{f' ({said})' if said else ''}: take a smaller image, or a machine with more of it."
     return f"{type(error).__name__}{f': {said}' if said else ''} (this is a bug; --debug shows where)"
+
+
+def _bounded(line: str) -> str:
+    """What is wrong stands at the beginning, the cure at the end: of a line that quotes a whole file the middle is left out."""
+    half = LONGEST_TOLD // 2
+    return line if len(line) <= LONGEST_TOLD else f"{line[:half]} ... {line[-half:]}"
 
 
 def one_line(text: str) -> str:
