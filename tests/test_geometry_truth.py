@@ -58,9 +58,8 @@ def _truth(name: str, root: Path, make_bundle: Callable[..., Path]) -> Truth:
     series.values = (series.values % 97).astype(np.int16)
     series.values[bright] = 1900
     slices = series.slices()
-    if name == "descending":
-        for k, image in enumerate(slices):
-            image.InstanceNumber = len(slices) - k
+    for k, image in enumerate(slices):  # dcm2niix puts slices of one number in any order
+        image.InstanceNumber = len(slices) - k if name == "descending" else k + 1
     folder = write(root / "series", slices)
     case = _decomposed(root, folder, make_bundle)
     return Truth(series, folder, series.world(np.array([bright]))[0], case)
