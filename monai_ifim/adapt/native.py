@@ -6,7 +6,8 @@ from copy import deepcopy
 from typing import Any
 
 from monai.data import MetaTensor
-from monai.transforms import Compose, Invertd, InvertibleTransform, ToTensor, ToTensord, Transpose, Transposed
+from monai.transforms import Compose, Invertd, InvertibleTransform, ToTensor, ToTensord, Transform, Transpose, Transposed
+from monai.utils.enums import TraceKeys
 from torch import Tensor
 
 from monai_ifim.io import GeometryError
@@ -72,6 +73,7 @@ def _invert(stacked: MetaTensor, image: MetaTensor, preprocessing: Compose, key:
         spatial = type(transform).__module__.startswith(("monai.transforms.spatial", "monai.transforms.croppad"))
         if spatial and not isinstance(transform, InvertibleTransform):
             raise GeometryError(f"{type(transform).__name__} in the preprocessing has no inverse: choose space='network'.")
+    _check_identities(image, preprocessing)
     dictionary = any(hasattr(transform, "keys") for transform in preprocessing.flatten().transforms)
     try:
         if not dictionary:
@@ -82,12 +84,42 @@ def _invert(stacked: MetaTensor, image: MetaTensor, preprocessing: Compose, key:
             result = inverse({"maps": stacked, key: image.cpu()})["maps"]
     except (RuntimeError, ValueError, NotImplementedError) as error:
         if "most recently applied" in innermost(error):  # MONAI tells transforms apart by their identity
-            raise GeometryError(
-                f"the image was made by another preprocessing than the one given ({innermost(error)}): pass the very object that "
-                "made it, or choose space='network'."
-            ) from error
+            raise _another_preprocessing(innermost(error)) from error
         raise GeometryError(f"the preprocessing cannot be inverted ({innermost(error)}): choose space='network'.") from error
     return result if isinstance(result, MetaTensor) else MetaTensor(result)
+
+
+def _check_identities(image: MetaTensor, preprocessing: Compose) -> None:
+    """Refuse a trace whose number is that of a transform of another class.
+
+    MONAI's traces tell transforms apart by id(), and Python gives the id of a transform that is gone to the next object.
+    """
+    classes = _class_names(preprocessing)
+    for operation in image.applied_operations:
+        made_by, now = operation.get(TraceKeys.CLASS_NAME), classes.get(operation.get(TraceKeys.ID))
+        if now is not None and made_by != now:
+            raise _another_preprocessing(f"its trace names {made_by}, in whose place there is a {now} now")
+
+
+def _class_names(preprocessing: Compose) -> dict[Any, str]:
+    """id -> class of every transform in a preprocessing, those inside others too: Resized leaves the trace of its Resize."""
+    found: dict[Any, str] = {}
+    waiting: list[Any] = [preprocessing]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, (list, tuple)):
+            waiting.extend(item)
+        elif isinstance(item, Transform) and id(item) not in found:
+            found[id(item)] = type(item).__name__
+            waiting.extend(vars(item).values())
+    return found
+
+
+def _another_preprocessing(reason: str) -> GeometryError:
+    return GeometryError(
+        f"the image was made by another preprocessing than the one given ({reason}): pass the very object that made it, or "
+        "choose space='network'."
+    )
 
 
 def _check_arrival(inverted: MetaTensor, image: MetaTensor) -> None:

@@ -330,10 +330,22 @@ def test_a_scan_that_is_gone_since_is_left_out(
 
 
 def test_another_compose_than_the_one_that_made_the_image_is_refused(
-    data: dict[str, MetaTensor], tmp_path: Path, steps: Callable[..., Compose], network: nn.Module
+    scan: Path, tmp_path: Path, steps: Callable[..., Compose], network: nn.Module
 ) -> None:
+    pre, other = steps(), steps()  # both alive: no id is given twice
+    data = IFIMDecomposed("image", network)(pre({"image": str(scan)}))
     with pytest.raises(GeometryError, match="pass the very object"):
-        SaveIFIMd("image", tmp_path, preprocessing=steps())(IFIMDecomposed("image", network)(data))
+        SaveIFIMd("image", tmp_path, preprocessing=other)(data)
+
+
+def test_another_compose_is_told_apart_where_python_gives_it_the_ids_of_the_one_that_is_gone(
+    scan: Path, tmp_path: Path, steps: Callable[..., Compose], network: nn.Module
+) -> None:
+    pre, other = steps(), Compose([EnsureChannelFirstd("image"), SqueezeDimd("image", dim=0)])
+    data = IFIMDecomposed("image", network)(pre({"image": str(scan)}))
+    data["image"].applied_operations[-1]["id"] = id(other.transforms[1].converter)
+    with pytest.raises(GeometryError, match="there is a SqueezeDim now.*pass the very object"):
+        SaveIFIMd("image", tmp_path, preprocessing=other)(data)
 
 
 def test_missing_preprocessing_is_refused_naming_both_cures(
