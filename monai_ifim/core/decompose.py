@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from monai_ifim.core.allocation import copy_of
 from monai_ifim.core.batches import decompose_in_parts
 from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.core.head_choice import answers_at_every_voxel
@@ -81,4 +82,4 @@ def decompose(
         dtype=dtype,
     )
     with evaluation_mode(network):
-        return decompose_in_parts(predictor, image.clone(), head, settings, progress)
+        return decompose_in_parts(predictor, copy_of(image), head, settings, progress)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from monai_ifim.core.allocation import copy_of
 from monai_ifim.core.errors import NetworkError
 from monai_ifim.core.outputs import as_float64
 
@@ -46,7 +47,7 @@ class Jacobian:
         self._dual_numbers = dual_numbers
         with passes():
             self._leaf = image.detach().requires_grad_(True)
-            self._output = forward(self._leaf.clone())  # a copy, so that a network may write into its input
+            self._output = forward(copy_of(self._leaf))  # a copy, so that a network may write into its input
         self.output = self._output.detach()
 
     @property

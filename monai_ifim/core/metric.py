@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from monai_ifim.core.allocation import in_large_pages
 from monai_ifim.core.errors import IFIMError
 
 REACH = 6.0  # standard deviations after which a Gaussian is cut off: 1e-8 of its peak
@@ -151,7 +152,7 @@ def _filtered(images: Tensor, axis: int, sigma: float) -> Tensor:
     size, reach = images.shape[axis], math.ceil(REACH * sigma)
     matrix = _folded_gaussian(size, sigma).to(images)
     lines = images.reshape(math.prod(images.shape[:axis]), size, -1)
-    result = torch.empty_like(lines)
+    result = in_large_pages(torch.empty_like(lines))
     for start in range(0, size, BLOCK):
         stop = min(start + BLOCK, size)
         near = slice(max(0, start - reach), min(size, stop + reach))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from monai_ifim.core.allocation import in_large_pages
 from monai_ifim.core.errors import ImageError
 from monai_ifim.core.rows import blocks, float64_device
 
@@ -31,7 +32,7 @@ def split(eigenvectors: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
     shares = torch.zeros(basis.shape[:2], dtype=wide, device=image.device)
     for start, stop in windows:
         shares += torch.einsum("bkd,bd->bk", basis[:, :, start:stop].to(wide), flat[:, start:stop].to(wide))
-    high, low = torch.empty_like(flat), torch.empty_like(flat)
+    high, low = (in_large_pages(torch.empty_like(flat)) for _ in range(2))
     for start, stop in windows:
         part = torch.einsum("bk,bkd->bd", shares, basis[:, :, start:stop].to(wide))
         high[:, start:stop] = part.to(flat.dtype)

@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from monai_ifim.core.allocation import in_large_pages
+
 BLOCK_ELEMENTS = 2**18  # elements of a float64 working block: 2 MiB, which stay in a processor's cache
 SHORTEST_BLOCK = 2**13  # elements of each row in a block, where rows are many and a loop over them would cost more
 LARGEST_BLOCK = 2**23  # elements of such a block
@@ -77,7 +79,7 @@ class FactorRows:
     def combine(self, weights: Tensor) -> Tensor:
         """`weights` [B, k, r] float64 times the unscaled rows, [B, k, D] in the image's dtype."""
         batch, count = self.like.shape[0], len(self.rows)
-        result = self.like.new_empty(batch, weights.shape[1], self.size, requires_grad=False)
+        result = in_large_pages(self.like.new_empty(batch, weights.shape[1], self.size, requires_grad=False))
         for start, stop in self._blocks(batch * (count + weights.shape[1])):
             result[:, :, start:stop] = torch.bmm(weights, self._block(start, stop)).to(result)
         return result
@@ -85,7 +87,7 @@ class FactorRows:
     def diagonal(self) -> Tensor:
         """diag F = sum_j (scales_j rows_j)^2, [B, D] float64."""
         scales = self.scales
-        result = torch.empty(self.like.shape[0], self.size, dtype=torch.float64, device=scales.device)
+        result = in_large_pages(torch.empty(self.like.shape[0], self.size, dtype=torch.float64, device=scales.device))
         for start, stop in self._blocks(self.like.shape[0] * len(self.rows)):
             block = self._block(start, stop) * scales[..., None]
             result[:, start:stop] = block.square_().sum(1)

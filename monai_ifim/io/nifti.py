@@ -46,8 +46,24 @@ def write_volume(path: Path, values: npt.NDArray[Any], affine: Affine) -> None:
         raise OutputError(f"{path.name}: the map holds NaN or infinite values and is not written (Slicer would show 0).")
     image = nib.Nifti1Image(data, affine)
     image.header.set_xyzt_units("mm")
+    image.header.set_slope_inter(1.0, 0.0)
     image.set_qform(affine, SCANNER_CODE, strip_shears=True)
     image.set_sform(affine, SCANNER_CODE)  # the same place; the qform's quaternion rounds a little more
-    raw = io.BytesIO()
-    image.to_stream(raw)
-    atomic.write_bytes(path, igzip.compress(raw.getbuffer(), GZIP_LEVEL, mtime=0))  # no time stamp
+    atomic.write_bytes(path, igzip.compress(_file_of(image, data), GZIP_LEVEL, mtime=0))  # no time stamp
+
+
+def _file_of(image: nib.Nifti1Image, data: npt.NDArray[np.float32]) -> memoryview:
+    """The bytes of header and data; the first axis is the fastest in the file, the last one in `data`.
+
+    Transposed plane by plane, which stays in a processor's cache; at once, or slice by slice, it takes several times as long.
+    """
+    image.update_header()
+    head = io.BytesIO()
+    image.header.write_to(head)
+    start = int(image.header["vox_offset"])
+    raw = np.zeros(start + data.nbytes, dtype=np.uint8)
+    raw[: head.tell()] = np.frombuffer(head.getbuffer(), dtype=np.uint8)
+    values = raw[start:].view(data.dtype).reshape(data.shape[::-1])
+    for j in range(data.shape[1]):
+        values[:, j] = np.ascontiguousarray(data[:, j]).T
+    return raw.data
