@@ -1,32 +1,43 @@
-"""The header of one DICOM file, and whether it is that of a whole image. No pixel is decoded, and no error quotes the header."""
+"""The header of one DICOM file, and whether it is that of a whole image. No pixel is decoded, and no error quotes its values."""
 
 from __future__ import annotations
 
 import math
 import os
+import re
 import struct
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pydicom
+from pydicom.config import disable_value_validation
+from pydicom.uid import UID
 
 from monai_ifim.io.errors import InputError
 
 TAGS = [
-    "SeriesInstanceUID", "SOPInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient",
+    "SOPClassUID", "SeriesInstanceUID", "SOPInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient",
     "ImageOrientationPatient", "PixelSpacing", "InstanceNumber", "EchoNumbers", "EchoTime", "TemporalPositionIdentifier",
     "AcquisitionNumber", "TriggerTime", "AcquisitionTime", "ContentTime", "DiffusionBValue", "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation", "RescaleSlope",
 ]  # fmt: skip
 NUMBERS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope")
 NO_NUMBERS = "places, directions or spacings in its DICOM header are no numbers: export the image anew"
+# SOP classes (PS3.4, B.5) by their standard names: of those that hold pixels, all but the last two.
+IMAGE_CLASSES = re.compile(r"\bImage\b|Volume Storage|Volume Analysis|Map Storage|DICOS")
+DRAWN_ON_IMAGES = ("Segmentation Storage", "RT Dose Storage")
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"  # SOP class of a DICOMDIR (PS3.3, F)
 DEFLATED = "1.2.840.10008.1.2.1.99"
 UNDEFINED = 0xFFFFFFFF  # length of compressed pixel data (PS3.5, A.4)
 
 
+class NoImageError(InputError):
+    """A DICOM file that by its own word is something else than an image: a report, a plan, a presentation state."""
+
+
 def read_header(path: Path) -> Any:
-    """The attributes TAGS of an image; raises InputError for a file that is none, or whose header or pixels break off."""
+    """The attributes TAGS of an image; raises InputError for a file whose header or pixels break off, NoImageError for
+    one that is something else."""
     try:
         with path.open("rb") as file:
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
@@ -38,12 +49,33 @@ def read_header(path: Path) -> Any:
         raise InputError(f"{path.name}: its DICOM header cannot be read: copy the file anew, or leave it out.") from None
     if directory:
         raise InputError(f"{path.name}: a DICOMDIR is an index of other files and no image: name the folder that holds those.")
+    kind = _other_kind(header, complete)
+    if kind is not None:
+        raise NoImageError(f"{path.name}: it holds no image ({kind}): name the images that it goes with.")
     if not complete:
         raise InputError(f"{path.name}: its DICOM header breaks off, or it is no image: copy the file anew, or leave it out.")
     _check_numbers(path, header)
     if start is not None:
         _check_pixels(path, header, start, held)
     return header
+
+
+def is_no_image(path: Path) -> bool:
+    """Whether a DICOM file is by its own word none; False for a file of which nothing can be told."""
+    try:
+        with disable_value_validation():
+            read_header(path)
+    except InputError as error:
+        return isinstance(error, NoImageError)
+    return False
+
+
+def _other_kind(header: Any, complete: bool) -> str | None:
+    """The standard name of a SOP class that holds no image, or no image of its own; None for any other, unknown ones too."""
+    name = UID(str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")).name
+    if name in DRAWN_ON_IMAGES:
+        return name
+    return None if complete or "Storage" not in name or IMAGE_CLASSES.search(name) else name
 
 
 def _check_numbers(path: Path, header: Any) -> None:

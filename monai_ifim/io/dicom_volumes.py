@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.config import disable_value_validation
 
-from monai_ifim.io.dicom_header import NO_NUMBERS, read_header
+from monai_ifim.io.dicom_header import NO_NUMBERS, NoImageError, read_header
 from monai_ifim.io.errors import InputError
 
 Array = npt.NDArray[np.float64]
@@ -78,14 +78,23 @@ class DicomVolume:
 
 
 def index_dicom(files: Iterable[Path]) -> list[DicomVolume]:
-    """The volumes among some DICOM files, sorted by key; raises InputError for a file whose header breaks off or holds a text in
-    the place of a number."""
+    """The volumes among some DICOM files, sorted by key. Reports, plans and whatever else holds no image are passed over.
+
+    Raises InputError for a file whose header breaks off or holds a text in the place of a number, and where there is no image.
+    """
+    other: NoImageError | None = None
     with disable_value_validation():  # its warnings would show the patient's data
         groups: dict[Hashable, list[tuple[Path, Any]]] = defaultdict(list)
         for path in files:
-            header = read_header(path)
+            try:
+                header = read_header(path)
+            except NoImageError as error:
+                other = other or error
+                continue
             groups[_told(path, _group_of, path, header)].append((path, header))
         volumes = [volume for members in groups.values() for volume in _told(members[0][0], _volumes, members)]
+    if other is not None and not volumes:
+        raise other
     volumes.sort(key=lambda volume: (volume.series, str(volume.files[0])))
     repeated, seen = Counter(volume.series for volume in volumes), Counter[str]()
     numbered = []

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_ifim.io import InputError, Source
+from monai_ifim.io.dicom_header import is_no_image
 from monai_ifim.io.dicom_volumes import index_dicom
 from monai_ifim.io.source import IMAGE_SUFFIXES, bounded_name, check_source, dicom_files, is_dicom, there
 
@@ -33,7 +34,8 @@ def find_cases(
 ) -> list[Case]:
     """Cases behind files, folders and datalists, in a stable order; raises InputError where an input holds none.
 
-    A folder with DICOM files in it is one volume; any other folder is searched, at every depth, for images and for series.
+    A folder is searched, at every depth, for images and for series. One with DICOM images in it is one volume; what else lies
+    there, but for further folders, is taken to belong to it.
     frame: which volume of 4D files to take. series: of the DICOM folders only the volumes of this series UID, or, with
     "all", each volume that lies in them as a case of its own. fix_geometry: resample irregular DICOM volumes.
     """
@@ -87,18 +89,22 @@ def _expand(path: Path, above: frozenset[Path] = frozenset()) -> list[Path]:
         return _read_datalist(path) if path.suffix.lower() == ".json" else [path]
     if not path.is_dir():
         raise InputError(f"{path}: neither a file nor a folder.")
-    if _holds_dicom(path):
-        return [path]
-    found: list[Path] = []
+    series = _holds_dicom(path)
+    found = [path] if series else []
     seen = above | {path.resolve()}
     for child in sorted(path.iterdir()):
         if child.name.startswith("."):
             continue
         if child.is_dir() and child.resolve() not in seen:
             found.extend(_expand(child, seen))
-        elif child.is_file() and child.name.lower().endswith(IMAGE_SUFFIXES):
+        elif not series and _is_image(child):
             found.append(child)
     return found
+
+
+def _is_image(file: Path) -> bool:
+    """By its suffix, unless it is DICOM and by its own word a report, a plan or the like."""
+    return file.is_file() and file.name.lower().endswith(IMAGE_SUFFIXES) and not (is_dicom(file) and is_no_image(file))
 
 
 def _is_index(folder: Path) -> bool:
@@ -107,7 +113,7 @@ def _is_index(folder: Path) -> bool:
 
 def _holds_dicom(folder: Path) -> bool:
     files = (file for file in folder.iterdir() if not file.name.startswith(".") and file.name.upper() != "DICOMDIR")
-    return any(is_dicom(file) for file in files)
+    return any(is_dicom(file) and not is_no_image(file) for file in files)
 
 
 def _read_datalist(path: Path) -> list[Path]:

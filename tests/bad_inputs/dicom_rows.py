@@ -186,7 +186,8 @@ ROWS = [
     Row("slices of two sizes", of_slice_2(enlarge), "failed", TWO_OF_ONE_KIND),
     Row("a secondary capture beside the series", bad_input(beside(screenshot())), "failed", TWO.replace("CT, ... OT", "...OT")),
     Row(
-        "a plan or report beside the series", bad_input(beside(plan())), "failed", BREAKS_OFF,
+        "a plan or report instead of a series", bad_input(lambda folder: write(folder / "bad", [plan()]) / "IM000"), "failed",
+        "IM000: it holds no image (RT Plan Storage): name the images that it goes with.",
     ),
     Row(
         "a DICOMDIR and nothing else", bad_input(directory), "refused",

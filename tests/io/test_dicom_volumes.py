@@ -90,6 +90,48 @@ def test_folder_of_two_series_is_refused_and_both_are_listed_without_a_name(tmp_
     assert "CompressedSamples" not in said  # the patient's name
 
 
+NO_IMAGES = {
+    "Comprehensive SR Storage": "1.2.840.10008.5.1.4.1.1.88.33",
+    "X-Ray Radiation Dose SR Storage": "1.2.840.10008.5.1.4.1.1.88.67",
+    "Key Object Selection Document Storage": "1.2.840.10008.5.1.4.1.1.88.59",
+    "Grayscale Softcopy Presentation State Storage": "1.2.840.10008.5.1.4.1.1.11.1",
+    "RT Structure Set Storage": "1.2.840.10008.5.1.4.1.1.481.3",
+    "Encapsulated PDF Storage": "1.2.840.10008.5.1.4.1.1.104.1",
+    "Raw Data Storage": "1.2.840.10008.5.1.4.1.1.66",
+    "Segmentation Storage": "1.2.840.10008.5.1.4.1.1.66.4",
+    "RT Dose Storage": "1.2.840.10008.5.1.4.1.1.481.2",
+}
+
+
+def _of_class(uid: str, with_pixels: bool) -> Dataset:
+    found = Series(ORIENTATIONS["axial"], slices=1).slices()[0]
+    found.SOPClassUID = found.file_meta.MediaStorageSOPClassUID = uid
+    for name in () if with_pixels else ("PixelData", "Rows", "Columns"):
+        delattr(found, name)
+    return found
+
+
+@pytest.mark.parametrize("name", NO_IMAGES)
+def test_what_holds_no_image_is_passed_over_beside_a_series_and_named_alone(name: str, tmp_path: Path) -> None:
+    series = Series(ORIENTATIONS["oblique"])
+    other = _of_class(NO_IMAGES[name], with_pixels=name in ("Segmentation Storage", "RT Dose Storage"))
+    folder = write(tmp_path / "study", [*series.slices(), other])
+    check_source(Source(folder), channels=1)
+    (volume,) = index_dicom(dicom_files(folder))
+    assert (volume.series, volume.slices) == (series.uid, 6)
+    np.testing.assert_array_equal(np.sort(read(folder).numpy(), axis=None), np.sort(series.values, axis=None))
+    alone = write(tmp_path / "alone", [other])
+    with pytest.raises(InputError, match=rf"it holds no image \({name}\): name the images that it goes with"):
+        check_source(Source(alone), channels=1)
+
+
+@pytest.mark.parametrize("uid", ["1.2.840.10008.5.1.4.1.1.2", "1.2.840.113619.4.26"], ids=["an image", "a private class"])
+def test_what_should_be_an_image_or_may_be_one_is_never_passed_over(uid: str, tmp_path: Path) -> None:
+    folder = write(tmp_path / "study", [*Series(ORIENTATIONS["axial"]).slices(), _of_class(uid, with_pixels=False)])
+    with pytest.raises(InputError, match="its DICOM header breaks off, or it is no image"):
+        check_source(Source(folder), channels=1)
+
+
 def test_reader_takes_the_series_that_it_is_told_of(tmp_path: Path) -> None:
     for series in _two_series(tmp_path / "two"):
         loader = LoadImage(image_only=True)

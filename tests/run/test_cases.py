@@ -38,9 +38,9 @@ def touch(root: Path, *names: str) -> list[Path]:
     return paths
 
 
-def put_dicom(folder: Path, name: str) -> None:
+def put_dicom(folder: Path, name: str, original: str = "CT_small.dcm") -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(str(get_testdata_file("CT_small.dcm", download=False)), folder / name)
+    shutil.copy(str(get_testdata_file(original, download=False)), folder / name)
 
 
 def found(*inputs: Path, **settings: Any) -> dict[str, Path]:
@@ -72,6 +72,25 @@ def test_series_are_found_inside_a_study_and_beside_images(tmp_path: Path) -> No
     (image,) = touch(tmp_path, "patient/scan.nii")
     study = tmp_path / "patient" / "study"
     assert found(tmp_path) == {"scan": image, "first": study / "first", "second": study / "second"}
+
+
+def test_a_series_below_a_folder_with_dicom_in_it_is_not_passed_over(tmp_path: Path) -> None:
+    put_dicom(tmp_path / "study", "scout")
+    put_dicom(tmp_path / "study" / "series", "IM1")
+    touch(tmp_path, "study/preview.png")  # belongs to the DICOM files beside it
+    assert found(tmp_path) == {"study": tmp_path / "study", "series": tmp_path / "study" / "series"}
+
+
+def test_reports_and_plans_of_an_archive_are_no_cases_and_hide_none(tmp_path: Path) -> None:
+    put_dicom(tmp_path / "study" / "series", "IM1")
+    put_dicom(tmp_path / "study" / "series", "SR", "test-SR.dcm")
+    put_dicom(tmp_path / "study", "report", "test-SR.dcm")
+    put_dicom(tmp_path / "study" / "dose", "report.dcm", "test-SR.dcm")
+    put_dicom(tmp_path / "study" / "plan", "plan.dcm", "rtplan.dcm")
+    assert found(tmp_path) == {"series": tmp_path / "study" / "series"}
+    assert found(tmp_path, series="all") == {"series": tmp_path / "study" / "series"}
+    with pytest.raises(InputError, match="no image and no DICOM series in it"):
+        find_cases([tmp_path / "study" / "plan"])
 
 
 @pytest.mark.parametrize(
