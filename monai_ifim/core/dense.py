@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from monai_ifim.core.batch_norm import correct_gradients
+
 
 def dense_jacobian(network: nn.Module, image: Tensor) -> Tensor:
     """J = dz/dx, [C, D] float64."""
@@ -64,6 +66,7 @@ def naive_gram_eigenvalues(network: nn.Module, image: Tensor) -> Tensor:
     point = image.detach().clone().requires_grad_(True)
     output = network(point)[0]
     log_p = output.log_softmax(0)
+    correct_gradients(log_p)
     columns = [torch.autograd.grad(log_p[c], point, retain_graph=True)[0].flatten() for c in range(output.numel())]
     factor = log_p.detach().exp().sqrt()[:, None] * torch.stack(columns)
     values: Tensor = torch.linalg.eigvalsh(factor @ factor.T)
@@ -83,6 +86,7 @@ def _function(network: nn.Module, image: Tensor) -> tuple[Callable[[Tensor], Ten
 
     def function(flat: Tensor) -> Tensor:
         output: Tensor = wide(flat.reshape(shape))
+        correct_gradients(output)
         return output[0]
 
     return function, image.detach().to(torch.float64).flatten()

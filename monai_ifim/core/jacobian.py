@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from monai_ifim.core.allocation import copy_of
+from monai_ifim.core.batch_norm import correct_gradients
 from monai_ifim.core.errors import NetworkError
 from monai_ifim.core.outputs import as_float64
 
@@ -44,10 +46,9 @@ class Jacobian:
         self.reached = False
         self._amplification: float | None = None
         self._linearised: tuple[Tensor, Tensor] | None = None
-        self._dual_numbers = dual_numbers
-        with passes():
-            self._leaf = image.detach().requires_grad_(True)
-            self._output = forward(copy_of(self._leaf))  # a copy, so that a network may write into its input
+        self._dual_numbers, self._attention_in_steps = dual_numbers, False
+        self._leaf = image.detach().requires_grad_(True)
+        self._output = self._forward_with_graph()
         self.output = self._output.detach()
 
     @property
@@ -77,6 +78,15 @@ class Jacobian:
     def product(self, tangent: Tensor) -> Tensor:
         """J u for images u [B, channel, *spatial], [B, *output] float64; raises NetworkError where neither way works."""
         self._count()
+        try:
+            return self._moved(tangent)
+        except NetworkError:
+            if self._attention_in_steps:
+                raise
+            self._take_attention_in_steps()
+            return self._moved(tangent)
+
+    def _moved(self, tangent: Tensor) -> Tensor:
         ways = (self._forward_mode, self._double_backward) if self._dual_numbers else (self._double_backward, self._forward_mode)
         try:
             return as_float64(ways[0](tangent))
@@ -94,6 +104,24 @@ class Jacobian:
                 ) from error
             self.use_other_way()
             return moved
+
+    def _take_attention_in_steps(self) -> None:
+        """Pass forward anew, attention as matrix products and a softmax: PyTorch's fused kernels have one derivative alone."""
+        fused, self._attention_in_steps = self._passes, True
+
+        @contextmanager
+        def passes() -> Iterator[None]:
+            with fused(), sdpa_kernel(SDPBackend.MATH):
+                yield
+
+        self._passes, self._linearised = passes, None
+        self._output = self._forward_with_graph()
+
+    def _forward_with_graph(self) -> Tensor:
+        with self._passes():
+            output = self._forward(copy_of(self._leaf))  # a copy, so that a network may write into its input
+        self._backward = correct_gradients(output)
+        return output
 
     def use_other_way(self) -> None:
         """Form J u the other way from now on."""
@@ -114,17 +142,20 @@ class Jacobian:
         """J^T w is linear in w, so its derivative along u is J u."""
         if self._linearised is None:
             w = torch.zeros_like(self.output).requires_grad_(True)
-            (gradient,) = torch.autograd.grad(self._output, self._leaf, w, create_graph=True)
+            with self._backward():
+                (gradient,) = torch.autograd.grad(self._output, self._leaf, w, create_graph=True)
             self._linearised = (gradient, w)
         gradient, w = self._linearised
-        (moved,) = torch.autograd.grad(gradient, w, tangent, retain_graph=True, allow_unused=True)
+        with self._backward():
+            (moved,) = torch.autograd.grad(gradient, w, tangent, retain_graph=True, allow_unused=True)
         return torch.zeros_like(self.output) if moved is None else moved
 
     def _gradient(self, cotangent: Tensor, last: bool) -> Tensor | None:
         try:
-            (gradient,) = torch.autograd.grad(
-                self._output, self._leaf, cotangent.to(self._output), retain_graph=not last, allow_unused=True
-            )
+            with self._backward():
+                (gradient,) = torch.autograd.grad(
+                    self._output, self._leaf, cotangent.to(self._output), retain_graph=not last, allow_unused=True
+                )
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:

@@ -45,11 +45,11 @@ def read_header(path: Path) -> Any:
             held = os.fstat(file.fileno()).st_size - file.tell()
         directory = header.file_meta.get("MediaStorageSOPClassUID") == MEDIA_DIRECTORY
         complete = all(header.get(name) is not None for name in ("SOPInstanceUID", "Rows", "Columns"))
+        kind = _other_kind(header, complete)
     except Exception:  # left out of the chain of causes, which a log may hold: its text may quote the header
         raise InputError(f"{path.name}: its DICOM header cannot be read: copy the file anew, or leave it out.") from None
     if directory:
         raise InputError(f"{path.name}: a DICOMDIR is an index of other files and no image: name the folder that holds those.")
-    kind = _other_kind(header, complete)
     if kind is not None:
         raise NoImageError(f"{path.name}: it holds no image ({kind}): name the images that it goes with.")
     if not complete:

@@ -12,7 +12,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 
 from monai_ifim.core import ConvergenceWarning, NetworkError, decompose
-from monai_ifim.core.dense import dense_fisher
+from monai_ifim.core.dense import dense_fisher, top_eigenpairs
 
 Networks = Callable[..., nn.Sequential]
 
@@ -184,3 +184,27 @@ def test_saturated_prediction_does_not_underflow(linear: Networks) -> None:
     truth = decompose(network, x, method="exact", rank=2)
     assert 0.0 < float(d.eigenvalues[0, 0]) < 1e-60
     torch.testing.assert_close(d.eigenvalues, truth.eigenvalues, rtol=1e-3, atol=0)
+
+
+class Attention(nn.Module):
+    """One head of attention by PyTorch's fused kernel, which has one derivative alone and no forward mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.answer = nn.Linear(3, 24), nn.Linear(8, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.token(x.flatten(2).transpose(1, 2)).unsqueeze(1).chunk(3, dim=-1)
+        answer: Tensor = self.answer(nn.functional.scaled_dot_product_attention(q, k, v).mean(2)[:, 0])
+        return answer
+
+
+@pytest.mark.parametrize("budget", [None, "40MiB"])
+def test_fused_attention_is_taken_in_steps(budget: str | None) -> None:
+    torch.manual_seed(3)
+    network, image = Attention().eval(), torch.randn(1, 3, 5, 7)
+    values, vectors = top_eigenpairs(dense_fisher(network, image), 2)
+    found = decompose(network, image, method="matrix_free", rank=2, tolerance=1e-5, memory_budget=budget)
+    torch.testing.assert_close(found.eigenvalues[0], values, rtol=1e-4, atol=0)
+    overlap = found.eigenvectors[0].flatten(1).double() @ vectors.T
+    torch.testing.assert_close(overlap.abs(), torch.eye(2, dtype=torch.float64), rtol=0, atol=1e-3)
