@@ -235,12 +235,21 @@ class SmallDisk:
     size: int
 
     def fill(self, left: int) -> None:
-        used = sum(path.stat().st_size for path in self.place.rglob("*") if path.is_file())
+        used = held(self.place)
         with (self.place / "ballast").open("wb", buffering=0) as file, suppress(OSError):
             file.write(bytes(self.size - used - left))  # or as much of it as there is room for
 
     def make_room(self) -> None:
         (self.place / "ballast").unlink()
+
+
+def held(folder: Path) -> int:
+    """Bytes of the files in a folder; other threads may rename one meanwhile."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total
 
 
 @pytest.fixture(params=["tmpfs", "counted"])
@@ -253,7 +262,7 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
         flush = os.fsync
 
         def counted(descriptor: int) -> None:
-            if sum(path.stat().st_size for path in place.rglob("*") if path.is_file()) > size:
+            if held(place) > size:
                 raise OSError(28, "No space left on device")
             flush(descriptor)
 
