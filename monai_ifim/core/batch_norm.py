@@ -3,8 +3,8 @@
 Where an image [1, C, H, W] lies in memory with its channels last, as behind `tokens.transpose(1, 2).reshape(1, C, H, W)`, and the
 stride of its first axis, which means nothing, is not the usual one, PyTorch's backward kernel takes image and gradient for
 equally laid out when they are not, and mixes channels up without a word (seen in 2.13, in float32 and float64). A transformer
-behind a convolutional stem makes such gradients. They are brought into one layout here, by hooks on the graph,
-or, where TorchScript hides its own graph from that, by looking at every operation of the backward pass.
+behind a convolutional stem makes such gradients. They are brought into one layout here, by hooks on the graph, or, where
+TorchScript hides its own graph from that, by looking at every operation of the backward pass.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from monai_ifim.core.dispatch import Dispatch
 
 NODE = "NativeBatchNormBackward0"  # batch norm's and, inside it, instance norm's on a CPU
 COMPILED = "DifferentiableGraphBackward"  # a part of the graph that TorchScript has made its own
@@ -43,13 +44,8 @@ def correct_gradients(output: Tensor) -> Callable[[], AbstractContextManager[obj
     return _InOneLayout if compiled else nullcontext
 
 
-class _InOneLayout(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _InOneLayout(Dispatch):  # type: ignore[no-untyped-call]
     """Inside, normalisations' backward passes get image and gradient contiguous where one of them is misread."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """PyTorch's question; with True it would import its compiler here, which takes seconds."""
-        return False
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None

@@ -1,6 +1,6 @@
 """The textbook, slow and whole: F as a matrix, for tests and for readers. No fast path imports this file.
 
-All take one image [1, channel, *spatial] and work on a float64 copy of the network unless said otherwise.
+All take one image [1, channel, *spatial] and work on a float64 copy of the network, an eager module, unless said otherwise.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def naive_gram_eigenvalues(network: nn.Module, image: Tensor) -> Tensor:
     point = image.detach().clone().requires_grad_(True)
     output = network(point)[0]
     log_p = output.log_softmax(0)
-    correct_gradients(log_p)
-    columns = [torch.autograd.grad(log_p[c], point, retain_graph=True)[0].flatten() for c in range(output.numel())]
+    with correct_gradients(log_p)():
+        columns = [torch.autograd.grad(log_p[c], point, retain_graph=True)[0].flatten() for c in range(output.numel())]
     factor = log_p.detach().exp().sqrt()[:, None] * torch.stack(columns)
     values: Tensor = torch.linalg.eigvalsh(factor @ factor.T)
     return values.flip(0)

@@ -114,7 +114,8 @@ class Jacobian:
             with fused(), sdpa_kernel(SDPBackend.MATH):
                 yield
 
-        self._passes, self._linearised = passes, None
+        self.release()  # two graphs at once would be too much for a budget
+        self._passes = passes
         self._output = self._forward_with_graph()
 
     def _forward_with_graph(self) -> Tensor:

@@ -8,22 +8,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from monai_ifim.core.dispatch import Dispatch
 
-class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
+
+class LiveMemory(Dispatch):
     """Counts the bytes of the storages that operations make inside it; `peak` is the most that were alive at once."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.alive: dict[int, weakref.ref[Any]] = {}
         self.current = self.peak = 0
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """PyTorch's question; with True it would import its compiler here, which takes seconds."""
-        return False
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None

@@ -17,6 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from fuzz.mutations import BETWEEN, mutate_dicom, mutate_json, mutate_text
 from fuzz.oracle import Target, check_names, refusing
 from monai_ifim.io import Source
+from monai_ifim.io.dicom_header import is_no_image
 from monai_ifim.io.dicom_volumes import DicomVolume, index_dicom
 from monai_ifim.io.parametric_map_source import referenced_series
 from monai_ifim.io.series import check_volume, is_regular
@@ -60,15 +61,19 @@ def name_any_files(content: bytes, folder: Path) -> None:
             assert all(case.source.path.is_relative_to(inside) for case in cases)
 
 
+NO_IMAGES = ("1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.66.4")  # a report, a segmentation
+
+
 def discover_any_dicom(content: bytes, folder: Path) -> None:
-    """Files of a folder, told apart by BETWEEN: grouped, sorted and checked; each is in one volume, and no key comes twice."""
+    """Files of a folder, told apart by BETWEEN: grouped, sorted and checked; each image in one volume, no key twice."""
     for i, file in enumerate(content.split(BETWEEN)[:MOST_FILES]):
         (folder / f"{i}.dcm").write_bytes(file)
     files = sorted(folder.iterdir())
     volumes: list[DicomVolume] = []
     with refusing():
         volumes = index_dicom(files)
-        assert sorted(file for volume in volumes for file in volume.files) == files
+        images = [file for file in files if not is_no_image(file)]
+        assert sorted(file for volume in volumes for file in volume.files) == images
         assert len({volume.key for volume in volumes}) == len(volumes)
     for volume in volumes:
         assert "\n" not in volume.facts()
@@ -119,11 +124,13 @@ def sound_names() -> list[bytes]:
 
 
 def sound_dicom() -> list[bytes]:
-    """A volume; one of a tilted gantry; two echoes; enhanced multi-frame objects; and a file that is none."""
+    """A volume; one of a tilted gantry; two echoes; a report and a segmentation beside slices; enhanced multi-frame objects;
+    a file that is none."""
     return [
         BETWEEN.join(_instance(k) for k in range(4)),
         BETWEEN.join(_instance(k, ImagePositionPatient=[-10.0, 5.0 + 0.5 * k, 2.5 * k]) for k in range(4)),
         BETWEEN.join(_instance(k // 2, EchoTime=30 * (k % 2), SOPInstanceUID=f"1.2.3.{k}") for k in range(4)),
+        BETWEEN.join([*(_instance(k) for k in range(3)), *(_instance(3, SOPClassUID=uid) for uid in NO_IMAGES)]),
         _multiframe(),
         BETWEEN.join([_multiframe(), _instance(0), b"no DICOM"]),
     ]
