@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+from pydicom.config import disable_value_validation
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
@@ -166,7 +167,17 @@ def _same_plane_grid(series: ReferencedSeries, affine: Affine, shape: tuple[int,
 
 
 def _header(file: Path, identity: bool) -> Dataset:
-    return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=[*REFERENCE, *(IDENTITY if identity else [])])
+    """Every element of it read to its value; raises OutputError, which quotes none, where one cannot be."""
+    try:
+        with disable_value_validation():  # its warnings would show the patient's data
+            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=[*REFERENCE, *(IDENTITY if identity else [])])
+            list(header)
+    except Exception:  # pydicom raises much, and its text may be what the header says
+        raise OutputError(
+            f"{file.name}: an element of its DICOM header that a Parametric Map takes over cannot be read: export the image "
+            "anew, or leave --dicom-pm out."
+        ) from None
+    return header
 
 
 def _reference(header: Dataset) -> Dataset:

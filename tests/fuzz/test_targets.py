@@ -87,6 +87,10 @@ FINDS: dict[str, tuple[str, Callable[[], bytes]]] = {
         "dicom",
         lambda: _replaced(TARGETS["dicom"].seeds()[0], b"\x08\x00\x16\x00UI", b"\x08\x00\x16\x00UH"),
     ),
+    "a study's UID of a kind that there is not": (
+        "dicom",
+        lambda: _replaced(TARGETS["dicom"].seeds()[0], b"\x20\x00\x0d\x00UI", b"\x20\x00\x0d\x00UK"),
+    ),
     "a DICOM number of half a length": ("dicom", lambda: _dicom("BitsAllocated", b"0\\.")),
     "several slopes of one DICOM image": ("dicom", lambda: _dicom("RescaleSlope", b"2\\2")),
     "a slope of one blank": ("dicom", lambda: _dicom("RescaleSlope", b" ")),
