@@ -40,7 +40,7 @@ from benchmarks.timing import count, environment_stamp
 from monai_ifim import Decomposition, decompose_scan
 from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.evaluation.demonstration import demo_slice, demo_volume
-from monai_ifim.evaluation.lumpy import LumpyDataset, LumpyParameters
+from monai_ifim.evaluation.lumpy.images import LumpyDataset, LumpyParameters
 from monai_ifim.io import Source
 from monai_ifim.io.geometry import full_affine
 from monai_ifim.io.installation import resolve_bundle

@@ -20,7 +20,7 @@ import monai_ifim.adapt.saving as saving
 from benchmarks.timing import environment_stamp
 from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.adapt.options import DecomposeOptions
-from monai_ifim.core import predictor
+from monai_ifim.core.operator import predictor
 from monai_ifim.io import write_case
 from monai_ifim.io.installation import resolve_bundle
 from monai_ifim.run.cases import find_cases

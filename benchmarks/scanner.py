@@ -48,7 +48,7 @@ from benchmarks.tables import full_table
 from benchmarks.timing import Setting, Timings, environment_stamp
 from monai_ifim import Decomposition, decompose_scan
 from monai_ifim.adapt.bundle import load_bundle
-from monai_ifim.adapt.scan_preprocessing import reading_steps
+from monai_ifim.adapt.scanner.preprocessing import reading_steps
 from monai_ifim.io.installation import resolve_bundle
 
 SHAPE = (256, 384, 384)

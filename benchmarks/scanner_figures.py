@@ -24,11 +24,11 @@ from monai.data import MetaTensor
 
 from monai_ifim import decompose_scan
 from monai_ifim.adapt.bundle import load_bundle
-from monai_ifim.adapt.equivalents import Statistics
 from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.adapt.saving import Space
+from monai_ifim.adapt.scanner.equivalents import Statistics
 from monai_ifim.evaluation.demonstration import demo_slice
-from monai_ifim.evaluation.lumpy import LumpyDataset, LumpyParameters
+from monai_ifim.evaluation.lumpy.images import LumpyDataset, LumpyParameters
 from monai_ifim.io import read_sidecar
 from monai_ifim.io.installation import resolve_bundle
 from monai_ifim.run.cases import find_cases

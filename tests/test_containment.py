@@ -34,16 +34,16 @@ from monai_ifim.cli.main import app
 from monai_ifim.io import InputError, OutputError
 from monai_ifim.io.case import write_case
 from monai_ifim.io.containment import is_plain_name
-from monai_ifim.io.scene import write_scene
-from monai_ifim.io.scene_bundle import write_scene_bundle
-from monai_ifim.report.cohort import write_cohort
-from monai_ifim.report.viewer_cases import ViewerError, read_case
-from monai_ifim.report.viewer_cases import find_cases as find_viewed
+from monai_ifim.io.slicer.bundle import write_scene_bundle
+from monai_ifim.io.slicer.scene import write_scene
+from monai_ifim.report.cohort.page import write_cohort
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.local import run_cases
+from monai_ifim.run.run_record import tabulate
 from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.table import CaseRow, write_table
-from monai_ifim.run.tally import tabulate
+from monai_ifim.viewer.cases import ViewerError, read_case
+from monai_ifim.viewer.cases import find_cases as find_viewed
 from planted import spoilt
 from synthetic_case import write_synthetic_case
 from synthetic_series import ORIENTATIONS, Series

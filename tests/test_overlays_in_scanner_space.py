@@ -20,7 +20,7 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 from monai_ifim import decompose_scan
-from monai_ifim.adapt.scan_preprocessing import reading_of
+from monai_ifim.adapt.scanner.preprocessing import reading_of
 from monai_ifim.core import Decomposition
 from monai_ifim.io import read_sidecar
 from monai_ifim.io.installation import configs_folder

@@ -43,9 +43,9 @@ from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.cli.main import main
 from monai_ifim.core import IFIMError
-from monai_ifim.io.dicom_reader import register_dicom_reader
-from monai_ifim.run import cluster
+from monai_ifim.io.dicom.reader import register_dicom_reader
 from monai_ifim.run.cases import find_cases
+from monai_ifim.run.cluster import driver as cluster
 from monai_ifim.run.local import run_cases
 from monai_ifim.run.settings import RunSettings
 from planted import (

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pydicom
 
-from monai_ifim.report.cohort import write_cohort
+from monai_ifim.report.cohort.page import write_cohort
 
 NUMBER = rb"-?[0-9][0-9.eE+-]*"
 SIDECAR_FIELDS = {b"seconds": NUMBER, b"peak_memory_bytes": NUMBER}

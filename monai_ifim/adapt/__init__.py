@@ -3,7 +3,7 @@
 from monai_ifim.adapt.handler import IFIMHandler
 from monai_ifim.adapt.inferer import IFIMInferer
 from monai_ifim.adapt.saving import SaveIFIM, SaveIFIMD, SaveIFIMd, SaveIFIMDict
-from monai_ifim.adapt.scanner import ScannerSpace, decompose_scan
+from monai_ifim.adapt.scanner.space import ScannerSpace, decompose_scan
 from monai_ifim.adapt.transforms import IFIMDecompose, IFIMDecomposeD, IFIMDecomposed, IFIMDecomposeDict
 
 __all__ = [

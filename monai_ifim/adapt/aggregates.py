@@ -18,9 +18,9 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from monai_ifim.core import HeadError, NetworkError
-from monai_ifim.core.heads import BernoulliHead, CategoricalHead
-from monai_ifim.core.outputs import last_operation
-from monai_ifim.core.predictor import Predictor
+from monai_ifim.core.heads.base import BernoulliHead, CategoricalHead
+from monai_ifim.core.heads.outputs import last_operation
+from monai_ifim.core.operator.predictor import Predictor
 
 Mean = Literal["softmax", "sigmoid", "output"]
 LOGIT_HEADS = {"softmax": CategoricalHead, "sigmoid": BernoulliHead}

@@ -17,7 +17,7 @@ from monai.transforms import Compose, EnsureChannelFirstd, EnsureTyped, LoadImag
 from torch import Tensor, nn
 
 from monai_ifim.io import InputError, ModelIdentity, Source, identify_bundle
-from monai_ifim.io.dicom_reader import register_dicom_reader
+from monai_ifim.io.dicom.reader import register_dicom_reader
 from monai_ifim.io.errors import innermost, refusal
 from monai_ifim.io.model import (
     INFERENCE_CONFIGS,

@@ -15,7 +15,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from monai_ifim.core import Decomposition
-from monai_ifim.core.voxelwise_heads import mean_probability
+from monai_ifim.core.heads.voxelwise import mean_probability
 from monai_ifim.io import InputError
 
 MAPS = ("ifim_high", "ifim_low", "ifim_sensitivity", "ifim_eigenvectors")

@@ -21,7 +21,7 @@ from torch import Tensor
 from monai_ifim.adapt.components import component_tensors, item_of_batch
 from monai_ifim.adapt.options import DecomposeOptions, EngineOptions
 from monai_ifim.adapt.saving import SaveIFIM, Space
-from monai_ifim.adapt.scanner import ScannerSpace, decomposed_batch
+from monai_ifim.adapt.scanner.space import ScannerSpace, decomposed_batch
 from monai_ifim.core import Head, IFIMError
 from monai_ifim.core.settings import Method
 from monai_ifim.io import CONTENTS, Source

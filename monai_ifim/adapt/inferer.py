@@ -11,7 +11,7 @@ from torch import Tensor
 
 from monai_ifim.adapt.components import component_tensors
 from monai_ifim.adapt.options import DecomposeOptions, EngineOptions
-from monai_ifim.adapt.scanner import ScannerSpace, decomposed_batch
+from monai_ifim.adapt.scanner.space import ScannerSpace, decomposed_batch
 from monai_ifim.core import Head
 from monai_ifim.core.settings import Method
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from monai_ifim.adapt.bundle import Bundle
 from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.core import Head, IFIMError, TrainingModeWarning, decompose
-from monai_ifim.core.head_choice import answers_at_every_voxel, resolve_head
-from monai_ifim.core.heads import SquareRoot
-from monai_ifim.core.live_memory import LiveMemory
-from monai_ifim.core.predictor import Predictor, check_independence, evaluation_mode
-from monai_ifim.core.rows import LARGEST_BLOCK
+from monai_ifim.core.heads.base import SquareRoot
+from monai_ifim.core.heads.choice import answers_at_every_voxel, resolve_head
+from monai_ifim.core.memory.live_memory import LiveMemory
+from monai_ifim.core.operator.predictor import Predictor, check_independence, evaluation_mode
+from monai_ifim.core.operator.rows import LARGEST_BLOCK
 
 MEBIBYTE = 2**20
 ROUGH = 0.1  # tolerance of the one component that is asked of a segmentation network

@@ -9,8 +9,8 @@ from typing import Any, TypedDict
 from torch import Tensor
 
 from monai_ifim.core import Decomposition, Head, decompose
-from monai_ifim.core.head_choice import check_head_name
-from monai_ifim.core.metric import Metric
+from monai_ifim.core.heads.choice import check_head_name
+from monai_ifim.core.operator.metric import Metric
 from monai_ifim.core.settings import Method, Precision, Settings
 
 

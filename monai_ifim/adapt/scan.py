@@ -9,7 +9,7 @@ from monai.transforms import Compose, EnsureChannelFirst, LoadImage
 from torch import Tensor
 
 from monai_ifim.adapt.native import native_affine, native_shape
-from monai_ifim.io.dicom_reader import register_dicom_reader
+from monai_ifim.io.dicom.reader import register_dicom_reader
 from monai_ifim.io.geometry import world_affine
 from monai_ifim.io.scan import SCANNER_UNITS, Scan
 

@@ -97,8 +97,8 @@ def decompose(
     inputs, bundle, output = needed(context, inputs, bundle, output, image)
     console = Console(quiet=int(os.environ.get("RANK", 0)) != 0)  # of many processes one speaks
     with console.status("loading MONAI and the bundle"):
-        from monai_ifim.adapt.noise import read_noise
         from monai_ifim.adapt.options import DecomposeOptions
+        from monai_ifim.adapt.scanner.noise import read_noise
         from monai_ifim.cli.engines import chosen_engine
         from monai_ifim.cli.interruption import end_if_stopped, stopping, with_hint
         from monai_ifim.cli.origin import name_origin
@@ -106,11 +106,11 @@ def decompose(
         from monai_ifim.cli.summary import case_progress, show_rows
         from monai_ifim.core.determinism import tell_cublas
         from monai_ifim.io.installation import resolve_bundle
-        from monai_ifim.report.cohort import write_cohort
+        from monai_ifim.report.cohort.page import write_cohort
         from monai_ifim.run.cases import find_cases
-        from monai_ifim.run.halt import Halt
         from monai_ifim.run.ranks import rank_of_process
         from monai_ifim.run.settings import RunSettings
+        from monai_ifim.run.stop_request import Halt
 
         tell_cublas(deterministic)
         rank = rank_of_process()

@@ -23,7 +23,7 @@ def demo(
         from monai_ifim.cli.summary import case_progress, show_rows
         from monai_ifim.evaluation.demonstration import demo_slice, demo_volume
         from monai_ifim.io.installation import resolve_bundle
-        from monai_ifim.report.cohort import write_cohort
+        from monai_ifim.report.cohort.page import write_cohort
         from monai_ifim.run.cases import find_cases
         from monai_ifim.run.local import run_cases
         from monai_ifim.run.settings import RunSettings, prepared_folder

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from monai_ifim.run.cases import Case
-    from monai_ifim.run.halt import Halt
     from monai_ifim.run.ranks import Rank
     from monai_ifim.run.settings import RunSettings
+    from monai_ifim.run.stop_request import Halt
     from monai_ifim.run.table import CaseRow
 
     Run = Callable[[Sequence[Case], Callable[[CaseRow], None], Halt], list[CaseRow]]
@@ -32,7 +32,7 @@ def chosen_engine(engine: Engine, workers: int | None, rank: Rank, root: Path, s
         if rank.size > 1:
             raise IFIMError("torchrun and --engine ray both start processes: use one of them.")
         from monai_ifim.io import identify_bundle
-        from monai_ifim.run.cluster import run_on_ray
+        from monai_ifim.run.cluster.driver import run_on_ray
 
         return lambda cases, report, halt: run_on_ray(root, identify_bundle(root), cases, settings, report, workers, halt)
     if workers is not None:

@@ -42,7 +42,7 @@ def evaluate(
         from monai_ifim.cli.origin import name_origin
         from monai_ifim.evaluation.experiment import load_experiment, only, parse_overrides, run_experiment
         from monai_ifim.io.installation import resolve_bundle, resolve_experiment
-        from monai_ifim.report.page import write_report
+        from monai_ifim.report.experiment.page import write_report
         from monai_ifim.run.settings import check_device, prepared_folder
 
         overrides = parse_overrides(assign or [])

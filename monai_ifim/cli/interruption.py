@@ -17,7 +17,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from monai_ifim.run.halt import Halt
+    from monai_ifim.run.stop_request import Halt
     from monai_ifim.run.table import CaseRow
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -54,7 +54,7 @@ def stopping(halt: Halt, ranks: int = 1) -> Iterator[None]:
 @contextmanager
 def with_hint() -> Iterator[None]:
     """Put how to go on behind the reason why a run stopped by itself."""
-    from monai_ifim.run.halt import StoppedError
+    from monai_ifim.run.stop_request import StoppedError
 
     try:
         yield

@@ -58,15 +58,15 @@ def pacs(
         from monai_ifim.cli.interruption import end_if_stopped, stopping, with_hint
         from monai_ifim.cli.origin import name_origin
         from monai_ifim.cli.summary import case_progress, show_rows
-        from monai_ifim.io.dicomweb import DicomWeb, checked_uid
+        from monai_ifim.io.dicomweb.access import access_to
+        from monai_ifim.io.dicomweb.client import DicomWeb, checked_uid
         from monai_ifim.io.installation import resolve_bundle
-        from monai_ifim.io.server_access import access_to
-        from monai_ifim.report.cohort import write_cohort
-        from monai_ifim.run.halt import Halt
+        from monai_ifim.report.cohort.page import write_cohort
         from monai_ifim.run.local import run_cases
         from monai_ifim.run.pacs import cases_of, choose_series, pull_series, store_maps
         from monai_ifim.run.ranks import rank_of_process
         from monai_ifim.run.settings import RunSettings
+        from monai_ifim.run.stop_request import Halt
 
         access, study = access_to(url, ca_bundle), checked_uid(study)
         options = DecomposeOptions(head, energy, rank_kept, method, locality=True)  # type: ignore[arg-type]

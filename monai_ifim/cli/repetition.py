@@ -86,7 +86,7 @@ def _repeated(
         stack.enter_context(console.status("repeating the case"))
         from monai_ifim.cli.origin import name_origin
         from monai_ifim.core.determinism import tell_cublas
-        from monai_ifim.core.scratch import ScratchFolder
+        from monai_ifim.core.memory.scratch import ScratchFolder
         from monai_ifim.run.repetition import find_bundle, find_image, read_case, repeat_case, was_deterministic
 
         name, case = read_case(sidecar)

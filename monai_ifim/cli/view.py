@@ -19,8 +19,8 @@ def view(
 
     Needs the package's extra `view`. Listens on this machine alone, and only to whoever has the address that is printed.
     """
-    from monai_ifim.report.viewer import ViewerError, serve_viewer
-    from monai_ifim.report.viewer_browser import opened_browser
+    from monai_ifim.viewer.browser import opened_browser
+    from monai_ifim.viewer.launch import ViewerError, serve_viewer
 
     with opened_browser(wanted=not no_browser) as open_browser:
 

@@ -12,9 +12,9 @@ from monai_ifim.core.errors import (
     SpectralTieWarning,
     TrainingModeWarning,
 )
-from monai_ifim.core.heads import BernoulliHead, CategoricalHead, GaussianHead, Head, SquareRoot
-from monai_ifim.core.metric import GaussianLowPass, Metric, NoiseLevel
-from monai_ifim.core.voxelwise_heads import VoxelwiseBernoulliHead, VoxelwiseHead
+from monai_ifim.core.heads.base import BernoulliHead, CategoricalHead, GaussianHead, Head, SquareRoot
+from monai_ifim.core.heads.voxelwise import VoxelwiseBernoulliHead, VoxelwiseHead
+from monai_ifim.core.operator.metric import GaussianLowPass, Metric, NoiseLevel
 
 __all__ = [
     "BernoulliHead",

@@ -11,13 +11,13 @@ from torch import Tensor
 from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.core.determinism import last_digits
 from monai_ifim.core.errors import SpectralTieWarning, warn_caller
-from monai_ifim.core.heads import Head
-from monai_ifim.core.metric import Metric
-from monai_ifim.core.predictor import Predictor
+from monai_ifim.core.heads.base import Head
+from monai_ifim.core.operator.metric import Metric
+from monai_ifim.core.operator.predictor import Predictor
 from monai_ifim.core.projection import orthonormalise, split
 from monai_ifim.core.settings import Settings
+from monai_ifim.core.solvers.base import Subspace
 from monai_ifim.core.spectrum import Spectrum, count_kept, cuts_through_tie
-from monai_ifim.core.subspace import Subspace
 from monai_ifim.version import __version__
 
 

@@ -10,27 +10,27 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from monai_ifim.core.adaptive import adaptive_columns
 from monai_ifim.core.assembly import assemble, record_of
-from monai_ifim.core.checkpointing import checkpointed
 from monai_ifim.core.decomposition import Decomposition, joined
 from monai_ifim.core.errors import MemoryWarning, NetworkError, warn_caller
-from monai_ifim.core.factor import Factor
-from monai_ifim.core.head_choice import resolve_head
-from monai_ifim.core.heads import Head
-from monai_ifim.core.jacobian import Jacobian
-from monai_ifim.core.krylov import leading_pairs, most_steps
-from monai_ifim.core.lean_layers import lean_layers
-from monai_ifim.core.live_memory import LiveMemory, storages_of
-from monai_ifim.core.memory import BudgetExceededError, MemoryPlan, budget_error, plan_memory, survey_image
-from monai_ifim.core.method_choice import choose_method
-from monai_ifim.core.metric import check_self_adjoint
-from monai_ifim.core.outputs import last_operation
-from monai_ifim.core.overflow import Overflow, RowShelf, SavedActivations, return_freed_memory
-from monai_ifim.core.predictor import Predictor, check_independence
-from monai_ifim.core.rows import FactorRows
+from monai_ifim.core.heads.base import Head
+from monai_ifim.core.heads.choice import resolve_head
+from monai_ifim.core.heads.outputs import last_operation
+from monai_ifim.core.memory.checkpointing import checkpointed
+from monai_ifim.core.memory.lean_layers import lean_layers
+from monai_ifim.core.memory.live_memory import LiveMemory, storages_of
+from monai_ifim.core.memory.offload import Overflow, RowShelf, SavedActivations, return_freed_memory
+from monai_ifim.core.memory.plan import BudgetExceededError, MemoryPlan, budget_error, plan_memory, survey_image
+from monai_ifim.core.operator.factor import Factor
+from monai_ifim.core.operator.jacobian import Jacobian
+from monai_ifim.core.operator.metric import check_self_adjoint
+from monai_ifim.core.operator.predictor import Predictor, check_independence
+from monai_ifim.core.operator.rows import FactorRows
 from monai_ifim.core.settings import Settings
-from monai_ifim.core.subspace import Subspace, whole_factor
+from monai_ifim.core.solvers.adaptive import adaptive_columns
+from monai_ifim.core.solvers.base import Subspace, whole_factor
+from monai_ifim.core.solvers.choice import choose_method
+from monai_ifim.core.solvers.lanczos import leading_pairs, most_steps
 
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 RESULTS = 8  # images' worth of memory of high, low, diag F in float64 and what they are made from

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monai_ifim.core.allocation import copy_of
 from monai_ifim.core.batches import decompose_in_parts
 from monai_ifim.core.decomposition import Decomposition
-from monai_ifim.core.head_choice import answers_at_every_voxel
-from monai_ifim.core.heads import Head
-from monai_ifim.core.metric import Metric
-from monai_ifim.core.predictor import Predictor, check_image, evaluation_mode, owner_of
+from monai_ifim.core.heads.base import Head
+from monai_ifim.core.heads.choice import answers_at_every_voxel
+from monai_ifim.core.memory.allocation import copy_of
+from monai_ifim.core.operator.metric import Metric
+from monai_ifim.core.operator.predictor import Predictor, check_image, evaluation_mode, owner_of
 from monai_ifim.core.settings import Method, Precision, Settings
 
 WIDTHS = {"float32": torch.float32, "float64": torch.float64}

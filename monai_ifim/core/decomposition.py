@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from monai_ifim.core.errors import ImageError
-from monai_ifim.core.heads import Head
+from monai_ifim.core.heads.base import Head
 from monai_ifim.core.locality import locality_radius
-from monai_ifim.core.metric import Metric
-from monai_ifim.core.notebook import notebook_html, one_line
-from monai_ifim.core.pictures import draw
-from monai_ifim.core.predictor import Predictor, evaluation_mode
+from monai_ifim.core.operator.metric import Metric
+from monai_ifim.core.operator.predictor import Predictor, evaluation_mode
+from monai_ifim.core.operator.rows import all_finite
 from monai_ifim.core.projection import split
-from monai_ifim.core.rows import all_finite
+from monai_ifim.display.figure import draw
+from monai_ifim.display.html import notebook_html, one_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from monai_ifim.core.batch_norm import correct_gradients
+from monai_ifim.core.operator.batch_norm import correct_gradients
 
 
 def dense_jacobian(network: nn.Module, image: Tensor) -> Tensor:

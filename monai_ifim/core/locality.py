@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from monai_ifim.core.heads import Head
-from monai_ifim.core.predictor import Predictor
+from monai_ifim.core.heads.base import Head
+from monai_ifim.core.operator.predictor import Predictor
 
 DEVIATION = 0.10  # share of e^2 l / 2 by which the divergence may be off inside the radius
 FIRST_CHANGE = 0.05  # typical logit change of the first step: far above rounding, below most curvature

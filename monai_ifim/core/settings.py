@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 
 from monai_ifim.core.errors import IFIMError
-from monai_ifim.core.metric import Metric, as_metric
+from monai_ifim.core.operator.metric import Metric, as_metric
 from monai_ifim.core.spectrum import check_selection
 
 Method = Literal["auto", "exact", "adaptive", "matrix_free"]

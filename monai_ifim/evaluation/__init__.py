@@ -6,12 +6,12 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "BundleModel": "monai_ifim.evaluation.bundles",
-    "BundleTask": "monai_ifim.evaluation.bundles",
-    "DatalistTask": "monai_ifim.evaluation.tasks",
-    "LumpyParameters": "monai_ifim.evaluation.lumpy",
-    "LumpyTask": "monai_ifim.evaluation.tasks",
-    "TrainedModel": "monai_ifim.evaluation.models",
+    "BundleModel": "monai_ifim.evaluation.classifiers.bundles",
+    "BundleTask": "monai_ifim.evaluation.classifiers.bundles",
+    "DatalistTask": "monai_ifim.evaluation.classifiers.tasks",
+    "LumpyParameters": "monai_ifim.evaluation.lumpy.images",
+    "LumpyTask": "monai_ifim.evaluation.classifiers.tasks",
+    "TrainedModel": "monai_ifim.evaluation.classifiers.models",
     "load_experiment": "monai_ifim.evaluation.experiment",
     "run_experiment": "monai_ifim.evaluation.experiment",
 }

@@ -28,13 +28,13 @@ def demo_slice() -> Path:
 def demo_volume(directory: str | os.PathLike[str]) -> Path:
     """Write a lumpy volume with a lesion, always the same one, and return the file's path.
 
-    The volume has the default parameters of :class:`~monai_ifim.evaluation.lumpy.LumpyParameters`, those of the bundle
+    The volume has the default parameters of :class:`~monai_ifim.evaluation.lumpy.images.LumpyParameters`, those of the bundle
     ``lumpy_lesion_detection_3d``: float32 ``[32, 32, 32]``, 2 mm voxels. A file that is there already stays.
 
     Args:
         directory: folder for the file; made where missing.
     """
-    from monai_ifim.evaluation.lumpy import LumpyDataset, LumpyParameters, write_volume
+    from monai_ifim.evaluation.lumpy.images import LumpyDataset, LumpyParameters, write_volume
 
     target = Path(directory) / "lumpy_lesion.nii.gz"
     if target.is_file():

@@ -17,12 +17,12 @@ from monai.bundle import ConfigParser
 
 from monai_ifim.core import IFIMError
 from monai_ifim.core.assembly import selection
-from monai_ifim.evaluation.cells import Cell, CellResult, run_cell
-from monai_ifim.evaluation.models import Model
-from monai_ifim.evaluation.observation import ObservationSettings
-from monai_ifim.evaluation.perturbations import PerturbationSettings
-from monai_ifim.evaluation.summary import summarise_cell, summarise_experiment
-from monai_ifim.evaluation.tasks import Task
+from monai_ifim.evaluation.analysis.summary import summarise_cell, summarise_experiment
+from monai_ifim.evaluation.classifiers.models import Model
+from monai_ifim.evaluation.classifiers.tasks import Task
+from monai_ifim.evaluation.measuring.cells import Cell, CellResult, run_cell
+from monai_ifim.evaluation.measuring.observation import ObservationSettings
+from monai_ifim.evaluation.measuring.perturbations import PerturbationSettings
 from monai_ifim.io.atomic import write_bytes, write_text
 from monai_ifim.io.errors import innermost, reason_of
 from monai_ifim.io.sidecar import versions

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from monai_ifim.io.case import CONTENTS, CaseMaps, Companions, check_contents, sidecar_path, write_case
-    from monai_ifim.io.dicom_reader import DicomReader, register_dicom_reader
+    from monai_ifim.io.dicom.reader import DicomReader, register_dicom_reader
     from monai_ifim.io.errors import GeometryError, InputError, OutputError
     from monai_ifim.io.model import ModelIdentity, identify_bundle
     from monai_ifim.io.sidecar import CaseFacts, InputIdentity, read_sidecar
@@ -21,7 +21,7 @@ _HOMES = {
     "CaseFacts": "sidecar",
     "CaseMaps": "case",
     "Companions": "case",
-    "DicomReader": "dicom_reader",
+    "DicomReader": "dicom.reader",
     "GeometryError": "errors",
     "InputError": "errors",
     "InputIdentity": "sidecar",
@@ -31,7 +31,7 @@ _HOMES = {
     "check_contents": "case",
     "identify_bundle": "model",
     "read_sidecar": "sidecar",
-    "register_dicom_reader": "dicom_reader",
+    "register_dicom_reader": "dicom.reader",
     "sidecar_path": "case",
     "write_case": "case",
 }

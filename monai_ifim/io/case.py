@@ -17,12 +17,12 @@ from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.errors import OutputError
 from monai_ifim.io.geometry import Affine
 from monai_ifim.io.nifti import volume_shape, write_volume
-from monai_ifim.io.parametric_map import write_parametric_maps
+from monai_ifim.io.parametric_map.write import write_parametric_maps
 from monai_ifim.io.planes import CasePlanes, Layer, cut_planes, write_planes
 from monai_ifim.io.scan import Scan
-from monai_ifim.io.scene import write_scene
-from monai_ifim.io.scene_bundle import write_scene_bundle
 from monai_ifim.io.sidecar import CaseFacts, MapFile, compose_sidecar, plain_affine, write_sidecar
+from monai_ifim.io.slicer.bundle import write_scene_bundle
+from monai_ifim.io.slicer.scene import write_scene
 from monai_ifim.io.source import Source
 from monai_ifim.io.windows import display_window
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import nibabel as nib
 
-from monai_ifim.io.dicom_volumes import choose_volume, index_dicom, undecoded
+from monai_ifim.io.dicom.regrid import even_grid, resampled
+from monai_ifim.io.dicom.regularity import check_volume, is_regular
+from monai_ifim.io.dicom.volumes import choose_volume, index_dicom, undecoded
 from monai_ifim.io.errors import InputError, innermost
 from monai_ifim.io.nifti_header import check_header, check_place
-from monai_ifim.io.regrid import even_grid, resampled
-from monai_ifim.io.series import check_volume, is_regular
 
 IMAGE_SUFFIXES = (
     ".nii.gz", ".nii", ".dcm", ".ima", ".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".hdr", ".png", ".jpg", ".jpeg", ".bmp",

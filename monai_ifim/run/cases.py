@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from monai_ifim.io import InputError, Source
-from monai_ifim.io.dicom_header import is_no_image
-from monai_ifim.io.dicom_volumes import index_dicom
+from monai_ifim.io.dicom.header import is_no_image
+from monai_ifim.io.dicom.volumes import index_dicom
 from monai_ifim.io.source import IMAGE_SUFFIXES, bounded_name, check_source, dicom_files, is_dicom, there
 
 EVERY_SERIES = "all"

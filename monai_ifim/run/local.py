@@ -7,11 +7,11 @@ from contextlib import suppress
 
 from monai_ifim.adapt.bundle import Bundle
 from monai_ifim.run.cases import Case
-from monai_ifim.run.halt import Halt, StoppedError
 from monai_ifim.run.pipeline import decompose_cases
+from monai_ifim.run.run_record import Start, write_outcome
 from monai_ifim.run.settings import RunSettings, prepared_folder
+from monai_ifim.run.stop_request import Halt, StoppedError
 from monai_ifim.run.table import CaseRow
-from monai_ifim.run.tally import Start, write_outcome
 
 Report = Callable[[CaseRow], None]
 

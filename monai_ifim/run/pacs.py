@@ -11,7 +11,7 @@ import pydicom
 from pydicom.uid import ParametricMapStorage
 
 from monai_ifim.io import InputError, OutputError, atomic
-from monai_ifim.io.dicomweb import DicomWeb, RemoteSeries, ServerError, UnreachableError, checked_uid
+from monai_ifim.io.dicomweb.client import DicomWeb, RemoteSeries, ServerError, UnreachableError, checked_uid
 from monai_ifim.run.cases import EVERY_SERIES, Case, find_cases
 from monai_ifim.run.table import CaseRow
 

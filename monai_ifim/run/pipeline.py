@@ -21,19 +21,19 @@ from monai_ifim.adapt.bundle import Bundle
 from monai_ifim.adapt.components import component_tensors, item_of_batch, record_of
 from monai_ifim.adapt.saving import SaveIFIM
 from monai_ifim.adapt.scan import scan_of
-from monai_ifim.adapt.scanner import ScannerSpace
+from monai_ifim.adapt.scanner.space import ScannerSpace
 from monai_ifim.core import IFIMError
 from monai_ifim.core.determinism import deterministic_algorithms, refused_operation
-from monai_ifim.core.scratch import ScratchFolder
+from monai_ifim.core.memory.scratch import ScratchFolder
 from monai_ifim.io import InputError, ModelIdentity, read_sidecar
 from monai_ifim.io.errors import explained, one_line
-from monai_ifim.io.parametric_map import check_dicom_source
+from monai_ifim.io.parametric_map.write import check_dicom_source
 from monai_ifim.io.scan import Scan, unit_of_source
 from monai_ifim.io.source import check_source, readable_path
 from monai_ifim.run.cases import Case
-from monai_ifim.run.halt import Halt, StoppedError, short_of_memory
 from monai_ifim.run.resume import kept_row
 from monai_ifim.run.settings import RunSettings
+from monai_ifim.run.stop_request import Halt, StoppedError, short_of_memory
 from monai_ifim.run.table import CaseRow, row_from_sidecar
 
 READ_AHEAD = 2  # images held ready beside the batch being computed

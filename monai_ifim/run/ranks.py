@@ -22,13 +22,13 @@ from monai_ifim.adapt.saving import Space
 from monai_ifim.core import IFIMError
 from monai_ifim.io import CONTENTS, check_contents
 from monai_ifim.run.cases import Case, find_cases
-from monai_ifim.run.halt import Halt
 from monai_ifim.run.local import Report
 from monai_ifim.run.pipeline import decompose_cases
 from monai_ifim.run.resume import kept_row
+from monai_ifim.run.run_record import Start, write_outcome
 from monai_ifim.run.settings import RunSettings, prepared_folder
+from monai_ifim.run.stop_request import Halt
 from monai_ifim.run.table import CaseRow
-from monai_ifim.run.tally import Start, write_outcome
 
 SLOWEST_RANK = timedelta(days=30)  # a rank that is done waits this long; one that died is torchrun's to notice
 

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 import torch
 
 from monai_ifim.adapt.bundle import load_bundle
-from monai_ifim.adapt.noise import read_noise
 from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.scanner.noise import read_noise
 from monai_ifim.core import GaussianLowPass, IFIMError, NoiseLevel
-from monai_ifim.core.metric import Metric
+from monai_ifim.core.operator.metric import Metric
 from monai_ifim.io import CONTENTS, InputError, OutputError, Source, identify_bundle, read_sidecar, sidecar_path
 from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.installation import bundles_folder, resolve_bundle

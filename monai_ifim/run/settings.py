@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from monai_ifim.adapt.equivalents import Statistics
 from monai_ifim.adapt.options import DecomposeOptions
-from monai_ifim.adapt.resolution import Resolution, check_metrics, checked_resolution
 from monai_ifim.adapt.saving import Space, check_space
-from monai_ifim.adapt.scan_preprocessing import check_statistics
+from monai_ifim.adapt.scanner.equivalents import Statistics
+from monai_ifim.adapt.scanner.preprocessing import check_statistics
+from monai_ifim.adapt.scanner.resolution import Resolution, check_metrics, checked_resolution
 from monai_ifim.core import IFIMError
 from monai_ifim.io import CONTENTS, OutputError, atomic, check_contents
 

@@ -24,7 +24,7 @@ from monai.transforms import (
 )
 from torch import Tensor
 
-from monai_ifim.adapt.equivalents import equivalent_of, percentile
+from monai_ifim.adapt.scanner.equivalents import equivalent_of, percentile
 
 SHAPE = (3, 7, 9, 5)
 GENERATOR_SEED = 41

@@ -27,10 +27,10 @@ from monai.transforms import (
 from torch import Tensor, nn
 
 from monai_ifim import decompose_scan
-from monai_ifim.adapt.resolution import HeldZeros
-from monai_ifim.adapt.scan_preprocessing import scan_preprocessing
-from monai_ifim.adapt.scanner import ScannerNetwork
-from monai_ifim.adapt.step_checks import tells_zeros_apart
+from monai_ifim.adapt.scanner.preprocessing import scan_preprocessing
+from monai_ifim.adapt.scanner.resolution import HeldZeros
+from monai_ifim.adapt.scanner.space import ScannerNetwork
+from monai_ifim.adapt.scanner.step_checks import tells_zeros_apart
 from monai_ifim.core import GaussianLowPass
 
 SIZE = (14, 12, 15)

@@ -38,8 +38,8 @@ from monai.transforms import (
     Zoom,
 )
 
-from monai_ifim.adapt.resolution import network_affine
-from monai_ifim.adapt.scan_preprocessing import ScanPreprocessing, scan_preprocessing
+from monai_ifim.adapt.scanner.preprocessing import ScanPreprocessing, scan_preprocessing
+from monai_ifim.adapt.scanner.resolution import network_affine
 
 FORESEEN: dict[str, Any] = {
     "nothing": [EnsureType()],

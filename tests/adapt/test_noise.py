@@ -12,7 +12,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from monai_ifim.adapt.noise import NoiseMap, read_noise
+from monai_ifim.adapt.scanner.noise import NoiseMap, read_noise
 from monai_ifim.core import IFIMError, NoiseLevel
 from monai_ifim.io import InputError
 

@@ -40,10 +40,10 @@ from monai.transforms.utils_pytorch_numpy_unification import percentile
 from torch import Tensor, nn
 
 from monai_ifim import IFIMError, decompose, decompose_scan
-from monai_ifim.adapt import scan_preprocessing as module
-from monai_ifim.adapt import step_checks
-from monai_ifim.adapt.scan_preprocessing import scan_preprocessing
-from monai_ifim.adapt.scanner import ScannerSpace
+from monai_ifim.adapt.scanner import preprocessing as module
+from monai_ifim.adapt.scanner import step_checks
+from monai_ifim.adapt.scanner.preprocessing import scan_preprocessing
+from monai_ifim.adapt.scanner.space import ScannerSpace
 
 Array = npt.NDArray[Any]
 SIZE = (6, 5, 7)

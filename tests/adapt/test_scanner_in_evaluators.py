@@ -31,7 +31,7 @@ from monai.transforms import (
 from torch import Tensor, nn
 
 from monai_ifim import IFIMError, IFIMHandler, IFIMInferer, SaveIFIMd, decompose_scan
-from monai_ifim.adapt.scanner import ScannerSpace
+from monai_ifim.adapt.scanner.space import ScannerSpace
 from monai_ifim.core import Decomposition
 from monai_ifim.io import read_sidecar
 from monai_ifim.io.errors import innermost

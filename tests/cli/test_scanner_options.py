@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from typer.testing import CliRunner, Result
 
-from monai_ifim.adapt.noise import NoiseMap, read_noise
+from monai_ifim.adapt.scanner.noise import NoiseMap, read_noise
 from monai_ifim.cli.main import app
 from monai_ifim.core.errors import IFIMError
 from monai_ifim.io import read_sidecar

@@ -16,9 +16,10 @@ import typer
 from typer.testing import CliRunner, Result
 
 from monai_ifim.cli.view import view
-from monai_ifim.report import viewer, viewer_graphics
-from monai_ifim.report.viewer_browser import opened_browser
-from monai_ifim.report.viewer_cases import ViewerError
+from monai_ifim.viewer import graphics as viewer_graphics
+from monai_ifim.viewer import launch as viewer
+from monai_ifim.viewer.browser import opened_browser
+from monai_ifim.viewer.cases import ViewerError
 
 ADDRESS = "http://127.0.0.1:1/index.html?secret=s3&x=1"
 

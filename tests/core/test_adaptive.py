@@ -10,7 +10,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from monai_ifim.core import decompose
-from monai_ifim.core.tail import CONFIDENCE, chi_squared_quantile
+from monai_ifim.core.solvers.trace_probes import CONFIDENCE, chi_squared_quantile
 
 Networks = Callable[..., nn.Sequential]
 SHAPE = (1, 13, 10)
@@ -63,7 +63,7 @@ def test_probes_added_after_a_look_stay_within_the_promise(monkeypatch: pytest.M
     network = _with_logits(network, x, -0.9 * torch.arange(24.0))
     for known in range(2, 18, 3):
         for probes in range(1, 23 - known, 4):
-            monkeypatch.setattr("monai_ifim.core.adaptive.forecast", lambda *_, k=known, n=probes: (k, n))
+            monkeypatch.setattr("monai_ifim.core.solvers.adaptive.forecast", lambda *_, k=known, n=probes: (k, n))
             for tolerance in (0.3, 1e-2, 1e-5):
                 d = decompose(network, x, method="adaptive", rank=2, tolerance=tolerance)
                 assert d.record["jacobian_products"] <= 24

@@ -7,8 +7,8 @@ import mmap
 import pytest
 import torch
 
-from monai_ifim.core import allocation
-from monai_ifim.core.allocation import SMALLEST, copy_of, in_large_pages
+from monai_ifim.core.memory import allocation
+from monai_ifim.core.memory.allocation import SMALLEST, copy_of, in_large_pages
 
 
 @pytest.fixture

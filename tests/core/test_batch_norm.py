@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from monai_ifim import decompose
-from monai_ifim.core.batch_norm import correct_gradients
 from monai_ifim.core.dense import dense_fisher
+from monai_ifim.core.operator.batch_norm import correct_gradients
 
 STEP = 1e-5
 NORMALISATIONS: dict[str, Callable[[int], nn.Module]] = {

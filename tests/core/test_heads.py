@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from monai_ifim.core import BernoulliHead, CategoricalHead, GaussianHead, Head, HeadError, SquareRoot, decompose
 from monai_ifim.core.dense import dense_jacobian
-from monai_ifim.core.head_choice import resolve_head
-from monai_ifim.core.outputs import last_operation
-from monai_ifim.core.probability_heads import CategoricalProbabilityHead
-from monai_ifim.core.voxelwise_heads import VoxelwiseHead
+from monai_ifim.core.heads.choice import resolve_head
+from monai_ifim.core.heads.outputs import last_operation
+from monai_ifim.core.heads.probabilities import CategoricalProbabilityHead
+from monai_ifim.core.heads.voxelwise import VoxelwiseHead
 
 Networks = Callable[..., nn.Sequential]
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from monai_ifim.core import decompose, factor
-from monai_ifim.core.rows import FactorRows, HeldRow
+from monai_ifim.core import decompose
+from monai_ifim.core.operator import factor
+from monai_ifim.core.operator.rows import FactorRows, HeldRow
 
 Networks = Callable[..., nn.Sequential]
 

@@ -90,8 +90,8 @@ def test_fewer_nonzero_eigenvalues_than_asked_for(linear: Networks) -> None:
 
 
 def test_unfinished_iteration_says_so_and_reports_what_holds(monkeypatch: pytest.MonkeyPatch, linear: Networks) -> None:
-    monkeypatch.setattr("monai_ifim.core.krylov.STEPS_A_PAIR", 1)
-    monkeypatch.setattr("monai_ifim.core.krylov.FURTHER_STEPS", 6)
+    monkeypatch.setattr("monai_ifim.core.solvers.lanczos.STEPS_A_PAIR", 1)
+    monkeypatch.setattr("monai_ifim.core.solvers.lanczos.FURTHER_STEPS", 6)
     network, x = linear((1, 21, 19), 300).double(), torch.randn(1, 1, 21, 19, dtype=torch.float64)
     network[-1].weight.data[0] *= 30
     with pytest.warns(ConvergenceWarning, match="within the tolerance; rank=12 needs") as caught:

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from monai_ifim.core import Decomposition, IFIMError, MemoryWarning, decompose
 from monai_ifim.core.batches import Task
-from monai_ifim.core.checkpointing import choose_blocks, survey_activations
-from monai_ifim.core.lean_layers import lean_layers
-from monai_ifim.core.overflow import Overflow, StoredHost
+from monai_ifim.core.memory.checkpointing import choose_blocks, survey_activations
+from monai_ifim.core.memory.lean_layers import lean_layers
+from monai_ifim.core.memory.offload import Overflow, StoredHost
 from monai_ifim.core.settings import memory_bytes
 
 Networks = Callable[..., nn.Sequential]

@@ -17,8 +17,9 @@ from monai.networks.nets import UNet
 from PIL import Image
 from torch import Tensor
 
-from monai_ifim.core import Decomposition, Metric, decompose, notebook
-from monai_ifim.core.wording import percent
+from monai_ifim.core import Decomposition, Metric, decompose
+from monai_ifim.display import html as notebook
+from monai_ifim.display.wording import percent
 
 if TYPE_CHECKING:
     from tests.core.conftest import Case, NetworkFactory

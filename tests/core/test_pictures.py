@@ -19,7 +19,7 @@ from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from monai_ifim.core import GaussianHead, Head, ImageError, decompose
-from monai_ifim.core.pictures import draw
+from monai_ifim.display.figure import draw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

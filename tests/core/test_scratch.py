@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from monai_ifim.core.overflow import Overflow
-from monai_ifim.core.scratch import PREFIX, ScratchFolder
+from monai_ifim.core.memory.offload import Overflow
+from monai_ifim.core.memory.scratch import PREFIX, ScratchFolder
 
 HOLDER = """
 import sys, time, torch
-from monai_ifim.core.overflow import Overflow
+from monai_ifim.core.memory.offload import Overflow
 store = Overflow()
 held = store.put(torch.ones(100))
 print("held", flush=True)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from monai_ifim.core import IFIMError, spectrum
 from monai_ifim.core.settings import Settings
+from monai_ifim.core.solvers.base import enough
 from monai_ifim.core.spectrum import Spectrum, solve_spectrum
-from monai_ifim.core.subspace import enough
 
 EPS = torch.finfo(torch.float64).eps
 

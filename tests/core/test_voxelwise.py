@@ -10,7 +10,7 @@ from monai.networks.nets import UNet
 from torch import Tensor, nn
 
 from monai_ifim.core import Decomposition, HeadError, IFIMError, NetworkError, decompose
-from monai_ifim.core.voxelwise_heads import mean_probability
+from monai_ifim.core.heads.voxelwise import mean_probability
 
 
 def _unet(spatial: int, outputs: int, channels: int = 1) -> nn.Module:

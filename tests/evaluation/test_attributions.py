@@ -15,7 +15,7 @@ from monai.networks.nets import DenseNet121, SEResNet50, ViT
 from torch import Tensor, nn
 
 from monai_ifim.core import IFIMError, TrainingModeWarning
-from monai_ifim.evaluation.attributions import ATTRIBUTIONS, attribute, last_spatial_layer
+from monai_ifim.evaluation.measuring.attributions import ATTRIBUTIONS, attribute, last_spatial_layer
 
 Array = npt.NDArray[np.float64]
 SHAPES = {"2d": (1, 19, 13), "2d-3channels": (3, 17, 21), "3d": (1, 17, 9, 5), "3d-2channels": (2, 5, 19, 9)}

@@ -9,7 +9,13 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from monai_ifim.evaluation.auroc import area_difference, macro_auroc, macro_auroc_curves, read_scores, resample_within_classes
+from monai_ifim.evaluation.analysis.auroc import (
+    area_difference,
+    macro_auroc,
+    macro_auroc_curves,
+    read_scores,
+    resample_within_classes,
+)
 
 Array = np.ndarray[Any, Any]
 

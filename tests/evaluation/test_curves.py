@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from monai_ifim.core import IFIMError
-from monai_ifim.evaluation.curves import areas, curve_bands, image_curves, removals
+from monai_ifim.evaluation.analysis.curves import areas, curve_bands, image_curves, removals
 
 Array = np.ndarray[Any, Any]
 

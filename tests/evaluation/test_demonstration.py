@@ -13,7 +13,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from monai_ifim.evaluation.demonstration import demo_slice, demo_volume
-from monai_ifim.evaluation.lumpy import LumpyDataset, LumpyParameters, write_volume
+from monai_ifim.evaluation.lumpy.images import LumpyDataset, LumpyParameters, write_volume
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "lumpy_lesion_detection_3d"
 

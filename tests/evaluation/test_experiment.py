@@ -17,14 +17,14 @@ from typer.testing import CliRunner
 from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.cli.main import app
 from monai_ifim.core import IFIMError, decompose
-from monai_ifim.evaluation.bundles import BundleTask
-from monai_ifim.evaluation.cells import weights_sha256
+from monai_ifim.evaluation.classifiers.bundles import BundleTask
+from monai_ifim.evaluation.classifiers.models import Classifier, Model
+from monai_ifim.evaluation.classifiers.tasks import Sample, list_labelled
 from monai_ifim.evaluation.experiment import Experiment, load_experiment, only, parse_overrides, run_experiment
-from monai_ifim.evaluation.models import Classifier, Model
-from monai_ifim.evaluation.observation import ObservationSettings, Observer, overlap
-from monai_ifim.evaluation.perturbations import PerturbationSettings, redraw, split_eigenvectors
-from monai_ifim.evaluation.perturbations import Subspaces as Spaces
-from monai_ifim.evaluation.tasks import Sample, list_labelled
+from monai_ifim.evaluation.measuring.cells import weights_sha256
+from monai_ifim.evaluation.measuring.observation import ObservationSettings, Observer, overlap
+from monai_ifim.evaluation.measuring.perturbations import PerturbationSettings, redraw, split_eigenvectors
+from monai_ifim.evaluation.measuring.perturbations import Subspaces as Spaces
 from monai_ifim.io.installation import resolve_experiment
 
 SETTINGS = ObservationSettings(PerturbationSettings(relative_norms=(0.0, 0.01, 0.1), draws=2))

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from monai_ifim.evaluation import lumpy
-from monai_ifim.evaluation.lumpy import LumpyDataset, LumpyParameters, draw_volume
+from monai_ifim.evaluation.lumpy import images as lumpy
+from monai_ifim.evaluation.lumpy.images import LumpyDataset, LumpyParameters, draw_volume
 
 # odd, unequal sizes: a cube would hide a mistaken axis
 FLAT = LumpyParameters(

@@ -24,11 +24,11 @@ from monai_ifim.core import (
     NetworkError,
     decompose,
 )
-from monai_ifim.core.probability_heads import BernoulliProbabilityHead, CategoricalProbabilityHead
+from monai_ifim.core.heads.probabilities import BernoulliProbabilityHead, CategoricalProbabilityHead
 from monai_ifim.core.projection import split
-from monai_ifim.evaluation.attributions import ATTRIBUTIONS, attribute
-from monai_ifim.evaluation.measurements import MEASURES, measure_image
-from monai_ifim.evaluation.perturbations import (
+from monai_ifim.evaluation.measuring.attributions import ATTRIBUTIONS, attribute
+from monai_ifim.evaluation.measuring.measurements import MEASURES, measure_image
+from monai_ifim.evaluation.measuring.perturbations import (
     FAMILIES,
     Perturbation,
     PerturbationSettings,

@@ -11,9 +11,10 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal, norm
 
-from monai_ifim.evaluation import lumpy, observers
-from monai_ifim.evaluation.lumpy import LumpyDataset, LumpyParameters, LumpyVolume
-from monai_ifim.evaluation.observers import LumpyObservers
+from monai_ifim.evaluation.lumpy import images as lumpy
+from monai_ifim.evaluation.lumpy import observers
+from monai_ifim.evaluation.lumpy.images import LumpyDataset, LumpyParameters, LumpyVolume
+from monai_ifim.evaluation.lumpy.observers import LumpyObservers
 
 Array = np.ndarray[Any, Any]
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from monai_ifim.core import Decomposition, IFIMError, decompose
 from monai_ifim.core.projection import split
-from monai_ifim.evaluation.attributions import ATTRIBUTIONS
-from monai_ifim.evaluation.perturbations import (
+from monai_ifim.evaluation.measuring.attributions import ATTRIBUTIONS
+from monai_ifim.evaluation.measuring.perturbations import (
     FAMILIES,
     RANDOM_FAMILIES,
     Perturbation,

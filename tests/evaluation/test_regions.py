@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from monai_ifim.evaluation.regions import border_mask, corner_mask, fine_share, region_share, region_shares
+from monai_ifim.evaluation.measuring.regions import border_mask, corner_mask, fine_share, region_share, region_shares
 
 
 @pytest.mark.parametrize("shape", [(33, 24), (17, 40, 26)])

@@ -13,8 +13,8 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from monai_ifim.core import IFIMError
-from monai_ifim.evaluation import statistics
-from monai_ifim.evaluation.statistics import compare_columns, compare_paired, holm, mean_intervals, signed_rank_p_value
+from monai_ifim.evaluation.analysis import statistics
+from monai_ifim.evaluation.analysis.statistics import compare_columns, compare_paired, holm, mean_intervals, signed_rank_p_value
 
 Array = np.ndarray[Any, Any]
 

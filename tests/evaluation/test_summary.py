@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from monai_ifim.core import IFIMError
-from monai_ifim.evaluation.curves import areas, removals
-from monai_ifim.evaluation.statistics import compare_paired
-from monai_ifim.evaluation.summary import summarise_cell, summarise_experiment
+from monai_ifim.evaluation.analysis.curves import areas, removals
+from monai_ifim.evaluation.analysis.statistics import compare_paired
+from monai_ifim.evaluation.analysis.summary import summarise_cell, summarise_experiment
 
 GRID = (0.0, 0.01, 0.05, 0.1)
 CLASSES = ["cyst", "stone", "normal"]

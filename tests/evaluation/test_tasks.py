@@ -13,8 +13,8 @@ from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, RandFlipd
 from PIL import Image
 
 from monai_ifim.core import IFIMError
-from monai_ifim.evaluation.lumpy import LumpyParameters
-from monai_ifim.evaluation.tasks import DatalistTask, LumpyTask, Sample, balanced, read_labelled
+from monai_ifim.evaluation.classifiers.tasks import DatalistTask, LumpyTask, Sample, balanced, read_labelled
+from monai_ifim.evaluation.lumpy.images import LumpyParameters
 
 PARAMETERS = LumpyParameters(shape=(19, 23), mean_lumps=9, lump_width=3.0, lesion_width=1.5, margin=4)
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from monai_ifim.core import IFIMError
-from monai_ifim.evaluation.architectures import ARCHITECTURES, build_network
-from monai_ifim.evaluation.lumpy import LumpyParameters
-from monai_ifim.evaluation.models import TrainedModel, randomised
-from monai_ifim.evaluation.tasks import LumpyTask
-from monai_ifim.evaluation.training import TrainingSettings, classification_performance, macro_auroc, train_network
+from monai_ifim.evaluation.classifiers.architectures import ARCHITECTURES, build_network
+from monai_ifim.evaluation.classifiers.models import TrainedModel, randomised
+from monai_ifim.evaluation.classifiers.tasks import LumpyTask
+from monai_ifim.evaluation.classifiers.training import TrainingSettings, classification_performance, macro_auroc, train_network
+from monai_ifim.evaluation.lumpy.images import LumpyParameters
 
 TASK = LumpyTask(
     name="bright",

@@ -17,10 +17,10 @@ from pydicom.uid import ExplicitVRLittleEndian
 from fuzz.mutations import BETWEEN, mutate_dicom, mutate_json, mutate_text
 from fuzz.oracle import Target, check_names, refusing
 from monai_ifim.io import Source
-from monai_ifim.io.dicom_header import is_no_image
-from monai_ifim.io.dicom_volumes import DicomVolume, index_dicom
-from monai_ifim.io.parametric_map_source import referenced_series
-from monai_ifim.io.series import check_volume, is_regular
+from monai_ifim.io.dicom.header import is_no_image
+from monai_ifim.io.dicom.regularity import check_volume, is_regular
+from monai_ifim.io.dicom.volumes import DicomVolume, index_dicom
+from monai_ifim.io.parametric_map.source import referenced_series
 from monai_ifim.io.source import check_source, content_hash, needs_regridding
 from monai_ifim.run.cases import find_cases
 

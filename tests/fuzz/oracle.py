@@ -12,7 +12,7 @@ from pathlib import Path
 from fuzz.mutations import mutate_bytes
 from monai_ifim.core import IFIMError
 from monai_ifim.io.errors import explained
-from monai_ifim.report.viewer_cases import ViewerError
+from monai_ifim.viewer.cases import ViewerError
 
 ANSWERS: tuple[type[Exception], ...] = (IFIMError, ViewerError)
 LONGEST = 2000  # characters of a message

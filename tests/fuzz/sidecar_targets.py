@@ -20,20 +20,20 @@ from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.io import ModelIdentity, Source, read_sidecar
 from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.planes import Layer, cut_planes, read_planes, write_planes
-from monai_ifim.io.scene import write_scene
-from monai_ifim.io.scene_bundle import write_scene_bundle
 from monai_ifim.io.sidecar import write_sidecar
-from monai_ifim.report.cohort import write_cohort
-from monai_ifim.report.cohort_records import read_cohort
-from monai_ifim.report.plane_pictures import draw_montage
-from monai_ifim.report.viewer_cases import check_whole, facts, read_case
+from monai_ifim.io.slicer.bundle import write_scene_bundle
+from monai_ifim.io.slicer.scene import write_scene
+from monai_ifim.report.cohort.page import write_cohort
+from monai_ifim.report.cohort.planes import draw_montage
+from monai_ifim.report.cohort.records import read_cohort
 from monai_ifim.run import repetition
 from monai_ifim.run.agreement import compare
 from monai_ifim.run.cases import Case
 from monai_ifim.run.resume import kept_row
+from monai_ifim.run.run_record import Start, tabulate, write_outcome
 from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.table import row_from_sidecar
-from monai_ifim.run.tally import Start, tabulate, write_outcome
+from monai_ifim.viewer.cases import check_whole, facts, read_case
 
 NAMES = ("input", "high", "low", "sensitivity")
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # SHA-256 of no bytes

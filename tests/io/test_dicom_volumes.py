@@ -20,8 +20,8 @@ from pydicom.uid import JPEG2000Lossless
 from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.io import InputError, Source, read_sidecar
-from monai_ifim.io.dicom_reader import DicomReader, register_dicom_reader
-from monai_ifim.io.dicom_volumes import index_dicom
+from monai_ifim.io.dicom.reader import DicomReader, register_dicom_reader
+from monai_ifim.io.dicom.volumes import index_dicom
 from monai_ifim.io.errors import innermost
 from monai_ifim.io.installation import resolve_bundle
 from monai_ifim.io.source import check_source, content_hash, dicom_files, readable_path

@@ -19,8 +19,8 @@ from pydicom.config import disable_value_validation
 from pydicom.uid import generate_uid
 
 from fake_pacs import PASSWORD, USER, Exchange, FakePacs, breaks_off_before, hangs_up, refuses, write_certificate
-from monai_ifim.io.dicomweb import DicomWeb, MissingError, RemoteSeries, ServerError, UnreachableError, checked_uid
-from monai_ifim.io.server_access import access_to
+from monai_ifim.io.dicomweb.access import access_to
+from monai_ifim.io.dicomweb.client import DicomWeb, MissingError, RemoteSeries, ServerError, UnreachableError, checked_uid
 from synthetic_series import ORIENTATIONS, Series
 
 SIGNED_IN = {"IFIM_PACS_USER": USER, "IFIM_PACS_PASSWORD": PASSWORD}

@@ -34,7 +34,7 @@ from typer.testing import CliRunner
 from monai_ifim.cli.main import app
 from monai_ifim.io import CaseMaps, DicomReader, GeometryError, OutputError, Source
 from monai_ifim.io.nifti import write_volume
-from monai_ifim.io.parametric_map import check_dicom_source, write_parametric_maps
+from monai_ifim.io.parametric_map.write import check_dicom_source, write_parametric_maps
 from monai_ifim.io.source import readable_path
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "parametric_maps.md").read_text(encoding="utf-8")
@@ -466,7 +466,7 @@ def test_objects_say_what_they_are_and_how_they_were_made(native: Array, series:
 def test_map_that_no_dicom_object_holds_is_refused_with_the_cure(
     native: Array, series: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("monai_ifim.io.parametric_map.LARGEST_OBJECT", int(np.prod(SHAPE)) * 4 - 1)
+    monkeypatch.setattr("monai_ifim.io.parametric_map.write.LARGEST_OBJECT", int(np.prod(SHAPE)) * 4 - 1)
     with pytest.raises(OutputError, match=r"scan_ifim_high\.nii\.gz: larger than the 4 GiB .*leave --dicom-pm out"):
         write_all(tmp_path / "out", series, maps_on(native, SHAPE))
     assert not (tmp_path / "out").exists()

@@ -16,10 +16,10 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from monai_ifim.io.color_tables import sensitivity_table, signed_table, table_text
 from monai_ifim.io.errors import OutputError
-from monai_ifim.io.scene import write_scene
-from monai_ifim.io.scene_bundle import write_scene_bundle
+from monai_ifim.io.slicer.bundle import write_scene_bundle
+from monai_ifim.io.slicer.color_tables import sensitivity_table, signed_table, table_text
+from monai_ifim.io.slicer.scene import write_scene
 from synthetic_case import EIGENVALUES, MAPS, UNIT, place_of, write_synthetic_case
 
 Array = npt.NDArray[Any]

@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from fake_pacs import write_certificate
-from monai_ifim.io.server_access import AccessError, access_to
+from monai_ifim.io.dicomweb.access import AccessError, access_to
 
 SECRET = "geh€im"
 WITH_PASSWORD = {"IFIM_PACS_USER": "reader", "IFIM_PACS_PASSWORD": SECRET}

@@ -148,8 +148,8 @@ def test_unknown_study_is_told(orthanc: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["693_J2KR.dcm", "MR2_J2KI.dcm", "JPEG-LL.dcm"])
 def test_compressed_images_come_as_they_are_kept(orthanc: Any, real_data: Path, tmp_path: Path, name: str) -> None:
-    from monai_ifim.io.dicomweb import DicomWeb
-    from monai_ifim.io.server_access import access_to
+    from monai_ifim.io.dicomweb.access import access_to
+    from monai_ifim.io.dicomweb.client import DicomWeb
     from monai_ifim.run.pacs import choose_series, pull_series
 
     image = pydicom.dcmread(real_data / "dicom" / "compressed" / name)

@@ -350,7 +350,7 @@ def experiment(
     tmp_path_factory: pytest.TempPathFactory, content: Content, write_experiment: Callable[[Path, Content], Path]
 ) -> Path:
     """Folder of the made-up experiment with its report."""
-    from monai_ifim.report.page import write_report
+    from monai_ifim.report.experiment.page import write_report
 
     folder = write_experiment(tmp_path_factory.mktemp("experiment"), content)
     write_report(folder)

@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 
 from monai_ifim.io.planes import CasePlanes
-from monai_ifim.report.case_pictures import choose_pictures
-from monai_ifim.report.cohort import write_cohort
-from monai_ifim.report.cohort_records import read_cohort
-from monai_ifim.report.plane_pictures import draw_montage
+from monai_ifim.report.cohort.page import write_cohort
+from monai_ifim.report.cohort.pictures import choose_pictures
+from monai_ifim.report.cohort.planes import draw_montage
+from monai_ifim.report.cohort.records import read_cohort
 from monai_ifim.run.table import CaseRow
 
 Row = Callable[..., CaseRow]
@@ -168,7 +168,7 @@ def test_what_is_left_out_is_said_and_linked(
     monkeypatch: pytest.MonkeyPatch,
     parse_html: Any,
 ) -> None:
-    monkeypatch.setattr("monai_ifim.report.cohort.choose_pictures", partial(choose_pictures, largest=300_000))
+    monkeypatch.setattr("monai_ifim.report.cohort.page.choose_pictures", partial(choose_pictures, largest=300_000))
     names = [f"c{i}" for i in range(12)]
     text = render([case_row(name) for name in names], {name: large_planes(i) for i, name in enumerate(names)})
     column = records(text)["columns"][-1]

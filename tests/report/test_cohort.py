@@ -23,10 +23,10 @@ from PIL import Image
 from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.io import InputError
-from monai_ifim.report.cohort import write_cohort
-from monai_ifim.report.cohort_figures import distribution_figure
-from monai_ifim.report.cohort_records import read_cohort
-from monai_ifim.report.style import drawing
+from monai_ifim.report.cohort.figures import distribution_figure
+from monai_ifim.report.cohort.page import write_cohort
+from monai_ifim.report.cohort.records import read_cohort
+from monai_ifim.report.pages.style import drawing
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.cohort import find_outliers, read_cases
 from monai_ifim.run.local import run_cases

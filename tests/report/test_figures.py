@@ -15,14 +15,14 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 from monai_ifim.core import IFIMError
-from monai_ifim.report.curves import COLUMNS, curve_figure
-from monai_ifim.report.drawings import Drawings
-from monai_ifim.report.forest import control_figure, forest_figure
-from monai_ifim.report.locality import locality_figure
-from monai_ifim.report.montage import Montage, montage_figure, read_montage
-from monai_ifim.report.records import Results, read_results
-from monai_ifim.report.removal import removal_figure
-from monai_ifim.report.style import LINES, VERDICTS, drawing
+from monai_ifim.report.experiment.curves import COLUMNS, curve_figure
+from monai_ifim.report.experiment.drawings import Drawings
+from monai_ifim.report.experiment.forest import control_figure, forest_figure
+from monai_ifim.report.experiment.locality import locality_figure
+from monai_ifim.report.experiment.montage import Montage, montage_figure, read_montage
+from monai_ifim.report.experiment.records import Results, read_results
+from monai_ifim.report.experiment.removal import removal_figure
+from monai_ifim.report.pages.style import LINES, VERDICTS, drawing
 
 Content = dict[str, Any]
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import monai_ifim.report
-from monai_ifim.report.page import write_report
+from monai_ifim.report.experiment.page import write_report
 
 Content = dict[str, Any]
 SOURCES = sorted(Path(monai_ifim.report.__file__).parent.glob("*.py"))

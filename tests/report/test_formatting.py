@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from monai_ifim.report import formatting
-from monai_ifim.report.records import Estimate
-from monai_ifim.report.render import _markdown_fence, _markdown_text
+from monai_ifim.report.experiment.records import Estimate
+from monai_ifim.report.pages import formatting
+from monai_ifim.report.pages.render import _markdown_fence, _markdown_text
 
 MINUS = "\N{MINUS SIGN}"
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from monai_ifim.core import IFIMError
-from monai_ifim.report.page import write_report
+from monai_ifim.report.experiment.page import write_report
 
 Content = dict[str, Any]
 WORDS = {(True, False): "holds", (False, True): "reverse", (False, False): "not shown"}

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from monai_ifim.io.planes import CasePlanes
-from monai_ifim.report.cohort import write_cohort
+from monai_ifim.report.cohort.page import write_cohort
 from monai_ifim.run.table import CaseRow
 
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from monai_ifim.io.planes import CasePlanes, Layer, Plane, PlaneMap, cut_planes
-from monai_ifim.report.plane_pictures import Montage, color_stops, draw_montage
+from monai_ifim.report.cohort.planes import Montage, color_stops, draw_montage
 
 SHAPE, INDEX = (21, 34, 13), (5, 20, 9)
 SPACING = (0.9, 0.9, 4.0)

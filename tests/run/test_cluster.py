@@ -24,13 +24,13 @@ from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.core import IFIMError
 from monai_ifim.io import InputError, identify_bundle
 from monai_ifim.run.cases import Case, find_cases
-from monai_ifim.run.cluster import run_on_ray
-from monai_ifim.run.cluster_schedule import ATTEMPTS, Allotment, Node, Schedule, allot
-from monai_ifim.run.cluster_worker import pack_state, unpack_state
-from monai_ifim.run.halt import Halt
+from monai_ifim.run.cluster.driver import run_on_ray
+from monai_ifim.run.cluster.schedule import ATTEMPTS, Allotment, Node, Schedule, allot
+from monai_ifim.run.cluster.worker import pack_state, unpack_state
 from monai_ifim.run.local import run_cases
 from monai_ifim.run.pipeline import READ_AHEAD, WRITE_BEHIND
 from monai_ifim.run.settings import RunSettings
+from monai_ifim.run.stop_request import Halt
 from monai_ifim.run.table import CaseRow
 
 Contents = Callable[[Path], dict[str, Any]]
@@ -248,7 +248,7 @@ import ray
 from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.io import identify_bundle
 from monai_ifim.run.cases import find_cases
-from monai_ifim.run.cluster import run_on_ray
+from monai_ifim.run.cluster.driver import run_on_ray
 from monai_ifim.run.settings import RunSettings
 settings = RunSettings(Path("out"), DecomposeOptions("categorical", rank=2, locality=True))
 rows = run_on_ray(Path("bundle"), identify_bundle(Path("bundle")), find_cases(["in"]), settings, lambda row: None, 1)

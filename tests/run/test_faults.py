@@ -21,10 +21,10 @@ from torch.utils.data import DataLoader
 from monai_ifim.adapt.bundle import Bundle, load_bundle
 from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.run.cases import find_cases
-from monai_ifim.run.halt import PATIENCE, Halt, StoppedError
 from monai_ifim.run.local import run_cases
 from monai_ifim.run.pipeline import WRITE_BEHIND
 from monai_ifim.run.settings import RunSettings
+from monai_ifim.run.stop_request import PATIENCE, Halt, StoppedError
 from monai_ifim.run.table import CaseRow
 
 CASES = 9
@@ -187,7 +187,7 @@ def test_device_that_answers_no_more_is_lost_whatever_the_error_says(
     network = Failing(ground.bundle.network, RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), is_fourth)
     rows = ground.run(tmp_path / "answers", ground.with_network(network))
     assert [row.status for row in rows] == ["failed" if i == 3 else "done" for i in range(CASES)]
-    monkeypatch.setattr("monai_ifim.run.halt._answers", lambda device: False)
+    monkeypatch.setattr("monai_ifim.run.stop_request._answers", lambda device: False)
     with pytest.raises(StoppedError, match="s3: the device cpu is lost .cuDNN error: CUDNN_STATUS_EXECUTION_FAILED."):
         ground.run(tmp_path / "silent", ground.with_network(network))
 

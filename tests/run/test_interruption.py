@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from monai_ifim.cli.interruption import stopping, with_hint
-from monai_ifim.run.halt import Halt, StoppedError
+from monai_ifim.run.stop_request import Halt, StoppedError
 
 CASES = 12
 TROUBLE = ("Traceback", "Exception ignored", "this is a bug")

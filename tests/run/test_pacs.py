@@ -15,9 +15,9 @@ from pydicom.uid import ParametricMapStorage, generate_uid
 
 from fake_pacs import FakePacs, refuses
 from monai_ifim.io import InputError, OutputError
-from monai_ifim.io.dicom_volumes import index_dicom
-from monai_ifim.io.dicomweb import DicomWeb, ServerError, UnreachableError
-from monai_ifim.io.server_access import access_to
+from monai_ifim.io.dicom.volumes import index_dicom
+from monai_ifim.io.dicomweb.access import access_to
+from monai_ifim.io.dicomweb.client import DicomWeb, ServerError, UnreachableError
 from monai_ifim.io.source import check_source, dicom_files
 from monai_ifim.run.pacs import cases_of, choose_series, pull_series, store_maps
 from monai_ifim.run.table import CaseRow

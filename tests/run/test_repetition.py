@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from monai_ifim.adapt.bundle import load_bundle
-from monai_ifim.adapt.noise import read_noise
 from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.scanner.noise import read_noise
 from monai_ifim.core import GaussianLowPass, IFIMError
 from monai_ifim.io import InputError, OutputError
 from monai_ifim.io.installation import resolve_bundle

@@ -18,9 +18,9 @@ from PIL import Image
 from monai_ifim.adapt.bundle import Bundle, load_bundle
 from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.io import identify_bundle
-from monai_ifim.report.cohort import write_cohort as write_page
+from monai_ifim.report.cohort.page import write_cohort as write_page
 from monai_ifim.run.cases import Case, find_cases
-from monai_ifim.run.cluster import run_on_ray
+from monai_ifim.run.cluster.driver import run_on_ray
 from monai_ifim.run.local import run_cases
 from monai_ifim.run.settings import RunSettings
 from synthetic_series import ORIENTATIONS, Series, write

@@ -20,9 +20,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from monai_ifim.io.color_tables import sensitivity_table, signed_table
-from monai_ifim.io.scene import write_scene
-from monai_ifim.io.scene_bundle import write_scene_bundle
+from monai_ifim.io.slicer.bundle import write_scene_bundle
+from monai_ifim.io.slicer.color_tables import sensitivity_table, signed_table
+from monai_ifim.io.slicer.scene import write_scene
 from synthetic_case import MAPS, UNIT, place_of, write_synthetic_case
 
 Array = npt.NDArray[Any]

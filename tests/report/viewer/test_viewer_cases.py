@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_ifim.report.viewer_cases import ViewerError, check_whole, facts, find_cases, number, read_case
+from monai_ifim.viewer.cases import ViewerError, check_whole, facts, find_cases, number, read_case
 
 HEAVY = {"torch", "monai", "pandas", "itk", "vtkmodules", "slicer", "trame", "aiohttp"}
 TILTED = "a tilted"
@@ -159,7 +159,7 @@ def test_numbers_have_three_digits_or_more_and_a_true_minus(value: float | None,
 def test_reading_a_run_loads_neither_torch_nor_vtk() -> None:
     """The viewer's process has VTK and need not have torch; its help has neither."""
     code = (
-        "import sys, monai_ifim, monai_ifim.report, monai_ifim.cli.view, monai_ifim.report.viewer; "
+        "import sys, monai_ifim, monai_ifim.report, monai_ifim.cli.view, monai_ifim.viewer.launch; "
         f"print(sorted({HEAVY!r} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,1 @@
+"""Scanner space: the decomposition of the scan itself, through the preprocessing."""

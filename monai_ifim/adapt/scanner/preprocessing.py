@@ -1,0 +1,226 @@
+"""The preprocessing as a differentiable function of the scan: which steps let a gradient through, and what stands in for them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, get_args
+
+import torch
+from monai.data import MetaTensor
+from monai.transforms import (
+    Compose,
+    EnsureChannelFirst,
+    EnsureChannelFirstd,
+    LoadImage,
+    LoadImaged,
+    MapTransform,
+    Randomizable,
+    SqueezeDim,
+    SqueezeDimd,
+)
+from torch import Tensor
+
+from monai_ifim.adapt.scanner.equivalents import Statistics, equivalent_of
+from monai_ifim.adapt.scanner.step_checks import CURE, check_derivative, differ, sample_of
+from monai_ifim.core import IFIMError
+from monai_ifim.io.errors import innermost
+
+READERS = (LoadImage, LoadImaged, EnsureChannelFirst, EnsureChannelFirstd)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the preprocessing: MONAI's transform, and what stands in for it where its gradient is not to be trusted.
+
+    key: the image's name for a transform of dictionaries, None for one of arrays.
+    """
+
+    transform: Any
+    key: str | None
+    equivalent: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
+
+    @property
+    def parts(self) -> list[Any]:
+        """The transform, or those of several that resample together."""
+        return list(self.transform.transforms) if type(self.transform) is Compose else [self.transform]
+
+    @property
+    def names(self) -> list[str]:
+        """Their classes."""
+        return [type(part).__name__ for part in self.parts]
+
+    def original(self, image: MetaTensor) -> MetaTensor:
+        """MONAI's own output."""
+        result = self.transform(image) if self.key is None else self.transform({self.key: image})[self.key]
+        return result if isinstance(result, MetaTensor) else MetaTensor(result)
+
+    def __call__(self, image: MetaTensor) -> MetaTensor:
+        """The output [channel, *spatial], in the autograd graph of `image`."""
+        if self.equivalent is None:
+            return self.original(image)
+        result = MetaTensor(self.equivalent(image.as_subclass(Tensor)))
+        result.copy_meta_from(image, copy_attr=False)
+        return result
+
+
+@dataclass(frozen=True)
+class ScanPreprocessing:
+    """What lies between a freshly read scan and the network, differentiable at every step. whole: all of it, as MONAI runs it."""
+
+    steps: tuple[Step, ...]
+    whole: Step
+    statistics: Statistics = "differentiate"
+
+    def __call__(self, scan: MetaTensor) -> MetaTensor:
+        """The network's input [channel, *spatial] for a scan [channel, *spatial]."""
+        for step in self.steps:
+            scan = step(scan)
+        return scan
+
+    def describe(self) -> dict[str, Any]:
+        """For the sidecar: the steps, which of them an equivalent computes, and what becomes of statistics."""
+        return {
+            "steps": [name for step in self.steps for name in step.names],
+            "equivalents": [name for step in self.steps if step.equivalent is not None for name in step.names],
+            "statistics": self.statistics,
+        }
+
+    def check(self, scan: MetaTensor) -> None:
+        """Probe with the middle of a scan, a million voxels of it, that every step lets its whole gradient through, that
+        equivalents equal what they stand for, and that the steps one after the other are the preprocessing.
+
+        Raises IFIMError naming the step that does not.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            sample = image = sample_of(scan, self).clone()
+            for step in self.steps:
+                image = image.requires_grad_(True)
+                after = _attempt(step, image)
+                if step.equivalent is not None and differ(after, step.original(image.detach().clone())):
+                    raise IFIMError(
+                        f"the differentiable equivalent of {_name(step)} differs from this version of MONAI's here: {CURE}."
+                    )
+                if step.equivalent is None and self.statistics == "differentiate":
+                    check_derivative(_name(step), step, image)
+                image = after.detach()
+            self._check_whole(sample.detach())
+
+    def _check_whole(self, sample: MetaTensor) -> None:
+        try:
+            with torch.no_grad():
+                wanted, found = self.whole.original(sample.clone()), self(sample.clone())
+        except Exception as error:
+            raise IFIMError(f"the preprocessing fails on the scan alone ({innermost(error)}): {CURE}.") from error
+        if differ(found, wanted):
+            raise IFIMError(
+                "the steps of the preprocessing give another image one by one than all together, as where one of them uses what "
+                f"another has put under a name of its own: {CURE}."
+            )
+
+
+def reading_steps(preprocessing: Compose) -> list[Any]:
+    """The transforms at the head of a Compose that read, and change nothing."""
+    found = []
+    for transform in preprocessing.flatten().transforms:
+        if not isinstance(transform, READERS):
+            break
+        found.append(transform)
+    return found
+
+
+def reading_of(preprocessing: Compose) -> Compose:
+    """Those transforms, for data that may lack what else is read, such as a label."""
+    return Compose([_lenient(step) for step in reading_steps(preprocessing)])
+
+
+def scan_preprocessing(
+    preprocessing: Any, statistics: Statistics = "differentiate", image_key: str = "image"
+) -> ScanPreprocessing:
+    """The steps of a Compose (array or dictionary) behind those that read, or of a single transform.
+
+    Raises IFIMError for a random step, or for statistics that are neither "differentiate" nor "freeze".
+    """
+    check_statistics(statistics)
+    whole = preprocessing.flatten() if isinstance(preprocessing, Compose) else Compose([preprocessing])
+    key = image_key if any(hasattr(transform, "keys") for transform in whole.transforms) else None
+    transforms = [_lenient(transform) for transform in whole.transforms[len(reading_steps(whole)) :]]
+    ours = [transform for transform in transforms if image_key in getattr(transform, "keys", (image_key,))]  # not of a label
+    for transform in ours:
+        if isinstance(transform, READERS):
+            raise IFIMError(f"{type(transform).__name__} comes after other steps: put reading first, or {CURE}.")
+        for random in _random_parts(transform):
+            raise IFIMError(f"{type(random).__name__} is random, so that no scan has one answer: take it out, or {CURE}.")
+
+    def joined(parts: Sequence[Any]) -> Compose:
+        return Compose(parts, whole.map_items, whole.unpack_items, lazy=whole.lazy, overrides=whole.overrides)
+
+    steps = tuple(_steps(ours, key, statistics, joined))
+    return ScanPreprocessing(steps, Step(joined(transforms), key), statistics)
+
+
+def check_statistics(statistics: str) -> None:
+    """Raise IFIMError for what is neither "differentiate" nor "freeze"."""
+    if statistics not in get_args(Statistics):
+        raise IFIMError(f"unknown statistics {statistics!r}: choose one of {', '.join(map(repr, get_args(Statistics)))}.")
+
+
+def squeezed(pipeline: ScanPreprocessing) -> ScanPreprocessing:
+    """For a 2D network: the third axis of a single slice is dropped first."""
+    key = pipeline.whole.key
+    drop = SqueezeDim(-1, update_meta=False) if key is None else SqueezeDimd(key, dim=-1, update_meta=False)
+    whole = replace(pipeline.whole, transform=Compose([drop, pipeline.whole.transform]))
+    return replace(pipeline, steps=(Step(drop, key), *pipeline.steps), whole=whole)
+
+
+def _steps(
+    transforms: Sequence[Any], key: str | None, statistics: Statistics, joined: Callable[[Sequence[Any]], Compose]
+) -> Iterator[Step]:
+    """One step a transform; those that MONAI resamples together, lazily, are one."""
+    lazy = joined(()).lazy
+    run: list[Any] = []
+    for transform in transforms:
+        equivalent = equivalent_of(transform, statistics)
+        together = equivalent is None and (lazy or bool(getattr(transform, "lazy", False)))
+        if together and hasattr(transform, "lazy"):
+            run.append(transform)
+            continue
+        if run:
+            yield Step(joined(run), key)
+        run = []
+        yield Step(transform, key, equivalent)
+    if run:
+        yield Step(joined(run), key)
+
+
+def _lenient(transform: Any) -> Any:
+    """A dictionary transform that passes over names that are not there: the scan comes alone, without its label."""
+    if not isinstance(transform, MapTransform):
+        return transform
+    transform = copy.copy(transform)
+    transform.allow_missing_keys = True
+    return transform
+
+
+def _random_parts(transform: Any) -> list[Any]:
+    if type(transform) is Compose:  # which MONAI counts among the random ones, whatever is in it
+        return [random for part in transform.transforms for random in _random_parts(part)]
+    return [transform] if isinstance(transform, Randomizable) else []
+
+
+def _name(step: Step) -> str:
+    return " with ".join(step.names)
+
+
+def _attempt(step: Step, image: MetaTensor) -> MetaTensor:
+    """The output for an image that is a leaf; some transforms write into what they are given, so that they get a copy."""
+    try:
+        after = step(image * 1)
+    except Exception as error:
+        raise IFIMError(
+            f"{_name(step)} in the preprocessing fails on an image that is differentiated ({innermost(error)}): {CURE}."
+        ) from error
+    if not after.requires_grad:
+        raise IFIMError(f"{_name(step)} in the preprocessing lets no gradient through: {CURE}.")
+    return after

@@ -1,0 +1,199 @@
+"""Scanner space: the scan itself is decomposed, on its own grid and in its own unit, by the network after its preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.data.utils import collate_meta_tensor
+from monai.transforms import Compose
+from torch import Tensor, nn
+
+from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.scanner.equivalents import Statistics
+from monai_ifim.adapt.scanner.noise import NoiseMap
+from monai_ifim.adapt.scanner.preprocessing import ScanPreprocessing, reading_of, scan_preprocessing, squeezed
+from monai_ifim.adapt.scanner.resolution import Resolution, check_metrics, checked_resolution, low_pass
+from monai_ifim.adapt.scanner.step_checks import tells_zeros_apart
+from monai_ifim.core import Decomposition, IFIMError
+from monai_ifim.core.operator.predictor import Predictor, owner_of
+from monai_ifim.io import InputError
+from monai_ifim.io.dicom.reader import register_dicom_reader
+from monai_ifim.io.errors import innermost
+
+
+class ScannerNetwork(nn.Module):
+    """The network after the preprocessing, a function of scans [B, channel, *spatial] that all have `scan`'s geometry.
+
+    ends_in: the network, whose last operation is this one's. zeros_held: voxels of zero have no gradient.
+    """
+
+    def __init__(
+        self, network: Callable[..., Any], preprocessing: ScanPreprocessing, scan: MetaTensor, zeros_held: bool = False
+    ) -> None:
+        super().__init__()
+        self.zeros_held = zeros_held
+        self.ends_in, self.preprocessing = Predictor(owner_of(network), 1).bare, preprocessing
+        self.training = self.ends_in.training if isinstance(self.ends_in, nn.Module) else False
+        self.affine, self.meta = scan.affine.clone(), {name: value for name, value in scan.meta.items() if name != "affine"}
+
+    def forward(self, scans: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """What the network answers."""
+        if self.zeros_held:
+            scans = torch.where(scans == 0, scans.detach(), scans)
+        places = range(len(scans))  # unbind's views may not be written into, as some transforms do
+        inputs = [self.preprocessing(self._placed(scans[place])).as_subclass(Tensor) for place in places]
+        return self.ends_in(torch.stack(inputs).to(scans.dtype), *args, **kwargs)  # most of MONAI's transforms end in float32
+
+    def _placed(self, scan: Tensor) -> MetaTensor:
+        return MetaTensor(scan, affine=self.affine, meta=dict(self.meta))
+
+
+class ScannerSpace:
+    """How the scans of one pipeline are decomposed; the pipeline is probed with the first of them.
+
+    preprocessing: a Compose, array or dictionary, with its reading steps at the head; statistics, resolution, image_key: as
+    `decompose_scan`; planar: the network is 2D, so that a single slice loses its third axis first.
+    Raises IFIMError for a pipeline or settings that cannot be.
+    """
+
+    def __init__(
+        self,
+        preprocessing: Compose | None,
+        statistics: Statistics = "differentiate",
+        resolution: Resolution = None,
+        image_key: str = "image",
+        planar: bool = False,
+    ) -> None:
+        if preprocessing is None:
+            raise IFIMError("space='scanner' decomposes what the preprocessing starts from: pass preprocessing=.")
+        self.resolution = checked_resolution(resolution)
+        self.image_key, self.planar = image_key, planar
+        self.reading = reading_of(preprocessing)
+        self.pipeline = scan_preprocessing(preprocessing, statistics, image_key)
+        self._probed = False
+
+    def decompose(
+        self,
+        network: Callable[..., Any],
+        scan: MetaTensor,
+        options: DecomposeOptions,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Decomposition:
+        """The decomposition of one scan [channel, *spatial]; args, kwargs: of the network. Raises IFIMError."""
+        scan = _as_network(network, scan)
+        pipeline = squeezed(self.pipeline) if self.planar and scan.ndim == 4 and scan.shape[-1] == 1 else self.pipeline
+        if not self._probed:
+            pipeline.check(scan)
+            self._probed = True
+        return _decompose(network, pipeline, scan, self.resolution, options, args, kwargs)
+
+    def read_again(self, batch: Tensor) -> MetaTensor:
+        """The scan that a batch of one network input [1, channel, *spatial] was made of; raises InputError."""
+        if batch.shape[0] != 1:
+            raise InputError(
+                f"a batch of {batch.shape[0]}, and scans have a geometry each: space='scanner' takes a batch size of 1."
+            )
+        names = batch.meta.get("filename_or_obj") if isinstance(batch, MetaTensor) else None
+        name = names[0] if isinstance(names, (list, tuple)) and names else names
+        if not isinstance(name, str) or not self.reading.transforms:
+            raise InputError("the image names no file, or the preprocessing reads none: begin it with LoadImage, track_meta on.")
+        register_dicom_reader(self.reading)
+        dictionary = any(hasattr(step, "keys") for step in self.reading.transforms)
+        try:
+            read: Any = self.reading({self.image_key: name})[self.image_key] if dictionary else self.reading(name)
+        except Exception as error:
+            raise InputError(f"{Path(name).name}: cannot be read again ({innermost(error)}).") from error
+        device = batch.device
+        scan: MetaTensor = read.to(device)
+        return scan
+
+
+def decomposed_batch(
+    options: DecomposeOptions,
+    scanner: ScannerSpace | None,
+    network: Callable[..., Any],
+    batch: Tensor,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+) -> tuple[Decomposition, Tensor]:
+    """The decomposition of network inputs [B, channel, *spatial], or, in scanner space, of the scan that a batch of one was
+    made of; and what was decomposed, with its batch axis."""
+    if scanner is None:
+        return options.decompose(network, batch, args, kwargs), batch
+    scan = scanner.read_again(batch)
+    found = scanner.decompose(network, scan, options, args, kwargs)
+    return found, collate_meta_tensor([scan])
+
+
+def decompose_scan(
+    network: Callable[..., Any],
+    preprocessing: Compose | Callable[..., Any],
+    scan: Tensor,
+    *,
+    statistics: Statistics = "differentiate",
+    resolution: Resolution = None,
+    image_key: str = "image",
+    **options: Any,
+) -> Decomposition:
+    """Decompose a scan by the iFIM of network after preprocessing: high + low = the scan, on its own grid, in its own unit.
+
+    Args:
+        network: as `monai_ifim.decompose`, of what the preprocessing gives.
+        preprocessing: a bundle's Compose, array or dictionary; LoadImage and EnsureChannelFirst at its head are left out.
+        scan: as these two give it, [channel, *spatial], a MetaTensor with its affine where spatial transforms follow.
+        statistics: "differentiate" takes means, percentiles and the like for what they are, functions of the scan; "freeze" for
+            constants at their value for this scan.
+        resolution: decompose changes as coarse as this alone: full width at half maximum, in mm, of a Gaussian low-pass as input
+            metric; "network": the network's voxel size along each axis of the scan. None: no metric.
+        image_key: the scan's name in a dictionary `preprocessing`.
+        options: head, energy, rank, method, tolerance, memory_budget, metric, precision, seed, output_key, as `decompose`.
+
+    Returns:
+        A `Decomposition` of the batch of one scan [1, channel, *spatial]; `record["preprocessing"]` says what was done.
+
+    Raises:
+        IFIMError: a step is random or lets no gradient through, or the settings do not fit.
+    """
+    read = _as_network(network, scan if isinstance(scan, MetaTensor) else MetaTensor(scan))
+    pipeline = scan_preprocessing(preprocessing, statistics, image_key)
+    pipeline.check(read)
+    return _decompose(network, pipeline, read, checked_resolution(resolution), DecomposeOptions(**options))
+
+
+def _as_network(network: Callable[..., Any], scan: MetaTensor) -> MetaTensor:
+    """The scan in the network's own precision, in float32 where that is none that holds a scan's values."""
+    owner = owner_of(network)
+    weights = owner.parameters() if isinstance(owner, nn.Module) else iter(())
+    wide = any(weight.dtype == torch.float64 for weight in weights)
+    result: MetaTensor = scan.to(torch.float64 if wide else torch.float32)
+    return result
+
+
+def _decompose(
+    network: Callable[..., Any],
+    pipeline: ScanPreprocessing,
+    scan: MetaTensor,
+    resolution: Resolution,
+    options: DecomposeOptions,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+) -> Decomposition:
+    """A scan's decomposition through a pipeline that has been probed."""
+    widths: list[float] | None = None
+    zeros_held = tells_zeros_apart(pipeline, scan)
+    check_metrics(resolution, options)
+    if resolution is not None:
+        metric, widths = low_pass(pipeline, scan, resolution, zeros_held)
+        options = replace(options, metric=metric)
+    elif isinstance(options.metric, NoiseMap):
+        options = replace(options, metric=options.metric.of(scan))
+    wrapped = ScannerNetwork(network, pipeline, scan, zeros_held)
+    found = options.decompose(wrapped, scan.as_subclass(Tensor)[None], args, kwargs)
+    described = pipeline.describe() | {"zeros_held": zeros_held, "resolution": resolution, "resolution_mm": widths}
+    return replace(found, record=found.record | {"preprocessing": described})

@@ -1,0 +1,1 @@
+"""Memory budgets: the plan, recomputed blocks, layers that save less, offloaded tensors."""

@@ -1,0 +1,209 @@
+"""Where tensors go that do not fit: pinned memory of the host for an accelerator's, files for the CPU's own.
+
+Files are written and read piece by piece rather than mapped: mapped pages count as resident memory, and that is what is to be
+bounded. They lie in the system's folder for temporary files (TMPDIR chooses it) and go with the object.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from monai_ifim.core.errors import IFIMError
+from monai_ifim.core.memory.scratch import ScratchFolder
+from monai_ifim.core.operator.rows import HeldRow, Row
+
+SMALLEST = 2**16  # bytes below which no activation is moved
+SLAB, SLAB_ROWS = 2**26, 64  # bytes and rows that lie together at most
+
+
+class Overflow:
+    """A store for tensors beside the memory they were computed in."""
+
+    def __init__(self) -> None:
+        self._folder: ScratchFolder | None = None
+        self._count = 0
+
+    def put(self, tensor: Tensor) -> StoredFile | StoredHost:
+        """Keep a copy of the tensor elsewhere; raises IFIMError where the disk does not take it."""
+        tensor = tensor.detach()
+        if tensor.device.type != "cpu":
+            host = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=tensor.device.type == "cuda")
+            return StoredHost(host.copy_(tensor, non_blocking=True), tensor.device)
+        if self._folder is None:
+            self._folder = ScratchFolder()
+        self._count += 1
+        return_freed_memory()
+        path = self._folder.path / str(self._count)
+        try:
+            with path.open("wb") as file:
+                for piece in _pieces(tensor):
+                    file.write(_bytes_of(piece))
+        except OSError as error:
+            raise IFIMError(
+                f"no room for what exceeds the memory budget in {self._folder.path} ({error.strerror}): free some, name another "
+                "folder with TMPDIR, or raise memory_budget."
+            ) from error
+        stored = StoredFile(path, tuple(tensor.shape), tensor.dtype)
+        weakref.finalize(stored, path.unlink, missing_ok=True)
+        return stored
+
+
+@dataclass(frozen=True, eq=False)
+class StoredFile:
+    """A tensor of the CPU in a file, row-major."""
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    def get(self) -> Tensor:
+        """The tensor, read anew."""
+        return_freed_memory()
+        tensor = torch.empty(self.shape, dtype=self.dtype, device="cpu")
+        with self.path.open("rb", buffering=0) as file:
+            _read_into(file, tensor.reshape(-1))
+        return tensor
+
+    def window(self, start: int, stop: int) -> Tensor:
+        """Columns start to stop of a tensor [B, D]; see `rows.Row`."""
+        batch, size = self.shape
+        part = torch.empty(batch, stop - start, dtype=self.dtype, device="cpu")
+        with self.path.open("rb", buffering=0) as file:
+            for b in range(batch):
+                file.seek((b * size + start) * self.dtype.itemsize)
+                _read_into(file, part[b])
+        return part
+
+
+@dataclass(frozen=True, eq=False)
+class StoredHost:
+    """A tensor of an accelerator in the host's memory."""
+
+    values: Tensor
+    device: torch.device
+
+    def get(self) -> Tensor:
+        """The tensor on its device."""
+        return self.values.to(self.device, non_blocking=True)
+
+    def window(self, start: int, stop: int) -> Tensor:
+        """Columns start to stop of a tensor [B, D], on the device."""
+        return self.values[:, start:stop].to(self.device, non_blocking=True)
+
+
+class RowShelf:
+    """Rows in memory up to a number of bytes (None: all), the others in the overflow.
+
+    On the CPU rows lie side by side in slabs: one by one among the short-lived tensors of the passes, they would keep the C
+    library from ever giving the memory between them back. What a slab has not been filled with takes no memory yet.
+    """
+
+    def __init__(self, overflow: Overflow, allowance: int | None) -> None:
+        self.overflow, self.allowance = overflow, allowance
+        self.held = 0
+        self._free: list[Tensor] = []
+
+    def shelve(self, row: Tensor) -> Row:
+        """A place for the row [B, D]."""
+        if self.allowance is not None and self.held + row.nbytes > self.allowance:
+            return self.overflow.put(row)
+        self.held += row.nbytes
+        if row.device.type != "cpu" or not SMALLEST <= row.nbytes <= SLAB // 2:
+            return HeldRow(row)
+        if not self._free:
+            self._free = list(row.new_empty(min(SLAB_ROWS, SLAB // row.nbytes), *row.shape).unbind(0))
+        return HeldRow(self._free.pop(0).copy_(row))
+
+
+class SavedActivations:
+    """What autograd saves during a forward pass: up to `allowance` bytes stay in memory, the rest goes to the overflow.
+
+    own: storages that exist anyway (weights, the image) and do not count. A tensor that several operations save is
+    stored once.
+    """
+
+    def __init__(self, overflow: Overflow, allowance: int | None, own: set[int]) -> None:
+        self.overflow, self.allowance, self.own = overflow, allowance, own
+        self.held = self.moved = 0
+        self._known: dict[tuple[Any, ...], tuple[weakref.ref[Any], Any]] = {}
+
+    def hooks(self) -> AbstractContextManager[None]:
+        """A context in which autograd asks this object."""
+        return torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack)
+
+    def _pack(self, tensor: Tensor) -> Any:
+        storage = tensor.untyped_storage()
+        if self.allowance is None or tensor.nbytes < SMALLEST or storage.data_ptr() in self.own:
+            return tensor
+        key = (storage._cdata, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor._version, tensor.dtype)
+        known = self._known.get(key)
+        if known is not None and known[0]() is not None:
+            return tensor if known[1] is None else known[1]
+        stored = None
+        if self.held + tensor.nbytes <= self.allowance:
+            self.held += tensor.nbytes
+        else:
+            self.moved += tensor.nbytes
+            stored = self.overflow.put(tensor)
+        self._known[key] = (weakref.ref(storage), stored)
+        return tensor if stored is None else stored
+
+
+def _unpack(packed: Any) -> Tensor:
+    if isinstance(packed, Tensor):
+        return packed
+    tensor: Tensor = packed.get()
+    return tensor
+
+
+@cache
+def _trim() -> Callable[[int], int] | None:
+    """The C library's malloc_trim, where it has one."""
+    try:
+        trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError, TypeError):
+        return None
+    return trim
+
+
+def return_freed_memory() -> None:
+    """glibc keeps freed blocks of up to 32 MiB for itself; where memory is short they had better go back to the system."""
+    trim = _trim()
+    if trim is not None:
+        trim(0)
+
+
+PIECE = 2**24  # elements copied at a time where a tensor is not contiguous
+
+
+def _pieces(tensor: Tensor) -> list[Tensor]:
+    """The tensor's elements in row-major order as contiguous pieces."""
+    if tensor.is_contiguous():
+        return [tensor]
+    if tensor.numel() <= PIECE or tensor.shape[0] == 1:
+        return [tensor.contiguous()]
+    return [tensor[i].contiguous() for i in range(tensor.shape[0])]
+
+
+def _bytes_of(tensor: Tensor) -> Any:
+    return memoryview((ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr())).cast("B")
+
+
+def _read_into(file: Any, tensor: Tensor) -> None:
+    view = _bytes_of(tensor)
+    done = 0
+    while done < len(view):
+        count = file.readinto(view[done:])
+        if not count:
+            raise IFIMError(f"{file.name}: a temporary file of this computation was cut short; is something cleaning up TMPDIR?")
+        done += count

@@ -1,0 +1,73 @@
+"""The factor A = M J^T S of F' = A A^T, as products: columns, A v and A^T u. Nothing of it is kept here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from monai_ifim.core.heads.base import COLUMN_CHUNK, SquareRoot
+from monai_ifim.core.operator.jacobian import Jacobian
+from monai_ifim.core.operator.metric import Metric
+from monai_ifim.core.operator.rows import float64_device
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A for a batch; `columns` of them, each with a unit cotangent and a float64 scale apart from it."""
+
+    jacobian: Jacobian
+    root: SquareRoot
+    metric: Metric | None = None
+
+    @property
+    def columns(self) -> int:
+        """Number r of columns."""
+        return self.root.columns
+
+    @property
+    def image(self) -> Tensor:
+        """The images [B, channel, *spatial]."""
+        return self.jacobian.image
+
+    def column_chunks(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Slices of the columns whose cotangents are built together."""
+        return [(first, min(first + COLUMN_CHUNK, stop)) for first in range(start, stop, COLUMN_CHUNK)]
+
+    def cotangents(self, start: int, stop: int) -> Tensor:
+        """Unit cotangents [B, stop - start, *output] of some columns."""
+        return self.root.cotangents(start, stop)
+
+    def column(self, cotangent: Tensor, j: int, last: bool = False) -> tuple[Tensor, Tensor]:
+        """Column j from its unit cotangent [B, *output]: row [B, D] and scale [B] with A e_j = scale x row."""
+        return self._row(cotangent, self.root.scales[:, j], last)
+
+    def multiply(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """A v of v [B, r] float64, as row [B, D] and scale [B] float64."""
+        cotangent = self.root.product(v)
+        length = cotangent.flatten(1).norm(dim=1)
+        safe = torch.where(length > 0, length, 1.0)
+        return self._row(cotangent / _beside(safe, cotangent), length)
+
+    def adjoint(self, row: Tensor) -> Tensor:
+        """A^T u of images u given as rows [B, D], [B, r] float64. The tangent is scaled to an entry of at most one."""
+        images = row.reshape(self.image.shape)
+        if self.metric is not None:
+            images = self.metric.apply(images)
+        largest = images.flatten(1).abs().amax(1)
+        safe = torch.where(largest > 0, largest, 1.0)
+        moved = self.jacobian.product(images / _beside(safe, images))
+        wide = safe.to(device=float64_device(images)).to(torch.float64)
+        return self.root.adjoint_product(moved * _beside(wide, moved))
+
+    def _row(self, cotangent: Tensor, scale: Tensor, last: bool = False) -> tuple[Tensor, Tensor]:
+        row, factor = self.jacobian.transposed(cotangent, last)
+        if self.metric is not None:
+            row = self.metric.apply(row.reshape(self.image.shape)).flatten(1)
+        return row, scale / factor
+
+
+def _beside(values: Tensor, like: Tensor) -> Tensor:
+    """[B] with as many axes as `like`."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))

@@ -1,0 +1,198 @@
+"""Products with J = dz/dx at one batch of images: vector-Jacobian products from the kept graph, Jacobian-vector products."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from monai_ifim.core.errors import NetworkError
+from monai_ifim.core.heads.outputs import as_float64
+from monai_ifim.core.memory.allocation import copy_of
+from monai_ifim.core.operator.batch_norm import correct_gradients
+
+FIRST_AMPLIFICATION = 2.0**12  # of cotangents in float16, whose range is narrow: raised or lowered until gradients fit
+AMPLIFICATION_STEP = 2.0**4
+LARGEST_AMPLIFICATION = 2.0**40
+HALF_TARGET = 2.0**4  # largest gradient entry aimed at: far below float16's 65504, far above its 6e-8
+
+
+class Jacobian:
+    """J of every image of a batch, each by itself; all images share the passes.
+
+    forward: images [B, channel, *spatial] -> output [B, *output], called inside `passes`, a context for precision and memory.
+    dual_numbers: how J u is made: one pass with dual numbers, which keeps nothing (True), or a derivative of the backward
+    pass, which is faster and keeps a second graph (False); where one does not work, the other is tried.
+    products: how many products from either side were made; expected: how many there will be, where that is known.
+    """
+
+    def __init__(
+        self,
+        forward: Callable[[Tensor], Tensor],
+        image: Tensor,
+        passes: Callable[[], AbstractContextManager[object]] = nullcontext,
+        advance: Callable[[int, int | None], None] = lambda done, expected: None,
+        dual_numbers: bool = False,
+    ) -> None:
+        self._forward, self._passes, self._advance = forward, passes, advance
+        self.image = image
+        self.products = 0
+        self.expected: int | None = None
+        self.reached = False
+        self._amplification: float | None = None
+        self._linearised: tuple[Tensor, Tensor] | None = None
+        self._dual_numbers, self._attention_in_steps = dual_numbers, False
+        self._leaf = image.detach().requires_grad_(True)
+        self._output = self._forward_with_graph()
+        self.output = self._output.detach()
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether autograd recorded a way from the output back."""
+        return self._output.requires_grad
+
+    @property
+    def graph(self) -> Tensor:
+        """The output with its graph."""
+        return self._output
+
+    def transposed(self, cotangent: Tensor, last: bool = False) -> tuple[Tensor, float]:
+        """J^T c times the returned factor, [B, D] in the image's dtype, for unit cotangents c [B, *output] float64.
+
+        The factor is 1 but for float16. Zeros where no gradient reaches the image. last: free the graph on the way. Raises
+        NetworkError where there is no backward pass.
+        """
+        factor = self._half_precision_factor(cotangent) if self._in_half_precision else 1.0
+        gradient = self._gradient(cotangent * factor if factor != 1.0 else cotangent, last)
+        self._count()
+        if gradient is None:
+            return torch.zeros_like(self.image).flatten(1), factor
+        self.reached = True
+        return gradient.flatten(1), factor
+
+    def product(self, tangent: Tensor) -> Tensor:
+        """J u for images u [B, channel, *spatial], [B, *output] float64; raises NetworkError where neither way works."""
+        self._count()
+        try:
+            return self._moved(tangent)
+        except NetworkError:
+            if self._attention_in_steps:
+                raise
+            self._take_attention_in_steps()
+            return self._moved(tangent)
+
+    def _moved(self, tangent: Tensor) -> Tensor:
+        ways = (self._forward_mode, self._double_backward) if self._dual_numbers else (self._double_backward, self._forward_mode)
+        try:
+            return as_float64(ways[0](tangent))
+        except torch.OutOfMemoryError:
+            raise
+        except (NotImplementedError, RuntimeError) as first:
+            try:
+                moved = as_float64(ways[1](tangent))
+            except (NotImplementedError, RuntimeError) as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                raise NetworkError(
+                    f"the network has neither a differentiable backward pass nor forward-mode derivatives ({first}; {error}): "
+                    "use method='exact' or 'adaptive'."
+                ) from error
+            self.use_other_way()
+            return moved
+
+    def _take_attention_in_steps(self) -> None:
+        """Pass forward anew, attention as matrix products and a softmax: PyTorch's fused kernels have one derivative alone."""
+        fused, self._attention_in_steps = self._passes, True
+
+        @contextmanager
+        def passes() -> Iterator[None]:
+            with fused(), sdpa_kernel(SDPBackend.MATH):
+                yield
+
+        self.release()  # two graphs at once would be too much for a budget
+        self._passes = passes
+        self._output = self._forward_with_graph()
+
+    def _forward_with_graph(self) -> Tensor:
+        with self._passes():
+            output = self._forward(copy_of(self._leaf))  # a copy, so that a network may write into its input
+        self._backward = correct_gradients(output)
+        return output
+
+    def use_other_way(self) -> None:
+        """Form J u the other way from now on."""
+        self._dual_numbers = not self._dual_numbers
+
+    def release(self) -> None:
+        """Free the graph."""
+        self._output, self._linearised = self.output, None
+
+    def _forward_mode(self, tangent: Tensor) -> Tensor:
+        with torch.no_grad(), forward_ad.dual_level(), self._passes(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            output = self._forward(forward_ad.make_dual(self.image.clone(), tangent))  # type: ignore[no-untyped-call]
+            moved = forward_ad.unpack_dual(output).tangent  # type: ignore[no-untyped-call]
+        return torch.zeros_like(self.output) if moved is None else moved
+
+    def _double_backward(self, tangent: Tensor) -> Tensor:
+        """J^T w is linear in w, so its derivative along u is J u."""
+        if self._linearised is None:
+            w = torch.zeros_like(self.output).requires_grad_(True)
+            with self._backward():
+                (gradient,) = torch.autograd.grad(self._output, self._leaf, w, create_graph=True)
+            self._linearised = (gradient, w)
+        gradient, w = self._linearised
+        with self._backward():
+            (moved,) = torch.autograd.grad(gradient, w, tangent, retain_graph=True, allow_unused=True)
+        return torch.zeros_like(self.output) if moved is None else moved
+
+    def _gradient(self, cotangent: Tensor, last: bool) -> Tensor | None:
+        try:
+            with self._backward():
+                (gradient,) = torch.autograd.grad(
+                    self._output, self._leaf, cotangent.to(self._output), retain_graph=not last, allow_unused=True
+                )
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise NetworkError(
+                f"the network has no backward pass: {error}. Pass a PyTorch module or TorchScript made of differentiable "
+                "operations."
+            ) from error
+        return gradient
+
+    @property
+    def _in_half_precision(self) -> bool:
+        kind = self.image.device.type
+        with self._passes():
+            autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        return torch.float16 in (self.image.dtype, self.output.dtype, autocast)
+
+    def _half_precision_factor(self, cotangent: Tensor) -> float:
+        """A power of two that keeps float16 gradients between overflow and underflow; found once, on the first cotangent."""
+        if self._amplification is None:
+            factor, largest = FIRST_AMPLIFICATION, self._largest_gradient(cotangent, FIRST_AMPLIFICATION)
+            while not largest < float("inf") and factor > 1 / LARGEST_AMPLIFICATION:
+                factor /= AMPLIFICATION_STEP
+                largest = self._largest_gradient(cotangent, factor)
+            while 0 < largest < HALF_TARGET and factor < LARGEST_AMPLIFICATION:
+                largest = self._largest_gradient(cotangent, factor * AMPLIFICATION_STEP)
+                if not largest < float("inf"):  # something inside the network is larger than its gradient at the image
+                    break
+                factor *= AMPLIFICATION_STEP
+            self._amplification = factor
+        return self._amplification
+
+    def _largest_gradient(self, cotangent: Tensor, factor: float) -> float:
+        gradient = self._gradient(cotangent * factor, last=False)
+        self._count()
+        return 0.0 if gradient is None else float(gradient.detach().abs().amax().float())
+
+    def _count(self) -> None:
+        self.products += 1
+        self._advance(self.products, self.expected)

@@ -1,0 +1,176 @@
+"""Input metrics: in which unit, or in which family of changes, the image is allowed to move.
+
+A metric is a self-adjoint linear map M on images. With x = M xi the Fisher information of xi is F' = M F M; its eigenvalues
+are in nats per (unit of xi)^2 and M w_i, for an eigenvector w_i of F', is the change of the image that one unit makes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from monai_ifim.core.errors import IFIMError
+from monai_ifim.core.memory.allocation import in_large_pages
+
+REACH = 6.0  # standard deviations after which a Gaussian is cut off: 1e-8 of its peak
+BLOCK = 32  # rows of the filter's matrix that are multiplied together
+
+
+class Metric(ABC):
+    """A self-adjoint linear map of images [N, channel, *spatial]; see the module.
+
+    unit: what one unit of xi is, for records ("unit of the image" where there is no metric). symmetric: self-adjoint by
+    construction, so that it need not be probed.
+    """
+
+    unit: ClassVar[str]
+    symmetric: ClassVar[bool] = False
+
+    @abstractmethod
+    def apply(self, images: Tensor) -> Tensor:
+        """M applied to each of `images` [B, channel, *spatial], the batch that is decomposed or one row for each of it."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """The settings as plain data, for records."""
+
+    def bound(self, images: Tensor) -> Metric:
+        """The metric for this batch [B, channel, *spatial]; raises IFIMError where it does not fit."""
+        return self
+
+    def part(self, items: slice) -> Metric:
+        """The metric, bound to a batch, for some of its images."""
+        return self
+
+
+class NoiseLevel(Metric):
+    """M = diag(sigma): changes are counted in standard deviations of the noise.
+
+    sigma: a number, or a map [channel, *spatial] or [B, channel, *spatial], in the image's unit, >= 0. Raises IFIMError
+    for negative, infinite or vanishing noise.
+    """
+
+    unit: ClassVar[str] = "standard deviation of the noise"
+    symmetric: ClassVar[bool] = True
+
+    def __init__(self, sigma: float | Tensor) -> None:
+        self.sigma = torch.as_tensor(sigma).detach().as_subclass(Tensor)
+        finite = self.sigma.numel() > 0 and bool(torch.isfinite(self.sigma).all())
+        if not finite or bool((self.sigma < 0).any()) or not bool((self.sigma > 0).any()):
+            raise IFIMError("a noise level must be finite, nowhere negative and somewhere above 0, in the image's unit.")
+
+    def apply(self, images: Tensor) -> Tensor:
+        """See `Metric`."""
+        return images * self.sigma.to(images)
+
+    def bound(self, images: Tensor) -> Metric:
+        """See `Metric`; raises IFIMError where the map is not of the images' shape."""
+        if self.sigma.ndim == 0:
+            return self
+        if self.sigma.shape not in (images.shape, images.shape[1:]):
+            raise IFIMError(f"the noise map has shape {tuple(self.sigma.shape)}; the images are {tuple(images.shape)}.")
+        return NoiseLevel(self.sigma.to(images).expand(images.shape))
+
+    def describe(self) -> dict[str, Any]:
+        """See `Metric`."""
+        name = {"kind": "noise level"}
+        if self.sigma.ndim == 0:
+            return name | {"sigma": float(self.sigma)}
+        digest = hashlib.sha256(self.sigma.cpu().to(torch.float64).contiguous().numpy().tobytes()).hexdigest()
+        return name | {"sigma": "map", "sha256": digest, "smallest": float(self.sigma.min()), "largest": float(self.sigma.max())}
+
+    def part(self, items: slice) -> Metric:
+        """See `Metric`."""
+        return self if self.sigma.ndim == 0 else NoiseLevel(self.sigma[items])
+
+
+class GaussianLowPass(Metric):
+    """M = a Gaussian filter along each spatial axis, edges continued by reflection: changes that a blurred scan could show.
+
+    sigma: standard deviation in voxels, one number or one an axis, 0 to leave an axis alone. The matrix along an axis of n
+    voxels is the symmetric circulant of period 2n, folded at the borders, hence exactly self-adjoint, and it keeps constants.
+    Raises IFIMError for a negative or infinite sigma.
+    """
+
+    unit: ClassVar[str] = "unit of the image before the low-pass filter"
+    symmetric: ClassVar[bool] = True
+
+    def __init__(self, sigma: float | Sequence[float]) -> None:
+        widths = [float(s) for s in sigma] if isinstance(sigma, Sequence) else [float(sigma)]
+        if not widths or not all(math.isfinite(s) and s >= 0 for s in widths):
+            raise IFIMError(f"sigma={sigma!r} of a low-pass filter: give voxels, one number or one for each axis, from 0 on.")
+        self.sigma = tuple(widths)
+
+    def apply(self, images: Tensor) -> Tensor:
+        """See `Metric`; raises IFIMError where there are more widths than axes."""
+        axes = images.ndim - 2
+        if len(self.sigma) not in (1, axes):
+            raise IFIMError(f"a low-pass filter of {len(self.sigma)} widths for images with {axes} spatial axes.")
+        widths = self.sigma * axes if len(self.sigma) == 1 else self.sigma
+        for axis, width in enumerate(widths, start=2):
+            if width > 0:
+                images = _filtered(images, axis, width)
+        return images
+
+    def describe(self) -> dict[str, Any]:
+        """See `Metric`."""
+        return {"kind": "Gaussian low-pass", "sigma_voxels": list(self.sigma)}
+
+
+def as_metric(metric: Metric | float | Tensor | None) -> Metric | None:
+    """A number or tensor is a noise level; raises IFIMError for what is no metric."""
+    if metric is None or isinstance(metric, Metric):
+        return metric
+    if isinstance(metric, (int, float, Tensor)) and not isinstance(metric, bool):
+        return NoiseLevel(metric)
+    raise IFIMError(f"metric={metric!r}: give a noise level (a number or a tensor), GaussianLowPass(sigma), or None.")
+
+
+def check_self_adjoint(metric: Metric, images: Tensor, generator: torch.Generator) -> None:
+    """Raise IFIMError where <M a, b> differs from <a, M b> for random images: F' = M F M would not be what is computed."""
+    if metric.symmetric:
+        return
+    shape = (images.shape[0], *images.shape[1:])
+    first, second = (torch.randn(shape, generator=generator, dtype=torch.float32).to(images) for _ in range(2))
+    mapped = metric.apply(first)
+    if mapped.shape != first.shape:
+        raise IFIMError(f"the metric turns images {tuple(shape)} into {tuple(mapped.shape)}: it must keep their shape.")
+    left, right = (mapped * second).sum(), (first * metric.apply(second)).sum()
+    scale = mapped.norm() * second.norm()
+    if float((left - right).abs()) > 100 * torch.finfo(images.dtype).eps ** 0.75 * float(scale):
+        raise IFIMError("the metric is not self-adjoint (<M a, b> differs from <a, M b>): symmetrise it, (M + M^T) / 2.")
+
+
+def _filtered(images: Tensor, axis: int, sigma: float) -> Tensor:
+    """The filter along one axis, a block of the matrix's rows at a time: beyond its reach they are zero."""
+    size, reach = images.shape[axis], math.ceil(REACH * sigma)
+    matrix = _folded_gaussian(size, sigma).to(images)
+    lines = images.reshape(math.prod(images.shape[:axis]), size, -1)
+    result = in_large_pages(torch.empty_like(lines))
+    for start in range(0, size, BLOCK):
+        stop = min(start + BLOCK, size)
+        near = slice(max(0, start - reach), min(size, stop + reach))
+        block = matrix[start:stop, near]
+        if axis == images.ndim - 1:
+            result[:, start:stop, 0] = lines[:, near, 0] @ block.T
+        else:
+            result[:, start:stop] = torch.bmm(block.expand(lines.shape[0], -1, -1), lines[:, near])
+    return result.reshape(images.shape)
+
+
+def _folded_gaussian(size: int, sigma: float) -> Tensor:
+    """The [size, size] matrix, float64, each row summing to one."""
+    reach = math.ceil(REACH * sigma)
+    offsets = torch.arange(-reach, reach + 1, device="cpu")
+    weights = torch.exp(-0.5 * (offsets.to(torch.float64) / sigma).square())
+    weights /= weights.sum()
+    places = (torch.arange(size, device="cpu")[:, None] + offsets) % (2 * size)
+    places = torch.minimum(places, 2 * size - 1 - places)
+    rows = torch.zeros(size, size, dtype=torch.float64, device="cpu")
+    return rows.scatter_add(1, places, weights.expand(size, -1).clone())

@@ -1,0 +1,288 @@
+"""The network as a function of its image alone: eval mode, one output tensor [B, C], nothing of the caller's changed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.dropout import _DropoutNd
+
+from monai_ifim.core.errors import ImageError, NetworkError, TrainingModeWarning
+from monai_ifim.core.operator.rows import all_finite
+
+TRAINING_FLAGS = {"dropout": 2, "feature_dropout": 2, "alpha_dropout": 2, "batch_norm": 5}  # place among the inputs
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """`network(image, *args, **kwargs)[output_key]` as a plain tensor [B, C].
+
+    output_key: index into a tuple or list, or key into a mapping; None takes a tensor as it is, the first entry of a
+    tuple or list, and the only entry of a mapping. spatial: the answer is a map [B, C, *spatial] and stays one.
+    dtype: the passes run with copies of the weights of this dtype, None with the weights as they are.
+    """
+
+    network: Callable[..., Any]
+    batch: int
+    output_key: str | int | None = None
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    spatial: bool = False
+    dtype: torch.dtype | None = None
+
+    def __call__(self, image: Tensor, items: slice | Tensor = slice(None)) -> Tensor:
+        """Output [B, C] (or a map, see `spatial`) for `image` [B, channel, *spatial], the given items of the batch.
+
+        Raises NetworkError where the output is no such tensor.
+        """
+        batch = image.shape[0]
+        args = [_usable(self._take(value, items)) for value in self.args]
+        kwargs = {name: _usable(self._take(value, items)) for name, value in self.kwargs.items()}
+        return self._matrix(self._select(_run(self.bare, self._frozen, image, args, kwargs)), batch)
+
+    def part(self, items: slice) -> Predictor:
+        """The predictor for some images of the batch, with their share of the arguments."""
+        kwargs = {name: self._take(value, items) for name, value in self.kwargs.items()}
+        batch = len(range(*items.indices(self.batch)))
+        return replace(self, batch=batch, args=[self._take(value, items) for value in self.args], kwargs=kwargs)
+
+    def _take(self, value: Any, items: slice | Tensor) -> Any:
+        """The rows of an argument that belong to `items`; an argument without an entry for every image goes as it is."""
+        belongs = isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == self.batch
+        return value[items] if belongs else value
+
+    @property
+    def bare(self) -> Callable[..., Any]:
+        """The network without its wrappers: replicas and gradient reducers are for training, and what torch.compile makes
+        gives its buffers away after one backward pass."""
+        network: Any = self.network
+        while True:
+            if isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+                network = network.module
+            elif type(network).__name__ == "OptimizedModule" and hasattr(network, "_orig_mod"):
+                network = network._orig_mod
+            else:
+                break
+        return network  # type: ignore[no-any-return]
+
+    @cached_property
+    def _frozen(self) -> dict[str, Tensor]:
+        """Copies of parameters and buffers born in inference mode, which cannot be saved for a backward pass.
+
+        Looked for once: walking through all modules costs as much as a pass through a small network.
+        """
+        network = self.bare
+        if not isinstance(network, nn.Module):
+            return {}
+        tensors = [*network.parameters(), *network.buffers()]
+        if any(nn.parameter.is_lazy(tensor) for tensor in tensors):
+            raise NetworkError(
+                "the network has lazy layers without weights yet: run one forward pass and load its weights first."
+            )
+        if self.dtype is None and not any(tensor.is_inference() for tensor in tensors):
+            return {}
+        state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+        other = {name: tensor for name, tensor in state.items() if tensor.is_floating_point() and tensor.dtype != self.dtype}
+        if self.dtype is not None and other:
+            _refuse_script(network, f"the network's weights are not {self.dtype}")
+            return {name: tensor.detach().to(self.dtype) for name, tensor in other.items()}
+        frozen = {name: tensor.clone() for name, tensor in state.items() if tensor.is_inference()}
+        if frozen and any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
+            raise NetworkError(
+                "the TorchScript network was made or loaded inside torch.inference_mode(), so autograd cannot use its "
+                "weights: load it outside torch.inference_mode()."
+            )
+        return frozen
+
+    def _select(self, output: Any) -> Any:
+        key = self.output_key
+        if isinstance(output, Mapping):
+            if key is None and len(output) == 1:
+                return next(iter(output.values()))
+            if key not in output:
+                entries = ", ".join(f"{name!r}: {_describe(value)}" for name, value in output.items())
+                raise NetworkError(f"the network returns a mapping; name the logits with output_key, one of {entries}.")
+            return output[key]
+        if isinstance(output, (tuple, list)):
+            index = 0 if key is None else key
+            if not isinstance(index, int) or not -len(output) <= index < len(output):
+                raise NetworkError(f"the network returns {len(output)} values: output_key={key!r} is none of them.")
+            return output[index]
+        return output
+
+    def _matrix(self, returned: Any, batch: int) -> Tensor:
+        if not isinstance(returned, Tensor):
+            raise NetworkError(
+                f"the network returned {_describe(returned)}, not a tensor, so nothing can be differentiated: pass the "
+                "PyTorch module or TorchScript itself (not an ONNX or TensorRT session), or name its logits with output_key."
+            )
+        output: Tensor = returned.as_subclass(Tensor)  # MONAI's MetaTensor is slow in inner loops
+        if not output.is_floating_point():
+            raise NetworkError(f"the network's output is {output.dtype}: return the logits, not class indices.")
+        if output.ndim == 0 or output.shape[0] != batch:
+            raise NetworkError(
+                f"the network's output has shape {tuple(output.shape)} for {batch} image(s): its first axis must be the batch."
+            )
+        if output.ndim == 1:
+            return output[:, None]
+        if self.spatial:
+            return output
+        if output.ndim > 2 and output[0, 0].numel() != 1:
+            raise NetworkError(
+                f"the network's output has shape {tuple(output.shape)}, one answer a voxel: pass head='voxelwise' for a "
+                "segmentation ('voxelwise_bernoulli' for independent labels), reduce it to [B, C], or name another output with "
+                "output_key."
+            )
+        return output.flatten(1)
+
+
+def owner_of(network: Callable[..., Any]) -> Callable[..., Any]:
+    """The module itself where its bound `forward` was passed: its mode and its layers have to be seen."""
+    owner = getattr(network, "__self__", None)
+    return owner if isinstance(owner, nn.Module) and getattr(network, "__name__", "") in ("forward", "__call__") else network
+
+
+def check_image(network: Callable[..., Any], image: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """The image as a plain detached tensor; raises ImageError, naming the cure, where it cannot be decomposed.
+
+    dtype: what the passes run in where that was asked for; the image is converted then, and the weights will be.
+    """
+    if not isinstance(image, Tensor):
+        raise ImageError(f"the image is {_describe(image)}: pass a torch tensor [B, channel, *spatial].")
+    image = image.detach().as_subclass(Tensor)
+    if not image.is_floating_point():
+        raise ImageError(f"the image is {image.dtype}: convert it, image.float(), and scale it as the network was trained.")
+    if image.ndim not in (4, 5):
+        raise ImageError(
+            f"the image has shape {tuple(image.shape)}; [B, channel, H, W] or [B, channel, H, W, D] is needed: "
+            "add a missing batch or channel axis with image[None]."
+        )
+    if image.numel() == 0:
+        raise ImageError(f"the image has shape {tuple(image.shape)}: there is nothing in it to decompose.")
+    _check_placement(network, image, any_dtype=dtype is not None)
+    image = image if dtype is None else image.to(dtype)
+    if not all_finite(image):
+        raise ImageError("the image holds NaN or infinite values: mask or clip them first (torch.nan_to_num).")
+    return image
+
+
+@contextmanager
+def evaluation_mode(network: Callable[..., Any]) -> Iterator[None]:
+    """Every submodule in eval mode and no parameter asking for a gradient inside, autograd on, whatever the caller's mode.
+
+    Afterwards each module and parameter is as it was. Without gradients of weights, a convolution keeps no input.
+    """
+    modules = [m for m in network.modules() if hasattr(m, "training")] if isinstance(network, nn.Module) else []
+    training = [module for module in modules if module.training]
+    if any(module is network or isinstance(module, (_NormBase, _DropoutNd)) for module in training):
+        warnings.warn(
+            "the network was in train mode: it is evaluated in eval mode, and its mode restored. Call network.eval() first.",
+            TrainingModeWarning,
+            stacklevel=4,
+        )
+    parameters = list(network.parameters()) if isinstance(network, nn.Module) else []
+    trained = [p for p in parameters if p.requires_grad and not nn.parameter.is_lazy(p) and p.is_leaf and not p.is_inference()]
+    with torch.inference_mode(False), torch.enable_grad():
+        try:
+            for parameter in trained:
+                parameter.requires_grad_(False)
+            if training and isinstance(network, nn.Module):
+                with suppress(NotImplementedError):  # what torch.export made has one mode, that of its export
+                    network.eval()
+            yield
+        finally:
+            for module in training:
+                module.training = True
+            for parameter in trained:
+                parameter.requires_grad_(True)
+
+
+def check_independence(predictor: Predictor, image: Tensor, output: Tensor) -> None:
+    """Raise NetworkError where the answer for one image of a batch depends on the others, or on chance.
+
+    image: [B, channel, *spatial]; output: [B, C], what the predictor gave for the whole batch.
+    """
+    network = predictor.network
+    if isinstance(network, nn.Module):
+        modules = list(network.modules())
+        unsettled = next((m for m in modules if isinstance(m, _BatchNorm) and m.running_mean is None), None)
+        if unsettled is not None:
+            name = next(name for name, module in network.named_modules() if module is unsettled)
+            raise NetworkError(
+                f"layer '{name}' ({type(unsettled).__name__}) has no running statistics, so every answer depends on the "
+                "rest of the batch: use track_running_stats=True, or instance or group normalisation."
+            )
+        if any(isinstance(module, torch.jit.ScriptModule) for module in modules):
+            _check_scripts(network)
+    if image.shape[0] == 1:
+        return
+    with torch.no_grad():
+        alone = predictor(image[:1].clone(), slice(0, 1))
+    together = output.detach()[:1]
+    tolerance = 10 * torch.finfo(together.dtype).eps ** 0.5
+    if float((alone - together).abs().max()) > tolerance * max(1.0, float(together.abs().max())):
+        raise NetworkError(
+            "the network's answer for the first image changes when it is alone in the batch: it depends on the rest of the "
+            "batch, or on chance (dropout left on). Use layers that treat every image by itself, or one image a batch."
+        )
+
+
+def _refuse_script(network: nn.Module, reason: str) -> None:
+    if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
+        raise NetworkError(
+            f"{reason}, and TorchScript cannot be given any: convert it yourself, network.double(), image.double()."
+        )
+
+
+def _check_scripts(network: nn.Module) -> None:
+    """Raise NetworkError for TorchScript traced in train mode: the mode is written into its graph, where eval() cannot reach."""
+    if not isinstance(network, torch.jit.ScriptModule):
+        for child in network.children():
+            _check_scripts(child)
+        return
+    graph: Any = getattr(network, "inlined_graph", None)
+    if graph is None:  # a script without forward
+        return
+    for kind, place in TRAINING_FLAGS.items():
+        for node in graph.findAllNodes(f"aten::{kind}", recurse=True):
+            if list(node.inputs())[place].toIValue() is True:
+                raise NetworkError(
+                    f"the TorchScript has {kind} fixed in train mode, so that its answers depend on chance or on the rest of "
+                    "the batch: call network.eval() before torch.jit.trace."
+                )
+
+
+def _run(
+    network: Callable[..., Any], frozen: Mapping[str, Tensor], image: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Any:
+    """One forward pass with the parameters and buffers named in `frozen` replaced."""
+    if frozen and isinstance(network, nn.Module):
+        return torch.func.functional_call(network, dict(frozen), (image, *args), dict(kwargs))
+    return network(image, *args, **kwargs)
+
+
+def _check_placement(network: Callable[..., Any], image: Tensor, any_dtype: bool) -> None:
+    parameters = list(network.parameters()) if isinstance(network, nn.Module) else []
+    weights = [p for p in parameters if p.is_floating_point()]
+    if not weights:
+        return
+    if all(p.device != image.device for p in weights):
+        raise ImageError(f"the image is on {image.device} and the network on {weights[0].device}: move one, image.to(device).")
+    autocast = torch.is_autocast_enabled(image.device.type)
+    if not autocast and not any_dtype and all(p.dtype != image.dtype for p in weights):
+        raise ImageError(f"the image is {image.dtype} and the network {weights[0].dtype}: convert one, image.to(dtype).")
+
+
+def _usable(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+
+
+def _describe(value: Any) -> str:
+    return f"tensor {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

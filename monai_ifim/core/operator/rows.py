@@ -1,0 +1,125 @@
+"""Rows of the factor's Jacobian product, and the small dense algebra on them: Gram matrix, combinations, diagonal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from monai_ifim.core.memory.allocation import in_large_pages
+
+BLOCK_ELEMENTS = 2**18  # elements of a float64 working block: 2 MiB, which stay in a processor's cache
+SHORTEST_BLOCK = 2**13  # elements of each row in a block, where rows are many and a loop over them would cost more
+LARGEST_BLOCK = 2**23  # elements of such a block
+
+
+class Row(Protocol):
+    """A row of every image of the batch, wherever it is kept."""
+
+    def window(self, start: int, stop: int) -> Tensor:
+        """[B, stop - start] on the device of the computation."""
+        ...
+
+
+@dataclass(frozen=True)
+class HeldRow:
+    """A row in memory; values: [B, D]."""
+
+    values: Tensor
+
+    def window(self, start: int, stop: int) -> Tensor:
+        """See `Row`."""
+        return self.values[:, start:stop]
+
+
+@dataclass
+class FactorRows:
+    """G^T of F = G G^T for a batch: `scales[b, j] * rows[b, j]`, the scale in float64 apart from the row.
+
+    like: the images [B, channel, *spatial]; rows: r of [B, D] in the image's dtype, each the product of a unit cotangent;
+    factors: r of [B] float64. shelve: finds a row its place; block_elements: size of the float64 blocks that all algebra
+    works in.
+    """
+
+    like: Tensor
+    rows: list[Row] = field(default_factory=list)
+    factors: list[Tensor] = field(default_factory=list)
+    shelve: Callable[[Tensor], Row] = HeldRow
+    block_elements: int | None = None
+
+    def append(self, row: Tensor, scale: Tensor) -> None:
+        """Add a row [B, D] with its scale [B] float64."""
+        self.rows.append(self.shelve(row))
+        self.factors.append(scale)
+
+    @property
+    def scales(self) -> Tensor:
+        """[B, r] float64."""
+        if not self.factors:
+            return torch.zeros(self.like.shape[0], 0, dtype=torch.float64, device=float64_device(self.like))
+        return torch.stack(self.factors, dim=1)
+
+    @property
+    def size(self) -> int:
+        """Elements D of an image."""
+        return self.like[0].numel()
+
+    def gram(self) -> Tensor:
+        """Inner products of the unscaled rows, [B, r, r] float64."""
+        batch, count = self.like.shape[0], len(self.rows)
+        total = torch.zeros(batch, count, count, dtype=torch.float64, device=float64_device(self.like))
+        for start, stop in self._blocks(batch * count):
+            block = self._block(start, stop)
+            total.baddbmm_(block, block.transpose(1, 2))
+        return total
+
+    def combine(self, weights: Tensor) -> Tensor:
+        """`weights` [B, k, r] float64 times the unscaled rows, [B, k, D] in the image's dtype."""
+        batch, count = self.like.shape[0], len(self.rows)
+        result = in_large_pages(self.like.new_empty(batch, weights.shape[1], self.size, requires_grad=False))
+        for start, stop in self._blocks(batch * (count + weights.shape[1])):
+            result[:, :, start:stop] = torch.bmm(weights, self._block(start, stop)).to(result)
+        return result
+
+    def diagonal(self) -> Tensor:
+        """diag F = sum_j (scales_j rows_j)^2, [B, D] float64."""
+        scales = self.scales
+        result = in_large_pages(torch.empty(self.like.shape[0], self.size, dtype=torch.float64, device=scales.device))
+        for start, stop in self._blocks(self.like.shape[0] * len(self.rows)):
+            block = self._block(start, stop) * scales[..., None]
+            result[:, start:stop] = block.square_().sum(1)
+        return result
+
+    def finite(self) -> bool:
+        """Whether every entry is a finite number."""
+        return all(all_finite(row.window(0, self.size)) for row in self.rows)
+
+    def _block(self, start: int, stop: int) -> Tensor:
+        shape = (self.like.shape[0], len(self.rows), stop - start)
+        block = torch.empty(shape, dtype=torch.float64, device=float64_device(self.like))
+        for j, row in enumerate(self.rows):
+            block[:, j] = row.window(start, stop)
+        return block
+
+    def _blocks(self, rows: int) -> list[tuple[int, int]]:
+        limit = self.block_elements or LARGEST_BLOCK
+        return blocks(self.size, max(rows, 1), limit)
+
+
+def blocks(size: int, rows: int, limit: int = LARGEST_BLOCK) -> list[tuple[int, int]]:
+    """Windows over `size` elements of each of `rows` rows, for algebra in float64 that holds at most `limit` elements."""
+    step = max(1, min(limit // rows, max(BLOCK_ELEMENTS // rows, SHORTEST_BLOCK)))
+    return [(start, min(start + step, size)) for start in range(0, size, step)]
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether every entry is a finite number. A sum tells at a fraction of the cost, but where it overflows."""
+    return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())
+
+
+def float64_device(tensor: Tensor) -> torch.device:
+    """Where float64 is computed for a tensor: beside it, or on the CPU where its device has none (Apple's MPS)."""
+    return torch.device("cpu") if tensor.device.type == "mps" else tensor.device

@@ -1,0 +1,1 @@
+"""Solvers: leading eigenpairs of F = A A^T from products with the factor A."""

@@ -1,0 +1,35 @@
+"""Which method `method="auto"` stands for, and why."""
+
+from __future__ import annotations
+
+from monai_ifim.core.errors import IFIMError
+from monai_ifim.core.heads.base import Head, SquareRoot
+from monai_ifim.core.settings import Method, Settings
+from monai_ifim.core.solvers.adaptive import forecast
+
+FEW = 8  # columns up to which the exact method is cheap enough never to leave anything out
+SAVING = 0.5  # share of the exact method's products that another one has to stay below
+PRODUCTS_A_STEP = 3.0  # cost of a matrix-free step in vector-Jacobian products: one of these, and a Jacobian-vector product
+STEPS_A_PAIR, FIRST_STEPS = 3, 12  # steps that the leading pairs usually take: 3 k + 12
+
+
+def choose_method(settings: Settings, head: Head, root: SquareRoot) -> tuple[Method, str]:
+    """(method, reason in words); raises IFIMError where the method asked for cannot be."""
+    if head.spatial:
+        if settings.method in ("exact", "adaptive"):
+            raise IFIMError(
+                f"method={settings.method!r} needs a product for each of the {root.columns} columns that an answer at every "
+                "voxel has: use method='matrix_free', with rank= for the number of components."
+            )
+        return "matrix_free", f"an answer at every voxel has {root.columns} columns, too many to compute each"
+    if settings.method != "auto":
+        return settings.method, "asked for"
+    if root.columns <= FEW:
+        return "exact", f"{root.columns} column(s) are few enough to compute all"
+    columns, probes = forecast(root.scales, settings)
+    steps = float("inf") if settings.rank is None else STEPS_A_PAIR * settings.rank + FIRST_STEPS
+    if columns + probes <= min(SAVING * root.columns, PRODUCTS_A_STEP * steps):
+        return "adaptive", f"by their weights, {columns} of {root.columns} columns and {probes} probe(s) reach the tolerance"
+    if PRODUCTS_A_STEP * steps <= SAVING * root.columns:
+        return "matrix_free", f"{settings.rank} pair(s) of {root.columns} columns of similar weight are asked for"
+    return "exact", f"{root.columns} columns of similar weight: a share of their trace needs most of them"

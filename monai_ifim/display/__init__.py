@@ -1,0 +1,1 @@
+"""A decomposition as people see it: numbers, words, figures and notebook HTML."""

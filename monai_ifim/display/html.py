@@ -1,0 +1,90 @@
+"""What notebooks show of a decomposition: a table in HTML with a small picture below, and one line of text."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from monai_ifim.display.figure import draw, png
+from monai_ifim.display.wording import UNIT, answer, method, number, percent, sizes, unit
+
+if TYPE_CHECKING:
+    from monai_ifim.core.decomposition import Decomposition
+
+MOST_IMAGES = 5  # rows of the table
+MOST_EIGENVALUES = 3  # in a cell of it
+PREVIEWS = (256, 128, 64, 32)  # pixels on a side of a plane
+PREVIEW_BYTES = 220_000  # of the picture's PNG file, a third more in base64
+
+
+def notebook_html(d: Decomposition) -> str:
+    """A table of the first images and the picture of the first one, self-contained. Never raises: a notebook would show the
+    traceback in the result's place.
+    """
+    try:
+        table = _table(d)
+    except Exception:  # a device that is gone, say
+        return f"<pre>{escape(object.__repr__(d))}</pre>"
+    try:
+        picture = _preview(d)
+    except Exception:
+        picture = ""
+    return f"<div>{table}{picture}</div>"
+
+
+def one_line(d: Decomposition) -> str:
+    """What was decomposed and how much was kept, without a single array."""
+    images = f"{d.image.shape[0]} image{'s' if d.image.shape[0] > 1 else ''} {list(d.image.shape[1:])}"
+    dtype = str(d.image.dtype).removeprefix("torch.")
+    rank, energy = _range(d.rank.tolist()), _range([100 * share for share in d.energy.tolist()])
+    how = f"{d.record['head']}, {d.record['method']}"
+    return f"Decomposition({images} {dtype} on {d.image.device}: {how}, rank {rank}, {energy} % of the trace)"
+
+
+def _table(d: Decomposition) -> str:
+    """The first images, one a row; the caption says what holds for all."""
+    batch = d.image.shape[0]
+    heads = ("image", "prediction", "rank", f"trace ({UNIT})", "leading eigenvalues (share)", "energy", "error bound")
+    rows = [[escape(cell) for cell in _cells(d, b)] for b in range(min(batch, MOST_IMAGES))]
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    rest = f"<tr><td colspan='{len(heads)}'>and {batch - len(rows)} more</td></tr>" if batch > len(rows) else ""
+    caption = (
+        f"Decomposition of {batch} image{'s' if batch > 1 else ''}, {sizes(d.image.shape[1:])}; {method(d)}; unit: {unit(d)}"
+    )
+    return (
+        f"<table><caption>{escape(caption)}</caption><thead><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr></thead>"
+        f"<tbody>{body}{rest}</tbody></table>"
+    )
+
+
+def _cells(d: Decomposition, index: int) -> tuple[str, ...]:
+    rank, trace = int(d.rank[index]), float(d.trace[index])
+    values = d.eigenvalues[index, : min(rank, MOST_EIGENVALUES)].tolist()
+    listed = [f"{number(value)} ({percent(value / trace)})" for value in values] + ["…"] * (rank > MOST_EIGENVALUES)
+    return (
+        str(index),
+        answer(d, index),
+        str(rank),
+        number(trace),
+        ", ".join(listed) or "none",
+        percent(float(d.energy[index])),
+        number(float(d.error_bound[index])),
+    )
+
+
+def _preview(d: Decomposition) -> str:
+    """The picture of the first image inside an HTML element, its maps as coarse as it takes to keep it small."""
+    for largest in PREVIEWS:
+        content = png(draw(d, 0, 0, MOST_EIGENVALUES, None, largest))
+        if len(content) <= PREVIEW_BYTES:
+            break
+    source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    return f"<img alt='spectrum and maps of image 0' style='max-width: 100%; background: white' src='{source}'>"
+
+
+def _range(values: Sequence[float]) -> str:
+    """From the smallest to the largest, one number where both read the same."""
+    low, high = (f"{value:.4g}" for value in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"

@@ -1,0 +1,156 @@
+"""The maps of a decomposition as a figure shows them: which planes, how coarse, and between which limits of colour."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from monai_ifim.core.errors import ImageError
+from monai_ifim.display.wording import MINUS, UNIT, number, percent
+
+if TYPE_CHECKING:
+    from monai_ifim.core.decomposition import Decomposition
+
+GRAY, DIVERGING, SEQUENTIAL = "gray", "RdBu_r", "viridis"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Colours from low to high; unit: of the numbers at the colour bar."""
+
+    colors: str
+    low: float
+    high: float
+    unit: str
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One map: its planes [rows, columns], float64 on the CPU."""
+
+    name: str
+    title: str
+    planes: tuple[Tensor, ...]
+    scale: Scale
+
+
+@dataclass(frozen=True)
+class View:
+    """Which image and channel are drawn, and the voxel that the planes of a volume go through.
+
+    step: a pixel stands for step x step voxels.
+    """
+
+    index: int
+    channel: int
+    point: tuple[int, ...]
+    step: int
+
+    @classmethod
+    def of(cls, d: Decomposition, index: int, channel: int, point: Sequence[int] | None, largest: int) -> View:
+        """largest: pixels that a plane has at most on a side. Raises ImageError for what is not there."""
+        index = _whole("index", index, d.image.shape[0])
+        channel = _whole("channel", channel, d.image.shape[1])
+        shape = tuple(d.image.shape[2:])
+        step = math.ceil(max(shape) / largest)
+        if point is None:
+            return cls(index, channel, _most_sensitive(d.sensitivity[index, channel]), step)
+        if len(point) != len(shape):
+            raise ImageError(f"point={tuple(point)}: give {len(shape)} indices, one for each axis of an image {shape}.")
+        places = tuple(_whole(f"point[{axis}]", place, shape[axis]) for axis, place in enumerate(point))
+        return cls(index, channel, places, step)
+
+    def planes(self, maps: Tensor, pool: Callable[[Tensor, int], Tensor]) -> tuple[Tensor, ...]:
+        """Of maps [channel, *spatial]: the image, or the planes through the point, one across each axis; float64, on the CPU.
+
+        pool: makes one pixel of step x step voxels.
+        """
+        chosen = maps.detach().as_subclass(Tensor)[self.channel]
+        cuts = [chosen] if chosen.ndim == 2 else [chosen.select(axis, place) for axis, place in enumerate(self.point)]
+        moved = [cut.cpu().to(torch.float64) for cut in cuts]  # in this order: MPS has no float64
+        return tuple(pool(cut, self.step) if self.step > 1 else cut for cut in moved)
+
+
+def panels_of(d: Decomposition, view: View, components: int) -> list[Panel]:
+    """The image, high, low, sensitivity, and so many eigenvectors as far as kept; raises ImageError for no such number."""
+    kept = min(_whole("components", components), int(d.rank[view.index]))
+    image, low = (view.planes(maps[view.index], _means) for maps in (d.image, d.low))
+    high, sensitivity = (view.planes(maps[view.index], _peaks) for maps in (d.high, d.sensitivity))
+    grey = _grey_scale((*image, *low))
+    panels = [
+        Panel("image", "image", image, grey),
+        Panel("high", "high, the part in the\nleading eigenspace", high, _diverging_scale(high, "unit of the image")),
+        Panel("low", f"low = image {MINUS} high", low, grey),
+        Panel("sensitivity", "sensitivity, diag F", sensitivity, _sequential_scale(sensitivity)),
+    ]
+    for i in range(kept):
+        planes = view.planes(d.eigenvectors[view.index, i], _peaks)
+        value, trace = float(d.eigenvalues[view.index, i]), float(d.trace[view.index])
+        title = f"eigenvector {i + 1}\nλ = {number(value)}, {percent(value / trace)}"
+        panels.append(Panel(f"eigenvector {i + 1}", title, planes, _diverging_scale(planes, "unit vector")))
+    return panels
+
+
+def _most_sensitive(sensitivity: Tensor) -> tuple[int, ...]:
+    """Indices of the largest value of a map [*spatial], the centre where all are 0."""
+    sensitivity = sensitivity.detach().as_subclass(Tensor)
+    place = tuple(map(int, torch.unravel_index(sensitivity.argmax(), sensitivity.shape)))
+    return place if float(sensitivity[place]) > 0 else tuple(size // 2 for size in sensitivity.shape)
+
+
+def _whole(name: str, value: int, size: int | None = None) -> int:
+    """The value as a plain number; raises ImageError unless it is a whole number from 0 on, and below `size`."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0 or (size is not None and value >= size):
+        raise ImageError(f"{name}={value!r}: give a whole number from 0 {'on' if size is None else f'to {size - 1}'}.")
+    return int(value)
+
+
+def _means(plane: Tensor, step: int) -> Tensor:
+    """Means of step x step voxels, fewer at the far edges: how an image gets smaller."""
+    return functional.avg_pool2d(plane[None, None], step, ceil_mode=True, count_include_pad=False)[0, 0]
+
+
+def _peaks(plane: Tensor, step: int) -> Tensor:
+    """Of step x step voxels the value of largest magnitude: means would lose lone peaks and changes of sign."""
+    places = functional.max_pool2d(plane.abs()[None], step, ceil_mode=True, return_indices=True)[1]
+    return plane.flatten()[places[0]]
+
+
+def _grey_scale(planes: Sequence[Tensor]) -> Scale:
+    """Grey between the 0.5th and the 99.5th percentile."""
+    values = _values(planes)
+    low, high = _percentile(values, 0.005), _percentile(values, 0.995)
+    if low >= high:
+        low, high = float(values.min()), float(values.max())
+    margin = 0.0 if low < high else 0.5 * max(1.0, abs(low))
+    return Scale(GRAY, low - margin, high + margin, "unit of the image")
+
+
+def _diverging_scale(planes: Sequence[Tensor], unit: str) -> Scale:
+    """Two hues about zero up to the 99.9th percentile of the magnitude."""
+    values = _values(planes).abs()
+    top = _percentile(values, 0.999) or float(values.max()) or 1.0
+    return Scale(DIVERGING, -top, top, unit)
+
+
+def _sequential_scale(planes: Sequence[Tensor]) -> Scale:
+    """From zero to the 99.5th percentile of what is not zero."""
+    values = _values(planes)
+    values = values[values > 0]
+    return Scale(SEQUENTIAL, 0.0, _percentile(values, 0.995) if values.numel() else 1.0, UNIT)
+
+
+def _values(planes: Sequence[Tensor]) -> Tensor:
+    return torch.cat([plane.flatten() for plane in planes])
+
+
+def _percentile(values: Tensor, share: float) -> float:
+    """The smallest of the values that at least this share of them does not exceed."""
+    return float(values.kthvalue(max(1, math.ceil(share * values.numel()))).values)

@@ -1,0 +1,1 @@
+"""Classification tasks and the classifiers that are evaluated on them."""

@@ -1,0 +1,322 @@
+"""Classification tasks: where training images come from, which images are tested, what the classes are called."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from monai.transforms import Compose
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from monai_ifim.core import IFIMError
+from monai_ifim.evaluation.lumpy.images import LumpyDataset, LumpyParameters, lump_mean, noise_covariance
+from monai_ifim.io.source import Source
+
+__all__ = ["DatalistTask", "LumpyTask", "Sample", "Task", "balanced", "fingerprint", "list_labelled", "read_labelled"]
+
+TEST_STREAM = 1  # second word of the seed of test images; training images have 2
+TRAINING_STREAM = 2
+AUGMENTED_EXAMPLES = 4  # training images whose augmented form tells augmentations apart
+TEST_SECTIONS = ("testing", "test", "validation")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One test image as the network sees it. image: float32 [channel, *spatial]; label: -1 where it is not known."""
+
+    name: str
+    image: Tensor = field(repr=False)
+    label: int
+
+
+class Task(ABC):
+    """A classification task. name: letters, digits and underscores; title: for people; note: what a reader must know of it."""
+
+    name: str
+    title: str
+    note: str
+    class_names: tuple[str, ...]
+
+    @abstractmethod
+    def training(self, seed: int, epoch: int, epochs: int) -> Dataset[dict[str, Any]]:
+        """Images of one epoch of so many, {"image": [channel, *spatial], "label": int}, a function of the arguments alone.
+
+        Raises IFIMError where the task has none.
+        """
+
+    @abstractmethod
+    def testing(self) -> Sequence[Sample]:
+        """All test images, in a fixed order."""
+
+    def chosen(self, count: int, seed: int) -> tuple[list[Sample], dict[str, str]]:
+        """`count` test images (all, where there are fewer), the classes in turn, and why others could not be read, by name."""
+        return balanced(self.testing(), count, seed), {}
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Everything that fixes the images, as plain data."""
+
+
+@dataclass(frozen=True)
+class LumpyTask(Task):
+    """Detection of a Gaussian lesion in a lumpy background, standardised by the background's own mean and deviation.
+
+    parameters: of the images; with a place where the lesion's place is known exactly.
+    first_amplitudes: lesion amplitudes of the first half of a training, each for an equal part of it: bright lesions teach
+    a network what to look for.
+    training_images: per epoch, drawn anew for each. test_images: half of them with a lesion. seed: of all images.
+    """
+
+    name: str
+    title: str
+    parameters: LumpyParameters
+    training_images: int
+    test_images: int
+    seed: int
+    first_amplitudes: tuple[float, ...] = ()
+    note: str = ""
+    class_names: tuple[str, ...] = ("no lesion", "lesion")
+
+    def __post_init__(self) -> None:
+        if isinstance(self.parameters, Mapping):
+            object.__setattr__(self, "parameters", LumpyParameters(**self.parameters))
+        object.__setattr__(self, "first_amplitudes", tuple(self.first_amplitudes))
+        object.__setattr__(self, "class_names", tuple(self.class_names))
+
+    def training(self, seed: int, epoch: int, epochs: int) -> Dataset[dict[str, Any]]:
+        """Fresh images, independent of those of other epochs and seeds."""
+        parameters = self.parameters
+        part = 2 * epoch * len(self.first_amplitudes) // epochs
+        if part < len(self.first_amplitudes):
+            parameters = replace(parameters, lesion_amplitude=self.first_amplitudes[part])
+        return _Standardised(LumpyDataset(parameters, self.training_images, self._stream(TRAINING_STREAM, seed, epoch)), self)
+
+    def testing(self) -> Sequence[Sample]:
+        """Images of a stream of their own."""
+        images = _Standardised(LumpyDataset(self.parameters, self.test_images, self._stream(TEST_STREAM)), self)
+        return [Sample(f"image_{i:04d}", images[i]["image"], images[i]["label"]) for i in range(self.test_images)]
+
+    def standardise(self, image: Tensor) -> Tensor:
+        """Zero mean and unit deviation over the ensemble of lesion-free images."""
+        deviation = float(noise_covariance(self.parameters).flatten()[0]) ** 0.5
+        return (image - lump_mean(self.parameters)) / deviation
+
+    def describe(self) -> dict[str, Any]:
+        """See `Task`."""
+        content = {name: value for name, value in asdict(self).items() if name not in ("title", "note")}
+        return {"kind": "lumpy", **content}
+
+    def _stream(self, *words: int) -> int:
+        return int(np.random.SeedSequence([self.seed, *words]).generate_state(1, np.uint32)[0])
+
+
+class _Standardised(Dataset[dict[str, Any]]):
+    def __init__(self, images: LumpyDataset, task: LumpyTask) -> None:
+        self.images, self.task = images, task
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = self.images[index]
+        return {"image": self.task.standardise(item["image"]), "label": item["label"]}
+
+
+@dataclass(frozen=True, eq=False)
+class DatalistTask(Task):
+    """Labelled image files of a MONAI datalist with sections "training" and "testing".
+
+    datalist: JSON file. base_dir: folder of its relative names, by default the datalist's own.
+    preprocessing: MONAI transforms from {"image": path, "label": int} to the network's input, without any chance in them.
+    augmentation: random transforms of training images after that.
+    """
+
+    name: str
+    title: str
+    datalist: str
+    class_names: tuple[str, ...]
+    preprocessing: Compose
+    augmentation: Compose | None = None
+    base_dir: str | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "class_names", tuple(self.class_names))
+        object.__setattr__(self, "_cached", {})
+
+    def training(self, seed: int, epoch: int, epochs: int) -> Dataset[dict[str, Any]]:
+        """The preprocessed images, each augmented by chance that depends on seed, epoch and its index."""
+        return _Augmented(self._read("training"), self.augmentation, (seed, epoch))
+
+    def testing(self) -> Sequence[Sample]:
+        """Images of the section "testing"."""
+        return [Sample(item["name"], item["image"], item["label"]) for item in self._read("testing")]
+
+    def describe(self) -> dict[str, Any]:
+        """See `Task`; files and transforms stand for themselves by checksums of the datalist and of what comes of them."""
+        first = [self.training(0, 0, 1)[index]["image"] for index in range(min(AUGMENTED_EXAMPLES, len(self._read("training"))))]
+        return {
+            "kind": "datalist",
+            "name": self.name,
+            "datalist": Path(self.datalist).name,
+            "datalist_sha256": hashlib.sha256(Path(self.datalist).read_bytes()).hexdigest(),
+            "preprocessing": _steps(self.preprocessing),
+            "augmentation": _steps(self.augmentation),
+            "training_images_sha256": _pixels_sha256(item["image"] for item in self._read("training")),
+            "augmented_images_sha256": _pixels_sha256(first),
+            "test_images_sha256": _pixels_sha256(sample.image for sample in self.testing()),
+            "class_names": list(self.class_names),
+        }
+
+    def _read(self, section: str) -> list[dict[str, Any]]:
+        cached: dict[str, list[dict[str, Any]]] = self._cached  # type: ignore[attr-defined]
+        if section not in cached:
+            entries = read_labelled(Path(self.datalist), section, self.class_names, self.base_dir)
+            cached[section] = [
+                {"name": name, "image": self._preprocessed(path, label), "label": label} for name, path, label in entries
+            ]
+        return cached[section]
+
+    def _preprocessed(self, path: Path, label: int) -> Tensor:
+        image = self.preprocessing({"image": str(path), "label": label})["image"]
+        return torch.as_tensor(image).as_subclass(Tensor).to(torch.float32).contiguous()
+
+
+def _steps(transforms: Compose | None) -> list[str]:
+    return [] if transforms is None else [type(step).__name__ for step in transforms.flatten().transforms]
+
+
+def _pixels_sha256(images: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(str(tuple(image.shape)).encode())
+        digest.update(image.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class _Augmented(Dataset[dict[str, Any]]):
+    def __init__(self, items: list[dict[str, Any]], augmentation: Compose | None, seeds: tuple[int, int]) -> None:
+        self.items, self.augmentation, self.seeds = items, augmentation, seeds
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = {key: self.items[index][key] for key in ("image", "label")}
+        if self.augmentation is None:
+            return item
+        state = np.random.SeedSequence([*self.seeds, index]).generate_state(1, np.uint32)[0]
+        self.augmentation.set_random_state(seed=int(state))
+        moved = self.augmentation(item)
+        return {"image": torch.as_tensor(moved["image"]).as_subclass(Tensor), "label": item["label"]}
+
+
+def read_labelled(
+    datalist: Path, section: str | None, class_names: Sequence[str], base_dir: str | Path | None = None
+) -> list[tuple[str, Path, int]]:
+    """(name, path, label) of each entry of a datalist's section; see `list_labelled`.
+
+    Raises IFIMError also where a label is neither a class name nor its index.
+    """
+    return [
+        (name, path, _label(label, class_names, f"{datalist.name}: {path.name}"))
+        for name, path, label in list_labelled(datalist, section, base_dir)
+    ]
+
+
+def list_labelled(datalist: Path, section: str | None, base_dir: str | Path | None = None) -> list[tuple[str, Path, Any]]:
+    """(name, path, label as it is written) of each entry of a datalist's section, names unique.
+
+    section: None for "testing", "test" or "validation", the first that is there, or the only one with labels.
+    Raises IFIMError where the file, the section, an image or a label is not there.
+    """
+    try:
+        content: Any = json.loads(datalist.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise IFIMError(f"{datalist.name}: cannot be read as a JSON datalist ({error}).") from error
+    entries = _section(content, section) if isinstance(content, dict) else content
+    if not isinstance(entries, list) or not entries:
+        wanted = "no section 'testing', 'test' or 'validation'" if section is None else f"no section {section!r}"
+        raise IFIMError(f"{datalist.name}: {wanted} with entries such as {{'image': 'a.png', 'label': 0}}.")
+    folder = Path(base_dir) if base_dir is not None else None
+    names: set[str] = set()
+    found: list[tuple[str, Path, Any]] = []
+    for position, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not isinstance(entry.get("image"), str) or "label" not in entry:
+            raise IFIMError(f"{datalist.name}: entry {position} needs an 'image' (one file) and a 'label'.")
+        path = _located(entry["image"], datalist, folder)
+        name = _unique_name(path, names)
+        names.add(name)
+        found.append((name, path, entry["label"]))
+    return found
+
+
+def _section(content: dict[str, Any], section: str | None) -> Any:
+    if section is not None:
+        return content.get(section)
+    labelled = {
+        name: entries
+        for name, entries in content.items()
+        if isinstance(entries, list) and entries and isinstance(entries[0], dict) and "label" in entries[0]
+    }
+    named = [labelled[name] for name in TEST_SECTIONS if name in labelled]
+    return named[0] if named else next(iter(labelled.values())) if len(labelled) == 1 else None
+
+
+def _located(image: str, datalist: Path, folder: Path | None) -> Path:
+    folders = [folder] if folder is not None else [datalist.parent, datalist.parent.parent]
+    candidates = [place / image for place in folders]
+    return next((path for path in candidates if path.exists()), candidates[0])
+
+
+def _label(label: Any, class_names: Sequence[str], where: str) -> int:
+    if isinstance(label, str) and label in class_names:
+        return list(class_names).index(label)
+    if isinstance(label, (list, tuple)) and len(label) == 1:
+        label = label[0]
+    if isinstance(label, bool) or not isinstance(label, (int, float)) or int(label) != label:
+        raise IFIMError(f"{where}: label {label!r} is neither one of {list(class_names)} nor their index.")
+    if not 0 <= label < len(class_names):
+        raise IFIMError(f"{where}: label {label!r}, and the classes are numbered 0 to {len(class_names) - 1}.")
+    return int(label)
+
+
+def _unique_name(path: Path, taken: set[str]) -> str:
+    """The source's name with its folder's in front: files of two classes may bear one name."""
+    name = f"{path.parent.name}_{Source(path).name}"
+    candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(candidate for candidate in candidates if candidate not in taken)
+
+
+class _Labelled(Protocol):
+    @property
+    def label(self) -> int:
+        """Class index."""
+
+
+Labelled = TypeVar("Labelled", bound=_Labelled)
+
+
+def balanced(samples: Sequence[Labelled], count: int, seed: int) -> list[Labelled]:
+    """`count` samples (all, where there are fewer), the classes in turn, each class in an order that `seed` draws."""
+    order = np.random.default_rng([seed, len(samples)]).permutation(len(samples))
+    by_label: dict[int, list[Labelled]] = {}
+    for index in order:
+        by_label.setdefault(samples[index].label, []).append(samples[index])
+    queues = [by_label[label] for label in sorted(by_label)]
+    longest = max((len(queue) for queue in queues), default=0)
+    return [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)][:count]
+
+
+def fingerprint(content: Mapping[str, Any]) -> str:
+    """Hexadecimal SHA-256 of plain data, keys in any order."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Lumpy-background images with known statistics, and their ideal observers."""

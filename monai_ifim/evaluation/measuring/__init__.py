@@ -1,0 +1,1 @@
+"""Perturbation experiments: directions, perturbed images, what is measured on them."""

@@ -1,0 +1,181 @@
+"""What perturbations of one image do to a classifier's answer, as a table with one row per perturbation and norm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd  # type: ignore[import-untyped, unused-ignore]
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from monai_ifim.core import BernoulliHead, CategoricalHead, Decomposition, Head, HeadError, IFIMError, NetworkError
+from monai_ifim.core.heads.outputs import as_float64
+from monai_ifim.core.heads.probabilities import BernoulliProbabilityHead, CategoricalProbabilityHead
+from monai_ifim.evaluation.measuring.perturbations import Perturbation
+
+__all__ = ["MEASURES", "measure_image"]
+
+MEASURES = (
+    "probability_change",
+    "absolute_change",
+    "divergence",
+    "predicted_divergence",
+    "flipped",
+    "correct",
+    "negative_log_likelihood",
+)
+END_POINTS = ("remove_high", "remove_low")  # families of one step, as long as they are defined
+ROUNDING = 1e-9  # relative: a norm equal to `largest` but for rounding is still within it
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """A perturbation at one L2 norm, in the image's unit, and that over |x|."""
+
+    perturbation: Perturbation
+    relative_norm: float
+    norm: float
+
+
+def measure_image(
+    predict: Callable[[Tensor], Tensor],
+    head: Head,
+    image: Tensor,
+    label: int | None,
+    decomposition: Decomposition,
+    perturbations: Sequence[Perturbation],
+    relative_norms: Sequence[float],
+    batch_size: int = 64,
+) -> pd.DataFrame:
+    """Measure every perturbation at every norm up to its largest; steps of norm 0 are the unperturbed answer itself.
+
+    Columns: label (-1 where unknown), predicted, family, draw, seed (Int64), relative_norm, norm (image's unit), those of
+    MEASURES as float64 (flipped and correct 0 or 1; correct and negative_log_likelihood NaN without a label), and the class
+    probabilities p00, p01, ... after the perturbation. Divergences and likelihoods in nats.
+
+    Args:
+        predict: [B, channel, *spatial] -> outputs [B, C], in eval mode; called without gradients.
+        head: of exclusive classes; one Bernoulli output counts as the classes (absent, present).
+        image: [channel, *spatial].
+        label: true class, or None.
+        decomposition: of this image alone, with energy 1, so that the predicted divergence d^T F d / 2 lacks nothing.
+        perturbations: of this image.
+        relative_norms: grid of |d| / |x|.
+        batch_size: images in one pass.
+
+    Raises:
+        IFIMError: a head without exclusive classes, a label that is none, another image's decomposition, a zero
+            image, outputs that are not finite.
+    """
+    image = image.detach().as_subclass(Tensor)
+    length = _check_image(image, decomposition, batch_size)
+    with torch.no_grad():
+        before = _outputs(predict, image[None].clone())  # a copy, so that a network may write into its input
+        classes = _log_probabilities(head, before).shape[1]
+        if label is not None and not 0 <= label < classes:
+            raise IFIMError(f"label {label} is none of the {classes} classes: give 0 to {classes - 1}, or None where unknown.")
+        steps = _steps(perturbations, relative_norms, length)
+        after = _moved_outputs(predict, image, steps, before, batch_size)
+    return _table(head, before, after, label, steps, _curvatures(decomposition, perturbations))
+
+
+def _check_image(image: Tensor, decomposition: Decomposition, batch_size: int) -> float:
+    """L2 norm of the image."""
+    if decomposition.image.shape != (1, *image.shape) or not torch.equal(decomposition.image[0].cpu(), image.cpu()):
+        raise IFIMError(
+            f"the decomposition is of another image: decompose this one alone, [1, {', '.join(map(str, image.shape))}]."
+        )
+    if int(decomposition.rank[0]) < int((decomposition.spectrum[0] > 0).sum()):
+        raise IFIMError("the decomposition lacks eigenvectors, and with them some divergence: call decompose with energy=1.0.")
+    if batch_size < 1:
+        raise IFIMError(f"batch_size is {batch_size}: give a whole number from 1 on.")
+    length = float(torch.linalg.vector_norm(as_float64(image)))
+    if length == 0.0:
+        raise IFIMError("the image is zero everywhere, so no norm is a share of its own: leave it out.")
+    return length
+
+
+def _steps(perturbations: Sequence[Perturbation], relative_norms: Sequence[float], length: float) -> list[_Step]:
+    steps: list[_Step] = []
+    for perturbation in perturbations:
+        grid = [float(relative) for relative in relative_norms]
+        if perturbation.family in END_POINTS:
+            grid = [0.0, perturbation.largest / length]
+        within = [relative for relative in grid if relative * length <= perturbation.largest * (1 + ROUNDING)]
+        steps += [_Step(perturbation, relative, min(relative * length, perturbation.largest)) for relative in within]
+    return steps
+
+
+def _outputs(predict: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """[B, C], finite."""
+    output = predict(images)
+    if output.ndim != 2 or output.shape[0] != images.shape[0]:
+        raise NetworkError(f"predict gave shape {tuple(output.shape)} for {images.shape[0]} image(s): [B, C] is needed.")
+    if not bool(torch.isfinite(output).all()):
+        raise NetworkError("an output is NaN or infinite: check the network's weights, or perturb by smaller norms.")
+    return output.detach().as_subclass(Tensor)
+
+
+def _moved_outputs(
+    predict: Callable[[Tensor], Tensor], image: Tensor, steps: Sequence[_Step], before: Tensor, batch_size: int
+) -> Tensor:
+    """Outputs [steps, C]; a step of norm 0 takes `before` as it is, another batch size may round it otherwise."""
+    after = before.repeat(len(steps), 1)
+    moving = [n for n, step in enumerate(steps) if step.norm > 0]
+    wide = as_float64(image)
+    for start in range(0, len(moving), batch_size):
+        chunk = moving[start : start + batch_size]
+        moved = [wide + steps[n].norm * steps[n].perturbation.direction.to(wide) for n in chunk]
+        after[chunk] = _outputs(predict, torch.stack(moved).to(image))
+    return after
+
+
+def _curvatures(decomposition: Decomposition, perturbations: Sequence[Perturbation]) -> dict[int, float]:
+    """u^T F u of every direction u, from all eigenpairs, by the perturbation's id."""
+    vectors = as_float64(decomposition.eigenvectors[0]).cpu().flatten(1)
+    values = decomposition.eigenvalues[0].cpu()
+    return {id(p): float((values * (vectors @ p.direction.flatten()).square()).sum()) for p in perturbations}
+
+
+def _log_probabilities(head: Head, output: Tensor) -> Tensor:
+    """log p of every class, [B, C >= 2] float64 on the CPU; raises HeadError where the classes are not exclusive."""
+    z = as_float64(head.logits(output)).cpu()
+    if isinstance(head, (CategoricalHead, CategoricalProbabilityHead)):
+        return functional.log_softmax(z, dim=1)
+    if isinstance(head, (BernoulliHead, BernoulliProbabilityHead)) and z.shape[1] == 1:
+        return torch.cat([functional.logsigmoid(-z), functional.logsigmoid(z)], dim=1)
+    raise HeadError(
+        f"head {head.name!r} with {z.shape[1]} output(s) has no exclusive classes: measure classifiers with a categorical "
+        "head, or with one Bernoulli output."
+    )
+
+
+def _table(
+    head: Head, before: Tensor, after: Tensor, label: int | None, steps: Sequence[_Step], curvatures: dict[int, float]
+) -> pd.DataFrame:
+    log_p, start = _log_probabilities(head, after), _log_probabilities(head, before)[0]
+    p = log_p.exp()
+    predicted = int(start.argmax())
+    change = p[:, predicted] - start[predicted].exp()
+    answer = p.argmax(1)
+    unknown = torch.full_like(change, torch.nan)
+    columns: dict[str, object] = {
+        "label": -1 if label is None else label,
+        "predicted": predicted,
+        "family": [step.perturbation.family for step in steps],
+        "draw": [step.perturbation.draw for step in steps],
+        "seed": pd.array([step.perturbation.seed for step in steps], dtype="Int64"),
+        "relative_norm": [step.relative_norm for step in steps],
+        "norm": [step.norm for step in steps],
+        "probability_change": change,
+        "absolute_change": change.abs(),
+        "divergence": head.divergence(before.expand_as(after), after).cpu(),
+        "predicted_divergence": [0.5 * step.norm**2 * curvatures[id(step.perturbation)] for step in steps],
+        "flipped": (answer != predicted).to(p.dtype),
+        "correct": unknown if label is None else (answer == label).to(p.dtype),
+        "negative_log_likelihood": unknown if label is None else -log_p[:, label],
+    }
+    columns.update({f"p{c:02d}": p[:, c] for c in range(p.shape[1])})
+    return pd.DataFrame({k: v.numpy() if isinstance(v, Tensor) else v for k, v in columns.items()})

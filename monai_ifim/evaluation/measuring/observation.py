@@ -1,0 +1,212 @@
+"""One image of one cell: decompose, perturb, measure, and what else is worth knowing of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped, unused-ignore]
+import torch
+from torch import Tensor, nn
+
+from monai_ifim.core import Decomposition, Head, IFIMError, decompose
+from monai_ifim.core.heads.choice import resolve_head
+from monai_ifim.core.heads.outputs import last_operation
+from monai_ifim.core.locality import locality_radius
+from monai_ifim.core.operator.predictor import Predictor, evaluation_mode
+from monai_ifim.core.projection import split
+from monai_ifim.evaluation.classifiers.tasks import Sample
+from monai_ifim.evaluation.measuring.attributions import ATTRIBUTIONS, attribute
+from monai_ifim.evaluation.measuring.measurements import measure_image
+from monai_ifim.evaluation.measuring.perturbations import (
+    PerturbationSettings,
+    Subspaces,
+    build_perturbations,
+    draw_seed,
+    split_eigenvectors,
+)
+from monai_ifim.evaluation.measuring.regions import region_shares
+
+__all__ = ["Observation", "ObservationSettings", "Observer", "overlap"]
+
+LARGEST_PASS = 64  # images in one forward pass
+PASS_ELEMENTS = 2**22  # values of all images in one forward pass
+
+
+@dataclass(frozen=True)
+class ObservationSettings:
+    """energy, rank: which components lead, as in `decompose`. slight_noise: relative norm of the noise that the leading
+    subspace should outlast."""
+
+    perturbations: PerturbationSettings
+    energy: float = 0.99
+    rank: int | None = None
+    slight_noise: float = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """measurements: one row per perturbation and norm. scalars: one number (or name) each. maps: [channel, *spatial] each.
+
+    missing: why an attribution is not there, by its name.
+    """
+
+    measurements: pd.DataFrame
+    scalars: dict[str, Any]
+    maps: dict[str, Tensor] = field(repr=False)
+    missing: dict[str, str]
+
+
+class Observer:
+    """Observes the images of one cell with one classifier, its random twin and its siblings.
+
+    Raises IFIMError where the head cannot be told from the first image's output.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        twin: nn.Module,
+        siblings: tuple[nn.Module, ...],
+        head: str | Head,
+        settings: ObservationSettings,
+        first: Sample,
+    ) -> None:
+        self.network, self.twin, self.siblings, self.settings = network, twin, siblings, settings
+        self.predict = Predictor(network, batch=1)
+        image = first.image[None].to(_device(network))
+        with evaluation_mode(network):
+            output = self.predict(image.clone().requires_grad_(True))
+        self.head = resolve_head(head, output, last_operation(output, self.predict.bare))
+        self.classes = max(2, output.shape[1])
+
+    def observe(self, sample: Sample, seed: int) -> Observation:
+        """Everything of one image; every random draw follows from `seed`. Raises IFIMError where F = 0 or x = 0."""
+        began = time.perf_counter()
+        image = sample.image.to(_device(self.network))
+        whole = decompose(self.network, image[None], head=self.head, energy=1.0)
+        leading, trailing = split_eigenvectors(whole, 0, self.settings.energy, self.settings.rank)
+        if leading.shape[0] == 0:
+            raise IFIMError(f"{sample.name}: F is zero, so that no direction leads: the prediction is saturated beyond float32.")
+        high, low = (part[0] for part in split(leading[None], image[None]))
+        subspaces = Subspaces(leading, trailing, self._twin_leading(image))
+        target, probability = _answer(whole.probabilities[0])
+        attributions, missing = self._attributions(image, target)
+        perturbations = build_perturbations(image, high, low, subspaces, attributions, self.settings.perturbations, seed)
+        with evaluation_mode(self.network):
+            measurements = measure_image(
+                self.predict,
+                self.head,
+                image,
+                sample.label if sample.label >= 0 else None,
+                whole,
+                perturbations,
+                self.settings.perturbations.relative_norms,
+                max(1, min(LARGEST_PASS, PASS_ELEMENTS // image.numel())),
+            )
+        scalars = {
+            "predicted": target,
+            "probability": probability,
+            **_spectral_scalars(whole, high, leading.shape[0]),
+            **self._locality(whole),
+            **_twin_shares(whole, subspaces),
+            **self._agreements(image, leading, seed),
+            **region_shares(image.cpu(), high.cpu(), whole.sensitivity[0].cpu()),
+            "seconds": time.perf_counter() - began,
+        }
+        maps = {"image": image, "high": high, "low": low, "eigenvector": leading[0], "sensitivity": whole.sensitivity[0]}
+        maps |= {name: attributions[name] for name in ("integrated_gradients", "gradcam") if name in attributions}
+        return Observation(measurements, scalars, {name: value.cpu() for name, value in maps.items()}, missing)
+
+    def _leading(self, network: nn.Module, image: Tensor, rank: int | None) -> Tensor:
+        """Leading eigenvectors of another network at this image, as many as `rank` says or as the settings' energy needs."""
+        energy = self.settings.energy if rank is None else 1.0
+        rank = self.settings.rank if rank is None else rank
+        found = decompose(network, image[None], head=self.head, energy=energy, rank=rank)
+        return found.eigenvectors[0, : int(found.rank[0])]
+
+    def _twin_leading(self, image: Tensor) -> Tensor | None:
+        """Leading eigenvectors of the twin; None where random weights give no finite answer."""
+        try:
+            return self._leading(self.twin, image, None)
+        except IFIMError:
+            return None
+
+    def _locality(self, whole: Decomposition) -> dict[str, float]:
+        """Locality radius of u_1, in the image's unit and over |x|."""
+        norm = float(torch.linalg.vector_norm(whole.image[0].double()))
+        with evaluation_mode(self.network):
+            first = (whole.eigenvectors[:, :1], whole.eigenvalues[:, :1])
+            radius = float(locality_radius(self.predict, self.head, whole.image, *first)[0, 0])
+        return {"locality_radius": radius, "relative_locality_radius": radius / norm}
+
+    def _attributions(self, image: Tensor, target: int) -> tuple[dict[str, Tensor], dict[str, str]]:
+        found: dict[str, Tensor] = {}
+        missing: dict[str, str] = {}
+        wanted = {family.removeprefix("pixels_") for family in self.settings.perturbations.families}
+        for name in ATTRIBUTIONS:
+            if name not in wanted:
+                continue
+            try:
+                found[name] = attribute(self.network, image[None], target, name, self.predict).cpu()
+            except (IFIMError, RuntimeError) as error:
+                missing[name] = " ".join(str(error).split())
+        return found, missing
+
+    def _agreements(self, image: Tensor, leading: Tensor, seed: int) -> dict[str, float]:
+        """Overlaps of the leading subspace with that under slight input noise and with those of other trainings."""
+        generator = torch.Generator().manual_seed(draw_seed(seed, "slight_noise", 0))
+        noise = torch.randn(image.shape, generator=generator).to(image)
+        scale = self.settings.slight_noise * torch.linalg.vector_norm(image) / torch.linalg.vector_norm(noise)
+        kept = leading.shape[0]
+        noisy = self._leading(self.network, image + scale * noise, kept)
+        others = [overlap(leading, self._leading(sibling, image, kept)) for sibling in self.siblings]
+        return {
+            "agreement_noise": overlap(leading, noisy),
+            "agreement_seed": float(np.mean(others)) if others else math.nan,
+        }
+
+
+def overlap(first: Tensor, second: Tensor) -> float:
+    """tr(P1 P2) / k of two subspaces with orthonormal rows [k1, ...] and [k2, ...], k the larger of their dimensions: 0 to 1."""
+    size = max(first.shape[0], second.shape[0])
+    products = first.double().flatten(1) @ second.double().flatten(1).T
+    return float(products.square().sum()) / size if size else math.nan
+
+
+def _answer(probabilities: Tensor) -> tuple[int, float]:
+    """Predicted class and its probability; one output is the probability of class 1 of two."""
+    both = torch.cat([1 - probabilities, probabilities]) if len(probabilities) == 1 else probabilities
+    return int(both.argmax()), float(both.max())
+
+
+def _spectral_scalars(whole: Decomposition, high: Tensor, kept: int) -> dict[str, Any]:
+    eigenvalues, trace = whole.eigenvalues[0], float(whole.trace[0])
+    norm = float(torch.linalg.vector_norm(whole.image[0].double()))
+    return {
+        "rank": kept,
+        "trace": trace,
+        "energy_kept": min(1.0, float(eigenvalues[:kept].sum()) / trace),
+        "eigenvalue": float(eigenvalues[0]),
+        "norm": norm,
+        "high_norm_share": float(torch.linalg.vector_norm(high.double())) / norm,
+    }
+
+
+def _twin_shares(whole: Decomposition, subspaces: Subspaces) -> Mapping[str, float]:
+    """Share of tr F inside the twin's leading subspace, beside k / D, that of a random subspace on average."""
+    if subspaces.twin is None or subspaces.twin.shape[0] == 0:
+        return {"twin_trace_share": math.nan, "chance_trace_share": math.nan}
+    vectors = whole.eigenvectors[0].double().cpu().flatten(1)
+    inside = (vectors @ subspaces.twin.flatten(1).T).square().sum(1)
+    share = float((whole.eigenvalues[0].cpu() * inside).sum()) / float(whole.trace[0])
+    return {"twin_trace_share": share, "chance_trace_share": subspaces.twin.shape[0] / vectors.shape[1]}
+
+
+def _device(network: nn.Module) -> torch.device:
+    parameter = next(network.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device

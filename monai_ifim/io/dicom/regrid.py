@@ -1,0 +1,79 @@
+"""An orthogonal, evenly spaced volume out of slices that are not: a tilted gantry, uneven gaps.
+
+Each slice is moved within its plane to where its header puts it, then planes at even heights are interpolated between
+neighbouring slices, both linearly. What the slices do not cover gets the smallest value of the volume.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import shift
+
+from monai_ifim.io.dicom.volumes import SAME_PLACE, Array, DicomVolume
+from monai_ifim.io.errors import InputError
+from monai_ifim.io.geometry import LPS_TO_RAS, Affine
+
+Values = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class EvenGrid:
+    """Where the new planes lie. heights: of the slices above the first, mm; offsets: of each slice within the plane, in voxels
+    along columns and rows; step: mm between the new planes, which are `count`; affine: voxel -> RAS mm."""
+
+    heights: Array
+    offsets: Array
+    step: float
+    count: int
+    affine: Affine
+
+
+def even_grid(name: str, volume: DicomVolume) -> EvenGrid:
+    """The grid for a volume whose slices are sorted by place; raises InputError where two lie at one place."""
+    if volume.positions is None or volume.orientation is None or volume.spacing is None or len(volume.positions) < 2:
+        raise InputError(f"{name}: its slices state no places or no pixel spacing, so there is no grid to resample it onto.")
+    columns, rows = volume.orientation[:3], volume.orientation[3:]
+    away = volume.positions - volume.positions[0]
+    heights = away @ np.cross(columns, rows)
+    gaps = np.diff(heights)
+    if float(gaps.min()) < SAME_PLACE:
+        raise InputError(f"{name}: two slices lie at the same place: leave one of them out.")
+    offsets = np.stack([away @ columns / volume.spacing[0], away @ rows / volume.spacing[1]], axis=1)
+    step = float(gaps.min())
+    if step < 0.5 * float(np.median(gaps)):  # where two parts of a series meet, slices may nearly coincide
+        step = float(np.median(gaps))
+    lps = np.eye(4)
+    lps[:3, 0], lps[:3, 1] = columns * volume.spacing[0], rows * volume.spacing[1]
+    lps[:3, 2] = np.cross(columns, rows) * step
+    lps[:3, 3] = volume.positions[0] + lps[:3, :2] @ np.floor(offsets.min(axis=0))
+    return EvenGrid(heights, offsets, step, int(np.floor(heights[-1] / step + 1e-6)) + 1, LPS_TO_RAS @ lps)
+
+
+def resampled(grid: EvenGrid, slices: Values) -> Values:
+    """Values [columns, rows, planes] on the grid; slices: [slices, rows, columns] in the order of their places."""
+    first = np.floor(grid.offsets.min(axis=0)).astype(int)
+    extra = np.ceil(grid.offsets.max(axis=0)).astype(int) - first
+    smallest = float(slices.min())
+    moved = [_moved(plane, offset - first, extra) for plane, offset in zip(slices, grid.offsets, strict=True)]
+    planes = []
+    for height in grid.step * np.arange(grid.count):
+        below = int(np.clip(np.searchsorted(grid.heights, height, side="right") - 1, 0, len(moved) - 2))
+        share = float((height - grid.heights[below]) / (grid.heights[below + 1] - grid.heights[below]))
+        mixed = (1 - share) * moved[below] + share * moved[below + 1] if share > 1e-6 else moved[below]
+        planes.append(np.where(np.isnan(mixed), smallest, mixed))
+    values: Values = np.stack(planes).astype(np.float32).transpose(2, 1, 0)
+    return values
+
+
+def _moved(plane: Values, offset: Array, extra: npt.NDArray[np.int_]) -> Values:
+    """A slice [rows, columns] moved by `offset` voxels along columns and rows; NaN where it does not reach."""
+    wide = np.pad(plane, ((0, extra[1]), (0, extra[0])), mode="edge")
+    moved: Values = shift(wide, (offset[1], offset[0]), order=1, mode="nearest") if np.any(np.abs(offset) > 1e-6) else wide
+    for axis, (size, start) in enumerate(zip(plane.shape, (offset[1], offset[0]), strict=True)):
+        places = np.arange(moved.shape[axis]) - start
+        outside = (places < -1e-6) | (places > size - 1 + 1e-6)
+        moved[(outside, slice(None)) if axis == 0 else (slice(None), outside)] = np.nan
+    return moved

@@ -1,0 +1,284 @@
+"""Which volumes lie in a folder of DICOM files: instances grouped by their headers and sorted along their normal.
+
+A series is not a volume: one series UID may hold scouts, echoes or time points, and a folder may hold several series
+(PS3.3, C.7.6.2 Image Plane; C.7.6.16 Multi-frame Functional Groups). No pixel is read here. Of what a header says, only numbers,
+UIDs and codes go on from here, and what should be one and is not goes nowhere: any text may be a name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.config import disable_value_validation
+
+from monai_ifim.io.dicom.header import NO_NUMBERS, NoImageError, read_header
+from monai_ifim.io.errors import InputError
+
+Array = npt.NDArray[np.float64]
+Result = TypeVar("Result")
+
+UID_FORM = re.compile(r"[0-9]+(\.[0-9]+)*")  # PS3.5, 9.1; also what may safely be a part of a path or of a URL
+LONGEST_UID = 64
+MODALITY_FORM = re.compile("[A-Z0-9_ ]{1,16}")  # PS3.5, 6.2: CS
+SAME_PLACE = 1e-3  # mm within which two slices lie at one place
+MOST_LISTED = 12  # volumes of a folder that an error lists
+# Where several slices lie at one place, the first of these that tells them apart makes volumes of them.
+TELLING_APART = (
+    "EchoTime", "EchoNumbers", "TemporalPositionIdentifier", "DiffusionBValue", "TriggerTime", "AcquisitionNumber",
+    "AcquisitionTime", "ContentTime",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DicomVolume:
+    """Instances that make one volume, in the order of their places.
+
+    key: the series UID (a digest, where it is no UID), with "#2" and so on where one UID holds several volumes. positions: LPS
+    mm of each slice's first voxel [slices, 3], orientation: direction cosines of rows and columns [6], spacing: mm between
+    columns and rows; None where the headers do not state them. size: columns and rows. A multi-frame file is a volume by
+    itself, its frames in the order of the file; rescale: slope and intercept of each [slices, 2] where its frames do not
+    share them, else None.
+    """
+
+    key: str
+    files: tuple[Path, ...]
+    modality: str
+    size: tuple[int, int]
+    slices: int
+    positions: Array | None = None
+    orientation: Array | None = None
+    spacing: tuple[float, float] | None = None
+    rescale: Array | None = None
+
+    @property
+    def series(self) -> str:
+        """The series UID."""
+        return self.key.partition("#")[0]
+
+    def facts(self) -> str:
+        """Modality, size, spacing and count: what tells volumes apart and names nobody."""
+        columns, rows = self.size
+        gap = "" if self.positions is None or len(self.positions) < 2 else f" x {self._gap():.3g}"
+        spacing = "" if self.spacing is None else f", {self.spacing[0]:.3g} x {self.spacing[1]:.3g}{gap} mm"
+        count = f"{self.slices} slice{'' if self.slices == 1 else 's'}"
+        return f"{self.modality or 'no modality'}, {columns} x {rows}, {count}{spacing}: {self.key}"
+
+    def _gap(self) -> float:
+        if self.positions is None:
+            return 0.0
+        return float(np.linalg.norm(self.positions[-1] - self.positions[0])) / max(1, len(self.positions) - 1)
+
+
+def index_dicom(files: Iterable[Path]) -> list[DicomVolume]:
+    """The volumes among some DICOM files, sorted by key. Reports, plans and whatever else holds no image are passed over.
+
+    Raises InputError for a file whose header breaks off or holds a text in the place of a number, and where there is no image.
+    """
+    other: NoImageError | None = None
+    with disable_value_validation():  # its warnings would show the patient's data
+        groups: dict[Hashable, list[tuple[Path, Any]]] = defaultdict(list)
+        for path in files:
+            try:
+                header = read_header(path)
+            except NoImageError as error:
+                other = other or error
+                continue
+            groups[_told(path, _group_of, path, header)].append((path, header))
+        volumes = [volume for members in groups.values() for volume in _told(members[0][0], _volumes, members)]
+    if other is not None and not volumes:
+        raise other
+    volumes.sort(key=lambda volume: (volume.series, str(volume.files[0])))
+    repeated, seen = Counter(volume.series for volume in volumes), Counter[str]()
+    numbered = []
+    for volume in volumes:
+        seen[volume.series] += 1
+        several = repeated[volume.series] > 1
+        numbered.append(replace(volume, key=f"{volume.series}#{seen[volume.series]}" if several else volume.series))
+    return numbered
+
+
+def choose_volume(name: str, volumes: Sequence[DicomVolume], series: str | None) -> DicomVolume:
+    """The only volume, or the one that `series` names by its key; InputError, with all of them, where that is no choice."""
+    wanted = list(volumes) if series is None else [v for v in volumes if series in (v.key, v.series)]
+    if len(wanted) == 1:
+        return wanted[0]
+    listed = "; ".join(volume.facts() for volume in volumes[:MOST_LISTED])
+    if len(volumes) > MOST_LISTED:
+        listed += f"; and {len(volumes) - MOST_LISTED} more"
+    if not wanted:
+        raise InputError(f"{name}: there is no series {series} in it. It holds {listed}.")
+    raise InputError(
+        f"{name}: {len(wanted)} volumes in one folder; choose with --series UID, or --series all. It holds {listed}."
+    )
+
+
+def undecoded(name: str, volume: DicomVolume) -> InputError:
+    """What to raise where the pixels of a volume cannot be decoded. name: what to call the volume."""
+    from pydicom.filereader import read_file_meta_info
+    from pydicom.misc import is_dicom
+    from pydicom.uid import UncompressedTransferSyntaxes
+
+    with disable_value_validation():
+        found = [read_file_meta_info(file).get("TransferSyntaxUID") for file in volume.files if is_dicom(file)]
+    named = {str(uid.name) if UID_FORM.fullmatch(uid) else "no UID" for uid in found if uid is not None}
+    stated = ", ".join(sorted(named)) or "not stated"
+    if all(uid in UncompressedTransferSyntaxes for uid in found):
+        cure = "convert it to grey values, or copy it anew"
+        return InputError(f"{name}: its pixels cannot be decoded (a colour palette, or a damaged file): {cure}.")
+    return InputError(
+        f"{name}: its pixels cannot be decoded (transfer syntax: {stated}): convert the file to an uncompressed transfer syntax "
+        "(dcmconv, gdcmconv), or export it anew."
+    )
+
+
+def _group_of(path: Path, header: Any) -> Hashable:
+    """What all slices of a volume have in common; an image that may not be stacked is a group by itself."""
+    if int(header.get("NumberOfFrames") or 1) > 1 or not _placed(header):
+        return ("alone", str(path))
+    orientation = tuple(round(float(value), 3) + 0.0 for value in header.ImageOrientationPatient)
+    spacing = tuple(round(float(value), 4) for value in header.get("PixelSpacing") or ())
+    return (str(header.get("SeriesInstanceUID", "")), int(header.Rows), int(header.Columns), orientation, spacing)
+
+
+def _told(path: Path, read: Callable[..., Result], *arguments: Any) -> Result:
+    """What `read` finds in headers; InputError where a value is not what its kind asks for."""
+    try:
+        return read(*arguments)
+    except InputError:
+        raise
+    except Exception:  # pydicom raises much, and its text would hold what the header says
+        raise InputError(f"{path.name}: {NO_NUMBERS}.") from None
+
+
+def _placed(header: Any) -> bool:
+    return len(header.get("ImagePositionPatient") or ()) == 3 and len(header.get("ImageOrientationPatient") or ()) == 6
+
+
+def _volumes(members: list[tuple[Path, Any]]) -> list[DicomVolume]:
+    if len(members) == 1:
+        return [_volume(members)]
+    for tag in TELLING_APART:
+        if not _overlapping(members):
+            break
+        parts: dict[str, list[tuple[Path, Any]]] = defaultdict(list)
+        for member in members:
+            parts[str(member[1].get(tag, ""))].append(member)
+        if len(parts) > 1 and len({len(part) for part in parts.values()}) == 1 and not any(map(_overlapping, parts.values())):
+            return [_volume(part) for part in parts.values()]
+    return [_volume(members)]
+
+
+def _overlapping(members: Sequence[tuple[Path, Any]]) -> bool:
+    """Whether two slices lie at one place."""
+    heights = np.sort(_heights(members))
+    return len(heights) > 1 and float(np.diff(heights).min()) < SAME_PLACE
+
+
+def _heights(members: Sequence[tuple[Path, Any]]) -> Array:
+    """Places along the normal, mm."""
+    orientation = np.array(members[0][1].ImageOrientationPatient, dtype=np.float64)
+    positions = np.array([header.ImagePositionPatient for _, header in members], dtype=np.float64)
+    heights: Array = positions @ np.cross(orientation[:3], orientation[3:])
+    return heights
+
+
+def _volume(members: list[tuple[Path, Any]]) -> DicomVolume:
+    if _placed(members[0][1]):
+        order = np.argsort(_heights(members), kind="stable")
+        members = [members[i] for i in order]
+    path, header = members[0]
+    multiframe = int(header.get("NumberOfFrames") or 1) > 1
+    positions, orientation, spacing = _frames(header) if multiframe else _planes(members)
+    return DicomVolume(
+        key=_series_name(path, header),
+        files=tuple(path for path, _ in members),
+        modality=_code(header.get("Modality")),
+        size=(int(header.Columns), int(header.Rows)),
+        slices=max(len(members), int(header.get("NumberOfFrames") or 1)),
+        positions=positions,
+        orientation=orientation,
+        spacing=spacing,
+        rescale=_rescale(header) if multiframe else None,
+    )
+
+
+def _series_name(path: Path, header: Any) -> str:
+    """What the series goes by: its UID; of one that is no UID, and might be anything, a digest."""
+    uid = str(header.get("SeriesInstanceUID") or "").strip(" \0")
+    if not uid:
+        return path.name
+    if len(uid) <= LONGEST_UID and UID_FORM.fullmatch(uid):
+        return uid
+    return f"series-{hashlib.sha256(uid.encode('utf-8', 'backslashreplace')).hexdigest()[:8]}"
+
+
+def _code(value: Any) -> str:
+    """The text where it has the form of a code; empty for any other."""
+    text = str(value or "")
+    return text if MODALITY_FORM.fullmatch(text) else ""
+
+
+Places = tuple[Array | None, Array | None, tuple[float, float] | None]
+
+
+def _planes(members: list[tuple[Path, Any]]) -> Places:
+    header = members[0][1]
+    spacing = _pair(header.get("PixelSpacing"))
+    if not _placed(header):
+        return None, None, spacing
+    positions = np.array([member.ImagePositionPatient for _, member in members], dtype=np.float64)
+    return positions, np.array(header.ImageOrientationPatient, dtype=np.float64), spacing
+
+
+def _frames(header: Any) -> Places:
+    """Places of the frames of an enhanced multi-frame object, in the order of the frames."""
+    positions = _functional(header, "PlanePositionSequence", "ImagePositionPatient")
+    orientations = _functional(header, "PlaneOrientationSequence", "ImageOrientationPatient")
+    spacings = _functional(header, "PixelMeasuresSequence", "PixelSpacing")
+    spacing = _pair(spacings[0]) if spacings else None
+    if not positions or any(stated is None for stated in (*positions, *orientations, *spacings)):
+        return None, None, spacing
+    directions = np.array(orientations, dtype=np.float64)
+    if _spread(directions) > SAME_PLACE or _spread(np.array(spacings, dtype=np.float64)) > SAME_PLACE:
+        return None, None, spacing  # frames of several orientations or spacings are no volume; the check refuses them
+    return np.array(positions, dtype=np.float64), directions[0], spacing
+
+
+def _rescale(header: Any) -> Array | None:
+    """Slope and intercept of each frame of a multi-frame object (PS3.3, C.7.6.16.2.9), None where one pair holds for all."""
+    slopes = _functional(header, "PixelValueTransformationSequence", "RescaleSlope")
+    intercepts = _functional(header, "PixelValueTransformationSequence", "RescaleIntercept")
+    pairs = [(1.0 if a is None else float(a), float(b or 0.0)) for a, b in zip(slopes, intercepts, strict=True)]
+    return np.array(pairs) if len(set(pairs)) > 1 else None
+
+
+def _functional(header: Any, sequence: str, name: str) -> list[Any]:
+    """An attribute of each frame of a multi-frame object: the frame's own, else the one they share, else None."""
+    shared = next(iter(header.get("SharedFunctionalGroupsSequence") or ()), None)
+    frames = header.get("PerFrameFunctionalGroupsSequence") or ()
+    common = None if shared is None else _first(shared, sequence, name)
+    own = [_first(frame, sequence, name) for frame in frames]
+    return [common if value is None else value for value in own]
+
+
+def _first(group: Any, sequence: str, name: str) -> Any:
+    item = next(iter(group.get(sequence) or ()), None)
+    return None if item is None else item.get(name)
+
+
+def _spread(stated: Array) -> float:
+    """Largest difference from the first."""
+    return float(np.abs(stated - stated[0]).max())
+
+
+def _pair(spacing: Any) -> tuple[float, float] | None:
+    """Spacing between columns and between rows; DICOM states rows first (PS3.3, 10.7.1.3)."""
+    return None if not spacing or len(spacing) != 2 else (float(spacing[1]), float(spacing[0]))

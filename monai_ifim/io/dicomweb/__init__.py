@@ -1,0 +1,1 @@
+"""DICOMweb: access rules and the client (DICOM PS3.18)."""

@@ -1,0 +1,319 @@
+"""A DICOMweb server (PS3.18): a study's series found by QIDO, instances fetched by WADO, maps stored by STOW.
+
+dicomweb-client speaks; here is decided who may be told a secret, what is tried again, and what is believed of an answer.
+No message and no log line holds a secret, a name or a date.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from email.message import Message
+from io import BytesIO
+from typing import Any, Self, TypeVar
+
+import requests
+from dicomweb_client import DICOMwebClient
+from pydicom import Dataset
+from pydicom.uid import UID
+from requests.adapters import HTTPAdapter
+
+from monai_ifim.core.errors import IFIMError
+from monai_ifim.io.dicom.volumes import LONGEST_UID, MODALITY_FORM, UID_FORM
+from monai_ifim.io.dicomweb.access import Access
+
+Answer = TypeVar("Answer")
+
+PASSING = frozenset({408, 429, 502, 503, 504})  # HTTP states that the same question may not meet again
+TIMEOUT = (10.0, 120.0)  # seconds to connect, and without a byte
+LONGEST_WAIT = 60.0  # seconds before another try, whatever the server asks for
+CHECK_URL = "Is --url the address before /studies, such as https://HOST/dicom-web?"
+WHOLE_BODY = 1 << 62  # bytes; a body sent in chunks could not be sent a second time
+SERIES_UID, SERIES_NUMBER, MODALITY = "0020000E", "00200011", "00080060"
+INSTANCE_UID, CLASS_UID, ROWS, COLUMNS = "00080018", "00080016", "00280010", "00280011"
+
+
+class ServerError(IFIMError):
+    """A DICOMweb server that does not do what it is asked."""
+
+
+class UnreachableError(ServerError):
+    """A DICOMweb server that did not answer in as many tries as it was given."""
+
+
+class MissingError(ServerError):
+    """What the DICOMweb server was asked for is not there."""
+
+
+@dataclass(frozen=True)
+class RemoteSeries:
+    """The images of a series on the server: their SOP Instance UIDs; size: columns and rows. What is not stated is None."""
+
+    uid: str
+    modality: str
+    number: int | None
+    size: tuple[int, int] | None
+    instances: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """A short name for files, the same in every run: modality, number, and what tells it from all other series."""
+        digest = hashlib.sha256(self.uid.encode()).hexdigest()[:8]
+        parts = (self.modality.replace(" ", "") or "series", None if self.number is None else str(self.number), digest)
+        return "-".join(part for part in parts if part is not None)
+
+    def facts(self) -> str:
+        """Modality, number, size and count: what tells series apart and names nobody."""
+        number = "" if self.number is None else f"series {self.number}, "
+        size = "" if self.size is None else f"{self.size[0]} x {self.size[1]}, "
+        count = f"{len(self.instances)} image{'' if len(self.instances) == 1 else 's'}"
+        return f"{self.modality or 'no modality'}, {number}{size}{count}: {self.uid}"
+
+
+def checked_uid(uid: Any) -> str:
+    """The text, where it is a UID and so safe as a part of a path; raises ServerError."""
+    text = uid.strip(" \0") if isinstance(uid, str) else ""
+    if len(text) > LONGEST_UID or not UID_FORM.fullmatch(text):
+        shown = repr(str(uid)[:LONGEST_UID])
+        raise ServerError(f"{shown} is no DICOM UID: a UID is of digits and single dots, {LONGEST_UID} characters at most.")
+    return text
+
+
+class DicomWeb:
+    """Questions to one server over one session; a context manager.
+
+    retries: further tries where the server is away, busy, or breaks off; first_wait: seconds before the first of them, doubled
+    for each that follows. All that is asked may be asked twice: a second STOW of one SOP Instance UID changes nothing.
+    """
+
+    def __init__(self, access: Access, retries: int = 5, first_wait: float = 1.0) -> None:
+        self.name = access.server
+        self.retries, self.first_wait = retries, first_wait
+        self._session = requests.Session()
+        self._session.trust_env = False  # `Access` has read the environment; nothing of it may overrule what it has checked
+        self._session.max_redirects = 0  # neither secrets nor patients' data go where nobody has sent them
+        self._session.auth, self._session.verify, self._session.proxies = access.auth, access.trust, dict(access.proxies)
+        self._session.headers["Accept"] = "application/dicom+json"
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, _Adapter())
+        self._client = DICOMwebClient(
+            access.url, self._session, callback=_refuse_broken_off, chunk_size=WHOLE_BODY, timeout=TIMEOUT
+        )
+        self._client.set_http_retry_params(retry=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.close()
+
+    def series_of(self, study: str) -> list[RemoteSeries]:
+        """The study's series that hold images, sorted by UID; none where the study is unknown. Raises ServerError."""
+        found = []
+        for uid, entry in self._search(lambda offset: self._client.search_for_series(study, offset=offset), SERIES_UID).items():
+            images = [instance for instance in self._instances(study, uid) if _is_image(instance)]
+            if images:
+                names = tuple(sorted(checked_uid(_value(image, INSTANCE_UID)) for image in images))
+                found.append(RemoteSeries(uid, _modality(entry), _number(entry), _size(images[0]), names))
+        return sorted(found, key=lambda series: series.uid)
+
+    def retrieve(self, study: str, series: str, instance: str) -> bytes:
+        """An instance as the server keeps it, as the content of a DICOM file. Raises ServerError."""
+        found = self._ask(lambda: self._client.retrieve_instance(study, series, instance))
+        stated = tuple(found.get(name) for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"))
+        if stated != (study, series, instance):
+            raise ServerError(f"{self.name}: sent another object where {instance} was asked for: tell those who run it.")
+        with BytesIO() as file:
+            found.save_as(file)
+            return file.getvalue()
+
+    def holds(self, study: str, series: str, instance: str) -> bool:
+        """Whether an instance is in the study. Raises ServerError."""
+        return any(_value(entry, INSTANCE_UID) == instance for entry in self._instances(study, series, instance))
+
+    def store(self, study: str, content: Dataset) -> None:
+        """Put an instance into the study that it says it belongs to. Raises ServerError where it is not there afterwards."""
+        answer = self._ask(lambda: self._client.store_instances([content], study))
+        refused = _failure(answer)
+        if refused:
+            raise ServerError(f"{self.name}: does not store it ({refused}): ask those who run it.")
+        confirmed = {item.get("ReferencedSOPInstanceUID") for item in answer.get("ReferencedSOPSequence") or ()}
+        instance = str(content.SOPInstanceUID)
+        if instance not in confirmed and not self.holds(study, str(content.SeriesInstanceUID), instance):
+            raise ServerError(f"{self.name}: took it, but does not list it: run the command again later; what is there is kept.")
+
+    def _instances(self, study: str, series: str, instance: str | None = None) -> list[Mapping[str, Any]]:
+        only = None if instance is None else {"SOPInstanceUID": instance}
+        found = self._search(
+            lambda offset: self._client.search_for_instances(study, series, offset=offset, search_filters=only), INSTANCE_UID
+        )
+        return list(found.values())
+
+    def _search(self, page: Callable[[int], list[Any]], key: str) -> dict[str, Mapping[str, Any]]:
+        """What a QIDO search finds, by UID; servers give it in pages, or all of it again whatever the offset is."""
+        found: dict[str, Mapping[str, Any]] = {}
+        while True:
+            before = len(found)
+            try:
+                entries = self._ask(lambda: list(_by_uid(page(len(found)), key)))
+            except MissingError:
+                entries = []
+            found.update(entry for entry in entries if entry[0] not in found)
+            if len(found) == before:
+                return found
+
+    def _ask(self, question: Callable[[], Answer]) -> Answer:
+        """The answer, after further tries where trying may help; raises ServerError with the cure.
+
+        urllib3's own retries would not do: requests reads bodies after them, so that a transfer that breaks off is lost.
+        """
+        attempt = 0
+        while True:
+            try:
+                return question()
+            except requests.RequestException as error:
+                if not _passes(error):
+                    raise self._refusal(error) from error
+                if attempt == self.retries:
+                    raise self._exhausted(error) from error
+                time.sleep(self._wait(error, attempt))
+                attempt += 1
+            except IFIMError:
+                raise
+            except Exception as error:  # whatever an answer that is no DICOM makes its reader raise
+                kind = type(error).__name__
+                raise ServerError(f"{self.name}: sent an answer that is not DICOM ({kind}). {CHECK_URL}") from None
+
+    def _wait(self, error: requests.RequestException, attempt: int) -> float:
+        stated = "" if error.response is None else error.response.headers.get("Retry-After", "")
+        seconds = float(stated) if re.fullmatch("[0-9]{1,6}", stated) else self.first_wait * 2**attempt
+        return min(seconds, LONGEST_WAIT)
+
+    def _exhausted(self, error: requests.RequestException) -> UnreachableError:
+        if error.response is not None:
+            reason = f"HTTP {error.response.status_code}"
+        elif isinstance(error, requests.Timeout):
+            reason = "no answer in time"
+        elif isinstance(error, requests.exceptions.ChunkedEncodingError):
+            reason = "its answers break off"
+        else:
+            reason = "no connection"
+        tries = f"{self.retries + 1} {'try' if self.retries == 0 else 'tries'}"
+        return UnreachableError(
+            f"{self.name}: {reason} in {tries}: see that the server runs and that --url names it; the same command then goes on "
+            "where this one stopped."
+        )
+
+    def _refusal(self, error: requests.RequestException) -> ServerError:
+        status = None if error.response is None else error.response.status_code
+        if isinstance(error, requests.exceptions.SSLError):
+            return ServerError(f"{self.name}: {_tls_failure(error)}")
+        if isinstance(error, requests.TooManyRedirects):
+            return ServerError(f"{self.name}: sends on to another address, which is not followed: give that one as --url.")
+        if isinstance(error, requests.exceptions.InvalidJSONError):
+            return ServerError(f"{self.name}: answers, but not as a DICOMweb server. {CHECK_URL}")
+        if status == 401:
+            return ServerError(
+                f"{self.name}: does not accept who asks (HTTP 401): set IFIM_PACS_USER and IFIM_PACS_PASSWORD, or "
+                "IFIM_PACS_TOKEN, or an entry for this host in ~/.netrc."
+            )
+        if status == 403:
+            return ServerError(f"{self.name}: does not allow this (HTTP 403): ask those who run it for the right to.")
+        if status == 404:
+            return MissingError(f"{self.name}: has no such thing (HTTP 404). {CHECK_URL}")
+        if error.response is not None:
+            refused = _stated_failure(error.response)
+            return ServerError(f"{self.name}: refuses (HTTP {status}{refused}): ask those who run it.")
+        return ServerError(f"{self.name}: cannot be asked ({type(error).__name__}). {CHECK_URL}")
+
+
+class _Adapter(HTTPAdapter):
+    """Lets the connection state its own Host: dicomweb-client's lacks the port and breaks IPv6 addresses."""
+
+    def add_headers(self, request: requests.PreparedRequest, **_: Any) -> None:
+        request.headers.pop("Host", None)
+
+
+def _refuse_broken_off(response: requests.Response, *_: Any, **__: Any) -> None:
+    """A multipart body ends with its closing delimiter (RFC 2046, 5.1.1); a cut image would pass for a whole one without it."""
+    header = Message()
+    header["Content-Type"] = response.headers.get("Content-Type", "")
+    boundary = header.get_boundary()
+    if not response.ok or boundary is None or header.get_content_maintype() != "multipart":
+        return
+    if f"--{boundary}--".encode() not in response.content[-len(boundary) - 64 :]:
+        raise requests.exceptions.ChunkedEncodingError("the body lacks its closing delimiter")
+
+
+def _passes(error: requests.RequestException) -> bool:
+    """Whether the same question may be answered the next time."""
+    if error.response is not None:
+        return error.response.status_code in PASSING
+    broken = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+    return isinstance(error, broken) and not isinstance(error, requests.exceptions.SSLError)
+
+
+def _tls_failure(error: requests.exceptions.SSLError) -> str:
+    said = str(error)
+    if "mismatch" in said or "doesn't match" in said:
+        return "its certificate is made out to another name: give that name in --url."
+    if "expired" in said:
+        return "its certificate has expired: ask those who run it for a new one."
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return "its certificate is not trusted: name the file of the authority that signed it with --ca-bundle FILE."
+    return "no TLS connection with it: is it a server for https, at this port?"
+
+
+def _stated_failure(response: requests.Response) -> str:
+    try:
+        failure = _failure(Dataset.from_json(response.json()))
+    except Exception:  # what comes with a refusal may be anything
+        return ""
+    return f", {failure}" if failure else ""
+
+
+def _failure(answer: Dataset) -> str:
+    """What STOW says of an instance that it did not store (PS3.18, 10.5.3.2); empty where it says nothing."""
+    for item in answer.get("FailedSOPSequence") or ():
+        reason = item.get("FailureReason")
+        return "failure reason not stated" if reason is None else f"failure reason 0x{int(reason):04X}"
+    return ""
+
+
+def _by_uid(entries: list[Any], key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for entry in entries:
+        yield checked_uid(_value(entry, key)), entry
+
+
+def _value(entry: Mapping[str, Any], tag: str) -> Any:
+    """The first value of an attribute in DICOM JSON (PS3.18, F.2), None where there is none."""
+    attribute = entry.get(tag)
+    values = attribute.get("Value") if isinstance(attribute, Mapping) else None
+    return values[0] if isinstance(values, list) and values else None
+
+
+def _modality(entry: Mapping[str, Any]) -> str:
+    text = str(_value(entry, MODALITY) or "")
+    return text if MODALITY_FORM.fullmatch(text) else ""
+
+
+def _number(entry: Mapping[str, Any]) -> int | None:
+    text = str(_value(entry, SERIES_NUMBER))
+    return int(text) if re.fullmatch("[0-9]{1,10}", text) else None
+
+
+def _size(entry: Mapping[str, Any]) -> tuple[int, int] | None:
+    columns, rows = _value(entry, COLUMNS), _value(entry, ROWS)
+    return (columns, rows) if isinstance(columns, int) and isinstance(rows, int) else None
+
+
+def _is_image(entry: Mapping[str, Any]) -> bool:
+    """Whether an instance is a picture of the patient: not a report, a segmentation, a dose or a map made from pictures."""
+    stated = str(_value(entry, CLASS_UID))
+    name = UID(stated).keyword if UID_FORM.fullmatch(stated) else ""
+    if not name:  # a class of a vendor's own, or none stated
+        return _size(entry) is not None
+    return "ImageStorage" in name or name == "EnhancedUSVolumeStorage"

@@ -1,0 +1,209 @@
+"""DICOM Parametric Maps (PS3.3, A.75): the maps of one case as float images that a PACS keeps beside the series they are of.
+
+One file a map and channel, all of one case in one new series. The pixels are the very float32 numbers of the NIfTI files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.config import disable_value_validation
+from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
+
+from monai_ifim.io import atomic
+from monai_ifim.io.errors import OutputError
+from monai_ifim.io.geometry import Affine, check_writable, dicom_frames
+from monai_ifim.io.nifti import volume_shape
+from monai_ifim.io.parametric_map.codes import (
+    MANUFACTURER,
+    SCHEME,
+    content_description,
+    content_label,
+    derivation_description,
+    real_world_mapping,
+    serial_number,
+    series_description,
+)
+from monai_ifim.io.parametric_map.source import EMPTY_IF_UNKNOWN, ReferencedSeries, give_identity, refer, referenced_series
+from monai_ifim.io.source import Source
+from monai_ifim.version import __version__
+
+if TYPE_CHECKING:
+    from monai_ifim.io.case import CaseMaps
+
+LARGEST_OBJECT = 2**32 - 2  # bytes that one DICOM element can hold
+LARGEST_SERIES_NUMBER = 2**31 - 1
+OWN_SERIES_NUMBER = 9001  # where the source has none
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"  # any class of single frames will do for the grid that highdicom is shown
+
+Frames = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class _Map:
+    """One map of one channel: values [*spatial] as stored, their true ones are `scale` times that. number: of an eigenvector."""
+
+    stem: str
+    kind: str
+    number: int | None
+    channel: int
+    values: Frames
+    window: tuple[float, float]
+    scale: float
+
+    @property
+    def label(self) -> str:
+        return content_label(self.kind, self.number, self.channel)
+
+
+def check_dicom_source(source: Source) -> None:
+    """Raise OutputError, with the cure, where no Parametric Map can be made of this source's maps: it is not DICOM, or has no
+    place in space, or is of no one study. A resampled volume can have them: they state their own grid."""
+    with disable_value_validation():
+        referenced_series(source)
+
+
+def write_parametric_maps(
+    folder: Path, source: Source, maps: CaseMaps, contents: Sequence[str], sidecar: Mapping[str, Any]
+) -> list[Path]:
+    """Write CASE_ifim_high.dcm and so on for those of `contents`; returns their paths. Each is whole or absent.
+
+    source: the DICOM input that the maps are of; sidecar: the case's, which names the files, their windows, units and settings.
+    The same maps by the same settings have the same UIDs, so that a PACS takes what is sent twice for one.
+    Raises OutputError, GeometryError.
+    """
+    with disable_value_validation():  # its warnings would show the patient's data
+        series = referenced_series(source)
+        check_writable(maps.affine)
+        listed = _listed(maps, contents, sidecar)
+        uid = _series_uid(series, maps.affine, listed, sidecar)
+        paths = []
+        for number, each in enumerate(listed, start=1):
+            dataset = _parametric_map(each, maps.affine, series, sidecar, uid, number)
+            buffer = io.BytesIO()
+            dataset.save_as(buffer, enforce_file_format=True)
+            paths.append(folder / f"{each.stem}.dcm")
+            atomic.write_bytes(paths[-1], buffer.getvalue())
+    return paths
+
+
+def _listed(maps: CaseMaps, contents: Sequence[str], sidecar: Mapping[str, Any]) -> list[_Map]:
+    """The maps to write, in the order of the sidecar; raises OutputError for one that DICOM cannot hold."""
+    listed = []
+    for file in sidecar["files"]:
+        found = re.fullmatch(r"(high|low|sensitivity|eigenvector)(?: (\d+))?(?:, channel (\d+))?", file["content"])
+        if found is None or found[1].replace("eigenvector", "eigenvectors") not in contents:
+            continue
+        kind, number, channel = found[1], found[2] and int(found[2]), int(found[3] or 1)
+        array = maps.eigenvectors[number - 1] if number else getattr(maps, kind)
+        values = np.ascontiguousarray(array[channel - 1], dtype=np.float32)
+        if not np.isfinite(values).all():
+            raise OutputError(f"{file['file']}: the map holds NaN or infinite values and is not written as DICOM.")
+        if values.nbytes > LARGEST_OBJECT:
+            raise OutputError(f"{file['file']}: larger than the 4 GiB that one DICOM object holds; leave --dicom-pm out.")
+        stem = file["file"].removesuffix(".nii.gz")
+        listed.append(_Map(stem, kind, number or None, channel, values, tuple(file["window"]), float(file["scale"])))
+    return listed
+
+
+def _series_uid(series: ReferencedSeries, affine: Affine, listed: Sequence[_Map], sidecar: Mapping[str, Any]) -> str:
+    """A UID that only the same maps, made of the same instances by the same settings, have."""
+    digest = hashlib.blake2b()
+    instances = sorted(str(header.SOPInstanceUID) for header in series.headers)
+    settings = {name: sidecar.get(name) for name in ("generator", "model", "space", "units", "selection", "method", "metric")}
+    digest.update(json.dumps([instances, settings, affine.tolist()], sort_keys=True).encode())
+    for each in listed:
+        digest.update(f"{each.label} {each.values.shape} {each.scale!r} {each.window!r}".encode())
+        digest.update(each.values.data)
+    return str(generate_uid(entropy_srcs=[digest.hexdigest()]))
+
+
+def _parametric_map(
+    each: _Map, affine: Affine, series: ReferencedSeries, sidecar: Mapping[str, Any], series_uid: str, number: int
+) -> Dataset:
+    import highdicom as hd
+    from highdicom.coding_schemes import CodingSchemeIdentificationItem
+    from highdicom.pm import ParametricMap
+
+    frames, matrix = dicom_frames(each.values.reshape(volume_shape(each.values.shape)), affine, series.orientation)
+    frames = np.ascontiguousarray(frames)
+    volume = hd.Volume(frames, matrix, "PATIENT", frame_of_reference_uid=str(series.first.FrameOfReferenceUID))
+    low, high = each.window
+    window = hd.VOILUTTransformation((low + high) / 2, high - low, voi_lut_function="LINEAR_EXACT")  # may be narrower than 1
+    values = (float(frames.min()), float(frames.max()))
+    dataset = ParametricMap(
+        source_images=[_grid_header(series, matrix, frames.shape)],
+        pixel_array=volume,
+        series_instance_uid=series_uid,
+        series_number=_series_number(series),
+        sop_instance_uid=_uid(series_uid, each.label),
+        instance_number=number,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name="monai_ifim",
+        software_versions=__version__,
+        device_serial_number=serial_number(sidecar),
+        contains_recognizable_visual_features=each.kind in ("high", "low"),  # unless the source states it
+        real_world_value_mappings=[real_world_mapping(each.label, each.kind, sidecar, values, each.scale)],
+        voi_lut_transformations=[window],
+        content_label=each.label,
+        content_description=content_description(each.kind, each.number, each.channel),
+        series_description=series_description(sidecar),
+        coding_schemes=[CodingSchemeIdentificationItem(SCHEME, "monai_ifim maps", responsible_organization=MANUFACTURER)],
+    )
+    dataset.DerivationDescription = derivation_description()
+    _in_order(dataset, frames, _uid(series_uid, each.label, "dimensions"))
+    give_identity(dataset, series)
+    refer(dataset, series, matrix)
+    return dataset
+
+
+def _grid_header(series: ReferencedSeries, matrix: Affine, shape: tuple[int, ...]) -> Dataset:
+    """A source image's header with the map's own grid in it and nobody's name.
+
+    highdicom takes geometry and identity from the source; where they nearly agree it would put the source's grid in the place
+    of the map's, and it passes names it finds odd on to warnings.
+    """
+    header = Dataset()
+    header.SOPClassUID, header.SOPInstanceUID = CT_IMAGE, series.first.SOPInstanceUID
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
+        setattr(header, keyword, series.first.get(keyword))
+    for keyword in EMPTY_IF_UNKNOWN:
+        setattr(header, keyword, None)
+    spacing = np.linalg.norm(matrix[:3, :3], axis=0)
+    columns, rows = matrix[:3, 2] / spacing[2], matrix[:3, 1] / spacing[1]
+    header.Rows, header.Columns = shape[1], shape[2]
+    header.ImagePositionPatient, header.ImageOrientationPatient = list(matrix[:3, 3]), [*columns, *rows]
+    header.PixelSpacing, header.SliceThickness = [spacing[1], spacing[2]], spacing[0]
+    return header
+
+
+def _in_order(dataset: Dataset, frames: Frames, uid: str) -> None:
+    """Frames in the order of their places along the normal, as programs expect that go by the order in the file; highdicom
+    writes them the other way round. uid: of the dimensions, which highdicom draws at random."""
+    groups = list(dataset.PerFrameFunctionalGroupsSequence)[::-1]
+    for place, group in enumerate(groups, start=1):
+        group.FrameContentSequence[0].DimensionIndexValues = [place]
+    dataset.PerFrameFunctionalGroupsSequence = groups
+    dataset.FloatPixelData = frames.tobytes()
+    for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
+        item.DimensionOrganizationUID = uid
+
+
+def _series_number(series: ReferencedSeries) -> int:
+    """A hundred times the source's and one, as scanners number what they derive."""
+    number = int(series.first.get("SeriesNumber") or 0) * 100 + 1
+    return number if 1 < number <= LARGEST_SERIES_NUMBER else OWN_SERIES_NUMBER
+
+
+def _uid(*parts: str) -> str:
+    return str(generate_uid(entropy_srcs=list(parts)))

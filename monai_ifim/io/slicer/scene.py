@@ -1,0 +1,167 @@
+"""The case as a scene that 3D Slicer opens with one double click: CASE.mrml, and CASE.mrb as one file to hand on.
+
+A scene names its files by paths relative to itself, so that the folder can be moved. It holds nothing personal and no date,
+and the same case gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monai_ifim.io import atomic
+from monai_ifim.io.containment import is_plain_name
+from monai_ifim.io.errors import OutputError
+from monai_ifim.io.geometry import Affine, is_invertible
+from monai_ifim.io.slicer.color_tables import ENTRIES, sensitivity_table, signed_table, table_text
+from monai_ifim.io.slicer.spectrum_table import COMPONENT, SHARE, Spectrum, read_spectrum
+from monai_ifim.io.slicer.views import PRESETS, VIEW_ANGLE, Point, SliceView, camera_before, is_flat, plane_view, slice_view
+from monai_ifim.io.slicer.volumes import GREY, SENSITIVITY, SIGNED, SceneVolume, first_of, scene_volumes
+
+FOUR_UP, PLOT_3D_AND_SLICES, PLOT_AND_SLICES = 3, 36, 37  # vtkMRMLLayoutNode: FourUp, ConventionalPlot, FourUpPlot
+COLOR_IDS = {GREY: "vtkMRMLColorTableNodeGrey", SENSITIVITY: "vtkMRMLColorTableNode1", SIGNED: "vtkMRMLColorTableNode2"}
+LONGEST_NAMED = 80  # characters of a file's name that an error repeats
+LEGEND_FONT = "font-family:Arial;font-size:12px;color:rgba(255,255,255,1);text-shadow:1px -1px 2px rgba(0,0,0,1.0);"
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, section 2.2
+_FILE_NAME = {ord(sign): f"%{ord(sign):02X}" for sign in "% '\"<>"}  # what 3D Slicer decodes, no more
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One slice view with what it shows. tag: Red, Green or Yellow; in_3d: whether the 3D view shows the slice too."""
+
+    tag: str
+    slice: SliceView
+    background: SceneVolume
+    foreground: SceneVolume | None
+    in_3d: bool
+
+
+def write_scene(folder: Path, sidecar: Mapping[str, Any], point: Point | None = None) -> Path:
+    """Write FOLDER/CASE.mrml, its colour tables and the spectrum's table; returns the scene's path.
+
+    folder: of the case, named after it, with all volumes written; sidecar: what the case's sidecar says or will say; point: RAS
+    mm that the slices go through, else the volume's centre. Raises OutputError where a file or a word of the sidecar is missing.
+    """
+    case = folder.name
+    try:
+        spectrum = read_spectrum(sidecar)
+        volumes = scene_volumes(sidecar, spectrum.shares)
+        grid = sidecar["files"][0]
+        affine, shape = np.array(grid["affine"], dtype=np.float64), tuple(map(int, grid["shape"]))
+        _check_grid(affine, shape)
+        views = _views(volumes, affine, shape, point)
+        answer = sidecar["prediction"]["class"]
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        cause = f"{type(error).__name__}: {error}"
+        raise OutputError(f"{case}: no scene can be made of this sidecar ({cause}): run the case again, overwriting.") from error
+    missing = [volume.file for volume in volumes if not (is_plain_name(volume.file) and (folder / volume.file).is_file())]
+    if missing:
+        named = ", ".join(str(name)[:LONGEST_NAMED] for name in missing)
+        raise OutputError(f"{case}: no scene without {named}: run the case again, overwriting.")
+    tables = _write_tables(folder, spectrum)
+    camera = camera_before(affine, shape)
+    text = _rendered(
+        layout=_layout(shape, spectrum),
+        linked=int(not is_flat(shape)),
+        views=views,
+        presets=PRESETS,
+        camera=camera,
+        view_angle=VIEW_ANGLE,
+        tables=tables,
+        volumes=volumes,
+        color_ids=COLOR_IDS,
+        spectrum=spectrum,
+        spectrum_file=f"{case}_spectrum.tsv",
+        columns={"component": COMPONENT, "share": SHARE},
+        legend_font=LEGEND_FONT,
+        chart_title="Spectrum" if answer is None else f"Spectrum (answer: {answer})",
+    )
+    scene = folder / f"{case}.mrml"
+    atomic.write_text(scene, text)
+    return scene
+
+
+def _check_grid(affine: Affine, shape: tuple[int, ...]) -> None:
+    if affine.shape != (4, 4) or not is_invertible(affine) or len(shape) != 3 or min(shape) < 1:
+        raise ValueError("its grid is none of a volume in the world")
+
+
+def _views(volumes: list[SceneVolume], affine: Affine, shape: tuple[int, ...], point: Point | None) -> list[View]:
+    """Red, Green and Yellow: three planes of one picture, or three pictures of the only plane there is."""
+    background = first_of(volumes, "source", "input")
+    if background is None:
+        raise ValueError("no image among the files")
+    overlay = first_of(volumes, "sensitivity", "high", "eigenvector")
+    if is_flat(shape):
+        plane = plane_view(affine, shape)
+        high, low = first_of(volumes, "high", "eigenvector"), first_of(volumes, "low")
+        shown = [(background, overlay), (background, high), (low or background, None)]
+        return [View(tag, plane, *layers, tag == "Red") for tag, layers in zip(("Red", "Green", "Yellow"), shown, strict=True)]
+    planes = {"Red": "Axial", "Green": "Coronal", "Yellow": "Sagittal"}
+    return [View(tag, slice_view(affine, shape, name, point), background, overlay, True) for tag, name in planes.items()]
+
+
+def _layout(shape: tuple[int, ...], spectrum: Spectrum) -> int:
+    """Number of 3D Slicer's arrangement of views."""
+    if not spectrum.rows:
+        return FOUR_UP
+    return PLOT_AND_SLICES if is_flat(shape) else PLOT_3D_AND_SLICES
+
+
+def _write_tables(folder: Path, spectrum: Spectrum) -> list[dict[str, Any]]:
+    """Write the tables that the scene names beside it; returns what it says of the colour tables, in the order of COLOR_IDS."""
+    tables = []
+    for name, label, table in (
+        ("sensitivity", "Sensitivity", sensitivity_table()),
+        ("signed", "Below and above zero", signed_table()),
+    ):
+        file = f"{folder.name}_{name}.ctbl"
+        atomic.write_text(folder / file, table_text(name, table))
+        tables.append({"file": file, "name": label, "size": ENTRIES})
+    for file, text in (
+        (f"{folder.name}_spectrum.tsv", spectrum.table()),
+        (f"{folder.name}_spectrum.schema.tsv", spectrum.schema()),
+    ):
+        atomic.write_text(folder / file, text)
+    return tables
+
+
+def _rendered(**content: Any) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("monai_ifim.io.slicer", "templates"),
+        undefined=StrictUndefined,
+        autoescape=True,
+        finalize=_attribute,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    ids = {volume.file: f"vtkMRMLScalarVolumeNode{i}" for i, volume in enumerate(content["volumes"], start=1)}
+    environment.filters["volume_id"] = lambda volume: ids[volume.file]
+    environment.filters["file_name"] = lambda name: name.translate(_FILE_NAME)
+    environment.filters["number"] = _number
+    environment.filters["numbers"] = lambda values: " ".join(map(_number, np.ravel(values)))
+    return environment.get_template("scene.mrml.j2").render(content)
+
+
+def _number(value: float) -> str:
+    """The shortest text that reads back as the same number, without a negative zero."""
+    return repr(float(value) + 0.0)
+
+
+def _attribute(value: object) -> object:
+    """Text as it stands in an XML attribute: escaped, line ends kept, without signs that XML does not allow."""
+    from markupsafe import Markup, escape
+
+    if not isinstance(value, str):
+        return value
+    escaped = str(escape(_NO_XML.sub("?", value))).replace("\n", "&#10;").replace("\t", " ").replace("\r", " ")
+    return Markup(escaped)  # nosec B704

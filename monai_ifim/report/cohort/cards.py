@@ -1,0 +1,220 @@
+"""What the page tells of one case: its answer, spectrum, pictures, numbers and files."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from monai_ifim.io.windows import ROUNDING
+from monai_ifim.report.cohort.listing import CaseList
+from monai_ifim.report.cohort.pictures import CasePictures, planes_path
+from monai_ifim.report.cohort.planes import Montage
+from monai_ifim.report.cohort.records import Cohort
+from monai_ifim.report.cohort.spectrum import Spectrum, draw_spectrum
+from monai_ifim.report.cohort.tables import case_anchor, case_link, finding_text
+from monai_ifim.report.pages import formatting
+from monai_ifim.report.pages.formatting import percent, shortened, words
+
+__all__ = ["Card", "Output", "case_cards"]
+
+MOST_OUTPUTS = 8  # classes, the likeliest first
+MOST_COMPONENTS = 8  # rows of the table of the spectrum
+MOST_FILES = 40
+FILE_ORDER = (".mrml", ".mrb", "_ifim.json", *(f"_ifim_{name}" for name in ("source", "input", "high", "low", "sens", "eigen")))
+FILE_NAMES = {".mrml": "scene for 3D Slicer", ".mrb": "scene for 3D Slicer in one file", "_ifim.json": "sidecar"}
+SUFFIXES = (".mrml", ".mrb", ".json", ".nii.gz", ".dcm")
+
+Case = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output of the network: its class, its probability or mean, and the length of its bar, None where there is none."""
+
+    name: str
+    text: str
+    percent: float | None
+
+
+@dataclass(frozen=True)
+class Card:
+    """A case as its part of the page shows it. no_pictures: why there are none, where there are none; components: rows of
+    number, eigenvalue, share of the trace, locality radius."""
+
+    anchor: str
+    name: str
+    status: str
+    answer: str
+    confidence: str
+    outputs: tuple[Output, ...]
+    outputs_head: str
+    outputs_rest: str
+    notes: tuple[str, ...]
+    spectrum: Spectrum | None
+    components: tuple[tuple[str, str, str, str], ...]
+    components_rest: str
+    facts: tuple[tuple[str, str], ...]
+    files: tuple[Markup, ...]
+    folder: Markup
+    montage: Montage | None
+    no_pictures: str
+
+
+def case_cards(output: Path, cohort: Cohort, listed: CaseList, pictures: CasePictures) -> list[Card]:
+    """One for every case, in the order of the run."""
+    notes: dict[str, list[str]] = {}
+    for finding in cohort.outliers.to_dict("records"):
+        notes.setdefault(finding["case"], []).append(finding_text(finding))
+    positions = enumerate(listed.cases, start=1)
+    return [_card(output, position, case, pictures, notes.get(case["case"], ())) for position, case in positions]
+
+
+def _card(output: Path, position: int, case: Case, pictures: CasePictures, notes: Sequence[str]) -> Card:
+    name, failed = case["case"], case["status"] == "failed"
+    outputs, rest = ((), "") if failed else _outputs(case)
+    eigenvalues = [] if failed else [value for value in _numbers(case["eigenvalues"]) if value is not None]
+    return Card(
+        anchor=case_anchor(position),
+        name=shortened(name),
+        status=case["status"],
+        answer="" if failed else shortened(words(case["prediction"])),
+        confidence="" if failed or pd.isna(case["confidence"]) else formatting.proportion(case["confidence"]),
+        outputs=outputs,
+        outputs_head="probability" if len(_numbers(case["probabilities"])) else "predicted value",
+        outputs_rest=rest,
+        notes=() if failed else tuple(notes),
+        spectrum=draw_spectrum(eigenvalues),
+        components=() if failed else _components(case, eigenvalues),
+        components_rest=_more(len(eigenvalues) - MOST_COMPONENTS, "component", "in the sidecar"),
+        facts=_failure_facts(case) if failed else _facts(case),
+        files=() if failed else _files(output / name, name),
+        folder=case_link(name, text="folder of the case"),
+        montage=pictures.montages.get(name),
+        no_pictures=_no_pictures(output, case, pictures),
+    )
+
+
+def _outputs(case: Case) -> tuple[tuple[Output, ...], str]:
+    """The likeliest classes, or the first predicted values, and what is said of the others."""
+    names = [] if case["class_names"] is None else [words(name) for name in case["class_names"]]
+    probabilities = _numbers(case["probabilities"])
+    values = probabilities or _numbers(case["means"])
+    pairs = list(zip(names, values, strict=False))
+    if not probabilities:
+        shown = [Output(shortened(name), formatting.number(value), None) for name, value in pairs[:MOST_OUTPUTS]]
+        return tuple(shown), _more(len(pairs) - len(shown), "output", "in cases.parquet")
+    pairs.sort(key=lambda pair: math.inf if pair[1] is None else -pair[1])
+    shown = [
+        Output(shortened(name), formatting.proportion(value), None if value is None else round(100 * value, 2))
+        for name, value in pairs[:MOST_OUTPUTS]
+    ]
+    return tuple(shown), _more(len(pairs) - len(shown), "class", "in cases.parquet")
+
+
+def _components(case: Case, eigenvalues: Sequence[float]) -> tuple[tuple[str, str, str, str], ...]:
+    trace = None if pd.isna(case["trace"]) else float(case["trace"])
+    radii = _numbers(case["locality_radius"])
+    rows = []
+    for i, value in enumerate(eigenvalues[:MOST_COMPONENTS]):
+        share = percent(value / trace) if trace else formatting.NOT_AVAILABLE
+        rows.append(
+            (str(i + 1), formatting.number(value), share, _radius(radii[i]) if i < len(radii) else formatting.NOT_AVAILABLE)
+        )
+    return tuple(rows)
+
+
+def _radius(radius: float | None) -> str:
+    return "no end" if radius is None else formatting.number(radius)
+
+
+def _facts(case: Case) -> tuple[tuple[str, str], ...]:
+    kept = "" if pd.isna(case["energy_kept"]) else f", {percent(float(case['energy_kept']))} of the trace"
+    rank = "" if pd.isna(case["rank"]) else f"{_counted(float(case['rank']), 'component')}{kept}"
+    products = "" if pd.isna(case["jacobian_products"]) else f", {_counted(float(case['jacobian_products']), 'product')}"
+    method = words(case["method"])
+    unit = words(case["unit"])
+    said = {
+        "input file": words(case["input"]),
+        "volume of it": "" if pd.isna(case["frame"]) else f"{int(case['frame'])}, counted from 0",
+        "status": "kept from an earlier run" if case["status"] == "kept" else case["status"],
+        "kept": rank,
+        "trace of F": _known(case["trace"], " nats per unit²"),
+        "leading eigenvalue": _known(case["eigenvalue"], " nats per unit²"),
+        "|x_high|": _known(case["norm_high"], _zero_or_units(case)),
+        "|x_low|": _known(case["norm_low"], " units"),
+        "unit": unit,
+        "grid of the files": words(case["space"]),
+        "head": words(case["head"]),
+        "method": f"{method}{products}" if method else "",
+        "time": "" if pd.isna(case["seconds"]) else formatting.duration(float(case["seconds"])),
+        "input, SHA-256": words(case["input_sha256"]),
+        "weights, SHA-256": words(case["weights_sha256"]),
+    }
+    return tuple((name, shortened(text)) for name, text in said.items() if text)
+
+
+def _zero_or_units(case: Case) -> str:
+    """What follows the norm of high: a part that single precision cannot tell from zero is called zero."""
+    high, whole = case["norm_high"], case["norm_input"]
+    rounding = not pd.isna(high) and not pd.isna(whole) and high < ROUNDING * whole
+    return " units, zero to rounding: more or less contrast does not move the answer" if rounding else " units"
+
+
+def _failure_facts(case: Case) -> tuple[tuple[str, str], ...]:
+    said = {"input file": words(case["input"]), "reason": words(case["reason"])}
+    return tuple((name, shortened(text)) for name, text in said.items() if text)
+
+
+def _files(folder: Path, name: str) -> tuple[Markup, ...]:
+    """Links to the files of a case that a reader may want, scenes first."""
+    try:
+        present = [entry.name for entry in os.scandir(folder) if entry.name.startswith(name) and entry.name.endswith(SUFFIXES)]
+    except (OSError, ValueError):  # not there, or a name that no file can have
+        return ()
+    wanted = sorted(present, key=lambda file: (_rank(file[len(name) :]), file))
+    return tuple(case_link(name, file, _label(file[len(name) :])) for file in wanted[:MOST_FILES])
+
+
+def _rank(ending: str) -> int:
+    return next((i for i, start in enumerate(FILE_ORDER) if ending.startswith(start)), len(FILE_ORDER))
+
+
+def _label(ending: str) -> str:
+    """Such as: high.nii.gz."""
+    return FILE_NAMES.get(ending) or ending.removeprefix("_ifim").lstrip("_").replace("_", ", ")
+
+
+def _no_pictures(output: Path, case: Case, pictures: CasePictures) -> str:
+    name = case["case"]
+    if case["status"] == "failed" or name in pictures.montages:
+        return ""
+    if name in pictures.unreadable:
+        return pictures.unreadable[name]
+    if name in pictures.left_out:
+        return "The pictures are left out to keep this page small. The files of the case, linked here, hold all of it."
+    return f"There are no pictures of this case ({planes_path(output, name).name} is not there): run it again to have them made."
+
+
+def _more(number: int, what: str, where: str) -> str:
+    return f"and {_counted(number, f'more {what}')}, {where}" if number > 0 else ""
+
+
+def _counted(number: float, what: str) -> str:
+    """Such as: 3 classes."""
+    plural = "" if number == 1 else "es" if what.endswith("s") else "s"
+    return f"{formatting.count(number)} {what}{plural}"
+
+
+def _known(value: Any, unit: str) -> str:
+    return "" if pd.isna(value) else f"{formatting.number(float(value))}{unit}"
+
+
+def _numbers(values: Any) -> list[float | None]:
+    return [] if values is None else [None if pd.isna(value) else float(value) for value in values]

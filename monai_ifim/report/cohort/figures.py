@@ -1,0 +1,162 @@
+"""Figure of a cohort: how trace, eigenvalue, rank, confidence and time are spread, by predicted class."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from monai_ifim.report.cohort.records import ALL_CASES, Cohort, Group, Quantity
+from monai_ifim.report.experiment.records import Array
+from monai_ifim.report.pages import formatting
+from monai_ifim.report.pages.blocks import Picture
+from monai_ifim.report.pages.style import drawing, new_figure, png
+
+__all__ = ["distribution_figure", "distribution_picture"]
+
+BINS = 25  # odd, so that a single value stands in the middle of a bar
+ALL_COLOR, CLASS_COLOR, MARK_COLOR = "#777777", "#0072B2", "#D55E00"
+LONGEST_LABEL = 22
+MOST_TICKS = 3
+ZERO_GAP = 2.5  # bins between the bar of zeros and the smallest positive value
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """The axis of one quantity. edges: of its bars, in places on the axis; ticks: (place, text); zero: the place of zeros on a
+    logarithmic axis, None where there are none."""
+
+    edges: Array
+    ticks: tuple[tuple[float, str], ...]
+    place: Callable[[Array], Array]
+    zero: float | None = None
+
+
+def distribution_picture(cohort: Cohort) -> Picture:
+    """The figure with its words."""
+    with drawing(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # class names in any script; the tables have them
+        content, size = png(distribution_figure(cohort))
+    names = ", ".join(quantity.title for quantity in cohort.quantities())
+    classes = len(cohort.groups()) - 1
+    rows = f"a row for all cases and one for each of {classes} predicted classes" if classes > 0 else "one row, all cases"
+    return Picture(
+        "figures/distributions.png",
+        content,
+        size,
+        alt=f"Histograms of {names}: {rows}. The tables below hold the quantiles of each.",
+        caption="How the cases are spread. The number left of each panel counts the cases in its highest bar. Line: median; "
+        "triangle: a case listed below as an outlier in this quantity; hatched bar on the left: cases at zero, which a "
+        "logarithmic axis has no place for. Cases kept from an earlier run are left out of the time.",
+    )
+
+
+def distribution_figure(cohort: Cohort) -> Figure:
+    """A row per group and a column per quantity; groups are told apart by their row."""
+    groups, quantities = cohort.groups(), cohort.quantities()
+    height = 0.72 * len(groups) if len(groups) > 1 else 1.7
+    figure = new_figure(1.6 + 2.0 * len(quantities), height + 0.9)
+    grid = figure.subplots(len(groups), len(quantities), squeeze=False, sharex="col")
+    for column, quantity in enumerate(quantities):
+        scale = _scale(quantity, groups[0].values(quantity))
+        marked = cohort.outliers[(cohort.outliers["quantity"] == quantity.column) & (cohort.outliers["kind"] != "vanishing")]
+        for row, group in enumerate(groups):
+            inside = marked["value"][marked["case"].isin(set(group.cases["case"]))].to_numpy(np.float64)
+            _panel(grid[row, column], group, quantity, scale, inside)
+        grid[0, column].set_title(f"{quantity.title}\n({quantity.unit})", fontsize=8.5)
+        grid[-1, column].set_xticks([place for place, _ in scale.ticks], [text for _, text in scale.ticks])
+    for row, group in enumerate(groups):
+        name = formatting.shortened(" ".join(group.label.split()), LONGEST_LABEL)
+        label = f"{name}\n{formatting.count(len(group.cases))}"
+        grid[row, 0].text(-0.22, 0.4, label, transform=grid[row, 0].transAxes, ha="right", va="center")
+    return figure
+
+
+def _panel(axes: Axes, group: Group, quantity: Quantity, scale: Scale, outliers: Array) -> None:
+    values = group.values(quantity)
+    color = ALL_COLOR if group.label == ALL_CASES else CLASS_COLOR
+    axes.spines["left"].set_visible(False)
+    zero = scale.zero is not None
+    positive = values[values > 0] if zero else values
+    counts, _ = np.histogram(scale.place(positive), scale.edges)
+    width = float(scale.edges[1] - scale.edges[0])
+    axes.bar(scale.edges[:-1], counts, width, align="edge", color=color, edgecolor="white", linewidth=0.3)
+    peak = int(counts.max(initial=0))
+    if scale.zero is not None:
+        zeros = len(values) - len(positive)
+        axes.bar([scale.zero], [zeros], 1.6 * width, color="white", edgecolor=color, hatch="//////", linewidth=0.8)
+        peak = max(peak, zeros)
+    top = 1.3 * max(peak, 1)
+    if len(values):
+        middle = float(scale.place(np.array([np.median(values)]))[0])
+        axes.plot([middle, middle], [0, 1.08 * max(peak, 1)], color="black", linewidth=1.1)
+    if len(outliers):  # without points, a line that is not clipped would lie at the figure's corner and spoil the layout
+        axes.plot(scale.place(outliers), np.full(len(outliers), 0.92 * top), "v", color=MARK_COLOR, markersize=4, clip_on=False)
+    axes.set_ylim(0, top)
+    left = float(scale.edges[0]) if scale.zero is None else scale.zero - width
+    axes.set_xlim(left - 0.5 * width, float(scale.edges[-1]) + 0.5 * width)
+    axes.set_yticks([peak] if peak else [], [formatting.count(peak)] if peak else [], fontsize=6.5)
+    axes.tick_params(axis="y", length=0, pad=1)
+
+
+def _scale(quantity: Quantity, values: Array) -> Scale:
+    if quantity.logarithmic:
+        return _log_scale(values)
+    if quantity.whole:
+        return _whole_scale(values)
+    low = min(0.9, np.floor(10 * float(values.min())) / 10) if len(values) else 0.0
+    places = np.linspace(low, 1.0, 3)
+    ticks = tuple((float(place), f"{place:.3g}") for place in places)
+    return Scale(np.linspace(low, 1.0, BINS + 1), ticks, lambda values: values)
+
+
+def _whole_scale(values: Array) -> Scale:
+    low, high = (int(values.min()), int(values.max())) if len(values) else (0, 1)
+    step = -(-(high - low + 1) // BINS)
+    edges = np.arange(low - 0.5, high + step + 0.5, step)
+    edges = np.array([edges[0] - step, *edges, edges[-1] + step])  # an empty bar on either side keeps bars slim
+    stride = max(1, -(-(high - low) // MOST_TICKS))
+    ticks = tuple((float(whole), formatting.count(whole)) for whole in range(low, high + 1, stride))
+    return Scale(edges, ticks, lambda values: values)
+
+
+def _log_scale(values: Array) -> Scale:
+    """Places are powers of ten."""
+    positive = values[values > 0]
+    low, high = (float(np.log10(end)) for end in (positive.min(), positive.max())) if len(positive) else (-0.5, 0.5)
+    if high - low < 1e-3:
+        low, high = low - 0.5, high + 0.5
+    ticks = _log_ticks(low, high) if len(positive) else []
+    edges = np.linspace(low, high, BINS + 1)
+    edges[-1] += 1e-9 * (high - low)  # log10 of the largest value may round either way
+    edges[0] -= 1e-9 * (high - low)
+    if len(positive) == len(values):
+        return Scale(edges, tuple(ticks), _log_place(None))
+    zero = low - ZERO_GAP * (high - low) / BINS
+    ticks = [(place, text) for place, text in ticks if place - zero > 0.2 * (high - low)]
+    return Scale(edges, ((zero, "0"), *ticks), _log_place(zero), zero)
+
+
+def _log_place(zero: float | None) -> Callable[[Array], Array]:
+    def place(values: Array) -> Array:
+        positive = values > 0
+        return np.where(positive, np.log10(np.where(positive, values, 1.0)), np.nan if zero is None else zero)
+
+    return place
+
+
+def _log_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """Powers of ten; within fewer than two decades also 2 and 5 of each; else the ends."""
+    first, last = int(np.ceil(low)), int(np.floor(high))
+    stride = max(1, -(-(last - first) // MOST_TICKS))
+    places: Sequence[float] = [float(power) for power in range(first, last + 1, stride)]
+    if len(places) < 2:
+        fine = [power + np.log10(factor) for power in range(first - 1, last + 2) for factor in (1, 2, 5)]
+        places = [place for place in fine if low <= place <= high]
+    if len(places) < 2:
+        places = [low, high]
+    return [(place, formatting.number(float(10.0**place), 3 if places == [low, high] else 1)) for place in places]

@@ -1,0 +1,157 @@
+"""The list of all cases: the table that stands on the page, and the same in full for its script to search and sort."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from monai_ifim.io import sidecar_path
+from monai_ifim.report.cohort.pictures import CasePictures
+from monai_ifim.report.cohort.records import Cohort
+from monai_ifim.report.cohort.tables import case_anchor, case_link, limited
+from monai_ifim.report.experiment.tables import NOTHING
+from monai_ifim.report.pages import formatting
+from monai_ifim.report.pages.blocks import Entry, Row, Table
+from monai_ifim.report.pages.formatting import NOT_AVAILABLE, percent, shortened, words
+
+__all__ = ["CASES_SHOWN", "CaseList", "all_cases", "list_cases", "listed_records"]
+
+CASES_SHOWN = 500  # without a script
+DIGITS = 9  # of a number that cases are sorted by
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the list. kind: class of its fields; text: how a field reads, empty where there is none; value: what cases
+    are sorted by, None where that is the text."""
+
+    head: str
+    kind: str
+    text: Callable[[Mapping[str, Any]], str]
+    value: Callable[[Mapping[str, Any]], float | None] | None = None
+
+
+@dataclass(frozen=True)
+class CaseList:
+    """Cases as dictionaries with the columns of the table of cases, in the order of the run, and two more: "notes", why a case
+    stands out in short, and "pictures"."""
+
+    cases: Sequence[Mapping[str, Any]]
+
+
+def list_cases(cohort: Cohort, pictures: CasePictures) -> CaseList:
+    """All cases of a cohort."""
+    notes: dict[str, list[str]] = {}
+    for name, quantity, kind in cohort.outliers[["case", "quantity", "kind"]].itertuples(index=False):
+        notes.setdefault(name, []).append("no sensitivity" if kind == "vanishing" else f"{quantity} {kind}")
+    cases = cohort.cases.to_dict("records")
+    return CaseList(
+        [
+            {
+                **case,
+                "notes": ", ".join(notes.get(case["case"], [])) if case["status"] != "failed" else "",
+                "pictures": _pictures(case, pictures),
+            }
+            for case in cases
+        ]
+    )
+
+
+def _pictures(case: Mapping[str, Any], pictures: CasePictures) -> str:
+    name = case["case"]
+    if case["status"] == "failed":
+        return ""
+    if name in pictures.montages:
+        return "yes"
+    return "left out" if name in pictures.left_out else "none"
+
+
+def _text(name: str) -> Callable[[Mapping[str, Any]], str]:
+    return lambda case: shortened(words(case[name]))
+
+
+def _number(name: str, form: Callable[[float], str]) -> dict[str, Any]:
+    def value(case: Mapping[str, Any]) -> float | None:
+        return None if pd.isna(case[name]) or not math.isfinite(case[name]) else float(case[name])
+
+    def text(case: Mapping[str, Any]) -> str:
+        known = value(case)
+        return "" if known is None else form(known)
+
+    return {"text": text, "value": value}
+
+
+COLUMNS = (
+    Column("case", "name", _text("case")),
+    Column("status", "text", _text("status")),
+    Column("predicted class", "words", _text("prediction")),
+    Column("confidence", "number", **_number("confidence", formatting.proportion)),
+    Column("rank", "number", **_number("rank", formatting.count)),
+    Column("trace", "number", **_number("trace", formatting.number)),
+    Column("trace kept", "number", **_number("energy_kept", percent)),
+    Column("leading eigenvalue", "number", **_number("eigenvalue", formatting.number)),
+    Column("|x_high|", "number", **_number("norm_high", formatting.number)),
+    Column("|x_low|", "number", **_number("norm_low", formatting.number)),
+    Column("seconds", "number", **_number("seconds", formatting.number)),
+    Column("stands out", "text", _text("notes")),
+    Column("pictures", "text", _text("pictures")),
+)
+
+
+def all_cases(listed: CaseList) -> Table:
+    """A row for every case, up to CASES_SHOWN."""
+    cases = listed.cases
+    rows = tuple(_row(position, case) for position, case in enumerate(cases[:CASES_SHOWN], start=1))
+    caption = Markup('Every case; the name leads to its pictures and numbers.<span class="still">{}</span>')  # a script shows all
+    caption = caption.format(limited(len(rows), len(cases)))
+    return Table(caption, (*(column.head for column in COLUMNS), "sidecar"), rows)
+
+
+def _row(position: int, case: Mapping[str, Any]) -> Row:
+    link = Markup('<a href="#{}">{}</a>').format(case_anchor(position), shortened(case["case"]))
+    if case["status"] == "failed":
+        return Row((link,), (Entry("failed", "failed"), *[NOTHING] * (len(COLUMNS) - 1)))
+    entries = [_entry(column, case) for column in COLUMNS[1:]]
+    sidecar = case_link(case["case"], sidecar_path(Path(), case["case"]).name, "json")
+    return Row((link,), (*entries, Entry(sidecar, "text")))
+
+
+def _entry(column: Column, case: Mapping[str, Any]) -> Entry:
+    text = column.text(case)
+    if not text and column.head != "stands out":
+        return NOTHING
+    return Entry(text, column.kind)
+
+
+def listed_records(listed: CaseList) -> dict[str, Any]:
+    """The list as plain data: texts of every column in the order of the run, of numbers their values too.
+
+    searched: what a search looks through beside the texts.
+    """
+    return {
+        "columns": [_column_record(column, listed.cases) for column in COLUMNS],
+        "searched": [_searched(case) for case in listed.cases],
+        "absent": NOT_AVAILABLE,
+    }
+
+
+def _searched(case: Mapping[str, Any]) -> str:
+    """Input and reason, as far as the name of the case does not say it all."""
+    file, reason = _text("input")(case), _text("reason")(case)
+    return reason if file.startswith(case["case"]) else f"{file} {reason}".strip()
+
+
+def _column_record(column: Column, cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    failed = [case["status"] == "failed" and column.head not in ("case", "status") for case in cases]
+    texts = ["" if gone else column.text(case) for case, gone in zip(cases, failed, strict=True)]
+    record: dict[str, Any] = {"head": column.head, "kind": column.kind, "texts": texts}
+    if (value := column.value) is not None:
+        values = [None if gone else value(case) for case, gone in zip(cases, failed, strict=True)]
+        record["values"] = [None if number is None else float(f"{number:.{DIGITS}g}") for number in values]
+    return record

@@ -1,0 +1,238 @@
+"""index.html of a run: its cases with their pictures, what they have in common, which stand out, which failed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from monai_ifim.io.atomic import write_bytes
+from monai_ifim.report.cohort import tables
+from monai_ifim.report.cohort.cards import Card, case_cards
+from monai_ifim.report.cohort.figures import distribution_picture
+from monai_ifim.report.cohort.listing import CASES_SHOWN, CaseList, all_cases, list_cases, listed_records
+from monai_ifim.report.cohort.pictures import CasePictures, choose_pictures
+from monai_ifim.report.cohort.records import MOST_GROUPS, Cohort, read_cohort
+from monai_ifim.report.cohort.render import render_cohort
+from monai_ifim.report.cohort.tables import named_cases
+from monai_ifim.report.pages import formatting
+from monai_ifim.report.pages.blocks import Block, Definitions, Fold, Page, Paragraph, Section, Table
+from monai_ifim.run.cohort import LARGEST_Z, SMALLEST_COHORT, SMALLEST_GROUP
+
+__all__ = ["write_cohort"]
+
+QUESTION = "How strongly, and in how many directions, can small changes of each image move the classifier's answer?"
+STATUSES = {"done": "done", "kept": "kept from an earlier run", "failed": "failed"}
+OWN_SECTIONS = ("bundle", "versions", "cases")  # of run.json, shown elsewhere than among the settings
+FILES = ("cases.csv", "cases.parquet", "run.json")
+MOST_NAMED = 5  # different models, spaces ... that are named
+
+MEANING = (
+    ("F", "The Fisher information of the classifier at this very image: for a small change d, KL(p(x) || p(x + d)) = dᵀF d / 2."),
+    (
+        "trace of F",
+        "The sum of all eigenvalues, in nats per unit²: how far the answer moves with small changes of the image, over all "
+        "directions. Only images of one network, grid and intensity scale compare.",
+    ),
+    ("leading eigenvalue", "The same along the most sensitive direction alone."),
+    ("rank", "How many eigenvectors were kept, by the rule stated among the settings."),
+    (
+        "confidence",
+        "The probability of the predicted class. Where labels are independent of each other, or the network has one output, "
+        "the larger of p and 1 \N{MINUS SIGN} p of the label named, so that a sure no counts as sure.",
+    ),
+    (
+        "|x_high|, |x_low|",
+        "L2 norms over all voxels and channels of the files written, in units, on the grid of the files: the part of the image "
+        "inside the leading eigenspace, and the rest.",
+    ),
+    (
+        "seconds",
+        "All of a case that this run made: reading, computing, writing. Of one kept from an earlier run, its decomposition.",
+    ),
+    ("n/a", "There is no value. It never stands for 0."),
+)
+
+
+def write_cohort(output: Path) -> Path:
+    """Write OUT/index.html from OUT/cases.parquet, OUT/run.json and OUT/CASE/CASE_planes.npz, and return its path.
+
+    One file that needs nothing else, whole or absent, the same bytes for the same records; without run.json, or pictures of a
+    case, it says so. Raises InputError where cases.parquet is missing or it or run.json cannot be read.
+    """
+    output = Path(output)
+    cohort = read_cohort(output)
+    pictures = choose_pictures(output, cohort)
+    listed = list_cases(cohort, pictures)
+    cards = case_cards(output, cohort, listed, pictures)
+    text = render_cohort(
+        page=_page(cohort, listed).numbered(),
+        cards=cards,
+        beside=_beside(cohort, cards),
+        records=listed_records(listed),
+        pictures=_pictures_said(pictures),
+    )
+    path = output / "index.html"
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))  # JSON may hold half of a character
+    return path
+
+
+def _beside(cohort: Cohort, cards: Sequence[Card]) -> frozenset[int]:
+    """Places in the run, from 0, of the cases whose cards can be read without a script."""
+    named = named_cases(cohort)
+    names = cohort.cases["case"]
+    found = {i for i, (card, name) in enumerate(zip(cards, names, strict=True)) if card.montage is not None or name in named}
+    return frozenset(found | set(range(min(CASES_SHOWN, len(cards)))))
+
+
+def _pictures_said(pictures: CasePictures) -> str:
+    """How many cases have pictures here, and which have not."""
+    shown, absent = len(pictures.montages), len(pictures.left_out) + len(pictures.unreadable)
+    if not shown + absent:
+        return "No case of this run has pictures: they were made by an earlier version, or are not beside this page."
+    if not absent:
+        return ""
+    return (
+        f"Pictures of {_number(shown)} are on this page, those that stand out first; those of {_number(absent)} are not, to keep "
+        "it small, and the column \N{LEFT DOUBLE QUOTATION MARK}pictures\N{RIGHT DOUBLE QUOTATION MARK} says of which. Their "
+        "files are linked all the same."
+    )
+
+
+def _page(cohort: Cohort, listed: CaseList) -> Page:
+    return Page(
+        title=_title(cohort),
+        question=QUESTION,
+        answers=_answers(cohort),
+        sections=(
+            Section("Cases", "cases", tuple(_shown(all_cases(listed), "The run had no case."))),
+            _distributions(cohort),
+            _outliers(cohort),
+            _failures(cohort),
+            _meaning(cohort),
+            _making(cohort),
+        ),
+    )
+
+
+def _title(cohort: Cohort) -> str:
+    bundle = cohort.run.get("bundle")
+    known = bundle if isinstance(bundle, dict) else {}
+    name = " ".join(str(known[part]) for part in ("name", "version") if known.get(part))
+    return f"{name}: {_number(len(cohort.cases))}" if name else f"iFIM of {_number(len(cohort.cases))}"
+
+
+def _answers(cohort: Cohort) -> tuple[str, ...]:
+    """How many cases ended how; how many stand out."""
+    counts = Counter(cohort.cases["status"])
+    if not len(cohort.cases):
+        return ("The run had no case.",)
+    names = {**STATUSES, **{status: status for status in sorted(counts) if status not in STATUSES}}
+    text = ", ".join(f"{formatting.count(counts.get(status, 0))} {words}" for status, words in names.items())
+    if not len(cohort.made):
+        return (f"{text}.", "No case gave a result; the reasons are below.")
+    found = cohort.outliers
+    far = found["case"][found["kind"] != "vanishing"].nunique()
+    still = found["case"][found["kind"] == "vanishing"].nunique()
+    verb = "stands" if far == 1 else "stand"
+    return (f"{text}.", f"{_number(far)} {verb} out; {_number(still)} without sensitivity.")
+
+
+def _distributions(cohort: Cohort) -> Section:
+    blocks: list[Block] = []
+    quantities, groups = cohort.quantities(), cohort.groups()
+    if not quantities:
+        blocks.append(Paragraph("No case gave a result, so there is nothing to show."))
+    else:
+        blocks += [distribution_picture(cohort), tables.quantiles(groups[:1], quantities)]
+        if len(groups) > 1:
+            blocks.append(Fold("The same for each predicted class", (tables.quantiles(groups[1:], quantities),)))
+        if len(groups) > MOST_GROUPS:
+            blocks.append(Paragraph(f"At most {MOST_GROUPS} rows of predicted classes are shown; the rarest share the last."))
+    return Section("Distributions", "distributions", tuple(blocks))
+
+
+def _outliers(cohort: Cohort) -> Section:
+    blocks: list[Block] = [Paragraph(text) for text in _rules(cohort)]
+    blocks += _shown(tables.outliers(cohort), "No case lies far from the others by this rule.")
+    blocks += _shown(tables.vanishing(cohort), "No case is without sensitivity.")
+    blocks += _shown(tables.least_confident(cohort), "No case has a confidence.")
+    return Section("Cases that stand out", "outliers", tuple(blocks))
+
+
+def _rules(cohort: Cohort) -> tuple[str, ...]:
+    """What counts as an outlier here."""
+    rule = (
+        f"Far from the others: a robust z beyond \N{PLUS-MINUS SIGN}{LARGEST_Z:g} of the rank or of the logarithm of the trace, "
+        f"or one below \N{MINUS SIGN}{LARGEST_Z:g} of the log-odds of the confidence. z is the distance from the median over "
+        "1.4826 times the median absolute deviation; where more than half of the values are equal, which makes that 0, over "
+        "1.2533 times the mean absolute deviation. A case is compared with those of its own predicted class where they are "
+        f"{SMALLEST_GROUP} or more, with all cases otherwise, and with nothing where those are fewer than {SMALLEST_COHORT}. "
+        "Ranks closer than two to the median are never called far, nor are traces within 0.35 % of it."
+    )
+    chance = (
+        "In cases spread as a normal distribution about 1 in 150 of 20 and 1 in 1300 of 200 lie that far in one quantity: an "
+        "outlier is a case to look at, not an error."
+    )
+    still = (
+        "Without sensitivity: the trace is 0, below 10\N{SUPERSCRIPT MINUS}¹² times the median of all positive traces, or no "
+        "finite number. The answer is saturated: hardly any small change moves it, and the directions found there say little."
+    )
+    few = f"Only {_number(len(cohort.made))} gave a result: too few to call any far from the others."
+    return (rule, chance, still, *([few] if 0 < len(cohort.made) < SMALLEST_COHORT else []))
+
+
+def _failures(cohort: Cohort) -> Section:
+    return Section("Failures", "failures", tuple(_shown(tables.failures(cohort), "No case failed.")))
+
+
+def _shown(table: Table, otherwise: str) -> list[Block]:
+    return [table] if table.rows else [Paragraph(otherwise)]
+
+
+def _meaning(cohort: Cohort) -> Section:
+    units = _distinct(cohort.made["unit"])
+    unit = (("unit", f"The unit of the image that was decomposed: {units}."),) if units else ()
+    return Section("What the numbers mean", "meaning", (Definitions((*unit, *MEANING)),))
+
+
+def _making(cohort: Cohort) -> Section:
+    run = cohort.run
+    blocks: list[Block] = []
+    if not run:
+        blocks.append(Paragraph("run.json is missing: the sidecar of each case says how it was made."))
+    if isinstance(run.get("bundle"), dict):
+        blocks += [Paragraph("Bundle:"), Definitions(tuple(formatting.flat_settings(run["bundle"])))]
+    facts = [(name, _distinct(cohort.made[column])) for column, name in _FACTS.items()]
+    if found := tuple((name, text) for name, text in facts if text):
+        blocks += [Paragraph("What the cases say of themselves:"), Definitions(found)]
+    settings = {name: value for name, value in run.items() if name not in OWN_SECTIONS}
+    for title, content in (("Settings", settings), ("Versions", run.get("versions"))):
+        if isinstance(content, dict) and content:
+            blocks += [Paragraph(f"{title}:"), Definitions(tuple(formatting.flat_settings(content)))]
+    links = Markup(", ").join(Markup('<a href="./{}">{}</a>').format(name, name) for name in FILES if run or name != "run.json")
+    read = Markup("All numbers of this page are in {}. In Python, <code>monai_ifim.read_cases(folder)</code> reads the table.")
+    blocks.append(Paragraph(read.format(links)))
+    return Section("How this was made", "making", tuple(blocks))
+
+
+_FACTS = {
+    "weights_sha256": "weights, SHA-256",
+    "head": "head",
+    "method": "method",
+    "space": "grid of the files",
+}
+
+
+def _distinct(values: Any) -> str:
+    """The different texts of a column in one line, the first few of them."""
+    found = list(dict.fromkeys(value for value in values if isinstance(value, str)))
+    text = ", ".join(found[:MOST_NAMED])
+    return f"{text} and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else text
+
+
+def _number(cases: int) -> str:
+    return f"{formatting.count(cases)} case{'' if cases == 1 else 's'}"

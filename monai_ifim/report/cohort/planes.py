@@ -1,0 +1,236 @@
+"""Pictures of a case for its page: planes in colour as WebP, the colours' bars, letters at the edges, a scale bar in mm."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib import colormaps
+from PIL import Image
+
+from monai_ifim.io.planes import CasePlanes, Plane, PlaneMap
+from monai_ifim.report.pages import formatting
+
+__all__ = ["Bar", "MapColumn", "Montage", "PlanePicture", "color_stops", "draw_montage"]
+
+COLORS: Mapping[str, str] = MappingProxyType({"grey": "gray", "diverging": "RdBu_r", "sequential": "viridis"})
+MAP_COLORS: Mapping[str, str] = MappingProxyType({"high": "diverging", "sensitivity": "sequential"})  # others are grey
+TITLES: Mapping[str, str] = MappingProxyType(
+    {
+        "source": "Scan",
+        "input": "Image",
+        "high": "High component",
+        "low": "Low component",
+        "sensitivity": "Sensitivity",
+    }
+)
+STOPS = 17  # colours of a bar's gradient; odd, so that zero is one of them
+TALLEST = 1.25  # a picture's height over the width of its column; taller ones are made smaller, all planes of a case alike
+BAR_SHARE = 0.4  # of a picture's width that its scale bar has at most
+FLAT = 0.15  # height over width below which letters at top and bottom would cover a picture
+LOSSLESS = 101
+QUALITIES = (LOSSLESS, 92, 82, 70)  # of WebP, tried in turn; below, blocks show at the size that is looked at
+WORDS: Mapping[str, str] = MappingProxyType(
+    {"R": "right", "L": "left", "A": "front", "P": "back", "S": "head", "I": "feet", "": ""}
+)
+TIMES = "\N{MULTIPLICATION SIGN}"
+NORMALS: Mapping[str, tuple[str, str]] = MappingProxyType({"axial": ("S", "I"), "coronal": ("A", "P"), "sagittal": ("R", "L")})
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A scale bar: its length in words and its share of the picture's width, in percent."""
+
+    text: str
+    percent: float
+
+
+@dataclass(frozen=True)
+class PlanePicture:
+    """A plane as it is shown. source: a data URI; size: (width, height) in pixels; ratio: width over height as displayed, which
+    differs where pixels are no squares; percent: its width as a share of its column's."""
+
+    source: str = field(repr=False)
+    size: tuple[int, int]
+    view: str
+    place: str
+    alt: str
+    edges: tuple[str, str, str, str]
+    ratio: float
+    percent: float
+    bar: Bar | None
+
+
+@dataclass(frozen=True)
+class MapColumn:
+    """The planes of one map below each other. colors: a key of COLORS; marks: the values at left, middle and right of its
+    bar."""
+
+    title: str
+    unit: str
+    colors: str
+    marks: tuple[str, str, str]
+    pictures: tuple[PlanePicture, ...]
+
+
+@dataclass(frozen=True)
+class Montage:
+    """All pictures of a case. point: where the planes meet, for readers, empty without a world frame; weight: characters of all
+    data URIs."""
+
+    columns: tuple[MapColumn, ...]
+    point: str
+
+    @property
+    def weight(self) -> int:
+        """Characters of all data URIs."""
+        return sum(len(picture.source) for column in self.columns for picture in column.pictures)
+
+
+def draw_montage(planes: CasePlanes, most: float = math.inf) -> Montage:
+    """Colour and encode the planes of a case, in the best quality that takes `most` characters at most, or in the worst."""
+    drawn = [plane for found in planes.maps for plane in found.planes]
+    width = _column_width(drawn)
+    sources = iter(_encoded([_colored(plane, _colors(found)) for found in planes.maps for plane in found.planes], most))
+    columns = [_column(found, width, sources) for found in planes.maps if found.planes]
+    framed = any(_has_frame(plane) for plane in drawn)
+    return Montage(tuple(columns), _point(planes.point) if framed else "")
+
+
+@cache
+def color_stops(colors: str) -> str:
+    """The colours of a bar from low to high, as a CSS gradient's list."""
+    table = _table(colors)[np.linspace(0, 255, STOPS).round().astype(int)]
+    return ", ".join("#" + "".join(f"{int(part):02x}" for part in color) for color in table)
+
+
+def _column(found: PlaneMap, width: float, sources: Iterator[str]) -> MapColumn:
+    kind, _, channel = found.content.partition(",")
+    photograph = kind == "source" and not _has_frame(found.planes[0])
+    title = TITLES.get("input" if photograph else kind, kind)
+    low, high = found.window
+    return MapColumn(
+        title=f"{title},{channel}" if channel else title,
+        unit=found.unit.replace("^2", "²"),
+        colors=_colors(found),
+        marks=(formatting.number(low), formatting.number((low + high) / 2), formatting.number(high)),
+        pictures=tuple(_picture(plane, title, width, next(sources)) for plane in found.planes),
+    )
+
+
+def _picture(plane: Plane, title: str, width: float, source: str) -> PlanePicture:
+    rows, columns = plane.values.shape
+    down, across = _extent(plane)
+    left, right, *ends = plane.edges
+    top, bottom = ends if down / across >= FLAT else ("", "")
+    return PlanePicture(
+        source=source,
+        size=(columns, rows),
+        view=plane.view,
+        place=_place(plane),
+        alt=_alt(plane, title),
+        edges=(left, right, top, bottom),
+        ratio=round(across / down, 4),
+        percent=round(100 * across / width, 2),
+        bar=_bar(across) if _has_frame(plane) else None,
+    )
+
+
+def _colors(found: PlaneMap) -> str:
+    kind = found.content.partition(",")[0]
+    return MAP_COLORS.get(kind, "grey")
+
+
+def _colored(plane: Plane, colors: str) -> Image.Image:
+    return Image.fromarray(plane.values if colors == "grey" else _table(colors)[plane.values])
+
+
+def _encoded(images: Sequence[Image.Image], most: float) -> list[str]:
+    """Data URIs of all images in one quality."""
+    sources: list[str] = []
+    for quality in QUALITIES:
+        sources, weight = [], 0
+        for image in images:
+            sources.append(_data_uri(image, quality))
+            weight += len(sources[-1])
+            if weight > most and quality != QUALITIES[-1]:
+                break
+        else:
+            break
+    return sources
+
+
+def _data_uri(image: Image.Image, quality: int) -> str:
+    buffer = io.BytesIO()
+    how: dict[str, Any] = (
+        {"lossless": True, "quality": 0, "method": 0} if quality == LOSSLESS else {"quality": quality, "method": 2}
+    )
+    image.save(buffer, "WEBP", **how)  # more effort takes five times as long for files an eighth smaller
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+@cache
+def _table(colors: str) -> npt.NDArray[np.uint8]:
+    """[256, 3]."""
+    table: npt.NDArray[np.uint8] = colormaps[COLORS[colors]](np.arange(256), bytes=True)[:, :3]
+    return table
+
+
+def _has_frame(plane: Plane) -> bool:
+    return min(plane.spacing) > 0
+
+
+def _extent(plane: Plane) -> tuple[float, float]:
+    """Height and width, in mm, or in pixels where there is no world frame."""
+    rows, columns = plane.values.shape
+    down, across = plane.spacing if _has_frame(plane) else (1.0, 1.0)
+    return rows * down, columns * across
+
+
+def _column_width(planes: Sequence[Plane]) -> float:
+    """What a column's width stands for: one for all planes of a case, so that they have one scale."""
+    extents = [_extent(plane) for plane in planes] or [(1.0, 1.0)]
+    return max(max(across for _, across in extents), max(down for down, _ in extents) / TALLEST)
+
+
+def _bar(across: float) -> Bar:
+    """The longest round length, 1, 2 or 5 times a power of ten, that is no longer than BAR_SHARE of the width."""
+    longest = BAR_SHARE * across
+    power = 10.0 ** math.floor(math.log10(longest))
+    length = max(factor * power for factor in (1, 2, 5) if factor * power <= longest * (1 + 1e-9))
+    return Bar(f"{length:.6g}{formatting.FIRM_SPACE}mm", round(100 * length / across, 2))
+
+
+def _place(plane: Plane) -> str:
+    """Such as: S 12.5 mm; where the plane lies along its normal."""
+    if not _has_frame(plane) or plane.view not in NORMALS:
+        return ""
+    return _coordinate(plane.offset, NORMALS[plane.view])
+
+
+def _point(point: tuple[float, float, float]) -> str:
+    sides = zip(point, (NORMALS[view] for view in ("sagittal", "coronal", "axial")), strict=True)
+    return ", ".join(_coordinate(value, ends) for value, ends in sides)
+
+
+def _coordinate(value: float, ends: tuple[str, str]) -> str:
+    """A RAS coordinate as readers of images write it: the letter of the side, then mm without sign."""
+    text = formatting.fixed(abs(value), 1)
+    return f"{ends[0] if value >= 0 or float(text) == 0 else ends[1]}{formatting.FIRM_SPACE}{text}{formatting.FIRM_SPACE}mm"
+
+
+def _alt(plane: Plane, title: str) -> str:
+    if not any(plane.edges):
+        return f"{title}, {plane.values.shape[1]} {TIMES} {plane.values.shape[0]} pixels"
+    sides = zip(("left", "right", "top", "bottom"), plane.edges, strict=True)
+    where = ", ".join(f"{WORDS.get(letter, letter)} at the {side}" for side, letter in sides if letter)
+    place = _place(plane)
+    return f"{title}, {plane.view} plane{f' at {place}' if place else ''}; patient's {where}"

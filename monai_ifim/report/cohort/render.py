@@ -1,0 +1,80 @@
+"""The page of a run as one HTML file with one style, one script and no request; every word from outside is escaped.
+
+Cards of cases lie in <noscript>: a browser without scripts shows them at once, one with scripts keeps them as text until a case
+is opened. Where a run has more cases than a page can hold in this way, the others' cards are packed.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping, Sequence, Set
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from monai_ifim.report.cohort.cards import Card
+from monai_ifim.report.cohort.planes import COLORS, color_stops
+from monai_ifim.report.pages.blocks import Page
+from monai_ifim.version import __version__
+
+__all__ = ["render_cohort"]
+
+PACK = 100  # cards that are unpacked at a time
+
+
+def render_cohort(page: Page, cards: Sequence[Card], beside: Set[int], records: Mapping[str, Any], pictures: str) -> str:
+    """The whole page. beside: places in the run, from 0, of the cards that need no script; records: the list of cases for the
+    script; pictures: what is said of cases without pictures."""
+    environment = Environment(
+        loader=PackageLoader("monai_ifim.report", "templates"),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    template = environment.get_template("case.html.j2")
+    script = (files("monai_ifim.report") / "templates" / "cohort.js").read_text(encoding="utf-8")
+    rest = [template.render(card=card) for i, card in enumerate(cards) if i not in beside]
+    content = {**records, "beside": sorted(beside), "pack": PACK, "packs": _packed(rest)}
+    text = _json(content)
+    listed = Markup(text)  # nosec B704 # `_json` leaves no sign in it that could end the script
+    own_script = Markup(script)  # nosec B704 # the package's own file
+    gradients = {
+        colors: Markup(stops)  # nosec B704 # numbers and colours of our own
+        for colors, stops in ((colors, color_stops(colors)) for colors in COLORS)
+    }
+    return environment.get_template("cohort.html.j2").render(
+        page=page,
+        version=__version__,
+        cards=[cards[i] for i in sorted(beside)],
+        left=len(rest),
+        card_of=lambda card: _markup(template, card),
+        pictures=pictures,
+        gradients=gradients,
+        records=listed,
+        script=own_script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
+    )
+
+
+def _markup(template: Template, card: Card) -> Markup:
+    text = template.render(card=card)
+    return Markup(text)  # nosec B704 # the template escapes
+
+
+def _packed(cards: Sequence[str]) -> list[str]:
+    """PACK cards each as a JSON list, deflated, in base64."""
+    packs = [json.dumps(cards[start : start + PACK]) for start in range(0, len(cards), PACK)]
+    return [base64.b64encode(zlib.compress(text.encode("ascii"), 9)).decode("ascii") for text in packs]
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    """JSON that may stand in a script element: nothing in it ends one."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

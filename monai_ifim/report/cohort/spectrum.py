@@ -1,0 +1,106 @@
+"""The spectrum of a case as a small line drawing: where each eigenvalue stands on a logarithmic axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from monai_ifim.report.pages import formatting
+
+__all__ = ["Spectrum", "Tick", "draw_spectrum"]
+
+WIDTH, HEIGHT = 360, 200  # of the drawing, in its own units, about CSS pixels
+LEFT, RIGHT, TOP, BOTTOM = 58, 8, 10, 36  # margins
+MOST_DECADES = 5  # labelled on the axis; further ones are skipped evenly
+FEW_DECADES = 2  # up to which 2 and 5 of each are labelled too
+MOST_NUMBERS = 8  # labelled below
+WIDEST_STEP = 60.0  # between two components, where they are few
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A label: its place along the axis, in the drawing's units."""
+
+    place: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """dots, stems: path data of SVG; zeros: path data of hollow marks on the axis for eigenvalues that are 0."""
+
+    dots: str
+    stems: str
+    zeros: str
+    rows: tuple[Tick, ...]
+    columns: tuple[Tick, ...]
+    alt: str
+    size: tuple[int, int] = (WIDTH, HEIGHT)
+    frame: tuple[int, int, int, int] = (LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM)  # left, top, right, bottom
+
+
+def draw_spectrum(eigenvalues: Sequence[float]) -> Spectrum | None:
+    """The drawing of finite eigenvalues, descending, in nats per unit²; None where there are none."""
+    if not len(eigenvalues):
+        return None
+    positive = [value for value in eigenvalues if value > 0]
+    low, high = _decades(positive)
+    floor = HEIGHT - BOTTOM
+    across = [round(LEFT + place, 1) for place in _places(len(eigenvalues))]
+    heights = [
+        round(floor - (math.log10(value) - low) / (high - low) * (floor - TOP), 1) if value > 0 else None for value in eigenvalues
+    ]
+    seen = [(x, y) for x, y in zip(across, heights, strict=True) if y is not None]
+    rows = [Tick(round(floor - (place - low) / (high - low) * (floor - TOP), 1), text) for place, text in _labels(low, high)]
+    return Spectrum(
+        dots="".join(f"M{x:g} {y:g}h0" for x, y in seen),
+        stems="".join(f"M{x:g} {y:g}V{floor}" for x, y in seen),
+        zeros="".join(f"M{x - 4:g} {floor - 4}l8 8m0-8l-8 8" for x, y in zip(across, heights, strict=True) if y is None),
+        rows=tuple(rows) if positive else (),
+        columns=tuple(Tick(across[i - 1], str(i)) for i in _numbered(len(across))),
+        alt=_alt(eigenvalues),
+    )
+
+
+def _decades(positive: Sequence[float]) -> tuple[int, int]:
+    """Powers of ten that the axis runs between: at least one decade, with room below the smallest."""
+    if not positive:
+        return 0, 1
+    low, high = math.floor(math.log10(min(positive)) - 0.1), math.ceil(math.log10(max(positive)))
+    return low, max(high, low + 1)
+
+
+def _labels(low: int, high: int) -> list[tuple[float, str]]:
+    """(logarithm, text) of the values whose height is labelled, between two powers of ten."""
+    stride = max(1, -(-(high - low) // MOST_DECADES))
+    factors = (1, 2, 5) if high - low <= FEW_DECADES else (1,)
+    found = [(factor, power) for power in range(low, high + 1, stride) for factor in factors if factor == 1 or power < high]
+    values = [(math.log10(factor) + power, float(f"{factor}e{power}")) for factor, power in found]
+    return [(place, formatting.number(value, 1)) for place, value in values if 0 < value < math.inf]
+
+
+def _places(number: int) -> list[float]:
+    """Of components along the axis, from its left end."""
+    room = WIDTH - LEFT - RIGHT
+    step = min(WIDEST_STEP, room / number)
+    return [step * (i + 0.5) for i in range(number)]
+
+
+def _numbered(number: int) -> list[int]:
+    """Components whose number is written: the first, and evenly spaced round ones."""
+    if number <= MOST_NUMBERS:
+        return list(range(1, number + 1))
+    power = 10 ** math.floor(math.log10(number / MOST_NUMBERS))
+    step = next(factor * power for factor in (1, 2, 5, 10) if number / (factor * power) <= MOST_NUMBERS)
+    return [1, *range(step if step > 1 else 2, number + 1, step)]
+
+
+def _alt(eigenvalues: Sequence[float]) -> str:
+    first = formatting.number(eigenvalues[0])
+    if len(eigenvalues) == 1:
+        return f"Spectrum: one eigenvalue, {first} nats per unit²."
+    return (
+        f"Spectrum: {formatting.count(len(eigenvalues))} eigenvalues, from {first} down to "
+        f"{formatting.number(eigenvalues[-1])} nats per unit²."
+    )

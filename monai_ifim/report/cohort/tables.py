@@ -1,0 +1,187 @@
+"""Tables of a cohort: quantiles, outliers, the least confident, failures; each of bounded length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from monai_ifim.report.cohort.records import Cohort, Group, Quantity
+from monai_ifim.report.experiment.records import Array
+from monai_ifim.report.experiment.tables import NOTHING
+from monai_ifim.report.pages import formatting
+from monai_ifim.report.pages.blocks import Entry, Row, Table
+from monai_ifim.report.pages.formatting import FIRM_SPACE, shortened, words
+
+__all__ = [
+    "FAILURES_SHOWN",
+    "OUTLIERS_SHOWN",
+    "case_anchor",
+    "case_link",
+    "failures",
+    "finding_text",
+    "least_confident",
+    "limited",
+    "named_cases",
+    "outliers",
+    "quantiles",
+    "vanishing",
+]
+
+OUTLIERS_SHOWN = 100  # in each of the two tables of outliers
+FAILURES_SHOWN = 200
+QUANTILES = (0, 5, 25, 50, 75, 95, 100)
+SHORT_COLUMNS = ("predicted class", "confidence", "rank", "trace")
+
+
+def quantiles(groups: Sequence[Group], quantities: Sequence[Quantity]) -> Table:
+    """Cases, zeros and quantiles of every quantity in every group."""
+    rows = []
+    for quantity in quantities:
+        for group in groups:
+            heads = (quantity.head, shortened(group.label)) if len(groups) > 1 else (quantity.head,)
+            rows.append(Row(heads, _quantile_entries(quantity, group.values(quantity))))
+    between = [f"{share}{FIRM_SPACE}%" for share in QUANTILES[1:-1]]
+    between[QUANTILES.index(50) - 1] = "median"
+    return Table(
+        "The same in numbers: how many cases have the quantity, how many of them are at zero, and the values below which the "
+        "share of cases in each column's head lies.",
+        ("quantity", *(["predicted class"] if len(groups) > 1 else []), "cases", "at zero", "lowest", *between, "highest"),
+        tuple(rows),
+    )
+
+
+def _quantile_entries(quantity: Quantity, values: Array) -> tuple[Entry, ...]:
+    if not len(values):
+        return (Entry("0"), *[NOTHING] * (1 + len(QUANTILES)))
+    numbers = [_number(quantity, float(value)) for value in np.percentile(values, QUANTILES)]
+    counts = (formatting.count(len(values)), formatting.count(int((values <= 0).sum())))
+    return tuple(map(Entry, (*counts, *numbers)))
+
+
+def outliers(cohort: Cohort) -> Table:
+    """Cases far from the others, the farthest first, each with all reasons."""
+    found = cohort.outliers[cohort.outliers["kind"] != "vanishing"]
+    reasons: dict[str, list[str]] = {}
+    for finding in found.to_dict("records"):
+        reasons.setdefault(finding["case"], []).append(finding_text(finding))
+    cases = _by_name(cohort)
+    shown = list(reasons.items())[:OUTLIERS_SHOWN]
+    rows = tuple(Row((_head(cases[name]),), (*_brief(cases[name]), _words("; ".join(texts)))) for name, texts in shown)
+    caption = "Cases that lie far from the others, the farthest first." + limited(len(rows), len(reasons))
+    return Table(caption, ("case", *SHORT_COLUMNS, "why"), rows)
+
+
+def vanishing(cohort: Cohort) -> Table:
+    """Cases whose answer no small change of the image moves."""
+    names = cohort.outliers["case"][cohort.outliers["kind"] == "vanishing"].tolist()
+    cases = _by_name(cohort)
+    rows = tuple(Row((_head(cases[name]),), _brief(cases[name])) for name in names[:OUTLIERS_SHOWN])
+    caption = "Cases without sensitivity, in the order of the run." + limited(len(rows), len(names))
+    return Table(caption, ("case", *SHORT_COLUMNS), rows)
+
+
+def least_confident(cohort: Cohort) -> Table:
+    """The cases of lowest confidence, outliers or not."""
+    rows = tuple(Row((_head(case),), _brief(case)) for case in _records(cohort.least_confident))
+    return Table(f"The {len(rows)} least confident answers, outliers or not.", ("case", *SHORT_COLUMNS), rows)
+
+
+def named_cases(cohort: Cohort) -> set[str]:
+    """Cases that `outliers`, `vanishing` and `least_confident` name."""
+    still = cohort.outliers["kind"] == "vanishing"
+    found = {name for names in (cohort.outliers["case"][~still], cohort.outliers["case"][still]) for name in _first(names)}
+    return found | set(cohort.least_confident["case"])
+
+
+def _first(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))[:OUTLIERS_SHOWN]
+
+
+def failures(cohort: Cohort) -> Table:
+    """Cases that failed, and why."""
+    rows = tuple(
+        Row((shortened(case["case"]),), (_words(words(case["input"])), _words(words(case["reason"]))))
+        for case in cohort.failed.head(FAILURES_SHOWN).to_dict("records")
+    )
+    caption = "Cases that failed, in the order of the run." + limited(len(rows), len(cohort.failed))
+    return Table(caption, ("case", "input file", "reason"), rows)
+
+
+def case_anchor(position: int) -> str:
+    """Name of the place on the page that tells of a case; position: in the run, from 1."""
+    return f"case-{position}"
+
+
+def case_link(name: str, file: str = "", text: str | None = None) -> Markup:
+    """A link to a case's folder, or to a file in it, relative to the page."""
+    target = f"./{quote(name, safe='')}/{quote(file, safe='')}"
+    return Markup('<a href="{}">{}</a>').format(target, shortened(name) if text is None else text)
+
+
+def _brief(case: dict[str, Any]) -> tuple[Entry, ...]:
+    """The fields of SHORT_COLUMNS."""
+    prediction = words(case["prediction"])
+    return (
+        Entry(shortened(prediction), "words") if prediction else NOTHING,
+        Entry(formatting.proportion(_float(case["confidence"]))),
+        Entry(formatting.count(_float(case["rank"]))),
+        Entry(formatting.number(_float(case["trace"]))),
+    )
+
+
+def finding_text(finding: dict[str, Any]) -> str:
+    """Such as: trace 3.10 is high (z = +5.2 among 84 cases predicted liver)."""
+    value = finding["value"]
+    if finding["kind"] == "vanishing":
+        return f"without sensitivity: the trace is {formatting.number(value)}"
+    text = {"confidence": formatting.proportion(value), "rank": formatting.count(value)}.get(
+        finding["quantity"], formatting.number(value)
+    )
+    z = f"{'+' if finding['z'] > 0 else ''}{formatting.fixed(finding['z'], 1)}"
+    number = formatting.count(finding["cases"])
+    among = f"{number} cases predicted {shortened(finding['among'])}" if finding["among"] else f"all {number} cases"
+    return f"{finding['quantity']} {text} is {finding['kind']} (z = {z} among {among})"
+
+
+def _number(quantity: Quantity, value: float) -> str:
+    if quantity.column == "confidence":
+        return formatting.proportion(value)
+    if quantity.whole and value == int(value):
+        return formatting.count(value)
+    return formatting.number(value)
+
+
+def _by_name(cohort: Cohort) -> dict[str, dict[str, Any]]:
+    """Cases that stand out, by name."""
+    chosen = cohort.made[cohort.made["case"].isin(set(cohort.outliers["case"]))]
+    return {case["case"]: case for case in _records(chosen)}
+
+
+def _records(cases: pd.DataFrame) -> list[dict[str, Any]]:
+    """Cases as dictionaries, "position" being their place in the run, from 1."""
+    return [{**case, "position": int(i) + 1} for i, case in zip(cases.index, cases.to_dict("records"), strict=True)]
+
+
+def _head(case: dict[str, Any]) -> Markup:
+    """The name of a case as a link to what the page tells of it."""
+    return Markup('<a href="#{}">{}</a>').format(case_anchor(case["position"]), shortened(case["case"]))
+
+
+def limited(shown: int, number: int) -> str:
+    """What a caption says where a table is cut; empty where it is not."""
+    if shown == number:
+        return ""
+    return f" Only the first {formatting.count(shown)} of {formatting.count(number)}; cases.csv and cases.parquet hold all."
+
+
+def _words(text: str) -> Entry:
+    return Entry(shortened(text), "words") if text else NOTHING
+
+
+def _float(value: Any) -> float | None:
+    return None if pd.isna(value) else float(value)

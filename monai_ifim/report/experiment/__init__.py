@@ -1,0 +1,1 @@
+"""The page of an experiment: figures, tables and text from its records."""

@@ -1,0 +1,278 @@
+"""Tables of one task: its classifiers, controls, removals, locality, checks; and of one cell: everything that was compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from monai_ifim.report.experiment.forest import controls
+from monai_ifim.report.experiment.records import Cell, Claim, Comparison, Estimate
+from monai_ifim.report.experiment.tables import NOTHING, verdict_entry
+from monai_ifim.report.experiment.wording import COMPARED, FAMILY, HOLM_P, QUANTITIES, VERDICT_TEXT, family, measure, verdict
+from monai_ifim.report.pages import formatting
+from monai_ifim.report.pages.blocks import Entry, Row, Table
+
+__all__ = [
+    "all_comparisons",
+    "by_class",
+    "checks",
+    "classifiers",
+    "control_differences",
+    "correctness",
+    "geometry",
+    "locality",
+    "removals",
+    "shortcuts",
+]
+
+GEOMETRY = (
+    "probability",
+    "rank",
+    "energy_kept",
+    "high_norm_share",
+    "norm",
+    "eigenvalue",
+    "trace",
+    "locality_radius",
+    "relative_locality_radius",
+)
+CHECKS = ("agreement_noise", "agreement_seed", "twin_trace_share", "chance_trace_share")
+# row, then the shares of x_high, of the sensitivity, of the image itself, and of the area or frequencies; None: not measured
+SHORTCUTS = (
+    ("corners of the image", "corner_share_high", "corner_share_sensitivity", None, "corner_share_area"),
+    ("border of the image", "border_share_high", "border_share_sensitivity", None, "border_share_area"),
+    ("fine detail", "fine_share_high", None, "fine_share_image", "fine_share_area"),
+)
+
+
+def classifiers(cells: Sequence[Cell]) -> Table:
+    """What was tested."""
+    names = ("accuracy", "macro_auroc", "test_images", "training_images", "epochs", "training_seed", "parameters", "seconds")
+    write = {"accuracy": formatting.proportion, "macro_auroc": formatting.proportion, "seconds": formatting.duration}
+    rows = []
+    for cell in cells:
+        numbers = [Entry(write.get(name, formatting.count)(cell.classifier.get(name))) for name in names]
+        weights = str(cell.classifier.get("weights_sha256") or formatting.NOT_AVAILABLE)[:12]
+        rows.append(Row((cell.architecture,), (*numbers, Entry(weights, "text"))))
+    return Table(
+        "The classifiers, with their performance on test images before any perturbation.",
+        (
+            "architecture",
+            "accuracy",
+            "macro AUROC",
+            "test images",
+            "training images",
+            "epochs",
+            "training seed",
+            "parameters",
+            "training time",
+            "weights, SHA-256 begins",
+        ),
+        tuple(rows),
+    )
+
+
+def control_differences(cells: Sequence[Cell], claim: Claim) -> Table:
+    """Leading eigenspace minus every control, in the measure of the claim."""
+    rows = []
+    for name in controls(cells, claim.first, claim.measure):
+        for cell in cells:
+            comparison = cell.comparison(claim.first, name, claim.measure)
+            rows.append(Row((family(name), cell.architecture), _comparison_entries(comparison)))
+    return Table(
+        f"Leading eigenspace (first) against every control (second): area difference of the {measure(claim.measure)}.",
+        ("compared with", "architecture", *COMPARISON_COLUMNS),
+        tuple(rows),
+    )
+
+
+COMPARISON_COLUMNS = (
+    "images",
+    "mean of first",
+    "mean of second",
+    "difference [95 % interval]",
+    HOLM_P,
+    "effect size",
+    "result",
+)
+
+
+def _comparison_entries(comparison: Comparison | None) -> tuple[Entry, ...]:
+    if comparison is None:
+        return (NOTHING,) * len(COMPARISON_COLUMNS)
+    return (
+        Entry(formatting.count(comparison.images)),
+        Entry(formatting.number(comparison.first_mean)),
+        Entry(formatting.number(comparison.second_mean)),
+        Entry(formatting.estimate(comparison.difference, with_sign=True)),
+        Entry(formatting.p_value(comparison.p_holm)),
+        Entry(formatting.effect(comparison.rank_biserial)),
+        verdict_entry(comparison),
+    )
+
+
+def correctness(cells: Sequence[Cell], claim: Claim) -> Table:
+    """Accuracy and macro AUROC lost, leading eigenspace against complement."""
+    rows = []
+    for cell in cells:
+        rows.append(Row((cell.architecture, "accuracy"), _lost(cell.comparison(claim.first, claim.second, "correct"))))
+        area = cell.auroc_area
+        images = formatting.count(area.images) if area else formatting.NOT_AVAILABLE
+        auroc = (Entry(images), Entry(formatting.estimate(area, with_sign=True)), NOTHING, NOTHING)
+        rows.append(Row((cell.architecture, "macro AUROC"), auroc))
+    return Table(
+        "How much more performance noise in the leading eigenspace takes than noise in the complement, averaged over the grid of "
+        "norms. Macro AUROC belongs to all images together, so it has an interval but no test over images.",
+        ("architecture", "performance", "images", "lost more [95 % interval]", HOLM_P, "result"),
+        tuple(rows),
+    )
+
+
+def _lost(comparison: Comparison | None) -> tuple[Entry, ...]:
+    if comparison is None:
+        return (NOTHING,) * 4
+    return (
+        Entry(formatting.count(comparison.images)),
+        Entry(formatting.estimate(comparison.difference, with_sign=True)),
+        Entry(formatting.p_value(comparison.p_holm)),
+        verdict_entry(comparison),
+    )
+
+
+def removals(cells: Sequence[Cell]) -> Table:
+    """Complete removal of x_high against removal of an equally large part of x_low."""
+    rows = []
+    for cell in cells:
+        for name in COMPARED:
+            comparison = cell.comparison("remove_high", "remove_low", name, "removal")
+            if comparison is not None:
+                rows.append(Row((cell.architecture, measure(name)), _comparison_entries(comparison)))
+    return Table(
+        "Removal: x_high taken away whole (first) against an equally large part of x_low (second), both of the norm of the "
+        "smaller of the two. The difference is first minus second, for accuracy second minus first.",
+        ("architecture", "measure", *COMPARISON_COLUMNS),
+        tuple(rows),
+    )
+
+
+def locality(cells: Sequence[Cell]) -> Table:
+    """Measured over predicted divergence."""
+    rows = []
+    for cell in cells:
+        for side in ("inside", "outside"):
+            ratio = cell.divergence_ratio.get(side, Estimate(None))
+            entries = (
+                Entry(formatting.count(ratio.images)),
+                Entry(formatting.count(ratio.rows)),
+                Entry(formatting.estimate(ratio)),
+            )
+            rows.append(Row((cell.architecture, f"{side} the locality radius"), entries))
+    return Table(
+        "Measured divergence over the predicted one, for steps along +u₁ and \N{MINUS SIGN}u₁: median and 95 % interval. "
+        "1 is a perfect prediction. Inside: steps up to the locality radius of u₁ at that image.",
+        ("architecture", "steps", "images", "steps measured", "measured / predicted [95 % interval]"),
+        tuple(rows),
+    )
+
+
+def checks(cells: Sequence[Cell]) -> Table | None:
+    """Is the leading eigenspace the trained network's own, and does it stay when it should?"""
+    return _quantities(cells, CHECKS, "Is the leading eigenspace stable, and is it the trained network's own?")
+
+
+def geometry(cells: Sequence[Cell]) -> Table | None:
+    """All other quantities per image, also those that this report does not know by name."""
+    named = {name for _, *names in SHORTCUTS for name in names} | set(CHECKS)
+    found = {name for cell in cells for name in cell.scalars} - named
+    order = [*GEOMETRY, *sorted(found - set(GEOMETRY))]
+    return _quantities(cells, [name for name in order if name in found], "The decompositions.")
+
+
+def _quantities(cells: Sequence[Cell], names: Sequence[str], caption: str) -> Table | None:
+    present = [name for name in names if any(name in cell.scalars for cell in cells)]
+    if not present:
+        return None
+    rows = tuple(
+        Row((QUANTITIES.get(name, name),), tuple(_with_images(cell.scalars.get(name)) for cell in cells)) for name in present
+    )
+    heads = tuple(cell.architecture for cell in cells)
+    return Table(f"{caption} Mean over images [95 % interval], number of images.", ("quantity", *heads), rows)
+
+
+def _with_images(value: Estimate | None) -> Entry:
+    if value is None or value.value is None:
+        return NOTHING
+    return Entry(f"{formatting.estimate(value)}, {_number(value)}", "long")
+
+
+def _number(value: Estimate) -> str:
+    """n = 61, as one word."""
+    return f"n = {formatting.count(value.images)}".replace(" ", formatting.FIRM_SPACE)
+
+
+def shortcuts(cells: Sequence[Cell]) -> Table | None:
+    """Does the classifier look at the edge of the picture, or at fine texture?"""
+    rows = []
+    for cell in cells:
+        for label, *names in SHORTCUTS:
+            values = [cell.scalars.get(name) if name else None for name in names]
+            if any(values):
+                rows.append(Row((cell.architecture, label), tuple(_with_images(value) for value in values)))
+    if not rows:
+        return None
+    return Table(
+        "Signs of shortcuts: which share of x_high's power and of the sensitivity lies in the corners, on the border, or in fine "
+        "detail (beyond half the Nyquist frequency). The last column is what an even spread, such as white noise, would give. "
+        "Mean over images [95 % interval], number of images.",
+        ("architecture", "where", "share of x_high", "share of the sensitivity", "share of the image", "even spread"),
+        tuple(rows),
+    )
+
+
+def all_comparisons(cell: Cell) -> Table:
+    """Whatever was compared in a cell."""
+    order = list(FAMILY)
+    rows = []
+    for c in sorted(cell.comparisons, key=lambda c: (c.kind, order.index(c.second) if c.second in order else len(order))):
+        rows.append(
+            Row(
+                (f"{family(c.first)} against {family(c.second)}", measure(c.measure)),
+                (
+                    *_comparison_entries(c)[:-3],
+                    Entry(c.interval, "text"),
+                    Entry(formatting.p_value(c.p_value)),
+                    Entry(formatting.p_value(c.p_holm)),
+                    Entry(formatting.effect(c.rank_biserial)),
+                    Entry(formatting.effect(c.cohens_dz)),
+                    Entry(VERDICT_TEXT[verdict(c)], verdict(c)),
+                ),
+            )
+        )
+    heads = (*COMPARISON_COLUMNS[:4], "interval by", "p", HOLM_P, "effect size", "Cohen's d_z", "result")
+    return Table(
+        f"{cell.title}, {cell.architecture}: all comparisons. bca and percentile are the kinds of bootstrap interval.",
+        ("compared", "measure", *heads),
+        tuple(rows),
+    )
+
+
+def by_class(cell: Cell) -> Table | None:
+    """Quantities per image, by predicted class."""
+    names = list(dict.fromkeys(name for values in cell.by_class.values() for name in values))
+    if not names:
+        return None
+    classes = list(cell.by_class)
+    rows = []
+    for name in names:
+        found = [cell.by_class[label].get(name) for label in classes]
+        rows.append(Row((QUANTITIES.get(name, name),), tuple(_mean_with_images(value) for value in found)))
+    return Table(
+        f"{cell.title}, {cell.architecture}: means by predicted class, with the number of images.",
+        ("quantity", *classes),
+        tuple(rows),
+    )
+
+
+def _mean_with_images(value: Estimate | None) -> Entry:
+    if value is None or value.value is None:
+        return NOTHING
+    return Entry(f"{formatting.number(value.value)}, {_number(value)}", "long")

@@ -1,0 +1,136 @@
+"""Pictures of a report: figures with their file names, what they show in words, and what a reader who cannot see them is told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from monai_ifim.report.experiment.curves import curve_figure, drawn_measures
+from monai_ifim.report.experiment.forest import control_figure, forest_figure
+from monai_ifim.report.experiment.locality import locality_figure
+from monai_ifim.report.experiment.montage import COLOR_MAPS, Montage, montage_figure, read_montage
+from monai_ifim.report.experiment.records import Cell, Claim, Results
+from monai_ifim.report.experiment.removal import removal_figure
+from monai_ifim.report.experiment.wording import AXES, in_line
+from monai_ifim.report.pages.blocks import Picture
+from monai_ifim.report.pages.formatting import images
+from monai_ifim.report.pages.style import LARGEST_BYTES, drawing, png
+
+__all__ = ["Drawings"]
+
+
+class Drawings:
+    """Draws the figures of one report; keeps count of file names so that no two figures share one."""
+
+    def __init__(self, folder: Path) -> None:
+        """folder: of the experiment, where montages lie."""
+        self.folder = folder
+        self._taken: set[str] = set()
+
+    def forest(self, results: Results) -> Picture:
+        """All cells."""
+        return self._picture(
+            lambda: forest_figure(results),
+            ("forest",),
+            alt=f"Forest plot of {len(results.cells)} cells with a result and {len(results.failed)} that failed: area "
+            "difference and 95 % interval of each, with its verdict in words. The table above holds the same numbers.",
+            caption="Noise in the leading eigenspace against noise in the complement, every cell. Right of the line at 0 "
+            "the leading eigenspace moves the answer more. Full dot: holds; empty dot: not shown; triangle: reverse.",
+        )
+
+    def curves(self, cell: Cell) -> Picture:
+        """Answer and correctness over the norm."""
+        drawn = drawn_measures(cell)
+        shown = ", ".join(in_line(name) for name in drawn)
+        lacking = ", ".join(in_line(name) for name in AXES if name not in drawn)
+        return self._picture(
+            lambda: curve_figure(cell),
+            (cell.task, cell.architecture, "curves"),
+            alt=f"{cell.title}, {cell.architecture}: curves over the relative norm of the perturbation ({shown}), for noise "
+            "in the leading eigenspace, its complement and the controls.",
+            caption=f"{cell.title}, {cell.architecture}, {images(cell.images)}: mean over images and 95 % bootstrap band. The "
+            "controls are noise in other subspaces and noise in highly ranked pixels. The divergence has a logarithmic axis, "
+            f"so zeros, and the norm 0, are not drawn there.{f' Not available: {lacking}.' if lacking else ''}",
+        )
+
+    def controls(self, cells: Sequence[Cell], claim: Claim) -> Picture:
+        """Differences from every control."""
+        return self._picture(
+            lambda: control_figure(cells, claim.first, claim.measure),
+            (cells[0].task, "controls"),
+            alt=f"{cells[0].title}: forest plot of the difference between the leading eigenspace and every control, a panel "
+            "per architecture. The next table holds the same numbers.",
+            caption="Leading eigenspace against every control, probability change. Right of the line at 0 the leading "
+            "eigenspace moves the answer more.",
+        )
+
+    def removal(self, cells: Sequence[Cell]) -> Picture:
+        """Taking components away."""
+        return self._picture(
+            lambda: removal_figure(cells),
+            (cells[0].task, "removal"),
+            alt=f"{cells[0].title}: probability change over the norm taken away from x_high and, equally much, from x_low, "
+            "a panel per architecture.",
+            caption="x_high taken away step by step, against an equally large part of x_low: mean over images and 95 % band. "
+            "An image counts up to the norm of its own x_high, so the number of images falls from left to right; it stands "
+            "above each panel.",
+        )
+
+    def locality(self, cells: Sequence[Cell]) -> Picture:
+        """Measured against predicted divergence."""
+        return self._picture(
+            lambda: locality_figure(cells),
+            (cells[0].task, "locality"),
+            alt=f"{cells[0].title}: measured and predicted divergence of steps along the most sensitive direction over their "
+            "length, a panel per architecture, with the mean locality radius.",
+            caption="Steps along the most sensitive direction u₁, mean over images and 95 % band: divergence as measured, and "
+            "as the quadratic picture predicts it. Both axes are logarithmic; the grey line is the mean locality radius, "
+            "over |x|.",
+        )
+
+    def montages(self, cell: Cell) -> list[Picture]:
+        """Example images, in as many pictures as it takes to keep each small; none where none were stored."""
+        montage = read_montage(self.folder / "cells" / cell.task / cell.architecture / "montage.npz")
+        if montage is None:
+            return []
+        number = len(montage.names)
+        for size in dict.fromkeys((number, (number + 1) // 2, 1)):
+            parts = [montage.part(start, start + size) for start in range(0, number, size)]
+            drawn = [_draw(partial(montage_figure, part), COLOR_MAPS) for part in parts]
+            if all(len(content) < LARGEST_BYTES for content, _ in drawn):
+                break
+        return [self._montage(cell, part, *one) for part, one in zip(parts, drawn, strict=True)]
+
+    def _montage(self, cell: Cell, part: Montage, content: bytes, size: tuple[int, int]) -> Picture:
+        slices = " For volumes, the slice through the most sensitive voxel." if len(cell.spatial_shape) == 3 else ""
+        return Picture(
+            self._file((cell.task, cell.architecture, "montage")),
+            content,
+            size,
+            alt=f"{cell.title}, {cell.architecture}: {images(len(part.names))} ({', '.join(part.names)}), each with x_high, "
+            "x_low, the leading eigenvector, sensitivity, integrated gradients and GradCAM.",
+            caption=f"{cell.title}, {cell.architecture}: examples.{slices} x and x_low share one grey window. Maps of one "
+            "sign run from 0 up; maps of both signs are red above 0, blue below, white at 0. The scale of every map is "
+            "printed below it, in the map's own unit; it leaves out the outermost 0.5 % of the values.",
+        )
+
+    def _picture(self, draw: Callable[[], Figure], names: Sequence[str], alt: str, caption: str) -> Picture:
+        return Picture(self._file(names), *_draw(draw), alt, caption)
+
+    def _file(self, names: Sequence[str]) -> str:
+        """Letters, digits, dots, hyphens and underscores of the names, with a number where that is taken already."""
+        stem = "-".join(re.sub(r"[^A-Za-z0-9._-]+", "_", name) for name in names)
+        name, number = stem, 2
+        while name.lower() in self._taken:
+            name, number = f"{stem}-{number}", number + 1
+        self._taken.add(name.lower())
+        return f"figures/{name}.png"
+
+
+def _draw(draw: Callable[[], Figure], maps: Sequence[str] = ()) -> tuple[bytes, tuple[int, int]]:
+    with drawing():
+        return png(draw(), maps)

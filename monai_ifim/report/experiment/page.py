@@ -1,0 +1,167 @@
+"""The whole report: one page, as Markdown with figures beside it and as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from monai_ifim.io.atomic import write_bytes, write_text
+from monai_ifim.report.experiment import tables
+from monai_ifim.report.experiment.cell_tables import all_comparisons, by_class
+from monai_ifim.report.experiment.drawings import Drawings
+from monai_ifim.report.experiment.records import Results, read_results
+from monai_ifim.report.experiment.tasks import task_section
+from monai_ifim.report.experiment.wording import MEANING, family_meanings
+from monai_ifim.report.pages import formatting
+from monai_ifim.report.pages.blocks import Block, Definitions, Fold, Listing, Page, Paragraph, Section, Table, Verbatim
+from monai_ifim.report.pages.render import render_html, render_markdown
+
+__all__ = ["write_report"]
+
+
+QUESTION = (
+    "Does noise inside the leading eigenspace of the Fisher information move a classifier's answer more than equally large noise "
+    "in its complement?"
+)
+
+
+def write_report(folder: Path) -> list[Path]:
+    """Write figures/*.png, report.md and report.html into the folder of an experiment, and return their paths.
+
+    Reads results.json and cells/TASK/ARCHITECTURE/montage.npz, where there is one. Each file is whole or absent, and the same
+    bytes for the same input. Raises InputError where results.json is missing or of another form.
+    """
+    results = read_results(folder / "results.json")
+    page = _page(results, Drawings(folder)).numbered()
+    written = []
+    for picture in page.pictures():
+        write_bytes(folder / picture.file, picture.content)
+        written.append(folder / picture.file)
+    for name, text in (("report.md", render_markdown(page)), ("report.html", render_html(page))):
+        write_text(folder / name, text)
+        written.append(folder / name)
+    return written
+
+
+def _page(results: Results, drawings: Drawings) -> Page:
+    tasks = [task_section(cells, results, drawings, n) for n, cells in enumerate(results.tasks().values(), start=1)]
+    return Page(
+        title=results.name,
+        question=QUESTION,
+        answers=_answers(results),
+        sections=(
+            _overview(results, drawings),
+            _negative(results),
+            _reading(),
+            _controls(results),
+            *tasks,
+            _details(results),
+            _making(results),
+        ),
+    )
+
+
+def _answers(results: Results) -> tuple[str, ...]:
+    """The answer in words, first of all how many cells of how many."""
+    total = results.claim.total
+    cells, holds, reverse = (0 if n is None else n for n in (total.cells, total.holds, total.reverse))
+    if not cells:
+        return ("No cell gave a result, so the question stays open.", *_failures(results))
+    answer = f"It does in {holds} of {cells} {_cells(cells)}."
+    if reverse:
+        answer += f" In {reverse} {_cells(reverse)} the data show the reverse."
+    if open_cells := cells - holds - reverse:
+        answer += f" In {open_cells} {_cells(open_cells)} neither is shown."
+    norms = [norm for norm in results.relative_norms if norm > 0]
+    sizes = f", at norms up to {norms[-1]:g} of the image's own" if norms else ""
+    explained = (
+        "A cell is one classification task with one network architecture. The answer is the probability of the class that the "
+        f"network names; how far it moves is averaged over the size of the noise{sizes}, image by image. "
+        f"Shown or not, the difference points the asked way in {formatting.count(total.favourable)} of {cells} {_cells(cells)}."
+    )
+    return (answer, explained, *_failures(results))
+
+
+def _failures(results: Results) -> tuple[str, ...]:
+    if not results.failed:
+        return ()
+    number = len(results.failed)
+    return (
+        f"{number} further {_cells(number)} failed and {'has' if number == 1 else 'have'} no result; the reason is given below.",
+    )
+
+
+def _cells(number: int) -> str:
+    return "cell" if number == 1 else "cells"
+
+
+def _overview(results: Results, drawings: Drawings) -> Section:
+    blocks: list[Block] = [tables.glance(results)]
+    if results.cells:
+        blocks.append(drawings.forest(results))
+    return Section("Every cell", "every-cell", tuple(blocks))
+
+
+def _negative(results: Results) -> Section:
+    lines = tables.negative_cells(results)
+    blocks: list[Block] = []
+    if lines:
+        blocks += [Paragraph("The claim is not shown, or reversed, here:"), Listing(lines)]
+    elif results.cells:
+        blocks.append(Paragraph("None: the claim holds in every cell that gave a result."))
+    if results.failed:
+        rows = tuple(f"{results.title(f.task)}, {f.architecture}: {f.reason}" for f in results.failed)
+        blocks += [Paragraph("These cells failed and have no result:"), Listing(rows)]
+    else:
+        blocks.append(Paragraph("No cell failed."))
+    return Section("Where it does not hold, and what failed", "negative", tuple(blocks))
+
+
+def _reading() -> Section:
+    return Section("What the numbers mean", "meaning", (Definitions(MEANING),))
+
+
+def _controls(results: Results) -> Section:
+    share = next((value for name, value in formatting.flat_settings(results.settings) if name.endswith("pixel_share")), None)
+    found = {comparison.second for cell in results.cells for comparison in cell.comparisons} | {results.claim.first}
+    meanings = family_meanings(found, share)
+    blocks: list[Block] = [Paragraph("What noise in the leading eigenspace is compared with:"), Definitions(meanings)]
+    blocks += [table for table in _overall(results) if table.rows]
+    return Section("Against every control", "controls", tuple(blocks))
+
+
+def _overall(results: Results) -> list[Table]:
+    return [tables.control_tally(results), tables.claim_by_measure(results), tables.claim_by_task(results)]
+
+
+def _details(results: Results) -> Section:
+    blocks: list[Block] = []
+    for cell in results.cells:
+        inside: list[Block] = [all_comparisons(cell)]
+        if (classes := by_class(cell)) is not None:
+            inside.append(classes)
+        blocks.append(Fold(f"{cell.title}, {cell.architecture}", tuple(inside)))
+    if not blocks:
+        blocks.append(Paragraph("No cell gave a result."))
+    return Section("All comparisons, cell by cell", "all-comparisons", tuple(blocks))
+
+
+def _making(results: Results) -> Section:
+    facts = [
+        ("seed", formatting.plain(results.seed)),
+        ("relative norms", formatting.plain([f"{norm:g}" for norm in results.relative_norms])),
+        ("time taken", formatting.duration(results.seconds)),
+    ]
+    blocks: list[Block] = [
+        Paragraph("Command:"),
+        Verbatim(results.command or formatting.NOT_AVAILABLE),
+        Definitions(tuple(facts)),
+    ]
+    for title, content in (("Settings", results.settings), ("Environment", results.environment)):
+        if content:
+            blocks += [Paragraph(f"{title}:"), Definitions(tuple(formatting.flat_settings(content)))]
+    if results.described:
+        described = tuple(Definitions(tuple(formatting.flat_settings(content))) for content in results.described)
+        blocks.append(Fold("Tasks and models as they were configured", described))
+    files = "measurements.parquet holds every single measurement, images.csv every image, comparisons.csv every comparison"
+    blocks.append(Paragraph(f"All numbers of this page are in results.json; {files}."))
+    return Section("How this was made", "making", tuple(blocks))

@@ -1,0 +1,44 @@
+"""Figure of one task: what taking parts of the image away does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from monai_ifim.report.experiment.records import Cell
+from monai_ifim.report.experiment.wording import FAMILY
+from monai_ifim.report.pages.style import draw_band, label_rows, legend_handle, mark_empty, norm_axis, panels
+
+__all__ = ["has_removal", "removal_figure"]
+
+REMOVALS = ("attenuate_high", "attenuate_low")
+
+
+def has_removal(cells: Sequence[Cell]) -> bool:
+    """Whether any cell has curves of attenuation."""
+    return any(cell.curve(name, "absolute_change") for cell in cells for name in REMOVALS)
+
+
+def removal_figure(cells: Sequence[Cell]) -> Figure:
+    """A panel per architecture: probability change over the norm taken away from x_high, and as much from x_low."""
+    figure, grid = panels(len(cells))
+    for axes, cell in zip(grid, cells, strict=False):
+        curves = [curve for name in REMOVALS if (curve := cell.curve(name, "absolute_change")) is not None]
+        drawn = [curve for curve in curves if np.isfinite(curve.mean).any()]
+        for curve in drawn:
+            draw_band(axes, curve)
+        if not drawn:
+            mark_empty(axes)
+            continue
+        norm_axis(axes, drawn[0].relative_norm, zero=True)
+        for norm, images, mean in zip(drawn[0].relative_norm, drawn[0].images, drawn[0].mean, strict=True):
+            if np.isfinite(images) and np.isfinite(mean):
+                axes.text(norm, 1.0, f"{int(images)}", transform=axes.get_xaxis_transform(), ha="center", va="bottom", fontsize=7)
+        axes.set_title(f"{cell.architecture}\nnumber of images:", loc="left", fontsize=8, pad=11)
+    figure.supxlabel("norm taken away over that of the image", fontsize=8.5)
+    label_rows(grid, "probability change\n(predicted class, absolute)")
+    handles = [legend_handle(name, FAMILY[name]) for name in REMOVALS]
+    figure.legend(handles=handles, loc="outside upper left", ncols=2, handlelength=3.4)
+    return figure

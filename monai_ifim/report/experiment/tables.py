@@ -1,0 +1,140 @@
+"""Tables across cells: the answer at a glance, the tally against every control, what did not hold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from monai_ifim.report.experiment.forest import controls
+from monai_ifim.report.experiment.records import Cell, Comparison, Results, Tally
+from monai_ifim.report.experiment.wording import COMPARED, HOLM_P, VERDICT_TEXT, family, measure, verdict
+from monai_ifim.report.pages import formatting
+from monai_ifim.report.pages.blocks import Entry, Row, Table
+
+__all__ = ["claim_by_measure", "claim_by_task", "control_tally", "glance", "negative_cells", "verdict_entry"]
+
+TALLY_COLUMNS = ("cells", "holds", "reverse", "points the asked way")
+NOTHING = Entry(formatting.NOT_AVAILABLE, "absent")
+
+
+def verdict_entry(comparison: Comparison | None) -> Entry:
+    """The verdict in words."""
+    said = verdict(comparison)
+    return Entry(VERDICT_TEXT[said], said)
+
+
+def glance(results: Results) -> Table:
+    """One row per cell, failed ones included."""
+    failed = (*[NOTHING] * 7, Entry(VERDICT_TEXT["failed"], "failed"))
+    rows = []
+    for task in results.task_names():
+        rows += [_glance_row(cell, results.asked(cell)) for cell in results.cells if cell.task == task]
+        rows += [Row((results.title(task), f.architecture), failed) for f in results.failed if f.task == task]
+    return Table(
+        caption="Every cell: how good the classifier is on test images, and by how much more noise inside the leading eigenspace "
+        "moves the probability of the predicted class than equally large noise in the complement.",
+        columns=(
+            "task",
+            "architecture",
+            "test accuracy",
+            "macro AUROC",
+            "test images",
+            "images perturbed",
+            "area difference [95 % interval]",
+            HOLM_P,
+            "effect size",
+            "result",
+        ),
+        rows=tuple(rows),
+    )
+
+
+def _glance_row(cell: Cell, comparison: Comparison | None) -> Row:
+    classifier = (
+        Entry(formatting.proportion(cell.classifier.get("accuracy"))),
+        Entry(formatting.proportion(cell.classifier.get("macro_auroc"))),
+        Entry(formatting.count(cell.classifier.get("test_images"))),
+    )
+    if comparison is None:
+        return Row((cell.title, cell.architecture), (*classifier, Entry(formatting.count(cell.images)), *[NOTHING] * 4))
+    return Row(
+        (cell.title, cell.architecture),
+        (
+            *classifier,
+            Entry(formatting.count(comparison.images)),
+            Entry(formatting.estimate(comparison.difference, with_sign=True)),
+            Entry(formatting.p_value(comparison.p_holm)),
+            Entry(formatting.effect(comparison.rank_biserial)),
+            verdict_entry(comparison),
+        ),
+    )
+
+
+def negative_cells(results: Results) -> tuple[str, ...]:
+    """A line for every cell where the claim is not shown or reversed, with its numbers."""
+    lines = []
+    for cell in results.cells:
+        comparison = results.asked(cell)
+        if comparison is None or not comparison.holds:
+            lines.append(f"{cell.title}, {cell.architecture}: {_negative(comparison)}")
+    return tuple(lines)
+
+
+def _negative(comparison: Comparison | None) -> str:
+    if comparison is None or comparison.difference.value is None:
+        return "the comparison was not made or has no value."
+    return (
+        f"{VERDICT_TEXT[verdict(comparison)]}; difference {formatting.estimate(comparison.difference, with_sign=True)}, "
+        f"{HOLM_P} {formatting.p_value(comparison.p_holm)}, effect size {formatting.effect(comparison.rank_biserial)}, "
+        f"{formatting.images(comparison.images)}."
+    )
+
+
+def claim_by_task(results: Results) -> Table:
+    """How often the claim holds in each task."""
+    rows = tuple(Row((results.title(task),), _tally_entries(tally)) for task, tally in results.claim.by_task.items())
+    return Table("The same question, task by task.", ("task", *TALLY_COLUMNS), rows)
+
+
+def claim_by_measure(results: Results) -> Table:
+    """The same question asked with every measure."""
+    rows = tuple(Row((measure(name),), _tally_entries(tally)) for name, tally in results.claim.by_measure.items())
+    return Table(
+        "The same question asked with every measure: leading eigenspace against complement. "
+        "Points the asked way: the difference is positive, shown or not.",
+        ("measure", *TALLY_COLUMNS),
+        rows,
+    )
+
+
+def _tally_entries(tally: Tally) -> tuple[Entry, ...]:
+    return tuple(Entry(formatting.count(n)) for n in (tally.cells, tally.holds, tally.reverse, tally.favourable))
+
+
+def control_tally(results: Results) -> Table:
+    """In how many cells noise in the leading eigenspace moves the classifier more than each control does."""
+    claim = results.claim
+    names = controls(results.cells, claim.first, claim.measure)
+    rows = []
+    for name in names:
+        entries = []
+        for column in COMPARED:
+            found = (cell.comparison(claim.first, name, column) for cell in results.cells)
+            entries.append(_marks(verdict(comparison) for comparison in found))
+        rows.append(Row((family(name),), tuple(entries)))
+    return Table(
+        "Cells where the leading eigenspace moves the classifier more than the control in the first column does. "
+        "3 of 4, 1 reverse: of four cells with this comparison it holds in three and is reversed in one.",
+        ("control", *COMPARED.values()),
+        tuple(rows),
+    )
+
+
+def _marks(verdicts: Iterable[str]) -> Entry:
+    """Tally of the verdicts of the cells."""
+    counted = Counter(verdicts)
+    compared = counted["holds"] + counted["open"] + counted["reverse"]
+    if not compared:
+        return NOTHING
+    text = f"{counted['holds']} of {compared}"
+    return Entry(f"{text}, {counted['reverse']} reverse" if counted["reverse"] else text, "text")

@@ -1,0 +1,188 @@
+"""What families, measures and quantities are called on the page, and what the numbers mean."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from monai_ifim.report.experiment.records import Comparison
+
+__all__ = [
+    "AXES",
+    "COMPARED",
+    "FAMILY",
+    "HOLM_P",
+    "MEANING",
+    "QUANTITIES",
+    "SUBSPACES",
+    "VERDICT_TEXT",
+    "family",
+    "family_meanings",
+    "in_line",
+    "measure",
+    "selection",
+    "verdict",
+]
+
+HOLM_P = "Holm\N{NO-BREAK SPACE}p"
+
+FAMILY: Mapping[str, str] = MappingProxyType(
+    {
+        "noise_high": "leading eigenspace",
+        "noise_low": "complement",
+        "noise_random": "random subspace",
+        "noise_trailing": "trailing eigenvectors",
+        "noise_twin": "untrained twin's eigenspace",
+        "pixels_integrated_gradients": "pixels: integrated gradients",
+        "pixels_saliency": "pixels: saliency",
+        "pixels_gradcam": "pixels: GradCAM",
+        "pixels_occlusion": "pixels: occlusion",
+        "attenuate_high": "taking away x_high",
+        "attenuate_low": "taking away as much of x_low",
+        "remove_high": "all of x_high removed",
+        "remove_low": "as much of x_low removed",
+        "step_plus": "step along +u₁",
+        "step_minus": "step along \N{MINUS SIGN}u₁",
+    }
+)
+
+SUBSPACES: Mapping[str, str] = MappingProxyType(
+    {
+        "noise_high": "Gaussian noise inside the leading eigenspace span(u₁ ... uₖ) of the Fisher information at this image.",
+        "noise_low": "Gaussian noise of the same norm inside everything orthogonal to that space. It is spread over far more "
+        "directions than the leading eigenspace has, which is why the next control exists.",
+        "noise_random": "Gaussian noise inside a random subspace of the same dimension k, drawn anew for every draw.",
+        "noise_trailing": "Gaussian noise inside the computed eigenvectors that were not kept; absent where none are left.",
+        "noise_twin": "Gaussian noise inside the leading eigenspace of an untrained network of the same kind: what the "
+        "architecture alone would give.",
+    }
+)
+
+# short: column heads; the unit where there is one
+COMPARED: Mapping[str, str] = MappingProxyType(
+    {
+        "absolute_change": "probability change",
+        "divergence": "divergence (nats)",
+        "flipped": "changed answers (share)",
+        "correct": "accuracy",
+        "negative_log_likelihood": "negative log-likelihood (nats)",
+    }
+)
+
+AXES: Mapping[str, str] = MappingProxyType(
+    {
+        "absolute_change": "probability change\n(predicted class, absolute)",
+        "divergence": "divergence\n(nats)",
+        "accuracy": "accuracy",
+        "macro_auroc": "macro AUROC",
+    }
+)
+
+QUANTITIES: Mapping[str, str] = MappingProxyType(
+    {
+        "probability": "probability of the predicted class",
+        "rank": "components kept, k",
+        "energy_kept": "share of the trace kept",
+        "eigenvalue": "leading eigenvalue (nats per squared input unit)",
+        "trace": "trace of F (nats per squared input unit)",
+        "norm": "norm of the image |x| (input unit)",
+        "high_norm_share": "|x_high| / |x|",
+        "locality_radius": "locality radius of u₁ (input unit)",
+        "relative_locality_radius": "locality radius of u₁ over |x|",
+        "agreement_noise": "agreement of leading eigenspaces under slight input noise (0 to 1)",
+        "agreement_seed": "agreement of leading eigenspaces across training seeds (0 to 1)",
+        "twin_trace_share": "share of the trace inside the untrained twin's eigenspace",
+        "chance_trace_share": "share of the trace inside a random subspace of the twin's dimension (chance)",
+        "seconds": "seconds per image",
+    }
+)
+
+MEANING: tuple[tuple[str, str], ...] = (
+    ("cell", "One task with one architecture. Every cell is a classifier of its own, tested on images it was not trained on."),
+    (
+        "leading eigenspace",
+        "The few directions u₁ ... uₖ in which the Fisher information of the classifier at this very image is largest. x_high "
+        "is the part of the image x that lies in them, x_low the rest: x_high + x_low = x.",
+    ),
+    (
+        "norm",
+        "Perturbations are as large as a stated share of the image: |d| / |x|, L2 norms in the network's input. All families "
+        "are compared at the same norms.",
+    ),
+    (
+        "probability change",
+        "How far the probability of the class predicted at x moves, up or down, as an absolute value between 0 and 1.",
+    ),
+    ("divergence", "KL(p(x) || p(x + d)), in nats, between the answers before and after. 0 means the answer did not move."),
+    (
+        "area difference",
+        "Each image's curve over the norms is averaged over the whole grid of norms; the difference between two families is "
+        "taken image by image and then averaged over images. It has the unit of the measure. It is the first family minus the "
+        "second, for accuracy the second minus the first: positive always means that the first moves the classifier more.",
+    ),
+    ("95 % interval", "Bootstrap interval over images. Draws of noise at one image count as one image."),
+    (
+        HOLM_P,
+        "Two-sided Wilcoxon signed-rank test over images, corrected by Holm's method for the number of cells tested.",
+    ),
+    (
+        "effect size",
+        "Matched-pairs rank-biserial correlation, from \N{MINUS SIGN}1 to 1: 1 where the first family moves every image more, "
+        "0 where neither prevails.",
+    ),
+    ("holds", f"{HOLM_P} is below 0.05, and the whole interval and the effect size lie above 0."),
+    (
+        "reverse",
+        f"{HOLM_P} is below 0.05, and the whole interval and the effect size lie below 0: the data speak against it.",
+    ),
+    ("not shown", "Neither. It does not say that there is no difference."),
+    ("n/a", "There is no value: not measured, not defined, or not applicable. It never stands for 0."),
+)
+
+VERDICT_TEXT: Mapping[str, str] = MappingProxyType(
+    {"holds": "holds", "reverse": "reverse", "open": "not shown", "absent": "n/a", "failed": "failed"}
+)
+
+
+def family(name: str) -> str:
+    """What a family is called; its own name where it is none of ours."""
+    return FAMILY.get(name, name)
+
+
+def family_meanings(names: Collection[str], pixel_share: str | None) -> tuple[tuple[str, str], ...]:
+    """What each of these families of noise does; all attribution methods in one line."""
+    found = [(family(name), meaning) for name, meaning in SUBSPACES.items() if name in names]
+    if any(name.startswith("pixels_") for name in names):
+        share = "" if pixel_share is None else f" (a share of {pixel_share} of all)"
+        where = f"the pixels that the attribution method named ranks highest{share}, none elsewhere"
+        found.append(("pixels", f"Gaussian noise of the same norm in {where}."))
+    return tuple(found)
+
+
+def measure(name: str) -> str:
+    """What a compared measure is called."""
+    return COMPARED.get(name, name)
+
+
+def in_line(name: str) -> str:
+    """What the axis of a measure is called in running text."""
+    return " ".join(AXES[name].split())
+
+
+def selection(content: Mapping[str, Any]) -> str:
+    """By what rule the leading eigenspace was cut."""
+    if content.get("rank") is not None:
+        return f"the {content['rank']} leading eigenvectors"
+    if content.get("energy") is not None:
+        return f"the fewest eigenvectors that hold {100 * float(content['energy']):.4g} % of the trace"
+    return "n/a"
+
+
+def verdict(comparison: Comparison | None) -> str:
+    """holds, reverse, open (neither shown) or absent."""
+    if comparison is None or comparison.difference.value is None:
+        return "absent"
+    if comparison.holds:
+        return "holds"
+    return "reverse" if comparison.reverse else "open"

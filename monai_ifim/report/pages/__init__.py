@@ -1,0 +1,1 @@
+"""What every page is made of: blocks, their rendering, figure style."""

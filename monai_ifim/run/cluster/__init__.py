@@ -1,0 +1,1 @@
+"""Cases on a Ray cluster: driver, scheduling, workers."""

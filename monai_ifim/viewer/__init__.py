@@ -1,0 +1,1 @@
+"""The interactive viewer `monai-ifim view`, on trame-slicer."""

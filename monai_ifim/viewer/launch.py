@@ -1,0 +1,63 @@
+"""An interactive slice viewer of a run, in the browser of this machine."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from monai_ifim.viewer.cases import ViewerError, find_cases
+from monai_ifim.viewer.gate import Gate
+from monai_ifim.viewer.graphics import choose_graphics, require_libraries
+
+__all__ = ["ViewerError", "serve_viewer"]
+
+LOOPBACK = "127.0.0.1"
+
+
+def serve_viewer(output: Path, on_ready: Callable[[str, int], None], port: int = 0, case: str | None = None) -> None:
+    """Serve the cases of OUT on loopback until interrupted.
+
+    on_ready: called with the address to open, which holds the secret, and the number of cases. port: 0 for any free one.
+    case: the one shown first. Raises ViewerError, for a missing library too.
+    """
+    names = find_cases(output)
+    if case is not None and case not in names:
+        raise ViewerError(
+            f"{output}: holds no case {case!r}; it holds {', '.join(names[:10])}{' ...' if len(names) > 10 else ''}."
+        )
+    require_libraries()
+    choose_graphics()
+    from trame_client.module import vue3
+
+    from monai_ifim.viewer.app import Viewer
+
+    gate, viewer = Gate(), Viewer(output, names, case or names[0])
+    logging.getLogger("aiohttp.access").disabled = True  # its lines would hold the secret
+    os.environ["TRAME_ARGS"] = ""  # trame would read --host and more from here or from the command line
+    server = viewer.server
+
+    def close_to_others(bound: object) -> None:
+        if bound.host != LOOPBACK:  # type: ignore[attr-defined]
+            raise ViewerError(f"the server would listen at {bound.host}, not on loopback alone.")  # type: ignore[attr-defined]
+        server.protocol.updateSecret(gate.secret)
+        gate.guard(bound.app, Path(vue3.www) / "index.html")  # type: ignore[attr-defined]
+
+    server.controller.on_server_bind.add(close_to_others)
+    server.controller.on_server_ready.add(lambda **_: on_ready(gate.address(server.port), len(names)))
+    try:
+        server.start(
+            port=port,
+            host=LOOPBACK,
+            open_browser=False,
+            show_connection_info=False,
+            disable_logging=True,
+            timeout=0,
+            backend="aiohttp",
+        )
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise ViewerError(f"port {port} is in use: choose another with --port, or leave it out for any free one.") from error
