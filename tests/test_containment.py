@@ -353,9 +353,8 @@ def unsafe_calls(text: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE.parent).as_posix())
-def test_no_module_runs_what_a_file_holds(path: Path) -> None:
-    assert unsafe_calls(path.read_text(encoding="utf-8")) == []
+def test_no_module_runs_what_a_file_holds() -> None:
+    assert {path: calls for path in MODULES if (calls := unsafe_calls(path.read_text(encoding="utf-8")))} == {}
 
 
 @pytest.mark.parametrize(
