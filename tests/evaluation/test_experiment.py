@@ -23,8 +23,8 @@ from monai_ifim.evaluation.classifiers.tasks import Sample, list_labelled
 from monai_ifim.evaluation.experiment import Experiment, load_experiment, only, parse_overrides, run_experiment
 from monai_ifim.evaluation.measuring.cells import weights_sha256
 from monai_ifim.evaluation.measuring.observation import ObservationSettings, Observer, overlap
-from monai_ifim.evaluation.measuring.perturbations import PerturbationSettings, redraw, split_eigenvectors
-from monai_ifim.evaluation.measuring.perturbations import Subspaces as Spaces
+from monai_ifim.evaluation.measuring.perturbations import PerturbationSettings, redraw
+from monai_ifim.evaluation.measuring.subspaces import Subspaces, split_eigenvectors
 from monai_ifim.io.installation import resolve_experiment
 
 SETTINGS = ObservationSettings(PerturbationSettings(relative_norms=(0.0, 0.01, 0.1), draws=2))
@@ -94,7 +94,7 @@ def test_every_measurement_is_kept_and_a_draw_can_be_made_again(quick: tuple[Pat
     sample = next(s for s in task.testing() if s.name == row["image"])
     whole = decompose(network, sample.image[None], energy=1.0)
     leading, trailing = split_eigenvectors(whole, 0)
-    direction = redraw("noise_low", int(row["seed"]), Spaces(leading, trailing, None), {})
+    direction = redraw("noise_low", int(row["seed"]), Subspaces(leading, trailing, None), {})
     with torch.no_grad():
         moved = network((sample.image + row["norm"] * direction).float()[None])
     assert moved.double().softmax(1)[0, 0].item() == pytest.approx(row["p00"], rel=1e-4)

@@ -30,7 +30,7 @@ def image_curves(measurements: pd.DataFrame, measure: str) -> pd.DataFrame:
     """Curve of every image, draws averaged: rows (family, image), columns the norms relative to |x|, ascending.
 
     NaN where an image has no value at a norm; every family in the table has a row for every image. Removals, each at
-    a norm of its own, are not included (see `removals`). Raises IFIMError for a missing column or key, and for a key that occurs twice.
+    a norm of its own, are in `removals`. Raises IFIMError for a missing column or key, or a key that occurs twice.
     """
     rows = _rows(measurements, measure)
     rows = _unique(rows[~rows["family"].isin(families_of("removal"))], KEY)
@@ -67,9 +67,7 @@ def removals(measurements: pd.DataFrame, measure: str) -> pd.DataFrame:
     return table.reindex(index=measurements["image"].unique(), columns=present)
 
 
-def curve_bands(
-    measurements: pd.DataFrame, measures: Sequence[str], seed: int, resamples: int = BAND_RESAMPLES
-) -> list[Curve]:
+def curve_bands(measurements: pd.DataFrame, measures: Sequence[str], seed: int, resamples: int = BAND_RESAMPLES) -> list[Curve]:
     """Mean curve over images with a 95 % percentile bootstrap band, one per family and measure; norms without a value are absent.
 
     The band is NaN for one image. Measures are columns of the table, or `accuracy`, or `macro_auroc` (one-versus-rest, averaged

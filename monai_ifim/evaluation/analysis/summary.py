@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -121,7 +122,9 @@ def _compare(
     for second, compared in zip(seconds, found, strict=True):
         if not compared.images:
             continue
-        values = {name: known(value) if isinstance(value, float) else value for name, value in asdict(compared).items()}
+        values: dict[str, Any] = {
+            name: known(value) if isinstance(value, float) else value for name, value in asdict(compared).items()
+        }
         if lowered:
             values["first_mean"], values["second_mean"] = values["second_mean"], values["first_mean"]
         comparisons.append(Comparison(first, second, measure, kind, **values))
@@ -200,9 +203,7 @@ def _by_class(images: pd.DataFrame, classes: Sequence[str]) -> dict[str, Mapping
         if not 0 <= c < len(classes):
             raise IFIMError(f"predicted is {c} and {len(classes)} classes are named: predicted must be the index of a class.")
         rows = numeric[predicted == c].dropna(axis=1, how="all")
-        found[str(classes[c])] = {
-            str(name): Estimate(known(rows[name].mean()), images=int(rows[name].count())) for name in rows
-        }
+        found[str(classes[c])] = {str(name): Estimate(known(rows[name].mean()), images=int(rows[name].count())) for name in rows}
     return found
 
 
@@ -214,7 +215,9 @@ def _judged(cells: Sequence[CellRecord]) -> tuple[CellRecord, ...]:
             families.setdefault(comparison.key, []).append(comparison)
     adjusted = {key: iter(holm([_number(c.p_value) for c in family])) for key, family in families.items()}
     return tuple(
-        replace(cell, comparisons=tuple(_with_verdict(comparison, next(adjusted[comparison.key])) for comparison in cell.comparisons))
+        replace(
+            cell, comparisons=tuple(_with_verdict(comparison, next(adjusted[comparison.key])) for comparison in cell.comparisons)
+        )
         for cell in cells
     )
 

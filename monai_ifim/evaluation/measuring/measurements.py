@@ -43,8 +43,8 @@ def measure_image(
     """Measure every perturbation at every norm up to its largest; norm 0 gives the unperturbed answer itself.
 
     Columns: label (-1 where unknown), predicted, family, draw, seed (Int64), relative_norm, norm (image's unit), those of
-    `end_points.measured_columns` as float64 (flipped and correct 0 or 1; correct and negative_log_likelihood NaN without a label), and the class
-    probabilities p00, p01, ... after the perturbation. Divergences and likelihoods in nats.
+    `end_points.measured_columns` as float64 (flipped and correct 0 or 1; correct and negative_log_likelihood NaN without a
+    label), and the class probabilities p00, p01, ... after the perturbation. Divergences and likelihoods in nats.
 
     Args:
         predict: [B, channel, *spatial] -> outputs [B, C], in eval mode; called without gradients.

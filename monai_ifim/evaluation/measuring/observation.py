@@ -21,8 +21,8 @@ from monai_ifim.core.operator.predictor import Predictor, evaluation_mode
 from monai_ifim.core.projection import split
 from monai_ifim.evaluation.classifiers.tasks import Sample
 from monai_ifim.evaluation.measuring.attributions import attribute
-from monai_ifim.evaluation.measuring.measurements import measure_image
 from monai_ifim.evaluation.measuring.families import FAMILIES
+from monai_ifim.evaluation.measuring.measurements import measure_image
 from monai_ifim.evaluation.measuring.perturbations import PerturbationSettings, build_perturbations, draw_seed
 from monai_ifim.evaluation.measuring.regions import region_shares
 from monai_ifim.evaluation.measuring.subspaces import Subspaces, split_eigenvectors
@@ -42,6 +42,10 @@ class ObservationSettings:
     energy: float = 0.99
     rank: int | None = None
     slight_noise: float = 0.01
+
+    def selection(self) -> dict[str, float]:
+        """How the leading components are selected: {"energy"} or {"rank"}."""
+        return {"energy": self.energy} if self.rank is None else {"rank": self.rank}
 
 
 @dataclass(frozen=True, eq=False)
