@@ -17,6 +17,7 @@ from monai.bundle import ConfigParser
 from monai_ifim.core import IFIMError
 from monai_ifim.evaluation.analysis.summary import summarise_cell, summarise_experiment
 from monai_ifim.evaluation.classifiers.models import Model
+from monai_ifim.evaluation.classifiers.recipes import protect_recipes
 from monai_ifim.evaluation.classifiers.tasks import Task
 from monai_ifim.evaluation.measuring.cells import Cell, CellResult, run_cell
 from monai_ifim.evaluation.measuring.observation import ObservationSettings
@@ -47,7 +48,7 @@ class Experiment:
     resamples: int = RESAMPLES
 
     def __post_init__(self) -> None:
-        for kind, names in (("task", [t.name for t in self.tasks]), ("model", [m.architecture for m in self.models])):
+        for kind, names in (("task", [t.name for t in self.tasks]), ("model", [m.name for m in self.models])):
             if not names:
                 raise IFIMError(f"experiment {self.name!r} has no {kind}: name one at least.")
             if len(set(names)) < len(names):
@@ -95,6 +96,7 @@ def load_experiment(config: Path, overrides: Mapping[str, Any] | None = None) ->
         parser.read_config(str(config))
         for name, value in (overrides or {}).items():
             parser[name] = value
+        parser.set(protect_recipes(parser.get()))
         content = {name: parser.get_parsed_content(name) for name in parser.get() if name in _ENTRIES}
     except IFIMError:
         raise
@@ -134,9 +136,7 @@ def run_experiment(
     began = time.perf_counter()
     listener = listener or _Silent()
     cells = [
-        Cell(task, model, output / "cells" / task.name / model.architecture)
-        for task in experiment.tasks
-        for model in experiment.models
+        Cell(task, model, output / "cells" / task.name / model.name) for task in experiment.tasks for model in experiment.models
     ]
     results: list[CellResult] = []
     records: list[CellRecord] = []
@@ -151,7 +151,7 @@ def run_experiment(
             results.append(result)
         except Exception as error:  # one cell's failure is recorded and the others go on
             reason = reason_of(error)
-            failed.append(FailedCell(cell.task.name, cell.model.architecture, reason))
+            failed.append(FailedCell(cell.task.name, cell.model.name, reason))
             listener.failed(cell.name, reason)
     listener.cell("summary", len(cells), len(cells))
     record = summarise_experiment(records, _header(experiment, command, device, time.perf_counter() - began), failed)
@@ -215,7 +215,7 @@ def _cells(cells: Sequence[CellRecord]) -> pd.DataFrame:
 
 def only(experiment: Experiment, tasks: Sequence[str] | None, models: Sequence[str] | None) -> Experiment:
     """The experiment with only the named tasks and models (None: all); raises IFIMError for an unknown name."""
-    known = {"task": [task.name for task in experiment.tasks], "model": [model.architecture for model in experiment.models]}
+    known = {"task": [task.name for task in experiment.tasks], "model": [model.name for model in experiment.models]}
     for kind, names in (("task", tasks), ("model", models)):
         unknown = set(names or []) - set(known[kind])
         if unknown:
@@ -223,7 +223,7 @@ def only(experiment: Experiment, tasks: Sequence[str] | None, models: Sequence[s
     return replace(
         experiment,
         tasks=tuple(task for task in experiment.tasks if not tasks or task.name in tasks),
-        models=tuple(model for model in experiment.models if not models or model.architecture in models),
+        models=tuple(model for model in experiment.models if not models or model.name in models),
     )
 
 

@@ -135,7 +135,7 @@ class LinearModel(Model):
     """z = W x + b, with W seeded; the second architecture of one test fails on purpose."""
 
     def __init__(self, seed: int, classes: int = 3, fails: bool = False) -> None:
-        self.architecture, self.seed, self.classes, self.fails = f"linear{seed}", seed, classes, fails
+        self.name, self.seed, self.classes, self.fails = f"linear{seed}", seed, classes, fails
 
     def classifier(self, task: Any, cache: Path, progress: Any) -> Classifier:
         if self.fails:

@@ -42,7 +42,7 @@ class Cell:
     @property
     def name(self) -> str:
         """For messages."""
-        return f"{self.task.name} / {self.model.architecture}"
+        return f"{self.task.name} / {self.model.name}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +106,7 @@ def run_cell(
     tables, rows, missing = _read_kept(cell, kept)
     description = CellDescription(
         task=cell.task.name,
-        architecture=cell.model.architecture,
+        architecture=cell.model.name,
         task_title=cell.task.title,
         task_note=cell.task.note,
         classes=tuple(cell.task.class_names),
@@ -155,7 +155,7 @@ def _is_kept(folder: Path, sample: Sample) -> bool:
 
 def _keep(cell: Cell, sample: Sample, observation: Observation) -> None:
     table, scalars, maps = _files(cell.folder, sample)
-    place = {"task": cell.task.name, "architecture": cell.model.architecture, "image": sample.name}
+    place = {"task": cell.task.name, "architecture": cell.model.name, "image": sample.name}
     measurements = observation.measurements
     for position, (name, value) in enumerate(place.items()):
         measurements.insert(position, name, value)
