@@ -11,7 +11,7 @@ import pytest
 
 import monai_ifim
 
-FLOORS = ["core", "io", "display", "adapt", "run", "evaluation", "report", "viewer", "cli"]  # from the ground up
+FLOORS = ["core", "display", "io", "adapt", "run", "evaluation", "report", "viewer", "cli"]  # from the ground up
 PACKAGE = Path(monai_ifim.__file__).parent
 ROOT_MODULES = {"monai_ifim", "monai_ifim.version"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from monai_ifim.core.errors import ImageError
-from monai_ifim.display.wording import MINUS, UNIT, number, percent
+from monai_ifim.display.numbers import MINUS, number, percent
+from monai_ifim.display.wording import UNIT
 
 if TYPE_CHECKING:
     from monai_ifim.core.decomposition import Decomposition
