@@ -12,7 +12,7 @@ each other down a hundredfold, and not evenly.
 The results go to compare-DEVICE.json and compare-DEVICE.md in benchmarks/results, section by section as they are done.
 With --only, what earlier runs found for the other sections stays; every section carries the date and the environment that
 it was measured in. --quick runs everything at tiny sizes to see that it works; its results go to compare-DEVICE-quick and
-mean nothing. --short measures nothing: it prints the rows that have a bar, for the README.
+mean nothing. --short measures nothing: it prints the rows that have a bar, for docs/engine.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A comparison as Markdown: the whole table, or the few columns of a README."""
+"""A comparison as Markdown: the whole table, or the few columns of docs/engine.md."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def decompose(
         from monai_ifim.run.cases import find_cases
         from monai_ifim.run.ranks import rank_of_process
         from monai_ifim.run.settings import RunSettings
-        from monai_ifim.run.stop_request import Halt
+        from monai_ifim.run.stop_request import StopRequest
 
         tell_cublas(deterministic)
         rank = rank_of_process()
@@ -145,12 +145,12 @@ def decompose(
         root = resolve_bundle(bundle)
         name_origin(console, root)
         run = chosen_engine(engine, workers, rank, root, settings)
-    halt = Halt()
-    with with_hint(), stopping(halt, rank.size), case_progress(console, rank.share(len(cases))) as report:
-        rows = run(cases, report, halt)
-    if rank.number == 0 and not halt.due:
+    stop_request = StopRequest()
+    with with_hint(), stopping(stop_request, rank.size), case_progress(console, rank.share(len(cases))) as report:
+        rows = run(cases, report, stop_request)
+    if rank.number == 0 and not stop_request.due:
         write_cohort(output)
     show_rows(console, rows, output)
-    end_if_stopped(console, halt, rows, len(cases))
+    end_if_stopped(console, stop_request, rows, len(cases))
     if any(row.status == "failed" for row in rows):
         raise typer.Exit(3)

@@ -66,7 +66,7 @@ def pacs(
         from monai_ifim.run.pacs import cases_of, choose_series, pull_series, store_maps
         from monai_ifim.run.ranks import rank_of_process
         from monai_ifim.run.settings import RunSettings
-        from monai_ifim.run.stop_request import Halt
+        from monai_ifim.run.stop_request import StopRequest
 
         access, study = access_to(url, ca_bundle), checked_uid(study)
         options = DecomposeOptions(head, energy, rank_kept, method, locality=True)  # type: ignore[arg-type]
@@ -84,13 +84,13 @@ def pacs(
         with _pulling(console, sum(len(one.instances) for one in chosen)) as pulled:
             folders = pull_series(server, study, chosen, output, pulled)
         cases = cases_of(folders, chosen, series, fix_geometry)
-        halt = Halt()
-        with with_hint(), stopping(halt), case_progress(console, len(cases)) as report:
-            rows = run_cases(loaded, cases, settings, report, halt)
-        if not halt.due:
+        stop_request = StopRequest()
+        with with_hint(), stopping(stop_request), case_progress(console, len(cases)) as report:
+            rows = run_cases(loaded, cases, settings, report, stop_request)
+        if not stop_request.due:
             write_cohort(output)
         show_rows(console, rows, output)
-        end_if_stopped(console, halt, rows, len(cases))
+        end_if_stopped(console, stop_request, rows, len(cases))
         stored = store_maps(server, study, output, rows, lambda one: _show_map(console, one)) if store else []
     counts = Counter(one.status for one in stored)
     if store:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
+from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.core.heads.voxelwise import mean_probability
 from monai_ifim.display.numbers import counted, number, probability
-
-if TYPE_CHECKING:
-    from monai_ifim.core.decomposition import Decomposition
 
 UNIT = "nats / unit²"
 CLASSES = ("categorical", "probabilities", "voxelwise")  # heads of exclusive answers

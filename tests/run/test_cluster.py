@@ -30,7 +30,7 @@ from monai_ifim.run.cluster.worker import pack_state, unpack_state
 from monai_ifim.run.local import run_cases
 from monai_ifim.run.pipeline import READ_AHEAD, WRITE_BEHIND
 from monai_ifim.run.settings import RunSettings
-from monai_ifim.run.stop_request import Halt
+from monai_ifim.run.stop_request import StopRequest
 from monai_ifim.run.table import CaseRow
 
 Contents = Callable[[Path], dict[str, Any]]
@@ -112,13 +112,13 @@ def test_two_workers_give_the_files_and_rows_of_one_process(
 def test_run_that_is_asked_to_stop_ends_with_what_workers_hold(
     cluster: None, make_bundle: Callable[..., Path], write_cohort: Callable[..., Path], tmp_path: Path, rows_of: Rows
 ) -> None:
-    root, scans, halt = make_bundle(tmp_path / "bundle"), write_cohort(tmp_path / "in", 40), Halt()
+    root, scans, stop_request = make_bundle(tmp_path / "bundle"), write_cohort(tmp_path / "in", 40), StopRequest()
 
     def stop(row: CaseRow) -> None:
-        halt.signal = signal.SIGINT
+        stop_request.signal = signal.SIGINT
 
     settings = RunSettings(tmp_path / "out", OPTIONS, space="network", contents=("low",))
-    rows = run_on_ray(root, identify_bundle(root), find_cases([scans]), settings, stop, 2, halt)
+    rows = run_on_ray(root, identify_bundle(root), find_cases([scans]), settings, stop, 2, stop_request)
     assert {row.status for row in rows} == {"done"}
     assert 1 <= len(rows) <= 40 // 2
     assert [row["case"] for row in rows_of(tmp_path / "out")] == [row.case for row in rows]
