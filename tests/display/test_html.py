@@ -8,7 +8,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,14 +17,12 @@ from monai.networks.nets import UNet
 from PIL import Image
 from torch import Tensor
 
+from core_cases import Case, NetworkFactory
 from monai_ifim.core import Decomposition, Metric, decompose
 from monai_ifim.display import html as notebook
 from monai_ifim.display.numbers import FIRM_SPACE, MINUS, number
 
-if TYPE_CHECKING:
-    from tests.core.conftest import Case, NetworkFactory
-
-DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "notebook.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
 
