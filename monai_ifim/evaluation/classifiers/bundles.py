@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from monai_ifim.adapt.bundle import Bundle, load_bundle
 from monai_ifim.core import IFIMError
 from monai_ifim.core.operator.predictor import Predictor
-from monai_ifim.evaluation.classifiers.models import TWIN_SEED, Classifier, Model, randomised
+from monai_ifim.evaluation.classifiers.models import TWIN_SEED, EvaluatedClassifier, Model, randomised
 from monai_ifim.evaluation.classifiers.tasks import Sample, Task, balanced, list_labelled, read_labelled
 from monai_ifim.evaluation.classifiers.training import Progress
 from monai_ifim.io.installation import resolve_bundle
@@ -126,12 +126,12 @@ class BundleModel(Model):
         if not self.name:
             object.__setattr__(self, "name", _identifier(resolve_bundle(self.bundle).resolve().name))
 
-    def classifier(self, task: Task, cache: Path, progress: Progress) -> Classifier:
+    def classifier(self, task: Task, cache: Path, progress: Progress) -> EvaluatedClassifier:
         """See `Model`; nothing is trained."""
         loaded = load_bundle(resolve_bundle(self.bundle))
         parameters = sum(parameter.numel() for parameter in loaded.network.parameters())
         record = {"bundle": loaded.identity.name, "bundle_version": loaded.identity.version, "parameters": parameters}
-        return Classifier(loaded.network, randomised(loaded.network, TWIN_SEED), (), self.head, record)
+        return EvaluatedClassifier(loaded.network, randomised(loaded.network, TWIN_SEED), (), self.head, record)
 
     def describe(self) -> dict[str, Any]:
         """See `Model`."""

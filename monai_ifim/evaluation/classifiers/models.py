@@ -17,13 +17,13 @@ from monai_ifim.evaluation.classifiers.architectures import Architecture, archit
 from monai_ifim.evaluation.classifiers.tasks import Task
 from monai_ifim.evaluation.classifiers.training import Progress, TrainingSettings, train_network
 
-__all__ = ["Classifier", "Model", "TrainedModel"]
+__all__ = ["EvaluatedClassifier", "Model", "TrainedModel"]
 
 TWIN_SEED = 987654321  # of the randomly initialised twin's weights: no training starts from it
 
 
 @dataclass(frozen=True, eq=False)
-class Classifier:
+class EvaluatedClassifier:
     """The network to evaluate, and the networks it is compared with.
 
     network: trained, in eval mode. twin: the same architecture with random weights. siblings: trained from other seeds.
@@ -43,7 +43,7 @@ class Model(ABC):
     name: str
 
     @abstractmethod
-    def classifier(self, task: Task, cache: Path, progress: Progress) -> Classifier:
+    def classifier(self, task: Task, cache: Path, progress: Progress) -> EvaluatedClassifier:
         """The classifier of a task; may train for long, calling progress(done, total), and keep weights in `cache`."""
 
     def describe(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class TrainedModel(Model):
         if not self.seeds or (isinstance(self.seeds, Mapping) and not all(self.seeds.values())):
             raise IFIMError(f"{self.name}: give at least one seed.")
 
-    def classifier(self, task: Task, cache: Path, progress: Progress) -> Classifier:
+    def classifier(self, task: Task, cache: Path, progress: Progress) -> EvaluatedClassifier:
         """See `Model`."""
         settings, architecture = self._settings(task), known_architecture(self.architecture)
         seeds = self._of_task(task, "seeds")
@@ -85,7 +85,7 @@ class TrainedModel(Model):
         shape = tuple(task.testing()[0].image.shape)
         twin = build_network(architecture, shape[1:], shape[0], len(task.class_names), TWIN_SEED)
         networks = [network for network, _ in trained]
-        return Classifier(networks[0], twin, tuple(networks[1:]), "categorical", trained[0][1])
+        return EvaluatedClassifier(networks[0], twin, tuple(networks[1:]), "categorical", trained[0][1])
 
     def describe(self) -> dict[str, Any]:
         """See `Model`."""

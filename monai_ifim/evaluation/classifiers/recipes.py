@@ -77,7 +77,7 @@ class NetworkRecipe:
                 f"{self.name} gives {found} for two images, where logits (2, {classes}) are needed: choose a classifier, or set "
                 f"the options that make it one (ViT: classification, Classifier: classes)."
             )
-        return network  # type: ignore[no-any-return]
+        return network
 
     def _path(self) -> str:
         found = ConfigComponent({TARGET: self.target}, locator=_LOCATOR).resolve_module_name()
@@ -93,7 +93,7 @@ class NetworkRecipe:
                 f"architecture {self.target!r} is no class that can be found: give a name such as "
                 "monai.networks.nets.DenseNet121, or one of the built-in architectures."
             ) from error
-        return found  # type: ignore[no-any-return]
+        return found
 
     def _filled(self, spatial_shape: tuple[int, ...], channels: int, classes: int) -> dict[str, Any]:
         """The options with those of the task; raises IFIMError if the number of classes has no place."""

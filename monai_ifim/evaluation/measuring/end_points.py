@@ -6,22 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-__all__ = ["CLAIM", "MEASURES", "Claimed", "Measure", "compared_measures", "curve_measures", "measured_columns"]
+__all__ = ["CLAIM", "MEASURES", "Claimed", "Measure", "compared_measures", "curve_measures", "drawn_measures", "measured_columns"]
 
 
 @dataclass(frozen=True)
 class Measure:
     """One measure of what a perturbation does to a classifier's answer.
 
-    name: in tables and records. label: short name. unit: "" for probabilities. lowered: True if it falls where the classifier is
-    moved more; comparisons are then second minus first. compared: it is an end point. measured: it is a column of the table of
-    measurements; False for what belongs to all images together. has_curve: its mean over images has a curve. drawn: the curve
-    has a panel on the page.
+    name: in tables and records. label: short name. unit: "" for probabilities. detail: what the label leaves out. lowered: True
+    if it falls where the classifier is moved more; comparisons are then second minus first. compared: it is an end point.
+    measured: it is a column of the table of measurements; False for what belongs to all images together. has_curve: its mean
+    over images has a curve. drawn: the curve has a panel on the page.
     """
 
     name: str
     label: str
     unit: str = ""
+    detail: str = ""
     lowered: bool = False
     compared: bool = False
     measured: bool = True
@@ -32,6 +33,12 @@ class Measure:
     def heading(self) -> str:
         """Label with the unit in parentheses."""
         return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    @property
+    def axis(self) -> str:
+        """Label of an axis: detail or unit on a second line."""
+        below = self.detail or self.unit
+        return f"{self.label}\n({below})" if below else self.label
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
         measure.name: measure
         for measure in (
             Measure("probability_change", "signed probability change"),
-            Measure("absolute_change", "probability change", compared=True, drawn=True),
+            Measure("absolute_change", "probability change", detail="predicted class, absolute", compared=True, drawn=True),
             Measure("divergence", "divergence", "nats", compared=True, drawn=True),
             Measure("predicted_divergence", "predicted divergence", "nats"),
             Measure("flipped", "changed answers", "share", compared=True),
@@ -71,6 +78,11 @@ def measured_columns() -> tuple[str, ...]:
 def compared_measures() -> tuple[str, ...]:
     """The end points: measures by which families are compared."""
     return tuple(name for name, measure in MEASURES.items() if measure.compared)
+
+
+def drawn_measures() -> tuple[str, ...]:
+    """Measures whose curves have a panel on the page."""
+    return tuple(name for name, measure in MEASURES.items() if measure.drawn)
 
 
 def curve_measures() -> tuple[str, ...]:

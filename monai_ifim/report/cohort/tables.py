@@ -11,8 +11,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from monai_ifim.display import numbers
-from monai_ifim.report.cohort.records import Cohort, Group, Quantity
-from monai_ifim.report.experiment.records import Array
+from monai_ifim.report.cohort.records import Array, Cohort, Group, Quantity
 from monai_ifim.report.experiment.tables import NOTHING
 from monai_ifim.report.pages.blocks import Entry, Row, Table
 from monai_ifim.report.pages.texts import shortened, words

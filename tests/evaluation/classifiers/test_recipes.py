@@ -83,7 +83,7 @@ def test_recipes_that_name_no_untrained_class_are_refused(config: dict[str, Any]
         ({"_target_": f"{NETS}.resnet18"}, "no parameter for the number of classes"),
         ({"_target_": f"{NETS}.UNet", "channels": [4, 8], "strides": [2]}, "where logits .* are needed: choose a classifier"),
         (VIT, "ViT: classification"),
-        ({**VIT, "patch_size": 7, "classification": True}, r"cannot be built for images \[1, 32, 40\].*correct options"),
+        ({**VIT, "num_heads": 5, "classification": True}, r"cannot be built for images \[1, 32, 40\].*correct options"),
         ({**SMALL_DENSE, "growth": 3}, "cannot be built.*growth"),
     ],
 )  # fmt: skip
