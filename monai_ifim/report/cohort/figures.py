@@ -11,8 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from monai_ifim.display import numbers
-from monai_ifim.report.cohort.records import ALL_CASES, Cohort, Group, Quantity
-from monai_ifim.report.experiment.records import Array
+from monai_ifim.report.cohort.records import ALL_CASES, Array, Cohort, Group, Quantity
 from monai_ifim.report.pages.blocks import Picture
 from monai_ifim.report.pages.style import drawing, new_figure, png
 from monai_ifim.report.pages.texts import shortened

@@ -16,8 +16,7 @@ from monai_ifim.io import sidecar_path
 from monai_ifim.report.cohort.pictures import CasePictures
 from monai_ifim.report.cohort.records import Cohort
 from monai_ifim.report.cohort.tables import case_anchor, case_link, limited
-from monai_ifim.report.experiment.tables import NOTHING
-from monai_ifim.report.pages.blocks import Entry, Row, Table
+from monai_ifim.report.pages.blocks import ABSENT, Entry, Row, Table
 from monai_ifim.report.pages.texts import shortened, words
 
 __all__ = ["CASES_SHOWN", "CaseList", "all_cases", "list_cases", "listed_records"]
@@ -116,7 +115,7 @@ def all_cases(listed: CaseList) -> Table:
 def _row(position: int, case: Mapping[str, Any]) -> Row:
     link = Markup('<a href="#{}">{}</a>').format(case_anchor(position), shortened(case["case"]))
     if case["status"] == "failed":
-        return Row((link,), (Entry("failed", "failed"), *[NOTHING] * (len(COLUMNS) - 1)))
+        return Row((link,), (Entry("failed", "failed"), *[ABSENT] * (len(COLUMNS) - 1)))
     entries = [_entry(column, case) for column in COLUMNS[1:]]
     sidecar = case_link(case["case"], sidecar_path(Path(), case["case"]).name, "json")
     return Row((link,), (*entries, Entry(sidecar, "text")))
@@ -125,7 +124,7 @@ def _row(position: int, case: Mapping[str, Any]) -> Row:
 def _entry(column: Column, case: Mapping[str, Any]) -> Entry:
     text = column.text(case)
     if not text and column.head != "stands out":
-        return NOTHING
+        return ABSENT
     return Entry(text, column.kind)
 
 

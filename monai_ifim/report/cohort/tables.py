@@ -11,10 +11,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from monai_ifim.display import numbers
-from monai_ifim.report.cohort.records import Cohort, Group, Quantity
-from monai_ifim.report.experiment.records import Array
-from monai_ifim.report.experiment.tables import NOTHING
-from monai_ifim.report.pages.blocks import Entry, Row, Table
+from monai_ifim.report.cohort.records import Array, Cohort, Group, Quantity
+from monai_ifim.report.pages.blocks import ABSENT, Entry, Row, Table
 from monai_ifim.report.pages.texts import shortened, words
 
 __all__ = [
@@ -57,7 +55,7 @@ def quantiles(groups: Sequence[Group], quantities: Sequence[Quantity]) -> Table:
 
 def _quantile_entries(quantity: Quantity, values: Array) -> tuple[Entry, ...]:
     if not len(values):
-        return (Entry("0"), *[NOTHING] * (1 + len(QUANTILES)))
+        return (Entry("0"), *[ABSENT] * (1 + len(QUANTILES)))
     texts = [_number(quantity, float(value)) for value in np.percentile(values, QUANTILES)]
     counts = (numbers.count(len(values)), numbers.count(int((values <= 0).sum())))
     return tuple(map(Entry, (*counts, *texts)))
@@ -127,7 +125,7 @@ def _brief(case: dict[str, Any]) -> tuple[Entry, ...]:
     """The fields of SHORT_COLUMNS."""
     prediction = words(case["prediction"])
     return (
-        Entry(shortened(prediction), "words") if prediction else NOTHING,
+        Entry(shortened(prediction), "words") if prediction else ABSENT,
         Entry(numbers.probability(_float(case["confidence"]))),
         Entry(numbers.count(_float(case["rank"]))),
         Entry(numbers.number(_float(case["trace"]))),
@@ -180,7 +178,7 @@ def limited(shown: int, number: int) -> str:
 
 
 def _words(text: str) -> Entry:
-    return Entry(shortened(text), "words") if text else NOTHING
+    return Entry(shortened(text), "words") if text else ABSENT
 
 
 def _float(value: Any) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from monai_ifim.display import numbers
 from monai_ifim.report.experiment.forest import controls
 from monai_ifim.report.experiment.records import Cell, Claim, Comparison, Estimate
-from monai_ifim.report.experiment.tables import NOTHING, verdict_entry
+from monai_ifim.report.experiment.tables import verdict_entry
 from monai_ifim.report.experiment.wording import (
     COMPARED,
     FAMILY,
@@ -19,7 +19,7 @@ from monai_ifim.report.experiment.wording import (
     measure,
     verdict,
 )
-from monai_ifim.report.pages.blocks import Entry, Row, Table
+from monai_ifim.report.pages.blocks import ABSENT, Entry, Row, Table
 
 __all__ = [
     "all_comparisons",
@@ -108,7 +108,7 @@ COMPARISON_COLUMNS = (
 
 def _comparison_entries(comparison: Comparison | None) -> tuple[Entry, ...]:
     if comparison is None:
-        return (NOTHING,) * len(COMPARISON_COLUMNS)
+        return (ABSENT,) * len(COMPARISON_COLUMNS)
     return (
         Entry(numbers.count(comparison.images)),
         Entry(numbers.number(comparison.first_mean)),
@@ -127,7 +127,7 @@ def correctness(cells: Sequence[Cell], claim: Claim) -> Table:
         rows.append(Row((cell.architecture, "accuracy"), _lost(cell.comparison(claim.first, claim.second, "correct"))))
         area = cell.auroc_area
         images = numbers.count(area.images) if area else numbers.NOT_AVAILABLE
-        auroc = (Entry(images), Entry(estimate_text(area, with_sign=True)), NOTHING, NOTHING)
+        auroc = (Entry(images), Entry(estimate_text(area, with_sign=True)), ABSENT, ABSENT)
         rows.append(Row((cell.architecture, "macro AUROC"), auroc))
     return Table(
         "How much more performance noise in the leading eigenspace takes than noise in the complement, averaged over the grid of "
@@ -139,7 +139,7 @@ def correctness(cells: Sequence[Cell], claim: Claim) -> Table:
 
 def _lost(comparison: Comparison | None) -> tuple[Entry, ...]:
     if comparison is None:
-        return (NOTHING,) * 4
+        return (ABSENT,) * 4
     return (
         Entry(numbers.count(comparison.images)),
         Entry(estimate_text(comparison.difference, with_sign=True)),
@@ -210,7 +210,7 @@ def _quantities(cells: Sequence[Cell], names: Sequence[str], caption: str) -> Ta
 
 def _with_images(value: Estimate | None) -> Entry:
     if value is None or value.value is None:
-        return NOTHING
+        return ABSENT
     return Entry(f"{estimate_text(value)}, {_number(value)}", "long")
 
 
@@ -284,5 +284,5 @@ def by_class(cell: Cell) -> Table | None:
 
 def _mean_with_images(value: Estimate | None) -> Entry:
     if value is None or value.value is None:
-        return NOTHING
+        return ABSENT
     return Entry(f"{numbers.number(value.value)}, {_number(value)}", "long")

@@ -9,12 +9,11 @@ from monai_ifim.display import numbers
 from monai_ifim.report.experiment.forest import controls
 from monai_ifim.report.experiment.records import Cell, Comparison, Results, Tally
 from monai_ifim.report.experiment.wording import COMPARED, HOLM_P, VERDICT_TEXT, estimate_text, family, measure, verdict
-from monai_ifim.report.pages.blocks import Entry, Row, Table
+from monai_ifim.report.pages.blocks import ABSENT, Entry, Row, Table
 
 __all__ = ["claim_by_measure", "claim_by_task", "control_tally", "glance", "negative_cells", "verdict_entry"]
 
 TALLY_COLUMNS = ("cells", "holds", "reverse", "points the asked way")
-NOTHING = Entry(numbers.NOT_AVAILABLE, "absent")
 
 
 def verdict_entry(comparison: Comparison | None) -> Entry:
@@ -25,7 +24,7 @@ def verdict_entry(comparison: Comparison | None) -> Entry:
 
 def glance(results: Results) -> Table:
     """One row per cell, failed ones included."""
-    failed = (*[NOTHING] * 7, Entry(VERDICT_TEXT["failed"], "failed"))
+    failed = (*[ABSENT] * 7, Entry(VERDICT_TEXT["failed"], "failed"))
     rows = []
     for task in results.task_names():
         rows += [_glance_row(cell, results.asked(cell)) for cell in results.cells if cell.task == task]
@@ -56,7 +55,7 @@ def _glance_row(cell: Cell, comparison: Comparison | None) -> Row:
         Entry(numbers.count(cell.classifier.get("test_images"))),
     )
     if comparison is None:
-        return Row((cell.title, cell.architecture), (*classifier, Entry(numbers.count(cell.images)), *[NOTHING] * 4))
+        return Row((cell.title, cell.architecture), (*classifier, Entry(numbers.count(cell.images)), *[ABSENT] * 4))
     return Row(
         (cell.title, cell.architecture),
         (
@@ -135,6 +134,6 @@ def _marks(verdicts: Iterable[str]) -> Entry:
     counted = Counter(verdicts)
     compared = counted["holds"] + counted["open"] + counted["reverse"]
     if not compared:
-        return NOTHING
+        return ABSENT
     text = f"{counted['holds']} of {compared}"
     return Entry(f"{text}, {counted['reverse']} reverse" if counted["reverse"] else text, "text")
