@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from monai_ifim.report.cohort.spectrum import draw_spectrum
+from monai_ifim.report.cohort.spectrum import SpectrumDrawing, draw_spectrum
 
 
 def dots(path: str) -> list[tuple[float, float]]:
