@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from monai_ifim.evaluation.measuring.end_points import CLAIM, MEASURES, drawn_measures
 from monai_ifim.evaluation.measuring.families import families_of
 from monai_ifim.evaluation.records import CellRecord, Curve
-from monai_ifim.report.experiment.lines import draw_band, legend_handle, note_images
+from monai_ifim.report.experiment.lines import draw_band, legend_handle, norm_axis, note_images
 from monai_ifim.report.experiment.wording import family
-from monai_ifim.report.pages.style import log_axis, mark_empty, new_figure, norm_axis
+from monai_ifim.report.pages.style import log_axis, mark_empty, new_figure
 
 __all__ = ["columns_of_controls", "curve_figure", "measures_with_values"]
 

@@ -1,4 +1,4 @@
-"""How curves and verdicts are drawn in the figures of an experiment."""
+"""Lines of families and marks of verdicts in the figures of an experiment."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from monai_ifim.display import numbers
 from monai_ifim.evaluation.measuring.families import FAMILIES, Line
-from monai_ifim.evaluation.records import Curve
+from monai_ifim.evaluation.records import Array, Curve
+from monai_ifim.report.pages.style import tick_text
 
-__all__ = ["VERDICTS", "Mark", "draw_band", "legend_handle", "note_images"]
+__all__ = ["VERDICTS", "Mark", "draw_band", "legend_handle", "norm_axis", "note_images"]
+
+LABEL_GAP = 0.35  # decades between two labels of an axis of norms
 
 
 @dataclass(frozen=True)
 class Mark:
-    """How a verdict is drawn: the shape says it without the color."""
+    """Mark of a verdict; verdicts differ in shape, not only in color."""
 
     color: str
     marker: str
@@ -36,8 +40,29 @@ VERDICTS: Mapping[str, Mark] = MappingProxyType(
 )
 
 
+def norm_axis(axes: Axes, norms: Array, zero: bool) -> None:
+    """A logarithmic axis of relative norms with ticks at the grid's values, linear below the smallest if `zero` is shown."""
+    positive = norms[norms > 0]
+    if len(positive) == 0:
+        return
+    if zero:
+        axes.set_xscale("symlog", linthresh=float(positive.min()), linscale=0.6)
+        axes.set_xlim(-0.15 * float(positive.min()), 1.12 * float(positive.max()))
+    else:
+        axes.set_xscale("log")
+        axes.set_xlim(float(positive.min()) / 1.15, 1.15 * float(positive.max()))
+    labelled = [float(positive.max())]
+    for norm in np.sort(positive)[::-1]:
+        if np.log10(labelled[-1] / norm) >= LABEL_GAP:
+            labelled.append(float(norm))
+    axes.xaxis.set_major_locator(FixedLocator([*([0.0] if zero else []), *labelled]))
+    axes.xaxis.set_minor_locator(FixedLocator(positive.tolist()))
+    axes.xaxis.set_major_formatter(FuncFormatter(tick_text))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
 def draw_band(axes: Axes, curve: Curve, strong: bool = True) -> None:
-    """Mean and 95 % band of a curve, interrupted where there is no value."""
+    """Mean and 95 % band of a curve, with gaps where there is no value."""
     line = _line(curve.family)
     face = line.color if line.filled else "white"
     axes.fill_between(curve.relative_norm, curve.low, curve.high, color=line.color, alpha=0.22 if strong else 0.10, linewidth=0)
@@ -54,7 +79,7 @@ def draw_band(axes: Axes, curve: Curve, strong: bool = True) -> None:
 
 
 def note_images(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Say above a panel's right end how many images stand behind its points."""
+    """Write the number of images above a panel's right end."""
     known = sorted({int(n) for curve in curves for n in curve.images[np.isfinite(curve.mean)] if np.isfinite(n)})
     if not known:
         text = "number of images not recorded"
@@ -66,7 +91,7 @@ def note_images(axes: Axes, curves: Sequence[Curve]) -> None:
 
 
 def legend_handle(name: str, text: str) -> Line2D:
-    """What a family's line looks like in a legend."""
+    """Legend entry of a family's line."""
     line = _line(name)
     face = line.color if line.filled else "white"
     style: dict[str, Any] = {"linestyle": line.dashes, "marker": line.marker, "markerfacecolor": face}

@@ -10,9 +10,9 @@ from matplotlib.lines import Line2D
 
 from monai_ifim.evaluation.measuring.families import families_of
 from monai_ifim.evaluation.records import CellRecord
-from monai_ifim.report.experiment.lines import draw_band, legend_handle, note_images
+from monai_ifim.report.experiment.lines import draw_band, legend_handle, norm_axis, note_images
 from monai_ifim.report.experiment.wording import family
-from monai_ifim.report.pages.style import label_rows, log_axis, mark_empty, norm_axis, panels
+from monai_ifim.report.pages.style import label_rows, log_axis, mark_empty, panels
 
 __all__ = ["has_locality", "locality_figure"]
 

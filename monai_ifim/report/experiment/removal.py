@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from monai_ifim.evaluation.measuring.end_points import MEASURES
 from monai_ifim.evaluation.measuring.families import families_of
 from monai_ifim.evaluation.records import CellRecord
-from monai_ifim.report.experiment.lines import draw_band, legend_handle
+from monai_ifim.report.experiment.lines import draw_band, legend_handle, norm_axis
 from monai_ifim.report.experiment.wording import family
-from monai_ifim.report.pages.style import label_rows, mark_empty, norm_axis, panels
+from monai_ifim.report.pages.style import label_rows, mark_empty, panels
 
 __all__ = ["has_removal", "removal_figure"]
 

@@ -10,12 +10,11 @@ from typing import Any, Literal
 
 import matplotlib
 import numpy as np
-import numpy.typing as npt
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 from PIL import Image
 
 from monai_ifim.display import numbers
@@ -28,16 +27,15 @@ __all__ = [
     "log_axis",
     "mark_empty",
     "new_figure",
-    "norm_axis",
     "panels",
     "png",
+    "tick_text",
 ]
 
 LARGEST_BYTES = 150_000
 RESOLUTIONS = (110, 96, 84, 72)  # dots per inch, tried in turn until the file is small enough; below, text cannot be read
 PACKED = np.array([65536, 256, 1])
 COLORS = 256  # of a palette file, a third of the bytes of full colour
-LABEL_GAP = 0.35  # decades between two labels of an axis of norms
 MOST_COLUMNS = 3  # panels side by side
 
 
@@ -130,35 +128,15 @@ def png(figure: Figure, maps: Sequence[str] = ()) -> tuple[bytes, tuple[int, int
     return content, size
 
 
-def norm_axis(axes: Axes, norms: npt.NDArray[np.float64], zero: bool) -> None:
-    """A logarithmic axis of relative norms with ticks at the grid's values, linear below the smallest where `zero` is shown."""
-    positive = norms[norms > 0]
-    if len(positive) == 0:
-        return
-    if zero:
-        axes.set_xscale("symlog", linthresh=float(positive.min()), linscale=0.6)
-        axes.set_xlim(-0.15 * float(positive.min()), 1.12 * float(positive.max()))
-    else:
-        axes.set_xscale("log")
-        axes.set_xlim(float(positive.min()) / 1.15, 1.15 * float(positive.max()))
-    labelled = [float(positive.max())]
-    for norm in np.sort(positive)[::-1]:
-        if np.log10(labelled[-1] / norm) >= LABEL_GAP:
-            labelled.append(float(norm))
-    axes.xaxis.set_major_locator(FixedLocator([*([0.0] if zero else []), *labelled]))
-    axes.xaxis.set_minor_locator(FixedLocator(positive.tolist()))
-    axes.xaxis.set_major_formatter(FuncFormatter(_plain_number))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-
-
 def log_axis(axes: Axes) -> None:
     """A logarithmic axis of values, labelled at powers of ten; zeros are not drawn."""
     axes.set_yscale("log", nonpositive="mask")
-    axes.yaxis.set_major_formatter(FuncFormatter(_plain_number))
+    axes.yaxis.set_major_formatter(FuncFormatter(tick_text))
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _plain_number(value: float, _: int | None = None) -> str:
+def tick_text(value: float, _: int | None = None) -> str:
+    """The label of a tick, for matplotlib's FuncFormatter."""
     return numbers.as_given(value)
 
 
