@@ -15,7 +15,7 @@ from vtkmodules.vtkCommonCore import vtkCommand, vtkLogger, vtkOutputWindow
 from vtkmodules.vtkCommonMath import vtkMatrix4x4
 
 from monai_ifim.io.slicer.color_tables import sensitivity_table, signed_table
-from monai_ifim.viewer.cases import Kind, Layer, ViewedCase, ViewerError, check_whole
+from monai_ifim.viewer.cases import Kind, ViewedCase, ViewedLayer, ViewerError, check_whole
 from slicer import (
     vtkMRMLAbstractViewNode,
     vtkMRMLColorTableNode,
@@ -37,10 +37,10 @@ Matrix = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Volume:
+class LoadedLayer:
     """A layer as it is loaded. values: [k, j, i] as stored; to_voxel: RAS mm -> voxel index."""
 
-    layer: Layer
+    layer: ViewedLayer
     node: Any
     values: npt.NDArray[Any]
     to_voxel: Matrix
@@ -79,11 +79,11 @@ class Stage:
         self.crossed: Callable[[Point], None] = lambda _: None
         self.windowed: Callable[[], None] = lambda: None
         self.case: ViewedCase | None = None
-        self.background: Volume | None = None
-        self.overlay: Volume | None = None
+        self.background: LoadedLayer | None = None
+        self.overlay: LoadedLayer | None = None
         self.active: SliceView | None = None
         self.point: Point = (0.0, 0.0, 0.0)
-        self._volumes: dict[str, Volume] = {}
+        self._volumes: dict[str, LoadedLayer] = {}
         self._press: tuple[int, int] = (0, 0)
         self._colors = self._color_tables()
         self._crosshair = self.app.scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
@@ -137,14 +137,14 @@ class Stage:
                 self.app.scene.RemoveNode(node)
         self._volumes = {}
 
-    def set_background(self, layer: Layer) -> None:
+    def set_background(self, layer: ViewedLayer) -> None:
         """Show a layer below; raises ViewerError where its file is damaged, and leaves what is there."""
         self.background = self._loaded(layer)
         for view in self.views:
             view.set_background_volume_id(self.background.node.GetID())
             _intersections(view).SetActionEnabled(vtkMRMLSliceIntersectionWidget.ActionBrowseSlice, self.flat is None)
 
-    def set_overlay(self, layer: Layer | None) -> None:
+    def set_overlay(self, layer: ViewedLayer | None) -> None:
         """Show a layer above, or none; raises ViewerError where its file is damaged, and leaves what is there."""
         self.overlay = None if layer is None else self._loaded(layer)
         for view in self.views:
@@ -173,7 +173,7 @@ class Stage:
         mode = vtkMRMLCrosshairNode.ShowIntersection if shown else vtkMRMLCrosshairNode.NoCrosshair
         self._crosshair.SetCrosshairMode(mode)
 
-    def window(self, volume: Volume) -> tuple[float, float]:
+    def window(self, volume: LoadedLayer) -> tuple[float, float]:
         """Low and high end of the window a volume is shown in, in true values."""
         display = volume.node.GetDisplayNode()
         low, high = display.GetLevel() - display.GetWindow() / 2, display.GetLevel() + display.GetWindow() / 2
@@ -184,7 +184,7 @@ class Stage:
         for volume in self._volumes.values():
             self.set_window(volume, volume.layer.window)
 
-    def set_window(self, volume: Volume, window: tuple[float, float]) -> None:
+    def set_window(self, volume: LoadedLayer, window: tuple[float, float]) -> None:
         """Show a volume between these two of its values as stored."""
         low, high = window
         display = volume.node.GetDisplayNode()
@@ -242,7 +242,7 @@ class Stage:
         lookup = self._colors[kind][0].GetLookupTable()
         return np.rint([np.multiply(255, lookup.GetTableValue(i)) for i in range(256)]).astype(np.uint8)
 
-    def _loaded(self, layer: Layer) -> Volume:
+    def _loaded(self, layer: ViewedLayer) -> LoadedLayer:
         """The layer's volume, read when it is first asked for."""
         if layer.content in self._volumes:
             return self._volumes[layer.content]
@@ -254,7 +254,7 @@ class Stage:
         node.GetRASToIJKMatrix(matrix)
         image = node.GetImageData()
         values = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
-        volume = Volume(layer, node, values, _array(matrix))
+        volume = LoadedLayer(layer, node, values, _array(matrix))
         display = node.GetDisplayNode()
         display.SetAndObserveColorNodeID(self._colors[layer.kind][0].GetID())
         self.set_window(volume, layer.window)

@@ -19,7 +19,7 @@ from PIL import Image
 from monai_ifim.display import numbers
 from monai_ifim.io.planes import CasePlanes, Plane, PlaneMap
 
-__all__ = ["Bar", "MapColumn", "Montage", "PlanePicture", "color_stops", "draw_montage"]
+__all__ = ["MapColumn", "PictureGrid", "PlanePicture", "ScaleBar", "color_stops", "draw_picture_grid"]
 
 COLORS: Mapping[str, str] = MappingProxyType({"grey": "gray", "diverging": "RdBu_r", "sequential": "viridis"})
 MAP_COLORS: Mapping[str, str] = MappingProxyType({"high": "diverging", "sensitivity": "sequential"})  # others are grey
@@ -45,7 +45,7 @@ NORMALS: Mapping[str, tuple[str, str]] = MappingProxyType({"axial": ("S", "I"), 
 
 
 @dataclass(frozen=True)
-class Bar:
+class ScaleBar:
     """A scale bar: its length in words and its share of the picture's width, in percent."""
 
     text: str
@@ -65,7 +65,7 @@ class PlanePicture:
     edges: tuple[str, str, str, str]
     ratio: float
     percent: float
-    bar: Bar | None
+    bar: ScaleBar | None
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class MapColumn:
 
 
 @dataclass(frozen=True)
-class Montage:
+class PictureGrid:
     """All pictures of a case. point: where the planes meet, for readers, empty without a world frame; weight: characters of all
     data URIs."""
 
@@ -94,14 +94,14 @@ class Montage:
         return sum(len(picture.source) for column in self.columns for picture in column.pictures)
 
 
-def draw_montage(planes: CasePlanes, most: float = math.inf) -> Montage:
+def draw_picture_grid(planes: CasePlanes, most: float = math.inf) -> PictureGrid:
     """Colour and encode the planes of a case, in the best quality that takes `most` characters at most, or in the worst."""
     drawn = [plane for found in planes.maps for plane in found.planes]
     width = _column_width(drawn)
     sources = iter(_encoded([_colored(plane, _colors(found)) for found in planes.maps for plane in found.planes], most))
     columns = [_column(found, width, sources) for found in planes.maps if found.planes]
     framed = any(_has_frame(plane) for plane in drawn)
-    return Montage(tuple(columns), _point(planes.point) if framed else "")
+    return PictureGrid(tuple(columns), _point(planes.point) if framed else "")
 
 
 @cache
@@ -200,12 +200,12 @@ def _column_width(planes: Sequence[Plane]) -> float:
     return max(max(across for _, across in extents), max(down for down, _ in extents) / TALLEST)
 
 
-def _bar(across: float) -> Bar:
+def _bar(across: float) -> ScaleBar:
     """The longest round length, 1, 2 or 5 times a power of ten, that is no longer than BAR_SHARE of the width."""
     longest = BAR_SHARE * across
     power = 10.0 ** math.floor(math.log10(longest))
     length = max(factor * power for factor in (1, 2, 5) if factor * power <= longest * (1 + 1e-9))
-    return Bar(f"{numbers.as_given(length)}{numbers.FIRM_SPACE}mm", round(100 * length / across, 2))
+    return ScaleBar(f"{numbers.as_given(length)}{numbers.FIRM_SPACE}mm", round(100 * length / across, 2))
 
 
 def _place(plane: Plane) -> str:

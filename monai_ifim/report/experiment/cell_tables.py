@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from monai_ifim.display import numbers
 from monai_ifim.report.experiment.forest import controls
 from monai_ifim.report.experiment.records import Cell, Claim, Comparison, Estimate
-from monai_ifim.report.experiment.tables import NOTHING, verdict_entry
+from monai_ifim.report.experiment.tables import verdict_entry
 from monai_ifim.report.experiment.wording import (
     COMPARED,
     FAMILY,
@@ -19,7 +19,7 @@ from monai_ifim.report.experiment.wording import (
     measure,
     verdict,
 )
-from monai_ifim.report.pages.blocks import Entry, Row, Table
+from monai_ifim.report.pages.blocks import ABSENT, Entry, Table, TableRow
 
 __all__ = [
     "all_comparisons",
@@ -62,7 +62,7 @@ def classifiers(cells: Sequence[Cell]) -> Table:
     for cell in cells:
         entries = [Entry(write.get(name, numbers.count)(cell.classifier.get(name))) for name in names]
         weights = str(cell.classifier.get("weights_sha256") or numbers.NOT_AVAILABLE)[:12]
-        rows.append(Row((cell.architecture,), (*entries, Entry(weights, "text"))))
+        rows.append(TableRow((cell.architecture,), (*entries, Entry(weights, "text"))))
     return Table(
         "The classifiers, with their performance on test images before any perturbation.",
         (
@@ -87,7 +87,7 @@ def control_differences(cells: Sequence[Cell], claim: Claim) -> Table:
     for name in controls(cells, claim.first, claim.measure):
         for cell in cells:
             comparison = cell.comparison(claim.first, name, claim.measure)
-            rows.append(Row((family(name), cell.architecture), _comparison_entries(comparison)))
+            rows.append(TableRow((family(name), cell.architecture), _comparison_entries(comparison)))
     return Table(
         f"Leading eigenspace (first) against every control (second): area difference of the {measure(claim.measure)}.",
         ("compared with", "architecture", *COMPARISON_COLUMNS),
@@ -108,7 +108,7 @@ COMPARISON_COLUMNS = (
 
 def _comparison_entries(comparison: Comparison | None) -> tuple[Entry, ...]:
     if comparison is None:
-        return (NOTHING,) * len(COMPARISON_COLUMNS)
+        return (ABSENT,) * len(COMPARISON_COLUMNS)
     return (
         Entry(numbers.count(comparison.images)),
         Entry(numbers.number(comparison.first_mean)),
@@ -124,11 +124,11 @@ def correctness(cells: Sequence[Cell], claim: Claim) -> Table:
     """Accuracy and macro AUROC lost, leading eigenspace against complement."""
     rows = []
     for cell in cells:
-        rows.append(Row((cell.architecture, "accuracy"), _lost(cell.comparison(claim.first, claim.second, "correct"))))
+        rows.append(TableRow((cell.architecture, "accuracy"), _lost(cell.comparison(claim.first, claim.second, "correct"))))
         area = cell.auroc_area
         images = numbers.count(area.images) if area else numbers.NOT_AVAILABLE
-        auroc = (Entry(images), Entry(estimate_text(area, with_sign=True)), NOTHING, NOTHING)
-        rows.append(Row((cell.architecture, "macro AUROC"), auroc))
+        auroc = (Entry(images), Entry(estimate_text(area, with_sign=True)), ABSENT, ABSENT)
+        rows.append(TableRow((cell.architecture, "macro AUROC"), auroc))
     return Table(
         "How much more performance noise in the leading eigenspace takes than noise in the complement, averaged over the grid of "
         "norms. Macro AUROC belongs to all images together, so it has an interval but no test over images.",
@@ -139,7 +139,7 @@ def correctness(cells: Sequence[Cell], claim: Claim) -> Table:
 
 def _lost(comparison: Comparison | None) -> tuple[Entry, ...]:
     if comparison is None:
-        return (NOTHING,) * 4
+        return (ABSENT,) * 4
     return (
         Entry(numbers.count(comparison.images)),
         Entry(estimate_text(comparison.difference, with_sign=True)),
@@ -155,7 +155,7 @@ def removals(cells: Sequence[Cell]) -> Table:
         for name in COMPARED:
             comparison = cell.comparison("remove_high", "remove_low", name, "removal")
             if comparison is not None:
-                rows.append(Row((cell.architecture, measure(name)), _comparison_entries(comparison)))
+                rows.append(TableRow((cell.architecture, measure(name)), _comparison_entries(comparison)))
     return Table(
         "Removal: x_high taken away whole (first) against an equally large part of x_low (second), both of the norm of the "
         "smaller of the two. The difference is first minus second, for accuracy second minus first.",
@@ -175,7 +175,7 @@ def locality(cells: Sequence[Cell]) -> Table:
                 Entry(numbers.count(ratio.rows)),
                 Entry(estimate_text(ratio)),
             )
-            rows.append(Row((cell.architecture, f"{side} the locality radius"), entries))
+            rows.append(TableRow((cell.architecture, f"{side} the locality radius"), entries))
     return Table(
         "Measured divergence over the predicted one, for steps along +u₁ and \N{MINUS SIGN}u₁: median and 95 % interval. "
         "1 is a perfect prediction. Inside: steps up to the locality radius of u₁ at that image.",
@@ -202,7 +202,7 @@ def _quantities(cells: Sequence[Cell], names: Sequence[str], caption: str) -> Ta
     if not present:
         return None
     rows = tuple(
-        Row((QUANTITIES.get(name, name),), tuple(_with_images(cell.scalars.get(name)) for cell in cells)) for name in present
+        TableRow((QUANTITIES.get(name, name),), tuple(_with_images(cell.scalars.get(name)) for cell in cells)) for name in present
     )
     heads = tuple(cell.architecture for cell in cells)
     return Table(f"{caption} Mean over images [95 % interval], number of images.", ("quantity", *heads), rows)
@@ -210,7 +210,7 @@ def _quantities(cells: Sequence[Cell], names: Sequence[str], caption: str) -> Ta
 
 def _with_images(value: Estimate | None) -> Entry:
     if value is None or value.value is None:
-        return NOTHING
+        return ABSENT
     return Entry(f"{estimate_text(value)}, {_number(value)}", "long")
 
 
@@ -226,7 +226,7 @@ def shortcuts(cells: Sequence[Cell]) -> Table | None:
         for label, *names in SHORTCUTS:
             values = [cell.scalars.get(name) if name else None for name in names]
             if any(values):
-                rows.append(Row((cell.architecture, label), tuple(_with_images(value) for value in values)))
+                rows.append(TableRow((cell.architecture, label), tuple(_with_images(value) for value in values)))
     if not rows:
         return None
     return Table(
@@ -244,7 +244,7 @@ def all_comparisons(cell: Cell) -> Table:
     rows = []
     for c in sorted(cell.comparisons, key=lambda c: (c.kind, order.index(c.second) if c.second in order else len(order))):
         rows.append(
-            Row(
+            TableRow(
                 (f"{family(c.first)} against {family(c.second)}", measure(c.measure)),
                 (
                     *_comparison_entries(c)[:-3],
@@ -274,7 +274,7 @@ def by_class(cell: Cell) -> Table | None:
     rows = []
     for name in names:
         found = [cell.by_class[label].get(name) for label in classes]
-        rows.append(Row((QUANTITIES.get(name, name),), tuple(_mean_with_images(value) for value in found)))
+        rows.append(TableRow((QUANTITIES.get(name, name),), tuple(_mean_with_images(value) for value in found)))
     return Table(
         f"{cell.title}, {cell.architecture}: means by predicted class, with the number of images.",
         ("quantity", *classes),
@@ -284,5 +284,5 @@ def by_class(cell: Cell) -> Table | None:
 
 def _mean_with_images(value: Estimate | None) -> Entry:
     if value is None or value.value is None:
-        return NOTHING
+        return ABSENT
     return Entry(f"{numbers.number(value.value)}, {_number(value)}", "long")

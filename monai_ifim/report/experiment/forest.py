@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from monai_ifim.display import numbers
+from monai_ifim.report.experiment.lines import VERDICTS
 from monai_ifim.report.experiment.records import Cell, Comparison, Estimate, Results
 from monai_ifim.report.experiment.wording import FAMILY, VERDICT_TEXT, family, verdict
-from monai_ifim.report.pages.style import MOST_COLUMNS, VERDICTS, new_figure
+from monai_ifim.report.pages.style import MOST_COLUMNS, new_figure
 from monai_ifim.report.pages.texts import shortened
 
 __all__ = ["control_figure", "controls", "forest_figure"]

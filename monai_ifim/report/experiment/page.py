@@ -10,10 +10,10 @@ from monai_ifim.report.experiment import tables
 from monai_ifim.report.experiment.cell_tables import all_comparisons, by_class
 from monai_ifim.report.experiment.drawings import Drawings
 from monai_ifim.report.experiment.records import Results, read_results
+from monai_ifim.report.experiment.render import render_html, render_markdown
 from monai_ifim.report.experiment.tasks import task_section
 from monai_ifim.report.experiment.wording import MEANING, family_meanings
 from monai_ifim.report.pages.blocks import Block, Definitions, Fold, Listing, Page, Paragraph, Section, Table, Verbatim
-from monai_ifim.report.pages.render import render_html, render_markdown
 from monai_ifim.report.pages.texts import flat_settings, plain
 
 __all__ = ["write_report"]

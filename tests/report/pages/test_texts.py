@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from monai_ifim.report.pages.render import _markdown_fence, _markdown_text
+from monai_ifim.report.pages.environment import _markdown_fence, _markdown_text
 from monai_ifim.report.pages.texts import flat_settings
 
 
