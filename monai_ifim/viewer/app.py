@@ -17,7 +17,7 @@ from trame_slicer.core import LayoutManager
 from trame_slicer.rca_view import register_rca_factories
 from trame_slicer.views import Layout, LayoutDirection, SliceView, ThreeDView, ViewLayoutDefinition
 
-from monai_ifim.display.numbers import number
+from monai_ifim.display.numbers import fixed, number
 from monai_ifim.io.slicer.color_tables import CLEAR_SHARE
 from monai_ifim.viewer.cases import ViewedLayer, ViewerError, facts, read_case
 from monai_ifim.viewer.page import build_page, view_frame
@@ -285,7 +285,7 @@ class Viewer:
         index = None if background is None else background.index(point)
         if index is None or background is None or case is None:
             return {}
-        world = "RAS " + ", ".join(f"{value:.1f}" for value in point).replace("-", "\N{MINUS SIGN}") + " mm"
+        world = "RAS " + ", ".join(fixed(value, 1) for value in point) + " mm"
         place = world if case.has_world else f"column {index[0] + 1}, row {index[1] + 1}"
         return {"place": place, "background": _value(background, point), "overlay": _value(overlay, point)}
 

@@ -14,6 +14,7 @@ from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.vtkCommonCore import vtkCommand, vtkLogger, vtkOutputWindow
 from vtkmodules.vtkCommonMath import vtkMatrix4x4
 
+from monai_ifim.display.sides import edge_letters, side_text
 from monai_ifim.io.slicer.color_tables import sensitivity_table, signed_table
 from monai_ifim.viewer.cases import Kind, ViewedCase, ViewedLayer, ViewerError, check_whole
 from slicer import (
@@ -28,9 +29,7 @@ from slicer import (
 
 CLICK = 4  # pixels: a press that moves less is a click, not a drag
 FIRST, LAST = 10.0, -10.0  # priorities: before and after Slicer's own observers
-OBLIQUE = 0.38  # sine of 22 degrees: from there a second letter names a slanted edge
 FROM_FRONT = np.array([-0.5, 1.0, 0.5])  # RAS direction towards the eye
-LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))  # towards the negative and the positive end of each RAS axis
 
 Point = tuple[float, float, float]
 Matrix = npt.NDArray[np.float64]
@@ -345,15 +344,14 @@ def edges(view: SliceView) -> tuple[str, str, str, str]:
     """Letters of the patient's sides at a view's left, right, top and bottom."""
     matrix = _array(view.get_view_node().GetSliceToRAS())
     right, up = matrix[:3, 0], matrix[:3, 1]
-    return _letters(-right), _letters(right), _letters(up), _letters(-up)
+    return edge_letters(-right), edge_letters(right), edge_letters(up), edge_letters(-up)
 
 
 def depth(view: SliceView) -> str:
     """Where a view's slice lies along its normal, for example "S 34.0 mm"."""
     normal = _array(view.get_view_node().GetSliceToRAS())[:3, 2]
     axis = int(np.abs(normal).argmax())
-    place = view.get_slice_value() * float(np.sign(normal[axis]))
-    return f"{LETTERS[axis][int(place >= 0)]} {abs(place):.1f} mm"
+    return side_text(view.get_slice_value() * float(np.sign(normal[axis])), axis)
 
 
 def slice_number(view: SliceView) -> tuple[int, int]:
@@ -361,13 +359,6 @@ def slice_number(view: SliceView) -> tuple[int, int]:
     (low, high), step = view.get_slice_range(), view.get_slice_step()
     count = max(1, round((high - low) / step) + 1) if step > 0 else 1
     return min(count, max(1, round((view.get_slice_value() - low) / step) + 1)) if step > 0 else 1, count
-
-
-def _letters(direction: npt.NDArray[np.float64]) -> str:
-    """The main letter of a direction, then others that have a real part in it."""
-    order = np.argsort(-np.abs(direction), kind="stable")
-    parts = [LETTERS[axis][int(direction[axis] > 0)] for axis in order if abs(direction[axis]) > OBLIQUE]
-    return "".join(parts)
 
 
 def _table(kind: Kind) -> npt.NDArray[np.uint8]:

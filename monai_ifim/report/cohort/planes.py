@@ -17,6 +17,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from monai_ifim.display import numbers
+from monai_ifim.display.sides import edge_words, place_text, side_text
 from monai_ifim.io.planes import CasePlanes, Plane, PlaneMap
 
 __all__ = ["MapColumn", "PictureGrid", "PlanePicture", "ScaleBar", "color_stops", "draw_picture_grid"]
@@ -38,10 +39,7 @@ BAR_SHARE = 0.4  # of a picture's width that its scale bar has at most
 FLAT = 0.15  # height over width below which letters at top and bottom would cover a picture
 LOSSLESS = 101
 QUALITIES = (LOSSLESS, 92, 82, 70)  # of WebP, tried in turn; below, blocks show at the size that is looked at
-WORDS: Mapping[str, str] = MappingProxyType(
-    {"R": "right", "L": "left", "A": "front", "P": "back", "S": "head", "I": "feet", "": ""}
-)
-NORMALS: Mapping[str, tuple[str, str]] = MappingProxyType({"axial": ("S", "I"), "coronal": ("A", "P"), "sagittal": ("R", "L")})
+NORMALS: Mapping[str, int] = MappingProxyType({"sagittal": 0, "coronal": 1, "axial": 2})  # RAS axis
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ def draw_picture_grid(planes: CasePlanes, most: float = math.inf) -> PictureGrid
     sources = iter(_encoded([_colored(plane, _colors(found)) for found in planes.maps for plane in found.planes], most))
     columns = [_column(found, width, sources) for found in planes.maps if found.planes]
     framed = any(_has_frame(plane) for plane in drawn)
-    return PictureGrid(tuple(columns), _point(planes.point) if framed else "")
+    return PictureGrid(tuple(columns), place_text(planes.point) if framed else "")
 
 
 @cache
@@ -212,24 +210,13 @@ def _place(plane: Plane) -> str:
     """Such as: S 12.5 mm; where the plane lies along its normal."""
     if not _has_frame(plane) or plane.view not in NORMALS:
         return ""
-    return _coordinate(plane.offset, NORMALS[plane.view])
-
-
-def _point(point: tuple[float, float, float]) -> str:
-    sides = zip(point, (NORMALS[view] for view in ("sagittal", "coronal", "axial")), strict=True)
-    return ", ".join(_coordinate(value, ends) for value, ends in sides)
-
-
-def _coordinate(value: float, ends: tuple[str, str]) -> str:
-    """A RAS coordinate as readers of images write it: the letter of the side, then mm without sign."""
-    text = numbers.fixed(abs(value), 1)
-    return f"{ends[0] if value >= 0 or float(text) == 0 else ends[1]}{numbers.FIRM_SPACE}{text}{numbers.FIRM_SPACE}mm"
+    return side_text(plane.offset, NORMALS[plane.view])
 
 
 def _alt(plane: Plane, title: str) -> str:
     if not any(plane.edges):
         return f"{title}, {numbers.sizes(plane.values.shape[::-1])} pixels"
     sides = zip(("left", "right", "top", "bottom"), plane.edges, strict=True)
-    where = ", ".join(f"{WORDS.get(letter, letter)} at the {side}" for side, letter in sides if letter)
+    where = ", ".join(f"{edge_words(letter)} at the {side}" for side, letter in sides if letter)
     place = _place(plane)
     return f"{title}, {plane.view} plane{f' at {place}' if place else ''}; patient's {where}"
