@@ -17,9 +17,9 @@ from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.core import Head, IFIMError, TrainingModeWarning, decompose
 from monai_ifim.core.heads.base import SquareRoot
 from monai_ifim.core.heads.choice import answers_at_every_voxel, resolve_head
+from monai_ifim.core.memory.blocks import LARGEST_BLOCK
 from monai_ifim.core.memory.live_memory import LiveMemory
 from monai_ifim.core.operator.predictor import Predictor, check_independence, evaluation_mode
-from monai_ifim.core.operator.rows import LARGEST_BLOCK
 
 MEBIBYTE = 2**20
 ROUGH = 0.1  # tolerance of the one component that is asked of a segmentation network
