@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import nibabel as nib
 from nibabel.openers import ImageOpener
@@ -56,13 +56,13 @@ def read_nifti_header(path: Path) -> NiftiHeader:
             second = nib.Nifti2Header.may_contain_header(block)
             kind: Any = nib.Nifti2Header if second else nib.Nifti1Header
             stated = kind(block[: kind.sizeof_hdr], check=False)  # nibabel.load would repair it and log that
-            views, refusal = _views(nib.Nifti2Image if second else nib.Nifti1Image, file)
+            views, refusal = _views(nib.Nifti2Image if second else nib.Nifti1Image, file.fobj)
     except Exception as error:
         raise InputError(f"{path.name}: not a readable NIfTI file ({error}): copy it anew.") from error
     return NiftiHeader(path, stated, *views, refusal)
 
 
-def _views(kind: Any, file: ImageOpener) -> tuple[tuple[Any, Any], Exception | None]:
+def _views(kind: Any, file: BinaryIO) -> tuple[tuple[Any, Any], Exception | None]:
     """Two images over one open file, or the error that nibabel raises for its header."""
     views = []
     for _ in range(2):

@@ -41,7 +41,7 @@ class Plane:
 
 @dataclass(frozen=True, eq=False)
 class PlaneMap:
-    """The planes of one map, first channel. kind: source, input, high, low or sensitivity; window: values at 0 and 255, in `unit`."""
+    """The planes of one map, first channel. kind: "source", "input", "high" and so on; window: values at 0 and 255, in `unit`."""
 
     kind: str
     window: tuple[float, float]

@@ -1,4 +1,4 @@
-"""Headers of DICOM files, read once, and checks that each is that of a whole image. No pixel is decoded; no error quotes a value."""
+"""DICOM files and their headers, and checks that each holds a whole image. No pixel is decoded; no error quotes a value."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _unreadable(path: Path) -> InputError:
 
 
 def _checked_header(path: Path, file: BinaryIO) -> Any:
-    """The attributes TAGS of an image; raises InputError for a header or pixels that break off, NoImageError for other objects."""
+    """The attributes TAGS of an image; raises InputError for a truncated header or pixels, NoImageError for no image."""
     try:
         header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
         start = _pixel_start(file, header)

@@ -30,7 +30,7 @@ LONGEST_UID = 64
 MODALITY_FORM = re.compile("[A-Z0-9_ ]{1,16}")  # PS3.5, 6.2: CS
 SAME_PLACE = 1e-3  # mm within which two slices lie at one place
 MOST_LISTED = 12  # volumes of a folder that an error message lists
-# If several slices lie at one place, the first of these attributes that separates them splits them into volumes.
+# If several slices lie at one place, the first of these attributes that separates them splits them.
 TELLING_APART = (
     "EchoTime", "EchoNumbers", "TemporalPositionIdentifier", "DiffusionBValue", "TriggerTime", "AcquisitionNumber",
     "AcquisitionTime", "ContentTime",
@@ -41,7 +41,7 @@ TELLING_APART = (
 class DicomVolume:
     """Instances that make one volume, in the order of their places.
 
-    key: the series UID (a digest if it has not the form of a UID), with "#2" and so on if one UID holds several volumes. positions: LPS
+    key: the series UID (a digest if it has not the form of a UID), with "#2" and so on if it holds several. positions: LPS
     mm of each slice's first voxel [slices, 3], orientation: direction cosines of rows and columns [6], spacing: mm between
     columns and rows; None if the headers do not state them. size: columns and rows. A multi-frame file is a volume by
     itself, its frames in the order of the file; rescale: slope and intercept of each frame [slices, 2], None if all share

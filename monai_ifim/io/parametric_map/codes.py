@@ -166,5 +166,5 @@ def _plain(text: str) -> str:
 
 
 def _ascii(text: str) -> str:
-    """ASCII text, which fits into the object's character set, set by the patient's name; without backslashes, which separate values."""
+    """ASCII, which any character set of the patient's name includes; without backslashes, which separate values."""
     return text.encode("ascii", "replace").decode("ascii").replace("\\", "/")

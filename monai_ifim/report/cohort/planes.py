@@ -113,12 +113,12 @@ def color_stops(colors: str) -> str:
 
 
 def _column(found: PlaneMap, width: float, sources: Iterator[str]) -> MapColumn:
-    kind, _, channel = found.content.partition(",")
+    kind = found.kind
     photograph = kind == "source" and not _has_frame(found.planes[0])
     title = TITLES.get("input" if photograph else kind, kind)
     low, high = found.window
     return MapColumn(
-        title=f"{title},{channel}" if channel else title,
+        title=title,
         unit=found.unit.replace("^2", "²"),
         colors=_colors(found),
         marks=(formatting.number(low), formatting.number((low + high) / 2), formatting.number(high)),
@@ -145,8 +145,7 @@ def _picture(plane: Plane, title: str, width: float, source: str) -> PlanePictur
 
 
 def _colors(found: PlaneMap) -> str:
-    kind = found.content.partition(",")[0]
-    return MAP_COLORS.get(kind, "grey")
+    return MAP_COLORS.get(found.kind, "grey")
 
 
 def _colored(plane: Plane, colors: str) -> Image.Image:
