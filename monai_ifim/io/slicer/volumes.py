@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from monai_ifim.display.numbers import percent
 from monai_ifim.io.maps import MapContent
 
 GREY, SENSITIVITY, SIGNED = "grey", "sensitivity", "signed"
@@ -70,17 +71,6 @@ def first_of(volumes: list[SceneVolume], *kinds: str) -> SceneVolume | None:
     return next(found, None)
 
 
-def percent(share: float) -> str:
-    """A share in percent as people write it; small shares keep a digit.
-
-    >>> percent(31.4), percent(0.43), percent(0.01), percent(100.0)
-    ('31 %', '0.4 %', '< 0.1 %', '100 %')
-    """
-    if share >= 9.95:
-        return f"{share:.0f} %"
-    return f"{share:.1f} %" if share >= 0.05 else "< 0.1 %"
-
-
 def _map_volume(file: Mapping[str, Any], shares: tuple[float, ...]) -> SceneVolume:
     content = MapContent.of(file)
     kind, number = content.kind, content.component
@@ -92,7 +82,7 @@ def _map_volume(file: Mapping[str, Any], shares: tuple[float, ...]) -> SceneVolu
     if kind in ("source", "sensitivity"):
         name = f"{name} ({unit})"
     if number is not None and number <= len(shares):
-        name = f"{name} ({percent(shares[number - 1])} of the information)"
+        name = f"{name} ({percent(shares[number - 1] / 100)} of the information)"
     return SceneVolume(file["file"], content, name + suffix, _window(file), _COLORS.get(kind, GREY), legend)
 
 

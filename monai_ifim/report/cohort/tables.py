@@ -10,12 +10,10 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from monai_ifim.report.cohort.records import Cohort, Group, Quantity
-from monai_ifim.report.experiment.records import Array
-from monai_ifim.report.experiment.tables import NOTHING
-from monai_ifim.report.pages import formatting
-from monai_ifim.report.pages.blocks import Entry, Row, Table
-from monai_ifim.report.pages.formatting import FIRM_SPACE, shortened, words
+from monai_ifim.display import numbers
+from monai_ifim.report.cohort.records import Array, CaseGroup, Cohort, CohortQuantity
+from monai_ifim.report.pages.blocks import ABSENT, Entry, Table, TableRow
+from monai_ifim.report.pages.texts import shortened, words
 
 __all__ = [
     "FAILURES_SHOWN",
@@ -38,14 +36,14 @@ QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 SHORT_COLUMNS = ("predicted class", "confidence", "rank", "trace")
 
 
-def quantiles(groups: Sequence[Group], quantities: Sequence[Quantity]) -> Table:
+def quantiles(groups: Sequence[CaseGroup], quantities: Sequence[CohortQuantity]) -> Table:
     """Cases, zeros and quantiles of every quantity in every group."""
     rows = []
     for quantity in quantities:
         for group in groups:
             heads = (quantity.head, shortened(group.label)) if len(groups) > 1 else (quantity.head,)
-            rows.append(Row(heads, _quantile_entries(quantity, group.values(quantity))))
-    between = [f"{share}{FIRM_SPACE}%" for share in QUANTILES[1:-1]]
+            rows.append(TableRow(heads, _quantile_entries(quantity, group.values(quantity))))
+    between = [f"{share}{numbers.FIRM_SPACE}%" for share in QUANTILES[1:-1]]
     between[QUANTILES.index(50) - 1] = "median"
     return Table(
         "The same in numbers: how many cases have the quantity, how many of them are at zero, and the values below which the "
@@ -55,12 +53,12 @@ def quantiles(groups: Sequence[Group], quantities: Sequence[Quantity]) -> Table:
     )
 
 
-def _quantile_entries(quantity: Quantity, values: Array) -> tuple[Entry, ...]:
+def _quantile_entries(quantity: CohortQuantity, values: Array) -> tuple[Entry, ...]:
     if not len(values):
-        return (Entry("0"), *[NOTHING] * (1 + len(QUANTILES)))
-    numbers = [_number(quantity, float(value)) for value in np.percentile(values, QUANTILES)]
-    counts = (formatting.count(len(values)), formatting.count(int((values <= 0).sum())))
-    return tuple(map(Entry, (*counts, *numbers)))
+        return (Entry("0"), *[ABSENT] * (1 + len(QUANTILES)))
+    texts = [_number(quantity, float(value)) for value in np.percentile(values, QUANTILES)]
+    counts = (numbers.count(len(values)), numbers.count(int((values <= 0).sum())))
+    return tuple(map(Entry, (*counts, *texts)))
 
 
 def outliers(cohort: Cohort) -> Table:
@@ -71,7 +69,7 @@ def outliers(cohort: Cohort) -> Table:
         reasons.setdefault(finding["case"], []).append(finding_text(finding))
     cases = _by_name(cohort)
     shown = list(reasons.items())[:OUTLIERS_SHOWN]
-    rows = tuple(Row((_head(cases[name]),), (*_brief(cases[name]), _words("; ".join(texts)))) for name, texts in shown)
+    rows = tuple(TableRow((_head(cases[name]),), (*_brief(cases[name]), _words("; ".join(texts)))) for name, texts in shown)
     caption = "Cases that lie far from the others, the farthest first." + limited(len(rows), len(reasons))
     return Table(caption, ("case", *SHORT_COLUMNS, "why"), rows)
 
@@ -80,14 +78,14 @@ def vanishing(cohort: Cohort) -> Table:
     """Cases whose answer no small change of the image moves."""
     names = cohort.outliers["case"][cohort.outliers["kind"] == "vanishing"].tolist()
     cases = _by_name(cohort)
-    rows = tuple(Row((_head(cases[name]),), _brief(cases[name])) for name in names[:OUTLIERS_SHOWN])
+    rows = tuple(TableRow((_head(cases[name]),), _brief(cases[name])) for name in names[:OUTLIERS_SHOWN])
     caption = "Cases without sensitivity, in the order of the run." + limited(len(rows), len(names))
     return Table(caption, ("case", *SHORT_COLUMNS), rows)
 
 
 def least_confident(cohort: Cohort) -> Table:
     """The cases of lowest confidence, outliers or not."""
-    rows = tuple(Row((_head(case),), _brief(case)) for case in _records(cohort.least_confident))
+    rows = tuple(TableRow((_head(case),), _brief(case)) for case in _records(cohort.least_confident))
     return Table(f"The {len(rows)} least confident answers, outliers or not.", ("case", *SHORT_COLUMNS), rows)
 
 
@@ -105,7 +103,7 @@ def _first(names: Iterable[str]) -> list[str]:
 def failures(cohort: Cohort) -> Table:
     """Cases that failed, and why."""
     rows = tuple(
-        Row((shortened(case["case"]),), (_words(words(case["input"])), _words(words(case["reason"]))))
+        TableRow((shortened(case["case"]),), (_words(words(case["input"])), _words(words(case["reason"]))))
         for case in cohort.failed.head(FAILURES_SHOWN).to_dict("records")
     )
     caption = "Cases that failed, in the order of the run." + limited(len(rows), len(cohort.failed))
@@ -127,10 +125,10 @@ def _brief(case: dict[str, Any]) -> tuple[Entry, ...]:
     """The fields of SHORT_COLUMNS."""
     prediction = words(case["prediction"])
     return (
-        Entry(shortened(prediction), "words") if prediction else NOTHING,
-        Entry(formatting.proportion(_float(case["confidence"]))),
-        Entry(formatting.count(_float(case["rank"]))),
-        Entry(formatting.number(_float(case["trace"]))),
+        Entry(shortened(prediction), "words") if prediction else ABSENT,
+        Entry(numbers.probability(_float(case["confidence"]))),
+        Entry(numbers.count(_float(case["rank"]))),
+        Entry(numbers.number(_float(case["trace"]))),
     )
 
 
@@ -138,22 +136,22 @@ def finding_text(finding: dict[str, Any]) -> str:
     """Such as: trace 3.10 is high (z = +5.2 among 84 cases predicted liver)."""
     value = finding["value"]
     if finding["kind"] == "vanishing":
-        return f"without sensitivity: the trace is {formatting.number(value)}"
-    text = {"confidence": formatting.proportion(value), "rank": formatting.count(value)}.get(
-        finding["quantity"], formatting.number(value)
+        return f"without sensitivity: the trace is {numbers.number(value)}"
+    text = {"confidence": numbers.probability(value), "rank": numbers.count(value)}.get(
+        finding["quantity"], numbers.number(value)
     )
-    z = f"{'+' if finding['z'] > 0 else ''}{formatting.fixed(finding['z'], 1)}"
-    number = formatting.count(finding["cases"])
+    z = f"{numbers.signed(finding['z'], 1)}"
+    number = numbers.count(finding["cases"])
     among = f"{number} cases predicted {shortened(finding['among'])}" if finding["among"] else f"all {number} cases"
     return f"{finding['quantity']} {text} is {finding['kind']} (z = {z} among {among})"
 
 
-def _number(quantity: Quantity, value: float) -> str:
+def _number(quantity: CohortQuantity, value: float) -> str:
     if quantity.column == "confidence":
-        return formatting.proportion(value)
+        return numbers.probability(value)
     if quantity.whole and value == int(value):
-        return formatting.count(value)
-    return formatting.number(value)
+        return numbers.count(value)
+    return numbers.number(value)
 
 
 def _by_name(cohort: Cohort) -> dict[str, dict[str, Any]]:
@@ -176,11 +174,11 @@ def limited(shown: int, number: int) -> str:
     """What a caption says where a table is cut; empty where it is not."""
     if shown == number:
         return ""
-    return f" Only the first {formatting.count(shown)} of {formatting.count(number)}; cases.csv and cases.parquet hold all."
+    return f" Only the first {numbers.count(shown)} of {numbers.count(number)}; cases.csv and cases.parquet hold all."
 
 
 def _words(text: str) -> Entry:
-    return Entry(shortened(text), "words") if text else NOTHING
+    return Entry(shortened(text), "words") if text else ABSENT
 
 
 def _float(value: Any) -> float | None:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from monai_ifim.display import numbers
 from monai_ifim.report.experiment.forest import controls
 from monai_ifim.report.experiment.records import Cell, Claim, Comparison, Estimate
-from monai_ifim.report.experiment.tables import NOTHING, verdict_entry
-from monai_ifim.report.experiment.wording import COMPARED, FAMILY, HOLM_P, QUANTITIES, VERDICT_TEXT, family, measure, verdict
-from monai_ifim.report.pages import formatting
-from monai_ifim.report.pages.blocks import Entry, Row, Table
+from monai_ifim.report.experiment.tables import verdict_entry
+from monai_ifim.report.experiment.wording import (
+    COMPARED,
+    FAMILY,
+    HOLM_P,
+    QUANTITIES,
+    VERDICT_TEXT,
+    estimate_text,
+    family,
+    measure,
+    verdict,
+)
+from monai_ifim.report.pages.blocks import ABSENT, Entry, Table, TableRow
 
 __all__ = [
     "all_comparisons",
@@ -47,12 +57,12 @@ SHORTCUTS = (
 def classifiers(cells: Sequence[Cell]) -> Table:
     """What was tested."""
     names = ("accuracy", "macro_auroc", "test_images", "training_images", "epochs", "training_seed", "parameters", "seconds")
-    write = {"accuracy": formatting.proportion, "macro_auroc": formatting.proportion, "seconds": formatting.duration}
+    write = {"accuracy": numbers.proportion, "macro_auroc": numbers.proportion, "seconds": numbers.duration}
     rows = []
     for cell in cells:
-        numbers = [Entry(write.get(name, formatting.count)(cell.classifier.get(name))) for name in names]
-        weights = str(cell.classifier.get("weights_sha256") or formatting.NOT_AVAILABLE)[:12]
-        rows.append(Row((cell.architecture,), (*numbers, Entry(weights, "text"))))
+        entries = [Entry(write.get(name, numbers.count)(cell.classifier.get(name))) for name in names]
+        weights = str(cell.classifier.get("weights_sha256") or numbers.NOT_AVAILABLE)[:12]
+        rows.append(TableRow((cell.architecture,), (*entries, Entry(weights, "text"))))
     return Table(
         "The classifiers, with their performance on test images before any perturbation.",
         (
@@ -77,7 +87,7 @@ def control_differences(cells: Sequence[Cell], claim: Claim) -> Table:
     for name in controls(cells, claim.first, claim.measure):
         for cell in cells:
             comparison = cell.comparison(claim.first, name, claim.measure)
-            rows.append(Row((family(name), cell.architecture), _comparison_entries(comparison)))
+            rows.append(TableRow((family(name), cell.architecture), _comparison_entries(comparison)))
     return Table(
         f"Leading eigenspace (first) against every control (second): area difference of the {measure(claim.measure)}.",
         ("compared with", "architecture", *COMPARISON_COLUMNS),
@@ -98,14 +108,14 @@ COMPARISON_COLUMNS = (
 
 def _comparison_entries(comparison: Comparison | None) -> tuple[Entry, ...]:
     if comparison is None:
-        return (NOTHING,) * len(COMPARISON_COLUMNS)
+        return (ABSENT,) * len(COMPARISON_COLUMNS)
     return (
-        Entry(formatting.count(comparison.images)),
-        Entry(formatting.number(comparison.first_mean)),
-        Entry(formatting.number(comparison.second_mean)),
-        Entry(formatting.estimate(comparison.difference, with_sign=True)),
-        Entry(formatting.p_value(comparison.p_holm)),
-        Entry(formatting.effect(comparison.rank_biserial)),
+        Entry(numbers.count(comparison.images)),
+        Entry(numbers.number(comparison.first_mean)),
+        Entry(numbers.number(comparison.second_mean)),
+        Entry(estimate_text(comparison.difference, with_sign=True)),
+        Entry(numbers.p_value(comparison.p_holm)),
+        Entry(numbers.signed(comparison.rank_biserial, 2)),
         verdict_entry(comparison),
     )
 
@@ -114,11 +124,11 @@ def correctness(cells: Sequence[Cell], claim: Claim) -> Table:
     """Accuracy and macro AUROC lost, leading eigenspace against complement."""
     rows = []
     for cell in cells:
-        rows.append(Row((cell.architecture, "accuracy"), _lost(cell.comparison(claim.first, claim.second, "correct"))))
+        rows.append(TableRow((cell.architecture, "accuracy"), _lost(cell.comparison(claim.first, claim.second, "correct"))))
         area = cell.auroc_area
-        images = formatting.count(area.images) if area else formatting.NOT_AVAILABLE
-        auroc = (Entry(images), Entry(formatting.estimate(area, with_sign=True)), NOTHING, NOTHING)
-        rows.append(Row((cell.architecture, "macro AUROC"), auroc))
+        images = numbers.count(area.images) if area else numbers.NOT_AVAILABLE
+        auroc = (Entry(images), Entry(estimate_text(area, with_sign=True)), ABSENT, ABSENT)
+        rows.append(TableRow((cell.architecture, "macro AUROC"), auroc))
     return Table(
         "How much more performance noise in the leading eigenspace takes than noise in the complement, averaged over the grid of "
         "norms. Macro AUROC belongs to all images together, so it has an interval but no test over images.",
@@ -129,11 +139,11 @@ def correctness(cells: Sequence[Cell], claim: Claim) -> Table:
 
 def _lost(comparison: Comparison | None) -> tuple[Entry, ...]:
     if comparison is None:
-        return (NOTHING,) * 4
+        return (ABSENT,) * 4
     return (
-        Entry(formatting.count(comparison.images)),
-        Entry(formatting.estimate(comparison.difference, with_sign=True)),
-        Entry(formatting.p_value(comparison.p_holm)),
+        Entry(numbers.count(comparison.images)),
+        Entry(estimate_text(comparison.difference, with_sign=True)),
+        Entry(numbers.p_value(comparison.p_holm)),
         verdict_entry(comparison),
     )
 
@@ -145,7 +155,7 @@ def removals(cells: Sequence[Cell]) -> Table:
         for name in COMPARED:
             comparison = cell.comparison("remove_high", "remove_low", name, "removal")
             if comparison is not None:
-                rows.append(Row((cell.architecture, measure(name)), _comparison_entries(comparison)))
+                rows.append(TableRow((cell.architecture, measure(name)), _comparison_entries(comparison)))
     return Table(
         "Removal: x_high taken away whole (first) against an equally large part of x_low (second), both of the norm of the "
         "smaller of the two. The difference is first minus second, for accuracy second minus first.",
@@ -161,11 +171,11 @@ def locality(cells: Sequence[Cell]) -> Table:
         for side in ("inside", "outside"):
             ratio = cell.divergence_ratio.get(side, Estimate(None))
             entries = (
-                Entry(formatting.count(ratio.images)),
-                Entry(formatting.count(ratio.rows)),
-                Entry(formatting.estimate(ratio)),
+                Entry(numbers.count(ratio.images)),
+                Entry(numbers.count(ratio.rows)),
+                Entry(estimate_text(ratio)),
             )
-            rows.append(Row((cell.architecture, f"{side} the locality radius"), entries))
+            rows.append(TableRow((cell.architecture, f"{side} the locality radius"), entries))
     return Table(
         "Measured divergence over the predicted one, for steps along +u₁ and \N{MINUS SIGN}u₁: median and 95 % interval. "
         "1 is a perfect prediction. Inside: steps up to the locality radius of u₁ at that image.",
@@ -192,7 +202,7 @@ def _quantities(cells: Sequence[Cell], names: Sequence[str], caption: str) -> Ta
     if not present:
         return None
     rows = tuple(
-        Row((QUANTITIES.get(name, name),), tuple(_with_images(cell.scalars.get(name)) for cell in cells)) for name in present
+        TableRow((QUANTITIES.get(name, name),), tuple(_with_images(cell.scalars.get(name)) for cell in cells)) for name in present
     )
     heads = tuple(cell.architecture for cell in cells)
     return Table(f"{caption} Mean over images [95 % interval], number of images.", ("quantity", *heads), rows)
@@ -200,13 +210,13 @@ def _quantities(cells: Sequence[Cell], names: Sequence[str], caption: str) -> Ta
 
 def _with_images(value: Estimate | None) -> Entry:
     if value is None or value.value is None:
-        return NOTHING
-    return Entry(f"{formatting.estimate(value)}, {_number(value)}", "long")
+        return ABSENT
+    return Entry(f"{estimate_text(value)}, {_number(value)}", "long")
 
 
 def _number(value: Estimate) -> str:
     """n = 61, as one word."""
-    return f"n = {formatting.count(value.images)}".replace(" ", formatting.FIRM_SPACE)
+    return f"n = {numbers.count(value.images)}".replace(" ", numbers.FIRM_SPACE)
 
 
 def shortcuts(cells: Sequence[Cell]) -> Table | None:
@@ -216,7 +226,7 @@ def shortcuts(cells: Sequence[Cell]) -> Table | None:
         for label, *names in SHORTCUTS:
             values = [cell.scalars.get(name) if name else None for name in names]
             if any(values):
-                rows.append(Row((cell.architecture, label), tuple(_with_images(value) for value in values)))
+                rows.append(TableRow((cell.architecture, label), tuple(_with_images(value) for value in values)))
     if not rows:
         return None
     return Table(
@@ -234,15 +244,15 @@ def all_comparisons(cell: Cell) -> Table:
     rows = []
     for c in sorted(cell.comparisons, key=lambda c: (c.kind, order.index(c.second) if c.second in order else len(order))):
         rows.append(
-            Row(
+            TableRow(
                 (f"{family(c.first)} against {family(c.second)}", measure(c.measure)),
                 (
                     *_comparison_entries(c)[:-3],
                     Entry(c.interval, "text"),
-                    Entry(formatting.p_value(c.p_value)),
-                    Entry(formatting.p_value(c.p_holm)),
-                    Entry(formatting.effect(c.rank_biserial)),
-                    Entry(formatting.effect(c.cohens_dz)),
+                    Entry(numbers.p_value(c.p_value)),
+                    Entry(numbers.p_value(c.p_holm)),
+                    Entry(numbers.signed(c.rank_biserial, 2)),
+                    Entry(numbers.signed(c.cohens_dz, 2)),
                     Entry(VERDICT_TEXT[verdict(c)], verdict(c)),
                 ),
             )
@@ -264,7 +274,7 @@ def by_class(cell: Cell) -> Table | None:
     rows = []
     for name in names:
         found = [cell.by_class[label].get(name) for label in classes]
-        rows.append(Row((QUANTITIES.get(name, name),), tuple(_mean_with_images(value) for value in found)))
+        rows.append(TableRow((QUANTITIES.get(name, name),), tuple(_mean_with_images(value) for value in found)))
     return Table(
         f"{cell.title}, {cell.architecture}: means by predicted class, with the number of images.",
         ("quantity", *classes),
@@ -274,5 +284,5 @@ def by_class(cell: Cell) -> Table | None:
 
 def _mean_with_images(value: Estimate | None) -> Entry:
     if value is None or value.value is None:
-        return NOTHING
-    return Entry(f"{formatting.number(value.value)}, {_number(value)}", "long")
+        return ABSENT
+    return Entry(f"{numbers.number(value.value)}, {_number(value)}", "long")

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from monai_ifim.display import numbers
 from monai_ifim.report.experiment.forest import controls
 from monai_ifim.report.experiment.records import Cell, Comparison, Results, Tally
-from monai_ifim.report.experiment.wording import COMPARED, HOLM_P, VERDICT_TEXT, family, measure, verdict
-from monai_ifim.report.pages import formatting
-from monai_ifim.report.pages.blocks import Entry, Row, Table
+from monai_ifim.report.experiment.wording import COMPARED, HOLM_P, VERDICT_TEXT, estimate_text, family, measure, verdict
+from monai_ifim.report.pages.blocks import ABSENT, Entry, Table, TableRow
 
 __all__ = ["claim_by_measure", "claim_by_task", "control_tally", "glance", "negative_cells", "verdict_entry"]
 
 TALLY_COLUMNS = ("cells", "holds", "reverse", "points the asked way")
-NOTHING = Entry(formatting.NOT_AVAILABLE, "absent")
 
 
 def verdict_entry(comparison: Comparison | None) -> Entry:
@@ -25,11 +24,11 @@ def verdict_entry(comparison: Comparison | None) -> Entry:
 
 def glance(results: Results) -> Table:
     """One row per cell, failed ones included."""
-    failed = (*[NOTHING] * 7, Entry(VERDICT_TEXT["failed"], "failed"))
+    failed = (*[ABSENT] * 7, Entry(VERDICT_TEXT["failed"], "failed"))
     rows = []
     for task in results.task_names():
         rows += [_glance_row(cell, results.asked(cell)) for cell in results.cells if cell.task == task]
-        rows += [Row((results.title(task), f.architecture), failed) for f in results.failed if f.task == task]
+        rows += [TableRow((results.title(task), f.architecture), failed) for f in results.failed if f.task == task]
     return Table(
         caption="Every cell: how good the classifier is on test images, and by how much more noise inside the leading eigenspace "
         "moves the probability of the predicted class than equally large noise in the complement.",
@@ -49,22 +48,22 @@ def glance(results: Results) -> Table:
     )
 
 
-def _glance_row(cell: Cell, comparison: Comparison | None) -> Row:
+def _glance_row(cell: Cell, comparison: Comparison | None) -> TableRow:
     classifier = (
-        Entry(formatting.proportion(cell.classifier.get("accuracy"))),
-        Entry(formatting.proportion(cell.classifier.get("macro_auroc"))),
-        Entry(formatting.count(cell.classifier.get("test_images"))),
+        Entry(numbers.proportion(cell.classifier.get("accuracy"))),
+        Entry(numbers.proportion(cell.classifier.get("macro_auroc"))),
+        Entry(numbers.count(cell.classifier.get("test_images"))),
     )
     if comparison is None:
-        return Row((cell.title, cell.architecture), (*classifier, Entry(formatting.count(cell.images)), *[NOTHING] * 4))
-    return Row(
+        return TableRow((cell.title, cell.architecture), (*classifier, Entry(numbers.count(cell.images)), *[ABSENT] * 4))
+    return TableRow(
         (cell.title, cell.architecture),
         (
             *classifier,
-            Entry(formatting.count(comparison.images)),
-            Entry(formatting.estimate(comparison.difference, with_sign=True)),
-            Entry(formatting.p_value(comparison.p_holm)),
-            Entry(formatting.effect(comparison.rank_biserial)),
+            Entry(numbers.count(comparison.images)),
+            Entry(estimate_text(comparison.difference, with_sign=True)),
+            Entry(numbers.p_value(comparison.p_holm)),
+            Entry(numbers.signed(comparison.rank_biserial, 2)),
             verdict_entry(comparison),
         ),
     )
@@ -84,21 +83,21 @@ def _negative(comparison: Comparison | None) -> str:
     if comparison is None or comparison.difference.value is None:
         return "the comparison was not made or has no value."
     return (
-        f"{VERDICT_TEXT[verdict(comparison)]}; difference {formatting.estimate(comparison.difference, with_sign=True)}, "
-        f"{HOLM_P} {formatting.p_value(comparison.p_holm)}, effect size {formatting.effect(comparison.rank_biserial)}, "
-        f"{formatting.images(comparison.images)}."
+        f"{VERDICT_TEXT[verdict(comparison)]}; difference {estimate_text(comparison.difference, with_sign=True)}, "
+        f"{HOLM_P} {numbers.p_value(comparison.p_holm)}, effect size {numbers.signed(comparison.rank_biserial, 2)}, "
+        f"{numbers.counted(comparison.images, 'image')}."
     )
 
 
 def claim_by_task(results: Results) -> Table:
     """How often the claim holds in each task."""
-    rows = tuple(Row((results.title(task),), _tally_entries(tally)) for task, tally in results.claim.by_task.items())
+    rows = tuple(TableRow((results.title(task),), _tally_entries(tally)) for task, tally in results.claim.by_task.items())
     return Table("The same question, task by task.", ("task", *TALLY_COLUMNS), rows)
 
 
 def claim_by_measure(results: Results) -> Table:
     """The same question asked with every measure."""
-    rows = tuple(Row((measure(name),), _tally_entries(tally)) for name, tally in results.claim.by_measure.items())
+    rows = tuple(TableRow((measure(name),), _tally_entries(tally)) for name, tally in results.claim.by_measure.items())
     return Table(
         "The same question asked with every measure: leading eigenspace against complement. "
         "Points the asked way: the difference is positive, shown or not.",
@@ -108,7 +107,7 @@ def claim_by_measure(results: Results) -> Table:
 
 
 def _tally_entries(tally: Tally) -> tuple[Entry, ...]:
-    return tuple(Entry(formatting.count(n)) for n in (tally.cells, tally.holds, tally.reverse, tally.favourable))
+    return tuple(Entry(numbers.count(n)) for n in (tally.cells, tally.holds, tally.reverse, tally.favourable))
 
 
 def control_tally(results: Results) -> Table:
@@ -121,7 +120,7 @@ def control_tally(results: Results) -> Table:
         for column in COMPARED:
             found = (cell.comparison(claim.first, name, column) for cell in results.cells)
             entries.append(_marks(verdict(comparison) for comparison in found))
-        rows.append(Row((family(name),), tuple(entries)))
+        rows.append(TableRow((family(name),), tuple(entries)))
     return Table(
         "Cells where the leading eigenspace moves the classifier more than the control in the first column does. "
         "3 of 4, 1 reverse: of four cells with this comparison it holds in three and is reversed in one.",
@@ -135,6 +134,6 @@ def _marks(verdicts: Iterable[str]) -> Entry:
     counted = Counter(verdicts)
     compared = counted["holds"] + counted["open"] + counted["reverse"]
     if not compared:
-        return NOTHING
+        return ABSENT
     text = f"{counted['holds']} of {compared}"
     return Entry(f"{text}, {counted['reverse']} reverse" if counted["reverse"] else text, "text")
