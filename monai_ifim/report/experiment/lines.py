@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from monai_ifim.display import numbers
+from monai_ifim.display.style import BLUE, VERMILION
 from monai_ifim.report.experiment.records import Array, Curve
 from monai_ifim.report.pages.style import tick_text
 
@@ -43,8 +44,8 @@ class Mark:
 # Okabe and Ito (2008), readable with every common colour vision deficiency; brown and grey stand in for their yellow
 LINES: Mapping[str, Line] = MappingProxyType(
     {
-        "noise_high": Line("#D55E00", "solid", "o"),
-        "noise_low": Line("#0072B2", (0, (5, 2)), "s"),
+        "noise_high": Line(VERMILION, "solid", "o"),
+        "noise_low": Line(BLUE, (0, (5, 2)), "s"),
         "noise_random": Line("#000000", (0, (1, 1.5)), "x"),
         "noise_trailing": Line("#009E73", (0, (6, 1.5, 1, 1.5)), "^"),
         "noise_twin": Line("#CC79A7", (0, (3, 1, 1, 1, 1, 1)), "D", filled=False),
@@ -52,8 +53,8 @@ LINES: Mapping[str, Line] = MappingProxyType(
         "pixels_saliency": Line("#56B4E9", (0, (3, 1, 1, 1, 1, 1)), "D", filled=False),
         "pixels_gradcam": Line("#7A4B00", (0, (1, 1.5)), "x"),
         "pixels_occlusion": Line("#666666", (0, (8, 3)), "v", filled=False),
-        "attenuate_high": Line("#D55E00", "solid", "o"),
-        "attenuate_low": Line("#0072B2", (0, (5, 2)), "s"),
+        "attenuate_high": Line(VERMILION, "solid", "o"),
+        "attenuate_low": Line(BLUE, (0, (5, 2)), "s"),
         "step_plus": Line("#009E73", "solid", "^"),
         "step_minus": Line("#CC79A7", (0, (5, 2)), "v"),
     }
