@@ -18,11 +18,12 @@ from PIL import Image
 
 from monai_ifim.display import numbers
 from monai_ifim.display.sides import edge_words, place_text, side_text
+from monai_ifim.display.style import DIVERGING, GRAY, SEQUENTIAL
 from monai_ifim.io.planes import CasePlanes, Plane, PlaneMap
 
 __all__ = ["MapColumn", "PictureGrid", "PlanePicture", "ScaleBar", "color_stops", "draw_picture_grid"]
 
-COLORS: Mapping[str, str] = MappingProxyType({"grey": "gray", "diverging": "RdBu_r", "sequential": "viridis"})
+COLORS: Mapping[str, str] = MappingProxyType({"grey": GRAY, "diverging": DIVERGING, "sequential": SEQUENTIAL})
 MAP_COLORS: Mapping[str, str] = MappingProxyType({"high": "diverging", "sensitivity": "sequential"})  # others are grey
 TITLES: Mapping[str, str] = MappingProxyType(
     {

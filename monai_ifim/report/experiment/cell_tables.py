@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from monai_ifim.display import numbers
+from monai_ifim.evaluation.measuring.end_points import compared_measures
+from monai_ifim.evaluation.measuring.families import FAMILIES
+from monai_ifim.evaluation.records import CellRecord, Claim, Comparison, Estimate
 from monai_ifim.report.experiment.forest import controls
-from monai_ifim.report.experiment.records import Cell, Claim, Comparison, Estimate
 from monai_ifim.report.experiment.tables import verdict_entry
 from monai_ifim.report.experiment.wording import (
-    COMPARED,
-    FAMILY,
     HOLM_P,
     QUANTITIES,
     VERDICT_TEXT,
@@ -54,7 +54,7 @@ SHORTCUTS = (
 )
 
 
-def classifiers(cells: Sequence[Cell]) -> Table:
+def classifiers(cells: Sequence[CellRecord]) -> Table:
     """What was tested."""
     names = ("accuracy", "macro_auroc", "test_images", "training_images", "epochs", "training_seed", "parameters", "seconds")
     write = {"accuracy": numbers.proportion, "macro_auroc": numbers.proportion, "seconds": numbers.duration}
@@ -81,7 +81,7 @@ def classifiers(cells: Sequence[Cell]) -> Table:
     )
 
 
-def control_differences(cells: Sequence[Cell], claim: Claim) -> Table:
+def control_differences(cells: Sequence[CellRecord], claim: Claim) -> Table:
     """Leading eigenspace minus every control, in the measure of the claim."""
     rows = []
     for name in controls(cells, claim.first, claim.measure):
@@ -113,19 +113,19 @@ def _comparison_entries(comparison: Comparison | None) -> tuple[Entry, ...]:
         Entry(numbers.count(comparison.images)),
         Entry(numbers.number(comparison.first_mean)),
         Entry(numbers.number(comparison.second_mean)),
-        Entry(estimate_text(comparison.difference, with_sign=True)),
+        Entry(estimate_text(comparison.estimate, with_sign=True)),
         Entry(numbers.p_value(comparison.p_holm)),
         Entry(numbers.signed(comparison.rank_biserial, 2)),
         verdict_entry(comparison),
     )
 
 
-def correctness(cells: Sequence[Cell], claim: Claim) -> Table:
+def correctness(cells: Sequence[CellRecord], claim: Claim) -> Table:
     """Accuracy and macro AUROC lost, leading eigenspace against complement."""
     rows = []
     for cell in cells:
         rows.append(TableRow((cell.architecture, "accuracy"), _lost(cell.comparison(claim.first, claim.second, "correct"))))
-        area = cell.auroc_area
+        area = cell.macro_auroc_area
         images = numbers.count(area.images) if area else numbers.NOT_AVAILABLE
         auroc = (Entry(images), Entry(estimate_text(area, with_sign=True)), ABSENT, ABSENT)
         rows.append(TableRow((cell.architecture, "macro AUROC"), auroc))
@@ -142,17 +142,17 @@ def _lost(comparison: Comparison | None) -> tuple[Entry, ...]:
         return (ABSENT,) * 4
     return (
         Entry(numbers.count(comparison.images)),
-        Entry(estimate_text(comparison.difference, with_sign=True)),
+        Entry(estimate_text(comparison.estimate, with_sign=True)),
         Entry(numbers.p_value(comparison.p_holm)),
         verdict_entry(comparison),
     )
 
 
-def removals(cells: Sequence[Cell]) -> Table:
+def removals(cells: Sequence[CellRecord]) -> Table:
     """Complete removal of x_high against removal of an equally large part of x_low."""
     rows = []
     for cell in cells:
-        for name in COMPARED:
+        for name in compared_measures():
             comparison = cell.comparison("remove_high", "remove_low", name, "removal")
             if comparison is not None:
                 rows.append(TableRow((cell.architecture, measure(name)), _comparison_entries(comparison)))
@@ -164,7 +164,7 @@ def removals(cells: Sequence[Cell]) -> Table:
     )
 
 
-def locality(cells: Sequence[Cell]) -> Table:
+def locality(cells: Sequence[CellRecord]) -> Table:
     """Measured over predicted divergence."""
     rows = []
     for cell in cells:
@@ -184,25 +184,26 @@ def locality(cells: Sequence[Cell]) -> Table:
     )
 
 
-def checks(cells: Sequence[Cell]) -> Table | None:
+def checks(cells: Sequence[CellRecord]) -> Table | None:
     """Is the leading eigenspace the trained network's own, and does it stay when it should?"""
     return _quantities(cells, CHECKS, "Is the leading eigenspace stable, and is it the trained network's own?")
 
 
-def geometry(cells: Sequence[Cell]) -> Table | None:
+def geometry(cells: Sequence[CellRecord]) -> Table | None:
     """All other quantities per image, also those that this report does not know by name."""
     named = {name for _, *names in SHORTCUTS for name in names} | set(CHECKS)
-    found = {name for cell in cells for name in cell.scalars} - named
+    found = {name for cell in cells for name in cell.images_scalars} - named
     order = [*GEOMETRY, *sorted(found - set(GEOMETRY))]
     return _quantities(cells, [name for name in order if name in found], "The decompositions.")
 
 
-def _quantities(cells: Sequence[Cell], names: Sequence[str], caption: str) -> Table | None:
-    present = [name for name in names if any(name in cell.scalars for cell in cells)]
+def _quantities(cells: Sequence[CellRecord], names: Sequence[str], caption: str) -> Table | None:
+    present = [name for name in names if any(name in cell.images_scalars for cell in cells)]
     if not present:
         return None
     rows = tuple(
-        TableRow((QUANTITIES.get(name, name),), tuple(_with_images(cell.scalars.get(name)) for cell in cells)) for name in present
+        TableRow((QUANTITIES.get(name, name),), tuple(_with_images(cell.images_scalars.get(name)) for cell in cells))
+        for name in present
     )
     heads = tuple(cell.architecture for cell in cells)
     return Table(f"{caption} Mean over images [95 % interval], number of images.", ("quantity", *heads), rows)
@@ -219,12 +220,12 @@ def _number(value: Estimate) -> str:
     return f"n = {numbers.count(value.images)}".replace(" ", numbers.FIRM_SPACE)
 
 
-def shortcuts(cells: Sequence[Cell]) -> Table | None:
+def shortcuts(cells: Sequence[CellRecord]) -> Table | None:
     """Does the classifier look at the edge of the picture, or at fine texture?"""
     rows = []
     for cell in cells:
         for label, *names in SHORTCUTS:
-            values = [cell.scalars.get(name) if name else None for name in names]
+            values = [cell.images_scalars.get(name) if name else None for name in names]
             if any(values):
                 rows.append(TableRow((cell.architecture, label), tuple(_with_images(value) for value in values)))
     if not rows:
@@ -238,9 +239,9 @@ def shortcuts(cells: Sequence[Cell]) -> Table | None:
     )
 
 
-def all_comparisons(cell: Cell) -> Table:
+def all_comparisons(cell: CellRecord) -> Table:
     """Whatever was compared in a cell."""
-    order = list(FAMILY)
+    order = list(FAMILIES)
     rows = []
     for c in sorted(cell.comparisons, key=lambda c: (c.kind, order.index(c.second) if c.second in order else len(order))):
         rows.append(
@@ -259,13 +260,13 @@ def all_comparisons(cell: Cell) -> Table:
         )
     heads = (*COMPARISON_COLUMNS[:4], "interval by", "p", HOLM_P, "effect size", "Cohen's d_z", "result")
     return Table(
-        f"{cell.title}, {cell.architecture}: all comparisons. bca and percentile are the kinds of bootstrap interval.",
+        f"{cell.task_title}, {cell.architecture}: all comparisons. bca and percentile are the kinds of bootstrap interval.",
         ("compared", "measure", *heads),
         tuple(rows),
     )
 
 
-def by_class(cell: Cell) -> Table | None:
+def by_class(cell: CellRecord) -> Table | None:
     """Quantities per image, by predicted class."""
     names = list(dict.fromkeys(name for values in cell.by_class.values() for name in values))
     if not names:
@@ -276,7 +277,7 @@ def by_class(cell: Cell) -> Table | None:
         found = [cell.by_class[label].get(name) for label in classes]
         rows.append(TableRow((QUANTITIES.get(name, name),), tuple(_mean_with_images(value) for value in found)))
     return Table(
-        f"{cell.title}, {cell.architecture}: means by predicted class, with the number of images.",
+        f"{cell.task_title}, {cell.architecture}: means by predicted class, with the number of images.",
         ("quantity", *classes),
         tuple(rows),
     )

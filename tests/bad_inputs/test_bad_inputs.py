@@ -24,7 +24,7 @@ from bad_inputs.attempt import Attempt, Row
 from monai_ifim.cli.main import main
 from monai_ifim.io.maps import MapContent
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "bad_inputs.md"
 TABLE = [*nifti_rows.ROWS, *dicom_rows.ROWS, *bundle_rows.ROWS, *place_rows.ROWS]
 STATUS = {"done": 0, "refused": 1, "usage": 2, "failed": 3, "all failed": 3}
