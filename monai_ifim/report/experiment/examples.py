@@ -14,6 +14,7 @@ from matplotlib.patheffects import withStroke
 
 from monai_ifim.display.numbers import number, unit_text
 from monai_ifim.display.sides import side_text
+from monai_ifim.display.style import DIVERGING, GRAY, SEQUENTIAL
 from monai_ifim.evaluation.records import CellRecord, Example
 from monai_ifim.io.errors import InputError
 from monai_ifim.io.planes import CasePlanes, Plane, PlaneMap, read_planes
@@ -22,7 +23,7 @@ from monai_ifim.report.pages.texts import shortened
 
 __all__ = ["COLOR_MAPS", "TITLES", "StoredExample", "example_figure", "read_examples"]
 
-GRAY, SEQUENTIAL, DIVERGING = COLOR_MAPS = ("gray", "viridis", "RdBu_r")
+COLOR_MAPS = (GRAY, SEQUENTIAL, DIVERGING)
 TITLES = {
     "image": "image x",
     "high": "x_high, the part in the\nleading eigenspace",
@@ -56,7 +57,7 @@ class StoredExample:
 
     def of(self, name: str) -> PlaneMap | None:
         """The planes of a map, None if it was not made."""
-        return next((found for found in self.planes.maps if found.content == name), None)
+        return next((found for found in self.planes.maps if found.kind == name), None)
 
 
 def read_examples(folder: Path, cell: CellRecord) -> list[StoredExample]:
@@ -137,14 +138,14 @@ def _write_edges(axes: Axes, plane: Plane) -> None:
 
 
 def _colors(found: PlaneMap) -> str:
-    if found.content in GREY:
+    if found.kind in GREY:
         return GRAY
     return DIVERGING if found.window[0] < 0 else SEQUENTIAL
 
 
 def _color_bar(axes: Axes, found: PlaneMap) -> None:
     low, high = found.window
-    marks = [number(low), number(high)] if found.content in GREY or low >= 0 else [number(low), "0", number(high)]
+    marks = [number(low), number(high)] if found.kind in GREY or low >= 0 else [number(low), "0", number(high)]
     bar = axes.inset_axes((0.0, -0.09, 1.0, 0.05))
     bar.imshow(np.linspace(0, 1, 128)[None], cmap=_colors(found), aspect="auto", vmin=0, vmax=1)
     bar.set_yticks([])

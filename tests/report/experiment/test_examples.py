@@ -103,7 +103,7 @@ def test_a_photograph_is_shown_as_it_is_without_sides() -> None:
 
 def test_signed_maps_are_symmetric_about_zero_and_positive_ones_start_there() -> None:
     planes = example_planes(maps_of(), TILTED)
-    windows = {found.content: found.window for found in planes.maps}
+    windows = {found.kind: found.window for found in planes.maps}
     for name in ("high", "eigenvector", "integrated_gradients", "gradcam"):
         assert windows[name][0] == -windows[name][1] < 0
     assert windows["sensitivity"][0] == 0 < windows["sensitivity"][1]
@@ -113,7 +113,7 @@ def test_signed_maps_are_symmetric_about_zero_and_positive_ones_start_there() ->
 
 def test_image_and_low_share_a_grey_window_that_leaves_out_half_a_percent_of_the_values() -> None:
     maps = maps_of((40, 50), image=np.linspace(0, 1, 2000).reshape(40, 50), low=np.linspace(0, 3, 2000).reshape(40, 50))
-    windows = {found.content: found.window for found in example_planes(maps, None).maps}
+    windows = {found.kind: found.window for found in example_planes(maps, None).maps}
     values = np.concatenate([maps["image"].numpy().ravel(), maps["low"].numpy().ravel()])
     assert windows["image"] == windows["low"] == pytest.approx(tuple(np.percentile(values, [0.5, 99.5])))
 
