@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from monai_ifim.core.errors import IFIMError
-from monai_ifim.core.heads.base import Head, SquareRoot
-from monai_ifim.core.settings import Method, Settings
+from monai_ifim.core.heads.base import Head
+from monai_ifim.core.heads.square_root import SquareRoot
+from monai_ifim.core.settings import Settings
+from monai_ifim.options import Method
 from monai_ifim.core.solvers.adaptive import forecast
 
 FEW = 8  # columns up to which the exact method is cheap enough never to leave anything out

@@ -110,7 +110,7 @@ def algorithm_parameters(sidecar: Mapping[str, Any]) -> str:
     stated = {
         "head": model["head"],
         "method": sidecar["method"],
-        **sidecar["selection"],
+        **selection(sidecar["settings"]),
         "components": sidecar["rank"],
         "metric": None if metric is None else json.dumps(metric, sort_keys=True),
         "space": sidecar["space"]["name"],
