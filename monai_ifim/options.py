@@ -77,9 +77,7 @@ DECOMPOSITION: dict[str, Option] = {
 }
 SCAN: dict[str, Option] = {
     "statistics": Option("differentiate", "With --space scanner: differentiate or freeze percentiles and the like."),
-    "resolution": Option(
-        None, "With --space scanner: coarseness of changes in mm, 0 for none; by default the network's voxels."
-    ),
+    "resolution": Option(None, "With --space scanner: coarseness of changes in mm, 0 for none; by default the network's voxels."),
     "deterministic": Option(
         False,
         "Only operations that repeat to the last bit, on accelerators too.",

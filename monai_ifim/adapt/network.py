@@ -17,9 +17,9 @@ from monai_ifim.core import Head, IFIMError, TrainingModeWarning
 from monai_ifim.core.decompose import decompose_with
 from monai_ifim.core.heads.choice import answers_at_every_voxel, resolve_head
 from monai_ifim.core.heads.square_root import SquareRoot
+from monai_ifim.core.memory.blocks import LARGEST_BLOCK
 from monai_ifim.core.memory.live_memory import LiveMemory
 from monai_ifim.core.operator.predictor import Predictor, check_independence, evaluation_mode
-from monai_ifim.core.operator.rows import LARGEST_BLOCK
 from monai_ifim.core.settings import Settings
 
 MEBIBYTE = 2**20
@@ -70,9 +70,7 @@ class NetworkReport:
         return all(finding.passed for finding in self.findings)
 
 
-def check_bundle(
-    bundle: Bundle, image: Path | None, settings: Settings, device: torch.device | str = "cpu"
-) -> NetworkReport:
+def check_bundle(bundle: Bundle, image: Path | None, settings: Settings, device: torch.device | str = "cpu") -> NetworkReport:
     """Probe a bundle's network with an image, or with random numbers of the shape that its metadata states.
 
     device: where the bundle was loaded. Raises InputError where there is nothing to probe with.

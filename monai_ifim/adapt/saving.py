@@ -38,6 +38,7 @@ from monai_ifim.io.sidecar import plain_affine
 from monai_ifim.io.source import content_hash, needs_regridding
 from monai_ifim.options import FILES
 
+
 class WriterArguments(FileShortcuts, total=False):
     """Arguments of `SaveIFIM` that other constructors hand on to it."""
 
@@ -102,7 +103,7 @@ class SaveIFIM(Transform):
         file, record = _file_of(img), record_of_image(components)
         if (record.get("preprocessing") is not None) != (self.settings.space == "scanner"):
             raise OutputError(
-                f"space={self.settings.space!r} does not fit these components: write those that were made with scanner= in the space "
+                f"space={self.settings.space!r} does not fit these components: write those made with scanner= in the space "
                 "'scanner', and no others."
             )
         source = source or _source_of(file)

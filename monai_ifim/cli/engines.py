@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from monai_ifim.run.cases import Case
     from monai_ifim.run.ranks import Rank
     from monai_ifim.run.settings import RunSettings
-    from monai_ifim.run.stop_request import Halt
+    from monai_ifim.run.stop_request import StopRequest
     from monai_ifim.run.table import CaseRow
 
-    Run = Callable[[Sequence[Case], Callable[[CaseRow], None], Halt], list[CaseRow]]
+    Run = Callable[[Sequence[Case], Callable[[CaseRow], None], StopRequest], list[CaseRow]]
 
 
 class Engine(StrEnum):
@@ -25,7 +25,7 @@ class Engine(StrEnum):
 
 
 def chosen_engine(engine: Engine, workers: int | None, rank: Rank, root: Path, settings: RunSettings) -> Run:
-    """The engine as a function of cases, report and halt; raises IFIMError for choices that contradict each other."""
+    """The engine as a function of cases, report and stop request; raises IFIMError for choices that contradict each other."""
     from monai_ifim.core.errors import IFIMError
 
     if engine is Engine.RAY:
@@ -34,7 +34,7 @@ def chosen_engine(engine: Engine, workers: int | None, rank: Rank, root: Path, s
         from monai_ifim.io import identify_bundle
         from monai_ifim.run.cluster.driver import run_on_ray
 
-        return lambda cases, report, halt: run_on_ray(root, identify_bundle(root), cases, settings, report, workers, halt)
+        return lambda cases, report, stop: run_on_ray(root, identify_bundle(root), cases, settings, report, workers, stop)
     if workers is not None:
         raise IFIMError("--workers goes with --engine ray; several processes without Ray: torchrun --nproc_per_node=N.")
     from monai_ifim.adapt.bundle import load_bundle
@@ -43,7 +43,7 @@ def chosen_engine(engine: Engine, workers: int | None, rank: Rank, root: Path, s
     if rank.size > 1:
         from monai_ifim.run.ranks import run_shard
 
-        return lambda cases, report, halt: run_shard(bundle, cases, settings, report, rank, halt)
+        return lambda cases, report, stop: run_shard(bundle, cases, settings, report, rank, stop)
     from monai_ifim.run.local import run_cases
 
-    return lambda cases, report, halt: run_cases(bundle, cases, settings, report, halt)
+    return lambda cases, report, stop: run_cases(bundle, cases, settings, report, stop)

@@ -17,7 +17,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from monai_ifim.run.stop_request import Halt
+    from monai_ifim.run.stop_request import StopRequest
     from monai_ifim.run.table import CaseRow
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -27,7 +27,7 @@ SHOW_CURSOR = "\x1b[?25h"
 
 
 @contextmanager
-def stopping(halt: Halt, ranks: int = 1) -> Iterator[None]:
+def stopping(stop_request: StopRequest, ranks: int = 1) -> Iterator[None]:
     """SIGINT and SIGTERM end the run inside the block once the cases in hand are done, a second one at once.
 
     ranks: of several processes that torchrun started, each is sent more than one signal; torchrun itself ends them for good.
@@ -35,8 +35,8 @@ def stopping(halt: Halt, ranks: int = 1) -> Iterator[None]:
     """
 
     def ask(number: int, _: FrameType | None) -> None:
-        if halt.signal is None:
-            halt.signal = number
+        if stop_request.signal is None:
+            stop_request.signal = number
             _say(FIRST if ranks == 1 else "")
         elif ranks == 1:
             _say(SECOND.format(how_to_go_on()) + (SHOW_CURSOR if os.isatty(2) else ""))
@@ -62,13 +62,13 @@ def with_hint() -> Iterator[None]:
         raise StoppedError(f"{stop} {how_to_go_on()}") from stop
 
 
-def end_if_stopped(console: Console, halt: Halt, rows: list[CaseRow], cases: int) -> None:
+def end_if_stopped(console: Console, stop_request: StopRequest, rows: list[CaseRow], cases: int) -> None:
     """Where a signal ended the run, say what is left and how to go on; exit status 128 + its number."""
-    if halt.signal is None:
+    if stop_request.signal is None:
         return
-    said = f"stopped by {signal.Signals(halt.signal).name}: {cases - len(rows)} of {cases} cases left. {how_to_go_on()}"
+    said = f"stopped by {signal.Signals(stop_request.signal).name}: {cases - len(rows)} of {cases} cases left. {how_to_go_on()}"
     console.print(said, markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(128 + halt.signal)
+    raise typer.Exit(128 + stop_request.signal)
 
 
 def how_to_go_on() -> str:

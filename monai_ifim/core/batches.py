@@ -19,8 +19,9 @@ from monai_ifim.core.heads.outputs import last_operation
 from monai_ifim.core.memory.checkpointing import checkpointed
 from monai_ifim.core.memory.lean_layers import lean_layers
 from monai_ifim.core.memory.live_memory import LiveMemory, storages_of
-from monai_ifim.core.memory.offload import Overflow, RowShelf, SavedActivations, return_freed_memory
+from monai_ifim.core.memory.offload import Overflow, SavedActivations, return_freed_memory
 from monai_ifim.core.memory.plan import BudgetExceededError, MemoryPlan, budget_error, plan_memory, survey_image
+from monai_ifim.core.memory.row_storage import RowShelf
 from monai_ifim.core.operator.factor import Factor
 from monai_ifim.core.operator.jacobian import Jacobian
 from monai_ifim.core.operator.metric import check_self_adjoint
@@ -28,8 +29,9 @@ from monai_ifim.core.operator.predictor import Predictor, check_independence
 from monai_ifim.core.operator.rows import FactorRows
 from monai_ifim.core.settings import Settings
 from monai_ifim.core.solvers.adaptive import adaptive_columns
-from monai_ifim.core.solvers.base import Subspace, whole_factor
+from monai_ifim.core.solvers.base import Subspace
 from monai_ifim.core.solvers.choice import choose_method
+from monai_ifim.core.solvers.exact import whole_factor
 from monai_ifim.core.solvers.lanczos import leading_pairs, most_steps
 
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}

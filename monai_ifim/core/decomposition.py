@@ -16,8 +16,6 @@ from monai_ifim.core.operator.metric import Metric
 from monai_ifim.core.operator.predictor import Predictor, evaluation_mode
 from monai_ifim.core.operator.rows import all_finite
 from monai_ifim.core.projection import split
-from monai_ifim.display.figure import draw
-from monai_ifim.display.html import notebook_html, one_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,14 +93,22 @@ class Decomposition:
         axes carry labels ("spectrum", "sensitivity", "high, axis 0", ...).
         Raises ImageError for an index, channel or point out of range.
         """
-        return draw(self, index, channel, components, point)
+        figure: Figure = _display().draw(self, index, channel, components, point)
+        return figure
 
     def __repr__(self) -> str:
-        return one_line(self)
+        return str(_display().repr_text(self))
 
     def _repr_html_(self) -> str:
         """What notebooks show: a table of the first images and the picture of the first."""
-        return notebook_html(self)
+        return str(_display().notebook_html(self))
+
+
+def _display() -> Any:
+    """The module that shows decompositions, imported when one is shown: the only import from core upwards."""
+    from monai_ifim.display import html
+
+    return html
 
 
 def joined(parts: Sequence[Decomposition], predictor: Predictor, image: Tensor, metric: Metric | None) -> Decomposition:

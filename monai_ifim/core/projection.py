@@ -7,7 +7,8 @@ from torch import Tensor
 
 from monai_ifim.core.errors import ImageError
 from monai_ifim.core.memory.allocation import in_large_pages
-from monai_ifim.core.operator.rows import blocks, float64_device
+from monai_ifim.core.memory.blocks import blocks
+from monai_ifim.core.operator.rows import float64_device
 
 ROUNDING = 32.0  # how far inner products may be from 0 and 1, in units of the vectors' eps
 NEW = 0.5  # share of a unit vector's squared length that has to be left once those before it are taken off

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.display.panels import DIVERGING, GRAY, Panel, Scale, View, panels_of
 from monai_ifim.display.wording import (
     TIMES,
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
-
-    from monai_ifim.core.decomposition import Decomposition
 
 KEPT, DROPPED, SHARE, GUIDE = "#0072B2", "#A9C9DE", "#D55E00", "#F0A020"  # after Okabe and Ito (2008)
 MOST_BARS = 40  # of a spectrum

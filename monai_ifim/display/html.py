@@ -5,13 +5,10 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
+from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.display.figure import draw, png
 from monai_ifim.display.wording import UNIT, answer, method, number, percent, sizes, unit
-
-if TYPE_CHECKING:
-    from monai_ifim.core.decomposition import Decomposition
 
 MOST_IMAGES = 5  # rows of the table
 MOST_EIGENVALUES = 3  # in a cell of it
@@ -34,7 +31,7 @@ def notebook_html(d: Decomposition) -> str:
     return f"<div>{table}{picture}</div>"
 
 
-def one_line(d: Decomposition) -> str:
+def repr_text(d: Decomposition) -> str:
     """What was decomposed and how much was kept, without a single array."""
     images = f"{d.image.shape[0]} image{'s' if d.image.shape[0] > 1 else ''} {list(d.image.shape[1:])}"
     dtype = str(d.image.dtype).removeprefix("torch.")

@@ -6,17 +6,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.core.errors import ImageError
 from monai_ifim.display.wording import MINUS, UNIT, number, percent
-
-if TYPE_CHECKING:
-    from monai_ifim.core.decomposition import Decomposition
 
 GRAY, DIVERGING, SEQUENTIAL = "gray", "RdBu_r", "viridis"
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.core.heads.voxelwise import mean_probability
-
-if TYPE_CHECKING:
-    from monai_ifim.core.decomposition import Decomposition
 
 UNIT = "nats / unit²"
 MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"

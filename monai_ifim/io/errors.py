@@ -73,13 +73,13 @@ def explained(error: BaseException) -> str:
     """What a user is told of an error, in one line: an expected one's own words; of the disk's, what, where and the cure; any
     other's with its type and the word that it is a bug."""
     if isinstance(error, IFIMError):
-        return _bounded(one_line(str(error)))
+        return _bounded(single_line(str(error)))
     if isinstance(error, OSError) and error.strerror is not None:
         named = isinstance(error.filename, (str, bytes))
         place = f"{'/'.join(Path(os.fsdecode(error.filename)).parts[-2:])}: " if named else ""
         cure = CURES.get(error.errno or 0)
-        return one_line(f"{place}{error.strerror}{'' if cure is None else f': {cure}'}.")
-    said = one_line(str(error))
+        return single_line(f"{place}{error.strerror}{'' if cure is None else f': {cure}'}.")
+    said = single_line(str(error))
     if isinstance(error, MemoryError):
         return f"not enough memory{f' ({said})' if said else ''}: take a smaller image, or a machine with more of it."
     return f"{type(error).__name__}{f': {said}' if said else ''} (this is a bug; --debug shows where)"
@@ -91,7 +91,7 @@ def _bounded(line: str) -> str:
     return line if len(line) <= LONGEST_TOLD else f"{line[:half]} ... {line[-half:]}"
 
 
-def one_line(text: str) -> str:
+def single_line(text: str) -> str:
     """A text as one line that any terminal shows: white space is one blank, what cannot be printed is spelt out."""
     line = " ".join(text.split())
     return "".join(

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from monai_ifim.io import atomic
-from monai_ifim.io.errors import InputError, one_line
+from monai_ifim.io.errors import InputError, single_line
 from monai_ifim.io.geometry import VIEWS, Affine, cut
 
 LARGEST_SIDE = 256  # pixels
@@ -107,7 +107,7 @@ def read_planes(path: Path) -> CasePlanes:
             x, y, z = _numbers(description["point"])
             return CasePlanes((x, y, z), tuple(maps))
     except Exception as error:  # a damaged archive fails in as many ways as zip and JSON have
-        said = one_line(str(error))[:LONGEST_CAUSE]
+        said = single_line(str(error))[:LONGEST_CAUSE]
         raise InputError(f"{path.name}: not a readable record of planes ({said}): run the case again.") from error
 
 

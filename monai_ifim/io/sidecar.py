@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from monai_ifim.io import atomic
-from monai_ifim.io.errors import InputError, OutputError, one_line
+from monai_ifim.io.errors import InputError, OutputError, single_line
 from monai_ifim.io.geometry import Affine
 from monai_ifim.io.model import ModelIdentity
 from monai_ifim.version import __version__
@@ -149,9 +149,9 @@ def read_sidecar(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path.name}: not a readable sidecar ({error}).") from error
-    found = str(content.get("schema_version", "")) if isinstance(content, dict) else ""
+    found = single_line(str(content.get("schema_version", ""))[:20]) if isinstance(content, dict) else ""
     if found.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
-        raise InputError(f"{path.name}: schema version {one_line(found[:20]) or 'missing'}; this program reads {SCHEMA_VERSION}.")
+        raise InputError(f"{path.name}: schema version {found or 'missing'}; this program reads {SCHEMA_VERSION}.")
     return dict(content)
 
 

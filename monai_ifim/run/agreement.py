@@ -47,7 +47,7 @@ class Quantity:
 
 
 @dataclass(frozen=True)
-class Case:
+class RecordedCase:
     """A whole case: its folder and what its sidecar says."""
 
     folder: Path
@@ -75,7 +75,7 @@ class Case:
         return np.stack(volumes) if volumes and len({volume.shape for volume in volumes}) == 1 else None
 
 
-def compare(recorded: Case, repeated: Case) -> list[Quantity]:
+def compare(recorded: RecordedCase, repeated: RecordedCase) -> list[Quantity]:
     """Every result of `recorded` beside that of `repeated`; maps that are not beside their sidecar by their norms.
 
     Raises InputError where a recorded file is damaged, KeyError, TypeError or ValueError where a sidecar is.
@@ -138,7 +138,7 @@ def _distance(first: Sequence[Any], second: Sequence[Any], scale: float) -> floa
     return max(abs(a - b) for a, b in zip(first, second, strict=True) if a is not None) / scale
 
 
-def _map(content: str, recorded: Case, repeated: Case, allowed: Mapping[str, float]) -> Quantity:
+def _map(content: str, recorded: RecordedCase, repeated: RecordedCase, allowed: Mapping[str, float]) -> Quantity:
     first, second = recorded.files(content), repeated.files(content)
     limit = max(allowed["maps"], allowed["information"]) if content == "sensitivity" else allowed["maps"]
     norms = [math.hypot(*(float(file["norm"] or 0.0) for file in files)) for files in (first, second)]
@@ -162,13 +162,13 @@ def _one_grid(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     return same_grid(np.asarray(first["affine"], float), np.asarray(second["affine"], float), tuple(first["shape"]))
 
 
-def _size(case: Case, content: str) -> float:
+def _size(case: RecordedCase, content: str) -> float:
     """What a difference is small against: of high and low the image's norm, of all else its own."""
     of = "input" if content in ("high", "low") else content
     return math.hypot(*(float(file["norm"] or 0.0) for file in case.files(of)))
 
 
-def _rest(content: str, ours: Values, theirs: Values, repeated: Case) -> float:
+def _rest(content: str, ours: Values, theirs: Values, repeated: RecordedCase) -> float:
     """Norm of the difference; of an eigenvector, of what no combination of those with nearly its eigenvalue holds."""
     if not content.startswith("eigenvector "):
         return float(np.linalg.norm(ours - theirs))

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from scipy.stats import median_abs_deviation
 
 from monai_ifim.io import InputError
-from monai_ifim.io.errors import one_line
+from monai_ifim.io.errors import single_line
 from monai_ifim.run.table import SCHEMA, SCHEMA_VERSION, UNITS
 
 __all__ = ["LARGEST_Z", "SMALLEST_COHORT", "SMALLEST_GROUP", "VANISHING", "confidence", "find_outliers", "read_cases"]
@@ -56,7 +56,7 @@ def read_cases(output: str | PathLike[str]) -> pd.DataFrame:
         columns = {field.name: field.type for field in table.schema}
         units = json.loads(metadata.get(b"monai_ifim.units", json.dumps(dict(UNITS))))
     except (OSError, ValueError, pa.ArrowException) as error:
-        said = one_line(str(error))[:LONGEST_CAUSE]
+        said = single_line(str(error))[:LONGEST_CAUSE]
         raise InputError(f"{path}: not a readable Parquet file ({said}): run the same command again to make it anew.") from error
     version = metadata.get(b"monai_ifim.schema_version", b"").decode("utf-8", "replace")
     if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:

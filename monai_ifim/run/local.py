@@ -1,4 +1,4 @@
-"""The local engine: one process, its reading, computing and writing overlapped."""
+"""The local engine: one process that reads, computes and writes at the same time."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from monai_ifim.run.cases import Case
 from monai_ifim.run.pipeline import decompose_cases
 from monai_ifim.run.run_record import Start, write_outcome
 from monai_ifim.run.settings import RunSettings, prepared_folder
-from monai_ifim.run.stop_request import Halt, StoppedError
+from monai_ifim.run.stop_request import StoppedError, StopRequest
 from monai_ifim.run.table import CaseRow
 
 Report = Callable[[CaseRow], None]
 
 
 def run_cases(
-    bundle: Bundle, cases: Sequence[Case], settings: RunSettings, report: Report, halt: Halt | None = None
+    bundle: Bundle, cases: Sequence[Case], settings: RunSettings, report: Report, stop_request: StopRequest | None = None
 ) -> list[CaseRow]:
     """Decompose every case, write its files, then cases.csv, cases.parquet and run.json; a case that fails is a row.
 
-    report is called with each row as it comes. Where halt comes to be due, the cases that were not begun have no row.
-    Raises OutputError where OUT cannot be written at all; StoppedError, once the files are written, as `decompose_cases`.
+    report is called with each row as it is finished. Once stop_request is due, the cases not yet started have no row.
+    Raises OutputError if OUT cannot be written; StoppedError as `decompose_cases`, after the table is written.
     """
     began = Start()
     prepared_folder(settings.output)
     rows: list[CaseRow] = []
     try:
-        for row in decompose_cases(bundle, cases, settings, halt):
+        for row in decompose_cases(bundle, cases, settings, stop_request):
             rows.append(row)
             report(row)
     except StoppedError as stop:
-        with suppress(OSError):  # a full disk may have no room for them either
+        with suppress(OSError):  # a full disk may have no room for the table either
             write_outcome(bundle.identity, settings, cases, rows, began)
         whole = sum(row.status != "failed" for row in rows)
         raise StoppedError(f"{stop} {whole} of {len(cases)} cases are whole.") from stop

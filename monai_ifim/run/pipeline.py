@@ -27,14 +27,14 @@ from monai_ifim.core.decompose import decompose_with
 from monai_ifim.core.determinism import deterministic_algorithms, refused_operation
 from monai_ifim.core.memory.scratch import ScratchFolder
 from monai_ifim.io import InputError, ModelIdentity, read_sidecar
-from monai_ifim.io.errors import explained, one_line
+from monai_ifim.io.errors import explained, single_line
 from monai_ifim.io.parametric_map.write import check_dicom_source
 from monai_ifim.io.scan import Scan, unit_of_source
 from monai_ifim.io.source import check_source, readable_path
 from monai_ifim.run.cases import Case
 from monai_ifim.run.resume import kept_row
 from monai_ifim.run.settings import RunSettings
-from monai_ifim.run.stop_request import Halt, StoppedError, short_of_memory
+from monai_ifim.run.stop_request import StoppedError, StopRequest, short_of_memory
 from monai_ifim.run.table import CaseRow, row_from_sidecar
 
 READ_AHEAD = 2  # images held ready beside the batch being computed
@@ -64,14 +64,16 @@ class _Computed:
     seconds: float
 
 
-def decompose_cases(bundle: Bundle, cases: Iterable[Case], settings: RunSettings, halt: Halt | None = None) -> Iterator[CaseRow]:
+def decompose_cases(
+    bundle: Bundle, cases: Iterable[Case], settings: RunSettings, stop_request: StopRequest | None = None
+) -> Iterator[CaseRow]:
     """One row a case, in no promised order; its files are written before its row comes.
 
     A case that fails is a row, not the end. Reading and writing have a thread of their own each, computing has the caller's.
-    halt: where it comes to be due, what is being computed and written is finished and no other case is begun. Raises
+    stop_request: where it comes to be due, what is being computed and written is finished and no other case is begun. Raises
     StoppedError, after the last row, where no other case could be done: the device is lost, or the disk takes nothing more.
     """
-    halt = halt or Halt()
+    stop_request = stop_request or StopRequest()
     with deterministic_algorithms(settings.case.deterministic, settings.device), ScratchFolder() as scratch:
         preprocessing, writers = _preprocessing_to_invert(bundle)
         writer = SaveIFIM(
@@ -85,14 +87,14 @@ def decompose_cases(bundle: Bundle, cases: Iterable[Case], settings: RunSettings
         reading, *further = (ThreadPoolExecutor(1) for _ in range(1 + writers))
         writing = further[0] if further else reading
         try:
-            loaded = _ahead(reading, lambda case: _load(bundle, case, settings, scratch, halt), cases)
-            results = _compute(bundle, _until(halt, loaded), settings, halt)
-            yield from _behind(writing, lambda computed: _save(writer, computed, settings, halt), results)
+            loaded = _ahead(reading, lambda case: _load(bundle, case, settings, scratch, stop_request), cases)
+            results = _compute(bundle, _until(stop_request, loaded), settings, stop_request)
+            yield from _behind(writing, lambda computed: _save(writer, computed, settings, stop_request), results)
         finally:  # also where the caller stops midway: what is being written is finished, what waits is dropped
             for pool in {reading, writing}:
                 pool.shutdown(wait=True, cancel_futures=True)
-    if halt.cause:
-        raise StoppedError(halt.cause)
+    if stop_request.cause:
+        raise StoppedError(stop_request.cause)
 
 
 def _preprocessing_to_invert(bundle: Bundle) -> tuple[Compose, int]:
@@ -134,14 +136,14 @@ def _behind(
         yield pending.popleft().result()
 
 
-def _until(halt: Halt, items: Iterable[Item]) -> Iterator[Item]:
+def _until(stop_request: StopRequest, items: Iterable[Item]) -> Iterator[Item]:
     for item in items:
-        if halt.due:
+        if stop_request.due:
             return
         yield item
 
 
-def _load(bundle: Bundle, case: Case, settings: RunSettings, scratch: Path, halt: Halt) -> _Loaded | CaseRow:
+def _load(bundle: Bundle, case: Case, settings: RunSettings, scratch: Path, stop_request: StopRequest) -> _Loaded | CaseRow:
     """The image ready for the network, or the row of a case that is whole already or cannot be read."""
     started = time.perf_counter()
     try:
@@ -161,7 +163,7 @@ def _load(bundle: Bundle, case: Case, settings: RunSettings, scratch: Path, halt
         bundle.preprocessing.set_random_state(seed=0)  # a random step draws the same for every case, whatever came before it
         image = bundle.prepare(read, path)
     except BaseException as error:  # one case's failure is recorded and the others go on, whatever its readers raise
-        halt.not_read(error)
+        stop_request.read_failed(error)
         return failed_row(case, short_of_memory(error, "cpu") or error)
     _forget_identities(image.applied_operations)
     return _Loaded(case, image, scan, time.perf_counter() - started)
@@ -185,11 +187,11 @@ def _forget_identities(trace: Any) -> None:
 
 
 def _compute(
-    bundle: Bundle, loaded: Iterator[_Loaded | CaseRow], settings: RunSettings, halt: Halt
+    bundle: Bundle, loaded: Iterator[_Loaded | CaseRow], settings: RunSettings, stop_request: StopRequest
 ) -> Iterator[_Computed | CaseRow]:
     """Components of every loaded case; images of one shape that follow each other share passes, batch_size together."""
     if settings.case.space == "scanner":
-        yield from _decompose_scans(bundle, loaded, settings, halt)
+        yield from _decompose_scans(bundle, loaded, settings, stop_request)
         return
     group: list[_Loaded] = []
     for item in loaded:
@@ -197,18 +199,18 @@ def _compute(
             yield item
             continue
         if group and group[0].image.shape != item.image.shape:
-            yield from _decompose_group(bundle, group, settings, halt)
+            yield from _decompose_group(bundle, group, settings, stop_request)
             group = []
         group.append(item)
         if len(group) == settings.batch_size:
-            yield from _decompose_group(bundle, group, settings, halt)
+            yield from _decompose_group(bundle, group, settings, stop_request)
             group = []
     if group:
-        yield from _decompose_group(bundle, group, settings, halt)
+        yield from _decompose_group(bundle, group, settings, stop_request)
 
 
 def _decompose_scans(
-    bundle: Bundle, loaded: Iterator[_Loaded | CaseRow], settings: RunSettings, halt: Halt
+    bundle: Bundle, loaded: Iterator[_Loaded | CaseRow], settings: RunSettings, stop_request: StopRequest
 ) -> Iterator[_Computed | CaseRow]:
     """Each by itself: scans have a geometry each."""
     scanner = ScannerSpace(
@@ -229,7 +231,7 @@ def _decompose_scans(
             seconds = time.perf_counter() - started
             tensors = component_tensors(decomposition, scan[None], settings.case.locality, seconds)
         except (Exception, SystemExit) as error:
-            lost = halt.not_computed(item.case.name, error, settings.device)
+            lost = stop_request.compute_failed(item.case.name, error, settings.device)
             yield _failed_computing(item.case, lost or _unfit(bundle, item) or error, settings)
             continue
         yield _Computed(item, item_of_batch(tensors, 0, item.image), item.seconds + time.perf_counter() - started)
@@ -245,10 +247,10 @@ def _unfit(bundle: Bundle, item: _Loaded) -> InputError | None:
 
 
 def _decompose_group(
-    bundle: Bundle, group: Sequence[_Loaded], settings: RunSettings, halt: Halt
+    bundle: Bundle, group: Sequence[_Loaded], settings: RunSettings, stop_request: StopRequest
 ) -> Iterator[_Computed | CaseRow]:
     """Where the batch fails, its images are tried one by one, so that only the guilty one is lost."""
-    if halt.due:
+    if stop_request.due:
         return
     started = time.perf_counter()
     try:
@@ -256,7 +258,7 @@ def _decompose_group(
         decomposition = decompose_with(settings.case, bundle.network, batch)
         tensors = component_tensors(decomposition, batch, settings.case.locality, time.perf_counter() - started)
     except (Exception, SystemExit) as error:
-        lost = halt.not_computed(group[0].case.name, error, settings.device)
+        lost = stop_request.compute_failed(group[0].case.name, error, settings.device)
         if lost is not None or len(group) == 1:
             for loaded in group:
                 yield _failed_computing(loaded.case, lost or error, settings)
@@ -264,24 +266,25 @@ def _decompose_group(
         tensors = None
     if tensors is None:  # out of the handler, whose error holds on to what the batch took of memory
         for loaded in group:
-            yield from _decompose_group(bundle, [loaded], settings, halt)
+            yield from _decompose_group(bundle, [loaded], settings, stop_request)
         return
     share = (time.perf_counter() - started) / len(group)
     for index, loaded in enumerate(group):
         yield _Computed(loaded, item_of_batch(tensors, index, loaded.image), loaded.seconds + share)
 
 
-def _save(writer: SaveIFIM, computed: _Computed, settings: RunSettings, halt: Halt) -> CaseRow:
+def _save(writer: SaveIFIM, computed: _Computed, settings: RunSettings, stop_request: StopRequest) -> CaseRow:
     case, started = computed.loaded.case, time.perf_counter()
     try:
         _check_class_names(writer.model, len(record_of_image(computed.components)["probabilities"]))
         sidecar = writer(computed.loaded.image, computed.components, case.source, case.name, computed.loaded.scan)
-        halt.taken()
+        stop_request.case_written()
         seconds = computed.seconds + time.perf_counter() - started
         return row_from_sidecar(case.name, "done", read_sidecar(sidecar), seconds)
     except BaseException as error:  # whatever the inverse of the bundle's preprocessing raises
-        halt.not_written(error)
-        return failed_row(case, halt.not_computed(case.name, error, settings.device) or error)  # a GPU may tell only now
+        stop_request.write_failed(error)
+        lost = stop_request.compute_failed(case.name, error, settings.device)  # a GPU may report an error only now
+        return failed_row(case, lost or error)
 
 
 def _check_class_names(model: ModelIdentity, outputs: int) -> None:
@@ -299,7 +302,7 @@ def _failed_computing(case: Case, error: BaseException, settings: RunSettings) -
     error = short_of_memory(error, settings.device) or error
     if isinstance(error, (IFIMError, MemoryError)):
         return failed_row(case, error)
-    said = f"{type(error).__name__}: {one_line(str(error))}"
+    said = f"{type(error).__name__}: {single_line(str(error))}"
     refused = IFIMError(f"the network fails on this image ({said}): see what `monai-ifim check` says of the bundle.")
     refused.__cause__ = error
     return failed_row(case, refused)
@@ -309,6 +312,6 @@ def failed_row(case: Case, error: BaseException) -> CaseRow:
     """The row of a case that failed, with the reason in one line; where in the program is for the log."""
     logging.getLogger("monai_ifim").debug("case %s: where the error arose:", case.name, exc_info=error)
     if not isinstance(error, Exception):
-        said = one_line(str(error))
+        said = single_line(str(error))
         error = InputError(f"the bundle's preprocessing ends the program ({type(error).__name__}: {said}): correct it.")
     return CaseRow(case.name, "failed", explained(refused_operation(error) or error), case.source.path.name)

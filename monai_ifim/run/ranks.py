@@ -27,7 +27,7 @@ from monai_ifim.run.pipeline import decompose_cases
 from monai_ifim.run.resume import kept_row
 from monai_ifim.run.run_record import Start, write_outcome
 from monai_ifim.run.settings import RunSettings, prepared_folder
-from monai_ifim.run.stop_request import Halt
+from monai_ifim.run.stop_request import StopRequest
 from monai_ifim.run.table import CaseRow
 
 SLOWEST_RANK = timedelta(days=30)  # a rank that is done waits this long; one that died is torchrun's to notice
@@ -61,14 +61,19 @@ def rank_of_process(environment: Mapping[str, str] | None = None) -> Rank:
 
 
 def run_shard(
-    bundle: Bundle, cases: Sequence[Case], settings: RunSettings, report: Report, rank: Rank, halt: Halt | None = None
+    bundle: Bundle,
+    cases: Sequence[Case],
+    settings: RunSettings,
+    report: Report,
+    rank: Rank,
+    stop_request: StopRequest | None = None,
 ) -> list[CaseRow]:
     """Decompose this rank's share and return the rows of all ranks; the first rank writes cases.csv and run.json.
 
     Cases that an earlier run left whole are found first, and the others are dealt out evenly, each to one rank: after the
     loss of a rank the next run goes on where all of them stopped. report is called with the rows of this rank as they come.
-    All ranks are called with the same cases and settings, and OUT is one folder for all. Where halt comes to be due, what this
-    rank has not begun has no row. Raises StoppedError as `decompose_cases`, and nothing is waited for then.
+    All ranks are called with the same cases and settings, and OUT is one folder for all. Once stop_request is due,
+    the cases that this rank has not started have no row. Raises StoppedError as `decompose_cases` and does not wait then.
     """
     began = Start()
     with _process_group(rank) as group:
@@ -81,7 +86,7 @@ def run_shard(
         rows = [row for row in kept.values() if row.case in {case.name for case in mine}]
         for row in rows:
             report(row)
-        for row in decompose_cases(bundle, left[rank.number :: rank.size], replace(settings, overwrite=True), halt):
+        for row in decompose_cases(bundle, left[rank.number :: rank.size], replace(settings, overwrite=True), stop_request):
             rows.append(row)
             report(row)
         gathered = [row for part in _gather(rows, group) for row in part]

@@ -20,7 +20,7 @@ from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.installation import bundles_folder, resolve_bundle
 from monai_ifim.io.source import content_hash, dicom_files, there
 from monai_ifim.run import cases
-from monai_ifim.run.agreement import Case, Quantity, compare
+from monai_ifim.run.agreement import Quantity, RecordedCase, compare
 from monai_ifim.run.local import run_cases
 from monai_ifim.run.settings import RunSettings, check_device
 
@@ -72,14 +72,14 @@ class Repetition:
         return tuple(dict.fromkeys(each.cause for each in self.circumstances if not each.same))
 
 
-def read_case(path: Path) -> tuple[str, Case]:
+def read_case(path: Path) -> tuple[str, RecordedCase]:
     """Name and content of the case that a sidecar describes; raises InputError where it is none."""
     if not path.is_file() or not path.name.endswith(SUFFIX):
         raise InputError(f"{path.name}: give the sidecar of a case, CASE{SUFFIX}.")
-    return path.name.removesuffix(SUFFIX), Case(path.parent, read_sidecar(path))
+    return path.name.removesuffix(SUFFIX), RecordedCase(path.parent, read_sidecar(path))
 
 
-def find_bundle(case: Case, given: str | None = None) -> Path:
+def find_bundle(case: RecordedCase, given: str | None = None) -> Path:
     """The bundle that made a case: the one given, or that which comes with the package and has the recorded hashes.
 
     None is looked for elsewhere, because bundles are code. Raises InputError, with the cure.
@@ -96,7 +96,7 @@ def find_bundle(case: Case, given: str | None = None) -> Path:
     raise InputError(f"the bundle {name} of this case does not come with the package: say where it is, --bundle DIR.")
 
 
-def find_image(case: Case, given: Path | None = None) -> Source:
+def find_image(case: RecordedCase, given: Path | None = None) -> Source:
     """The input of a case: the file or DICOM folder given, or a folder that holds it; else what has the recorded name and
     content in the case's folder, OUT, the folder around it, the current one, or in a folder right in these two.
 
@@ -123,13 +123,13 @@ def find_image(case: Case, given: Path | None = None) -> Source:
     raise InputError(f"{name}: the image of this case is not near it: say where it is, --image PATH.")
 
 
-def was_deterministic(case: Case) -> bool:
+def was_deterministic(case: RecordedCase) -> bool:
     """Whether the case was made by deterministic algorithms alone, and so will be its repetition."""
     return bool(_computation(case.sidecar).get("deterministic"))
 
 
 def repeat_case(
-    name: str, case: Case, root: Path, source: Source, output: Path, device: str | None = None, noise: str | None = None
+    name: str, case: RecordedCase, root: Path, source: Source, output: Path, device: str | None = None, noise: str | None = None
 ) -> Repetition:
     """Decompose the image again into OUTPUT/CASE and compare. device: another than the recorded one; noise: the map.
 
@@ -143,7 +143,7 @@ def repeat_case(
         [row] = run_cases(bundle, [cases.Case(name, source)], settings, lambda row: None)
     if row.status == "failed":
         raise IFIMError(f"{name} cannot be repeated: {row.reason}")
-    again = Case(output / name, read_sidecar(sidecar_path(output, name)))
+    again = RecordedCase(output / name, read_sidecar(sidecar_path(output, name)))
     quantities = _checked(lambda: compare(case, again), name)
     return Repetition(name, case.folder, tuple(_circumstances(case.sidecar, again.sidecar)), tuple(quantities))
 
@@ -217,7 +217,7 @@ def _computation(sidecar: Mapping[str, Any]) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _section(case: Case, name: str) -> Mapping[str, Any]:
+def _section(case: RecordedCase, name: str) -> Mapping[str, Any]:
     found = case.sidecar.get(name)
     if not isinstance(found, Mapping):
         raise InputError(f"{DAMAGED} ('{name}' is missing).")

@@ -26,7 +26,14 @@ def kept_row(identity: ModelIdentity, case: Case, settings: RunSettings) -> Case
         if content is None or not _answers(content, identity, case, settings):
             return None
         return row_from_sidecar(case.name, "kept", content)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError):  # a damaged sidecar raises any of these
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+    ):  # of a damaged sidecar
         return None
 
 

@@ -1,4 +1,4 @@
-"""Why a run ends before its last case: it was asked to, its device is lost, or its disk takes nothing more."""
+"""Requests to stop a run early: from a signal, a lost device, or a disk that can no longer be written to."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import torch
 
 from monai_ifim.core import IFIMError
-from monai_ifim.io.errors import explained, one_line
+from monai_ifim.io.errors import explained, single_line
 
-PATIENCE = 2  # cases in a row that the disk did not take, after which none is tried
+PATIENCE = 2  # failures of the disk in a row after which the run stops
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NO_DISK = _NO_ROOM | {errno.EROFS, errno.EIO, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.ESTALE}
@@ -22,43 +22,43 @@ _LOST = re.compile(
     r"launch timed out|ECC error|hardware stack error|context is destroyed|device(\(s\))? is/are busy or unavailable|"
     r"device[ -]?lost|lost device|no \w+-capable device|driver shutting down|\w+ error: unknown error",
     re.IGNORECASE,
-)  # after these a process can compute nothing more on its device (CUDA Runtime API, cudaError)
+)  # CUDA Runtime API, cudaError: the process can no longer use its device
 
 
 class StoppedError(IFIMError):
-    """A run ended before its last case; what is whole stays, and the same command goes on."""
+    """A run stopped before its last case. Finished cases are kept, and the same command continues."""
 
 
-class Halt:
-    """Whether a run is to end once what is in hand is done. Signals and all threads of the run may write to it.
+class StopRequest:
+    """Request that a run starts no further case. Signal handlers and all threads of the run may set it.
 
-    signal: number of the signal that asked for it; None where none did. cause: why to go on is of no use, "" where it is.
+    signal: number of the signal that asked for the stop, or None. cause: why no further case can succeed, or "".
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
         self.cause = ""
-        self._not_taken = 0
+        self._disk_failures = 0
 
     @property
     def due(self) -> bool:
-        """Whether no further case is to be begun."""
+        """True if no further case may be started."""
         return self.signal is not None or bool(self.cause)
 
-    def taken(self) -> None:
-        """The disk took a case."""
-        self._not_taken = 0
+    def case_written(self) -> None:
+        """Reset the count of disk failures: a case was written."""
+        self._disk_failures = 0
 
-    def not_read(self, error: BaseException) -> None:
-        """A case could not be read; count it where the folder for temporary files is what is full."""
+    def read_failed(self, error: BaseException) -> None:
+        """Count a case that could not be read if the folder for temporary files is full."""
         self._count(error, _NO_ROOM)
 
-    def not_written(self, error: BaseException) -> None:
-        """A case could not be written; count it where that was the disk's fault."""
+    def write_failed(self, error: BaseException) -> None:
+        """Count a case that could not be written if the disk is the cause."""
         self._count(error, _NO_DISK)
 
-    def not_computed(self, case: str, error: BaseException, device: str) -> IFIMError | None:
-        """A case could not be computed; where no other could on this device, the run is over, and that is what is returned."""
+    def compute_failed(self, case: str, error: BaseException, device: str) -> IFIMError | None:
+        """Request a stop and return the reason if the error means that the device is lost; otherwise return None."""
         said = loss(error, device)
         if said is None:
             return None
@@ -69,24 +69,24 @@ class Halt:
 
     def _count(self, error: BaseException, numbers: frozenset[int]) -> None:
         refused = next((one for one in _causes(error) if isinstance(one, OSError) and one.errno in numbers), None)
-        self._not_taken = 0 if refused is None else self._not_taken + 1
-        if refused is not None and self._not_taken == PATIENCE and not self.cause:
+        self._disk_failures = 0 if refused is None else self._disk_failures + 1
+        if refused is not None and self._disk_failures == PATIENCE and not self.cause:
             self.cause = f"the disk took none of {PATIENCE} cases in a row. The last: {explained(refused)}"
 
 
 def loss(error: BaseException, device: str) -> str | None:
-    """What a device said last, where after this error it computes nothing more in this process; None where it does."""
+    """The device's error message if the device can no longer be used in this process, else None."""
     refusals = [str(one) for one in _causes(error) if isinstance(one, RuntimeError)]
     last = next((said for said in refusals if _LOST.search(said)), None)
     if last is None and refusals and not _answers(device):
         last = refusals[-1]
-    return None if last is None else one_line(last.strip().partition("\n")[0].rstrip("."))
+    return None if last is None else single_line(last.strip().partition("\n")[0].rstrip("."))
 
 
 def short_of_memory(error: BaseException, device: str) -> IFIMError | None:
-    """The same in our words where memory ran out, on the device or elsewhere; else None."""
+    """An IFIMError with the cure if the error means that memory ran out, on the device or elsewhere; else None."""
     for one in _causes(error):
-        said = one_line(str(one))
+        said = single_line(str(one))
         if isinstance(one, MemoryError):
             return IFIMError(explained(one))
         if isinstance(one, torch.OutOfMemoryError) or (isinstance(one, RuntimeError) and _NO_MEMORY.search(said)):
@@ -99,7 +99,7 @@ def short_of_memory(error: BaseException, device: str) -> IFIMError | None:
 
 
 def _answers(device: str) -> bool:
-    """Whether the device still adds two numbers."""
+    """True if the device still computes, or only lacks memory."""
     try:
         return float(torch.ones(2, device=device).sum()) == 2
     except RuntimeError as error:
@@ -107,7 +107,7 @@ def _answers(device: str) -> bool:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and those that it arose from."""
+    """The error and its `__cause__` chain."""
     found: BaseException | None = error
     while found is not None:
         yield found

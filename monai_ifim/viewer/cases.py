@@ -60,7 +60,7 @@ class ViewedCase:
     sidecar: Mapping[str, Any]
 
 
-def find_cases(output: Path) -> tuple[str, ...]:
+def viewable_cases(output: Path) -> tuple[str, ...]:
     """Names of the whole cases in OUT, in order; raises ViewerError where there are none."""
     if not output.is_dir():
         raise ViewerError(f"{output}: no such folder; name the OUT of an earlier `monai-ifim decompose ... --output OUT`.")
@@ -73,7 +73,7 @@ def find_cases(output: Path) -> tuple[str, ...]:
 
 
 def read_case(output: Path, name: str) -> ViewedCase:
-    """A case by its name, which must be one that `find_cases` gave; raises ViewerError for a damaged one."""
+    """A case by its name, which must be one that `viewable_cases` gave; raises ViewerError for a damaged one."""
     sidecar_file = output / name / f"{name}_ifim.json"
     with _told_of(sidecar_file.name):
         sidecar = json.loads(sidecar_file.read_text(encoding="utf-8"))

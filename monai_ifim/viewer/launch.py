@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from monai_ifim.viewer.cases import ViewerError, find_cases
+from monai_ifim.viewer.cases import ViewerError, viewable_cases
 from monai_ifim.viewer.gate import Gate
 from monai_ifim.viewer.graphics import choose_graphics, require_libraries
 
@@ -23,7 +23,7 @@ def serve_viewer(output: Path, on_ready: Callable[[str, int], None], port: int =
     on_ready: called with the address to open, which holds the secret, and the number of cases. port: 0 for any free one.
     case: the one shown first. Raises ViewerError, for a missing library too.
     """
-    names = find_cases(output)
+    names = viewable_cases(output)
     if case is not None and case not in names:
         raise ViewerError(
             f"{output}: holds no case {case!r}; it holds {', '.join(names[:10])}{' ...' if len(names) > 10 else ''}."

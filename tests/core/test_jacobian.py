@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from monai_ifim.core import decompose
+from monai_ifim.core.memory.row_storage import HeldRow
 from monai_ifim.core.operator import factor
-from monai_ifim.core.operator.rows import FactorRows, HeldRow
+from monai_ifim.core.operator.rows import FactorRows
 
 Networks = Callable[..., nn.Sequential]
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from monai_ifim.core.errors import IFIMError
-from monai_ifim.io.errors import InputError, OutputError, explained, innermost, one_line, reason_of, refusal
+from monai_ifim.io.errors import InputError, OutputError, explained, innermost, reason_of, refusal, single_line
 
 
 def chain(*errors: Exception) -> BaseException:
@@ -75,6 +75,6 @@ def test_reason_names_the_type_of_what_is_not_ours() -> None:
 
 def test_what_no_terminal_can_print_is_spelt_out() -> None:
     assert (
-        one_line("a\x1b[2J\tb\r\nc\udcff \N{LATIN SMALL LETTER E WITH ACUTE}")
+        single_line("a\x1b[2J\tb\r\nc\udcff \N{LATIN SMALL LETTER E WITH ACUTE}")
         == "a\\x1b[2J b c\\udcff \N{LATIN SMALL LETTER E WITH ACUTE}"
     )

@@ -20,7 +20,7 @@ import ray
 import torch
 
 from monai_ifim.adapt.bundle import load_bundle, read_state
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core import IFIMError
 from monai_ifim.io import InputError, identify_bundle
 from monai_ifim.run.cases import Case, find_cases
@@ -30,12 +30,12 @@ from monai_ifim.run.cluster.worker import pack_state, unpack_state
 from monai_ifim.run.local import run_cases
 from monai_ifim.run.pipeline import READ_AHEAD, WRITE_BEHIND
 from monai_ifim.run.settings import RunSettings
-from monai_ifim.run.stop_request import Halt
+from monai_ifim.run.stop_request import StopRequest
 from monai_ifim.run.table import CaseRow
 
 Contents = Callable[[Path], dict[str, Any]]
 Rows = Callable[[Path], list[dict[str, str]]]
-OPTIONS = DecomposeOptions("categorical", rank=2, locality=True)
+OPTIONS = CaseSettings("categorical", rank=2, locality=True)
 
 
 @pytest.fixture(scope="module")
@@ -112,13 +112,13 @@ def test_two_workers_give_the_files_and_rows_of_one_process(
 def test_run_that_is_asked_to_stop_ends_with_what_workers_hold(
     cluster: None, make_bundle: Callable[..., Path], write_cohort: Callable[..., Path], tmp_path: Path, rows_of: Rows
 ) -> None:
-    root, scans, halt = make_bundle(tmp_path / "bundle"), write_cohort(tmp_path / "in", 40), Halt()
+    root, scans, stop_request = make_bundle(tmp_path / "bundle"), write_cohort(tmp_path / "in", 40), StopRequest()
 
     def stop(row: CaseRow) -> None:
-        halt.signal = signal.SIGINT
+        stop_request.signal = signal.SIGINT
 
-    settings = RunSettings(tmp_path / "out", OPTIONS, space="network", contents=("low",))
-    rows = run_on_ray(root, identify_bundle(root), find_cases([scans]), settings, stop, 2, halt)
+    settings = RunSettings(tmp_path / "out", CaseSettings.of(OPTIONS, {"space": "network", "contents": ("low",)}))
+    rows = run_on_ray(root, identify_bundle(root), find_cases([scans]), settings, stop, 2, stop_request)
     assert {row.status for row in rows} == {"done"}
     assert 1 <= len(rows) <= 40 // 2
     assert [row["case"] for row in rows_of(tmp_path / "out")] == [row.case for row in rows]
@@ -245,12 +245,12 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import ray
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.io import identify_bundle
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.cluster.driver import run_on_ray
 from monai_ifim.run.settings import RunSettings
-settings = RunSettings(Path("out"), DecomposeOptions("categorical", rank=2, locality=True))
+settings = RunSettings(Path("out"), CaseSettings("categorical", rank=2, locality=True))
 rows = run_on_ray(Path("bundle"), identify_bundle(Path("bundle")), find_cases(["in"]), settings, lambda row: None, 1)
 print([row.status for row in rows], ray.is_initialized())
 """

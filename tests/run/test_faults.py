@@ -19,16 +19,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from monai_ifim.adapt.bundle import Bundle, load_bundle
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.local import run_cases
 from monai_ifim.run.pipeline import WRITE_BEHIND
 from monai_ifim.run.settings import RunSettings
-from monai_ifim.run.stop_request import PATIENCE, Halt, StoppedError
+from monai_ifim.run.stop_request import PATIENCE, StoppedError, StopRequest
 from monai_ifim.run.table import CaseRow
 
 CASES = 9
-OPTIONS = DecomposeOptions("categorical", rank=2)
+OPTIONS = CaseSettings("categorical", rank=2)
 YEAR = 365.25 * 86400
 MEBIBYTE = 2**20
 
@@ -45,9 +45,10 @@ class Ground:
     def run(
         self, output: Path, bundle: Bundle | None = None, report: Callable[[CaseRow], None] = lambda row: None, **settings: Any
     ) -> list[CaseRow]:
-        halt = settings.pop("halt", None)
-        wanted = RunSettings(output, settings.pop("options", OPTIONS), space="network", **settings)
-        return run_cases(bundle or self.bundle, find_cases([self.scans]), wanted, report, halt)
+        stop_request = settings.pop("stop_request", None)
+        case = CaseSettings.of(settings.pop("options", OPTIONS), {"space": "network"} | settings.pop("case", {}))
+        wanted = RunSettings(output, case, **settings)
+        return run_cases(bundle or self.bundle, find_cases([self.scans]), wanted, report, stop_request)
 
     def check_whole(self, output: Path, cases: int | None = None) -> None:
         """Each case that lies there is that of the undisturbed run, and nothing else does."""
@@ -327,14 +328,14 @@ def test_clock_that_jumps_changes_nothing(ground: Ground, tmp_path: Path, monkey
     true_time = time.time
     jumps = iter(range(10**9))
     monkeypatch.setattr(time, "time", lambda: true_time() + YEAR * (10 if next(jumps) % 2 else -10))
-    halt, seen = Halt(), []
+    stop_request, seen = StopRequest(), []
 
     def stop_after_three(row: CaseRow) -> None:
         seen.append(row)
         if len(seen) == 3:
-            halt.signal = 2
+            stop_request.signal = 2
 
-    ground.run(tmp_path, report=stop_after_three, halt=halt)
+    ground.run(tmp_path, report=stop_after_three, stop_request=stop_request)
     for number, path in enumerate(sorted(tmp_path.rglob("*"))):
         os.utime(path, (number * YEAR / 50,) * 2)  # from 1970 on, all over
     rows = ground.run(tmp_path)
@@ -354,13 +355,13 @@ def test_clock_that_jumps_changes_nothing(ground: Ground, tmp_path: Path, monkey
 def test_run_that_is_asked_to_stop_leaves_whole_cases_and_a_table_of_them(
     ground: Ground, tmp_path: Path, batch_size: int, rows_of: Callable[[Path], list[dict[str, str]]]
 ) -> None:
-    halt, seen = Halt(), []
+    stop_request, seen = StopRequest(), []
 
     def stop_at_first(row: CaseRow) -> None:
         seen.append(row)
-        halt.signal = 15
+        stop_request.signal = 15
 
-    rows = ground.run(tmp_path, report=stop_at_first, halt=halt, batch_size=batch_size)
+    rows = ground.run(tmp_path, report=stop_at_first, stop_request=stop_request, batch_size=batch_size)
     assert rows == sorted(seen, key=lambda row: row.case)
     assert 1 <= len(rows) < CASES
     assert {row.status for row in rows} == {"done"}

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from monai_ifim.cli.interruption import stopping, with_hint
-from monai_ifim.run.stop_request import Halt, StoppedError
+from monai_ifim.run.stop_request import StoppedError, StopRequest
 
 CASES = 12
 TROUBLE = ("Traceback", "Exception ignored", "this is a bug")
@@ -138,14 +138,14 @@ def test_signal_while_it_loads_ends_it_without_a_word(seconds: float, words: lis
 def test_signal_that_is_to_be_ignored_is_ignored() -> None:
     """As `nohup` and a shell's & ask for; and afterwards all is as it was."""
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    halt = Halt()
+    stop_request = StopRequest()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with stopping(halt):
+        with stopping(stop_request):
             os.kill(os.getpid(), signal.SIGINT)
-            assert halt.signal is None
+            assert stop_request.signal is None
             os.kill(os.getpid(), signal.SIGTERM)
-            assert halt.signal == signal.SIGTERM
+            assert stop_request.signal == signal.SIGTERM
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before[0])

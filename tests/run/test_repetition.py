@@ -17,12 +17,12 @@ import torch
 from PIL import Image
 
 from monai_ifim.adapt.bundle import load_bundle
-from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.adapt.scanner.noise import read_noise
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core import GaussianLowPass, IFIMError
 from monai_ifim.io import InputError, OutputError
 from monai_ifim.io.installation import resolve_bundle
-from monai_ifim.run.agreement import Case, compare
+from monai_ifim.run.agreement import RecordedCase, compare
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.local import run_cases
 from monai_ifim.run.repetition import Repetition, find_bundle, find_image, read_case, repeat_case
@@ -51,10 +51,9 @@ def scan(tmp_path: Path, write_scan: Callable[..., Path], oblique: Array) -> Pat
 
 def decomposed(root: Path, image: Path, output: Path, case: dict[str, Any] | None = None, **settings: Any) -> Path:
     """The sidecar of one case."""
-    options = DecomposeOptions("categorical", locality=True, **settings.pop("options", {"rank": 2}))
-    rows = run_cases(
-        load_bundle(root), find_cases([image], **(case or {})), RunSettings(output, options, **settings), lambda row: None
-    )
+    wanted = CaseSettings(**({"head": "categorical", "locality": True} | settings.pop("options", {"rank": 2}) | settings))
+    cases = find_cases([image], **(case or {}))
+    rows = run_cases(load_bundle(root), cases, RunSettings(output, wanted), lambda row: None)
     assert [row.status for row in rows][:1] == ["done"], rows[0].reason
     return output / rows[0].case / f"{rows[0].case}_ifim.json"
 
@@ -224,7 +223,7 @@ def test_more_is_allowed_of_the_information_where_logits_lie_far_apart(root: Pat
         content["prediction"]["logits"][:2] = [30.0, -30.0]
 
     edit(sidecar, saturate)
-    cases = (Case(path.parent, json.loads(path.read_text())) for path in (sidecar, again))
+    cases = (RecordedCase(path.parent, json.loads(path.read_text())) for path in (sidecar, again))
     allowed = {quantity.name: quantity.allowed for quantity in compare(*cases)}
     assert [allowed[name] for name in ("eigenvalues", "trace", "sensitivity")] == pytest.approx([0.06] * 3)
     assert (allowed["probability"], allowed["high"]) == (1e-3, 1e-2)
@@ -240,7 +239,7 @@ def test_eigenvectors_of_equal_eigenvalues_may_turn_into_each_other(root: Path, 
     change_map(again / names[1], lambda values: -0.8 * first + 0.6 * second)
 
     def found() -> dict[str, str]:
-        cases = (Case(path.parent, json.loads(path.read_text())) for path in (sidecar, again / "scan_ifim.json"))
+        cases = (RecordedCase(path.parent, json.loads(path.read_text())) for path in (sidecar, again / "scan_ifim.json"))
         return {quantity.name: quantity.verdict for quantity in compare(*cases)}
 
     assert found()["eigenvector 1"] == "differs"

@@ -20,10 +20,8 @@ from torch import Tensor
 
 from monai_ifim.core.errors import IFIMError
 from monai_ifim.core.memory.scratch import ScratchFolder
-from monai_ifim.core.operator.rows import HeldRow, Row
 
 SMALLEST = 2**16  # bytes below which no activation is moved
-SLAB, SLAB_ROWS = 2**26, 64  # bytes and rows that lie together at most
 
 
 class Overflow:
@@ -75,7 +73,7 @@ class StoredFile:
         return tensor
 
     def window(self, start: int, stop: int) -> Tensor:
-        """Columns start to stop of a tensor [B, D]; see `rows.Row`."""
+        """Columns start to stop of a tensor [B, D]; see `row_storage.Row`."""
         batch, size = self.shape
         part = torch.empty(batch, stop - start, dtype=self.dtype, device="cpu")
         with self.path.open("rb", buffering=0) as file:
@@ -99,30 +97,6 @@ class StoredHost:
     def window(self, start: int, stop: int) -> Tensor:
         """Columns start to stop of a tensor [B, D], on the device."""
         return self.values[:, start:stop].to(self.device, non_blocking=True)
-
-
-class RowShelf:
-    """Rows in memory up to a number of bytes (None: all), the others in the overflow.
-
-    On the CPU rows lie side by side in slabs: one by one among the short-lived tensors of the passes, they would keep the C
-    library from ever giving the memory between them back. What a slab has not been filled with takes no memory yet.
-    """
-
-    def __init__(self, overflow: Overflow, allowance: int | None) -> None:
-        self.overflow, self.allowance = overflow, allowance
-        self.held = 0
-        self._free: list[Tensor] = []
-
-    def shelve(self, row: Tensor) -> Row:
-        """A place for the row [B, D]."""
-        if self.allowance is not None and self.held + row.nbytes > self.allowance:
-            return self.overflow.put(row)
-        self.held += row.nbytes
-        if row.device.type != "cpu" or not SMALLEST <= row.nbytes <= SLAB // 2:
-            return HeldRow(row)
-        if not self._free:
-            self._free = list(row.new_empty(min(SLAB_ROWS, SLAB // row.nbytes), *row.shape).unbind(0))
-        return HeldRow(self._free.pop(0).copy_(row))
 
 
 class SavedActivations:

@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from monai_ifim.core.errors import IFIMError
+from monai_ifim.core.memory.blocks import LARGEST_BLOCK
 from monai_ifim.core.memory.checkpointing import ActivationSurvey, choose_blocks, survey_activations
 from monai_ifim.core.memory.lean_layers import lean_layers
 from monai_ifim.core.memory.live_memory import storages_of
-from monai_ifim.core.operator.rows import LARGEST_BLOCK
 
 BACKWARD = 1.5  # bytes alive at once in a backward pass over those in a forward pass, of what is not kept
 SPECTRAL = 64  # bytes an entry of the Gram matrix takes while its eigenpairs are found: it and seven temporaries

@@ -4,35 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from monai_ifim.core.memory.allocation import in_large_pages
-
-BLOCK_ELEMENTS = 2**18  # elements of a float64 working block: 2 MiB, which stay in a processor's cache
-SHORTEST_BLOCK = 2**13  # elements of each row in a block, where rows are many and a loop over them would cost more
-LARGEST_BLOCK = 2**23  # elements of such a block
-
-
-class Row(Protocol):
-    """A row of every image of the batch, wherever it is kept."""
-
-    def window(self, start: int, stop: int) -> Tensor:
-        """[B, stop - start] on the device of the computation."""
-        ...
-
-
-@dataclass(frozen=True)
-class HeldRow:
-    """A row in memory; values: [B, D]."""
-
-    values: Tensor
-
-    def window(self, start: int, stop: int) -> Tensor:
-        """See `Row`."""
-        return self.values[:, start:stop]
+from monai_ifim.core.memory.blocks import LARGEST_BLOCK, blocks
+from monai_ifim.core.memory.row_storage import HeldRow, Row
 
 
 @dataclass
@@ -107,12 +85,6 @@ class FactorRows:
     def _blocks(self, rows: int) -> list[tuple[int, int]]:
         limit = self.block_elements or LARGEST_BLOCK
         return blocks(self.size, max(rows, 1), limit)
-
-
-def blocks(size: int, rows: int, limit: int = LARGEST_BLOCK) -> list[tuple[int, int]]:
-    """Windows over `size` elements of each of `rows` rows, for algebra in float64 that holds at most `limit` elements."""
-    step = max(1, min(limit // rows, max(BLOCK_ELEMENTS // rows, SHORTEST_BLOCK)))
-    return [(start, min(start + step, size)) for start in range(0, size, step)]
 
 
 def all_finite(values: Tensor) -> bool:

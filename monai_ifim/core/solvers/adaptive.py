@@ -8,7 +8,8 @@ from torch import Tensor
 from monai_ifim.core.operator.factor import Factor
 from monai_ifim.core.operator.rows import FactorRows
 from monai_ifim.core.settings import Settings
-from monai_ifim.core.solvers.base import Subspace, enough, whole_factor
+from monai_ifim.core.solvers.base import Subspace, enough
+from monai_ifim.core.solvers.exact import whole_factor
 from monai_ifim.core.solvers.trace_probes import CONFIDENCE, TailProbes, slack
 from monai_ifim.core.spectrum import Spectrum, count_kept
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from monai_ifim.core.operator.factor import Factor
 from monai_ifim.core.operator.rows import FactorRows
 from monai_ifim.core.settings import Settings
 from monai_ifim.core.spectrum import Spectrum, count_kept, solve_spectrum
@@ -40,17 +38,6 @@ class Subspace:
         if self.pairs is None:
             return solved
         return [spectrum.leading(count) for spectrum, count in zip(solved, self.pairs, strict=True)]
-
-
-def whole_factor(factor: Factor, rows: FactorRows) -> Subspace:
-    """Every column: one vector-Jacobian product each."""
-    factor.jacobian.expected = factor.columns
-    for start, stop in factor.column_chunks(0, factor.columns):
-        cotangents = factor.cotangents(start, stop)
-        for j in range(start, stop):
-            rows.append(*factor.column(cotangents[:, j - start], j, last=j == factor.columns - 1))
-    nothing = torch.zeros_like(factor.root.scales[:, 0])
-    return Subspace("exact", rows, factor.root.score, nothing, nothing)
 
 
 def enough(spectrum: Spectrum, tail_bound: float, settings: Settings) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
+from monai_ifim.core.settings import selection
 from monai_ifim.version import __version__
 
 SCHEME = "99IFIM"

@@ -20,9 +20,9 @@ from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
+from monai_ifim.core.settings import selection
 from monai_ifim.io import atomic
 from monai_ifim.io.errors import OutputError
-from monai_ifim.core.settings import selection
 from monai_ifim.io.geometry import Affine, check_writable, dicom_frames
 from monai_ifim.io.nifti import volume_shape
 from monai_ifim.io.parametric_map.codes import (

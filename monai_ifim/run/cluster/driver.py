@@ -1,4 +1,4 @@
-"""The Ray engine: workers on a local or an existing cluster decompose the cases; a worker that is lost loses none of them."""
+"""The Ray engine: a pool of workers on a local or an existing cluster. The cases of a lost worker are tried again."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from monai_ifim.io import ModelIdentity, atomic, sidecar_path
 from monai_ifim.io.model import weights_path
 from monai_ifim.run.cases import Case
 from monai_ifim.run.cluster.schedule import ATTEMPTS, Allotment, Chunk, Node, Schedule, allot
-from monai_ifim.run.cluster.worker import DecomposingWorker, Task, pack_state
+from monai_ifim.run.cluster.worker import DecomposingWorker, RunTask, pack_state
 from monai_ifim.run.pipeline import failed_row
 from monai_ifim.run.run_record import Start, write_outcome
 from monai_ifim.run.settings import RunSettings, prepared_folder
-from monai_ifim.run.stop_request import Halt
+from monai_ifim.run.stop_request import StopRequest
 from monai_ifim.run.table import CaseRow
 
 __all__ = ["run_on_ray"]
 
-PATIENCE = 60.0  # seconds without any worker after which it is said what is being waited for
+PATIENCE = 60.0  # seconds without any started worker before a warning
 SMALLEST_STORE = 2**27  # bytes of a local cluster's object store, besides the weights
 
 Report = Callable[[CaseRow], None]
@@ -40,32 +40,32 @@ def run_on_ray(
     settings: RunSettings,
     report: Report,
     workers: int | None = None,
-    halt: Halt | None = None,
+    stop_request: StopRequest | None = None,
 ) -> list[CaseRow]:
-    """As `run_cases`, by workers of the Ray cluster at RAY_ADDRESS, or of a local one that lasts as long as the run.
+    """`run_cases` on the Ray cluster at RAY_ADDRESS, or on a local cluster that is stopped after the run.
 
-    The bundle in `root`, the inputs and OUT must be on a file system that all nodes see at the same place, and monai_ifim
-    must be installed there. Each node holds the weights once, in memory that its workers share. workers: None for one on
-    each GPU, or, where settings.device is not CUDA, on each CPU; more workers than GPUs share these in equal parts. A
-    worker computes with OMP_NUM_THREADS threads or else with as many as it has CPUs: files are, byte for byte, those of a
-    local run with as many threads.
+    The bundle in `root`, the inputs and OUT must be on a file system that all nodes see under the same path, and monai_ifim
+    must be installed there. Each node holds the weights once, in memory that its workers share. workers: None for one per
+    GPU, or per CPU if settings.device is not CUDA; more workers than GPUs share them equally. A worker uses
+    OMP_NUM_THREADS threads, or as many as it has CPUs. The files are, byte for byte, those of a local run with that many
+    threads.
 
-    The cases of a lost worker are tried again, ATTEMPTS times at most, each alone; one that is then still not done is a
-    failed row. report is called with each row as it comes. Raises IFIMError where Ray is missing or cannot be reached,
-    where the workers do not fit on the cluster, and where none of them can start; OutputError where OUT cannot be written.
-    Where halt comes to be due, workers finish what they have in hand, and cases that nobody has begun have no row.
+    The cases of a lost worker are tried again one by one, at most ATTEMPTS times each, and then fail. report is called with
+    each row as it is finished. Once stop_request is due, workers finish the cases that they hold; cases not yet handed out
+    have no row. Raises IFIMError if Ray is missing or cannot be reached, if the workers do not fit on the cluster, or if none
+    of them starts; OutputError if OUT cannot be written.
     """
     began = Start()
     with _connected(root) as ray:
         allotment = allot(_nodes(ray), settings.device, workers, len(cases))
         prepared_folder(settings.output)
-        crew = _Crew(ray, allotment, Schedule(cases, allotment.workers, settings.batch_size), settings, report)
-        with atomic.partial_file(settings.output) as marker:  # where a run is killed, the next one removes it
+        pool = _WorkerPool(ray, allotment, Schedule(cases, allotment.workers, settings.batch_size), settings, report)
+        with atomic.partial_file(settings.output) as marker:  # removed by the next run if this one is killed
             try:
-                task = Task(root, identity, settings, Path.cwd(), Path(marker.name).name, _threads(allotment))
-                rows = crew.work(task, _shared_state(ray, root), halt or Halt())
+                task = RunTask(root, identity, settings, Path.cwd(), Path(marker.name).name, _threads(allotment))
+                rows = pool.run(task, _shared_state(ray, root), stop_request or StopRequest())
             finally:
-                crew.dismiss()
+                pool.stop()
         engine = {
             "name": "ray",
             "ray": ray.__version__,
@@ -73,130 +73,130 @@ def run_on_ray(
             "cpus_per_worker": allotment.cpus,
             "gpus_per_worker": allotment.gpus,
             "threads_per_worker": task.threads,
-            "restarts": crew.restarts,
+            "restarts": pool.restarts,
         }
     return write_outcome(identity, settings, cases, rows, began, engine)
 
 
-class _Place:
-    """A worker's place: who fills it now, what is awaited of it, and the cases given out and not returned."""
+class _Slot:
+    """One worker of the pool: its actor, its pending answer, and the cases that it holds."""
 
     def __init__(self) -> None:
         self.actor: Any = None
-        self.answer: Any = None  # a future; None where the worker is idle, or there is none
+        self.answer: Any = None  # a future; None if the worker is idle or absent
         self.started = False
-        self.supplied = False  # whether its pipeline may get more before all that it holds is done
+        self.supplied = False  # True while it may be given more cases before those that it holds are done
         self.held: dict[str, Case] = {}
         self.failures = 0  # workers lost in a row before they were ready
 
 
-class _Crew:
-    """The workers of a run."""
+class _WorkerPool:
+    """The workers of a run and the cases that each of them holds."""
 
     def __init__(self, ray: Any, allotment: Allotment, schedule: Schedule, settings: RunSettings, report: Report) -> None:
         self._ray, self._schedule, self._settings, self._report = ray, schedule, settings, report
         options = {"num_cpus": allotment.cpus, "num_gpus": allotment.gpus, "max_restarts": 0}
         self._worker = ray.remote(**options)(DecomposingWorker)
-        self._places = [_Place() for _ in range(allotment.workers)]
+        self._slots = [_Slot() for _ in range(allotment.workers)]
         self._rows: list[CaseRow] = []
-        self._found: dict[str, str | None] = {}  # hash of the sidecar that lay there when a case was first given out
+        self._found: dict[str, str | None] = {}  # hash of the sidecar that existed when a case was first handed out
         self._refusal: Exception | None = None  # why a worker could not start
         self._deadline = time.monotonic() + PATIENCE
         self.restarts = 0
 
-    def work(self, task: Task, state: Any, halt: Halt) -> list[CaseRow]:
-        """Rows of all cases that are begun before halt is due. state: the packed weights in Ray's store, or None."""
+    def run(self, task: RunTask, state: Any, stop_request: StopRequest) -> list[CaseRow]:
+        """Start the workers and return a row per case. state: the packed weights in Ray's store, or None."""
         self._arguments = (task, state)
-        for place in self._places:
-            self._hire(place)
+        for slot in self._slots:
+            self._start(slot)
         while True:
-            if halt.due:
+            if stop_request.due:
                 self._schedule.drain()
-            for place in self._places:
-                if place.started and place.answer is None:
-                    self._give(place)
-            if not self._schedule.left and not any(place.held for place in self._places):
+            for slot in self._slots:
+                if slot.started and slot.answer is None:
+                    self._give(slot)
+            if not self._schedule.left and not any(slot.held for slot in self._slots):
                 return self._rows
-            if all(place.answer is None for place in self._places):
+            if all(slot.answer is None for slot in self._slots):
                 self._give_up()
                 return self._rows
-            for place in self._answered():
-                self._take(place)
+            for slot in self._answered():
+                self._take(slot)
 
-    def dismiss(self) -> None:
-        """End all workers, whatever they are doing."""
-        for place in self._places:
-            self._end(place)
+    def stop(self) -> None:
+        """Kill all workers."""
+        for slot in self._slots:
+            self._end(slot)
 
-    def _hire(self, place: _Place) -> None:
-        place.actor = self._worker.remote()
-        place.answer = place.actor.start.remote(*self._arguments)
+    def _start(self, slot: _Slot) -> None:
+        slot.actor = self._worker.remote()
+        slot.answer = slot.actor.start.remote(*self._arguments)
 
-    def _end(self, place: _Place) -> None:
-        if place.actor is not None:
-            with suppress(Exception):  # it is gone already, or so is the cluster
-                self._ray.kill(place.actor)
-        place.actor = place.answer = None
-        place.started = place.supplied = False
+    def _end(self, slot: _Slot) -> None:
+        if slot.actor is not None:
+            with suppress(Exception):  # the worker or the cluster is gone already
+                self._ray.kill(slot.actor)
+        slot.actor = slot.answer = None
+        slot.started = slot.supplied = False
 
-    def _answered(self) -> list[_Place]:
-        waiting = {place.answer: place for place in self._places if place.answer is not None}
+    def _answered(self) -> list[_Slot]:
+        waiting = {slot.answer: slot for slot in self._slots if slot.answer is not None}
         done, _ = self._ray.wait(list(waiting), timeout=PATIENCE)
-        if not done and time.monotonic() > self._deadline and not any(place.started for place in self._places):
+        if not done and time.monotonic() > self._deadline and not any(slot.started for slot in self._slots):
             self._deadline = float("inf")
             warnings.warn(
-                f"no worker has started in {PATIENCE:.0f} s: Ray waits for free CPUs or GPUs (`ray status` tells who has them).",
+                f"no worker has started in {PATIENCE:.0f} s: Ray waits for free CPUs or GPUs (`ray status` shows who uses them).",
                 stacklevel=2,
             )
         return [waiting[answer] for answer in done]
 
-    def _take(self, place: _Place) -> None:
-        """What a worker answered: that it is ready, rows, or nothing more."""
+    def _take(self, slot: _Slot) -> None:
+        """Process a worker's answer: it is ready, or it returns rows."""
         try:
-            answer = self._ray.get(place.answer)
+            answer = self._ray.get(slot.answer)
         except self._ray.exceptions.RayError as error:
-            self._lose(place, error)
+            self._lose(slot, error)
             return
-        place.answer = None
-        if not place.started:
-            place.started, place.failures = True, 0
+        slot.answer = None
+        if not slot.started:
+            slot.started, slot.failures = True, 0
             return
         for row in answer:
-            del place.held[row.case]
-            self._add(self._since_begin(row))
-        if place.supplied or place.held:
-            self._give(place)
+            del slot.held[row.case]
+            self._add(self._as_of_this_run(row))
+        if slot.supplied or slot.held:
+            self._give(slot)
 
-    def _give(self, place: _Place) -> None:
-        """What a worker is to do next; one with nothing in hand stays idle where there is nothing to do."""
-        chunk: Chunk | None = Chunk((), last=False)  # it has had its last and is asked for rows alone
-        if place.supplied:
-            chunk = self._schedule.go_on(len(place.held))
-            place.supplied = not chunk.last
-        elif not place.held:
+    def _give(self, slot: _Slot) -> None:
+        """Hand out the next cases to a worker. It stays idle if it holds no case and none is left."""
+        chunk: Chunk | None = Chunk((), last=False)  # no more cases for it: only ask for rows
+        if slot.supplied:
+            chunk = self._schedule.go_on(len(slot.held))
+            slot.supplied = not chunk.last
+        elif not slot.held:
             chunk = self._schedule.begin()
-            place.supplied = chunk is not None and not chunk.last
+            slot.supplied = chunk is not None and not chunk.last
         if chunk is None:
             return
         for case in chunk.cases:
-            place.held[case.name] = case
+            slot.held[case.name] = case
             if case.name not in self._found:
                 self._found[case.name] = self._sidecar_hash(case.name)
-        place.answer = place.actor.exchange.remote(chunk.cases, chunk.last)
+        slot.answer = slot.actor.exchange.remote(chunk.cases, chunk.last)
 
-    def _lose(self, place: _Place, error: Exception) -> None:
-        """A worker died or its pipeline broke: another takes its place, except where none can start there."""
-        started, held = place.started, list(place.held.values())
+    def _lose(self, slot: _Slot, error: Exception) -> None:
+        """Replace a worker that died or whose pipeline broke, unless no worker can start in its slot."""
+        started, held = slot.started, list(slot.held.values())
         cause = getattr(error, "cause", None)
-        reason = cause if isinstance(cause, Exception) else None  # what it raised; None where it died
-        self._end(place)
-        place.held = {}
+        reason = cause if isinstance(cause, Exception) else None  # the exception that it raised; None if the process died
+        self._end(slot)
+        slot.held = {}
         for case in self._schedule.lost(held):
             said = f"the worker process died {ATTEMPTS} times on this case (out of memory?): try fewer --workers."
             self._add(failed_row(case, reason or IFIMError(said)))
         if not started:
-            place.failures += 1
-            if reason is None and place.failures == ATTEMPTS:
+            slot.failures += 1
+            if reason is None and slot.failures == ATTEMPTS:
                 words = " ".join(str(error).split())[:500]
                 reason = IFIMError(f"a worker died {ATTEMPTS} times before it was ready (out of memory?): {words}")
             if reason is not None:
@@ -204,10 +204,10 @@ class _Crew:
                 warnings.warn(f"one worker less, it could not start: {reason}", stacklevel=2)
                 return
         self.restarts += 1
-        self._hire(place)
+        self._start(slot)
 
     def _give_up(self) -> None:
-        """No worker is left: cases that none has done are failed rows, or, where there are no others, the run has failed."""
+        """Fail the remaining cases because no worker is left; raise the reason if no case has a row."""
         refusal = self._refusal or IFIMError("no worker is left.")
         if not self._rows:
             raise refusal
@@ -219,8 +219,8 @@ class _Crew:
         self._rows.append(row)
         self._report(row)
 
-    def _since_begin(self, row: CaseRow) -> CaseRow:
-        """A lost worker may have finished a case and not said so: found whole by the next, it was done in this run still."""
+    def _as_of_this_run(self, row: CaseRow) -> CaseRow:
+        """The row with "done" for "kept" if a lost worker wrote the case in this run without reporting it."""
         if row.status == "kept" and self._schedule.losses(row.case) and self._found[row.case] != self._sidecar_hash(row.case):
             return replace(row, status="done")
         return row
@@ -235,7 +235,7 @@ class _Crew:
 
 @contextmanager
 def _connected(root: Path) -> Iterator[Any]:
-    """Ray, connected; what is started or connected to here is left again, a cluster that was there stays."""
+    """The ray module, connected. A cluster started here is stopped at the end; an existing one is left running."""
     ray = _import_ray()
     if ray.is_initialized():
         yield ray
@@ -246,7 +246,7 @@ def _connected(root: Path) -> Iterator[Any]:
         weights = weights_path(root)
         store = SMALLEST_STORE + (2 * weights.stat().st_size if weights is not None else 0)
         options = {"include_dashboard": False, "object_store_memory": store}
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray reports every cluster to its makers
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray reports usage to its vendor
     try:
         ray.init(address=address, logging_level="ERROR", log_to_driver=False, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -273,13 +273,13 @@ def _nodes(ray: Any) -> list[Node]:
 
 
 def _threads(allotment: Allotment) -> int:
-    """What the driver's OMP_NUM_THREADS says, which nodes elsewhere do not know of; else one for each CPU of a worker."""
+    """Threads of a worker: the driver's OMP_NUM_THREADS, which other nodes do not see, or one per CPU of the worker."""
     stated = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(stated) if stated.isdecimal() and int(stated) else allotment.cpus
 
 
 def _shared_state(ray: Any, root: Path) -> Any:
-    """The weights in Ray's store; None where each worker has to read the file itself (TorchScript, sparse tensors)."""
+    """The weights in Ray's object store; None if each worker has to read the file (TorchScript, sparse tensors)."""
     state = read_state(root)
     packed = None if state is None else pack_state(state)
     return None if packed is None else ray.put(packed)

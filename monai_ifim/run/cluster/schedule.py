@@ -1,4 +1,4 @@
-"""Which case goes to which worker, and how many workers a cluster holds. Plain arithmetic, without Ray."""
+"""Distribution of cases to workers, and the number of workers that fit on a cluster. Plain arithmetic, without Ray."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from monai_ifim.core import IFIMError
 from monai_ifim.run.cases import Case
 from monai_ifim.run.pipeline import READ_AHEAD, WRITE_BEHIND
 
-ATTEMPTS = 3  # how often a case is tried whose worker was lost
+ATTEMPTS = 3  # tries of a case whose worker is lost each time
 SHARE_STEP = 10_000  # Ray counts GPUs in ten-thousandths
 
 
 @dataclass(frozen=True)
 class Node:
-    """A machine of the cluster, by its CPUs and GPUs."""
+    """CPUs and GPUs of one machine of the cluster."""
 
     cpus: int
     gpus: int = 0
@@ -25,7 +25,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Allotment:
-    """How many workers there are, and what each of them gets."""
+    """Number of workers, and the CPUs and GPUs of each."""
 
     workers: int
     cpus: int
@@ -33,10 +33,10 @@ class Allotment:
 
 
 def allot(nodes: Sequence[Node], device: str, workers: int | None, cases: int) -> Allotment:
-    """What each of `workers` gets of the cluster, so that all of them fit at once; no more workers than cases.
+    """Divide a cluster among workers so that all of them fit at once; at most one worker per case.
 
-    workers: None for as many as there are GPUs (where `device` is CUDA) or CPUs. Workers share a GPU in equal parts where
-    there are more of them. Raises IFIMError where they do not fit.
+    workers: None for one per GPU (if `device` is CUDA) or per CPU. If there are more workers than GPUs, they share them
+    equally. Raises IFIMError if they do not fit.
     """
     shared = device.startswith("cuda")
     cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
@@ -59,25 +59,25 @@ def allot(nodes: Sequence[Node], device: str, workers: int | None, cases: int) -
 
 
 def _places(nodes: Iterable[Node], sharers: int | None, cpus: int) -> int:
-    """How many workers of `cpus` CPUs there is room for; sharers: how many may share a GPU, None for workers without one."""
+    """Number of workers of `cpus` CPUs that fit. sharers: workers per GPU, or None for workers without a GPU."""
     rooms = ((node.cpus // cpus, node.gpus) for node in nodes)
     return sum(room if sharers is None else min(room, sharers * gpus) for room, gpus in rooms)
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Cases for one worker. last: no more will follow until these and all before them are done."""
+    """Cases for one worker. last: it gets no more until it has finished all that it holds."""
 
     cases: tuple[Case, ...]
     last: bool
 
 
 class Schedule:
-    """Hands out every case, again where its worker was lost, ATTEMPTS times at most.
+    """Hands out the cases to workers, and again, at most ATTEMPTS times, if a worker is lost.
 
-    A worker is kept supplied, so that it reads, computes and writes at the same time, until what is left is shared out in
-    small portions and all end at about the same time. Which case of several in a worker's hands was its death cannot be
-    told: each of them is then tried alone, so that no other is blamed. Portions are whole batches of consecutive cases.
+    A worker gets enough cases to read, compute and write at the same time. The last cases are handed out in small portions,
+    so that all workers end at about the same time. If a worker is lost with several cases, the culprit is unknown, so each of
+    them is retried alone. Portions are whole batches of consecutive cases.
     """
 
     def __init__(self, cases: Iterable[Case], workers: int, batch_size: int) -> None:
@@ -85,21 +85,21 @@ class Schedule:
         self._suspects: deque[Case] = deque()
         self._losses: Counter[str] = Counter()
         self._workers, self._batch = workers, batch_size
-        held_back = READ_AHEAD + WRITE_BEHIND + batch_size - 1  # what a worker may hold without giving any row
+        held_back = READ_AHEAD + WRITE_BEHIND + batch_size - 1  # cases that a worker may hold before it returns a row
         self._supply = self._whole_batches(held_back + batch_size)
         self._end_game = 2 * workers * batch_size
 
     @property
     def left(self) -> int:
-        """How many cases nobody has in hand."""
+        """Number of cases not yet handed out."""
         return len(self._suspects) + len(self._fresh)
 
     def losses(self, case: str) -> int:
-        """How often a worker was lost that had this case."""
+        """Number of workers lost while they held this case."""
         return self._losses[case]
 
     def begin(self) -> Chunk | None:
-        """For a worker with empty hands; None where nothing is left to hand out now."""
+        """Cases for a worker that holds none; None if nothing is left to hand out."""
         if self._suspects:
             return Chunk((self._suspects.popleft(),), last=True)
         if not self._fresh:
@@ -110,20 +110,20 @@ class Schedule:
         return Chunk(self._take(min(portion, self._supply)), last=True)
 
     def go_on(self, held: int) -> Chunk:
-        """For a worker whose last chunk was not its last one, and that still has `held` cases."""
+        """More cases for a worker that still holds `held` cases and whose previous chunk was not marked last."""
         room = (self._supply - held) // self._batch * self._batch
         if len(self._fresh) - room < self._end_game:
             return Chunk((), last=True)
         return Chunk(self._take(room), last=False)
 
     def lost(self, held: Sequence[Case]) -> list[Case]:
-        """A worker was lost with these cases in its hands; those that are not tried again are returned."""
+        """Record that a worker was lost with these cases; returns those that have used up their attempts."""
         self._losses.update(case.name for case in held)
         self._suspects.extend(case for case in held if self._losses[case.name] < ATTEMPTS)
         return [case for case in held if self._losses[case.name] >= ATTEMPTS]
 
     def drain(self) -> list[Case]:
-        """All cases that nobody has in hand, which will then not be handed out."""
+        """Remove and return all cases not yet handed out."""
         left = [*self._suspects, *self._fresh]
         self._suspects.clear()
         self._fresh.clear()

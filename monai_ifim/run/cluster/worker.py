@@ -1,4 +1,4 @@
-"""What runs in each worker process of a Ray cluster: a bundle whose weights the node shares, and its stream of cases."""
+"""The Ray actor: it loads the bundle, with weights shared by all workers of its node, and decomposes a stream of cases."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ Packed = dict[str, tuple[npt.NDArray[np.uint8], torch.dtype, tuple[int, ...]]]
 
 
 @dataclass(frozen=True)
-class Task:
-    """What all workers of a run do alike. folder: the driver's own; marker: a file in OUT that all of them must see."""
+class RunTask:
+    """What all workers of a run have in common. folder: the driver's working directory; marker: a file in OUT."""
 
     root: Path
     identity: ModelIdentity
@@ -41,7 +41,7 @@ class Task:
 
 
 class DecomposingWorker:
-    """An actor that takes cases and gives their rows. Its pipeline works in a thread, so that it goes on between calls."""
+    """An actor that takes cases and returns rows. Its pipeline runs in a thread and continues between calls."""
 
     def __init__(self) -> None:
         self._incoming: SimpleQueue[Case | None] = SimpleQueue()
@@ -49,27 +49,29 @@ class DecomposingWorker:
         self._pipeline: threading.Thread | None = None
         self._held, self._closed = 0, False
 
-    def start(self, task: Task, state: Packed | None) -> None:
-        """Load the bundle. Raises IFIMError where this node does not see the run's folders or sees other files there."""
+    def start(self, task: RunTask, state: Packed | None) -> None:
+        """Load the bundle. Raises IFIMError if this node does not see the run's folders, or sees other files there."""
         self._away = _enter(task.folder)
         root, output = self._away / task.root, self._away / task.settings.output
         if not (output / task.marker).is_file():
-            raise IFIMError(f"{output} is not on {_node()} what it is to the driver: OUT must be on a file system of all nodes.")
+            raise IFIMError(
+                f"{output} on {_node()} is not the folder that the driver sees: OUT must be on a file system shared by all."
+            )
         if not root.is_dir():
-            raise IFIMError(f"{root} is not on {_node()}: the bundle must be on a file system of all nodes.")
-        device = "cuda:0" if task.settings.device.startswith("cuda") else task.settings.device  # Ray shows it its own alone
+            raise IFIMError(f"{root} does not exist on {_node()}: the bundle must be on a file system shared by all nodes.")
+        device = "cuda:0" if task.settings.device.startswith("cuda") else task.settings.device  # the only GPU that Ray shows it
         self._settings = replace(task.settings, output=output, device=device)
         self._threads = task.threads
         tell_cublas(task.settings.case.deterministic)
         torch.set_num_threads(task.threads)
         self._bundle = load_bundle(root, device, None if state is None else unpack_state(state))
         if _content(self._bundle.identity) != _content(task.identity):
-            raise IFIMError(f"{root} is on {_node()} another bundle than on the driver's: bring them to the same state.")
+            raise IFIMError(f"{root} on {_node()} is not the bundle that the driver loaded: copy the same files to all nodes.")
 
     def exchange(self, cases: Sequence[Case], last: bool) -> list[CaseRow]:
-        """Take more cases; wait for at least one row, where any is to come, and give all there are.
+        """Take more cases and return all finished rows, waiting for at least one if any case is held.
 
-        last: nothing follows before all rows have been given. Raises what ended the pipeline, if anything did.
+        last: no more cases follow until all rows have been returned. Raises the error that ended the pipeline, if any.
         """
         if self._pipeline is None:
             self._closed = False
@@ -86,16 +88,16 @@ class DecomposingWorker:
         while not self._outgoing.empty():
             rows.append(self._row())
         if self._closed and not self._held:
-            self._pipeline.join()  # it has its scratch files to remove
+            self._pipeline.join()  # let it remove its scratch files
             self._pipeline = None
         return rows
 
     def _work(self, bundle: Bundle, settings: RunSettings) -> None:
-        torch.set_num_threads(self._threads)  # OpenMP counts for each thread of its own
+        torch.set_num_threads(self._threads)  # the setting is per thread
         try:
             for row in decompose_cases(bundle, iter(self._incoming.get, None), settings):
                 self._outgoing.put(row)
-        except BaseException as error:  # told to the driver, which has the cases tried elsewhere
+        except BaseException as error:  # the driver retries the cases elsewhere
             self._outgoing.put(error)
 
     def _row(self) -> CaseRow:
@@ -107,9 +109,9 @@ class DecomposingWorker:
 
 
 def pack_state(state: Mapping[str, Any]) -> Packed | None:
-    """Weights as arrays of bytes, which Ray maps into every process of a node at once without a copy.
+    """The weights as arrays of bytes, which Ray maps into every process of a node without a copy.
 
-    None where there is something else among them than dense tensors: then each worker reads the file.
+    None if they hold anything but dense tensors; each worker then reads the file.
     """
     if not all(
         isinstance(value, Tensor) and value.layout is torch.strided and not value.is_quantized for value in state.values()
@@ -119,7 +121,7 @@ def pack_state(state: Mapping[str, Any]) -> Packed | None:
 
 
 def unpack_state(packed: Packed) -> dict[str, Tensor]:
-    """The tensors of `pack_state`, over the very memory of the arrays. They must not be written to."""
+    """The tensors of `pack_state`, sharing the memory of the arrays. They must not be written to."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
         return {name: _tensor_over(*entry) for name, entry in packed.items()}
@@ -137,7 +139,7 @@ def _tensor_over(values: npt.NDArray[np.uint8], dtype: torch.dtype, shape: tuple
 
 
 def _enter(folder: Path) -> Path:
-    """Work in the driver's folder, so that relative paths mean what they mean there; else the folder to put before them."""
+    """Change to the driver's working directory, so that relative paths hold; if that fails, return it as the prefix for them."""
     try:
         os.chdir(folder)
     except OSError:

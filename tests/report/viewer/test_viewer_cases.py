@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_ifim.viewer.cases import ViewerError, check_whole, facts, find_cases, number, read_case
+from monai_ifim.viewer.cases import ViewerError, check_whole, facts, number, read_case, viewable_cases
 
 HEAVY = {"torch", "monai", "pandas", "itk", "vtkmodules", "slicer", "trame", "aiohttp"}
 TILTED = "a tilted"
@@ -35,17 +35,17 @@ def spoil(copy: Path, change: Any) -> None:
 def test_cases_are_the_folders_with_a_sidecar_of_their_name(copy: Path, run: Any) -> None:
     (copy / "other").mkdir()
     (copy / "other" / "another_ifim.json").write_text("{}")
-    assert list(find_cases(copy)) == sorted(run.cases)
+    assert list(viewable_cases(copy)) == sorted(run.cases)
 
 
 def test_folder_without_cases_is_refused_with_what_to_do(copy: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ViewerError, match="run `monai-ifim decompose` first"):
-        find_cases(tmp_path / "empty")
+        viewable_cases(tmp_path / "empty")
     with pytest.raises(ViewerError, match="choose one of the runs in it: copy"):
-        find_cases(tmp_path)
+        viewable_cases(tmp_path)
     with pytest.raises(ViewerError, match="no such folder"):
-        find_cases(tmp_path / "absent")
+        viewable_cases(tmp_path / "absent")
 
 
 def test_layers_are_the_files_of_the_case_with_their_windows_and_units(run: Any) -> None:
