@@ -20,6 +20,7 @@ import yaml
 from torch import nn
 
 Array = npt.NDArray[Any]
+SLOW_FIXTURES = {"browser", "cluster", "orthanc", "quick", "slicer_python"}  # other programs, and the small experiment
 RAS_FROM_LPS = np.array([-1.0, -1.0, 1.0])
 
 
@@ -37,6 +38,14 @@ def pytest_sessionstart() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest picks tests by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests slow that use one of the slow fixtures."""
+    for item in items:
+        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Where .ci/run says so (IFIM_NO_SKIPS=1), a skipped test is a failure: there, all that tests need is installed."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
@@ -51,6 +60,15 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("set IFIM_TEST_DATA to the folder of real scans to run this test")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def slicer_python() -> str:
+    """The Python of an environment with 3D Slicer's libraries, named by the environment variable IFIM_SLICER_PYTHON."""
+    python = os.environ.get("IFIM_SLICER_PYTHON")
+    if not python:
+        pytest.skip("set IFIM_SLICER_PYTHON to a Python that has trame-slicer (tests/slicer/requirements.txt) to run this test")
+    return python
 
 
 @pytest.fixture(scope="session")

@@ -131,7 +131,7 @@ def test_documentation_names_the_options_and_errors_that_there_are() -> None:
     lines = [line.partition("#")[0] for line in page.splitlines() if "monai-ifim view " in line]
     assert {word for line in lines for word in line.split() if word.startswith("--")} <= known
     assert {"--case", "--port", "--no-browser"} <= known & set(re.findall(r"--[a-z-]+", page))
-    source = "".join(path.read_text(encoding="utf-8") for path in Path(viewer.__file__).parent.glob("viewer*.py"))
+    source = "".join(path.read_text(encoding="utf-8") for path in Path(viewer.__file__).parent.glob("*.py"))
     errors = re.findall(r"^- \*\*`(.+)`\*\*", page, flags=re.MULTILINE)
     assert len(errors) == 4
     assert [error for error in errors if error not in source] == []

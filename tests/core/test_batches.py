@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from core_cases import Case
 from monai_ifim.core import decompose
-
-if TYPE_CHECKING:
-    from tests.core.conftest import Case
 
 Networks = Callable[..., nn.Sequential]
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from core_cases import Case
 from monai_ifim.core import decompose
 from monai_ifim.core.dense import top_eigenpairs
-
-if TYPE_CHECKING:
-    from tests.core.conftest import Case
 
 
 def _projector(vectors: Tensor) -> Tensor:

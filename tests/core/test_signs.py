@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from core_cases import Case
 from monai_ifim.core import decompose
-
-if TYPE_CHECKING:
-    from tests.core.conftest import Case
 
 Networks = Callable[..., nn.Sequential]
 

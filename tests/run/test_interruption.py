@@ -84,6 +84,7 @@ def words(tmp_path: Path, make_bundle: Callable[..., Path], write_cohort: Callab
     return ["decompose", scans, "--bundle", bundle, "--head", "categorical", "--save", "low", "-o", tmp_path / "out"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_run_stops_after_the_cases_in_hand_and_the_hint_goes_on(number: signal.Signals, words: list[Any], tmp_path: Path) -> None:
     out = tmp_path / "out"
@@ -110,6 +111,7 @@ def test_run_stops_after_the_cases_in_hand_and_the_hint_goes_on(number: signal.S
     assert is_clean(out)
 
 
+@pytest.mark.slow
 def test_second_signal_stops_at_once(tmp_path: Path, make_bundle: Callable[..., Path], write_cohort: Callable[..., Path]) -> None:
     bundle, scans = make_bundle(tmp_path / "bundle", steps=slow_steps(600)), write_cohort(tmp_path / "in", 2)
     started = Started("decompose", scans, "--bundle", bundle, "-o", tmp_path / "out", "--overwrite")
@@ -124,6 +126,7 @@ def test_second_signal_stops_at_once(tmp_path: Path, make_bundle: Callable[..., 
     assert "stopped at once. To go on (but for --overwrite, which begins anew): " in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.5, 2.0, 3.5])
 def test_signal_while_it_loads_ends_it_without_a_word(seconds: float, words: list[Any], tmp_path: Path) -> None:
     started = Started(*words)
@@ -159,6 +162,7 @@ def test_run_that_stops_by_itself_says_how_to_go_on(monkeypatch: pytest.MonkeyPa
         raise StoppedError("the disk is full.")
 
 
+@pytest.mark.slow
 def test_ranks_of_torchrun_stop_together_and_write_one_table(words: list[Any], tmp_path: Path) -> None:
     out = tmp_path / "out"
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai_ifim.cli.main")
@@ -177,6 +181,7 @@ def test_ranks_of_torchrun_stop_together_and_write_one_table(words: list[Any], t
     assert is_clean(out)
 
 
+@pytest.mark.slow
 def test_pacs_that_waits_for_its_server_ends_with_130(tmp_path: Path, make_bundle: Callable[..., Path]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/dicom-web"
@@ -190,6 +195,7 @@ def test_pacs_that_waits_for_its_server_ends_with_130(tmp_path: Path, make_bundl
     assert status == 130
 
 
+@pytest.mark.slow
 def test_evaluate_ends_with_130(tmp_path: Path) -> None:
     started = Started("evaluate", "quick", "-o", tmp_path / "out", "--cache", tmp_path / "cache")
     started.wait_for((tmp_path / "out").is_dir)

@@ -8,10 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 
 
+@pytest.mark.slow
 def test_random_kills_lose_and_damage_nothing(tmp_path: Path) -> None:
     words = ["-m", "benchmarks.kills", "--kills", "2", "--cases", "6", "--seed", "3", "--output", str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

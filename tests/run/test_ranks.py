@@ -43,6 +43,7 @@ def scans(tmp_path: Path, write_cohort: Callable[..., Path]) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_bundle_over_two_ranks_is_the_bundle_in_one_process(
     one_thread: None, scans: Path, tmp_path: Path, contents_of: Contents, rows_of: Rows
 ) -> None:
@@ -75,6 +76,7 @@ def killer(marker: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("restarts", [0, 1])
 def test_a_lost_rank_costs_no_case(
     restarts: int,

@@ -54,11 +54,10 @@ class Opened(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory, oblique: Array, turned: Callable[..., Array]) -> dict[str, Opened]:
+def opened(
+    tmp_path_factory: pytest.TempPathFactory, slicer_python: str, oblique: Array, turned: Callable[..., Array]
+) -> dict[str, Opened]:
     """Every case's scene, and the oblique one's bundle, loaded in one Slicer session."""
-    python = os.environ.get("IFIM_SLICER_PYTHON")
-    if not python:
-        pytest.skip("set IFIM_SLICER_PYTHON to a Python that has trame-slicer to run this test")
     root = tmp_path_factory.mktemp("scenes")
     coronal, sagittal = np.eye(4), np.eye(4)
     coronal[:3] = [[-0.9, 0, 0, 40.0], [0, 0, 3.1, -12.5], [0, -1.3, 0, 77.0]]
@@ -80,7 +79,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory, oblique: Array, turned: Cal
     (root / "moved").rename(moved)
     made["moved"] = (moved / "moved.mrml", made["moved"][1])
     made["bundle"], grids["bundle"] = (write_scene_bundle(made["oblique"][0]), made["oblique"][1]), grids["oblique"]
-    reports = _judged(python, [scene for scene, _ in made.values()], tmp_path_factory.mktemp("pictures"))
+    reports = _judged(slicer_python, [scene for scene, _ in made.values()], tmp_path_factory.mktemp("pictures"))
     return {name: Opened(scene.parent, *grids[name], sidecar, reports[str(scene)]) for name, (scene, sidecar) in made.items()}
 
 

@@ -6,7 +6,7 @@ products themselves, says how good it is; after the first convergence a fresh ra
 that a further copy of a repeated eigenvalue, which one start vector cannot see, comes to light.
 
 Why not a solver off the shelf: ARPACK (scipy.sparse.linalg.eigsh) takes one image at a time, on the CPU, and 20 products at
-least; torch.lobpcg takes no operator. `tests/core/test_matrix_free.py` has ARPACK as judge.
+least; torch.lobpcg takes no operator. `tests/core/solvers/test_lanczos.py` has ARPACK as judge.
 """
 
 from __future__ import annotations

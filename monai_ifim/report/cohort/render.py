@@ -17,6 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from monai_ifim.display import numbers
 from monai_ifim.report.cohort.cards import Card
 from monai_ifim.report.cohort.planes import COLORS, color_stops
 from monai_ifim.report.pages.blocks import Page
@@ -38,6 +39,7 @@ def render_cohort(page: Page, cards: Sequence[Card], beside: Set[int], records: 
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters.update(count=numbers.count, sizes=numbers.sizes)
     template = environment.get_template("case.html.j2")
     script = (files("monai_ifim.report") / "templates" / "cohort.js").read_text(encoding="utf-8")
     rest = [template.render(card=card) for i, card in enumerate(cards) if i not in beside]

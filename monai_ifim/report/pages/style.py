@@ -19,8 +19,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from PIL import Image
 
+from monai_ifim.display import numbers
 from monai_ifim.report.experiment.records import Array, Curve
-from monai_ifim.report.pages.formatting import MINUS, images
 
 __all__ = [
     "LARGEST_BYTES",
@@ -232,13 +232,13 @@ def draw_band(axes: Axes, curve: Curve, strong: bool = True) -> None:
 
 def note_images(axes: Axes, curves: Sequence[Curve]) -> None:
     """Say above a panel's right end how many images stand behind its points."""
-    numbers = sorted({int(n) for curve in curves for n in curve.images[np.isfinite(curve.mean)] if np.isfinite(n)})
-    if not numbers:
+    known = sorted({int(n) for curve in curves for n in curve.images[np.isfinite(curve.mean)] if np.isfinite(n)})
+    if not known:
         text = "number of images not recorded"
-    elif len(numbers) == 1:
-        text = images(numbers[0])
+    elif len(known) == 1:
+        text = numbers.counted(known[0], "image")
     else:
-        text = f"{numbers[0]} to {images(numbers[-1])}"
+        text = f"{numbers.count(known[0])} to {numbers.counted(known[-1], 'image')}"
     axes.text(1.0, 1.01, text, transform=axes.transAxes, ha="right", va="bottom", fontsize=7.5, color="#555555")
 
 
@@ -251,7 +251,7 @@ def legend_handle(name: str, text: str) -> Line2D:
 
 
 def _plain_number(value: float, _: int | None = None) -> str:
-    return f"{value:g}".replace("-", MINUS)
+    return numbers.as_given(value)
 
 
 def _in_colors_of(image: Image.Image, maps: Sequence[str]) -> Image.Image:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from core_cases import Case
 from monai_ifim.core import Decomposition, IFIMError, decompose
 from monai_ifim.core.dense import top_eigenpairs
-
-if TYPE_CHECKING:
-    from tests.core.conftest import Case
 
 Networks = Callable[..., nn.Sequential]
 SHORTCUTS = pytest.mark.parametrize("method", ["adaptive", "matrix_free"])

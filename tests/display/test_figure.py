@@ -18,13 +18,13 @@ from matplotlib.figure import Figure
 from monai.data import MetaTensor
 from torch import Tensor, nn
 
+from core_cases import Case, NetworkFactory
 from monai_ifim.core import GaussianHead, Head, ImageError, decompose
 from monai_ifim.display.figure import draw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from tests.core.conftest import Case, NetworkFactory
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 

@@ -1,0 +1,3 @@
+"""The fixtures of the tests of display, those of core; see tests/core_cases.py."""
+
+from core_cases import case, classifier_case, cnn, image, linear, probability_case, regression_case  # noqa: F401
