@@ -10,6 +10,7 @@ from torch import Tensor
 from core_cases import Case
 from monai_ifim.core import decompose
 from monai_ifim.core.dense import top_eigenpairs
+from monai_ifim.core.settings import selection
 
 
 def _projector(vectors: Tensor) -> Tensor:
