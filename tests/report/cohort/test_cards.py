@@ -1,0 +1,263 @@
+"""Every case on the page of a run: its numbers, its files, and its pictures as far as the page may weigh."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from monai_ifim.display.numbers import number
+from monai_ifim.io.planes import CasePlanes
+from monai_ifim.report.cohort.page import write_cohort
+from monai_ifim.report.cohort.pictures import choose_pictures
+from monai_ifim.report.cohort.planes import draw_picture_grid
+from monai_ifim.report.cohort.records import read_cohort
+from monai_ifim.run.table import CaseRow
+
+Row = Callable[..., CaseRow]
+Planes = Callable[..., CasePlanes]
+AFFINE, SHAPE, INDEX = np.diag([0.9, 0.9, 4.0, 1.0]), (21, 34, 13), (5, 20, 9)
+
+
+def card(text: str, position: int) -> str:
+    """What the page holds of one case, for browsers with and without scripts."""
+    (found,) = re.findall(rf'<details id="case-{position}">(.*?)</details>', text, re.DOTALL)
+    return str(found)
+
+
+def words(markup: str) -> str:
+    return " ".join(re.sub(r"<[^>]+>", " ", markup).split())
+
+
+def records(text: str) -> dict[str, Any]:
+    (found,) = re.findall(r'<script type="application/json" id="records">(.*?)</script>', text, re.DOTALL)
+    content: dict[str, Any] = json.loads(found)
+    return content
+
+
+@pytest.fixture
+def render(tmp_path: Path, case_run: Callable[..., Path]) -> Callable[..., str]:
+    def make(rows: list[CaseRow], planes: dict[str, CasePlanes] | None = None) -> str:
+        return write_cohort(case_run(tmp_path, rows, planes or {})).read_text(encoding="utf-8")
+
+    return make
+
+
+def test_a_card_tells_answer_spectrum_numbers_and_files(
+    render: Callable[..., str], case_row: Row, case_planes: Planes, tmp_path: Path, parse_html: Any
+) -> None:
+    text = render([case_row("one"), case_row("two", frame=3)], {"one": case_planes(AFFINE, SHAPE, INDEX)})
+    first = card(text, 1)
+    said = words(first)
+    for wanted in ("one: normal, 0.900", "normal confidence 0.900", "pneumonia 0.070", "mass 0.030"):
+        assert wanted in said
+    assert "1 0.375 75.0 % 0.250 2 0.125 25.0 % no end" in said
+    for wanted in (
+        "2 components, 99.5 % of the trace",
+        "trace of F 0.500 nats per unit²",
+        "exact, 2 products",
+        "e" * 64,
+        "f" * 64,
+    ):
+        assert wanted in said
+    assert 'aria-label="Spectrum: 2 eigenvalues, from 0.375 down to 0.125 nats per unit²."' in first
+    assert "volume of it 3, counted from 0" in words(card(text, 2))
+    links = [attributes["href"] for tag, attributes in parse_html(first).tags if tag == "a"]
+    names = ["one.mrml", "one_ifim.json", "one_ifim_source.nii.gz", "one_ifim_high.nii.gz", "one_ifim_eigenvector-01.nii.gz", ""]
+    assert links == [*(f"./one/{name}" for name in names), "#making"]
+    assert all((tmp_path / unquote(link)).exists() for link in links[:-1])
+
+
+def test_a_card_has_twelve_pictures_each_with_words_bar_and_letters(
+    render: Callable[..., str], case_row: Row, case_planes: Planes, parse_html: Any
+) -> None:
+    found = card(render([case_row("one")], {"one": case_planes(AFFINE, SHAPE, INDEX)}), 1)
+    page, said = parse_html(found), words(found)
+    sizes = [(21, 34), (21, 13), (34, 13)] * 4
+    assert len(page.images) == 12
+    for image, size in zip(page.images, sizes, strict=True):
+        content = base64.b64decode(image["src"].removeprefix("data:image/webp;base64,"))
+        assert Image.open(io.BytesIO(content)).size == size == (int(image["width"]), int(image["height"]))
+        assert "patient's" in image["alt"]
+    assert [attributes["class"] for _, attributes in page.tags if attributes.get("class", "").startswith("edge")] == [
+        f"edge {side}" for side in ("left", "right", "top", "bottom")
+    ] * 12
+    minus = "\N{MINUS SIGN}"
+    for wanted in (
+        f"{minus}1000 {minus}300 400 Hounsfield units",
+        f"{minus}0.250 0 0.250 network input intensity",
+        "0 0.000150 0.000300 nats per (network input intensity)²",
+        "axial, S 36.0 mm R L A P 5 mm coronal, A 18.0 mm R L S I 5 mm sagittal, R 4.5 mm A P S I 10 mm",
+        "planes through the most sensitive point, R 4.5 mm, A 18.0 mm, S 36.0 mm",
+    ):
+        assert wanted in said
+    shapes = [attributes["style"] for _, attributes in page.tags if attributes.get("class") == "plane"]
+    ratios = [float(style.rpartition(":")[2]) for style in shapes[:3]]
+    np.testing.assert_allclose(ratios, [21 / 34, 21 * 0.9 / 52, 34 * 0.9 / 52], rtol=1e-3)
+
+
+def test_a_case_without_planes_says_so_and_has_no_picture(render: Callable[..., str], case_row: Row, parse_html: Any) -> None:
+    text = render([case_row("old")])
+    assert "There are no pictures of this case (old_planes.npz is not there): run it again" in words(card(text, 1))
+    assert "No case of this run has pictures" in text
+    assert parse_html(card(text, 1)).images == []
+    assert records(text)["columns"][-1]["texts"] == ["none"]
+
+
+def test_damaged_planes_cost_no_page(render: Callable[..., str], case_row: Row, case_planes: Planes, tmp_path: Path) -> None:
+    for name, content in (("cut", b"PK\x03\x04"), ("empty", b"")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}_planes.npz").write_bytes(content)
+    text = render([case_row("cut"), case_row("good"), case_row("empty")], {"good": case_planes(AFFINE, SHAPE, INDEX)})
+    for position, name in ((1, "cut"), (3, "empty")):
+        assert f"{name}_planes.npz: not a readable record of planes" in words(card(text, position))
+    assert card(text, 2).count("data:image/webp") == 12
+    assert "Pictures of 1 case are on this page" in text
+
+
+def test_a_failed_case_has_its_reason_and_neither_pictures_nor_links(
+    render: Callable[..., str], case_row: Row, case_planes: Planes
+) -> None:
+    failed = CaseRow("bad", "failed", "bad.nii: the file ends early", "bad.nii")
+    found = card(render([failed, case_row("good")], {"bad": case_planes(AFFINE, SHAPE, INDEX)}), 1)
+    assert "bad: failed" in words(found)
+    assert "reason bad.nii: the file ends early" in words(found)
+    assert "data:image" not in found
+    assert 'href="./' not in found
+
+
+def test_outliers_then_the_least_confident_have_pictures_first(
+    tmp_path: Path, case_run: Callable[..., Path], case_row: Row, large_planes: Callable[[int], CasePlanes]
+) -> None:
+    generator = np.random.default_rng(0)
+    rows = [
+        case_row(f"c{i:02d}", trace=float(np.exp(generator.normal(0, 0.3))), probability=0.9 - 0.001 * ((7 * i) % 30))
+        for i in range(30)
+    ]
+    rows[17] = case_row("c17", trace=1e6)
+    run = case_run(tmp_path, rows, {f"c{i:02d}": large_planes(i) for i in range(30)})
+    cohort = read_cohort(run)
+    assert set(cohort.outliers["case"]) == {"c17"}
+    doubtful = sorted((row.probability or 1.0, row.case) for row in rows)[:10]
+    rest = [row.case for row in rows]
+    expected = list(dict.fromkeys(["c17", *(name for _, name in doubtful), *rest]))
+    least = draw_picture_grid(large_planes(29), 1).weight
+    for cases in (3, 20):
+        largest = int((cases + 0.5) * (least + 5000))
+        found = choose_pictures(run, cohort, largest)
+        assert abs(len(found.grids) - cases) <= 1
+        assert list(found.grids) == expected[: len(found.grids)]
+        assert sum(montage.weight for montage in found.grids.values()) <= largest
+        assert found.left_out == set(expected[len(found.grids) :])
+        assert found.left_out
+
+
+def test_what_is_left_out_is_said_and_linked(
+    render: Callable[..., str],
+    case_row: Row,
+    large_planes: Callable[[int], CasePlanes],
+    monkeypatch: pytest.MonkeyPatch,
+    parse_html: Any,
+) -> None:
+    monkeypatch.setattr("monai_ifim.report.cohort.page.choose_pictures", partial(choose_pictures, largest=300_000))
+    names = [f"c{i}" for i in range(12)]
+    text = render([case_row(name) for name in names], {name: large_planes(i) for i, name in enumerate(names)})
+    column = records(text)["columns"][-1]
+    shown = column["texts"].count("yes")
+    assert column["head"] == "pictures"
+    assert column["texts"] == ["yes"] * shown + ["left out"] * (12 - shown)
+    assert 0 < shown < 12
+    assert f"Pictures of {shown} case{'' if shown == 1 else 's'} are on this page" in text
+    assert f"those of {12 - shown} cases are not" in text
+    assert "The pictures are left out to keep this page small." in words(card(text, 12))
+    links = [attributes["href"] for tag, attributes in parse_html(card(text, 12)).tags if tag == "a"]
+    assert "./c11/c11.mrml" in links
+
+
+def test_the_list_for_the_script_is_the_table(render: Callable[..., str], case_row: Row, parse_html: Any) -> None:
+    rows = [case_row(f"c{i}", trace=10.0 ** (i - 30), rank=i) for i in range(60)]
+    rows[7] = CaseRow("c7", "failed", "why not", "c7.nii")
+    text = render(rows)
+    content = records(text)
+    table = parse_html(text).table("Every case")
+    heads = [column["head"] for column in content["columns"]]
+    assert table.columns == [*heads, "sidecar"]
+    for n, column in enumerate(content["columns"]):
+        shown = [found[n] for found in table.rows]
+        filled = column["texts"] if column["head"] == "stands out" else [said or "n/a" for said in column["texts"]]
+        assert [a for a, b in zip(shown, filled, strict=True) if " ".join(b.split()) != a and a != "n/a"] == []
+    traces = content["columns"][heads.index("trace")]["values"]
+    assert traces[7] is None
+    np.testing.assert_allclose([x for x in traces if x is not None], [r.trace for r in rows if r.trace is not None], rtol=1e-8)
+    assert content["searched"][7] == "why not"
+
+
+def test_thousand_classes_and_components_are_cut(render: Callable[..., str], case_row: Row) -> None:
+    names = tuple(f"class {i}" for i in range(1000))
+    chances = np.random.default_rng(0).dirichlet(np.ones(1000) * 0.02)
+    values = tuple(float(v) for v in 0.99 ** np.arange(999))
+    text = render([case_row("one", class_names=names, probabilities=tuple(map(float, chances)), eigenvalues=values)])
+    said = words(card(text, 1))
+    best = np.argsort(-chances, kind="stable")[:8]
+    assert re.search(r"\s".join(rf"class {i} {number(chances[i])}" for i in best), said)
+    assert "and 992 more classes, in cases.parquet" in said
+    assert "and 991 more components, in the sidecar" in said
+    assert len(card(text, 1)) < 60_000
+
+
+def test_a_regression_shows_what_it_predicts(render: Callable[..., str], case_row: Row) -> None:
+    more: dict[str, Any] = {
+        "prediction": "",
+        "probability": None,
+        "probabilities": None,
+        "means": (2.5,),
+        "class_names": ("age",),
+    }
+    found = card(render([case_row("one", head="gaussian", **more)]), 1)
+    assert "predicted value age 2.50" in words(found)
+    assert 'class="meter"' in found
+    assert "<span style" not in found
+
+
+def test_the_page_with_pictures_is_the_same_bytes_every_time(
+    tmp_path: Path, case_run: Callable[..., Path], case_row: Row, large_planes: Callable[[int], CasePlanes]
+) -> None:
+    names = [f"c{i}" for i in range(20)]
+    pages = []
+    for folder in ("first", "second"):
+        run = case_run(
+            tmp_path / folder, [case_row(name) for name in names], {name: large_planes(i) for i, name in enumerate(names)}
+        )
+        pages.append(write_cohort(run).read_bytes())
+    assert pages[0] == pages[1]
+
+
+def test_how_to_read_the_pictures_is_said(render: Callable[..., str], case_row: Row) -> None:
+    text = words(render([case_row("one")]))
+    for said in (
+        "bright means that small changes there move the network's answer",
+        "no segmentation, no map of disease",
+        "no proof of what caused the answer",
+        "holds for small changes of this image",
+    ):
+        assert said in text
+
+
+def test_a_part_of_nothing_but_rounding_is_called_zero(render: Callable[..., str], case_row: Row) -> None:
+    rows = [
+        case_row("blind", norm_input=1.3e4, norm_high=1.2e-4, norm_low=1.3e4),
+        case_row("small", norm_input=1.3e4, norm_high=1.2, norm_low=1.3e4),
+    ]
+    text = render(rows)
+    assert " units, zero to rounding: more or less contrast does not move the answer" in words(card(text, 1))
+    assert "rounding" not in words(card(text, 2))
