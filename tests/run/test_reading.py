@@ -15,7 +15,7 @@ import pydicom
 import pytest
 
 from monai_ifim.adapt.bundle import Bundle, load_bundle
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.io import read_sidecar, sidecar_path
 from monai_ifim.run import pipeline
 from monai_ifim.run.cases import find_cases
@@ -24,7 +24,7 @@ from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.table import row_from_sidecar
 from synthetic_series import ORIENTATIONS, Series, write
 
-OPTIONS = DecomposeOptions("categorical", rank=1)
+OPTIONS = CaseSettings("categorical", rank=1)
 STEPS = [
     {"_target_": "LoadImaged", "keys": "image"},
     {"_target_": "EnsureChannelFirstd", "keys": "image"},
@@ -90,7 +90,7 @@ def test_a_dicom_file_is_opened_twice_and_one_of_them_again_for_its_patient(
 
     monkeypatch.setattr(pydicom, "dcmread", parse)
     with counting() as found:
-        [row] = decompose_cases(bundle, cases, RunSettings(tmp_path / "out", OPTIONS, dicom_pm=maps))
+        [row] = decompose_cases(bundle, cases, RunSettings(tmp_path / "out", CaseSettings.of(OPTIONS, {"dicom_pm": maps})))
     assert row.status == "done", row.reason
     files = sorted(str(path) for path in (tmp_path / "in" / "first").iterdir())
     assert sorted(found[file] for file in files) == [2] * (len(files) - maps) + [3] * maps
@@ -115,7 +115,7 @@ def test_the_volume_read_is_the_one_that_was_indexed(bundle: Bundle, tmp_path: P
     second.values = second.values // 3
     folder = write(tmp_path / "in", [*first.slices(), *second.slices()])
     cases = find_cases([folder], series="all")
-    rows = {row.case: row for row in decompose_cases(bundle, cases, RunSettings(tmp_path / "out", OPTIONS, space="native"))}
+    rows = {row.case: row for row in decompose_cases(bundle, cases, RunSettings(tmp_path / "out", OPTIONS))}
     assert {row.status for row in rows.values()} == {"done"}
     for case in cases:
         own = first if case.source.series == first.uid else second
