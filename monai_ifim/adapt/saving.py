@@ -24,8 +24,10 @@ from monai_ifim.io import (
     InputError,
     InputIdentity,
     ModelIdentity,
+    OpenedSource,
     OutputError,
     Source,
+    WrittenCase,
     check_contents,
     identify_bundle,
     read_sidecar,
@@ -33,11 +35,12 @@ from monai_ifim.io import (
     write_case,
 )
 from monai_ifim.io.nifti import power_below_float32, volume_shape
-from monai_ifim.io.scan import Scan, unit_of_source
+from monai_ifim.io.parametric_map.source import ReferencedSeries, referenced_series
+from monai_ifim.io.scan import Scan
 from monai_ifim.io.sidecar import plain_affine
-from monai_ifim.io.source import content_hash, needs_regridding
 
 Space = Literal["native", "network", "scanner"]
+NO_METADATA = "the image carries no metadata (affine, file name): load it with MONAI's LoadImage."
 
 
 def check_space(space: str) -> None:
@@ -101,17 +104,29 @@ class SaveIFIM(Transform):
         Raises GeometryError, InputError, OutputError.
         """
         if not isinstance(img, MetaTensor):
-            raise InputError("the image carries no metadata (affine, file name): load it with MONAI's LoadImage.")
+            raise InputError(NO_METADATA)
+        return self.write(img, components, OpenedSource(source or _source_of(_file_of(img))), case, scan).path
+
+    def write(
+        self,
+        img: MetaTensor,
+        components: Mapping[str, Any],
+        opened: OpenedSource,
+        case: str | None = None,
+        scan: Scan | None = None,
+        series: ReferencedSeries | None = None,
+    ) -> WrittenCase:
+        """As a call, for an input opened before; series: its `referenced_series`, read here if needed and not given."""
         file, record = _file_of(img), record_of(components)
         if (record.get("preprocessing") is not None) != (self.space == "scanner"):
             raise OutputError(
                 f"space={self.space!r} does not fit these components: write those that were made with scanner= in the space "
                 "'scanner', and no others."
             )
-        source = source or _source_of(file)
+        source = opened.source
         maps = self._maps(img, components)
-        unit = unit_of_source(source)
-        digest = content_hash(source) if source.path.exists() else None
+        unit = opened.unit
+        digest = opened.digest if source.path.exists() else None
         identity = InputIdentity(
             file=source.path.name,
             sha256=digest,
@@ -120,13 +135,15 @@ class SaveIFIM(Transform):
             reader=_reader_of(img),
             frame=source.frame,
             series=source.series,
-            resampled=needs_regridding(source),
+            resampled=opened.resampled,
         )
         name = case or self._free_name(source.name, digest)
         of_maps = {"unit": unit} if self.space == "scanner" else {}
         facts = CaseFacts(identity, self.model, self.space, record, **of_maps)
         scan = self._scan(img, maps, scan, file, unit)
-        beside = Companions(scan, source if self.dicom_pm else None, self.scene_bundle)
+        if self.dicom_pm and series is None:
+            series = referenced_series(opened)
+        beside = Companions(scan, series if self.dicom_pm else None, self.scene_bundle)
         return write_case(self.output_dir, name, maps, self.contents, facts, beside)
 
     def _scan(self, img: MetaTensor, maps: CaseMaps, given: Scan | None, file: Path | None, unit: str) -> Scan | None:

@@ -16,10 +16,11 @@ from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.adapt.scanner.noise import read_noise
 from monai_ifim.core import GaussianLowPass, IFIMError, NoiseLevel
 from monai_ifim.core.operator.metric import Metric
-from monai_ifim.io import CONTENTS, InputError, OutputError, Source, identify_bundle, read_sidecar, sidecar_path
+from monai_ifim.io import CONTENTS, InputError, OpenedSource, OutputError, Source, identify_bundle, read_sidecar, sidecar_path
 from monai_ifim.io.containment import is_plain_name
+from monai_ifim.io.dicom.header import dicom_files
 from monai_ifim.io.installation import bundles_folder, resolve_bundle
-from monai_ifim.io.source import content_hash, dicom_files, there
+from monai_ifim.io.source import there
 from monai_ifim.run import cases
 from monai_ifim.run.agreement import Quantity, RecordedCase, compare
 from monai_ifim.run.local import run_cases
@@ -164,7 +165,7 @@ def _settings(sidecar: Mapping[str, Any], output: Path, device: str | None, nois
         precision=sidecar["precision"],
         seed=sidecar["seed"] or 0,
     )
-    written = {file["content"].partition(",")[0].partition(" ")[0] for file in sidecar["files"]}
+    written = {file["kind"] for file in sidecar["files"]}
     found: dict[str, Any] = {"statistics": scanner["statistics"], "resolution": scanner["resolution"]} if scanner else {}
     return RunSettings(
         output,
@@ -270,7 +271,7 @@ def _source(path: Path, recorded: Mapping[str, Any]) -> Source:
 def _hash(source: Source) -> str | None:
     """Content hash; None where what lies there cannot be read as what was decomposed."""
     try:
-        return content_hash(source)
+        return OpenedSource(source).digest
     except (IFIMError, OSError):
         return None
 

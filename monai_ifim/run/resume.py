@@ -7,15 +7,14 @@ from typing import Any
 
 from monai_ifim.core import Metric
 from monai_ifim.core.assembly import head_name, selection
-from monai_ifim.io import ModelIdentity, read_sidecar, sidecar_path
+from monai_ifim.io import ModelIdentity, OpenedSource, read_sidecar, sidecar_path
 from monai_ifim.io.containment import is_plain_name
-from monai_ifim.io.source import content_hash, needs_regridding
 from monai_ifim.run.cases import Case
 from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.table import CaseRow, row_from_sidecar
 
 
-def kept_row(identity: ModelIdentity, case: Case, settings: RunSettings) -> CaseRow | None:
+def kept_row(identity: ModelIdentity, case: Case, settings: RunSettings, opened: OpenedSource | None = None) -> CaseRow | None:
     """The row of a case that an earlier run finished; None where there is none, or where its sidecar is damaged or tells
     of another input, another model or other settings: what lies there then is not what was asked for."""
     if settings.overwrite:
@@ -23,27 +22,29 @@ def kept_row(identity: ModelIdentity, case: Case, settings: RunSettings) -> Case
     sidecar = sidecar_path(settings.output, case.name)
     try:
         content = read_sidecar(sidecar) if sidecar.is_file() else None
-        if content is None or not _answers(content, identity, case, settings):
+        if content is None or not _answers(content, identity, case, settings, opened or OpenedSource(case.source)):
             return None
         return row_from_sidecar(case.name, "kept", content)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError):  # in as many ways as it is damaged
         return None
 
 
-def _answers(content: Mapping[str, Any], identity: ModelIdentity, case: Case, settings: RunSettings) -> bool:
+def _answers(
+    content: Mapping[str, Any], identity: ModelIdentity, case: Case, settings: RunSettings, opened: OpenedSource
+) -> bool:
     """Whether a sidecar is that of this input, this model and these settings, with all of its files."""
     model = content["model"]
     folder = settings.output / case.name
     return (
         content["input"]["frame"] == case.source.frame
         and content["input"]["series"] == case.source.series
-        and content["input"]["resampled"] == needs_regridding(case.source)
+        and content["input"]["resampled"] == opened.resampled
         and model["weights_sha256"] == identity.weights_sha256
         and model["config_sha256"] == identity.config_sha256
         and model["version"] == identity.version
         and _settings_agree(content, settings)
         and all(is_plain_name(name) and (folder / name).is_file() for name in _files(content, case, settings))
-        and content["input"]["sha256"] == content_hash(case.source)  # last: it reads all of the input
+        and content["input"]["sha256"] == opened.digest  # last: it reads all of the input
     )
 
 
@@ -73,7 +74,7 @@ def _metric_agrees(content: Mapping[str, Any], settings: RunSettings) -> bool:
 
 def _settings_agree(content: Mapping[str, Any], settings: RunSettings) -> bool:
     options = settings.options
-    saved = {file["content"].split(",")[0].split(" ")[0] for file in content["files"]} - {"source"}
+    saved = {file["kind"] for file in content["files"]} - {"source"}
     wanted = {"input", *(name.removesuffix("s") for name in settings.contents)}
     return (
         content["space"]["name"] == settings.space
