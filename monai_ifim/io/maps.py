@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-CONTENTS = ("high", "low", "sensitivity", "eigenvectors")  # what a user may choose to save; the input always is
 KINDS = ("source", "input", "high", "low", "sensitivity", "eigenvector")
 
 

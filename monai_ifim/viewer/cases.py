@@ -232,7 +232,7 @@ def _settings(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = [
         ("Model", f"{model.get('bundle')} {model.get('version') or ''}".strip()),
         ("Weights (SHA-256)", str(model.get("weights_sha256") or "n/a")[:16]),
-        ("Head", str(sidecar.get("head_requested") or model.get("head"))),
+        ("Head", str(model.get("head"))),
         ("Method", str(sidecar.get("method"))),
         ("Components kept", f"{sidecar.get('rank')} ({percent(sidecar.get('energy_kept'))} of the trace)"),
         ("Trace", f"{number(sidecar.get('trace'))} {unit_text(sidecar['units']['eigenvalues'])}"),

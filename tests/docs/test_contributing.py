@@ -72,8 +72,8 @@ def test_recipe_works_as_it_stands(recipe: str, copy: Path, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
 
 
-def test_the_recipes_are_there_and_each_writes_a_file() -> None:
-    assert NAMES == ["Add a reader", "Add an output file"]
+def test_the_four_recipes_are_there_and_each_writes_a_file() -> None:
+    assert NAMES == ["Add a head", "Add a solver", "Add a reader", "Add an output file"]
     assert all([block.language for block in blocks(recipe) if block.file][0] == "python" for recipe in RECIPES)
 
 
