@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from monai_ifim.io.installation import resolve_bundle
 from written_bytes import DICOM_FIELDS, RUN_FIELDS, SIDECAR_FIELDS
 
