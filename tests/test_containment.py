@@ -240,7 +240,7 @@ def test_a_scene_bundle_holds_names_below_one_folder(case: Path) -> None:
 def test_a_table_with_cases_elsewhere_makes_no_page(name: str, place: Path, out: Path) -> None:
     out.mkdir()
     write_table(out, [CaseRow("fine", "failed", "why"), CaseRow(name, "done")])
-    with nothing_outside_changes(place, out), pytest.raises(InputError, match="no folder in there"):
+    with nothing_outside_changes(place, out), pytest.raises(InputError, match="no name of a folder"):
         write_cohort(out)
     assert not (out / "index.html").exists()
 
