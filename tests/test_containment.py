@@ -251,7 +251,7 @@ def test_the_viewer_opens_no_file_elsewhere(name: str, case: Path, out: Path) ->
     content = json.loads(case.read_text())
     content["files"][1]["file"] = name
     case.write_text(json.dumps(content))
-    with pytest.raises(ViewerError, match="no volume of its own folder"):
+    with pytest.raises(ViewerError, match="not a volume in its folder"):
         read_case(out, "scan")
 
 

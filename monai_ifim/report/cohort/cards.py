@@ -124,12 +124,10 @@ def _components(case: CaseFields, eigenvalues: Sequence[float]) -> tuple[tuple[s
     rows = []
     for i, value in enumerate(eigenvalues[:MOST_COMPONENTS]):
         share = numbers.percent(value / trace) if trace else numbers.NOT_AVAILABLE
-        rows.append((str(i + 1), numbers.number(value), share, _radius(radii[i]) if i < len(radii) else numbers.NOT_AVAILABLE))
+        rows.append(
+            (str(i + 1), numbers.number(value), share, numbers.radius(radii[i]) if i < len(radii) else numbers.NOT_AVAILABLE)
+        )
     return tuple(rows)
-
-
-def _radius(radius: float | None) -> str:
-    return "infinite" if radius is None else numbers.number(radius)
 
 
 def _facts(case: CaseFields) -> tuple[tuple[str, str], ...]:
