@@ -106,8 +106,10 @@ def selection(energy: float, rank: int | None) -> dict[str, float]:
 def _error_bound(spectra: list[Spectrum], subspace: Subspace) -> Tensor:
     """Share of the trace outside of what was computed, [B] float64, an upper bound with the confidence of the record."""
     shares = [
-        min(1.0, bound / (bound + max(spectrum.trace - tail, 0.0))) if bound > 0 else 0.0
-        for spectrum, bound, tail in zip(spectra, subspace.tail_bound.tolist(), subspace.tail.tolist(), strict=True)
+        min(1.0, bound / (bound + max(spectrum.trace - outside, 0.0))) if bound > 0 else 0.0
+        for spectrum, bound, outside in zip(
+            spectra, subspace.trace_outside_bound.tolist(), subspace.trace_outside.tolist(), strict=True
+        )
     ]
     return torch.tensor(shares, dtype=torch.float64, device="cpu")
 
@@ -118,7 +120,7 @@ def _residuals(kept: list[int], subspace: Subspace) -> list[Tensor]:
         return [bounds[:k].cpu() for bounds, k in zip(subspace.residuals, kept, strict=True)]
     return [
         torch.full((k,), bound, dtype=torch.float64, device="cpu")
-        for k, bound in zip(kept, subspace.tail_bound.tolist(), strict=True)
+        for k, bound in zip(kept, subspace.trace_outside_bound.tolist(), strict=True)
     ]
 
 

@@ -19,7 +19,7 @@ from monai_ifim.core.heads.outputs import last_operation
 from monai_ifim.core.memory.checkpointing import checkpointed
 from monai_ifim.core.memory.lean_layers import lean_layers
 from monai_ifim.core.memory.live_memory import LiveMemory, storages_of
-from monai_ifim.core.memory.offload import Overflow, SavedActivations, return_freed_memory
+from monai_ifim.core.memory.offload import Offload, SavedActivations, return_freed_memory
 from monai_ifim.core.memory.plan import BudgetExceededError, MemoryPlan, budget_error, plan_memory, survey_image
 from monai_ifim.core.memory.row_storage import RowShelf
 from monai_ifim.core.operator.factor import Factor
@@ -123,14 +123,14 @@ def _decompose_part(task: Task, plan: MemoryPlan) -> Decomposition:
 
 
 def _run_plan(task: Task, plan: MemoryPlan) -> Decomposition:
-    overflow = Overflow()
+    offload = Offload()
     generator = torch.Generator().manual_seed(task.settings.seed)
     with ExitStack() as stack:
         if plan.frugal or task.settings.method == "matrix_free" or task.predictor.spatial:
             stack.enter_context(lean_layers(task.predictor.bare))
         stack.enter_context(checkpointed(plan.blocks))
         with _metered(task, plan) as check:
-            with _saved_activations(task, plan, overflow):
+            with _saved_activations(task, plan, offload):
                 advance = _trimming(task.advance) if plan.frugal else task.advance
                 jacobian = Jacobian(task.forward, task.image, task.passes, advance, dual_numbers=plan.frugal)
             head = _checked_head(task, jacobian)
@@ -141,7 +141,7 @@ def _run_plan(task: Task, plan: MemoryPlan) -> Decomposition:
         spare = check()
         method, reason = choose_method(task.settings, head, root)
         allowance = plan.rows if plan.rows is None else min(plan.rows, spare)
-        rows = FactorRows(task.image, shelve=RowShelf(overflow, allowance).shelve, block_elements=plan.block_elements)
+        rows = FactorRows(task.image, shelve=RowShelf(offload, allowance).shelve, block_elements=plan.block_elements)
         row_eps = _row_eps(task, jacobian.output)
         subspace = _subspace(task, factor, rows, method, row_eps, generator)
         jacobian.release()
@@ -151,11 +151,11 @@ def _run_plan(task: Task, plan: MemoryPlan) -> Decomposition:
         return assemble(task.predictor, head, task.image, jacobian.output, subspace, task.settings, row_eps, record)
 
 
-def _saved_activations(task: Task, plan: MemoryPlan, overflow: Overflow) -> AbstractContextManager[None]:
+def _saved_activations(task: Task, plan: MemoryPlan, offload: Offload) -> AbstractContextManager[None]:
     """The context of the forward pass whose graph is kept."""
     if plan.activations is None:
         return nullcontext()
-    return SavedActivations(overflow, plan.activations, storages_of(task.predictor.bare, task.image)).hooks()
+    return SavedActivations(offload, plan.activations, storages_of(task.predictor.bare, task.image)).hooks()
 
 
 @contextmanager

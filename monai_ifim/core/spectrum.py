@@ -43,8 +43,8 @@ class Spectrum:
         return Spectrum(self.eigenvalues[:count], self.roots[:count], self.coefficients[:count], self.trace)
 
 
-def solve_spectrum(gram: Tensor, scales: Tensor, row_eps: float, rest: float = 0.0) -> Spectrum:
-    """Eigenpairs of diag(scales) gram diag(scales); rest: trace of what the rows leave out.
+def solve_spectrum(gram: Tensor, scales: Tensor, row_eps: float, trace_outside: float = 0.0) -> Spectrum:
+    """Eigenpairs of diag(scales) gram diag(scales); trace_outside: trace of what the rows leave out.
 
     gram: [r, r] float64, of unscaled rows; scales: [r] float64, >= 0; row_eps: machine epsilon of the rows' dtype, from
     which numerical rank is judged: a row that is a combination of heavier rows to within its own rounding adds nothing.
@@ -54,7 +54,7 @@ def solve_spectrum(gram: Tensor, scales: Tensor, row_eps: float, rest: float = 0
     graded = scales * lengths
     largest = float(graded.max()) if graded.numel() else 0.0
     if largest == 0.0:
-        return Spectrum(graded[:0], graded[:0], gram[:0], rest)
+        return Spectrum(graded[:0], graded[:0], gram[:0], trace_outside)
     if not math.isfinite(largest):
         raise IFIMError("the Fisher information is too large for float64: give the outputs or the image another unit.")
     weights = graded / largest  # so that squares of tiny scales stay inside float64
@@ -70,7 +70,7 @@ def solve_spectrum(gram: Tensor, scales: Tensor, row_eps: float, rest: float = 0
     if alive.numel() < gram.shape[0]:
         coefficients = torch.zeros(values.numel(), gram.shape[0], dtype=torch.float64, device="cpu")
         coefficients[:, alive] = vectors
-    return Spectrum(values * largest**2, values.sqrt() * largest, coefficients, float(graded.square().sum()) + rest)
+    return Spectrum(values * largest**2, values.sqrt() * largest, coefficients, float(graded.square().sum()) + trace_outside)
 
 
 def count_kept(spectrum: Spectrum, energy: float, rank: int | None) -> int:

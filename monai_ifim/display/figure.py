@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from monai_ifim.core.decomposition import Decomposition
-from monai_ifim.display.panels import DIVERGING, GRAY, Panel, Scale, View, panels_of
+from monai_ifim.display.panels import DIVERGING, GRAY, ColorScale, Panel, Viewpoint, panels_of
 from monai_ifim.display.wording import (
     TIMES,
     UNIT,
@@ -58,7 +58,7 @@ def draw(
     largest: int = LARGEST,
 ) -> Figure:
     """The figure of `Decomposition.plot`; largest: pixels that a plane has at most on a side."""
-    view = View.of(d, index, channel, point, largest)
+    view = Viewpoint.of(d, index, channel, point, largest)
     panels = panels_of(d, view, components)
     with _drawing():
         sheet = _Sheet.of(panels)
@@ -143,7 +143,7 @@ class _Sheet:
         return LEFT + column * (self.tile + GAP), TOP + CHARTS + BELOW_CHARTS + TITLE + row * self.block
 
 
-def _header(d: Decomposition, view: View, asked: bool) -> str:
+def _header(d: Decomposition, view: Viewpoint, asked: bool) -> str:
     """Which image, what the answer is, how much was kept by which method, and where the planes are."""
     batch, channels, *shape = d.image.shape
     place = f"{'pixel' if len(shape) == 2 else 'voxel'} {view.point}"
@@ -214,7 +214,7 @@ def _draw_answers(axes: Axes, d: Decomposition, index: int) -> None:
         axes.annotate(text, (max(height, 0.0), row), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)
 
 
-def _draw_panel(sheet: _Sheet, place: int, panel: Panel, view: View) -> None:
+def _draw_panel(sheet: _Sheet, place: int, panel: Panel, view: Viewpoint) -> None:
     """A column of planes with one colour bar below, which follows the first plane."""
     left, top = sheet.place(place)
     drawn: list[AxesImage] = []
@@ -236,7 +236,7 @@ def _draw_panel(sheet: _Sheet, place: int, panel: Panel, view: View) -> None:
     _draw_scale(sheet.axes(f"{panel.name}, scale", left, top - GAP / 2, sheet.tile, BAR), drawn[0], panel)
 
 
-def _draw_plane(axes: Axes, plane: Tensor, scale: Scale, step: int) -> AxesImage:
+def _draw_plane(axes: Axes, plane: Tensor, scale: ColorScale, step: int) -> AxesImage:
     rows, columns = (size * step for size in plane.shape)
     drawn = axes.imshow(
         plane.numpy(),

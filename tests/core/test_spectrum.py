@@ -163,8 +163,8 @@ def test_enough_is_known_where_the_rest_cannot_move_an_eigenvalue_further_than_t
 def test_of_nothing_everything_is_known_and_of_an_unseen_rest_nothing() -> None:
     nothing = torch.zeros(2, 2, dtype=torch.float64)
     assert enough(solve_spectrum(nothing, torch.ones(2, dtype=torch.float64), EPS), 0.0, Settings())
-    assert not enough(solve_spectrum(nothing, torch.ones(2, dtype=torch.float64), EPS, rest=1.0), 1.0, Settings())
-    half = solve_spectrum(torch.eye(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64), EPS, rest=1.0)
+    assert not enough(solve_spectrum(nothing, torch.ones(2, dtype=torch.float64), EPS, trace_outside=1.0), 1.0, Settings())
+    half = solve_spectrum(torch.eye(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64), EPS, trace_outside=1.0)
     assert not enough(half, 0.0, Settings(energy=0.9))  # the kept one holds half of the trace
 
 

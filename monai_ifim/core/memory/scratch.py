@@ -1,4 +1,4 @@
-"""Folders for work in progress, in the system's folder for temporary files; what killed processes left of theirs is removed."""
+"""Scratch folders in the system's folder for temporary files; those of killed processes are removed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from types import TracebackType
 
-PREFIX = "monai_ifim-work-"  # nothing else may begin with it: what is not held is removed
+PREFIX = "monai_ifim-work-"  # of scratch folders only: any other folder of this name would be removed
 
 
 class ScratchFolder:
-    """A folder that goes with this object, or at the end of a `with` block.
+    """A folder that is removed with this object, or at the end of a `with` block.
 
-    It is locked as long as its process lives: that is how others know that it is needed.
+    It is locked while its process lives, so that other processes know it is in use.
     """
 
     def __init__(self) -> None:
@@ -29,13 +29,13 @@ class ScratchFolder:
                 return
 
     def _hold(self) -> bool:
-        """Lock the folder; whether it is still there then: another process may have come between making and locking it."""
+        """Lock the folder; False if another process removed it before it was locked."""
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
             return False
         weakref.finalize(self, os.close, descriptor)
-        with suppress(OSError):  # a file system without locks, where nobody else can lock it either
+        with suppress(OSError):  # a file system without locks, where other processes cannot lock it either
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         return self.path.exists()
 
@@ -47,15 +47,15 @@ class ScratchFolder:
 
 
 def remove_abandoned(place: Path) -> None:
-    """Remove this user's scratch folders in `place` that no living process holds."""
+    """Remove this user's scratch folders in `place` that no living process has locked."""
     for folder in place.glob(f"{PREFIX}*"):
-        with suppress(OSError):  # gone meanwhile, no folder, or held
+        with suppress(OSError):  # removed meanwhile, no folder, or locked
             if folder.lstat().st_uid == os.geteuid():
                 _remove_unless_held(folder)
 
 
 def _remove_unless_held(folder: Path) -> None:
-    """Raises OSError where it is held."""
+    """Remove the folder; raises OSError if a process has locked it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
