@@ -29,7 +29,7 @@ from typer.testing import CliRunner, Result
 import monai_ifim
 from monai_ifim.adapt import IFIMDecompose, SaveIFIM
 from monai_ifim.adapt.bundle import load_bundle
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.cli.main import app
 from monai_ifim.io import InputError, OutputError
 from monai_ifim.io.case import write_case
@@ -200,7 +200,7 @@ def test_a_sidecar_that_names_files_elsewhere_is_no_whole_case(
     else:
         content[where] = [name] if where == "parametric_maps" else name
     case.write_text(json.dumps(content))
-    settings = RunSettings(out, DecomposeOptions("auto", rank=1, locality=True), scene_bundle=True)
+    settings = RunSettings(out, CaseSettings("auto", rank=1, locality=True, scene_bundle=True))
     with nothing_outside_changes(place, out):
         [row] = run_cases(load_bundle(bundle), find_cases([scan]), settings, lambda _: None)
         write_cohort(out)

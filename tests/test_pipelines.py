@@ -23,6 +23,7 @@ from monai.utils import set_determinism
 from torch import Tensor, nn
 
 from monai_ifim import Decomposition, IFIMDecompose, IFIMHandler, SaveIFIM, decompose
+from monai_ifim.core.settings import selection
 from monai_ifim.io import GeometryError, read_sidecar
 from monai_ifim.io.installation import configs_folder
 
@@ -179,7 +180,7 @@ def check_loop(names: Names) -> None:
     _close(torch.cat(names["probabilities"]), _probabilities(names))
     _close(torch.cat(names["shares"]), torch.stack([d.high.norm() / d.image.norm() for d in expected]))
     _close(torch.cat(names["leading"]), torch.cat([d.eigenvectors[:, 0] for d in expected]))
-    assert names["d"].record["selection"] == {"energy": 0.95}
+    assert selection(names["d"].record["settings"]) == {"energy": 0.95}
     assert all(parameter.grad is None for parameter in names["network"].parameters())
 
 
@@ -244,7 +245,7 @@ def test_a_zoo_bundle_may_take_the_place_of_the_page_s(template: Names) -> None:
         np.testing.assert_allclose((case["ifim_high"] + case["ifim_low"]).as_tensor(), seen[0], atol=1e-5)
         sidecar = read_sidecar(Path("results/workflow", _name(sample["image"]), f"{_name(sample['image'])}_ifim.json"))
         _close(sidecar["eigenvalues"], decompose(template["network"], seen, energy=0.95).eigenvalues[0])
-        assert (sidecar["model"]["bundle"], sidecar["selection"]) == ("Four classes", {"energy": 0.95})
+        assert (sidecar["model"]["bundle"], selection(sidecar["settings"])) == ("Four classes", {"energy": 0.95})
 
 
 class TestWarnings:
@@ -399,12 +400,12 @@ def _check_items(found: list[Names], names: Names, **selection: Any) -> None:
         np.testing.assert_allclose(np.diag(case["ifim_high"].affine), [1.0, 1.2, 2.5, 1.0], atol=1e-6)
 
 
-def _check_files(folder: str, names: Names, **selection: Any) -> list[Names]:
+def _check_files(folder: str, names: Names, **kept: Any) -> list[Names]:
     """Each scan's files lie on its own grid and hold its components; the sidecars."""
     assert sorted(path.name for path in Path(folder).iterdir()) == [_name(scan) for scan in names["scans"]]
     sidecars = []
     for scan in names["scans"]:
-        expected = _expected(names, scan, **selection)
+        expected = _expected(names, scan, **kept)
         stem = f"{folder}/{_name(scan)}/{_name(scan)}_ifim"
         high, low, first = (nib.load(f"{stem}_{content}.nii.gz") for content in ("high", "low", "eigenvector-01"))
         np.testing.assert_allclose(high.affine, nib.load(scan).affine, atol=1e-6)
@@ -414,6 +415,6 @@ def _check_files(folder: str, names: Names, **selection: Any) -> list[Names]:
         sidecar = read_sidecar(Path(f"{stem}.json"))
         _close(sidecar["eigenvalues"], expected.eigenvalues[0])
         _close(sidecar["prediction"]["logits"], expected.logits[0])
-        assert sidecar["selection"] == selection
+        assert selection(sidecar["settings"]) == kept
         sidecars.append(sidecar)
     return sidecars

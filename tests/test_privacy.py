@@ -40,7 +40,7 @@ from pydicom.dataset import Dataset
 from fake_pacs import FakePacs
 from monai_ifim.adapt import IFIMDecomposed, SaveIFIMd
 from monai_ifim.adapt.bundle import load_bundle
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.cli.main import main
 from monai_ifim.core import IFIMError
 from monai_ifim.io.dicom.reader import register_dicom_reader
@@ -464,7 +464,7 @@ def test_neither_the_library_nor_its_transforms_tell_any_at_debug(
     run = Run(folder=tmp_path / "out")
     with everything_said(run):
         cases = find_cases([good, *(bad / name for name in ("Rows", "PixelSpacing", "syntax", "cut_in_pixels"))])
-        rows = run_cases(load_bundle(bundle), cases, RunSettings(tmp_path / "out", DecomposeOptions("categorical")), print)
+        rows = run_cases(load_bundle(bundle), cases, RunSettings(tmp_path / "out", CaseSettings("categorical")), print)
     assert sum(row.status == "done" for row in rows) == 8
     assert run.found() == {}
     with disable_value_validation():

@@ -52,7 +52,7 @@ def item_of_batch(tensors: Mapping[str, Tensor], index: int, image: Tensor) -> d
     return single
 
 
-def record_of(tensors: Mapping[str, Any]) -> dict[str, Any]:
+def record_of_image(tensors: Mapping[str, Any]) -> dict[str, Any]:
     """The record of one image from the metadata of its maps; raises InputError where they carry none."""
     high = tensors.get("ifim_high")
     record = high.meta.get(RECORD) if isinstance(high, MetaTensor) else None
@@ -109,7 +109,7 @@ def _answer(decomposition: Decomposition, b: int) -> dict[str, Any]:
     """Logits and probabilities of an image; of a segmentation, the mean probability of each class over the voxels alone."""
     if decomposition.logits.ndim > 2:
         shares = mean_probability(decomposition.probabilities[b : b + 1])[0]
-        return {"logits": [], "probabilities": shares.tolist(), "probabilities_are": "mean_probability"}
+        return {"logits": [], "probabilities": shares.tolist()}
     logits = decomposition.logits[b].to(torch.float64).tolist()
     return {"logits": logits, "probabilities": decomposition.probabilities[b].tolist()}
 

@@ -12,8 +12,15 @@ from monai_ifim.core.errors import (
     SpectralTieWarning,
     TrainingModeWarning,
 )
-from monai_ifim.core.heads.base import BernoulliHead, CategoricalHead, GaussianHead, Head, SquareRoot
-from monai_ifim.core.heads.voxelwise import VoxelwiseBernoulliHead, VoxelwiseHead
+from monai_ifim.core.heads import (
+    BernoulliHead,
+    CategoricalHead,
+    GaussianHead,
+    Head,
+    SquareRoot,
+    VoxelwiseBernoulliHead,
+    VoxelwiseHead,
+)
 from monai_ifim.core.operator.metric import GaussianLowPass, Metric, NoiseLevel
 
 __all__ = [

@@ -66,41 +66,26 @@ def assemble(
 
 
 def record_of(
-    settings: Settings, head: Head, asked_head: str | Head, image: Tensor, subspace: Subspace, products: int, reason: str
+    asked: Settings, metric: Metric | None, head: Head, image: Tensor, subspace: Subspace, products: int, reason: str
 ) -> dict[str, Any]:
-    """How a batch was decomposed, as plain data."""
-    metric: Metric | None = settings.input_metric
+    """How a batch was decomposed, as plain data: the settings as given, and what was really used where they leave a choice."""
     return {
+        "settings": asked.describe(),
         "head": head.name,
-        "head_requested": head_name(asked_head),
-        "selection": selection(settings.energy, settings.rank),
+        "answers": head.answers,
+        "values": head.values,
         "method": subspace.method,
-        "method_requested": settings.method,
         "method_reason": reason,
-        "tolerance": settings.tolerance,
         "confidence": subspace.confidence,  # that error_bound holds
         "jacobian_products": products,
-        "memory_budget": settings.budget,
         "metric": None if metric is None else metric.describe(),
         "metric_unit": None if metric is None else metric.unit,
-        "precision": settings.precision,
-        "seed": None if subspace.method == "exact" else settings.seed,  # the exact method draws nothing
         "dtype": str(image.dtype).removeprefix("torch."),
         "device": str(image.device),
         "computation": last_digits(image),
         "units": f"nats per ({'unit of the image' if metric is None else metric.unit})^2",
         "versions": {"monai_ifim": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
-
-
-def head_name(head: str | Head) -> str:
-    """The name a head was asked for by, or its class's."""
-    return head if isinstance(head, str) else type(head).__name__
-
-
-def selection(energy: float, rank: int | None) -> dict[str, float]:
-    """The rule by which components are kept, as the record states it."""
-    return {"energy": energy} if rank is None else {"rank": rank}
 
 
 def _error_bound(spectra: list[Spectrum], subspace: Subspace) -> Tensor:

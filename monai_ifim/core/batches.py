@@ -40,11 +40,11 @@ RESULTS = 8  # images' worth of memory of high, low, diag F in float64 and what 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be done with the images of a part."""
+    """What is to be done with the images of a part. asked: the settings as given; settings: with the metric of this part."""
 
     predictor: Predictor
     image: Tensor
-    head: str | Head
+    asked: Settings
     settings: Settings
     advance: Callable[[int, int | None], None]
 
@@ -65,16 +65,14 @@ class Task:
             return self.predictor(image)
 
 
-def decompose_in_parts(
-    predictor: Predictor, image: Tensor, head: str | Head, settings: Settings, progress: bool
-) -> Decomposition:
+def decompose_in_parts(predictor: Predictor, image: Tensor, asked: Settings, progress: bool) -> Decomposition:
     """Decompose a batch; as many images at a time as the budget, or an accelerator's memory, has room for."""
-    metric = settings.input_metric
+    settings, metric = asked, asked.input_metric
     if metric is not None:
         metric = metric.bound(image)
         check_self_adjoint(metric, image, torch.Generator().manual_seed(settings.seed))
         settings = replace(settings, metric=metric)
-    task = Task(predictor, image, head, settings, _print_progress if progress else _no_progress)
+    task = Task(predictor, image, asked, settings, _print_progress if progress else _no_progress)
     plan = MemoryPlan(image.shape[0])
     if settings.budget is not None:
         plan = _planned(task, settings.budget)
@@ -103,7 +101,7 @@ def _planned(task: Task, budget: int) -> MemoryPlan:
     """The plan for the budget, from one forward pass of the first image."""
     first = task.part(slice(0, 1))
     survey = survey_image(first.forward, task.predictor.bare, first.image)
-    columns = resolve_head(task.head, survey.output).square_root(survey.output).columns
+    columns = resolve_head(task.settings.head, survey.output).square_root(survey.output).columns
     if task.predictor.spatial:  # whose rows are those of the Lanczos steps
         columns = min(columns, most_steps(task.settings, columns))
     rank = task.settings.rank or columns
@@ -147,7 +145,7 @@ def _run_plan(task: Task, plan: MemoryPlan) -> Decomposition:
         jacobian.release()
         if plan.frugal:
             return_freed_memory()  # of the passes, before the eigenproblem takes its own
-        record = record_of(task.settings, head, task.head, task.image, subspace, jacobian.products, reason)
+        record = record_of(task.asked, task.settings.input_metric, head, task.image, subspace, jacobian.products, reason)
         return assemble(task.predictor, head, task.image, jacobian.output, subspace, task.settings, row_eps, record)
 
 
@@ -221,7 +219,7 @@ def _checked_head(task: Task, jacobian: Jacobian) -> Head:
     with task.passes():
         check_independence(task.predictor, task.image, output)
     network = task.predictor.bare
-    return resolve_head(task.head, output, last_operation(jacobian.graph, getattr(network, "ends_in", network)))
+    return resolve_head(task.settings.head, output, last_operation(jacobian.graph, getattr(network, "ends_in", network)))
 
 
 def _row_eps(task: Task, output: Tensor) -> float:

@@ -16,7 +16,7 @@ import yaml  # type: ignore[import-untyped, unused-ignore]
 from monai.bundle import ConfigParser
 
 from monai_ifim.core import IFIMError
-from monai_ifim.core.assembly import selection
+from monai_ifim.core.settings import selection
 from monai_ifim.evaluation.analysis.summary import summarise_cell, summarise_experiment
 from monai_ifim.evaluation.classifiers.models import Model
 from monai_ifim.evaluation.classifiers.tasks import Task
@@ -156,7 +156,7 @@ def run_experiment(
 
 def _summarise(experiment: Experiment, result: CellResult) -> dict[str, Any]:
     observation = experiment.observation
-    description = {**result.description, "selection": selection(observation.energy, observation.rank)}
+    description = {**result.description, "selection": selection({"energy": observation.energy, "rank": observation.rank})}
     return summarise_cell(result.measurements, result.images, description, experiment.seed, experiment.resamples)
 
 

@@ -9,12 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from monai_ifim.io.case import CONTENTS, CaseMaps, Companions, check_contents, sidecar_path, write_case
+    from monai_ifim.io.case import CaseMaps, Companions, check_contents, sidecar_path, write_case
     from monai_ifim.io.dicom.reader import DicomReader, register_dicom_reader
     from monai_ifim.io.errors import GeometryError, InputError, OutputError
     from monai_ifim.io.model import ModelIdentity, identify_bundle
     from monai_ifim.io.sidecar import CaseFacts, InputIdentity, read_sidecar
     from monai_ifim.io.source import Source
+    from monai_ifim.options import CONTENTS
 
 _HOMES = {
     "CONTENTS": "case",

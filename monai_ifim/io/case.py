@@ -25,8 +25,8 @@ from monai_ifim.io.slicer.bundle import write_scene_bundle
 from monai_ifim.io.slicer.scene import write_scene
 from monai_ifim.io.source import Source
 from monai_ifim.io.windows import display_window
+from monai_ifim.options import CONTENTS
 
-CONTENTS = ("high", "low", "sensitivity", "eigenvectors")
 WRITERS = 4  # igzip and the disk work outside Python's lock
 
 Values = npt.NDArray[np.floating[Any]]

@@ -18,11 +18,12 @@ from monai.transforms import Compose
 from monai.utils import TraceKeys
 
 from monai_ifim.adapt.bundle import Bundle
-from monai_ifim.adapt.components import component_tensors, item_of_batch, record_of
+from monai_ifim.adapt.components import component_tensors, item_of_batch, record_of_image
 from monai_ifim.adapt.saving import SaveIFIM
 from monai_ifim.adapt.scan import scan_of
 from monai_ifim.adapt.scanner.space import ScannerSpace
 from monai_ifim.core import IFIMError
+from monai_ifim.core.decompose import decompose_with
 from monai_ifim.core.determinism import deterministic_algorithms, refused_operation
 from monai_ifim.core.memory.scratch import ScratchFolder
 from monai_ifim.io import InputError, ModelIdentity, read_sidecar
@@ -73,18 +74,15 @@ def decompose_cases(
     StoppedError, after the last row, where no other case could be done: the device is lost, or the disk takes nothing more.
     """
     stop_request = stop_request or StopRequest()
-    with deterministic_algorithms(settings.deterministic, settings.device), ScratchFolder() as scratch:
+    with deterministic_algorithms(settings.case.deterministic, settings.device), ScratchFolder() as scratch:
         preprocessing, writers = _preprocessing_to_invert(bundle)
         writer = SaveIFIM(
             settings.output,
-            settings.space,
-            preprocessing,
-            settings.contents,
-            bundle.identity.class_names,
-            bundle.root,
-            bundle.image_key,
-            settings.dicom_pm,
-            settings.scene_bundle,
+            settings.case,
+            preprocessing=preprocessing,
+            class_names=bundle.identity.class_names,
+            bundle_root=bundle.root,
+            image_key=bundle.image_key,
         )
         reading, *further = (ThreadPoolExecutor(1) for _ in range(1 + writers))
         writing = further[0] if further else reading
@@ -153,15 +151,15 @@ def _load(bundle: Bundle, case: Case, settings: RunSettings, scratch: Path, stop
         if kept is not None:
             return kept
         check_source(case.source, bundle.channels)
-        if settings.dicom_pm:
+        if settings.case.dicom_pm:
             check_dicom_source(case.source)
         path = readable_path(case.source, scratch)
         read = bundle.read(path)
-        if settings.space == "scanner":
+        if settings.case.space == "scanner":
             image = _as_scan(read[bundle.image_key])
             bundle.check_axes(image, path)
             return _Loaded(case, image, None, time.perf_counter() - started)
-        scan = scan_of(read[bundle.image_key], unit_of_source(case.source)) if settings.space == "native" else None
+        scan = scan_of(read[bundle.image_key], unit_of_source(case.source)) if settings.case.space == "native" else None
         bundle.preprocessing.set_random_state(seed=0)  # a random step draws the same for every case, whatever came before it
         image = bundle.prepare(read, path)
     except BaseException as error:  # one case's failure is recorded and the others go on, whatever its readers raise
@@ -192,7 +190,7 @@ def _compute(
     bundle: Bundle, loaded: Iterator[_Loaded | CaseRow], settings: RunSettings, stop_request: StopRequest
 ) -> Iterator[_Computed | CaseRow]:
     """Components of every loaded case; images of one shape that follow each other share passes, batch_size together."""
-    if settings.space == "scanner":
+    if settings.case.space == "scanner":
         yield from _decompose_scans(bundle, loaded, settings, stop_request)
         return
     group: list[_Loaded] = []
@@ -216,7 +214,11 @@ def _decompose_scans(
 ) -> Iterator[_Computed | CaseRow]:
     """Each by itself: scans have a geometry each."""
     scanner = ScannerSpace(
-        bundle.preprocessing, settings.statistics, settings.resolution, bundle.image_key, planar=bundle.spatial_dims == 2
+        bundle.preprocessing,
+        settings.case.statistics,
+        settings.case.resolution,
+        bundle.image_key,
+        planar=bundle.spatial_dims == 2,
     )
     for item in loaded:
         if isinstance(item, CaseRow):
@@ -225,9 +227,9 @@ def _decompose_scans(
         started = time.perf_counter()
         try:
             scan = item.image.to(settings.device)
-            decomposition = scanner.decompose(bundle.network, scan, settings.options)
+            decomposition = scanner.decompose(bundle.network, scan, settings.case)
             seconds = time.perf_counter() - started
-            tensors = component_tensors(decomposition, scan[None], settings.options.locality, seconds)
+            tensors = component_tensors(decomposition, scan[None], settings.case.locality, seconds)
         except (Exception, SystemExit) as error:
             lost = stop_request.compute_failed(item.case.name, error, settings.device)
             yield _failed_computing(item.case, lost or _unfit(bundle, item) or error, settings)
@@ -253,8 +255,8 @@ def _decompose_group(
     started = time.perf_counter()
     try:
         batch = torch.stack([loaded.image.as_subclass(torch.Tensor) for loaded in group]).to(settings.device)
-        decomposition = settings.options.decompose(bundle.network, batch)
-        tensors = component_tensors(decomposition, batch, settings.options.locality, time.perf_counter() - started)
+        decomposition = decompose_with(settings.case, bundle.network, batch)
+        tensors = component_tensors(decomposition, batch, settings.case.locality, time.perf_counter() - started)
     except (Exception, SystemExit) as error:
         lost = stop_request.compute_failed(group[0].case.name, error, settings.device)
         if lost is not None or len(group) == 1:
@@ -274,7 +276,7 @@ def _decompose_group(
 def _save(writer: SaveIFIM, computed: _Computed, settings: RunSettings, stop_request: StopRequest) -> CaseRow:
     case, started = computed.loaded.case, time.perf_counter()
     try:
-        _check_class_names(writer.model, len(record_of(computed.components)["probabilities"]))
+        _check_class_names(writer.model, len(record_of_image(computed.components)["probabilities"]))
         sidecar = writer(computed.loaded.image, computed.components, case.source, case.name, computed.loaded.scan)
         stop_request.case_written()
         seconds = computed.seconds + time.perf_counter() - started

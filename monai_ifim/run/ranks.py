@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 import torch
 import torch.distributed as dist
@@ -18,9 +18,9 @@ from torch.distributed.rendezvous import rendezvous
 
 from monai_ifim.adapt.bundle import Bundle, load_bundle
 from monai_ifim.adapt.inferer import IFIMInferer
-from monai_ifim.adapt.saving import Space
+from monai_ifim.adapt.settings import CaseSettings, FileShortcuts
 from monai_ifim.core import IFIMError
-from monai_ifim.io import CONTENTS, check_contents
+from monai_ifim.options import FILES
 from monai_ifim.run.cases import Case, find_cases
 from monai_ifim.run.local import Report
 from monai_ifim.run.pipeline import decompose_cases
@@ -105,9 +105,10 @@ class ShardedRun:
         bundle_root: the bundle.
         datalist: MONAI data dictionaries; the image's path is under `image_key`.
         output_dir: OUT, one folder for all ranks.
-        inferer: the config's IFIMInferer, whose options hold here too.
-        space, contents, batch_size: as `RunSettings`.
+        inferer: the config's IFIMInferer, whose settings hold here too.
+        batch_size: as `RunSettings`.
         conclude: called with OUT by the first rank when all tables are written, to make a page of them, say.
+        shortcuts: space, contents, dicom_pm, scene_bundle of `CaseSettings`.
     """
 
     def __init__(
@@ -116,18 +117,17 @@ class ShardedRun:
         datalist: Sequence[Mapping[str, Any]],
         output_dir: PathLike,
         inferer: IFIMInferer,
-        space: Space = "native",
-        contents: Sequence[str] = CONTENTS,
         batch_size: int = 1,
         image_key: str = "image",
         conclude: Callable[[Path], Any] | None = None,
+        **shortcuts: Unpack[FileShortcuts],
     ) -> None:
         self.conclude = conclude
         self.rank = rank_of_process()
         self.root = Path(bundle_root)
         self.cases = find_cases([entry[image_key] for entry in datalist])
-        wanted = check_contents(contents)
-        self.settings = RunSettings(Path(output_dir), inferer.options, space, wanted, batch_size, self.rank.device)
+        case = CaseSettings.of(inferer.settings, shortcuts, FILES)
+        self.settings = RunSettings(Path(output_dir), case, batch_size, self.rank.device)
 
     def __call__(self) -> None:
         """Decompose; where cases failed, raise IFIMError on the first rank once all is written, so that the exit status tells."""

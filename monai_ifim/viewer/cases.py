@@ -262,7 +262,7 @@ def _settings(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = [
         ("Model", f"{model.get('bundle')} {model.get('version') or ''}".strip()),
         ("Weights (SHA-256)", str(model.get("weights_sha256") or "n/a")[:16]),
-        ("Head", str(sidecar.get("head_requested") or model.get("head"))),
+        ("Head", str(model.get("head"))),
         ("Method", str(sidecar.get("method"))),
         ("Components kept", f"{sidecar.get('rank')} ({100 * (sidecar.get('energy_kept') or 0):.1f} % of the trace)"),
         ("Trace", f"{number(sidecar.get('trace'))} {plain_unit(sidecar['units']['eigenvalues'])}"),

@@ -127,7 +127,7 @@ def test_probability_network_has_the_locality_radius_of_its_logits_network(proba
 def test_record_tells_settings_and_products_as_plain_data(case: Case) -> None:
     record = case.leading.record
     assert json.loads(json.dumps(record)) == record
-    assert record["selection"] == {"energy": 0.7}
+    assert selection(record["settings"]) == {"energy": 0.7}
     assert record["jacobian_products"] == case.rank
     assert record["dtype"] == str(case.dtype).removeprefix("torch.")
     assert record["units"] == "nats per (unit of the image)^2"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_ifim.core import SpectralTieWarning, decompose
+from monai_ifim.core.settings import selection
 
 Networks = Callable[..., nn.Sequential]
 
@@ -41,7 +42,7 @@ def test_energy_keeps_the_fewest_components_that_hold_it(small: Tensor, energy: 
 def test_rank_keeps_that_many_at_most_and_overrules_energy(small: Tensor, rank: int, kept: int) -> None:
     d = decompose(_gaussian_network([4.0, 3.0, 2.0, 1.0]), small, head="gaussian", rank=rank, energy=0.01)
     assert d.rank.tolist() == [kept]
-    assert d.record["selection"] == {"rank": rank}
+    assert selection(d.record["settings"]) == {"rank": rank}
     torch.testing.assert_close(d.energy[0].item(), sum([0.4, 0.3, 0.2, 0.1][:kept]))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from fuzz.mutations import mutate_json, mutate_planes, mutate_text
 from fuzz.oracle import Target, refusing
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.io import ModelIdentity, Source, read_sidecar
 from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.planes import Layer, cut_planes, read_planes, write_planes
@@ -46,7 +46,7 @@ def read_any_sidecar(content: bytes, folder: Path) -> None:
     image.write_bytes(b"")
     with refusing():
         row_from_sidecar("case", "done", read_sidecar(path))
-    settings = RunSettings(folder, DecomposeOptions())
+    settings = RunSettings(folder, CaseSettings())
     kept_row(ModelIdentity(), Case("case", Source(image)), settings)
     tabulate(folder)
     with refusing():
@@ -162,10 +162,9 @@ def sound_sidecar() -> dict[str, Any]:
             "eigenvectors": "unit norm",
         },
         "eigenvalues": [0.5, 0.25], "rank": 2, "energy_kept": 0.99, "trace": 0.76, "locality_radius": [0.1, None],
-        "selection": {"energy": 0.99}, "head_requested": "auto", "method": "exact", "method_requested": "auto",
-        "method_reason": "few columns", "jacobian_products": 1, "tolerance": 1e-4, "error_bound": 0.0, "confidence": 1.0,
-        "residuals": [0.0, 0.0], "memory_budget": None, "metric": None, "precision": None, "preprocessing": None,
-        "dtype": "float32", "device": "cpu", "computation": {"deterministic": False, "threads": 1}, "seconds": 0.5, "seed": None,
+        "settings": CaseSettings().describe(), "method": "exact", "method_reason": "few columns", "jacobian_products": 1,
+        "error_bound": 0.0, "confidence": 1.0, "residuals": [0.0, 0.0], "metric": None, "preprocessing": None,
+        "dtype": "float32", "device": "cpu", "computation": {"deterministic": False, "threads": 1}, "seconds": 0.5,
         "files": files, "source": None, "scene": "case.mrml", "planes": "case_planes.npz", "parametric_maps": [], "versions": {},
         "peak_memory_bytes": 1,
     }  # fmt: skip
@@ -177,6 +176,7 @@ def sound_sidecars() -> list[bytes]:
     source = whole["files"][0] | {"content": "source", "file": "case_ifim_low.nii.gz"}
     vector = whole["files"][1] | {"content": "eigenvector 1", "file": "case_ifim_sensitivity.nii.gz"}
     scanner = whole | {
+        "settings": CaseSettings(space="scanner", statistics="freeze", resolution=2.5).describe(),
         "space": {"name": "scanner", "meaning": "the scan"},
         "preprocessing": {"steps": [], "equivalents": [], "statistics": "freeze", "resolution": 2.5, "resolution_mm": [2.5] * 3},
         "metric": {"kind": "Gaussian low-pass", "sigma_voxels": [1.0, 1.0, 1.0]},
@@ -219,7 +219,7 @@ def sound_run() -> tuple[bytes, bytes]:
         folder = Path(name)
         rows = [row_from_sidecar("case", "done", sound_sidecar())]
         cases = [Case("case", Source(folder / "case.nii.gz"))]
-        write_outcome(ModelIdentity(), RunSettings(folder, DecomposeOptions()), cases, rows, Start())
+        write_outcome(ModelIdentity(), RunSettings(folder, CaseSettings()), cases, rows, Start())
         return (folder / "cases.parquet").read_bytes(), (folder / "run.json").read_bytes()
 
 

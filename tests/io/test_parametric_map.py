@@ -138,7 +138,7 @@ def sidecar_of(maps: CaseMaps, **changed: Any) -> dict[str, Any]:
         "generator": {"name": "monai_ifim"},
         "model": {"bundle": "lumpy", "version": "1.2", "weights_sha256": "ab" * 32, "head": "categorical"},
         "method": "exact",
-        "selection": {"energy": 0.99},
+        "settings": {"energy": 0.99, "rank": None},
         "rank": 2,
         "metric": None,
         "space": {"name": "native"},

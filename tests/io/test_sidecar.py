@@ -19,7 +19,7 @@ import torch
 from pydicom.data import get_testdata_file
 
 from monai_ifim.adapt.bundle import load_bundle
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core import decompose
 from monai_ifim.io import InputError, InputIdentity, ModelIdentity, OutputError, read_sidecar
 from monai_ifim.io.sidecar import CaseFacts, MapFile, compose_sidecar, write_sidecar
@@ -30,8 +30,8 @@ from monai_ifim.run.settings import RunSettings
 Array = npt.NDArray[Any]
 KEYS = {
     "schema_version", "input", "model", "prediction", "eigenvalues", "rank", "energy_kept", "trace", "locality_radius",
-    "method", "jacobian_products", "error_bound", "units", "files", "versions", "seed", "seconds", "peak_memory_bytes",
-    "method_requested", "method_reason", "tolerance", "confidence", "residuals", "memory_budget", "metric", "precision",
+    "method", "jacobian_products", "error_bound", "units", "files", "versions", "seconds", "peak_memory_bytes",
+    "settings", "method_reason", "confidence", "residuals", "metric",
     "source", "scene", "planes", "parametric_maps",
 }  # fmt: skip
 PLANTED = {
@@ -57,7 +57,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, make_bundle: Any, write_scan: 
     folder = tmp_path_factory.mktemp("sidecar")
     bundle = load_bundle(make_bundle(folder / "bundle"))
     scan = write_scan(folder / "scan.nii.gz", (9, 11, 7), oblique)
-    settings = RunSettings(folder / "out", DecomposeOptions("categorical", rank=2, locality=True))
+    settings = RunSettings(folder / "out", CaseSettings("categorical", rank=2, locality=True))
     run_cases(bundle, find_cases([scan]), settings, lambda row: None)
     case = folder / "out" / "scan"
     content = json.loads((case / "scan_ifim.json").read_text(encoding="utf-8"))
@@ -112,23 +112,19 @@ def test_numbers_are_those_of_the_decomposition(run: dict[str, Any]) -> None:
 
 
 def test_how_the_numbers_were_made_is_stated(run: dict[str, Any], tmp_path: Path) -> None:
-    options = DecomposeOptions(
+    options = CaseSettings(
         "categorical", rank=1, method="matrix_free", tolerance=1e-3, memory_budget="1GiB", metric=0.5, precision="float64", seed=3
     )
     run_cases(run["bundle"], find_cases([run["scan"]]), RunSettings(tmp_path / "out", options), lambda row: None)
     content = read_sidecar(tmp_path / "out" / "scan" / "scan_ifim.json")
-    assert (content["method"], content["method_requested"], content["method_reason"]) == (
-        "matrix_free",
-        "matrix_free",
-        "asked for",
-    )
-    assert (content["tolerance"], content["seed"], content["memory_budget"], content["precision"]) == (1e-3, 3, 2**30, "float64")
+    assert (content["method"], content["method_reason"]) == ("matrix_free", "asked for")
+    assert content["settings"] == options.describe()
     assert content["metric"] == {"kind": "noise level", "sigma": 0.5}
     assert content["units"]["eigenvalues"] == "nats per (standard deviation of the noise)^2"
     assert content["units"]["maps"] == "network input intensity"
     assert content["eigenvalues"][0] == pytest.approx(0.25 * run["content"]["eigenvalues"][0], rel=1e-3)
     assert len(content["residuals"]) == 1
-    assert json.loads((tmp_path / "out" / "run.json").read_text())["options"]["metric"]["sigma"] == 0.5
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["settings"]["metric"]["sigma"] == 0.5
 
 
 def test_segmentation_states_the_share_of_each_class_and_no_voxels(make_bundle: Any, run: dict[str, Any], tmp_path: Path) -> None:
@@ -138,7 +134,7 @@ def test_segmentation_states_the_share_of_each_class_and_no_voxels(make_bundle: 
     (root / "configs" / "inference.json").write_text(json.dumps(config))
     network = torch.nn.Sequential(torch.nn.Conv3d(1, 3, 3, padding=1), torch.nn.Tanh())
     torch.save(network.state_dict(), root / "models" / "model.pt")
-    options = DecomposeOptions("voxelwise", rank=2, tolerance=1e-2, locality=True)
+    options = CaseSettings("voxelwise", rank=2, tolerance=1e-2, locality=True)
     bundle = load_bundle(root)
     [row] = run_cases(bundle, find_cases([run["scan"]]), RunSettings(tmp_path / "out", options), lambda row: None)
     assert row.status == "done", row.reason
@@ -226,7 +222,7 @@ def test_nothing_personal_from_dicom_reaches_any_output(
     assert all(trace.encode() in planted for trace in TRACES)
     bundle, seen = load_bundle(make_bundle(tmp_path / "bundle", dims=2)), []
     cases = find_cases([patient / name for name in ("whole.dcm", "cut.dcm", "series")])
-    run_cases(bundle, cases, RunSettings(tmp_path / "out", DecomposeOptions("categorical")), lambda row: seen.append(str(row)))
+    run_cases(bundle, cases, RunSettings(tmp_path / "out", CaseSettings("categorical")), lambda row: seen.append(str(row)))
     status = {row["case"]: row["status"] for row in csv.DictReader((tmp_path / "out" / "cases.csv").open())}
     assert status == {"whole": "done", "cut": "failed", "series": "done"}
     written = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}

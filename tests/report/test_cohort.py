@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from monai_ifim.adapt.bundle import load_bundle
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.io import InputError
 from monai_ifim.report.cohort.figures import distribution_figure
 from monai_ifim.report.cohort.page import write_cohort
@@ -424,7 +424,7 @@ def test_links_of_a_real_run_lead_to_files(
     (tmp_path / "in" / "x.nii.gz").write_bytes(b"no image")
     bundle = load_bundle(make_bundle(tmp_path / "bundle"))
     out = tmp_path / "out"
-    run_cases(bundle, find_cases([tmp_path / "in"]), RunSettings(out, DecomposeOptions("categorical")), lambda row: None)
+    run_cases(bundle, find_cases([tmp_path / "in"]), RunSettings(out, CaseSettings("categorical")), lambda row: None)
     page = parse_html(write_cohort(out).read_text(encoding="utf-8"))
     links = [attributes["href"] for tag, attributes in page.tags if tag == "a" and not attributes["href"].startswith("#")]
     assert all((out / unquote(link)).exists() for link in links)

@@ -20,7 +20,7 @@ import ray
 import torch
 
 from monai_ifim.adapt.bundle import load_bundle, read_state
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core import IFIMError
 from monai_ifim.io import InputError, identify_bundle
 from monai_ifim.run.cases import Case, find_cases
@@ -35,7 +35,7 @@ from monai_ifim.run.table import CaseRow
 
 Contents = Callable[[Path], dict[str, Any]]
 Rows = Callable[[Path], list[dict[str, str]]]
-OPTIONS = DecomposeOptions("categorical", rank=2, locality=True)
+OPTIONS = CaseSettings("categorical", rank=2, locality=True)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_run_that_is_asked_to_stop_ends_with_what_workers_hold(
     def stop(row: CaseRow) -> None:
         stop_request.signal = signal.SIGINT
 
-    settings = RunSettings(tmp_path / "out", OPTIONS, space="network", contents=("low",))
+    settings = RunSettings(tmp_path / "out", CaseSettings.of(OPTIONS, {"space": "network", "contents": ("low",)}))
     rows = run_on_ray(root, identify_bundle(root), find_cases([scans]), settings, stop, 2, stop_request)
     assert {row.status for row in rows} == {"done"}
     assert 1 <= len(rows) <= 40 // 2
@@ -245,12 +245,12 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import ray
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.io import identify_bundle
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.cluster.driver import run_on_ray
 from monai_ifim.run.settings import RunSettings
-settings = RunSettings(Path("out"), DecomposeOptions("categorical", rank=2, locality=True))
+settings = RunSettings(Path("out"), CaseSettings("categorical", rank=2, locality=True))
 rows = run_on_ray(Path("bundle"), identify_bundle(Path("bundle")), find_cases(["in"]), settings, lambda row: None, 1)
 print([row.status for row in rows], ray.is_initialized())
 """

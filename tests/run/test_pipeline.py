@@ -17,15 +17,15 @@ from monai.transforms import Compose, Lambdad
 
 from monai_ifim.adapt.bundle import Bundle, load_bundle
 from monai_ifim.adapt.components import component_tensors, item_of_batch
-from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.adapt.saving import SaveIFIM
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.run import pipeline
 from monai_ifim.run.cases import Case, find_cases
 from monai_ifim.run.pipeline import decompose_cases
 from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.table import CaseRow
 
-OPTIONS = DecomposeOptions("categorical", rank=1)
+OPTIONS = CaseSettings("categorical", rank=1)
 STEPS = [
     {"_target_": "LoadImaged", "keys": "image"},
     {"_target_": "EnsureChannelFirstd", "keys": "image"},

@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from monai_ifim.adapt.bundle import load_bundle
-from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.adapt.scanner.noise import read_noise
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core import GaussianLowPass, IFIMError
 from monai_ifim.io import InputError, OutputError
 from monai_ifim.io.installation import resolve_bundle
@@ -51,10 +51,9 @@ def scan(tmp_path: Path, write_scan: Callable[..., Path], oblique: Array) -> Pat
 
 def decomposed(root: Path, image: Path, output: Path, case: dict[str, Any] | None = None, **settings: Any) -> Path:
     """The sidecar of one case."""
-    options = DecomposeOptions("categorical", locality=True, **settings.pop("options", {"rank": 2}))
-    rows = run_cases(
-        load_bundle(root), find_cases([image], **(case or {})), RunSettings(output, options, **settings), lambda row: None
-    )
+    wanted = CaseSettings(**({"head": "categorical", "locality": True} | settings.pop("options", {"rank": 2}) | settings))
+    cases = find_cases([image], **(case or {}))
+    rows = run_cases(load_bundle(root), cases, RunSettings(output, wanted), lambda row: None)
     assert [row.status for row in rows][:1] == ["done"], rows[0].reason
     return output / rows[0].case / f"{rows[0].case}_ifim.json"
 

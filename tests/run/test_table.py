@@ -24,7 +24,7 @@ import pytest
 
 import monai_ifim
 from monai_ifim.adapt.bundle import load_bundle
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.io import InputError
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.cohort import confidence, find_outliers, read_cases
@@ -101,7 +101,7 @@ def real_run(tmp_path_factory: pytest.TempPathFactory, make_bundle: Any, write_s
     broken = folder / "in" / "s1.nii.gz"
     broken.write_bytes(broken.read_bytes()[:-60])
     bundle = load_bundle(make_bundle(folder / "bundle", channels=2))
-    settings = RunSettings(folder / "out", DecomposeOptions("categorical", locality=True))
+    settings = RunSettings(folder / "out", CaseSettings("categorical", locality=True))
     run_cases(bundle, find_cases([folder / "in"]), settings, lambda row: None)
     return folder / "out"
 

@@ -22,10 +22,11 @@ from monai.transforms import (
 )
 from torch import Tensor
 
-from monai_ifim.adapt.scanner.equivalents import Statistics, equivalent_of
+from monai_ifim.adapt.scanner.equivalents import equivalent_of
 from monai_ifim.adapt.scanner.step_checks import CURE, check_derivative, differ, sample_of
 from monai_ifim.core import IFIMError
 from monai_ifim.io.errors import innermost
+from monai_ifim.options import Statistics
 
 READERS = (LoadImage, LoadImaged, EnsureChannelFirst, EnsureChannelFirstd)
 

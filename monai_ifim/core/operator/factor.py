@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from monai_ifim.core.heads.base import COLUMN_CHUNK, SquareRoot
+from monai_ifim.core.heads.square_root import COLUMN_CHUNK, SquareRoot
 from monai_ifim.core.operator.jacobian import Jacobian
 from monai_ifim.core.operator.metric import Metric
 from monai_ifim.core.operator.rows import float64_device

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -130,6 +130,21 @@ def as_metric(metric: Metric | float | Tensor | None) -> Metric | None:
     if isinstance(metric, (int, float, Tensor)) and not isinstance(metric, bool):
         return NoiseLevel(metric)
     raise IFIMError(f"metric={metric!r}: give a noise level (a number or a tensor), GaussianLowPass(sigma), or None.")
+
+
+def metric_from(description: Mapping[str, Any]) -> Metric:
+    """The metric that `Metric.describe` described; raises IFIMError where a description cannot hold it: a map, one's own code."""
+    kind = description.get("kind")
+    try:
+        if kind == "Gaussian low-pass":
+            return GaussianLowPass(description["sigma_voxels"])
+        if kind == "noise level" and description["sigma"] != "map":
+            return NoiseLevel(description["sigma"])
+    except KeyError as error:
+        raise IFIMError(f"the description of the metric {kind!r} lacks {error}.") from error
+    if kind == "noise level":
+        raise IFIMError("the metric is a noise map, of which a description holds the hash alone: give the map again.")
+    raise IFIMError(f"the metric {kind!r} is code of its maker's, which no description holds: pass it as metric= in Python.")
 
 
 def check_self_adjoint(metric: Metric, images: Tensor, generator: torch.Generator) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from monai_ifim.core.errors import IFIMError
-from monai_ifim.core.heads.base import Head, SquareRoot
-from monai_ifim.core.settings import Method, Settings
+from monai_ifim.core.heads.base import Head
+from monai_ifim.core.heads.square_root import SquareRoot
+from monai_ifim.core.settings import Settings
 from monai_ifim.core.solvers.adaptive import forecast
+from monai_ifim.options import Method
 
 FEW = 8  # columns up to which the exact method is always used
 SAVING = 0.5  # another method has to need less than this share of the products of the exact one

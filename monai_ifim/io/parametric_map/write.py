@@ -20,6 +20,7 @@ from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
+from monai_ifim.core.settings import selection
 from monai_ifim.io import atomic
 from monai_ifim.io.errors import OutputError
 from monai_ifim.io.geometry import Affine, check_writable, dicom_frames
@@ -120,7 +121,8 @@ def _series_uid(series: ReferencedSeries, affine: Affine, listed: Sequence[_Map]
     """A UID that only the same maps, made of the same instances by the same settings, have."""
     digest = hashlib.blake2b()
     instances = sorted(str(header.SOPInstanceUID) for header in series.headers)
-    settings = {name: sidecar.get(name) for name in ("generator", "model", "space", "units", "selection", "method", "metric")}
+    settings = {name: sidecar.get(name) for name in ("generator", "model", "space", "units", "method", "metric")}
+    settings["selection"] = selection(sidecar["settings"])
     digest.update(json.dumps([instances, settings, affine.tolist()], sort_keys=True).encode())
     for each in listed:
         digest.update(f"{each.label} {each.values.shape} {each.scale!r} {each.window!r}".encode())

@@ -263,7 +263,7 @@ def test_a_head_of_one_s_own_equals_its_dense_matrix(cnn: Networks, image: Tenso
         torch.testing.assert_close(vectors.T @ (d.eigenvalues[b, :, None] * vectors), truth, rtol=0, atol=1e-13)
         torch.testing.assert_close(d.sensitivity[b].flatten(), truth.diagonal(), rtol=1e-10, atol=0)
     assert d.record["head"] == "poisson"
-    assert d.record["head_requested"] == "PoissonHead"
+    assert d.record["settings"]["head"] == {"name": "poisson", "class": f"{__name__}:PoissonHead"}
 
 
 def test_a_head_of_one_s_own_has_a_locality_radius(linear: Networks, image: Tensor) -> None:

@@ -65,7 +65,7 @@ def test_smallest_budget_that_a_refusal_names_will_do_and_changes_no_number(resn
     budget = _smallest(resnet, x)
     d = decompose(resnet, x, memory_budget=budget * MEBIBYTE, energy=1.0)
     _assert_same(d, decompose(resnet, x, energy=1.0))
-    assert d.record["memory_budget"] == budget * MEBIBYTE
+    assert d.record["settings"]["memory_budget"] == budget * MEBIBYTE
 
 
 @pytest.mark.parametrize("method", ["exact", "adaptive", "matrix_free"])

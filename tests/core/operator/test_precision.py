@@ -26,7 +26,7 @@ def test_precision_asked_for_gives_that_precision(cnn: Networks, precision: str,
     kept = d.eigenvalues.shape[1]
     torch.testing.assert_close(d.eigenvalues[:, 0], truth.eigenvalues[:, 0], rtol=digits, atol=0)
     assert kept <= 4
-    assert d.record["precision"] == precision
+    assert d.record["settings"]["precision"] == precision
     assert all(p.dtype == torch.float32 and p.requires_grad for p in network.parameters())
     assert not torch.is_autocast_enabled("cpu")
 
