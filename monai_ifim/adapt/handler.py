@@ -213,7 +213,7 @@ class IFIMHandler:
     def _components(self, network: Callable[..., Any], given: NetworkInput) -> tuple[dict[str, Tensor], Tensor]:
         start = time.perf_counter()
         decomposition, image = decomposed_batch(self.settings, self.scanner, network, given.image, given.args, given.kwargs)
-        return component_tensors(decomposition, image, self.settings.locality, time.perf_counter() - start), image
+        return component_tensors(decomposition, image, time.perf_counter() - start), image
 
     def _save(self, engine: Engine, image: Tensor, tensors: Mapping[str, Tensor], index: int, name: str) -> None:
         if self.writer is None:

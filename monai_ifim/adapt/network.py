@@ -213,7 +213,7 @@ class _LeadingColumn(Head):
 def _decomposition(predictor: Predictor, image: Tensor, settings: Settings) -> tuple[str, tuple[str, int]]:
     further = (predictor.network, image, predictor.args, predictor.kwargs)
     if predictor.spatial:
-        rough = Settings.of(settings, {"rank": 1, "tolerance": ROUGH})
+        rough = Settings.of(settings, {"rank": 1, "tolerance": ROUGH, "locality": False})
         record = decompose_with(rough, *further).record
         products = record["jacobian_products"]
         return f"differentiable; head {record['head']}, {products} Jacobian products for a first component", (
@@ -221,7 +221,7 @@ def _decomposition(predictor: Predictor, image: Tensor, settings: Settings) -> t
             products,
         )
     head = _LeadingColumn(settings.head)
-    decompose_with(Settings.of(settings, {"head": head, "rank": 1}), *further)
+    decompose_with(Settings.of(settings, {"head": head, "rank": 1, "locality": False}), *further)
     name = head.chosen.name
     return f"differentiable; head {name}, {head.columns} vector-Jacobian product(s) an image", (name, head.columns)
 

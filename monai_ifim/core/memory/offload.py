@@ -48,8 +48,8 @@ class Offload:
                     file.write(_bytes_of(piece))
         except OSError as error:
             raise IFIMError(
-                f"tensors beyond the memory budget cannot be written to {self._folder.path} ({error.strerror}): free some space, name "
-                "another folder with TMPDIR, or raise memory_budget."
+                f"tensors beyond the memory budget cannot be written to {self._folder.path} ({error.strerror}): free some space, "
+                "name another folder with TMPDIR, or raise memory_budget."
             ) from error
         stored = StoredFile(path, tuple(tensor.shape), tensor.dtype)
         weakref.finalize(stored, path.unlink, missing_ok=True)

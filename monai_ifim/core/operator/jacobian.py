@@ -108,8 +108,8 @@ class Jacobian:
             return moved
 
     def _take_attention_in_steps(self) -> None:
-        """Repeat the forward pass with attention as matrix products and a softmax: PyTorch's fused kernels have a first derivative
-        only."""
+        """Repeat the forward pass with attention as matrix products and a softmax, which have second derivatives: PyTorch's fused
+        kernels have none."""
         fused, self._attention_in_steps = self._passes, True
 
         @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
-from monai_ifim.core.errors import ImageError, NetworkError, TrainingModeWarning
+from monai_ifim.core.errors import ImageError, NetworkError, TrainingModeWarning, warn_caller
 from monai_ifim.core.operator.arguments import for_items
 from monai_ifim.core.operator.rows import all_finite
 
@@ -39,7 +38,7 @@ class Predictor:
     dtype: torch.dtype | None = None
 
     def __call__(self, image: Tensor, items: slice | Tensor = slice(None)) -> Tensor:
-        """Output [B, C], or a map [B, C, *spatial], for `image` [B, channel, *spatial]; items: which of the batch these images are.
+        """Output [B, C] (a map if `spatial`) for `image` [B, channel, *spatial]; items: which images of the batch these are.
 
         Raises NetworkError for an output of another kind.
         """
@@ -179,10 +178,9 @@ def evaluation_mode(network: Callable[..., Any]) -> Iterator[None]:
     modules = [m for m in network.modules() if hasattr(m, "training")] if isinstance(network, nn.Module) else []
     training = [module for module in modules if module.training]
     if any(module is network or isinstance(module, (_NormBase, _DropoutNd)) for module in training):
-        warnings.warn(
+        warn_caller(
             "the network was in train mode: it is evaluated in eval mode, and its mode restored. Call network.eval() first.",
             TrainingModeWarning,
-            stacklevel=4,
         )
     parameters = list(network.parameters()) if isinstance(network, nn.Module) else []
     trained = [p for p in parameters if p.requires_grad and not nn.parameter.is_lazy(p) and p.is_leaf and not p.is_inference()]
@@ -251,8 +249,8 @@ def _check_scripts(network: nn.Module) -> None:
         for node in graph.findAllNodes(f"aten::{kind}", recurse=True):
             if list(node.inputs())[place].toIValue() is True:
                 raise NetworkError(
-                    f"the TorchScript has {kind} fixed in train mode, so that its outputs are random or depend on the rest of the "
-                    "batch: call network.eval() before torch.jit.trace."
+                    f"the TorchScript has {kind} fixed in train mode, so that its outputs are random or depend on the rest of "
+                    "the batch: call network.eval() before torch.jit.trace."
                 )
 
 

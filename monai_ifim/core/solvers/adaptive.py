@@ -141,7 +141,7 @@ def _relative_weights(scales: Tensor) -> Tensor:
 
 
 def _rest(weights: Tensor) -> Tensor:
-    """[B, r]: weight of the columns after the first 1, 2, ..., r, summed from the lightest so that small sums keep their digits."""
+    """[B, r]: weight of the columns after the first 1, 2, ..., r; summed from the lightest, so that small sums keep digits."""
     remaining = weights.flip(1).cumsum(1).flip(1)
     return torch.cat([remaining[:, 1:], torch.zeros_like(remaining[:, :1])], dim=1)
 

@@ -20,7 +20,7 @@ def choose_method(settings: Settings, head: Head, root: SquareRoot) -> tuple[Met
     if head.spatial:
         if settings.method in ("exact", "adaptive"):
             raise IFIMError(
-                f"method={settings.method!r} computes all {root.columns} columns of the factor, one for each voxel and class: use "
+                f"method={settings.method!r} computes all {root.columns} columns of the factor, some for each voxel: use "
                 "method='matrix_free', with rank= for the number of components."
             )
         return "matrix_free", f"an output at every voxel: {root.columns} columns, too many to compute all"

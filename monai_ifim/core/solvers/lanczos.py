@@ -38,7 +38,7 @@ BREAKDOWN = 1e-10  # share of its length that a vector inside the span keeps aft
 class LanczosBasis:
     """Orthonormal basis V of the Krylov space, A^T A V, and their inner products.
 
-    vectors: V, images: A^T A V, both [B, capacity, r]; projected: V^T A^T A V and squared: (A^T A V)^T A^T A V, [B, m, m] float64.
+    vectors: V, images: A^T A V, both [B, capacity, r]. projected: V^T A^T A V, squared: (A^T A V)^T A^T A V, [B, m, m] float64.
     """
 
     vectors: Tensor
@@ -206,7 +206,7 @@ def _warn_unfinished(verdict: _Verdict, settings: Settings, most: int) -> None:
     asked = f"rank={settings.rank}" if settings.rank is not None else f"energy={settings.energy}"
     warn_caller(
         f"matrix_free stopped after {most} steps with {min(verdict.good)} leading pair(s) within the tolerance; {asked} needs "
-        f"{max(verdict.wanted)} or more. The pairs reported are accurate; ask for fewer components (rank=) or a larger tolerance=, or use "
-        "method='exact'.",
+        f"{max(verdict.wanted)} or more. The pairs reported are accurate; ask for fewer components (rank=) or a larger "
+        "tolerance=, or use method='exact'.",
         ConvergenceWarning,
     )

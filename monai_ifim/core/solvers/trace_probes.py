@@ -27,7 +27,7 @@ FIRST_LOOK = 0.8  # share of the risk spent on the first look; the rest is spent
 class TraceProbes:
     """Probes g_i = A omega_i, without the contributions of the directions removed so far.
 
-    weights: omega_i, n of [B, r] float64. g_i = scales_i rows_i: rows: n of [B, D] in the image's dtype; scales: n of [B] float64.
+    weights: omega_i, n of [B, r] float64. rows, scales: g_i = scales_i rows_i, n of [B, D] in the image's dtype, of [B] float64.
     looks: how often the bound was computed, each time at a share of the risk.
     """
 
@@ -70,7 +70,7 @@ class TraceProbes:
         return torch.stack(squares).mean(0)
 
     def upper_bound(self) -> Tensor:
-        """Upper bound of that trace, [B] float64, with CONFIDENCE over all calls; each call is a look and makes the next wider."""
+        """Upper bound of that trace, [B] float64, with CONFIDENCE over all calls; each call is a look, and widens the next."""
         bound = self.estimate() * slack(len(self.rows), self.looks)
         self.looks += 1
         return bound
