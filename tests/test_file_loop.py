@@ -91,7 +91,8 @@ FILES: dict[str, Callable[[Path], Path]] = dict(
 
 
 def _decomposed(case: Case, **options: Any) -> Decomposition:
-    return decompose_scan(case.bundle.network, case.bundle.preprocessing, case.scan, head="categorical", rank=1, locality=True, **options)
+    asked: dict[str, Any] = {"head": "categorical", "rank": 1, "locality": True} | options
+    return decompose_scan(case.bundle.network, case.bundle.preprocessing, case.scan, **asked)
 
 
 def _written(case: Case, values: torch.Tensor, folder: Path) -> Path:

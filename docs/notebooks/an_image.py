@@ -22,7 +22,7 @@ tuple(image.shape), classes
 # trace of the Fisher information. A decomposition shows itself: table, spectrum, answer and maps.
 
 # %%
-d = decompose(bundle.network, image)
+d = decompose(bundle.network, image, locality=True)
 d
 
 # %% [markdown]
@@ -63,7 +63,7 @@ for name, part in (("inside", inside), ("outside", outside)):
 # eigenvalue promises. It is small, as for most trained networks: what lies beyond is measured here, not promised.
 
 # %%
-radius = d.locality_radius()[0]
+radius = d.locality_radius[0]
 for number, (value, share) in enumerate(zip(d.eigenvalues[0], radius / image.norm(), strict=True), start=1):
     print(f"direction {number}: {value:6.2f} nats per squared unit, holds up to {float(share):.5f} of |x|")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 
@@ -56,6 +57,9 @@ def _root(
 
 def main() -> None:
     """Run the command line; an error is one line on standard error and exit status 1, its traceback the log's."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a name or a minus sign that the terminal's encoding lacks stops no run
     try:
         app()
     except KeyboardInterrupt:

@@ -16,6 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from monai_ifim.display import numbers
+
 if TYPE_CHECKING:
     from monai_ifim.run.table import CaseRow
 
@@ -56,7 +58,7 @@ class Pace(ProgressColumn):
         if not self.made or task.total is None:
             return Text("")
         left = timedelta(seconds=round(seconds / self.made * (task.total - task.completed)))
-        return Text(f"{60 * self.made / seconds:.1f} cases/min, {left} left")
+        return Text(f"{numbers.number(60 * self.made / seconds)} cases/min, {left} left")
 
 
 @contextmanager
@@ -82,19 +84,24 @@ def show_rows(console: Console, rows: list[CaseRow], output: Path) -> None:
             continue
         table.add_row(
             row.case,
-            row.prediction or "-",
-            _number(row.probability, "{:.3f}"),
-            _number(row.eigenvalue, "{:.3g}"),
-            str(row.rank),
-            _number(row.energy_kept, "{:.1%}"),
+            row.prediction or numbers.NOT_AVAILABLE,
+            numbers.probability(row.probability),
+            numbers.number(row.eigenvalue),
+            numbers.count(row.rank),
+            numbers.percent(row.energy_kept),
         )
     if table.row_count:
         console.print(table)
     failed = sum(row.status == "failed" for row in rows)
     kept = sum(row.status == "kept" for row in rows)
     done = len(rows) - failed - kept
-    tail = f", {kept} kept from an earlier run (--overwrite makes them again)" if kept else ""
-    console.print(f"{done} done, {failed} failed{tail}; files in {output}", markup=False, highlight=False, soft_wrap=True)
+    tail = f", {numbers.count(kept)} kept from an earlier run (--overwrite makes them again)" if kept else ""
+    console.print(
+        f"{numbers.count(done)} done, {numbers.count(failed)} failed{tail}; files in {output}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 MAXIMUM_ROWS = 40  # longer lists are read in cases.csv
@@ -104,8 +111,4 @@ def _line(row: CaseRow) -> str:
     text = f"{MARKS[row.status]:7s} {row.case}"
     if row.status == "failed":
         return f"{text}: {row.reason}"
-    return f"{text} ({row.seconds:.1f} s)" if row.seconds is not None else text
-
-
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else form.format(value)
+    return f"{text} ({numbers.duration(row.seconds)})" if row.seconds is not None else text

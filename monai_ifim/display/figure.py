@@ -17,20 +17,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from monai_ifim.core.decomposition import Decomposition
+from monai_ifim.display.numbers import number, percent, probability, sizes
 from monai_ifim.display.panels import DIVERGING, GRAY, ColorScale, Panel, Viewpoint, panels_of
-from monai_ifim.display.wording import (
-    TIMES,
-    UNIT,
-    answer,
-    answer_kind,
-    answer_values,
-    method,
-    number,
-    percent,
-    probability,
-    sizes,
-    unit,
-)
+from monai_ifim.display.wording import UNIT, answer, answer_kind, answer_values, method, unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -149,7 +138,7 @@ def _header(d: Decomposition, view: Viewpoint, asked: bool) -> str:
     place = f"{'pixel' if len(shape) == 2 else 'voxel'} {view.point}"
     peak = float(d.sensitivity[(view.index, view.channel, *view.point)])
     why = "" if asked else ", the most sensitive" if peak > 0 else ", the centre"
-    coarse = f";  a pixel stands for {view.step} {TIMES} {view.step} voxels" if view.step > 1 else ""
+    coarse = f";  a pixel stands for {sizes((view.step, view.step))} voxels" if view.step > 1 else ""
     lines = (
         f"image {view.index} of {batch}, channel {view.channel} of {channels}, {sizes(shape)}:  {answer(d, view.index)}",
         f"rank {int(d.rank[view.index])} holds {percent(float(d.energy[view.index]))} of the trace, "

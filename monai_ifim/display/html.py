@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from html import escape
 
 from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.display.figure import draw, png
-from monai_ifim.display.wording import UNIT, answer, method, number, percent, sizes, unit
+from monai_ifim.display.numbers import count, counted, number, percent, range_text, sizes
+from monai_ifim.display.wording import UNIT, answer, method, unit
 
 MOST_IMAGES = 5  # rows of the table
 MOST_EIGENVALUES = 3  # in a cell of it
@@ -33,11 +33,11 @@ def notebook_html(d: Decomposition) -> str:
 
 def repr_text(d: Decomposition) -> str:
     """What was decomposed and how much was kept, without a single array."""
-    images = f"{d.image.shape[0]} image{'s' if d.image.shape[0] > 1 else ''} {list(d.image.shape[1:])}"
+    images = f"{counted(d.image.shape[0], 'image')} {list(d.image.shape[1:])}"
     dtype = str(d.image.dtype).removeprefix("torch.")
-    rank, energy = _range(d.rank.tolist()), _range([100 * share for share in d.energy.tolist()])
+    rank, energy = range_text(d.rank.tolist(), count), range_text(d.energy.tolist(), percent)
     how = f"{d.record['head']}, {d.record['method']}"
-    return f"Decomposition({images} {dtype} on {d.image.device}: {how}, rank {rank}, {energy} % of the trace)"
+    return f"Decomposition({images} {dtype} on {d.image.device}: {how}, rank {rank}, {energy} of the trace)"
 
 
 def _table(d: Decomposition) -> str:
@@ -47,9 +47,7 @@ def _table(d: Decomposition) -> str:
     rows = [[escape(cell) for cell in _cells(d, b)] for b in range(min(batch, MOST_IMAGES))]
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     rest = f"<tr><td colspan='{len(heads)}'>and {batch - len(rows)} more</td></tr>" if batch > len(rows) else ""
-    caption = (
-        f"Decomposition of {batch} image{'s' if batch > 1 else ''}, {sizes(d.image.shape[1:])}; {method(d)}; unit: {unit(d)}"
-    )
+    caption = f"Decomposition of {counted(batch, 'image')}, {sizes(d.image.shape[1:])}; {method(d)}; unit: {unit(d)}"
     return (
         f"<table><caption>{escape(caption)}</caption><thead><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr></thead>"
         f"<tbody>{body}{rest}</tbody></table>"
@@ -79,9 +77,3 @@ def _preview(d: Decomposition) -> str:
             break
     source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
     return f"<img alt='spectrum and maps of image 0' style='max-width: 100%; background: white' src='{source}'>"
-
-
-def _range(values: Sequence[float]) -> str:
-    """From the smallest to the largest, one number where both read the same."""
-    low, high = (f"{value:.4g}" for value in (min(values), max(values)))
-    return low if low == high else f"{low} to {high}"

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.core.heads.voxelwise import mean_probability
+from monai_ifim.display.numbers import counted, number, probability
 
 UNIT = "nats / unit²"
-MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
-ROUNDING = 1e-9  # of a share
 
 
 def answer_kind(d: Decomposition) -> str:
@@ -44,32 +40,9 @@ def answer(d: Decomposition, index: int) -> str:
 def method(d: Decomposition) -> str:
     """Head, method and how many products it took."""
     products = d.record["jacobian_products"]
-    return f"{d.record['head']}, {d.record['method']}, {products} Jacobian product{'s' if products != 1 else ''}"
+    return f"{d.record['head']}, {d.record['method']}, {counted(products, 'Jacobian product')}"
 
 
 def unit(d: Decomposition) -> str:
     """What one unit of a step is."""
     return d.record["metric_unit"] or "that of the image"
-
-
-def number(value: float) -> str:
-    """Three digits with a true minus sign."""
-    mantissa, _, exponent = f"{value:.3g}".partition("e")
-    return (f"{mantissa}e{int(exponent)}" if exponent else mantissa).replace("-", MINUS)
-
-
-def percent(share: float) -> str:
-    """A share; 100 % only where nothing but rounding is missing."""
-    if share > 1 - ROUNDING:
-        return "100 %"
-    return f"{math.floor(1000 * share) / 10:.1f} %" if share >= 0.001 else f"{number(100 * share)} %"
-
-
-def probability(p: float) -> str:
-    """Three digits; from 0.999 on what is missing to 1."""
-    return f"1 {MINUS} {number(1 - p)}" if 0.999 < p < 1 else number(p)
-
-
-def sizes(shape: Sequence[int]) -> str:
-    """The sizes of an image, as 64 × 48."""
-    return f" {TIMES} ".join(map(str, shape))

@@ -17,8 +17,9 @@ from trame_slicer.core import LayoutManager
 from trame_slicer.rca_view import register_rca_factories
 from trame_slicer.views import Layout, LayoutDirection, SliceView, ThreeDView, ViewLayoutDefinition
 
+from monai_ifim.display.numbers import number
 from monai_ifim.io.slicer.color_tables import CLEAR_SHARE
-from monai_ifim.viewer.cases import Layer, ViewerError, facts, number, read_case
+from monai_ifim.viewer.cases import Layer, ViewerError, facts, read_case
 from monai_ifim.viewer.page import build_page, view_frame
 from monai_ifim.viewer.stage import Point, Stage, Volume, depth, edges, orientation, slice_number
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from monai_ifim.display.numbers import duration, number, percent, probability, sizes, unit_text
+
 SCHEMA_MAJOR = "1"
 NIFTI_HEADER = 348  # bytes
 MOST_ROWS = 8  # of answers and of the spectrum
@@ -125,14 +127,6 @@ def check_whole(path: Path) -> None:
         raise ViewerError(f"{path.name}: cut short or damaged; run the case again.")
 
 
-def number(value: float | None) -> str:
-    """Three digits, or all before the point below a million, with a true minus sign."""
-    if value is None or not math.isfinite(value):
-        return "n/a"
-    text = f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}"
-    return text.replace("e-0", "e-").replace("e+0", "e+").replace("-", "\N{MINUS SIGN}")
-
-
 def facts(case: ViewedCase) -> dict[str, Any]:
     """What the side panel says of a case: answer, spectrum and settings as plain rows; raises ViewerError for a damaged one."""
     with _told_of(f"{case.name}_ifim.json"):
@@ -147,14 +141,9 @@ def _facts(sidecar: Mapping[str, Any]) -> dict[str, Any]:
         "answers_left": max(0, len(answers) - MOST_ROWS),
         "spectrum": _spectrum(eigenvalues, sidecar.get("trace") or 0.0)[:MOST_ROWS],
         "spectrum_left": max(0, len(eigenvalues) - MOST_ROWS),
-        "spectrum_unit": plain_unit(sidecar["units"]["eigenvalues"]),
+        "spectrum_unit": unit_text(sidecar["units"]["eigenvalues"]),
         "settings": [{"name": name, "text": text} for name, text in _settings(sidecar)],
     }
-
-
-def plain_unit(unit: str) -> str:
-    """A unit as it is read: squares as such."""
-    return unit.replace("^2", "\N{SUPERSCRIPT TWO}")
 
 
 _TITLES = {
@@ -195,7 +184,7 @@ def _title(content: str, sidecar: Mapping[str, Any]) -> str:
 
 def _map_layer(folder: Path, sidecar: Mapping[str, Any], entry: Mapping[str, Any]) -> Layer:
     content = str(entry["content"])
-    unit = plain_unit(sidecar["units"][_UNITS.get(_family(content), "maps")])
+    unit = unit_text(sidecar["units"][_UNITS.get(_family(content), "maps")])
     scale = float(entry.get("scale", 1.0))
     return Layer(content, _title(content, sidecar), _inside(folder, entry["file"]), _window(entry), unit, scale)
 
@@ -204,7 +193,7 @@ def _source_layer(folder: Path, sidecar: Mapping[str, Any]) -> tuple[Layer, ...]
     source = sidecar.get("source")
     if not source:
         return ()
-    unit = plain_unit(source["unit"])
+    unit = unit_text(source["unit"])
     return (Layer("source", _title("source", sidecar), _inside(folder, source["file"]), _window(source), unit),)
 
 
@@ -232,7 +221,7 @@ def _answers(prediction: Mapping[str, Any]) -> list[dict[str, Any]]:
     if "probability" not in kind:
         return [{"name": name, "text": number(value), "bar": 0} for name, value in known]
     known.sort(key=lambda pair: -pair[1])
-    return [{"name": name, "text": f"{value:.3f}", "bar": _percent(value, 1.0)} for name, value in known]
+    return [{"name": name, "text": probability(value), "bar": _bar(value, 1.0)} for name, value in known]
 
 
 def _finite(values: Iterable[float | None]) -> list[float]:
@@ -245,14 +234,14 @@ def _spectrum(eigenvalues: Sequence[float], trace: float) -> list[dict[str, Any]
         {
             "name": str(i),
             "text": number(value),
-            "share": f"{100 * value / trace:.1f} %" if trace > 0 else "",
-            "bar": _percent(value, largest),
+            "share": percent(value / trace) if trace > 0 else "",
+            "bar": _bar(value, largest),
         }
         for i, value in enumerate(eigenvalues, start=1)
     ]
 
 
-def _percent(part: float, whole: float) -> float:
+def _bar(part: float, whole: float) -> float:
     """Length of a bar, from 0 to 100."""
     return 100 * min(max(part / whole, 0.0), 1.0) if whole > 0 else 0.0
 
@@ -264,14 +253,14 @@ def _settings(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Weights (SHA-256)", str(model.get("weights_sha256") or "n/a")[:16]),
         ("Head", str(model.get("head"))),
         ("Method", str(sidecar.get("method"))),
-        ("Components kept", f"{sidecar.get('rank')} ({100 * (sidecar.get('energy_kept') or 0):.1f} % of the trace)"),
-        ("Trace", f"{number(sidecar.get('trace'))} {plain_unit(sidecar['units']['eigenvalues'])}"),
+        ("Components kept", f"{sidecar.get('rank')} ({percent(sidecar.get('energy_kept'))} of the trace)"),
+        ("Trace", f"{number(sidecar.get('trace'))} {unit_text(sidecar['units']['eigenvalues'])}"),
         ("Locality radius", ", ".join(number(value) for value in sidecar.get("locality_radius") or []) or "n/a"),
         ("Error bound", number(sidecar.get("error_bound"))),
         ("Grid of the maps", str(sidecar["space"]["name"])),
-        ("Input", " \N{MULTIPLICATION SIGN} ".join(str(size) for size in source.get("shape", []))),
+        ("Input", sizes(source.get("shape", []))),
         ("Resampled", "yes" if source.get("resampled") else "no"),
-        ("Computed in", f"{number(sidecar.get('seconds'))} s on {sidecar.get('device')}, {sidecar.get('dtype')}"),
+        ("Computed in", f"{duration(sidecar.get('seconds'))} on {sidecar.get('device')}, {sidecar.get('dtype')}"),
         ("Made by", f"monai_ifim {sidecar.get('generator', {}).get('version', '')}"),
     ]
     return [(name, text) for name, text in found if text not in ("None", "n/a")]

@@ -1,4 +1,4 @@
-"""The viewer's page: widgets and their words. What they do is in `viewer_app`."""
+"""The viewer's page: widgets and their words. What they do is in `app`."""
 
 from __future__ import annotations
 

@@ -131,7 +131,9 @@ def test_random_numbers_modes_and_gradients_stay_as_without_it(
 
 
 @pytest.mark.parametrize(
-    "guard", [torch.inference_mode, torch.enable_grad, lambda: torch.autocast("cpu", torch.bfloat16)], ids=str
+    "guard",
+    [torch.inference_mode, torch.enable_grad, lambda: torch.autocast("cpu", torch.bfloat16)],
+    ids=["inference", "grad", "autocast"],
 )
 def test_any_mode_around_the_evaluator_leaves_its_prediction_bit_identical(
     guard: Callable[[], AbstractContextManager[None]],

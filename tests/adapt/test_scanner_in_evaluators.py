@@ -175,7 +175,9 @@ def test_where_the_preprocessing_keeps_the_grid_the_input_is_still_the_scan(
 
 
 @pytest.mark.parametrize(
-    "guard", [torch.inference_mode, torch.enable_grad, lambda: torch.autocast("cpu", torch.bfloat16)], ids=str
+    "guard",
+    [torch.inference_mode, torch.enable_grad, lambda: torch.autocast("cpu", torch.bfloat16)],
+    ids=["inference", "grad", "autocast"],
 )
 def test_any_mode_around_the_evaluator_leaves_its_predictions_as_they_are(
     guard: Callable[[], AbstractContextManager[None]],

@@ -1,4 +1,4 @@
-"""`monai-ifim view` where it cannot start, and how it opens a browser; what it shows is tested in tests/report/viewer."""
+"""`monai-ifim view` where it cannot start, and how it opens a browser; what it shows is tested in tests/viewer."""
 
 from __future__ import annotations
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from monai_ifim.display.numbers import percent
+
 GREY, SENSITIVITY, SIGNED = "grey", "sensitivity", "signed"
 LEGEND_WIDTH = 20  # letters: a longer line would be drawn smaller
 _CONTENT = re.compile(r"(input|high|low|sensitivity|eigenvector)(?: (\d+))?(?:, channel (\d+))?")
@@ -60,17 +62,6 @@ def first_of(volumes: list[SceneVolume], *kinds: str) -> SceneVolume | None:
     return next(found, None)
 
 
-def percent(share: float) -> str:
-    """A share in percent as people write it; small shares keep a digit.
-
-    >>> percent(31.4), percent(0.43), percent(0.01), percent(100.0)
-    ('31 %', '0.4 %', '< 0.1 %', '100 %')
-    """
-    if share >= 9.95:
-        return f"{share:.0f} %"
-    return f"{share:.1f} %" if share >= 0.05 else "< 0.1 %"
-
-
 def _map_volume(file: Mapping[str, Any], units: Mapping[str, str], shares: tuple[float, ...]) -> SceneVolume:
     found = _CONTENT.fullmatch(file["content"])
     if found is None:
@@ -83,7 +74,7 @@ def _map_volume(file: Mapping[str, Any], units: Mapping[str, str], shares: tuple
     if kind == "sensitivity":
         name = f"{name} ({unit})"
     if kind == "eigenvector" and number <= len(shares):
-        name = f"{name} ({percent(shares[number - 1])} of the information)"
+        name = f"{name} ({percent(shares[number - 1] / 100)} of the information)"
     return SceneVolume(file["file"], kind, name + suffix, _window(file), _COLORS.get(kind, GREY), legend, number, channel)
 
 

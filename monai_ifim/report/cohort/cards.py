@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from monai_ifim.display import numbers
 from monai_ifim.io.windows import ROUNDING
 from monai_ifim.report.cohort.listing import CaseList
 from monai_ifim.report.cohort.pictures import CasePictures, planes_path
@@ -19,8 +20,7 @@ from monai_ifim.report.cohort.planes import Montage
 from monai_ifim.report.cohort.records import Cohort
 from monai_ifim.report.cohort.spectrum import Spectrum, draw_spectrum
 from monai_ifim.report.cohort.tables import case_anchor, case_link, finding_text
-from monai_ifim.report.pages import formatting
-from monai_ifim.report.pages.formatting import percent, shortened, words
+from monai_ifim.report.pages.texts import shortened, words
 
 __all__ = ["Card", "Output", "case_cards"]
 
@@ -85,7 +85,7 @@ def _card(output: Path, position: int, case: Case, pictures: CasePictures, notes
         name=shortened(name),
         status=case["status"],
         answer="" if failed else shortened(words(case["prediction"])),
-        confidence="" if failed or pd.isna(case["confidence"]) else formatting.proportion(case["confidence"]),
+        confidence="" if failed or pd.isna(case["confidence"]) else numbers.probability(case["confidence"]),
         outputs=outputs,
         outputs_head="probability" if len(_numbers(case["probabilities"])) else "predicted value",
         outputs_rest=rest,
@@ -108,11 +108,11 @@ def _outputs(case: Case) -> tuple[tuple[Output, ...], str]:
     values = probabilities or _numbers(case["means"])
     pairs = list(zip(names, values, strict=False))
     if not probabilities:
-        shown = [Output(shortened(name), formatting.number(value), None) for name, value in pairs[:MOST_OUTPUTS]]
+        shown = [Output(shortened(name), numbers.number(value), None) for name, value in pairs[:MOST_OUTPUTS]]
         return tuple(shown), _more(len(pairs) - len(shown), "output", "in cases.parquet")
     pairs.sort(key=lambda pair: math.inf if pair[1] is None else -pair[1])
     shown = [
-        Output(shortened(name), formatting.proportion(value), None if value is None else round(100 * value, 2))
+        Output(shortened(name), numbers.probability(value), None if value is None else round(100 * value, 2))
         for name, value in pairs[:MOST_OUTPUTS]
     ]
     return tuple(shown), _more(len(pairs) - len(shown), "class", "in cases.parquet")
@@ -123,21 +123,19 @@ def _components(case: Case, eigenvalues: Sequence[float]) -> tuple[tuple[str, st
     radii = _numbers(case["locality_radius"])
     rows = []
     for i, value in enumerate(eigenvalues[:MOST_COMPONENTS]):
-        share = percent(value / trace) if trace else formatting.NOT_AVAILABLE
-        rows.append(
-            (str(i + 1), formatting.number(value), share, _radius(radii[i]) if i < len(radii) else formatting.NOT_AVAILABLE)
-        )
+        share = numbers.percent(value / trace) if trace else numbers.NOT_AVAILABLE
+        rows.append((str(i + 1), numbers.number(value), share, _radius(radii[i]) if i < len(radii) else numbers.NOT_AVAILABLE))
     return tuple(rows)
 
 
 def _radius(radius: float | None) -> str:
-    return "no end" if radius is None else formatting.number(radius)
+    return "no end" if radius is None else numbers.number(radius)
 
 
 def _facts(case: Case) -> tuple[tuple[str, str], ...]:
-    kept = "" if pd.isna(case["energy_kept"]) else f", {percent(float(case['energy_kept']))} of the trace"
-    rank = "" if pd.isna(case["rank"]) else f"{_counted(float(case['rank']), 'component')}{kept}"
-    products = "" if pd.isna(case["jacobian_products"]) else f", {_counted(float(case['jacobian_products']), 'product')}"
+    kept = "" if pd.isna(case["energy_kept"]) else f", {numbers.percent(float(case['energy_kept']))} of the trace"
+    rank = "" if pd.isna(case["rank"]) else f"{numbers.counted(float(case['rank']), 'component')}{kept}"
+    products = "" if pd.isna(case["jacobian_products"]) else f", {numbers.counted(float(case['jacobian_products']), 'product')}"
     method = words(case["method"])
     unit = words(case["unit"])
     said = {
@@ -153,7 +151,7 @@ def _facts(case: Case) -> tuple[tuple[str, str], ...]:
         "grid of the files": words(case["space"]),
         "head": words(case["head"]),
         "method": f"{method}{products}" if method else "",
-        "time": "" if pd.isna(case["seconds"]) else formatting.duration(float(case["seconds"])),
+        "time": "" if pd.isna(case["seconds"]) else numbers.duration(float(case["seconds"])),
         "input, SHA-256": words(case["input_sha256"]),
         "weights, SHA-256": words(case["weights_sha256"]),
     }
@@ -203,17 +201,11 @@ def _no_pictures(output: Path, case: Case, pictures: CasePictures) -> str:
 
 
 def _more(number: int, what: str, where: str) -> str:
-    return f"and {_counted(number, f'more {what}')}, {where}" if number > 0 else ""
-
-
-def _counted(number: float, what: str) -> str:
-    """Such as: 3 classes."""
-    plural = "" if number == 1 else "es" if what.endswith("s") else "s"
-    return f"{formatting.count(number)} {what}{plural}"
+    return f"and {numbers.counted(number, f'more {what}')}, {where}" if number > 0 else ""
 
 
 def _known(value: Any, unit: str) -> str:
-    return "" if pd.isna(value) else f"{formatting.number(float(value))}{unit}"
+    return "" if pd.isna(value) else f"{numbers.number(float(value))}{unit}"
 
 
 def _numbers(values: Any) -> list[float | None]:

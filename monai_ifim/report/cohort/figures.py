@@ -10,11 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from monai_ifim.report.cohort.records import ALL_CASES, Cohort, Group, Quantity
-from monai_ifim.report.experiment.records import Array
-from monai_ifim.report.pages import formatting
+from monai_ifim.display import numbers
+from monai_ifim.report.cohort.records import ALL_CASES, Array, Cohort, Group, Quantity
 from monai_ifim.report.pages.blocks import Picture
 from monai_ifim.report.pages.style import drawing, new_figure, png
+from monai_ifim.report.pages.texts import shortened
 
 __all__ = ["distribution_figure", "distribution_picture"]
 
@@ -70,8 +70,8 @@ def distribution_figure(cohort: Cohort) -> Figure:
         grid[0, column].set_title(f"{quantity.title}\n({quantity.unit})", fontsize=8.5)
         grid[-1, column].set_xticks([place for place, _ in scale.ticks], [text for _, text in scale.ticks])
     for row, group in enumerate(groups):
-        name = formatting.shortened(" ".join(group.label.split()), LONGEST_LABEL)
-        label = f"{name}\n{formatting.count(len(group.cases))}"
+        name = shortened(" ".join(group.label.split()), LONGEST_LABEL)
+        label = f"{name}\n{numbers.count(len(group.cases))}"
         grid[row, 0].text(-0.22, 0.4, label, transform=grid[row, 0].transAxes, ha="right", va="center")
     return figure
 
@@ -99,7 +99,7 @@ def _panel(axes: Axes, group: Group, quantity: Quantity, scale: Scale, outliers:
     axes.set_ylim(0, top)
     left = float(scale.edges[0]) if scale.zero is None else scale.zero - width
     axes.set_xlim(left - 0.5 * width, float(scale.edges[-1]) + 0.5 * width)
-    axes.set_yticks([peak] if peak else [], [formatting.count(peak)] if peak else [], fontsize=6.5)
+    axes.set_yticks([peak] if peak else [], [numbers.count(peak)] if peak else [], fontsize=6.5)
     axes.tick_params(axis="y", length=0, pad=1)
 
 
@@ -110,7 +110,7 @@ def _scale(quantity: Quantity, values: Array) -> Scale:
         return _whole_scale(values)
     low = min(0.9, np.floor(10 * float(values.min())) / 10) if len(values) else 0.0
     places = np.linspace(low, 1.0, 3)
-    ticks = tuple((float(place), f"{place:.3g}") for place in places)
+    ticks = tuple((float(place), numbers.as_given(float(place))) for place in places)
     return Scale(np.linspace(low, 1.0, BINS + 1), ticks, lambda values: values)
 
 
@@ -120,7 +120,7 @@ def _whole_scale(values: Array) -> Scale:
     edges = np.arange(low - 0.5, high + step + 0.5, step)
     edges = np.array([edges[0] - step, *edges, edges[-1] + step])  # an empty bar on either side keeps bars slim
     stride = max(1, -(-(high - low) // MOST_TICKS))
-    ticks = tuple((float(whole), formatting.count(whole)) for whole in range(low, high + 1, stride))
+    ticks = tuple((float(whole), numbers.count(whole)) for whole in range(low, high + 1, stride))
     return Scale(edges, ticks, lambda values: values)
 
 
@@ -159,4 +159,4 @@ def _log_ticks(low: float, high: float) -> list[tuple[float, str]]:
         places = [place for place in fine if low <= place <= high]
     if len(places) < 2:
         places = [low, high]
-    return [(place, formatting.number(float(10.0**place), 3 if places == [low, high] else 1)) for place in places]
+    return [(place, numbers.number(float(10.0**place), 3 if places == [low, high] else 1)) for place in places]

@@ -11,14 +11,13 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from monai_ifim.display import numbers
 from monai_ifim.io import sidecar_path
 from monai_ifim.report.cohort.pictures import CasePictures
 from monai_ifim.report.cohort.records import Cohort
 from monai_ifim.report.cohort.tables import case_anchor, case_link, limited
-from monai_ifim.report.experiment.tables import NOTHING
-from monai_ifim.report.pages import formatting
-from monai_ifim.report.pages.blocks import Entry, Row, Table
-from monai_ifim.report.pages.formatting import NOT_AVAILABLE, percent, shortened, words
+from monai_ifim.report.pages.blocks import ABSENT, Entry, Row, Table
+from monai_ifim.report.pages.texts import shortened, words
 
 __all__ = ["CASES_SHOWN", "CaseList", "all_cases", "list_cases", "listed_records"]
 
@@ -91,14 +90,14 @@ COLUMNS = (
     Column("case", "name", _text("case")),
     Column("status", "text", _text("status")),
     Column("predicted class", "words", _text("prediction")),
-    Column("confidence", "number", **_number("confidence", formatting.proportion)),
-    Column("rank", "number", **_number("rank", formatting.count)),
-    Column("trace", "number", **_number("trace", formatting.number)),
-    Column("trace kept", "number", **_number("energy_kept", percent)),
-    Column("leading eigenvalue", "number", **_number("eigenvalue", formatting.number)),
-    Column("|x_high|", "number", **_number("norm_high", formatting.number)),
-    Column("|x_low|", "number", **_number("norm_low", formatting.number)),
-    Column("seconds", "number", **_number("seconds", formatting.number)),
+    Column("confidence", "number", **_number("confidence", numbers.probability)),
+    Column("rank", "number", **_number("rank", numbers.count)),
+    Column("trace", "number", **_number("trace", numbers.number)),
+    Column("trace kept", "number", **_number("energy_kept", numbers.percent)),
+    Column("leading eigenvalue", "number", **_number("eigenvalue", numbers.number)),
+    Column("|x_high|", "number", **_number("norm_high", numbers.number)),
+    Column("|x_low|", "number", **_number("norm_low", numbers.number)),
+    Column("seconds", "number", **_number("seconds", numbers.number)),
     Column("stands out", "text", _text("notes")),
     Column("pictures", "text", _text("pictures")),
 )
@@ -116,7 +115,7 @@ def all_cases(listed: CaseList) -> Table:
 def _row(position: int, case: Mapping[str, Any]) -> Row:
     link = Markup('<a href="#{}">{}</a>').format(case_anchor(position), shortened(case["case"]))
     if case["status"] == "failed":
-        return Row((link,), (Entry("failed", "failed"), *[NOTHING] * (len(COLUMNS) - 1)))
+        return Row((link,), (Entry("failed", "failed"), *[ABSENT] * (len(COLUMNS) - 1)))
     entries = [_entry(column, case) for column in COLUMNS[1:]]
     sidecar = case_link(case["case"], sidecar_path(Path(), case["case"]).name, "json")
     return Row((link,), (*entries, Entry(sidecar, "text")))
@@ -125,7 +124,7 @@ def _row(position: int, case: Mapping[str, Any]) -> Row:
 def _entry(column: Column, case: Mapping[str, Any]) -> Entry:
     text = column.text(case)
     if not text and column.head != "stands out":
-        return NOTHING
+        return ABSENT
     return Entry(text, column.kind)
 
 
@@ -137,7 +136,7 @@ def listed_records(listed: CaseList) -> dict[str, Any]:
     return {
         "columns": [_column_record(column, listed.cases) for column in COLUMNS],
         "searched": [_searched(case) for case in listed.cases],
-        "absent": NOT_AVAILABLE,
+        "absent": numbers.NOT_AVAILABLE,
     }
 
 

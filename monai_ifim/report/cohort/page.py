@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from monai_ifim.display import numbers
 from monai_ifim.io.atomic import write_bytes
 from monai_ifim.report.cohort import tables
 from monai_ifim.report.cohort.cards import Card, case_cards
@@ -18,8 +19,8 @@ from monai_ifim.report.cohort.pictures import CasePictures, choose_pictures
 from monai_ifim.report.cohort.records import MOST_GROUPS, Cohort, read_cohort
 from monai_ifim.report.cohort.render import render_cohort
 from monai_ifim.report.cohort.tables import named_cases
-from monai_ifim.report.pages import formatting
 from monai_ifim.report.pages.blocks import Block, Definitions, Fold, Page, Paragraph, Section, Table
+from monai_ifim.report.pages.texts import flat_settings
 from monai_ifim.run.cohort import LARGEST_Z, SMALLEST_COHORT, SMALLEST_GROUP
 
 __all__ = ["write_cohort"]
@@ -131,7 +132,7 @@ def _answers(cohort: Cohort) -> tuple[str, ...]:
     if not len(cohort.cases):
         return ("The run had no case.",)
     names = {**STATUSES, **{status: status for status in sorted(counts) if status not in STATUSES}}
-    text = ", ".join(f"{formatting.count(counts.get(status, 0))} {words}" for status, words in names.items())
+    text = ", ".join(f"{numbers.count(counts.get(status, 0))} {words}" for status, words in names.items())
     if not len(cohort.made):
         return (f"{text}.", "No case gave a result; the reasons are below.")
     found = cohort.outliers
@@ -166,9 +167,10 @@ def _outliers(cohort: Cohort) -> Section:
 def _rules(cohort: Cohort) -> tuple[str, ...]:
     """What counts as an outlier here."""
     rule = (
-        f"Far from the others: a robust z beyond \N{PLUS-MINUS SIGN}{LARGEST_Z:g} of the rank or of the logarithm of the trace, "
-        f"or one below \N{MINUS SIGN}{LARGEST_Z:g} of the log-odds of the confidence. z is the distance from the median over "
-        "1.4826 times the median absolute deviation; where more than half of the values are equal, which makes that 0, over "
+        f"Far from the others: a robust z beyond \N{PLUS-MINUS SIGN}{numbers.as_given(LARGEST_Z)} of the rank or of the "
+        f"logarithm of the trace, or one below {numbers.as_given(-LARGEST_Z)} of the log-odds of the confidence. z is the "
+        "distance from the median over 1.4826 times the median absolute deviation; where more than half of "
+        "the values are equal, which makes that 0, over "
         "1.2533 times the mean absolute deviation. A case is compared with those of its own predicted class where they are "
         f"{SMALLEST_GROUP} or more, with all cases otherwise, and with nothing where those are fewer than {SMALLEST_COHORT}. "
         "Ranks closer than two to the median are never called far, nor are traces within 0.35 % of it."
@@ -205,14 +207,14 @@ def _making(cohort: Cohort) -> Section:
     if not run:
         blocks.append(Paragraph("run.json is missing: the sidecar of each case says how it was made."))
     if isinstance(run.get("bundle"), dict):
-        blocks += [Paragraph("Bundle:"), Definitions(tuple(formatting.flat_settings(run["bundle"])))]
+        blocks += [Paragraph("Bundle:"), Definitions(tuple(flat_settings(run["bundle"])))]
     facts = [(name, _distinct(cohort.made[column])) for column, name in _FACTS.items()]
     if found := tuple((name, text) for name, text in facts if text):
         blocks += [Paragraph("What the cases say of themselves:"), Definitions(found)]
     settings = {name: value for name, value in run.items() if name not in OWN_SECTIONS}
     for title, content in (("Settings", settings), ("Versions", run.get("versions"))):
         if isinstance(content, dict) and content:
-            blocks += [Paragraph(f"{title}:"), Definitions(tuple(formatting.flat_settings(content)))]
+            blocks += [Paragraph(f"{title}:"), Definitions(tuple(flat_settings(content)))]
     links = Markup(", ").join(Markup('<a href="./{}">{}</a>').format(name, name) for name in FILES if run or name != "run.json")
     read = Markup("All numbers of this page are in {}. In Python, <code>monai_ifim.read_cases(folder)</code> reads the table.")
     blocks.append(Paragraph(read.format(links)))
@@ -235,4 +237,4 @@ def _distinct(values: Any) -> str:
 
 
 def _number(cases: int) -> str:
-    return f"{formatting.count(cases)} case{'' if cases == 1 else 's'}"
+    return numbers.counted(cases, "case")

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from matplotlib import colormaps
 from PIL import Image
 
+from monai_ifim.display import numbers
 from monai_ifim.io.planes import CasePlanes, Plane, PlaneMap
-from monai_ifim.report.pages import formatting
 
 __all__ = ["Bar", "MapColumn", "Montage", "PlanePicture", "color_stops", "draw_montage"]
 
@@ -41,7 +41,6 @@ QUALITIES = (LOSSLESS, 92, 82, 70)  # of WebP, tried in turn; below, blocks show
 WORDS: Mapping[str, str] = MappingProxyType(
     {"R": "right", "L": "left", "A": "front", "P": "back", "S": "head", "I": "feet", "": ""}
 )
-TIMES = "\N{MULTIPLICATION SIGN}"
 NORMALS: Mapping[str, tuple[str, str]] = MappingProxyType({"axial": ("S", "I"), "coronal": ("A", "P"), "sagittal": ("R", "L")})
 
 
@@ -119,9 +118,9 @@ def _column(found: PlaneMap, width: float, sources: Iterator[str]) -> MapColumn:
     low, high = found.window
     return MapColumn(
         title=f"{title},{channel}" if channel else title,
-        unit=found.unit.replace("^2", "²"),
+        unit=numbers.unit_text(found.unit),
         colors=_colors(found),
-        marks=(formatting.number(low), formatting.number((low + high) / 2), formatting.number(high)),
+        marks=(numbers.number(low), numbers.number((low + high) / 2), numbers.number(high)),
         pictures=tuple(_picture(plane, title, width, next(sources)) for plane in found.planes),
     )
 
@@ -206,7 +205,7 @@ def _bar(across: float) -> Bar:
     longest = BAR_SHARE * across
     power = 10.0 ** math.floor(math.log10(longest))
     length = max(factor * power for factor in (1, 2, 5) if factor * power <= longest * (1 + 1e-9))
-    return Bar(f"{length:.6g}{formatting.FIRM_SPACE}mm", round(100 * length / across, 2))
+    return Bar(f"{numbers.as_given(length)}{numbers.FIRM_SPACE}mm", round(100 * length / across, 2))
 
 
 def _place(plane: Plane) -> str:
@@ -223,13 +222,13 @@ def _point(point: tuple[float, float, float]) -> str:
 
 def _coordinate(value: float, ends: tuple[str, str]) -> str:
     """A RAS coordinate as readers of images write it: the letter of the side, then mm without sign."""
-    text = formatting.fixed(abs(value), 1)
-    return f"{ends[0] if value >= 0 or float(text) == 0 else ends[1]}{formatting.FIRM_SPACE}{text}{formatting.FIRM_SPACE}mm"
+    text = numbers.fixed(abs(value), 1)
+    return f"{ends[0] if value >= 0 or float(text) == 0 else ends[1]}{numbers.FIRM_SPACE}{text}{numbers.FIRM_SPACE}mm"
 
 
 def _alt(plane: Plane, title: str) -> str:
     if not any(plane.edges):
-        return f"{title}, {plane.values.shape[1]} {TIMES} {plane.values.shape[0]} pixels"
+        return f"{title}, {numbers.sizes(plane.values.shape[::-1])} pixels"
     sides = zip(("left", "right", "top", "bottom"), plane.edges, strict=True)
     where = ", ".join(f"{WORDS.get(letter, letter)} at the {side}" for side, letter in sides if letter)
     place = _place(plane)

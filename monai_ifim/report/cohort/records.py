@@ -11,13 +11,15 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from monai_ifim.io import InputError
-from monai_ifim.report.experiment.records import Array
 from monai_ifim.run.cohort import confidence, find_outliers, read_cases
 
 __all__ = ["ALL_CASES", "LEAST_CONFIDENT", "MOST_GROUPS", "QUANTITIES", "Cohort", "Group", "Quantity", "read_cohort"]
+
+Array = npt.NDArray[np.float64]
 
 MOST_GROUPS = 8  # predicted classes shown by themselves; further ones are put together
 ALL_CASES = "all cases"

@@ -14,32 +14,27 @@ from collections.abc import Mapping, Sequence, Set
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 
 from monai_ifim.report.cohort.cards import Card
 from monai_ifim.report.cohort.planes import COLORS, color_stops
 from monai_ifim.report.pages.blocks import Page
+from monai_ifim.report.pages.environment import html_environment
 from monai_ifim.version import __version__
 
 __all__ = ["render_cohort"]
 
+ROOM = "monai_ifim.report.cohort"
 PACK = 100  # cards that are unpacked at a time
 
 
 def render_cohort(page: Page, cards: Sequence[Card], beside: Set[int], records: Mapping[str, Any], pictures: str) -> str:
     """The whole page. beside: places in the run, from 0, of the cards that need no script; records: the list of cases for the
     script; pictures: what is said of cases without pictures."""
-    environment = Environment(
-        loader=PackageLoader("monai_ifim.report", "templates"),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = html_environment(ROOM)
     template = environment.get_template("case.html.j2")
-    script = (files("monai_ifim.report") / "templates" / "cohort.js").read_text(encoding="utf-8")
+    script = (files(ROOM) / "templates" / "cohort.js").read_text(encoding="utf-8")
     rest = [template.render(card=card) for i, card in enumerate(cards) if i not in beside]
     content = {**records, "beside": sorted(beside), "pack": PACK, "packs": _packed(rest)}
     text = _json(content)
@@ -49,7 +44,7 @@ def render_cohort(page: Page, cards: Sequence[Card], beside: Set[int], records: 
         colors: Markup(stops)  # nosec B704 # numbers and colours of our own
         for colors, stops in ((colors, color_stops(colors)) for colors in COLORS)
     }
-    return environment.get_template("cohort.html.j2").render(
+    return environment.get_template("index.html.j2").render(
         page=page,
         version=__version__,
         cards=[cards[i] for i in sorted(beside)],

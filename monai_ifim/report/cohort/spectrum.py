@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from monai_ifim.report.pages import formatting
+from monai_ifim.display import numbers
 
 __all__ = ["Spectrum", "Tick", "draw_spectrum"]
 
@@ -77,7 +77,7 @@ def _labels(low: int, high: int) -> list[tuple[float, str]]:
     factors = (1, 2, 5) if high - low <= FEW_DECADES else (1,)
     found = [(factor, power) for power in range(low, high + 1, stride) for factor in factors if factor == 1 or power < high]
     values = [(math.log10(factor) + power, float(f"{factor}e{power}")) for factor, power in found]
-    return [(place, formatting.number(value, 1)) for place, value in values if 0 < value < math.inf]
+    return [(place, numbers.number(value, 1)) for place, value in values if 0 < value < math.inf]
 
 
 def _places(number: int) -> list[float]:
@@ -97,10 +97,10 @@ def _numbered(number: int) -> list[int]:
 
 
 def _alt(eigenvalues: Sequence[float]) -> str:
-    first = formatting.number(eigenvalues[0])
+    first = numbers.number(eigenvalues[0])
     if len(eigenvalues) == 1:
         return f"Spectrum: one eigenvalue, {first} nats per unit²."
     return (
-        f"Spectrum: {formatting.count(len(eigenvalues))} eigenvalues, from {first} down to "
-        f"{formatting.number(eigenvalues[-1])} nats per unit²."
+        f"Spectrum: {numbers.count(len(eigenvalues))} eigenvalues, from {first} down to "
+        f"{numbers.number(eigenvalues[-1])} nats per unit²."
     )

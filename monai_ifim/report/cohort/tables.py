@@ -10,12 +10,10 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from monai_ifim.report.cohort.records import Cohort, Group, Quantity
-from monai_ifim.report.experiment.records import Array
-from monai_ifim.report.experiment.tables import NOTHING
-from monai_ifim.report.pages import formatting
-from monai_ifim.report.pages.blocks import Entry, Row, Table
-from monai_ifim.report.pages.formatting import FIRM_SPACE, shortened, words
+from monai_ifim.display import numbers
+from monai_ifim.report.cohort.records import Array, Cohort, Group, Quantity
+from monai_ifim.report.pages.blocks import ABSENT, Entry, Row, Table
+from monai_ifim.report.pages.texts import shortened, words
 
 __all__ = [
     "FAILURES_SHOWN",
@@ -45,7 +43,7 @@ def quantiles(groups: Sequence[Group], quantities: Sequence[Quantity]) -> Table:
         for group in groups:
             heads = (quantity.head, shortened(group.label)) if len(groups) > 1 else (quantity.head,)
             rows.append(Row(heads, _quantile_entries(quantity, group.values(quantity))))
-    between = [f"{share}{FIRM_SPACE}%" for share in QUANTILES[1:-1]]
+    between = [f"{share}{numbers.FIRM_SPACE}%" for share in QUANTILES[1:-1]]
     between[QUANTILES.index(50) - 1] = "median"
     return Table(
         "The same in numbers: how many cases have the quantity, how many of them are at zero, and the values below which the "
@@ -57,10 +55,10 @@ def quantiles(groups: Sequence[Group], quantities: Sequence[Quantity]) -> Table:
 
 def _quantile_entries(quantity: Quantity, values: Array) -> tuple[Entry, ...]:
     if not len(values):
-        return (Entry("0"), *[NOTHING] * (1 + len(QUANTILES)))
-    numbers = [_number(quantity, float(value)) for value in np.percentile(values, QUANTILES)]
-    counts = (formatting.count(len(values)), formatting.count(int((values <= 0).sum())))
-    return tuple(map(Entry, (*counts, *numbers)))
+        return (Entry("0"), *[ABSENT] * (1 + len(QUANTILES)))
+    texts = [_number(quantity, float(value)) for value in np.percentile(values, QUANTILES)]
+    counts = (numbers.count(len(values)), numbers.count(int((values <= 0).sum())))
+    return tuple(map(Entry, (*counts, *texts)))
 
 
 def outliers(cohort: Cohort) -> Table:
@@ -127,10 +125,10 @@ def _brief(case: dict[str, Any]) -> tuple[Entry, ...]:
     """The fields of SHORT_COLUMNS."""
     prediction = words(case["prediction"])
     return (
-        Entry(shortened(prediction), "words") if prediction else NOTHING,
-        Entry(formatting.proportion(_float(case["confidence"]))),
-        Entry(formatting.count(_float(case["rank"]))),
-        Entry(formatting.number(_float(case["trace"]))),
+        Entry(shortened(prediction), "words") if prediction else ABSENT,
+        Entry(numbers.probability(_float(case["confidence"]))),
+        Entry(numbers.count(_float(case["rank"]))),
+        Entry(numbers.number(_float(case["trace"]))),
     )
 
 
@@ -138,22 +136,22 @@ def finding_text(finding: dict[str, Any]) -> str:
     """Such as: trace 3.10 is high (z = +5.2 among 84 cases predicted liver)."""
     value = finding["value"]
     if finding["kind"] == "vanishing":
-        return f"without sensitivity: the trace is {formatting.number(value)}"
-    text = {"confidence": formatting.proportion(value), "rank": formatting.count(value)}.get(
-        finding["quantity"], formatting.number(value)
+        return f"without sensitivity: the trace is {numbers.number(value)}"
+    text = {"confidence": numbers.probability(value), "rank": numbers.count(value)}.get(
+        finding["quantity"], numbers.number(value)
     )
-    z = f"{'+' if finding['z'] > 0 else ''}{formatting.fixed(finding['z'], 1)}"
-    number = formatting.count(finding["cases"])
+    z = f"{numbers.signed(finding['z'], 1)}"
+    number = numbers.count(finding["cases"])
     among = f"{number} cases predicted {shortened(finding['among'])}" if finding["among"] else f"all {number} cases"
     return f"{finding['quantity']} {text} is {finding['kind']} (z = {z} among {among})"
 
 
 def _number(quantity: Quantity, value: float) -> str:
     if quantity.column == "confidence":
-        return formatting.proportion(value)
+        return numbers.probability(value)
     if quantity.whole and value == int(value):
-        return formatting.count(value)
-    return formatting.number(value)
+        return numbers.count(value)
+    return numbers.number(value)
 
 
 def _by_name(cohort: Cohort) -> dict[str, dict[str, Any]]:
@@ -176,11 +174,11 @@ def limited(shown: int, number: int) -> str:
     """What a caption says where a table is cut; empty where it is not."""
     if shown == number:
         return ""
-    return f" Only the first {formatting.count(shown)} of {formatting.count(number)}; cases.csv and cases.parquet hold all."
+    return f" Only the first {numbers.count(shown)} of {numbers.count(number)}; cases.csv and cases.parquet hold all."
 
 
 def _words(text: str) -> Entry:
-    return Entry(shortened(text), "words") if text else NOTHING
+    return Entry(shortened(text), "words") if text else ABSENT
 
 
 def _float(value: Any) -> float | None:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from monai_ifim.display import numbers
 from monai_ifim.report.experiment.forest import controls
 from monai_ifim.report.experiment.records import Cell, Claim, Comparison, Estimate
-from monai_ifim.report.experiment.tables import NOTHING, verdict_entry
-from monai_ifim.report.experiment.wording import COMPARED, FAMILY, HOLM_P, QUANTITIES, VERDICT_TEXT, family, measure, verdict
-from monai_ifim.report.pages import formatting
-from monai_ifim.report.pages.blocks import Entry, Row, Table
+from monai_ifim.report.experiment.tables import verdict_entry
+from monai_ifim.report.experiment.wording import (
+    COMPARED,
+    FAMILY,
+    HOLM_P,
+    QUANTITIES,
+    VERDICT_TEXT,
+    estimate_text,
+    family,
+    measure,
+    verdict,
+)
+from monai_ifim.report.pages.blocks import ABSENT, Entry, Row, Table
 
 __all__ = [
     "all_comparisons",
@@ -47,12 +57,12 @@ SHORTCUTS = (
 def classifiers(cells: Sequence[Cell]) -> Table:
     """What was tested."""
     names = ("accuracy", "macro_auroc", "test_images", "training_images", "epochs", "training_seed", "parameters", "seconds")
-    write = {"accuracy": formatting.proportion, "macro_auroc": formatting.proportion, "seconds": formatting.duration}
+    write = {"accuracy": numbers.proportion, "macro_auroc": numbers.proportion, "seconds": numbers.duration}
     rows = []
     for cell in cells:
-        numbers = [Entry(write.get(name, formatting.count)(cell.classifier.get(name))) for name in names]
-        weights = str(cell.classifier.get("weights_sha256") or formatting.NOT_AVAILABLE)[:12]
-        rows.append(Row((cell.architecture,), (*numbers, Entry(weights, "text"))))
+        entries = [Entry(write.get(name, numbers.count)(cell.classifier.get(name))) for name in names]
+        weights = str(cell.classifier.get("weights_sha256") or numbers.NOT_AVAILABLE)[:12]
+        rows.append(Row((cell.architecture,), (*entries, Entry(weights, "text"))))
     return Table(
         "The classifiers, with their performance on test images before any perturbation.",
         (
@@ -98,14 +108,14 @@ COMPARISON_COLUMNS = (
 
 def _comparison_entries(comparison: Comparison | None) -> tuple[Entry, ...]:
     if comparison is None:
-        return (NOTHING,) * len(COMPARISON_COLUMNS)
+        return (ABSENT,) * len(COMPARISON_COLUMNS)
     return (
-        Entry(formatting.count(comparison.images)),
-        Entry(formatting.number(comparison.first_mean)),
-        Entry(formatting.number(comparison.second_mean)),
-        Entry(formatting.estimate(comparison.difference, with_sign=True)),
-        Entry(formatting.p_value(comparison.p_holm)),
-        Entry(formatting.effect(comparison.rank_biserial)),
+        Entry(numbers.count(comparison.images)),
+        Entry(numbers.number(comparison.first_mean)),
+        Entry(numbers.number(comparison.second_mean)),
+        Entry(estimate_text(comparison.difference, with_sign=True)),
+        Entry(numbers.p_value(comparison.p_holm)),
+        Entry(numbers.signed(comparison.rank_biserial, 2)),
         verdict_entry(comparison),
     )
 
@@ -116,8 +126,8 @@ def correctness(cells: Sequence[Cell], claim: Claim) -> Table:
     for cell in cells:
         rows.append(Row((cell.architecture, "accuracy"), _lost(cell.comparison(claim.first, claim.second, "correct"))))
         area = cell.auroc_area
-        images = formatting.count(area.images) if area else formatting.NOT_AVAILABLE
-        auroc = (Entry(images), Entry(formatting.estimate(area, with_sign=True)), NOTHING, NOTHING)
+        images = numbers.count(area.images) if area else numbers.NOT_AVAILABLE
+        auroc = (Entry(images), Entry(estimate_text(area, with_sign=True)), ABSENT, ABSENT)
         rows.append(Row((cell.architecture, "macro AUROC"), auroc))
     return Table(
         "How much more performance noise in the leading eigenspace takes than noise in the complement, averaged over the grid of "
@@ -129,11 +139,11 @@ def correctness(cells: Sequence[Cell], claim: Claim) -> Table:
 
 def _lost(comparison: Comparison | None) -> tuple[Entry, ...]:
     if comparison is None:
-        return (NOTHING,) * 4
+        return (ABSENT,) * 4
     return (
-        Entry(formatting.count(comparison.images)),
-        Entry(formatting.estimate(comparison.difference, with_sign=True)),
-        Entry(formatting.p_value(comparison.p_holm)),
+        Entry(numbers.count(comparison.images)),
+        Entry(estimate_text(comparison.difference, with_sign=True)),
+        Entry(numbers.p_value(comparison.p_holm)),
         verdict_entry(comparison),
     )
 
@@ -161,9 +171,9 @@ def locality(cells: Sequence[Cell]) -> Table:
         for side in ("inside", "outside"):
             ratio = cell.divergence_ratio.get(side, Estimate(None))
             entries = (
-                Entry(formatting.count(ratio.images)),
-                Entry(formatting.count(ratio.rows)),
-                Entry(formatting.estimate(ratio)),
+                Entry(numbers.count(ratio.images)),
+                Entry(numbers.count(ratio.rows)),
+                Entry(estimate_text(ratio)),
             )
             rows.append(Row((cell.architecture, f"{side} the locality radius"), entries))
     return Table(
@@ -200,13 +210,13 @@ def _quantities(cells: Sequence[Cell], names: Sequence[str], caption: str) -> Ta
 
 def _with_images(value: Estimate | None) -> Entry:
     if value is None or value.value is None:
-        return NOTHING
-    return Entry(f"{formatting.estimate(value)}, {_number(value)}", "long")
+        return ABSENT
+    return Entry(f"{estimate_text(value)}, {_number(value)}", "long")
 
 
 def _number(value: Estimate) -> str:
     """n = 61, as one word."""
-    return f"n = {formatting.count(value.images)}".replace(" ", formatting.FIRM_SPACE)
+    return f"n = {numbers.count(value.images)}".replace(" ", numbers.FIRM_SPACE)
 
 
 def shortcuts(cells: Sequence[Cell]) -> Table | None:
@@ -239,10 +249,10 @@ def all_comparisons(cell: Cell) -> Table:
                 (
                     *_comparison_entries(c)[:-3],
                     Entry(c.interval, "text"),
-                    Entry(formatting.p_value(c.p_value)),
-                    Entry(formatting.p_value(c.p_holm)),
-                    Entry(formatting.effect(c.rank_biserial)),
-                    Entry(formatting.effect(c.cohens_dz)),
+                    Entry(numbers.p_value(c.p_value)),
+                    Entry(numbers.p_value(c.p_holm)),
+                    Entry(numbers.signed(c.rank_biserial, 2)),
+                    Entry(numbers.signed(c.cohens_dz, 2)),
                     Entry(VERDICT_TEXT[verdict(c)], verdict(c)),
                 ),
             )
@@ -274,5 +284,5 @@ def by_class(cell: Cell) -> Table | None:
 
 def _mean_with_images(value: Estimate | None) -> Entry:
     if value is None or value.value is None:
-        return NOTHING
-    return Entry(f"{formatting.number(value.value)}, {_number(value)}", "long")
+        return ABSENT
+    return Entry(f"{numbers.number(value.value)}, {_number(value)}", "long")

@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from monai_ifim.report.experiment.lines import draw_band, legend_handle, norm_axis, note_images
 from monai_ifim.report.experiment.records import Cell, Curve
 from monai_ifim.report.experiment.wording import AXES, FAMILY
-from monai_ifim.report.pages.style import draw_band, legend_handle, log_axis, mark_empty, new_figure, norm_axis, note_images
+from monai_ifim.report.pages.style import log_axis, mark_empty, new_figure
 
 __all__ = ["curve_figure", "drawn_measures"]
 

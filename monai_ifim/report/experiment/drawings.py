@@ -9,6 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from monai_ifim.display import numbers
 from monai_ifim.report.experiment.curves import curve_figure, drawn_measures
 from monai_ifim.report.experiment.forest import control_figure, forest_figure
 from monai_ifim.report.experiment.locality import locality_figure
@@ -17,7 +18,6 @@ from monai_ifim.report.experiment.records import Cell, Claim, Results
 from monai_ifim.report.experiment.removal import removal_figure
 from monai_ifim.report.experiment.wording import AXES, in_line
 from monai_ifim.report.pages.blocks import Picture
-from monai_ifim.report.pages.formatting import images
 from monai_ifim.report.pages.style import LARGEST_BYTES, drawing, png
 
 __all__ = ["Drawings"]
@@ -52,8 +52,9 @@ class Drawings:
             (cell.task, cell.architecture, "curves"),
             alt=f"{cell.title}, {cell.architecture}: curves over the relative norm of the perturbation ({shown}), for noise "
             "in the leading eigenspace, its complement and the controls.",
-            caption=f"{cell.title}, {cell.architecture}, {images(cell.images)}: mean over images and 95 % bootstrap band. The "
-            "controls are noise in other subspaces and noise in highly ranked pixels. The divergence has a logarithmic axis, "
+            caption=f"{cell.title}, {cell.architecture}, {numbers.counted(cell.images, 'image')}: mean over images and 95 % "
+            "bootstrap band. The controls are noise in other subspaces and noise in highly ranked pixels. "
+            "The divergence has a logarithmic axis, "
             f"so zeros, and the norm 0, are not drawn there.{f' Not available: {lacking}.' if lacking else ''}",
         )
 
@@ -111,8 +112,8 @@ class Drawings:
             self._file((cell.task, cell.architecture, "montage")),
             content,
             size,
-            alt=f"{cell.title}, {cell.architecture}: {images(len(part.names))} ({', '.join(part.names)}), each with x_high, "
-            "x_low, the leading eigenvector, sensitivity, integrated gradients and GradCAM.",
+            alt=f"{cell.title}, {cell.architecture}: {numbers.counted(len(part.names), 'image')} ({', '.join(part.names)}), "
+            "each with x_high, x_low, the leading eigenvector, sensitivity, integrated gradients and GradCAM.",
             caption=f"{cell.title}, {cell.architecture}: examples.{slices} x and x_low share one grey window. Maps of one "
             "sign run from 0 up; maps of both signs are red above 0, blue below, white at 0. The scale of every map is "
             "printed below it, in the map's own unit; it leaves out the outermost 0.5 % of the values.",

@@ -10,10 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from monai_ifim.display import numbers
+from monai_ifim.report.experiment.lines import VERDICTS
 from monai_ifim.report.experiment.records import Cell, Comparison, Estimate, Results
 from monai_ifim.report.experiment.wording import FAMILY, VERDICT_TEXT, family, verdict
-from monai_ifim.report.pages.formatting import images, shortened
-from monai_ifim.report.pages.style import MOST_COLUMNS, VERDICTS, new_figure
+from monai_ifim.report.pages.style import MOST_COLUMNS, new_figure
+from monai_ifim.report.pages.texts import shortened
 
 __all__ = ["control_figure", "controls", "forest_figure"]
 
@@ -99,7 +101,7 @@ def _row(axes: Axes, place: float, item: Item, written: bool) -> None:
     style: dict[str, Any] = {"color": mark.color, "markerfacecolor": mark.color if mark.filled else "white"}
     axes.plot([difference.value], [place], linestyle="none", marker=mark.marker, markersize=6.5, **style)
     if written:
-        text = f"{VERDICT_TEXT[said]}, {images(item.comparison.images)}"
+        text = f"{VERDICT_TEXT[said]}, {numbers.counted(item.comparison.images, 'image')}"
         axes.text(1.01, place, text, transform=across, va="center", fontsize=8, color=mark.color)
 
 

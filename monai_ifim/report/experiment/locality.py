@@ -8,18 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from monai_ifim.report.experiment.lines import draw_band, legend_handle, norm_axis, note_images
 from monai_ifim.report.experiment.records import Cell
 from monai_ifim.report.experiment.wording import FAMILY
-from monai_ifim.report.pages.style import (
-    draw_band,
-    label_rows,
-    legend_handle,
-    log_axis,
-    mark_empty,
-    norm_axis,
-    note_images,
-    panels,
-)
+from monai_ifim.report.pages.style import label_rows, log_axis, mark_empty, panels
 
 __all__ = ["has_locality", "locality_figure"]
 

@@ -12,9 +12,10 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from monai_ifim.display.numbers import number
 from monai_ifim.io.errors import InputError
-from monai_ifim.report.pages.formatting import number, shortened
 from monai_ifim.report.pages.style import new_figure
+from monai_ifim.report.pages.texts import shortened
 
 __all__ = ["COLOR_MAPS", "MAPS", "Montage", "montage_figure", "read_montage"]
 

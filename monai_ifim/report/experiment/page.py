@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from monai_ifim.display import numbers
 from monai_ifim.io.atomic import write_bytes, write_text
 from monai_ifim.report.experiment import tables
 from monai_ifim.report.experiment.cell_tables import all_comparisons, by_class
 from monai_ifim.report.experiment.drawings import Drawings
 from monai_ifim.report.experiment.records import Results, read_results
+from monai_ifim.report.experiment.render import render_html, render_markdown
 from monai_ifim.report.experiment.tasks import task_section
 from monai_ifim.report.experiment.wording import MEANING, family_meanings
-from monai_ifim.report.pages import formatting
 from monai_ifim.report.pages.blocks import Block, Definitions, Fold, Listing, Page, Paragraph, Section, Table, Verbatim
-from monai_ifim.report.pages.render import render_html, render_markdown
+from monai_ifim.report.pages.texts import flat_settings, plain
 
 __all__ = ["write_report"]
 
@@ -72,11 +73,11 @@ def _answers(results: Results) -> tuple[str, ...]:
     if open_cells := cells - holds - reverse:
         answer += f" In {open_cells} {_cells(open_cells)} neither is shown."
     norms = [norm for norm in results.relative_norms if norm > 0]
-    sizes = f", at norms up to {norms[-1]:g} of the image's own" if norms else ""
+    sizes = f", at norms up to {numbers.as_given(norms[-1])} of the image's own" if norms else ""
     explained = (
         "A cell is one classification task with one network architecture. The answer is the probability of the class that the "
         f"network names; how far it moves is averaged over the size of the noise{sizes}, image by image. "
-        f"Shown or not, the difference points the asked way in {formatting.count(total.favourable)} of {cells} {_cells(cells)}."
+        f"Shown or not, the difference points the asked way in {numbers.count(total.favourable)} of {cells} {_cells(cells)}."
     )
     return (answer, explained, *_failures(results))
 
@@ -121,7 +122,7 @@ def _reading() -> Section:
 
 
 def _controls(results: Results) -> Section:
-    share = next((value for name, value in formatting.flat_settings(results.settings) if name.endswith("pixel_share")), None)
+    share = next((value for name, value in flat_settings(results.settings) if name.endswith("pixel_share")), None)
     found = {comparison.second for cell in results.cells for comparison in cell.comparisons} | {results.claim.first}
     meanings = family_meanings(found, share)
     blocks: list[Block] = [Paragraph("What noise in the leading eigenspace is compared with:"), Definitions(meanings)]
@@ -147,20 +148,20 @@ def _details(results: Results) -> Section:
 
 def _making(results: Results) -> Section:
     facts = [
-        ("seed", formatting.plain(results.seed)),
-        ("relative norms", formatting.plain([f"{norm:g}" for norm in results.relative_norms])),
-        ("time taken", formatting.duration(results.seconds)),
+        ("seed", plain(results.seed)),
+        ("relative norms", plain([numbers.as_given(norm) for norm in results.relative_norms])),
+        ("time taken", numbers.duration(results.seconds)),
     ]
     blocks: list[Block] = [
         Paragraph("Command:"),
-        Verbatim(results.command or formatting.NOT_AVAILABLE),
+        Verbatim(results.command or numbers.NOT_AVAILABLE),
         Definitions(tuple(facts)),
     ]
     for title, content in (("Settings", results.settings), ("Environment", results.environment)):
         if content:
-            blocks += [Paragraph(f"{title}:"), Definitions(tuple(formatting.flat_settings(content)))]
+            blocks += [Paragraph(f"{title}:"), Definitions(tuple(flat_settings(content)))]
     if results.described:
-        described = tuple(Definitions(tuple(formatting.flat_settings(content))) for content in results.described)
+        described = tuple(Definitions(tuple(flat_settings(content))) for content in results.described)
         blocks.append(Fold("Tasks and models as they were configured", described))
     files = "measurements.parquet holds every single measurement, images.csv every image, comparisons.csv every comparison"
     blocks.append(Paragraph(f"All numbers of this page are in results.json; {files}."))

@@ -19,7 +19,7 @@ __all__ = ["Cell", "Claim", "Comparison", "Curve", "Estimate", "Failure", "Resul
 SCHEMA_VERSION = 1
 
 Array = npt.NDArray[np.float64]
-NOTHING: Mapping[str, Any] = MappingProxyType({})
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -195,8 +195,8 @@ def _results(content: Mapping[str, Any]) -> Results:
         name=content["name"],
         seed=content.get("seed"),
         command=content.get("command"),
-        settings=content.get("settings") or NOTHING,
-        environment=content.get("environment") or NOTHING,
+        settings=content.get("settings") or EMPTY,
+        environment=content.get("environment") or EMPTY,
         seconds=content.get("seconds"),
         relative_norms=tuple(content.get("relative_norms") or ()),
         cells=tuple(_cell(cell) for cell in content["cells"]),
@@ -208,7 +208,7 @@ def _results(content: Mapping[str, Any]) -> Results:
 
 def _cell(content: Mapping[str, Any]) -> Cell:
     area = content.get("macro_auroc_area")
-    by_class = content.get("by_class") or NOTHING
+    by_class = content.get("by_class") or EMPTY
     return Cell(
         task=content["task"],
         title=content.get("task_title") or content["task"],
@@ -217,16 +217,16 @@ def _cell(content: Mapping[str, Any]) -> Cell:
         classes=tuple(content.get("classes") or ()),
         images=content["images"],
         spatial_shape=tuple(content.get("spatial_shape") or ()),
-        selection=content.get("selection") or NOTHING,
-        classifier=content.get("classifier") or NOTHING,
+        selection=content.get("selection") or EMPTY,
+        classifier=content.get("classifier") or EMPTY,
         curves=tuple(_curve(curve) for curve in content["curves"]),
         comparisons=tuple(_comparison(comparison) for comparison in content["comparisons"]),
         auroc_area=_estimate(area, "difference") if area else None,
         divergence_ratio=_estimates(content.get("divergence_ratio"), "median"),
         scalars=_estimates(content.get("images_scalars"), "mean"),
         by_class={name: _estimates(values, "mean") for name, values in by_class.items()},
-        missing_families=content.get("missing_families") or NOTHING,
-        skipped_images=content.get("skipped_images") or NOTHING,
+        missing_families=content.get("missing_families") or EMPTY,
+        skipped_images=content.get("skipped_images") or EMPTY,
     )
 
 
@@ -264,8 +264,8 @@ def _claim(content: Mapping[str, Any]) -> Claim:
         second=content["second"],
         measure=content["measure"],
         total=_tally(content),
-        by_task={name: _tally(tally) for name, tally in (content.get("by_task") or NOTHING).items()},
-        by_measure={name: _tally(tally) for name, tally in (content.get("by_measure") or NOTHING).items()},
+        by_task={name: _tally(tally) for name, tally in (content.get("by_task") or EMPTY).items()},
+        by_measure={name: _tally(tally) for name, tally in (content.get("by_measure") or EMPTY).items()},
     )
 
 
@@ -274,7 +274,7 @@ def _tally(content: Mapping[str, Any]) -> Tally:
 
 
 def _estimates(content: Mapping[str, Any] | None, value: str) -> dict[str, Estimate]:
-    return {name: _estimate(entry, value) for name, entry in (content or NOTHING).items() if entry}
+    return {name: _estimate(entry, value) for name, entry in (content or EMPTY).items() if entry}
 
 
 def _estimate(content: Mapping[str, Any], value: str) -> Estimate:

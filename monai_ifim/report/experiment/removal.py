@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from monai_ifim.report.experiment.lines import draw_band, legend_handle, norm_axis
 from monai_ifim.report.experiment.records import Cell
 from monai_ifim.report.experiment.wording import FAMILY
-from monai_ifim.report.pages.style import draw_band, label_rows, legend_handle, mark_empty, norm_axis, panels
+from monai_ifim.report.pages.style import label_rows, mark_empty, panels
 
 __all__ = ["has_removal", "removal_figure"]
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from monai_ifim.display import numbers
 from monai_ifim.report.experiment.forest import controls
 from monai_ifim.report.experiment.records import Cell, Comparison, Results, Tally
-from monai_ifim.report.experiment.wording import COMPARED, HOLM_P, VERDICT_TEXT, family, measure, verdict
-from monai_ifim.report.pages import formatting
-from monai_ifim.report.pages.blocks import Entry, Row, Table
+from monai_ifim.report.experiment.wording import COMPARED, HOLM_P, VERDICT_TEXT, estimate_text, family, measure, verdict
+from monai_ifim.report.pages.blocks import ABSENT, Entry, Row, Table
 
 __all__ = ["claim_by_measure", "claim_by_task", "control_tally", "glance", "negative_cells", "verdict_entry"]
 
 TALLY_COLUMNS = ("cells", "holds", "reverse", "points the asked way")
-NOTHING = Entry(formatting.NOT_AVAILABLE, "absent")
 
 
 def verdict_entry(comparison: Comparison | None) -> Entry:
@@ -25,7 +24,7 @@ def verdict_entry(comparison: Comparison | None) -> Entry:
 
 def glance(results: Results) -> Table:
     """One row per cell, failed ones included."""
-    failed = (*[NOTHING] * 7, Entry(VERDICT_TEXT["failed"], "failed"))
+    failed = (*[ABSENT] * 7, Entry(VERDICT_TEXT["failed"], "failed"))
     rows = []
     for task in results.task_names():
         rows += [_glance_row(cell, results.asked(cell)) for cell in results.cells if cell.task == task]
@@ -51,20 +50,20 @@ def glance(results: Results) -> Table:
 
 def _glance_row(cell: Cell, comparison: Comparison | None) -> Row:
     classifier = (
-        Entry(formatting.proportion(cell.classifier.get("accuracy"))),
-        Entry(formatting.proportion(cell.classifier.get("macro_auroc"))),
-        Entry(formatting.count(cell.classifier.get("test_images"))),
+        Entry(numbers.proportion(cell.classifier.get("accuracy"))),
+        Entry(numbers.proportion(cell.classifier.get("macro_auroc"))),
+        Entry(numbers.count(cell.classifier.get("test_images"))),
     )
     if comparison is None:
-        return Row((cell.title, cell.architecture), (*classifier, Entry(formatting.count(cell.images)), *[NOTHING] * 4))
+        return Row((cell.title, cell.architecture), (*classifier, Entry(numbers.count(cell.images)), *[ABSENT] * 4))
     return Row(
         (cell.title, cell.architecture),
         (
             *classifier,
-            Entry(formatting.count(comparison.images)),
-            Entry(formatting.estimate(comparison.difference, with_sign=True)),
-            Entry(formatting.p_value(comparison.p_holm)),
-            Entry(formatting.effect(comparison.rank_biserial)),
+            Entry(numbers.count(comparison.images)),
+            Entry(estimate_text(comparison.difference, with_sign=True)),
+            Entry(numbers.p_value(comparison.p_holm)),
+            Entry(numbers.signed(comparison.rank_biserial, 2)),
             verdict_entry(comparison),
         ),
     )
@@ -84,9 +83,9 @@ def _negative(comparison: Comparison | None) -> str:
     if comparison is None or comparison.difference.value is None:
         return "the comparison was not made or has no value."
     return (
-        f"{VERDICT_TEXT[verdict(comparison)]}; difference {formatting.estimate(comparison.difference, with_sign=True)}, "
-        f"{HOLM_P} {formatting.p_value(comparison.p_holm)}, effect size {formatting.effect(comparison.rank_biserial)}, "
-        f"{formatting.images(comparison.images)}."
+        f"{VERDICT_TEXT[verdict(comparison)]}; difference {estimate_text(comparison.difference, with_sign=True)}, "
+        f"{HOLM_P} {numbers.p_value(comparison.p_holm)}, effect size {numbers.signed(comparison.rank_biserial, 2)}, "
+        f"{numbers.counted(comparison.images, 'image')}."
     )
 
 
@@ -108,7 +107,7 @@ def claim_by_measure(results: Results) -> Table:
 
 
 def _tally_entries(tally: Tally) -> tuple[Entry, ...]:
-    return tuple(Entry(formatting.count(n)) for n in (tally.cells, tally.holds, tally.reverse, tally.favourable))
+    return tuple(Entry(numbers.count(n)) for n in (tally.cells, tally.holds, tally.reverse, tally.favourable))
 
 
 def control_tally(results: Results) -> Table:
@@ -135,6 +134,6 @@ def _marks(verdicts: Iterable[str]) -> Entry:
     counted = Counter(verdicts)
     compared = counted["holds"] + counted["open"] + counted["reverse"]
     if not compared:
-        return NOTHING
+        return ABSENT
     text = f"{counted['holds']} of {compared}"
     return Entry(f"{text}, {counted['reverse']} reverse" if counted["reverse"] else text, "text")

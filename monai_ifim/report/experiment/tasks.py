@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from monai_ifim.display import numbers
 from monai_ifim.report.experiment import cell_tables
 from monai_ifim.report.experiment.curves import drawn_measures
 from monai_ifim.report.experiment.drawings import Drawings
@@ -11,8 +12,8 @@ from monai_ifim.report.experiment.locality import has_locality
 from monai_ifim.report.experiment.records import Cell, Results
 from monai_ifim.report.experiment.removal import has_removal
 from monai_ifim.report.experiment.wording import family, selection
-from monai_ifim.report.pages import formatting
 from monai_ifim.report.pages.blocks import Block, Definitions, Listing, Paragraph, Section, Table
+from monai_ifim.report.pages.texts import plain
 
 __all__ = ["task_section"]
 
@@ -59,9 +60,9 @@ def _notes(cell: Cell) -> list[str]:
 def _facts(cells: Sequence[Cell]) -> tuple[tuple[str, str], ...]:
     """What all cells of a task have in common; where they differ, by architecture."""
     facts = {
-        "images perturbed": [formatting.count(cell.images) for cell in cells],
-        "classes": [", ".join(cell.classes) or formatting.NOT_AVAILABLE for cell in cells],
-        "size of the network's input": [" x ".join(map(str, cell.spatial_shape)) or formatting.NOT_AVAILABLE for cell in cells],
+        "images perturbed": [numbers.count(cell.images) for cell in cells],
+        "classes": [", ".join(cell.classes) or numbers.NOT_AVAILABLE for cell in cells],
+        "size of the network's input": [numbers.sizes(cell.spatial_shape) or numbers.NOT_AVAILABLE for cell in cells],
         "leading eigenspace": [selection(cell.selection) for cell in cells],
     }
     if any("bundle" in cell.classifier for cell in cells):
@@ -71,8 +72,8 @@ def _facts(cells: Sequence[Cell]) -> tuple[tuple[str, str], ...]:
 
 def _bundle(cell: Cell) -> str:
     """Name and version of the bundle that a classifier is from."""
-    named = [formatting.plain(cell.classifier.get(name)) for name in ("bundle", "bundle_version")]
-    return " ".join(text for text in named if text != formatting.NOT_AVAILABLE) or formatting.NOT_AVAILABLE
+    named = [plain(cell.classifier.get(name)) for name in ("bundle", "bundle_version")]
+    return " ".join(text for text in named if text != numbers.NOT_AVAILABLE) or numbers.NOT_AVAILABLE
 
 
 def _together(cells: Sequence[Cell], values: Sequence[str]) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from monai_ifim.report.experiment.records import Comparison
+from monai_ifim.display import numbers
+from monai_ifim.report.experiment.records import Comparison, Estimate
 
 __all__ = [
     "AXES",
@@ -17,6 +18,7 @@ __all__ = [
     "QUANTITIES",
     "SUBSPACES",
     "VERDICT_TEXT",
+    "estimate_text",
     "family",
     "family_meanings",
     "in_line",
@@ -170,13 +172,20 @@ def in_line(name: str) -> str:
     return " ".join(AXES[name].split())
 
 
+def estimate_text(value: Estimate | None, with_sign: bool = False) -> str:
+    """Value and interval."""
+    if value is None:
+        return numbers.NOT_AVAILABLE
+    return numbers.estimate(value.value, value.low, value.high, with_sign)
+
+
 def selection(content: Mapping[str, Any]) -> str:
     """By what rule the leading eigenspace was cut."""
     if content.get("rank") is not None:
         return f"the {content['rank']} leading eigenvectors"
     if content.get("energy") is not None:
-        return f"the fewest eigenvectors that hold {100 * float(content['energy']):.4g} % of the trace"
-    return "n/a"
+        return f"the fewest eigenvectors that hold {numbers.percent(float(content['energy']))} of the trace"
+    return numbers.NOT_AVAILABLE
 
 
 def verdict(comparison: Comparison | None) -> str:

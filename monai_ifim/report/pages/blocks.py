@@ -8,7 +8,10 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import ClassVar
 
+from monai_ifim.display.numbers import NOT_AVAILABLE
+
 __all__ = [
+    "ABSENT",
     "Block",
     "Definitions",
     "Entry",
@@ -31,6 +34,9 @@ class Entry:
 
     text: str
     kind: str = "number"
+
+
+ABSENT = Entry(NOT_AVAILABLE, "absent")
 
 
 @dataclass(frozen=True)

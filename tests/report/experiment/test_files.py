@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import base64
 import io
 import json
@@ -16,11 +15,9 @@ import matplotlib
 import pytest
 from PIL import Image
 
-import monai_ifim.report
 from monai_ifim.report.experiment.page import write_report
 
 Content = dict[str, Any]
-SOURCES = sorted(Path(monai_ifim.report.__file__).parent.glob("*.py"))
 LARGEST = 150_000
 
 
@@ -157,12 +154,3 @@ def test_all_files_written_are_named_and_a_second_report_replaces_them(
         assert len(written) == len(set(written)) == 6  # forest, two of curves, one of controls, two pages
         assert {path.name for path in written} >= {"a_b-x_y-curves.png", "a_b-x_y-curves-2.png"}
         assert f"**seed**: {seed}\n" in (tmp_path / "report.md").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
-def test_no_global_figures(path: Path) -> None:
-    """pyplot keeps every figure alive and chooses a backend for the whole process."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names = [alias.name for alias in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
-        origin = node.module or "" if isinstance(node, ast.ImportFrom) else ""
-        assert not [name for name in [origin, *names] if "pyplot" in name or "pylab" in name]

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from monai_ifim.display.numbers import number
 from monai_ifim.io.planes import CasePlanes
 from monai_ifim.report.cohort.page import write_cohort
 from monai_ifim.report.cohort.pictures import choose_pictures
@@ -208,7 +209,7 @@ def test_thousand_classes_and_components_are_cut(render: Callable[..., str], cas
     text = render([case_row("one", class_names=names, probabilities=tuple(map(float, chances)), eigenvalues=values)])
     said = words(card(text, 1))
     best = np.argsort(-chances, kind="stable")[:8]
-    assert re.search(r"\s".join(rf"class {i} {chances[i]:.3f}" for i in best), said)
+    assert re.search(r"\s".join(rf"class {i} {number(chances[i])}" for i in best), said)
     assert "and 992 more classes, in cases.parquet" in said
     assert "and 991 more components, in the sidecar" in said
     assert len(card(text, 1)) < 60_000

@@ -1,43 +1,43 @@
-"""A page as HTML and as Markdown; every word that comes from outside is escaped."""
+"""The template environment of all pages: HTML, where every text is escaped, and Markdown."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from monai_ifim.report.pages.blocks import Page
-from monai_ifim.version import __version__
+from monai_ifim.display import numbers
 
-__all__ = ["render_html", "render_markdown"]
+__all__ = ["html_environment", "markdown_environment"]
 
-
-def render_html(page: Page) -> str:
-    """One file with all figures inside, without scripts or links to other places."""
-    environment = _environment(autoescape=True)
-    return environment.get_template("report.html.j2").render(page=page, version=__version__)
+SHARED = "monai_ifim.report.pages"
 
 
-def render_markdown(page: Page) -> str:
-    """GitHub's Markdown, with figures as links to their files."""
-    environment = _environment(finalize=_markdown_text)
-    environment.filters["alt"] = _markdown_alt
-    environment.filters["fence"] = _markdown_fence
-    text = environment.get_template("report.md.j2").render(page=page, version=__version__)
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+def html_environment(room: str) -> Environment:
+    """Templates of a room, given by its module's name, and the shared ones, for HTML: every text is escaped."""
+    return _environment(room, autoescape=True)
 
 
-def _environment(**options: Any) -> Environment:
-    return Environment(  # nosec B701 # HTML asks for autoescape; Markdown's own escaping is `_markdown_text`
-        loader=PackageLoader("monai_ifim.report", "templates"),
+def markdown_environment(room: str) -> Environment:
+    """The same for GitHub's Markdown: what Markdown would read as markup is escaped."""
+    environment = _environment(room, finalize=_markdown_text)
+    environment.filters.update(alt=_markdown_alt, fence=_markdown_fence)
+    return environment
+
+
+def _environment(room: str, **options: Any) -> Environment:
+    environment = Environment(  # nosec B701 # HTML asks for autoescape; Markdown's own escaping is `_markdown_text`
+        loader=ChoiceLoader([PackageLoader(room, "templates"), PackageLoader(SHARED, "templates")]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
         **options,
     )
+    environment.filters.update(count=numbers.count, counted=numbers.counted, sizes=numbers.sizes)
+    return environment
 
 
 def _markdown_text(value: object) -> object:

@@ -110,11 +110,11 @@ def test_shapes_are_those_in_millimetres_and_all_planes_of_a_case_have_one_scale
 
 
 @pytest.mark.parametrize(
-    ("width", "length"), [(250.0, "100"), (12.5, "5"), (5.0, "2"), (4.9, "1"), (0.3, "0.1"), (2500.0, "1000"), (1.3e-4, "5e-05")]
+    ("width", "length"), [(250.0, "100"), (12.5, "5"), (5.0, "2"), (4.9, "1"), (0.3, "0.1"), (2500.0, "1000"), (1.3e-4, "5e-5")]
 )
 def test_a_scale_bar_is_the_longest_round_length_within_two_fifths(width: float, length: str) -> None:
     picture = only(draw_montage(one_plane(np.zeros((4, 10)), (width / 10, width / 10))))
-    assert picture.bar.text == f"{length}\u00a0mm"
+    assert picture.bar.text.replace("\N{MINUS SIGN}", "-") == f"{length}\u00a0mm"
     assert picture.bar.percent == pytest.approx(100 * float(length) / width, rel=1e-3)
     assert picture.bar.percent <= 40.01
 

@@ -32,7 +32,7 @@ from monai_ifim.io.scan import Scan
 from monai_ifim.io.sidecar import CaseFacts, InputIdentity
 
 Array = npt.NDArray[Any]
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 START = "import typer; from monai_ifim.cli.view import view; typer.run(view)"
 SIZE = (1400, 900)
 PATIENCE = 30  # seconds

@@ -34,7 +34,7 @@ from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.table import COLUMNS, SCHEMA, UNITS, CaseRow, write_run, write_table
 
 Content = dict[str, Any]
-DOCUMENT = Path(__file__).resolve().parent.parent.parent / "docs" / "cohorts.md"
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "cohorts.md"
 LARGEST = 12_000_000  # 10,000 cases, each to be searched, sorted and opened
 RUN: Content = {
     "bundle": {"name": "chest", "version": "1.2.3", "weights_sha256": "f" * 64, "class_names": ["normal", "pneumonia", "mass"]},

@@ -18,11 +18,12 @@ from monai_ifim.core import IFIMError
 from monai_ifim.report.experiment.curves import COLUMNS, curve_figure
 from monai_ifim.report.experiment.drawings import Drawings
 from monai_ifim.report.experiment.forest import control_figure, forest_figure
+from monai_ifim.report.experiment.lines import LINES, VERDICTS
 from monai_ifim.report.experiment.locality import locality_figure
 from monai_ifim.report.experiment.montage import Montage, montage_figure, read_montage
 from monai_ifim.report.experiment.records import Results, read_results
 from monai_ifim.report.experiment.removal import removal_figure
-from monai_ifim.report.pages.style import LINES, VERDICTS, drawing
+from monai_ifim.report.pages.style import drawing
 
 Content = dict[str, Any]
 

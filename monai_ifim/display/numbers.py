@@ -1,0 +1,218 @@
+"""Numbers as text: one rule each for console, figures, notebooks, pages and the viewer.
+
+Every function takes None and what is not finite, and gives "n/a" for it. Signs are true minus signs; a number and its unit are
+joined by a no-break space. Standard library only, so that the viewer's process and `--help` load neither torch nor MONAI.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+__all__ = [
+    "FIRM_SPACE",
+    "MINUS",
+    "NOT_AVAILABLE",
+    "TIMES",
+    "as_given",
+    "bytes_size",
+    "count",
+    "counted",
+    "duration",
+    "estimate",
+    "fixed",
+    "number",
+    "p_value",
+    "percent",
+    "probability",
+    "proportion",
+    "range_text",
+    "signed",
+    "sizes",
+    "unit_text",
+]
+
+NOT_AVAILABLE = "n/a"
+MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
+FIRM_SPACE = "\N{NO-BREAK SPACE}"  # no line ends here
+SMALLEST, LARGEST = 1e-4, 1e5  # magnitudes between these are written without a power of ten
+SMALLEST_P = 1e-4
+ROUNDING = 1e-9  # of a share: what float arithmetic may leave missing from a whole one
+NEAR_ONE = 0.999  # probabilities from here on are written by what is missing to 1
+UNITS_OF_BYTES = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """The value to `digits` significant digits; digits before the point are never rounded away below 100000.
+
+    Magnitudes below 0.0001 and from 100000 on are written with a power of ten.
+
+    >>> number(0.12345), number(1234.5), number(99.96), number(1.2e7), number(0.0)
+    ('0.123', '1234', '100', '1.20e7', '0')
+    """
+    if value is None or not math.isfinite(value):
+        return NOT_AVAILABLE
+    if value == 0:
+        return "0"
+    text = f"{value:.{digits - 1}e}"
+    if not SMALLEST <= abs(float(text)) < LARGEST:
+        return _with_power(text)
+    return fixed(value, digits - 1 - int(text.partition("e")[2]))
+
+
+def _with_power(text: str) -> str:
+    """Python's 1.20e+07 as 1.20e7."""
+    mantissa, _, exponent = text.partition("e")
+    return f"{mantissa}e{int(exponent)}".replace("-", MINUS)
+
+
+def fixed(value: float | None, decimals: int) -> str:
+    """The value with this many decimals, none where it is negative."""
+    if value is None or not math.isfinite(value):
+        return NOT_AVAILABLE
+    text = f"{value:.{max(0, decimals)}f}"
+    return (text if float(text) else text.removeprefix("-")).replace("-", MINUS)
+
+
+def signed(value: float | None, decimals: int) -> str:
+    """The value with this many decimals and its sign, plus included: effect sizes, differences, z scores."""
+    return _with_plus(value, fixed(value, decimals))
+
+
+def _with_plus(value: float | None, text: str) -> str:
+    return f"+{text}" if value is not None and value > 0 and text != NOT_AVAILABLE else text
+
+
+def as_given(value: float | None) -> str:
+    """A number that somebody chose, such as a step of a grid, in its shortest form: 0.05, 10, 1e−6."""
+    if value is None or not math.isfinite(value):
+        return NOT_AVAILABLE
+    text = f"{value:.6g}"
+    return _with_power(text) if "e" in text else text.replace("-", MINUS)
+
+
+def range_text(values: Sequence[float], form: Callable[[float], str] = number) -> str:
+    """The smallest and the largest of the values as `form` writes them, one text where both read the same."""
+    low, high = form(min(values)), form(max(values))
+    return low if low == high else f"{low} to {high}"
+
+
+def percent(share: float | None) -> str:
+    """A share in percent to one decimal. "100 %" says that nothing but rounding is missing, "0 %" that it is zero.
+
+    >>> percent(0.5).replace(FIRM_SPACE, " "), percent(0.99996).replace(FIRM_SPACE, " "), percent(1.0).replace(FIRM_SPACE, " ")
+    ('50.0 %', '> 99.9 %', '100 %')
+    """
+    if share is None or not math.isfinite(share):
+        return NOT_AVAILABLE
+    if abs(share - 1) <= ROUNDING:
+        return f"100{FIRM_SPACE}%"
+    return f"{'0' if share == 0 else _inside(100 * share, 100, 1)}{FIRM_SPACE}%"
+
+
+def proportion(value: float | None) -> str:
+    """A number in [0, 1] to three decimals, such as an accuracy; "1.000" and "0.000" are exact."""
+    if value is None or not math.isfinite(value):
+        return NOT_AVAILABLE
+    return fixed(value, 3) if value == 0 or abs(value - 1) <= ROUNDING else _inside(value, 1, 3)
+
+
+def _inside(value: float, whole: int, decimals: int) -> str:
+    """The value with decimals; "< " or "> " a step where rounding would reach 0 or the whole."""
+    step = 10.0**-decimals
+    if 0 < value < step / 2:
+        return f"<{FIRM_SPACE}{fixed(step, decimals)}"
+    if whole - step / 2 <= value < whole:
+        return f">{FIRM_SPACE}{fixed(whole - step, decimals)}"
+    return fixed(value, decimals)
+
+
+def probability(p: float | None) -> str:
+    """A probability to three digits; above 0.999 as 1 minus what is missing to it, so that it reads 1 only where it is 1.
+
+    >>> probability(0.25), probability(0.9996), probability(1.0)
+    ('0.250', '1 − 0.000400', '1')
+    """
+    if p is None or not NEAR_ONE < p <= 1:
+        return number(p)
+    return "1" if p == 1 else f"1{FIRM_SPACE}{MINUS}{FIRM_SPACE}{number(1 - p)}"
+
+
+def p_value(value: float | None) -> str:
+    """A p-value to two digits, "< 0.0001" below that."""
+    is_tiny = value is not None and 0 <= value < SMALLEST_P
+    return f"<{FIRM_SPACE}{as_given(SMALLEST_P)}" if is_tiny else number(value, 2)
+
+
+def count(value: float | None) -> str:
+    """A whole number with commas between thousands."""
+    return NOT_AVAILABLE if value is None or not math.isfinite(value) else f"{int(value):,}".replace("-", MINUS)
+
+
+def counted(value: float | None, noun: str) -> str:
+    """A count and its noun in the right number.
+
+    >>> counted(1, "image"), counted(1200, "class")
+    ('1 image', '1,200 classes')
+    """
+    plural = "" if value == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count(value)} {noun}{plural}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds up to two minutes, then minutes, then hours and minutes."""
+    if seconds is None or not math.isfinite(seconds):
+        return NOT_AVAILABLE
+    if seconds < 120:
+        return f"{number(seconds)}{FIRM_SPACE}s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
+
+
+def estimate(value: float | None, low: float | None, high: float | None, with_sign: bool = False) -> str:
+    """A value and its interval with one number of decimals, such that the largest magnitude has three digits.
+
+    One decimal more where the value itself has fewer digits, and up to three more where an end of the interval would vanish.
+
+    >>> estimate(0.2325, 0.2014, 0.2671).replace(FIRM_SPACE, " ")
+    '0.233 [0.201, 0.267]'
+    """
+    if value is None or not math.isfinite(value):
+        return NOT_AVAILABLE
+    middle, *ends = _alike(value, low, high)
+    interval = NOT_AVAILABLE if NOT_AVAILABLE in ends else f"{ends[0]},{FIRM_SPACE}{ends[1]}"
+    return f"{_with_plus(value, middle) if with_sign else middle} [{interval}]"
+
+
+def _alike(value: float, low: float | None, high: float | None) -> tuple[str, str, str]:
+    magnitudes = sorted(abs(v) for v in (value, low, high) if v and math.isfinite(v))
+    if not magnitudes or not SMALLEST <= magnitudes[-1] < LARGEST:
+        return number(value), number(low), number(high)
+    three = 2 - _order(magnitudes[-1])
+    own = 2 - _order(value) if value else three
+    decimals = max(three, min(own, three + 1), min(1 - _order(magnitudes[0]), three + 3))
+    return fixed(value, decimals), fixed(low, decimals), fixed(high, decimals)
+
+
+def _order(value: float) -> int:
+    """The power of ten of the first digit, after rounding to three."""
+    return int(f"{value:.2e}".partition("e")[2])
+
+
+def bytes_size(size: float | None) -> str:
+    """A number of bytes in the largest unit that leaves at least one of it: 1.50 GiB."""
+    if size is None or not math.isfinite(size):
+        return NOT_AVAILABLE
+    power = min(len(UNITS_OF_BYTES) - 1, int(math.log2(abs(size)) // 10) if abs(size) >= 1 else 0)
+    text = count(size) if power == 0 else number(size / 1024**power)
+    return f"{text}{FIRM_SPACE}{UNITS_OF_BYTES[power]}"
+
+
+def sizes(shape: Sequence[int]) -> str:
+    """The sizes of an image: 64 × 48."""
+    return f" {TIMES} ".join(map(str, shape))
+
+
+def unit_text(unit: str) -> str:
+    """A unit with squares as a reader expects them: "unit^2" is "unit²"."""
+    return unit.replace("^2", "\N{SUPERSCRIPT TWO}")

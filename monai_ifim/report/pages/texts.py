@@ -1,0 +1,46 @@
+"""Texts of a page that are no numbers: shortened ones, and settings as (name, value)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from monai_ifim.display.numbers import NOT_AVAILABLE
+
+__all__ = ["flat_settings", "plain", "shortened", "words"]
+
+LONGEST_TEXT = 300  # characters of a reason or a name on the page
+
+
+def shortened(text: str, longest: int = LONGEST_TEXT) -> str:
+    """The text, cut to `longest` characters with an ellipsis."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def words(value: Any) -> str:
+    """A text from a table of cases; empty where there is none."""
+    return value if isinstance(value, str) else ""
+
+
+def plain(value: Any) -> str:
+    """Any JSON value in one line."""
+    if value is None:
+        return NOT_AVAILABLE
+    if isinstance(value, (list, tuple)):
+        return ", ".join(plain(entry) for entry in value)
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name}: {plain(entry)}" for name, entry in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def flat_settings(content: Mapping[str, Any], above: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """(dotted name, value) of every setting, however deep."""
+    found: list[tuple[str, str]] = []
+    for name, value in content.items():
+        if isinstance(value, Mapping) and value:
+            found += flat_settings(value, (*above, str(name)))
+        else:
+            found.append((".".join((*above, str(name))), plain(value)))
+    return found
