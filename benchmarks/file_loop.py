@@ -129,6 +129,8 @@ class Loop:
     def _steps(
         self, subject: Subject, scan: MetaTensor, found: Decomposition, resolution: str | None, folder: Path
     ) -> Iterator[Moved]:
+        if found.locality_radius is None:
+            raise ValueError("steps go up to the locality radius: decompose with locality=True.")
         eigenvalue, radius = float(found.eigenvalues[0, 0]), float(found.locality_radius[0, 0])
         values, direction = (image[0].double().numpy() for image in (found.image, found.eigenimages[:, 0]))
         target = folder / "moved.nii.gz"
