@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from monai_ifim.core import Decomposition, NetworkError, TrainingModeWarning, decompose, locality_radius
+from monai_ifim.core import Decomposition, HeadError, NetworkError, TrainingModeWarning, decompose, locality_radius
 
 Networks = Callable[..., nn.Sequential]
 TORCHSCRIPT = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
@@ -177,8 +177,8 @@ def test_train_mode_leaves_running_statistics_untouched(image: Tensor) -> None:
 
 def test_train_mode_is_restored_when_the_decomposition_is_refused(image: Tensor) -> None:
     network = Normalised().train()
-    with pytest.warns(TrainingModeWarning), pytest.raises(ValueError, match="unknown head"):
-        decompose(network, image.float(), head="nonsense")
+    with pytest.warns(TrainingModeWarning), pytest.raises(HeadError):
+        decompose(network, image.float(), head="probabilities")
     assert all(module.training for module in network.modules())
 
 
