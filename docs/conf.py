@@ -1,5 +1,7 @@
-"""The site: sphinx-build -W --keep-going -b html docs OUT, with the extra `docs` installed. Nothing is fetched while it builds,
-and the pages load nothing from elsewhere."""
+"""Configuration of the site: sphinx-build -W --keep-going -b html docs OUT, with the extra `docs` installed.
+
+The build and the pages load nothing from the network.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,12 @@ release = version = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "native_math", "plain_docstrings", "repository_files"]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["notebooks/**"]  # notebooks.md links to them as files
+exclude_patterns = ["notebooks/**"]  # notebooks.md links to the notebooks as files
 
 myst_enable_extensions = ["dollarmath"]
-myst_heading_anchors = 3  # [text](page.md#heading), as on code hosts
+myst_heading_anchors = 3  # [text](page.md#heading) works as on code hosts
 
-default_role = "py:obj"  # `Head` in a docstring is a link where there is such a name
+default_role = "py:obj"  # `Head` in a docstring links to that name if it exists
 autodoc_typehints = "both"
 autodoc_typehints_description_target = "documented_params"
 autodoc_member_order = "bysource"

@@ -1,6 +1,6 @@
 """Input-dependent Fisher information of medical image classifiers, for MONAI.
 
-Names are imported on first use, so that `import monai_ifim` costs nothing and `core` never loads MONAI.
+Public names are imported on first use, so `import monai_ifim` is fast and `core` never loads MONAI.
 """
 
 from __future__ import annotations

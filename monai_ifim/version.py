@@ -1,3 +1,3 @@
-"""The version, in one place; readable without importing anything."""
+"""The version of the package, in a module without imports."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Formulas as MathML, which browsers draw themselves: the pages need no script, and no other host, to show them."""
+"""Renders formulas as MathML. Browsers draw it natively, so the pages need no script and no other host."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def mathml(node: nodes.math | nodes.math_block) -> str:
-    """The formula; what cannot be converted is a warning with its place, and stays as it was typed."""
+    """MathML of a formula. A formula that cannot be converted gives a warning with its location and stays as TeX."""
     text = node.astext()
     try:
         return str(tex2mathml(text, as_block=isinstance(node, nodes.math_block)))

@@ -1,8 +1,8 @@
-"""This package's docstrings as Sphinx wants them.
+"""Converts this package's docstrings to reStructuredText for Sphinx.
 
-They are plain text: names of parameters and attributes, each with a colon and its shape, unit and meaning, run on in a
-paragraph, and signs such as * and | stand for themselves. Here the names become fields and the signs are escaped; sections of
-the Google style (Args:, Returns:, Raises:) are left to napoleon, which comes after.
+The docstrings are plain text. A paragraph lists names of parameters and attributes, each followed by a colon and its shape, unit
+and meaning; characters such as * and | are literal. This extension turns the names into fields and escapes the characters.
+Sections in Google style (Args:, Returns:, Raises:) are left to napoleon, which runs later.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ RAISES = re.compile(r"(?:(?<=[.;]\s)|^)Raises ((?:[A-Z]\w+(?:, | or | and )?)+)(
 
 @dataclass(frozen=True)
 class Names:
-    """What may be a field's name: parameters of a function or constructor, attributes of a class."""
+    """Names that can become fields: parameters of a function or constructor, attributes of a class."""
 
     parameters: frozenset[str] = frozenset()
     attributes: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, thing: Any) -> Names:
-        """The fields of a dataclass are attributes: most are made here, not by users."""
+        """Names of a function or class. Fields of a dataclass are attributes, since the package makes most instances itself."""
         if not callable(thing):
             return cls()
         try:
@@ -45,14 +45,14 @@ class Names:
         return cls(frozenset(), attributes | parameters) if dataclasses.is_dataclass(thing) else cls(parameters, attributes)
 
     def start(self) -> re.Pattern[str]:
-        """One name, or several with commas between, and a colon, at the start of a sentence."""
+        """Pattern of one or several names, separated by commas, and a colon, at the start of a sentence."""
         longest_first = sorted(map(re.escape, self.parameters | self.attributes), key=len, reverse=True)
         name = f"(?:{'|'.join(longest_first) or '(?!)'})"
         return re.compile(rf"(?:(?<=[.;]\s)|^)({name}(?:, {name})*): ", flags=re.MULTILINE)
 
 
 def readable(docstring: list[str], names: Names) -> list[str]:
-    """The docstring's lines as reStructuredText: what is said in sentences first, then the fields."""
+    """Lines of a docstring as reStructuredText: sentences first, then fields."""
     lines: list[str] = []
     fields: list[str] = []
     inside_section = False
@@ -70,7 +70,7 @@ def readable(docstring: list[str], names: Names) -> list[str]:
 
 
 def escaped(text: str) -> str:
-    """Text whose * | and closing _ stand for themselves; what is between backticks is left alone."""
+    """Text with literal *, | and trailing _ escaped; text between backticks is unchanged."""
     parts = SPAN.split(text)
     plain = [re.sub(r"([*|]|(?<=\w)_(?!\w))", r"\\\1", part) for part in parts[::2]]
     return "".join(part for pair in zip(plain, [*parts[1::2], ""], strict=True) for part in pair)
@@ -87,7 +87,7 @@ def _paragraphs(lines: list[str]) -> Iterator[list[str]]:
 
 
 def _taken_apart(text: str, names: Names) -> tuple[list[str], list[str]]:
-    """A paragraph's introduction, and one field for each name and each exception after it."""
+    """Splits a paragraph into its introduction and one field per name and exception."""
     marks = sorted([*names.start().finditer(text), *RAISES.finditer(text)], key=lambda mark: mark.start())
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     introduction = re.sub(r";$", ".", text[: marks[0].start()].strip()) if marks else text
@@ -104,11 +104,11 @@ def _taken_apart(text: str, names: Names) -> tuple[list[str], list[str]]:
 def _docstring(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     lines[:] = readable(list(lines), Names() if what == "module" else Names.of(thing))
     if what in ("attribute", "property", "data"):
-        lines.insert(0, "")  # or napoleon takes what comes before the first colon for a type
+        lines.insert(0, "")  # otherwise napoleon reads the text before the first colon as a type
 
 
 def _signature(app: Sphinx, what: str, name: str, thing: Any, options: Any, signature: str, returns: str) -> Any:
-    """Of a class whose base has a `__new__` of any arguments (MONAI's MapTransform), that of the constructor."""
+    """Signature of the constructor, for a class whose base has a generic `__new__` (MONAI's MapTransform)."""
     if what != "class" or signature != "(*args, **kwargs)":
         return None
     constructor = sphinx_inspect.signature(thing.__init__, bound_method=True)
@@ -117,7 +117,7 @@ def _signature(app: Sphinx, what: str, name: str, thing: Any, options: Any, sign
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Read every docstring before napoleon does."""
+    """Connect to autodoc, before napoleon."""
     app.connect("autodoc-process-docstring", _docstring, priority=BEFORE_NAPOLEON)
     app.connect("autodoc-process-signature", _signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

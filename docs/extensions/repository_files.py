@@ -1,5 +1,7 @@
-"""Links from a page to a file of the repository that is no page of the site, such as `../benchmarks/results/README.md`: the file
-comes with the site, to be downloaded. On a code host the same link opens it."""
+"""Turns links to repository files outside of the site, such as `../benchmarks/results/README.md`, into downloads.
+
+On a code host the same link opens the file.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,9 @@ LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]+)\]\((?P<path>\.\./[^)#\s]+)(?:#[^)]*
 
 
 def with_downloads(text: str, page: Path, site: Path) -> str:
-    """Markdown of a page with such links as Sphinx's download role, which warns of files that are not there.
+    """Markdown of a page with such links replaced by Sphinx's download role, which warns if a file is missing.
 
-    page: the page's file; site: the folder of all pages.
+    page: file of the page; site: folder of all pages.
     """
 
     def changed(link: re.Match[str]) -> str:
@@ -30,6 +32,6 @@ def _source_read(app: Sphinx, name: str, source: list[str]) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Look at each page as it is read."""
+    """Connect to the reading of each page."""
     app.connect("source-read", _source_read)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

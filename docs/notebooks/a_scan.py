@@ -1,9 +1,9 @@
 # %% [markdown]
 # # A scan in its own units
 #
-# So far an image was decomposed as the network saw it: resampled, normalised. Here it is the scan itself, on its own grid and
-# in its own unit. The network is preceded by its preprocessing, and the chain rule goes through both. The volume is drawn on
-# the spot; it has a lesion.
+# This notebook decomposes a scan on its own grid and in its own unit, through the preprocessing: the chain rule goes through
+# network and preprocessing together. (The notebook "An image and its components" decomposes the resampled, normalised image
+# that the network sees.) The volume is generated and has a lesion.
 
 # %%
 import torch
@@ -25,8 +25,8 @@ print("steps:", ", ".join(d.record["preprocessing"]["steps"]))
 d.plot()
 
 # %% [markdown]
-# The eigenvalue is in nats per squared unit of the scan. As the network sees it, after division by the standard deviation, the
-# unit is another one, and the eigenvalue with it:
+# The eigenvalue is in nats per squared unit of the scan. The network sees the scan divided by its standard deviation, which is
+# another unit, so the eigenvalue differs by the variance:
 
 # %%
 seen = bundle.prepare(bundle.read(path), path).as_tensor()[None]
@@ -36,11 +36,11 @@ print("in the scan's own unit: ", round(float(d.eigenvalues[0, 0]), 4))
 print("the first / variance:   ", round(float(as_seen.eigenvalues[0, 0] / values.var()), 4))
 
 # %% [markdown]
-# ## What the preprocessing takes off, nobody can see
+# ## The effect of normalisation
 #
-# The preprocessing subtracts the mean and divides by the standard deviation. Brighten the whole scan, or raise its contrast,
-# and the network sees the same image as before. So the sensitive directions are at right angles to a constant, and to the scan
-# itself: the scan has no part in them.
+# The preprocessing subtracts the mean and divides by the standard deviation. A brighter scan, or one with more contrast, gives
+# the network the same image. The sensitive directions are therefore orthogonal to a constant and to the scan itself, and `high`
+# is empty.
 
 # %%
 leading = d.eigenvectors[:, 0]
@@ -49,8 +49,8 @@ print("with the scan:   ", f"{float((leading * values).sum() / values.norm()):.1
 print("length of high:  ", f"{float(d.high.norm() / values.norm()):.1e} of the scan's")
 
 # %% [markdown]
-# That is a true statement about network and preprocessing together, and `high` is empty because of it; sensitivity and
-# directions are what to look at. To ask what the network would notice if mean and deviation were constants, freeze them:
+# This is correct for network and preprocessing together. Use sensitivity and directions instead of `high`. To treat mean and
+# standard deviation as constants, freeze them:
 
 # %%
 frozen = decompose_scan(bundle.network, bundle.preprocessing, scan, statistics="freeze")
@@ -58,10 +58,10 @@ print("length of high:  ", f"{float(frozen.high.norm() / values.norm()):.4f} of 
 print("high + low is the scan:", bool(torch.allclose(frozen.high + frozen.low, values, atol=1e-5)))
 
 # %% [markdown]
-# ## How coarse may a change be?
+# ## Resolution
 #
-# Voxel by voxel a network sees a lot of texture. `resolution` asks for changes that survive a blur of so many millimetres
-# alone. What is left of the sensitivity says how much of it was fine detail.
+# Voxel by voxel, a network is sensitive to fine texture. `resolution` restricts changes to those that survive a blur of so many
+# millimetres. The decrease of the leading eigenvalue shows how much of the sensitivity was fine detail.
 
 # %%
 for millimetres in (None, 4.0, 8.0, 12.0):
@@ -69,5 +69,5 @@ for millimetres in (None, 4.0, 8.0, 12.0):
     print(f"{millimetres or 0:4.0f} mm: leading eigenvalue {float(coarse.eigenvalues[0, 0]):.4f}")
 
 # %% [markdown]
-# The command line does all this with `--space scanner`, and writes files that lie on the scan without interpolation. See
-# "scanner space" among the pages.
+# On the command line, use `--space scanner`; it writes files on the scan's own grid, without interpolation. The page "Scanner
+# space" has the details.

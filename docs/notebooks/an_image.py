@@ -1,8 +1,8 @@
 # %% [markdown]
-# # An image, its components
+# # An image and its components
 #
-# A CT slice that comes with pydicom, and a small classifier that comes with the package. Which changes of this very image would
-# move the answer?
+# Which small changes of an image would change a classifier's answer? This notebook decomposes a CT slice (from pydicom) with a
+# small classifier (from the package) and looks at the result.
 
 # %%
 import torch
@@ -18,15 +18,16 @@ classes = bundle.identity.class_names
 tuple(image.shape), classes
 
 # %% [markdown]
-# `decompose` makes a backward pass for each class but one, here five, and keeps the leading components that hold 99 % of the
-# trace of the Fisher information. A decomposition shows itself: table, spectrum, answer and maps.
+# `decompose` makes one backward pass per class but one, here five. It keeps the leading components that hold 99 % of the trace
+# of the Fisher information. A decomposition at the end of a cell shows a table, the spectrum, the answer and the maps.
 
 # %%
 d = decompose(bundle.network, image, locality=True)
 d
 
 # %% [markdown]
-# The classifier is not sure of this picture, which is like nothing in its training. Larger, with all kept directions:
+# The classifier is not confident: the slice is unlike anything in its training data. The same at full size, with all kept
+# directions:
 
 # %%
 d.plot(components=4)
@@ -34,8 +35,8 @@ d.plot(components=4)
 # %% [markdown]
 # ## High and low
 #
-# The two parts add up to the image. The sensitive part is small: nearly all of the image lies where the answer does not look,
-# to second order.
+# `high` is the image's projection onto the kept directions, `low` the rest. The two add up to the image. `high` is small: to
+# second order, the answer depends on a small part of the image only.
 
 # %%
 print("largest difference of high + low from the image:", float((d.high + d.low - image).abs().max()))
@@ -44,8 +45,8 @@ print("share of the image's length in high:", round(float(d.high.norm() / image.
 # %% [markdown]
 # ## Project another image
 #
-# `project` splits any image of the same shape in the subspace of *this* image. Noise, for instance: what of it would the
-# classifier notice?
+# `project` splits any image of the same shape into its part inside the directions of *this* image and the rest. Here it splits
+# noise. Scaled to the same norm, the inside part changes the answer much more than the outside part:
 
 # %%
 noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
@@ -57,10 +58,11 @@ for name, part in (("inside", inside), ("outside", outside)):
     print(f"{name}: the answer is {classes[int(answer.argmax())]}, a probability moves by {float(change.max()):.3f}")
 
 # %% [markdown]
-# ## How far is "small"?
+# ## Locality radius
 #
-# The locality radius of a direction is how far along it the divergence of the answer stays within 10 % of the parabola that the
-# eigenvalue promises. It is small, as for most trained networks: what lies beyond is measured here, not promised.
+# The eigenvalue predicts that the divergence of the answer grows as a parabola along a direction. The locality radius is the
+# largest step for which this holds within 10 %. It is small, as for most trained networks; beyond it the effect must be
+# measured.
 
 # %%
 radius = d.locality_radius[0]
@@ -86,5 +88,5 @@ axes.legend()
 plt.show()
 
 # %% [markdown]
-# Along + the predicted class gains, along - it loses. None of this says that the classifier is right, or where the finding is:
-# see "What a component is, and is not" in the theory page.
+# A positive step raises the predicted class, a negative step lowers it. None of this says that the classifier is right, or
+# where the finding is: see "What a component is, and is not" on the page about theory.

@@ -1,6 +1,6 @@
-"""Make the notebooks of this folder from the scripts beside them: python docs/notebooks/make.py
+"""Makes the notebooks of this folder from the scripts beside them: python docs/notebooks/make.py
 
-A line `# %%` begins a cell of code, `# %% [markdown]` one of text, whose lines are comments. Outputs are left out.
+A line `# %%` starts a code cell, `# %% [markdown]` a text cell, whose lines are comments. Outputs are not stored.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "na
 
 
 def notebook_of(script: Path) -> str:
-    """The notebook as text, the same each time."""
+    """Notebook of a script as JSON text; deterministic."""
     marks = re.split(r"^# %%(.*)\n", script.read_text(encoding="utf-8"), flags=re.MULTILINE)
     cells = []
     for number, (kind, text) in enumerate(zip(marks[1::2], marks[2::2], strict=True)):

@@ -53,18 +53,18 @@ def evaluate(
             name_origin(console, resolve_bundle(bundle))
         experiment = only(load_experiment(resolve_experiment(config), overrides), task, model)
         prepared_folder(output)
-    with _progress(console) as report:
-        summary = run_experiment(experiment, output, cache or default_cache(), report, _command(config, overrides), device)
+    with _progress(console) as bars:
+        record = run_experiment(experiment, output, cache or default_cache(), bars, _command(config, overrides), device)
     written = write_report(output)
-    claim = summary["claim"]
+    total = record.claim.total
     console.print(
-        f"high sensitivity moves the answer more in {claim['holds']} of {claim['cells']} cells; "
-        f"{len(summary['failed'])} failed; page: {written[-1]}",
+        f"high sensitivity moves the answer more in {total.holds} of {total.cells} cells; "
+        f"{len(record.failed)} failed; page: {written[-1]}",
         markup=False,
         highlight=False,
         soft_wrap=True,
     )
-    if summary["failed"]:
+    if record.failed:
         raise typer.Exit(3)
 
 

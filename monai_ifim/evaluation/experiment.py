@@ -1,9 +1,8 @@
-"""A whole experiment: every task with every model, one results.json, tables of every single measurement."""
+"""Runs an experiment: every task with every model, into one results.json and tables of all measurements."""
 
 from __future__ import annotations
 
 import io
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,27 +15,28 @@ import yaml  # type: ignore[import-untyped, unused-ignore]
 from monai.bundle import ConfigParser
 
 from monai_ifim.core import IFIMError
-from monai_ifim.core.settings import selection
 from monai_ifim.evaluation.analysis.summary import summarise_cell, summarise_experiment
 from monai_ifim.evaluation.classifiers.models import Model
+from monai_ifim.evaluation.classifiers.recipes import protect_recipes
 from monai_ifim.evaluation.classifiers.tasks import Task
 from monai_ifim.evaluation.measuring.cells import Cell, CellResult, run_cell
 from monai_ifim.evaluation.measuring.observation import ObservationSettings
 from monai_ifim.evaluation.measuring.perturbations import PerturbationSettings
+from monai_ifim.evaluation.records import CellRecord, ExperimentHeader, ExperimentRecord, FailedCell, write_experiment
 from monai_ifim.io.atomic import write_bytes, write_text
 from monai_ifim.io.errors import innermost, reason_of
 from monai_ifim.io.sidecar import versions
 
-__all__ = ["Experiment", "Report", "load_experiment", "only", "parse_overrides", "run_experiment"]
+__all__ = ["Experiment", "ProgressListener", "load_experiment", "only", "parse_overrides", "run_experiment"]
 
 RESAMPLES = 1999  # of the bootstrap: enough for 95 % limits
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is evaluated. images: per cell, the classes in turn. seed: of every random draw but those of the trainings.
+    """Tasks and models to evaluate. images: number per cell, the classes in turn. seed: of all random draws except trainings.
 
-    resamples: of the bootstrap. Raises IFIMError where nothing would be evaluated or two tasks or models share a name.
+    resamples: of the bootstrap. Raises IFIMError if there is no task or model, or two of them share a name.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Experiment:
     resamples: int = RESAMPLES
 
     def __post_init__(self) -> None:
-        for kind, names in (("task", [t.name for t in self.tasks]), ("model", [m.architecture for m in self.models])):
+        for kind, names in (("task", [t.name for t in self.tasks]), ("model", [m.name for m in self.models])):
             if not names:
                 raise IFIMError(f"experiment {self.name!r} has no {kind}: name one at least.")
             if len(set(names)) < len(names):
@@ -59,8 +59,8 @@ class Experiment:
             )
 
 
-class Report(Protocol):
-    """Hears how far an experiment is."""
+class ProgressListener(Protocol):
+    """Receives the progress of an experiment."""
 
     def cell(self, name: str, done: int, total: int) -> None:
         """A cell begins; `done` of `total` are finished."""
@@ -72,8 +72,8 @@ class Report(Protocol):
         """A cell failed; the others go on."""
 
 
-class _Silence:
-    """A report that nobody hears."""
+class _Silent:
+    """Ignores progress."""
 
     def cell(self, name: str, done: int, total: int) -> None:
         return None
@@ -86,16 +86,17 @@ class _Silence:
 
 
 def load_experiment(config: Path, overrides: Mapping[str, Any] | None = None) -> Experiment:
-    """An experiment from a MONAI-style YAML or JSON file; its config may run code of its author's: load what you trust.
+    """Load an experiment from a MONAI-style YAML or JSON file. Such a file can run code: load only files that you trust.
 
     overrides: values by MONAI's names of config entries ("images", "tasks#0#seed"), as in `monai.bundle run`.
-    Raises IFIMError naming what is wrong.
+    Raises IFIMError naming the faulty entry.
     """
     parser = ConfigParser()
     try:
         parser.read_config(str(config))
         for name, value in (overrides or {}).items():
             parser[name] = value
+        parser.set(protect_recipes(parser.get()))
         content = {name: parser.get_parsed_content(name) for name in parser.get() if name in _ENTRIES}
     except IFIMError:
         raise
@@ -120,106 +121,101 @@ _ENTRIES = ("name", "tasks", "models", "perturbations", "decomposition", "images
 
 
 def run_experiment(
-    experiment: Experiment, output: Path, cache: Path, report: Report | None = None, command: str = "", device: str = "cpu"
-) -> dict[str, Any]:
-    """Run every cell, summarise, and write results.json and tables into `output`.
+    experiment: Experiment,
+    output: Path,
+    cache: Path,
+    listener: ProgressListener | None = None,
+    command: str = "",
+    device: str = "cpu",
+) -> ExperimentRecord:
+    """Run every cell, summarise, and write results.json and tables into `output`; returns the record of results.json.
 
-    A cell that fails is listed with its reason while the others go on. An interrupted run goes on where it was: `cache`
-    keeps weights and unfinished trainings, `output` the images that are done. Returns what results.json holds.
+    A cell that fails is listed with its reason while the others go on. An interrupted run continues: `cache` keeps weights and
+    unfinished trainings, `output` the images already observed.
     """
     began = time.perf_counter()
-    report = report or _Silence()
+    listener = listener or _Silent()
     cells = [
-        Cell(task, model, output / "cells" / task.name / model.architecture)
-        for task in experiment.tasks
-        for model in experiment.models
+        Cell(task, model, output / "cells" / task.name / model.name) for task in experiment.tasks for model in experiment.models
     ]
     results: list[CellResult] = []
-    summaries: list[dict[str, Any]] = []
-    failed: list[dict[str, str]] = []
+    records: list[CellRecord] = []
+    failed: list[FailedCell] = []
     for done, cell in enumerate(cells):
-        report.cell(cell.name, done, len(cells))
+        listener.cell(cell.name, done, len(cells))
         try:
-            result = run_cell(cell, experiment.observation, experiment.images, experiment.seed, cache, device, report.advance)
-            summaries.append(_summarise(experiment, result))
+            result = run_cell(cell, experiment.observation, experiment.images, experiment.seed, cache, device, listener.advance)
+            records.append(
+                summarise_cell(result.measurements, result.images, result.description, experiment.seed, experiment.resamples)
+            )
             results.append(result)
         except Exception as error:  # one cell's failure is recorded and the others go on
             reason = reason_of(error)
-            failed.append({"task": cell.task.name, "architecture": cell.model.architecture, "reason": reason})
-            report.failed(cell.name, reason)
-    report.cell("summary", len(cells), len(cells))
-    header = {**_header(experiment, command, device), "failed": failed, "seconds": time.perf_counter() - began}
-    summary = summarise_experiment(summaries, header)
-    _write(output, results, summary)
-    return summary
+            failed.append(FailedCell(cell.task.name, cell.model.name, reason))
+            listener.failed(cell.name, reason)
+    listener.cell("summary", len(cells), len(cells))
+    record = summarise_experiment(records, _header(experiment, command, device, time.perf_counter() - began), failed)
+    _write(output, results, record)
+    return record
 
 
-def _summarise(experiment: Experiment, result: CellResult) -> dict[str, Any]:
-    observation = experiment.observation
-    description = {**result.description, "selection": selection({"energy": observation.energy, "rank": observation.rank})}
-    return summarise_cell(result.measurements, result.images, description, experiment.seed, experiment.resamples)
-
-
-def _header(experiment: Experiment, command: str, device: str) -> dict[str, Any]:
+def _header(experiment: Experiment, command: str, device: str, seconds: float) -> ExperimentHeader:
     observation = asdict(experiment.observation)
-    return {
-        "name": experiment.name,
-        "seed": experiment.seed,
-        "command": command,
-        "settings": {"images": experiment.images, "resamples": experiment.resamples, **observation},
-        "environment": {"versions": versions(), "device": device, "threads": torch.get_num_threads()},
-        "relative_norms": list(experiment.observation.perturbations.relative_norms),
-        "tasks": [_described(task) for task in experiment.tasks],
-        "models": [model.describe() for model in experiment.models],
-    }
+    return ExperimentHeader(
+        name=experiment.name,
+        seed=experiment.seed,
+        command=command,
+        settings={"images": experiment.images, "resamples": experiment.resamples, **observation},
+        environment={"versions": versions(), "device": device, "threads": torch.get_num_threads()},
+        seconds=seconds,
+        relative_norms=experiment.observation.perturbations.relative_norms,
+        tasks=tuple(_described(task) for task in experiment.tasks),
+        models=tuple(model.describe() for model in experiment.models),
+    )
 
 
 def _described(task: Task) -> dict[str, Any]:
-    """A task whose files are missing has failed cells, and they say why."""
-    known = {"name": task.name, "title": task.title, "note": task.note}
+    """The task's description; only its name and title if its files are missing, because its failed cells give the reason."""
+    titles = {"name": task.name, "title": task.title, "note": task.note}
     try:
-        return {**known, **task.describe()}
+        return {**titles, **task.describe()}
     except (IFIMError, OSError):
-        return known
+        return titles
 
 
-def _write(output: Path, results: Sequence[CellResult], summary: Mapping[str, Any]) -> None:
-    """Tables first, so that a results.json has them beside it."""
+def _write(output: Path, results: Sequence[CellResult], record: ExperimentRecord) -> None:
+    """Tables first, so that a results.json always has them beside it."""
     if results:
         buffer = io.BytesIO()
         pd.concat([result.measurements for result in results], ignore_index=True).to_parquet(buffer, index=False)
         write_bytes(output / "measurements.parquet", buffer.getvalue())
         images = pd.concat([result.images for result in results], ignore_index=True)
         write_text(output / "images.csv", images.to_csv(index=False))
-        write_text(output / "comparisons.csv", _comparisons(summary).to_csv(index=False))
-        write_text(output / "cells.csv", _cells(summary).to_csv(index=False))
-    write_text(output / "results.json", json.dumps(summary, indent=1, allow_nan=False, default=str))
+        write_text(output / "comparisons.csv", _comparisons(record.cells).to_csv(index=False))
+        write_text(output / "cells.csv", _cells(record.cells).to_csv(index=False))
+    write_experiment(output / "results.json", record)
 
 
-def _comparisons(summary: Mapping[str, Any]) -> pd.DataFrame:
+def _comparisons(cells: Sequence[CellRecord]) -> pd.DataFrame:
     """One row per cell and comparison."""
     return pd.DataFrame(
-        [
-            {"task": cell["task"], "architecture": cell["architecture"], **row}
-            for cell in summary["cells"]
-            for row in cell["comparisons"]
-        ]
+        [{"task": cell.task, "architecture": cell.architecture, **asdict(row)} for cell in cells for row in cell.comparisons]
     )
 
 
-def _cells(summary: Mapping[str, Any]) -> pd.DataFrame:
+def _cells(cells: Sequence[CellRecord]) -> pd.DataFrame:
     """One row per cell: the classifier's record and the means over images."""
     rows = []
-    for cell in summary["cells"]:
-        means = {f"mean_{name}": scalar["mean"] for name, scalar in cell["images_scalars"].items()}
-        place = {"task": cell["task"], "architecture": cell["architecture"], "images": cell["images"]}
-        rows.append({**place, **cell["classifier"], **means})
+    for cell in cells:
+        means = {f"mean_{name}": scalar.value for name, scalar in cell.images_scalars.items()}
+        place = {"task": cell.task, "architecture": cell.architecture, "images": cell.images}
+        rows.append({**place, **cell.classifier, **means})
     return pd.DataFrame(rows)
 
 
 def only(experiment: Experiment, tasks: Sequence[str] | None, models: Sequence[str] | None) -> Experiment:
-    """The experiment with the named tasks and models alone, all where None; raises IFIMError for a name it does not have."""
-    known = {"task": [task.name for task in experiment.tasks], "model": [model.architecture for model in experiment.models]}
+    """The experiment with only the named tasks and models (None: all); raises IFIMError for an unknown name."""
+    known = {"task": [task.name for task in experiment.tasks], "model": [model.name for model in experiment.models]}
     for kind, names in (("task", tasks), ("model", models)):
         unknown = set(names or []) - set(known[kind])
         if unknown:
@@ -227,12 +223,12 @@ def only(experiment: Experiment, tasks: Sequence[str] | None, models: Sequence[s
     return replace(
         experiment,
         tasks=tuple(task for task in experiment.tasks if not tasks or task.name in tasks),
-        models=tuple(model for model in experiment.models if not models or model.architecture in models),
+        models=tuple(model for model in experiment.models if not models or model.name in models),
     )
 
 
 def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
-    """{"images": 12} of ["images=12"], values as YAML; raises IFIMError for anything without a name and an equals sign."""
+    """Parse ["images=12"] into {"images": 12}, values as YAML; raises IFIMError for anything but NAME=VALUE."""
     found: dict[str, Any] = {}
     for assignment in assignments:
         name, separator, value = assignment.partition("=")

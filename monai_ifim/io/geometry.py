@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
+from monai_ifim.display.sides import edge_letters
 from monai_ifim.io.errors import GeometryError
 
 Affine = npt.NDArray[np.float64]
@@ -87,7 +88,6 @@ VIEWS = ("axial", "coronal", "sagittal")
 # RAS axis along the normal, then along rows and columns; both run from its positive end: anterior or superior at the top, the
 # patient's right (sagittal: the front) at the left, as radiologists look at pictures.
 _VIEW_AXES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
-_ENDS = (("R", "L"), ("A", "P"), ("S", "I"))
 
 
 @dataclass(frozen=True)
@@ -117,10 +117,9 @@ def cut(affine: Affine, view: str) -> Cut:
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     normal, rows, columns = (array_axis[axis] for axis in _VIEW_AXES[view])
     upward = tuple(bool(orientation[axis, 1] > 0) for axis in (rows, columns))
-    vertical, horizontal = (_ENDS[axis] for axis in _VIEW_AXES[view][1:])
-    return Cut(
-        normal, rows, columns, (upward[0], upward[1]), (float(sizes[rows]), float(sizes[columns])), (*horizontal, *vertical)
-    )
+    down, right = (affine[:3, axis] * (-1 if flipped else 1) for axis, flipped in zip((rows, columns), upward, strict=True))
+    edges = (edge_letters(-right), edge_letters(right), edge_letters(-down), edge_letters(down))
+    return Cut(normal, rows, columns, (upward[0], upward[1]), (float(sizes[rows]), float(sizes[columns])), edges)
 
 
 def dicom_frames(

@@ -17,11 +17,11 @@ from trame_slicer.core import LayoutManager
 from trame_slicer.rca_view import register_rca_factories
 from trame_slicer.views import Layout, LayoutDirection, SliceView, ThreeDView, ViewLayoutDefinition
 
-from monai_ifim.display.numbers import number
+from monai_ifim.display.numbers import fixed, number
 from monai_ifim.io.slicer.color_tables import CLEAR_SHARE
-from monai_ifim.viewer.cases import Layer, ViewerError, facts, read_case
+from monai_ifim.viewer.cases import ViewedLayer, ViewerError, facts, read_case
 from monai_ifim.viewer.page import build_page, view_frame
-from monai_ifim.viewer.stage import Point, Stage, Volume, depth, edges, orientation, slice_number
+from monai_ifim.viewer.stage import LoadedLayer, Point, Stage, depth, edges, orientation, slice_number
 
 NO_OVERLAY = "none"
 OPACITY = {"sensitivity": 0.6, "signed": 0.6, "image": 1.0}  # of an overlay of each kind, until the user chooses
@@ -56,8 +56,8 @@ class Viewer:
         self.state.update({"trame__favicon": None, "trame__title": "monai-ifim view"})
         self._output, self._names = output, tuple(names)
         self._opacity = dict(OPACITY)
-        self._backgrounds: dict[str, Layer] = {}
-        self._overlays: dict[str, Layer] = {}
+        self._backgrounds: dict[str, ViewedLayer] = {}
+        self._overlays: dict[str, ViewedLayer] = {}
         self._last_overlay = NO_OVERLAY
         self._shown = first
         self.stage = Stage()
@@ -186,7 +186,7 @@ class Viewer:
         self.stage.set_crosshair(self.state.crosshair_shown)
         self._lay_out()
 
-    def _show_first(self, backgrounds: Sequence[Layer], overlays: Sequence[Layer]) -> None:
+    def _show_first(self, backgrounds: Sequence[ViewedLayer], overlays: Sequence[ViewedLayer]) -> None:
         """The first layer of each kind; a damaged one is left out and named."""
         problems = []
         for layers, name, show in (
@@ -227,7 +227,7 @@ class Viewer:
         if self._attempt(partial(self.stage.set_overlay, layer)):
             self._show_overlay()
 
-    def _is_shown(self, volume: Volume | None, layer: Layer | None) -> bool:
+    def _is_shown(self, volume: LoadedLayer | None, layer: ViewedLayer | None) -> bool:
         return (None if volume is None else volume.layer) == layer
 
     def _attempt(self, change: Callable[[], None]) -> bool:
@@ -266,7 +266,7 @@ class Viewer:
         self.state.window_names = list(CT_WINDOWS) if background and background.layer.unit == HOUNSFIELD else []
         self.state.cross = self._reading(self.stage.point)
 
-    def _scale(self, volume: Volume) -> dict[str, Any]:
+    def _scale(self, volume: LoadedLayer) -> dict[str, Any]:
         low, high = self.stage.window(volume)
         return {
             "low": number(low), "high": number(high), "unit": volume.layer.unit,
@@ -285,7 +285,7 @@ class Viewer:
         index = None if background is None else background.index(point)
         if index is None or background is None or case is None:
             return {}
-        world = "RAS " + ", ".join(f"{value:.1f}" for value in point).replace("-", "\N{MINUS SIGN}") + " mm"
+        world = "RAS " + ", ".join(fixed(value, 1) for value in point) + " mm"
         place = world if case.has_world else f"column {index[0] + 1}, row {index[1] + 1}"
         return {"place": place, "background": _value(background, point), "overlay": _value(overlay, point)}
 
@@ -306,11 +306,11 @@ class Viewer:
         self.state.overlay_name = self._last_overlay if is_hidden else NO_OVERLAY
 
 
-def _choices(layers: Sequence[Layer]) -> list[dict[str, str]]:
+def _choices(layers: Sequence[ViewedLayer]) -> list[dict[str, str]]:
     return [{"title": layer.title, "value": layer.content} for layer in layers]
 
 
-def _value(volume: Volume | None, point: Point) -> str:
+def _value(volume: LoadedLayer | None, point: Point) -> str:
     value = None if volume is None else volume.value(point)
     if value is None or volume is None:
         return ""

@@ -31,7 +31,7 @@ class ViewerError(ValueError):
 
 
 @dataclass(frozen=True)
-class Layer:
+class ViewedLayer:
     """One volume that can be shown. content: what the sidecar calls it; title: its name on the page, as in the scenes for
     3D Slicer; window: low and high end in the values as stored, which are `scale` times smaller than those in `unit`."""
 
@@ -56,8 +56,8 @@ class ViewedCase:
     """A case: what may lie below, what may lie over it, and its sidecar. has_world: false for photographs."""
 
     name: str
-    backgrounds: tuple[Layer, ...]
-    overlays: tuple[Layer, ...]
+    backgrounds: tuple[ViewedLayer, ...]
+    overlays: tuple[ViewedLayer, ...]
     has_world: bool
     sidecar: Mapping[str, Any]
 
@@ -162,13 +162,13 @@ def _family(content: str) -> str:
     return content.partition(",")[0].partition(" ")[0]
 
 
-def _rank(layer: Layer) -> tuple[int, int]:
+def _rank(layer: ViewedLayer) -> tuple[int, int]:
     """Sensitivity first, then high, low and the eigenvectors as numbered."""
     name, _, count = layer.content.partition(",")[0].partition(" ")
     return (_ORDER.index(name) if name in _ORDER else len(_ORDER), int(count) if count.isdigit() else 0)
 
 
-def _is_input(layer: Layer) -> bool:
+def _is_input(layer: ViewedLayer) -> bool:
     return _family(layer.content) == "input"
 
 
@@ -182,19 +182,19 @@ def _title(content: str, sidecar: Mapping[str, Any]) -> str:
     return f"Direction {number}{comma}{channel}" + (f" ({share} of the information)" if share else "")
 
 
-def _map_layer(folder: Path, sidecar: Mapping[str, Any], entry: Mapping[str, Any]) -> Layer:
+def _map_layer(folder: Path, sidecar: Mapping[str, Any], entry: Mapping[str, Any]) -> ViewedLayer:
     content = str(entry["content"])
     unit = unit_text(sidecar["units"][_UNITS.get(_family(content), "maps")])
     scale = float(entry.get("scale", 1.0))
-    return Layer(content, _title(content, sidecar), _inside(folder, entry["file"]), _window(entry), unit, scale)
+    return ViewedLayer(content, _title(content, sidecar), _inside(folder, entry["file"]), _window(entry), unit, scale)
 
 
-def _source_layer(folder: Path, sidecar: Mapping[str, Any]) -> tuple[Layer, ...]:
+def _source_layer(folder: Path, sidecar: Mapping[str, Any]) -> tuple[ViewedLayer, ...]:
     source = sidecar.get("source")
     if not source:
         return ()
     unit = unit_text(source["unit"])
-    return (Layer("source", _title("source", sidecar), _inside(folder, source["file"]), _window(source), unit),)
+    return (ViewedLayer("source", _title("source", sidecar), _inside(folder, source["file"]), _window(source), unit),)
 
 
 def _inside(folder: Path, name: str) -> Path:

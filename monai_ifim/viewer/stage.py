@@ -14,8 +14,9 @@ from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.vtkCommonCore import vtkCommand, vtkLogger, vtkOutputWindow
 from vtkmodules.vtkCommonMath import vtkMatrix4x4
 
+from monai_ifim.display.sides import edge_letters, side_text
 from monai_ifim.io.slicer.color_tables import sensitivity_table, signed_table
-from monai_ifim.viewer.cases import Kind, Layer, ViewedCase, ViewerError, check_whole
+from monai_ifim.viewer.cases import Kind, ViewedCase, ViewedLayer, ViewerError, check_whole
 from slicer import (
     vtkMRMLAbstractViewNode,
     vtkMRMLColorTableNode,
@@ -28,19 +29,17 @@ from slicer import (
 
 CLICK = 4  # pixels: a press that moves less is a click, not a drag
 FIRST, LAST = 10.0, -10.0  # priorities: before and after Slicer's own observers
-OBLIQUE = 0.38  # sine of 22 degrees: from there a second letter names a slanted edge
 FROM_FRONT = np.array([-0.5, 1.0, 0.5])  # RAS direction towards the eye
-LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))  # towards the negative and the positive end of each RAS axis
 
 Point = tuple[float, float, float]
 Matrix = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Volume:
+class LoadedLayer:
     """A layer as it is loaded. values: [k, j, i] as stored; to_voxel: RAS mm -> voxel index."""
 
-    layer: Layer
+    layer: ViewedLayer
     node: Any
     values: npt.NDArray[Any]
     to_voxel: Matrix
@@ -79,11 +78,11 @@ class Stage:
         self.crossed: Callable[[Point], None] = lambda _: None
         self.windowed: Callable[[], None] = lambda: None
         self.case: ViewedCase | None = None
-        self.background: Volume | None = None
-        self.overlay: Volume | None = None
+        self.background: LoadedLayer | None = None
+        self.overlay: LoadedLayer | None = None
         self.active: SliceView | None = None
         self.point: Point = (0.0, 0.0, 0.0)
-        self._volumes: dict[str, Volume] = {}
+        self._volumes: dict[str, LoadedLayer] = {}
         self._press: tuple[int, int] = (0, 0)
         self._colors = self._color_tables()
         self._crosshair = self.app.scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
@@ -137,14 +136,14 @@ class Stage:
                 self.app.scene.RemoveNode(node)
         self._volumes = {}
 
-    def set_background(self, layer: Layer) -> None:
+    def set_background(self, layer: ViewedLayer) -> None:
         """Show a layer below; raises ViewerError where its file is damaged, and leaves what is there."""
         self.background = self._loaded(layer)
         for view in self.views:
             view.set_background_volume_id(self.background.node.GetID())
             _intersections(view).SetActionEnabled(vtkMRMLSliceIntersectionWidget.ActionBrowseSlice, self.flat is None)
 
-    def set_overlay(self, layer: Layer | None) -> None:
+    def set_overlay(self, layer: ViewedLayer | None) -> None:
         """Show a layer above, or none; raises ViewerError where its file is damaged, and leaves what is there."""
         self.overlay = None if layer is None else self._loaded(layer)
         for view in self.views:
@@ -173,7 +172,7 @@ class Stage:
         mode = vtkMRMLCrosshairNode.ShowIntersection if shown else vtkMRMLCrosshairNode.NoCrosshair
         self._crosshair.SetCrosshairMode(mode)
 
-    def window(self, volume: Volume) -> tuple[float, float]:
+    def window(self, volume: LoadedLayer) -> tuple[float, float]:
         """Low and high end of the window a volume is shown in, in true values."""
         display = volume.node.GetDisplayNode()
         low, high = display.GetLevel() - display.GetWindow() / 2, display.GetLevel() + display.GetWindow() / 2
@@ -184,7 +183,7 @@ class Stage:
         for volume in self._volumes.values():
             self.set_window(volume, volume.layer.window)
 
-    def set_window(self, volume: Volume, window: tuple[float, float]) -> None:
+    def set_window(self, volume: LoadedLayer, window: tuple[float, float]) -> None:
         """Show a volume between these two of its values as stored."""
         low, high = window
         display = volume.node.GetDisplayNode()
@@ -242,7 +241,7 @@ class Stage:
         lookup = self._colors[kind][0].GetLookupTable()
         return np.rint([np.multiply(255, lookup.GetTableValue(i)) for i in range(256)]).astype(np.uint8)
 
-    def _loaded(self, layer: Layer) -> Volume:
+    def _loaded(self, layer: ViewedLayer) -> LoadedLayer:
         """The layer's volume, read when it is first asked for."""
         if layer.content in self._volumes:
             return self._volumes[layer.content]
@@ -254,7 +253,7 @@ class Stage:
         node.GetRASToIJKMatrix(matrix)
         image = node.GetImageData()
         values = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
-        volume = Volume(layer, node, values, _array(matrix))
+        volume = LoadedLayer(layer, node, values, _array(matrix))
         display = node.GetDisplayNode()
         display.SetAndObserveColorNodeID(self._colors[layer.kind][0].GetID())
         self.set_window(volume, layer.window)
@@ -345,15 +344,14 @@ def edges(view: SliceView) -> tuple[str, str, str, str]:
     """Letters of the patient's sides at a view's left, right, top and bottom."""
     matrix = _array(view.get_view_node().GetSliceToRAS())
     right, up = matrix[:3, 0], matrix[:3, 1]
-    return _letters(-right), _letters(right), _letters(up), _letters(-up)
+    return edge_letters(-right), edge_letters(right), edge_letters(up), edge_letters(-up)
 
 
 def depth(view: SliceView) -> str:
     """Where a view's slice lies along its normal, for example "S 34.0 mm"."""
     normal = _array(view.get_view_node().GetSliceToRAS())[:3, 2]
     axis = int(np.abs(normal).argmax())
-    place = view.get_slice_value() * float(np.sign(normal[axis]))
-    return f"{LETTERS[axis][int(place >= 0)]} {abs(place):.1f} mm"
+    return side_text(view.get_slice_value() * float(np.sign(normal[axis])), axis)
 
 
 def slice_number(view: SliceView) -> tuple[int, int]:
@@ -361,13 +359,6 @@ def slice_number(view: SliceView) -> tuple[int, int]:
     (low, high), step = view.get_slice_range(), view.get_slice_step()
     count = max(1, round((high - low) / step) + 1) if step > 0 else 1
     return min(count, max(1, round((view.get_slice_value() - low) / step) + 1)) if step > 0 else 1, count
-
-
-def _letters(direction: npt.NDArray[np.float64]) -> str:
-    """The main letter of a direction, then others that have a real part in it."""
-    order = np.argsort(-np.abs(direction), kind="stable")
-    parts = [LETTERS[axis][int(direction[axis] > 0)] for axis in order if abs(direction[axis]) > OBLIQUE]
-    return "".join(parts)
 
 
 def _table(kind: Kind) -> npt.NDArray[np.uint8]:

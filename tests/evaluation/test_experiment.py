@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.cli.main import app
 from monai_ifim.core import IFIMError, decompose
 from monai_ifim.evaluation.classifiers.bundles import BundleTask
-from monai_ifim.evaluation.classifiers.models import Classifier, Model
+from monai_ifim.evaluation.classifiers.models import EvaluatedClassifier, Model
 from monai_ifim.evaluation.classifiers.tasks import Sample, list_labelled
 from monai_ifim.evaluation.experiment import Experiment, load_experiment, only, parse_overrides, run_experiment
 from monai_ifim.evaluation.measuring.cells import weights_sha256
 from monai_ifim.evaluation.measuring.observation import ObservationSettings, Observer, overlap
-from monai_ifim.evaluation.measuring.perturbations import PerturbationSettings, redraw, split_eigenvectors
-from monai_ifim.evaluation.measuring.perturbations import Subspaces as Spaces
+from monai_ifim.evaluation.measuring.perturbations import PerturbationSettings, redraw
+from monai_ifim.evaluation.measuring.subspaces import Subspaces, split_eigenvectors
+from monai_ifim.evaluation.records import FailedCell
 from monai_ifim.io.installation import resolve_experiment
 
 SETTINGS = ObservationSettings(PerturbationSettings(relative_norms=(0.0, 0.01, 0.1), draws=2))
@@ -72,7 +74,7 @@ def test_in_every_cell_of_the_small_experiment_high_moves_the_answer_more(quick:
             for measure in ("absolute_change", "divergence"):
                 assert found[second, measure]["low"] > 0, (cell["task"], cell["architecture"], second, measure)
         assert found["noise_low", "absolute_change"]["holds"]
-    assert (results["claim"]["cells"], results["claim"]["holds"]) == (4, 4)
+    assert (results["claim"]["total"]["cells"], results["claim"]["total"]["holds"]) == (4, 4)
 
 
 def test_every_measurement_is_kept_and_a_draw_can_be_made_again(quick: tuple[Path, dict[str, Any]]) -> None:
@@ -94,7 +96,7 @@ def test_every_measurement_is_kept_and_a_draw_can_be_made_again(quick: tuple[Pat
     sample = next(s for s in task.testing() if s.name == row["image"])
     whole = decompose(network, sample.image[None], energy=1.0)
     leading, trailing = split_eigenvectors(whole, 0)
-    direction = redraw("noise_low", int(row["seed"]), Spaces(leading, trailing, None), {})
+    direction = redraw("noise_low", int(row["seed"]), Subspaces(leading, trailing, None), {})
     with torch.no_grad():
         moved = network((sample.image + row["norm"] * direction).float()[None])
     assert moved.double().softmax(1)[0, 0].item() == pytest.approx(row["p00"], rel=1e-4)
@@ -112,8 +114,8 @@ def test_a_second_run_measures_nothing_again(quick: tuple[Path, dict[str, Any]],
     folder, results = quick
     monkeypatch.setattr(Observer, "observe", lambda *_: pytest.fail("observed again"))
     again = run_experiment(load_experiment(resolve_experiment("quick")), folder / "out", folder / "cache", Quiet())
-    assert again["claim"] == results["claim"]
-    assert again["cells"][1]["comparisons"] == results["cells"][1]["comparisons"]
+    assert asdict(again.claim) == results["claim"]
+    assert [asdict(c) for c in again.cells[1].comparisons] == results["cells"][1]["comparisons"]
 
 
 def test_the_example_in_the_documentation_runs(
@@ -126,7 +128,7 @@ def test_the_example_in_the_documentation_runs(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights").symlink_to(folder / "cache")
     exec(example[0], {})
-    assert "'cells': 4" in capsys.readouterr().out
+    assert "cells=4" in capsys.readouterr().out
     results = json.loads((tmp_path / "results" / "results.json").read_text())
     assert [cell["images"] for cell in results["cells"]] == [6] * 4
 
@@ -135,14 +137,14 @@ class LinearModel(Model):
     """z = W x + b, with W seeded; the second architecture of one test fails on purpose."""
 
     def __init__(self, seed: int, classes: int = 3, fails: bool = False) -> None:
-        self.architecture, self.seed, self.classes, self.fails = f"linear{seed}", seed, classes, fails
+        self.name, self.seed, self.classes, self.fails = f"linear{seed}", seed, classes, fails
 
-    def classifier(self, task: Any, cache: Path, progress: Any) -> Classifier:
+    def classifier(self, task: Any, cache: Path, progress: Any) -> EvaluatedClassifier:
         if self.fails:
             raise RuntimeError("the disk is full")
         size = task.testing()[0].image.numel()
         networks = [self._network(size, seed) for seed in (self.seed, self.seed + 1000, self.seed + 2000)]
-        return Classifier(networks[0], networks[1], (networks[2],), "categorical", {})
+        return EvaluatedClassifier(networks[0], networks[1], (networks[2],), "categorical", {})
 
     def _network(self, size: int, seed: int) -> torch.nn.Module:
         generator = torch.Generator().manual_seed(seed)
@@ -202,10 +204,10 @@ def test_curves_of_a_linear_classifier_are_those_of_the_closed_form(tmp_path: Pa
 def test_a_cell_that_fails_is_listed_while_the_others_go_on(tmp_path: Path) -> None:
     report = Quiet()
     summary = run_experiment(experiment_of(LinearModel(1, fails=True), LinearModel(2)), tmp_path, tmp_path, report)
-    assert summary["failed"] == [{"task": "drawn", "architecture": "linear1", "reason": "RuntimeError: the disk is full"}]
+    assert summary.failed == (FailedCell("drawn", "linear1", "RuntimeError: the disk is full"),)
     assert report.failures == [("drawn / linear1", "RuntimeError: the disk is full")]
-    assert [(cell["architecture"], cell["images"]) for cell in summary["cells"]] == [("linear2", 6)]
-    assert summary["cells"][0]["skipped_images"] == {"s99": "torn"}
+    assert [(cell.architecture, cell.images) for cell in summary.cells] == [("linear2", 6)]
+    assert summary.cells[0].skipped_images == {"s99": "torn"}
 
 
 def test_more_images_add_to_those_that_are_there_and_other_settings_start_anew(
@@ -248,8 +250,8 @@ def test_an_image_without_information_is_skipped_and_said(tmp_path: Path) -> Non
     task.samples[1] = Sample("dark", torch.zeros(1, 9, 7), 1)
     experiment = Experiment("dark", (task,), (LinearModel(1),), SETTINGS, images=3, resamples=99)  # type: ignore[arg-type]
     summary = run_experiment(experiment, tmp_path, tmp_path, Quiet())
-    assert summary["cells"][0]["images"] == 2
-    assert "zero everywhere" in summary["cells"][0]["skipped_images"]["dark"]
+    assert summary.cells[0].images == 2
+    assert "zero everywhere" in summary.cells[0].skipped_images["dark"]
 
 
 def test_overlap_is_the_mean_squared_cosine_of_principal_angles() -> None:

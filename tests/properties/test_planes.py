@@ -16,8 +16,9 @@ from properties.grids import LETTERS, Array, affines, places, values_of, volumes
 LPS_FROM_RAS = np.array([-1.0, -1.0, 1.0])
 
 
-def _towards(letter: str) -> Array:
-    return np.array(LETTERS[letter], dtype=float)
+def _towards(letters: str) -> Array:
+    """One direction a letter."""
+    return np.array([LETTERS[letter] for letter in letters], dtype=float)
 
 
 @given(affines(), volumes(), st.sampled_from(VIEWS), st.integers(0, 8))
@@ -34,19 +35,20 @@ def test_pixels_are_voxels_and_the_letters_say_where_they_lead(
     assert len(np.unique(picture)) == picture.size
     assert (indices[..., chosen.normal] == slice_).all()
     world = places(affine, indices)
-    left, right, top, bottom = (_towards(letter) for letter in chosen.edges)
-    np.testing.assert_array_equal((left, top), (-right, -bottom))
+    left, right, top, bottom = (_towards(letters) for letters in chosen.edges)
+    np.testing.assert_array_equal(left, -right)
+    np.testing.assert_array_equal(top, -bottom)
     for steps, spacing, end in (
         (np.diff(world, axis=1), chosen.spacing[1], right),
         (np.diff(world, axis=0), chosen.spacing[0], bottom),
     ):
         np.testing.assert_allclose(np.linalg.norm(steps, axis=-1), spacing, rtol=1e-9)
-        assert (steps @ end > 0).all()
-    assert {"".join(sorted(pair)) for pair in (chosen.edges[0] + chosen.edges[1], chosen.edges[2] + chosen.edges[3])} == {
-        "axial": {"LR", "AP"},
-        "coronal": {"LR", "IS"},
-        "sagittal": {"AP", "IS"},
-    }[view]
+        along = steps @ end.T / spacing
+        assert (along > 0.38).all()  # each letter names a real part of the way
+        assert (np.diff(along, axis=-1) <= 1e-9).all()  # the main one first
+        assert (
+            np.linalg.norm(steps / spacing, axis=-1) ** 2 - (along**2).sum(axis=-1) < 2 * 0.39**2
+        ).all()  # and none is missing
 
 
 @given(affines(), st.one_of(volumes(), volumes().map(lambda sizes: sizes[:2])), st.integers(0, 2**31), st.data())

@@ -1,4 +1,4 @@
-"""MONAI's classification networks in the sizes that two CPU cores train in minutes."""
+"""Built-in architectures: MONAI's classification networks in sizes that two CPU cores train in minutes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from monai.networks.nets import DenseNet121, EfficientNetBN, ResNet, SEResNet50,
 from torch import nn
 
 from monai_ifim.core import IFIMError
+from monai_ifim.evaluation.classifiers.recipes import NetworkRecipe
 
-__all__ = ["ARCHITECTURES", "build_network"]
+__all__ = ["ARCHITECTURES", "Architecture", "architecture_name", "build_network", "known_architecture"]
+
+Architecture = str | NetworkRecipe  # a key of ARCHITECTURES, or any network class
 
 PATCHES_PER_AXIS = MappingProxyType({2: 8, 3: 4})  # of the vision transformer: 64 tokens in either case
 
@@ -83,21 +86,41 @@ ARCHITECTURES: Mapping[str, Callable[[Sequence[int], int, int], nn.Module]] = Ma
 )
 
 
-def build_network(name: str, spatial_shape: Sequence[int], channels: int, classes: int, seed: int) -> Any:
-    """An untrained network of a known architecture, in eval mode; its weights depend on the arguments alone.
+def known_architecture(given: Architecture | Mapping[str, Any]) -> Architecture:
+    """The architecture of a name, a recipe or {"_target_": class, ...}; raises IFIMError for an unknown name or class."""
+    if isinstance(given, NetworkRecipe):
+        return given
+    if isinstance(given, Mapping):
+        return NetworkRecipe.of(given)
+    if given not in ARCHITECTURES:
+        raise IFIMError(
+            f"unknown architecture {given!r}: choose among {', '.join(ARCHITECTURES)}, or name any class as "
+            "{_target_: monai.networks.nets.DenseNet121, ...}."
+        )
+    return given
+
+
+def architecture_name(architecture: Architecture) -> str:
+    """Its name in tables and file names."""
+    return architecture.name if isinstance(architecture, NetworkRecipe) else architecture
+
+
+def build_network(architecture: Architecture, spatial_shape: Sequence[int], channels: int, classes: int, seed: int) -> Any:
+    """An untrained network in eval mode; its weights depend on the arguments alone.
 
     Args:
-        name: a key of `ARCHITECTURES`. DenseNet121 and ResNet18 have the depth of their namesakes and fewer features.
+        architecture: a key of `ARCHITECTURES`, or a recipe. DenseNet121 and ResNet18 have the depth of their namesakes and
+            fewer features.
         spatial_shape: two or three sizes. channels: of the image. classes: number of logits.
-        seed: of the initial weights; the caller's random state is left as it was.
+        seed: of the initial weights; the caller's random state is restored.
 
     Raises:
-        IFIMError: the architecture is not known, or does not fit the shape.
+        IFIMError: the architecture is unknown or does not fit the shape.
     """
-    if name not in ARCHITECTURES:
-        raise IFIMError(f"unknown architecture {name!r}: choose among {', '.join(ARCHITECTURES)}.")
     if len(spatial_shape) not in (2, 3):
         raise IFIMError(f"images of {len(spatial_shape)} axes: the architectures take two or three.")
+    chosen = known_architecture(architecture)
+    build = chosen.build if isinstance(chosen, NetworkRecipe) else ARCHITECTURES[chosen]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ARCHITECTURES[name](spatial_shape, channels, classes).eval()
+        return build(spatial_shape, channels, classes).eval()

@@ -1,4 +1,4 @@
-"""Somebody's bundle as a task and a model of an experiment: their network, preprocessing and labelled images."""
+"""A MONAI bundle as a task and a model of an experiment: its network, preprocessing and labelled images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from monai_ifim.adapt.bundle import Bundle, load_bundle
 from monai_ifim.core import IFIMError
 from monai_ifim.core.operator.predictor import Predictor
-from monai_ifim.evaluation.classifiers.models import TWIN_SEED, Classifier, Model, randomised
+from monai_ifim.evaluation.classifiers.models import TWIN_SEED, EvaluatedClassifier, Model, randomised
 from monai_ifim.evaluation.classifiers.tasks import Sample, Task, balanced, list_labelled, read_labelled
 from monai_ifim.evaluation.classifiers.training import Progress
 from monai_ifim.io.installation import resolve_bundle
@@ -67,15 +67,15 @@ class BundleTask(Task):
         return [_Entry(*entry) for entry in found]
 
     def training(self, seed: int, epoch: int, epochs: int) -> Dataset[dict[str, Any]]:
-        """Refused: a bundle comes trained."""
+        """Raises IFIMError: a bundle has no training images."""
         raise IFIMError("a bundle's task has no training images: evaluate it with BundleModel.")
 
     def testing(self) -> Sequence[Sample]:
-        """All images; raises IFIMError where one cannot be read."""
+        """All images; raises IFIMError if one cannot be read."""
         return [self._read(entry) for entry in self.entries]
 
     def chosen(self, count: int, seed: int) -> tuple[list[Sample], dict[str, str]]:
-        """See `Task`; only those chosen are read, and one that cannot be is replaced by the next."""
+        """See `Task`; reads only the chosen images, and replaces an unreadable one by the next."""
         samples: list[Sample] = []
         unreadable: dict[str, str] = {}
         for entry in balanced(self.entries, len(self.entries), seed):
@@ -85,11 +85,11 @@ class BundleTask(Task):
                 samples.append(self._read(entry))
             except IFIMError as error:
                 reason = " ".join(str(error).split())
-                unreadable[entry.name] = reason.replace(str(entry.path), entry.path.name)  # no folders of anybody's in records
+                unreadable[entry.name] = reason.replace(str(entry.path), entry.path.name)  # records hold no paths of folders
         return samples, unreadable
 
     def describe(self) -> dict[str, Any]:
-        """See `Task`; bundle and datalist stand for themselves by their checksums."""
+        """See `Task`; bundle and datalist are identified by their checksums."""
         identity = self._loaded.identity
         return {
             "kind": "bundle",
@@ -118,28 +118,28 @@ class BundleModel(Model):
 
     bundle: str
     head: str = "auto"
-    architecture: str = ""
+    name: str = ""
 
     def __post_init__(self) -> None:
         if not self.bundle:
             raise IFIMError("no bundle is named: pass --bundle.")
-        if not self.architecture:
-            object.__setattr__(self, "architecture", _identifier(resolve_bundle(self.bundle).resolve().name))
+        if not self.name:
+            object.__setattr__(self, "name", _identifier(resolve_bundle(self.bundle).resolve().name))
 
-    def classifier(self, task: Task, cache: Path, progress: Progress) -> Classifier:
+    def classifier(self, task: Task, cache: Path, progress: Progress) -> EvaluatedClassifier:
         """See `Model`; nothing is trained."""
         loaded = load_bundle(resolve_bundle(self.bundle))
         parameters = sum(parameter.numel() for parameter in loaded.network.parameters())
         record = {"bundle": loaded.identity.name, "bundle_version": loaded.identity.version, "parameters": parameters}
-        return Classifier(loaded.network, randomised(loaded.network, TWIN_SEED), (), self.head, record)
+        return EvaluatedClassifier(loaded.network, randomised(loaded.network, TWIN_SEED), (), self.head, record)
 
     def describe(self) -> dict[str, Any]:
         """See `Model`."""
-        return {"architecture": self.architecture, "bundle": resolve_bundle(self.bundle).resolve().name, "head": self.head}
+        return {"architecture": self.name, "bundle": resolve_bundle(self.bundle).resolve().name, "head": self.head}
 
 
 def _class_names(named: tuple[str, ...], task: BundleTask) -> tuple[str, ...]:
-    """Names of two classes or more; a single output is the logit of one class against its absence."""
+    """Names of two or more classes; a single output is the logit of one class against its absence."""
     if len(named) == 1:
         return (f"not {named[0]}", named[0])
     if named:
@@ -155,5 +155,5 @@ def _class_names(named: tuple[str, ...], task: BundleTask) -> tuple[str, ...]:
 
 
 def _identifier(text: str) -> str:
-    """Letters, digits, - and _ alone: it names a folder."""
+    """The text with other characters than letters, digits, - and _ replaced: it names a folder."""
     return "".join(character if character.isalnum() or character in "-_" else "_" for character in text) or "task"

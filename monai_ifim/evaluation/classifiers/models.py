@@ -13,20 +13,20 @@ import torch
 from torch import nn
 
 from monai_ifim.core import IFIMError
-from monai_ifim.evaluation.classifiers.architectures import ARCHITECTURES, build_network
+from monai_ifim.evaluation.classifiers.architectures import Architecture, architecture_name, build_network, known_architecture
 from monai_ifim.evaluation.classifiers.tasks import Task
 from monai_ifim.evaluation.classifiers.training import Progress, TrainingSettings, train_network
 
-__all__ = ["Classifier", "Model", "TrainedModel"]
+__all__ = ["EvaluatedClassifier", "Model", "TrainedModel"]
 
 TWIN_SEED = 987654321  # of the randomly initialised twin's weights: no training starts from it
 
 
 @dataclass(frozen=True, eq=False)
-class Classifier:
-    """A network that is evaluated, and what it is compared with.
+class EvaluatedClassifier:
+    """The network to evaluate, and the networks it is compared with.
 
-    network: trained, in eval mode. twin: of the same architecture with random weights. siblings: trained from other seeds.
+    network: trained, in eval mode. twin: the same architecture with random weights. siblings: trained from other seeds.
     head: as `decompose` takes it. record: accuracy, macro_auroc, seeds and the like as plain data.
     """
 
@@ -38,50 +38,54 @@ class Classifier:
 
 
 class Model(ABC):
-    """A way to come by a classifier for a task. architecture: its name in tables."""
+    """Provides a classifier for a task. name: in tables, in letters, digits, - and _."""
 
-    architecture: str
+    name: str
 
     @abstractmethod
-    def classifier(self, task: Task, cache: Path, progress: Progress) -> Classifier:
-        """The classifier of a task; may train for long, calling progress(done, all), and keep the weights in `cache`."""
+    def classifier(self, task: Task, cache: Path, progress: Progress) -> EvaluatedClassifier:
+        """The classifier of a task; may train for long, calling progress(done, total), and keep weights in `cache`."""
 
     def describe(self) -> dict[str, Any]:
-        """How it is come by, as plain data for the record, without anybody's folders."""
-        return {"architecture": self.architecture}
+        """How it is made, as plain data for the record, without paths of folders."""
+        return {"architecture": self.name}
 
 
 @dataclass(frozen=True)
 class TrainedModel(Model):
-    """One of MONAI's architectures, trained for each task from fixed seeds.
+    """An architecture, trained for each task from fixed seeds.
 
-    seeds: of the trainings; the first one is evaluated, the others tell how far components agree between trainings.
-    epochs, batch_size, seeds: by the task's name, or the same for all. Raises IFIMError where a task has none.
+    architecture: a key of ARCHITECTURES, or any network class as {"_target_": name, option: value, ...}.
+    seeds: of the trainings; the first one is evaluated, the others measure how far components agree between trainings.
+    epochs, batch_size, seeds: by the task's name, or one for all. name: in tables, by default that of the architecture.
+    Raises IFIMError for an unknown architecture, without a seed, and where a task has no entry.
     """
 
-    architecture: str
+    architecture: Architecture | Mapping[str, Any]
     epochs: int | Mapping[str, int]
     seeds: Sequence[int] | Mapping[str, Sequence[int]] = (0,)
     learning_rate: float = 2e-3
     batch_size: int | Mapping[str, int] = 32
     weight_decay: float = 0.01
     label_smoothing: float = 0.0
+    name: str = ""
 
     def __post_init__(self) -> None:
-        if self.architecture not in ARCHITECTURES:
-            raise IFIMError(f"unknown architecture {self.architecture!r}: choose among {', '.join(ARCHITECTURES)}.")
+        architecture = known_architecture(self.architecture)
+        object.__setattr__(self, "architecture", architecture)
+        object.__setattr__(self, "name", self.name or architecture_name(architecture))
         if not self.seeds or (isinstance(self.seeds, Mapping) and not all(self.seeds.values())):
-            raise IFIMError(f"{self.architecture}: give at least one seed.")
+            raise IFIMError(f"{self.name}: give at least one seed.")
 
-    def classifier(self, task: Task, cache: Path, progress: Progress) -> Classifier:
+    def classifier(self, task: Task, cache: Path, progress: Progress) -> EvaluatedClassifier:
         """See `Model`."""
-        settings = self._settings(task)
+        settings, architecture = self._settings(task), known_architecture(self.architecture)
         seeds = self._of_task(task, "seeds")
-        trained = [train_network(task, self.architecture, settings, seed, cache, progress) for seed in seeds]
+        trained = [train_network(task, architecture, settings, seed, cache, progress) for seed in seeds]
         shape = tuple(task.testing()[0].image.shape)
-        twin = build_network(self.architecture, shape[1:], shape[0], len(task.class_names), TWIN_SEED)
+        twin = build_network(architecture, shape[1:], shape[0], len(task.class_names), TWIN_SEED)
         networks = [network for network, _ in trained]
-        return Classifier(networks[0], twin, tuple(networks[1:]), "categorical", trained[0][1])
+        return EvaluatedClassifier(networks[0], twin, tuple(networks[1:]), "categorical", trained[0][1])
 
     def describe(self) -> dict[str, Any]:
         """See `Model`."""
@@ -95,14 +99,14 @@ class TrainedModel(Model):
         value = getattr(self, name)
         chosen = value.get(task.name) if isinstance(value, Mapping) else value
         if chosen is None:
-            raise IFIMError(f"{self.architecture}: no {name} for task {task.name!r}.")
+            raise IFIMError(f"{self.name}: no {name} for task {task.name!r}.")
         return chosen
 
 
 def randomised(network: nn.Module, seed: int) -> nn.Module:
-    """A deep copy with weights drawn again, layer by layer, as the layers' own initialisation does (Adebayo et al. 2018).
+    """A deep copy whose weights are drawn again by each layer's own initialisation (Adebayo et al. 2018).
 
-    Parameters that belong to no layer with an initialisation of its own are permuted.
+    Parameters of layers without `reset_parameters` are permuted.
     """
     twin = copy.deepcopy(network)
     with torch.random.fork_rng(devices=[]), torch.no_grad():

@@ -1,4 +1,4 @@
-"""Train a classifier from a fixed seed, epoch by epoch, so that an interrupted training goes on where it was."""
+"""Trains a classifier from a fixed seed, with a checkpoint per epoch from which an interrupted training continues."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from monai_ifim.core import IFIMError
-from monai_ifim.evaluation.classifiers.architectures import build_network
+from monai_ifim.evaluation.classifiers.architectures import Architecture, architecture_name, build_network
 from monai_ifim.evaluation.classifiers.tasks import Sample, Task, fingerprint
 from monai_ifim.io.atomic import write_bytes
 
@@ -44,12 +44,12 @@ class TrainingSettings:
 
 
 def train_network(
-    task: Task, architecture: str, settings: TrainingSettings, seed: int, cache: Path, progress: Progress
+    task: Task, architecture: Architecture, settings: TrainingSettings, seed: int, cache: Path, progress: Progress
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """The network of this task, architecture, setting and seed, from `cache` or trained now, with its record.
+    """Train the network of this task, architecture, settings and seed, or read it from `cache`; returns it with its record.
 
-    Weights and unfinished trainings are kept in `cache` under a name that changes with anything they depend on.
-    progress is called with epochs done and their number.
+    Weights and unfinished trainings are kept in `cache` under a name that changes with everything they depend on.
+    progress is called with the epochs done and their total.
     """
     samples = task.testing()
     shape, classes = tuple(samples[0].image.shape), len(task.class_names)
@@ -57,13 +57,13 @@ def train_network(
     parameters = sum(parameter.numel() for parameter in network.parameters())
     identity = {
         "task": task.describe(),
-        "architecture": architecture,
+        "architecture": architecture if isinstance(architecture, str) else asdict(architecture),
         "parameters": parameters,
         "training": asdict(settings),
         "seed": seed,
         "torch": torch.__version__,
     }
-    stem = f"{task.name}-{architecture}-{seed}-{fingerprint(identity)[:12]}"
+    stem = f"{task.name}-{architecture_name(architecture)}-{seed}-{fingerprint(identity)[:12]}"
     finished = cache / f"{stem}.pt"
     if finished.is_file():
         stored = torch.load(finished, map_location="cpu", weights_only=True)
@@ -85,7 +85,7 @@ def train_network(
 
 
 def _train(network: nn.Module, task: Task, settings: TrainingSettings, seed: int, checkpoint: Path, progress: Progress) -> float:
-    """Train in place and return the seconds it took, those before an interruption included."""
+    """Train in place and return the seconds it took, including those before an interruption."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     steps = len(task.training(seed, 0, settings.epochs)) // settings.batch_size * settings.epochs  # type: ignore[arg-type]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=steps + 1, pct_start=0.2)
@@ -111,7 +111,7 @@ def _train(network: nn.Module, task: Task, settings: TrainingSettings, seed: int
 def _run_epoch(
     network: nn.Module, images: Any, optimizer: Any, schedule: Any, settings: TrainingSettings, seeds: tuple[int, int]
 ) -> None:
-    """One epoch of MONAI's trainer; what dropout draws depends on `seeds` alone, and the caller's random state is kept."""
+    """One epoch of MONAI's trainer; `seeds` fix what dropout draws, and the caller's random state is restored."""
     generator = torch.Generator().manual_seed(hash_seeds(*seeds))
     loader = DataLoader(images, batch_size=settings.batch_size, shuffle=True, generator=generator, drop_last=True)
     trainer = SupervisedTrainer(
@@ -137,13 +137,13 @@ def hash_seeds(*words: int) -> int:
 
 
 def _logits(output: Any) -> Tensor:
-    """MONAI's ViT returns its hidden states beside the logits."""
+    """The logits of an output; MONAI's ViT returns (logits, hidden states)."""
     logits: Tensor = output[0] if isinstance(output, (tuple, list)) else output
     return logits
 
 
 def classification_performance(network: nn.Module, samples: Sequence[Sample], batch_size: int) -> dict[str, Any]:
-    """Accuracy and macro AUROC (one class against the rest) over labelled images of one shape; AUROC None where undefined."""
+    """Accuracy and macro AUROC (one class against the rest) over labelled images of one shape; AUROC None if undefined."""
     outputs = []
     with eval_mode(network):
         for start in range(0, len(samples), batch_size):

@@ -16,17 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from monai_ifim.core import IFIMError
-from monai_ifim.evaluation.classifiers.models import Classifier, Model
+from monai_ifim.evaluation.classifiers.models import Model
 from monai_ifim.evaluation.classifiers.tasks import Sample, Task, fingerprint
 from monai_ifim.evaluation.measuring.observation import Observation, ObservationSettings, Observer
 from monai_ifim.evaluation.measuring.perturbations import draw_seed
+from monai_ifim.evaluation.records import CellDescription
 from monai_ifim.io.atomic import write_bytes, write_text
 
 __all__ = ["Cell", "CellResult", "run_cell", "weights_sha256"]
 
 MONTAGE_IMAGES = 4
 MAPS = ("image", "high", "low", "eigenvector", "sensitivity", "integrated_gradients", "gradcam")
-RECORD = "cell.json"
 
 Advance = Callable[[str, int, int], None]
 
@@ -42,16 +42,16 @@ class Cell:
     @property
     def name(self) -> str:
         """For messages."""
-        return f"{self.task.name} / {self.model.architecture}"
+        return f"{self.task.name} / {self.model.name}"
 
 
 @dataclass(frozen=True, eq=False)
 class CellResult:
-    """measurements: all rows. images: scalars, one row per image. description: of the cell, for the summary."""
+    """measurements: one row per image, perturbation and norm. images: scalars, one row per image. description: of the cell."""
 
     measurements: pd.DataFrame
     images: pd.DataFrame
-    description: dict[str, Any]
+    description: CellDescription
 
 
 def run_cell(
@@ -103,7 +103,20 @@ def run_cell(
     if not kept:
         raise IFIMError(f"{cell.name}: no image could be observed ({next(iter(skipped.values()))}).")
     _write_montage(cell, kept[:MONTAGE_IMAGES])
-    return _collect(cell, kept, classifier, weights[0], skipped)
+    tables, rows, missing = _read_kept(cell, kept)
+    description = CellDescription(
+        task=cell.task.name,
+        architecture=cell.model.name,
+        task_title=cell.task.title,
+        task_note=cell.task.note,
+        classes=tuple(cell.task.class_names),
+        spatial_shape=tuple(kept[0].image.shape[1:]),
+        selection=settings.selection(),
+        classifier={**classifier.record, "weights_sha256": weights[0]},
+        missing_families=missing,
+        skipped_images=skipped,
+    )
+    return CellResult(pd.concat(tables, ignore_index=True), pd.DataFrame(rows), description)
 
 
 def image_seed(seed: int, task: str, image: str) -> int:
@@ -142,7 +155,7 @@ def _is_kept(folder: Path, sample: Sample) -> bool:
 
 def _keep(cell: Cell, sample: Sample, observation: Observation) -> None:
     table, scalars, maps = _files(cell.folder, sample)
-    place = {"task": cell.task.name, "architecture": cell.model.architecture, "image": sample.name}
+    place = {"task": cell.task.name, "architecture": cell.model.name, "image": sample.name}
     measurements = observation.measurements
     for position, (name, value) in enumerate(place.items()):
         measurements.insert(position, name, value)
@@ -196,24 +209,15 @@ def _class_name(names: Sequence[str], index: int) -> str:
     return names[index] if 0 <= index < len(names) else "unknown"
 
 
-def _collect(cell: Cell, samples: Sequence[Sample], classifier: Classifier, weights: str, skipped: dict[str, str]) -> CellResult:
-    tables, rows, missing = [], [], {}
+def _read_kept(cell: Cell, samples: Sequence[Sample]) -> tuple[list[pd.DataFrame], list[dict[str, Any]], dict[str, str]]:
+    """Measurements and scalars of the images, and why families are missing."""
+    tables: list[pd.DataFrame] = []
+    rows: list[dict[str, Any]] = []
+    missing: dict[str, str] = {}
     for sample in samples:
         table, scalars, _ = _files(cell.folder, sample)
         content = json.loads(scalars.read_text(encoding="utf-8"))
         tables.append(pd.read_parquet(table))
         rows.append(content["scalars"])
         missing.update(content["missing"])
-    description = {
-        "task": cell.task.name,
-        "task_title": cell.task.title,
-        "task_note": cell.task.note,
-        "architecture": cell.model.architecture,
-        "classes": list(cell.task.class_names),
-        "spatial_shape": list(samples[0].image.shape[1:]),
-        "classifier": {**classifier.record, "weights_sha256": weights},
-        "missing_families": {f"pixels_{name}": reason for name, reason in missing.items()},
-        "skipped_images": skipped,
-    }
-    write_text(cell.folder / RECORD, json.dumps(description, indent=2))
-    return CellResult(pd.concat(tables, ignore_index=True), pd.DataFrame(rows), description)
+    return tables, rows, missing

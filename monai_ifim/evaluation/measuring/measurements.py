@@ -1,4 +1,4 @@
-"""What perturbations of one image do to a classifier's answer, as a table with one row per perturbation and norm."""
+"""Measures the effect of perturbations of one image on a classifier's answer: one row per perturbation and norm."""
 
 from __future__ import annotations
 
@@ -13,26 +13,17 @@ from torch.nn import functional
 from monai_ifim.core import BernoulliHead, CategoricalHead, Decomposition, Head, HeadError, IFIMError, NetworkError
 from monai_ifim.core.heads.outputs import as_float64
 from monai_ifim.core.heads.probabilities import BernoulliProbabilityHead, CategoricalProbabilityHead
+from monai_ifim.evaluation.measuring.families import FAMILIES
 from monai_ifim.evaluation.measuring.perturbations import Perturbation
 
-__all__ = ["MEASURES", "measure_image"]
+__all__ = ["measure_image"]
 
-MEASURES = (
-    "probability_change",
-    "absolute_change",
-    "divergence",
-    "predicted_divergence",
-    "flipped",
-    "correct",
-    "negative_log_likelihood",
-)
-END_POINTS = ("remove_high", "remove_low")  # families of one step, as long as they are defined
 ROUNDING = 1e-9  # relative: a norm equal to `largest` but for rounding is still within it
 
 
 @dataclass(frozen=True, eq=False)
 class _Step:
-    """A perturbation at one L2 norm, in the image's unit, and that over |x|."""
+    """A perturbation at one L2 norm, in the image's unit and relative to |x|."""
 
     perturbation: Perturbation
     relative_norm: float
@@ -49,24 +40,24 @@ def measure_image(
     relative_norms: Sequence[float],
     batch_size: int = 64,
 ) -> pd.DataFrame:
-    """Measure every perturbation at every norm up to its largest; steps of norm 0 are the unperturbed answer itself.
+    """Measure every perturbation at every norm up to its largest; norm 0 gives the unperturbed answer itself.
 
     Columns: label (-1 where unknown), predicted, family, draw, seed (Int64), relative_norm, norm (image's unit), those of
-    MEASURES as float64 (flipped and correct 0 or 1; correct and negative_log_likelihood NaN without a label), and the class
-    probabilities p00, p01, ... after the perturbation. Divergences and likelihoods in nats.
+    `end_points.measured_columns` as float64 (flipped and correct 0 or 1; correct and negative_log_likelihood NaN without a
+    label), and the class probabilities p00, p01, ... after the perturbation. Divergences and likelihoods in nats.
 
     Args:
         predict: [B, channel, *spatial] -> outputs [B, C], in eval mode; called without gradients.
         head: of exclusive classes; one Bernoulli output counts as the classes (absent, present).
         image: [channel, *spatial].
         label: true class, or None.
-        decomposition: of this image alone, with energy 1, so that the predicted divergence d^T F d / 2 lacks nothing.
+        decomposition: of this image alone, with energy 1, so that the predicted divergence d^T F d / 2 is complete.
         perturbations: of this image.
         relative_norms: grid of |d| / |x|.
         batch_size: images in one pass.
 
     Raises:
-        IFIMError: a head without exclusive classes, a label that is none, another image's decomposition, a zero
+        IFIMError: a head without exclusive classes, a label out of range, another image's decomposition, a zero
             image, outputs that are not finite.
     """
     image = image.detach().as_subclass(Tensor)
@@ -101,7 +92,7 @@ def _steps(perturbations: Sequence[Perturbation], relative_norms: Sequence[float
     steps: list[_Step] = []
     for perturbation in perturbations:
         grid = [float(relative) for relative in relative_norms]
-        if perturbation.family in END_POINTS:
+        if FAMILIES[perturbation.family].kind == "removal":
             grid = [0.0, perturbation.largest / length]
         within = [relative for relative in grid if relative * length <= perturbation.largest * (1 + ROUNDING)]
         steps += [_Step(perturbation, relative, min(relative * length, perturbation.largest)) for relative in within]
@@ -121,7 +112,7 @@ def _outputs(predict: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 def _moved_outputs(
     predict: Callable[[Tensor], Tensor], image: Tensor, steps: Sequence[_Step], before: Tensor, batch_size: int
 ) -> Tensor:
-    """Outputs [steps, C]; a step of norm 0 takes `before` as it is, another batch size may round it otherwise."""
+    """Outputs [steps, C]; a step of norm 0 copies `before`, because another batch size may round differently."""
     after = before.repeat(len(steps), 1)
     moving = [n for n, step in enumerate(steps) if step.norm > 0]
     wide = as_float64(image)
@@ -140,7 +131,7 @@ def _curvatures(decomposition: Decomposition, perturbations: Sequence[Perturbati
 
 
 def _log_probabilities(head: Head, output: Tensor) -> Tensor:
-    """log p of every class, [B, C >= 2] float64 on the CPU; raises HeadError where the classes are not exclusive."""
+    """log p of every class, [B, C >= 2] float64 on the CPU; raises HeadError if the classes are not exclusive."""
     z = as_float64(head.logits(output)).cpu()
     if isinstance(head, (CategoricalHead, CategoricalProbabilityHead)):
         return functional.log_softmax(z, dim=1)

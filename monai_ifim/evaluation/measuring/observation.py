@@ -1,4 +1,4 @@
-"""One image of one cell: decompose, perturb, measure, and what else is worth knowing of it."""
+"""Observes one image of one cell: decomposes, perturbs and measures it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,12 @@ from monai_ifim.core.locality import radii
 from monai_ifim.core.operator.predictor import Predictor, evaluation_mode
 from monai_ifim.core.projection import split
 from monai_ifim.evaluation.classifiers.tasks import Sample
-from monai_ifim.evaluation.measuring.attributions import ATTRIBUTIONS, attribute
+from monai_ifim.evaluation.measuring.attributions import attribute
+from monai_ifim.evaluation.measuring.families import FAMILIES
 from monai_ifim.evaluation.measuring.measurements import measure_image
-from monai_ifim.evaluation.measuring.perturbations import (
-    PerturbationSettings,
-    Subspaces,
-    build_perturbations,
-    draw_seed,
-    split_eigenvectors,
-)
+from monai_ifim.evaluation.measuring.perturbations import PerturbationSettings, build_perturbations, draw_seed
 from monai_ifim.evaluation.measuring.regions import region_shares
+from monai_ifim.evaluation.measuring.subspaces import Subspaces, split_eigenvectors
 
 __all__ = ["Observation", "ObservationSettings", "Observer", "overlap"]
 
@@ -39,20 +35,24 @@ PASS_ELEMENTS = 2**22  # values of all images in one forward pass
 
 @dataclass(frozen=True)
 class ObservationSettings:
-    """energy, rank: which components lead, as in `decompose`. slight_noise: relative norm of the noise that the leading
-    subspace should outlast."""
+    """energy, rank: selection of the leading components, as in `decompose`. slight_noise: relative norm of the input noise under
+    which the agreement of leading subspaces is measured."""
 
     perturbations: PerturbationSettings
     energy: float = 0.99
     rank: int | None = None
     slight_noise: float = 0.01
 
+    def selection(self) -> dict[str, float]:
+        """How the leading components are selected: {"energy"} or {"rank"}."""
+        return {"energy": self.energy} if self.rank is None else {"rank": self.rank}
+
 
 @dataclass(frozen=True, eq=False)
 class Observation:
     """measurements: one row per perturbation and norm. scalars: one number (or name) each. maps: [channel, *spatial] each.
 
-    missing: why an attribution is not there, by its name.
+    missing: why a family was not measured, by its name.
     """
 
     measurements: pd.DataFrame
@@ -64,7 +64,7 @@ class Observation:
 class Observer:
     """Observes the images of one cell with one classifier, its random twin and its siblings.
 
-    Raises IFIMError where the head cannot be told from the first image's output.
+    Raises IFIMError if the head cannot be determined from the first image's output.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Observer:
         self.classes = max(2, output.shape[1])
 
     def observe(self, sample: Sample, seed: int) -> Observation:
-        """Everything of one image; every random draw follows from `seed`. Raises IFIMError where F = 0 or x = 0."""
+        """Decompose, perturb and measure one image; `seed` fixes every random draw. Raises IFIMError if F = 0 or x = 0."""
         began = time.perf_counter()
         image = sample.image.to(_device(self.network))
         whole = decompose(self.network, image[None], head=self.head, energy=1.0)
@@ -145,20 +145,20 @@ class Observer:
         return {"locality_radius": radius, "relative_locality_radius": radius / norm}
 
     def _attributions(self, image: Tensor, target: int) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Attributions that families need, by method; and why a family lacks its own, by the family's name."""
         found: dict[str, Tensor] = {}
         missing: dict[str, str] = {}
-        wanted = {family.removeprefix("pixels_") for family in self.settings.perturbations.families}
-        for name in ATTRIBUTIONS:
-            if name not in wanted:
+        for family in (FAMILIES[name] for name in self.settings.perturbations.families):
+            if family.attribution is None:
                 continue
             try:
-                found[name] = attribute(self.network, image[None], target, name, self.predict).cpu()
+                found[family.attribution] = attribute(self.network, image[None], target, family.attribution, self.predict).cpu()
             except (IFIMError, RuntimeError) as error:
-                missing[name] = " ".join(str(error).split())
+                missing[family.name] = " ".join(str(error).split())
         return found, missing
 
     def _agreements(self, image: Tensor, leading: Tensor, seed: int) -> dict[str, float]:
-        """Overlaps of the leading subspace with that under slight input noise and with those of other trainings."""
+        """Overlaps of the leading subspace with the one under slight input noise and with those of other trainings."""
         generator = torch.Generator().manual_seed(draw_seed(seed, "slight_noise", 0))
         noise = torch.randn(image.shape, generator=generator).to(image)
         scale = self.settings.slight_noise * torch.linalg.vector_norm(image) / torch.linalg.vector_norm(noise)
@@ -172,7 +172,7 @@ class Observer:
 
 
 def overlap(first: Tensor, second: Tensor) -> float:
-    """tr(P1 P2) / k of two subspaces with orthonormal rows [k1, ...] and [k2, ...], k the larger of their dimensions: 0 to 1."""
+    """tr(P1 P2) / k of two subspaces with orthonormal rows [k1, ...] and [k2, ...], k the larger dimension: 0 to 1."""
     size = max(first.shape[0], second.shape[0])
     products = first.double().flatten(1) @ second.double().flatten(1).T
     return float(products.square().sum()) / size if size else math.nan
@@ -198,7 +198,7 @@ def _spectral_scalars(whole: Decomposition, high: Tensor, kept: int) -> dict[str
 
 
 def _twin_shares(whole: Decomposition, subspaces: Subspaces) -> Mapping[str, float]:
-    """Share of tr F inside the twin's leading subspace, beside k / D, that of a random subspace on average."""
+    """Share of tr F inside the twin's leading subspace, and k / D, the mean share inside a random subspace."""
     if subspaces.twin is None or subspaces.twin.shape[0] == 0:
         return {"twin_trace_share": math.nan, "chance_trace_share": math.nan}
     vectors = whole.eigenvectors[0].double().cpu().flatten(1)

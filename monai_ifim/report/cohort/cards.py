@@ -16,13 +16,13 @@ from monai_ifim.display import numbers
 from monai_ifim.io.windows import ROUNDING
 from monai_ifim.report.cohort.listing import CaseList
 from monai_ifim.report.cohort.pictures import CasePictures, planes_path
-from monai_ifim.report.cohort.planes import Montage
+from monai_ifim.report.cohort.planes import PictureGrid
 from monai_ifim.report.cohort.records import Cohort
-from monai_ifim.report.cohort.spectrum import Spectrum, draw_spectrum
+from monai_ifim.report.cohort.spectrum import SpectrumDrawing, draw_spectrum
 from monai_ifim.report.cohort.tables import case_anchor, case_link, finding_text
 from monai_ifim.report.pages.texts import shortened, words
 
-__all__ = ["Card", "Output", "case_cards"]
+__all__ = ["CaseCard", "OutputBar", "case_cards"]
 
 MOST_OUTPUTS = 8  # classes, the likeliest first
 MOST_COMPONENTS = 8  # rows of the table of the spectrum
@@ -31,11 +31,11 @@ FILE_ORDER = (".mrml", ".mrb", "_ifim.json", *(f"_ifim_{name}" for name in ("sou
 FILE_NAMES = {".mrml": "scene for 3D Slicer", ".mrb": "scene for 3D Slicer in one file", "_ifim.json": "sidecar"}
 SUFFIXES = (".mrml", ".mrb", ".json", ".nii.gz", ".dcm")
 
-Case = Mapping[str, Any]
+CaseFields = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Output:
+class OutputBar:
     """An output of the network: its class, its probability or mean, and the length of its bar, None where there is none."""
 
     name: str
@@ -44,7 +44,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Card:
+class CaseCard:
     """A case as its part of the page shows it. no_pictures: why there are none, where there are none; components: rows of
     number, eigenvalue, share of the trace, locality radius."""
 
@@ -53,21 +53,21 @@ class Card:
     status: str
     answer: str
     confidence: str
-    outputs: tuple[Output, ...]
+    outputs: tuple[OutputBar, ...]
     outputs_head: str
     outputs_rest: str
     notes: tuple[str, ...]
-    spectrum: Spectrum | None
+    spectrum: SpectrumDrawing | None
     components: tuple[tuple[str, str, str, str], ...]
     components_rest: str
     facts: tuple[tuple[str, str], ...]
     files: tuple[Markup, ...]
     folder: Markup
-    montage: Montage | None
+    pictures: PictureGrid | None
     no_pictures: str
 
 
-def case_cards(output: Path, cohort: Cohort, listed: CaseList, pictures: CasePictures) -> list[Card]:
+def case_cards(output: Path, cohort: Cohort, listed: CaseList, pictures: CasePictures) -> list[CaseCard]:
     """One for every case, in the order of the run."""
     notes: dict[str, list[str]] = {}
     for finding in cohort.outliers.to_dict("records"):
@@ -76,11 +76,11 @@ def case_cards(output: Path, cohort: Cohort, listed: CaseList, pictures: CasePic
     return [_card(output, position, case, pictures, notes.get(case["case"], ())) for position, case in positions]
 
 
-def _card(output: Path, position: int, case: Case, pictures: CasePictures, notes: Sequence[str]) -> Card:
+def _card(output: Path, position: int, case: CaseFields, pictures: CasePictures, notes: Sequence[str]) -> CaseCard:
     name, failed = case["case"], case["status"] == "failed"
     outputs, rest = ((), "") if failed else _outputs(case)
     eigenvalues = [] if failed else [value for value in _numbers(case["eigenvalues"]) if value is not None]
-    return Card(
+    return CaseCard(
         anchor=case_anchor(position),
         name=shortened(name),
         status=case["status"],
@@ -96,29 +96,29 @@ def _card(output: Path, position: int, case: Case, pictures: CasePictures, notes
         facts=_failure_facts(case) if failed else _facts(case),
         files=() if failed else _files(output / name, name),
         folder=case_link(name, text="folder of the case"),
-        montage=pictures.montages.get(name),
+        pictures=pictures.grids.get(name),
         no_pictures=_no_pictures(output, case, pictures),
     )
 
 
-def _outputs(case: Case) -> tuple[tuple[Output, ...], str]:
+def _outputs(case: CaseFields) -> tuple[tuple[OutputBar, ...], str]:
     """The likeliest classes, or the first predicted values, and what is said of the others."""
     names = [] if case["class_names"] is None else [words(name) for name in case["class_names"]]
     probabilities = _numbers(case["probabilities"])
     values = probabilities or _numbers(case["means"])
     pairs = list(zip(names, values, strict=False))
     if not probabilities:
-        shown = [Output(shortened(name), numbers.number(value), None) for name, value in pairs[:MOST_OUTPUTS]]
+        shown = [OutputBar(shortened(name), numbers.number(value), None) for name, value in pairs[:MOST_OUTPUTS]]
         return tuple(shown), _more(len(pairs) - len(shown), "output", "in cases.parquet")
     pairs.sort(key=lambda pair: math.inf if pair[1] is None else -pair[1])
     shown = [
-        Output(shortened(name), numbers.probability(value), None if value is None else round(100 * value, 2))
+        OutputBar(shortened(name), numbers.probability(value), None if value is None else round(100 * value, 2))
         for name, value in pairs[:MOST_OUTPUTS]
     ]
     return tuple(shown), _more(len(pairs) - len(shown), "class", "in cases.parquet")
 
 
-def _components(case: Case, eigenvalues: Sequence[float]) -> tuple[tuple[str, str, str, str], ...]:
+def _components(case: CaseFields, eigenvalues: Sequence[float]) -> tuple[tuple[str, str, str, str], ...]:
     trace = None if pd.isna(case["trace"]) else float(case["trace"])
     radii = _numbers(case["locality_radius"])
     rows = []
@@ -132,7 +132,7 @@ def _radius(radius: float | None) -> str:
     return "no end" if radius is None else numbers.number(radius)
 
 
-def _facts(case: Case) -> tuple[tuple[str, str], ...]:
+def _facts(case: CaseFields) -> tuple[tuple[str, str], ...]:
     kept = "" if pd.isna(case["energy_kept"]) else f", {numbers.percent(float(case['energy_kept']))} of the trace"
     rank = "" if pd.isna(case["rank"]) else f"{numbers.counted(float(case['rank']), 'component')}{kept}"
     products = "" if pd.isna(case["jacobian_products"]) else f", {numbers.counted(float(case['jacobian_products']), 'product')}"
@@ -158,14 +158,14 @@ def _facts(case: Case) -> tuple[tuple[str, str], ...]:
     return tuple((name, shortened(text)) for name, text in said.items() if text)
 
 
-def _zero_or_units(case: Case) -> str:
+def _zero_or_units(case: CaseFields) -> str:
     """What follows the norm of high: a part that single precision cannot tell from zero is called zero."""
     high, whole = case["norm_high"], case["norm_input"]
     rounding = not pd.isna(high) and not pd.isna(whole) and high < ROUNDING * whole
     return " units, zero to rounding: more or less contrast does not move the answer" if rounding else " units"
 
 
-def _failure_facts(case: Case) -> tuple[tuple[str, str], ...]:
+def _failure_facts(case: CaseFields) -> tuple[tuple[str, str], ...]:
     said = {"input file": words(case["input"]), "reason": words(case["reason"])}
     return tuple((name, shortened(text)) for name, text in said.items() if text)
 
@@ -189,9 +189,9 @@ def _label(ending: str) -> str:
     return FILE_NAMES.get(ending) or ending.removeprefix("_ifim").lstrip("_").replace("_", ", ")
 
 
-def _no_pictures(output: Path, case: Case, pictures: CasePictures) -> str:
+def _no_pictures(output: Path, case: CaseFields, pictures: CasePictures) -> str:
     name = case["case"]
-    if case["status"] == "failed" or name in pictures.montages:
+    if case["status"] == "failed" or name in pictures.grids:
         return ""
     if name in pictures.unreadable:
         return pictures.unreadable[name]

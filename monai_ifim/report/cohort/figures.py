@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from monai_ifim.display import numbers
-from monai_ifim.report.cohort.records import ALL_CASES, Array, Cohort, Group, Quantity
+from monai_ifim.report.cohort.records import ALL_CASES, Array, CaseGroup, Cohort, CohortQuantity
 from monai_ifim.report.pages.blocks import Picture
 from monai_ifim.report.pages.style import drawing, new_figure, png
 from monai_ifim.report.pages.texts import shortened
@@ -26,7 +26,7 @@ ZERO_GAP = 2.5  # bins between the bar of zeros and the smallest positive value
 
 
 @dataclass(frozen=True, eq=False)
-class Scale:
+class QuantityAxis:
     """The axis of one quantity. edges: of its bars, in places on the axis; ticks: (place, text); zero: the place of zeros on a
     logarithmic axis, None where there are none."""
 
@@ -62,13 +62,13 @@ def distribution_figure(cohort: Cohort) -> Figure:
     figure = new_figure(1.6 + 2.0 * len(quantities), height + 0.9)
     grid = figure.subplots(len(groups), len(quantities), squeeze=False, sharex="col")
     for column, quantity in enumerate(quantities):
-        scale = _scale(quantity, groups[0].values(quantity))
+        axis = _axis(quantity, groups[0].values(quantity))
         marked = cohort.outliers[(cohort.outliers["quantity"] == quantity.column) & (cohort.outliers["kind"] != "vanishing")]
         for row, group in enumerate(groups):
             inside = marked["value"][marked["case"].isin(set(group.cases["case"]))].to_numpy(np.float64)
-            _panel(grid[row, column], group, quantity, scale, inside)
+            _panel(grid[row, column], group, quantity, axis, inside)
         grid[0, column].set_title(f"{quantity.title}\n({quantity.unit})", fontsize=8.5)
-        grid[-1, column].set_xticks([place for place, _ in scale.ticks], [text for _, text in scale.ticks])
+        grid[-1, column].set_xticks([place for place, _ in axis.ticks], [text for _, text in axis.ticks])
     for row, group in enumerate(groups):
         name = shortened(" ".join(group.label.split()), LONGEST_LABEL)
         label = f"{name}\n{numbers.count(len(group.cases))}"
@@ -76,55 +76,55 @@ def distribution_figure(cohort: Cohort) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, group: Group, quantity: Quantity, scale: Scale, outliers: Array) -> None:
+def _panel(axes: Axes, group: CaseGroup, quantity: CohortQuantity, axis: QuantityAxis, outliers: Array) -> None:
     values = group.values(quantity)
     color = ALL_COLOR if group.label == ALL_CASES else CLASS_COLOR
     axes.spines["left"].set_visible(False)
-    zero = scale.zero is not None
+    zero = axis.zero is not None
     positive = values[values > 0] if zero else values
-    counts, _ = np.histogram(scale.place(positive), scale.edges)
-    width = float(scale.edges[1] - scale.edges[0])
-    axes.bar(scale.edges[:-1], counts, width, align="edge", color=color, edgecolor="white", linewidth=0.3)
+    counts, _ = np.histogram(axis.place(positive), axis.edges)
+    width = float(axis.edges[1] - axis.edges[0])
+    axes.bar(axis.edges[:-1], counts, width, align="edge", color=color, edgecolor="white", linewidth=0.3)
     peak = int(counts.max(initial=0))
-    if scale.zero is not None:
+    if axis.zero is not None:
         zeros = len(values) - len(positive)
-        axes.bar([scale.zero], [zeros], 1.6 * width, color="white", edgecolor=color, hatch="//////", linewidth=0.8)
+        axes.bar([axis.zero], [zeros], 1.6 * width, color="white", edgecolor=color, hatch="//////", linewidth=0.8)
         peak = max(peak, zeros)
     top = 1.3 * max(peak, 1)
     if len(values):
-        middle = float(scale.place(np.array([np.median(values)]))[0])
+        middle = float(axis.place(np.array([np.median(values)]))[0])
         axes.plot([middle, middle], [0, 1.08 * max(peak, 1)], color="black", linewidth=1.1)
     if len(outliers):  # without points, a line that is not clipped would lie at the figure's corner and spoil the layout
-        axes.plot(scale.place(outliers), np.full(len(outliers), 0.92 * top), "v", color=MARK_COLOR, markersize=4, clip_on=False)
+        axes.plot(axis.place(outliers), np.full(len(outliers), 0.92 * top), "v", color=MARK_COLOR, markersize=4, clip_on=False)
     axes.set_ylim(0, top)
-    left = float(scale.edges[0]) if scale.zero is None else scale.zero - width
-    axes.set_xlim(left - 0.5 * width, float(scale.edges[-1]) + 0.5 * width)
+    left = float(axis.edges[0]) if axis.zero is None else axis.zero - width
+    axes.set_xlim(left - 0.5 * width, float(axis.edges[-1]) + 0.5 * width)
     axes.set_yticks([peak] if peak else [], [numbers.count(peak)] if peak else [], fontsize=6.5)
     axes.tick_params(axis="y", length=0, pad=1)
 
 
-def _scale(quantity: Quantity, values: Array) -> Scale:
+def _axis(quantity: CohortQuantity, values: Array) -> QuantityAxis:
     if quantity.logarithmic:
-        return _log_scale(values)
+        return _log_axis(values)
     if quantity.whole:
-        return _whole_scale(values)
+        return _whole_axis(values)
     low = min(0.9, np.floor(10 * float(values.min())) / 10) if len(values) else 0.0
     places = np.linspace(low, 1.0, 3)
     ticks = tuple((float(place), numbers.as_given(float(place))) for place in places)
-    return Scale(np.linspace(low, 1.0, BINS + 1), ticks, lambda values: values)
+    return QuantityAxis(np.linspace(low, 1.0, BINS + 1), ticks, lambda values: values)
 
 
-def _whole_scale(values: Array) -> Scale:
+def _whole_axis(values: Array) -> QuantityAxis:
     low, high = (int(values.min()), int(values.max())) if len(values) else (0, 1)
     step = -(-(high - low + 1) // BINS)
     edges = np.arange(low - 0.5, high + step + 0.5, step)
     edges = np.array([edges[0] - step, *edges, edges[-1] + step])  # an empty bar on either side keeps bars slim
     stride = max(1, -(-(high - low) // MOST_TICKS))
     ticks = tuple((float(whole), numbers.count(whole)) for whole in range(low, high + 1, stride))
-    return Scale(edges, ticks, lambda values: values)
+    return QuantityAxis(edges, ticks, lambda values: values)
 
 
-def _log_scale(values: Array) -> Scale:
+def _log_axis(values: Array) -> QuantityAxis:
     """Places are powers of ten."""
     positive = values[values > 0]
     low, high = (float(np.log10(end)) for end in (positive.min(), positive.max())) if len(positive) else (-0.5, 0.5)
@@ -135,10 +135,10 @@ def _log_scale(values: Array) -> Scale:
     edges[-1] += 1e-9 * (high - low)  # log10 of the largest value may round either way
     edges[0] -= 1e-9 * (high - low)
     if len(positive) == len(values):
-        return Scale(edges, tuple(ticks), _log_place(None))
+        return QuantityAxis(edges, tuple(ticks), _log_place(None))
     zero = low - ZERO_GAP * (high - low) / BINS
     ticks = [(place, text) for place, text in ticks if place - zero > 0.2 * (high - low)]
-    return Scale(edges, ((zero, "0"), *ticks), _log_place(zero), zero)
+    return QuantityAxis(edges, ((zero, "0"), *ticks), _log_place(zero), zero)
 
 
 def _log_place(zero: float | None) -> Callable[[Array], Array]:

@@ -16,7 +16,7 @@ from monai_ifim.io import sidecar_path
 from monai_ifim.report.cohort.pictures import CasePictures
 from monai_ifim.report.cohort.records import Cohort
 from monai_ifim.report.cohort.tables import case_anchor, case_link, limited
-from monai_ifim.report.pages.blocks import ABSENT, Entry, Row, Table
+from monai_ifim.report.pages.blocks import ABSENT, Entry, Table, TableRow
 from monai_ifim.report.pages.texts import shortened, words
 
 __all__ = ["CASES_SHOWN", "CaseList", "all_cases", "list_cases", "listed_records"]
@@ -26,7 +26,7 @@ DIGITS = 9  # of a number that cases are sorted by
 
 
 @dataclass(frozen=True)
-class Column:
+class ListColumn:
     """A column of the list. kind: class of its fields; text: how a field reads, empty where there is none; value: what cases
     are sorted by, None where that is the text."""
 
@@ -66,7 +66,7 @@ def _pictures(case: Mapping[str, Any], pictures: CasePictures) -> str:
     name = case["case"]
     if case["status"] == "failed":
         return ""
-    if name in pictures.montages:
+    if name in pictures.grids:
         return "yes"
     return "left out" if name in pictures.left_out else "none"
 
@@ -87,19 +87,19 @@ def _number(name: str, form: Callable[[float], str]) -> dict[str, Any]:
 
 
 COLUMNS = (
-    Column("case", "name", _text("case")),
-    Column("status", "text", _text("status")),
-    Column("predicted class", "words", _text("prediction")),
-    Column("confidence", "number", **_number("confidence", numbers.probability)),
-    Column("rank", "number", **_number("rank", numbers.count)),
-    Column("trace", "number", **_number("trace", numbers.number)),
-    Column("trace kept", "number", **_number("energy_kept", numbers.percent)),
-    Column("leading eigenvalue", "number", **_number("eigenvalue", numbers.number)),
-    Column("|x_high|", "number", **_number("norm_high", numbers.number)),
-    Column("|x_low|", "number", **_number("norm_low", numbers.number)),
-    Column("seconds", "number", **_number("seconds", numbers.number)),
-    Column("stands out", "text", _text("notes")),
-    Column("pictures", "text", _text("pictures")),
+    ListColumn("case", "name", _text("case")),
+    ListColumn("status", "text", _text("status")),
+    ListColumn("predicted class", "words", _text("prediction")),
+    ListColumn("confidence", "number", **_number("confidence", numbers.probability)),
+    ListColumn("rank", "number", **_number("rank", numbers.count)),
+    ListColumn("trace", "number", **_number("trace", numbers.number)),
+    ListColumn("trace kept", "number", **_number("energy_kept", numbers.percent)),
+    ListColumn("leading eigenvalue", "number", **_number("eigenvalue", numbers.number)),
+    ListColumn("|x_high|", "number", **_number("norm_high", numbers.number)),
+    ListColumn("|x_low|", "number", **_number("norm_low", numbers.number)),
+    ListColumn("seconds", "number", **_number("seconds", numbers.number)),
+    ListColumn("stands out", "text", _text("notes")),
+    ListColumn("pictures", "text", _text("pictures")),
 )
 
 
@@ -112,16 +112,16 @@ def all_cases(listed: CaseList) -> Table:
     return Table(caption, (*(column.head for column in COLUMNS), "sidecar"), rows)
 
 
-def _row(position: int, case: Mapping[str, Any]) -> Row:
+def _row(position: int, case: Mapping[str, Any]) -> TableRow:
     link = Markup('<a href="#{}">{}</a>').format(case_anchor(position), shortened(case["case"]))
     if case["status"] == "failed":
-        return Row((link,), (Entry("failed", "failed"), *[ABSENT] * (len(COLUMNS) - 1)))
+        return TableRow((link,), (Entry("failed", "failed"), *[ABSENT] * (len(COLUMNS) - 1)))
     entries = [_entry(column, case) for column in COLUMNS[1:]]
     sidecar = case_link(case["case"], sidecar_path(Path(), case["case"]).name, "json")
-    return Row((link,), (*entries, Entry(sidecar, "text")))
+    return TableRow((link,), (*entries, Entry(sidecar, "text")))
 
 
-def _entry(column: Column, case: Mapping[str, Any]) -> Entry:
+def _entry(column: ListColumn, case: Mapping[str, Any]) -> Entry:
     text = column.text(case)
     if not text and column.head != "stands out":
         return ABSENT
@@ -146,7 +146,7 @@ def _searched(case: Mapping[str, Any]) -> str:
     return reason if file.startswith(case["case"]) else f"{file} {reason}".strip()
 
 
-def _column_record(column: Column, cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _column_record(column: ListColumn, cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     failed = [case["status"] == "failed" and column.head not in ("case", "status") for case in cases]
     texts = ["" if gone else column.text(case) for case, gone in zip(cases, failed, strict=True)]
     record: dict[str, Any] = {"head": column.head, "kind": column.kind, "texts": texts}

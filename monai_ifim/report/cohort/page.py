@@ -12,7 +12,7 @@ from markupsafe import Markup
 from monai_ifim.display import numbers
 from monai_ifim.io.atomic import write_bytes
 from monai_ifim.report.cohort import tables
-from monai_ifim.report.cohort.cards import Card, case_cards
+from monai_ifim.report.cohort.cards import CaseCard, case_cards
 from monai_ifim.report.cohort.figures import distribution_picture
 from monai_ifim.report.cohort.listing import CASES_SHOWN, CaseList, all_cases, list_cases, listed_records
 from monai_ifim.report.cohort.pictures import CasePictures, choose_pictures
@@ -81,17 +81,17 @@ def write_cohort(output: Path) -> Path:
     return path
 
 
-def _beside(cohort: Cohort, cards: Sequence[Card]) -> frozenset[int]:
+def _beside(cohort: Cohort, cards: Sequence[CaseCard]) -> frozenset[int]:
     """Places in the run, from 0, of the cases whose cards can be read without a script."""
     named = named_cases(cohort)
     names = cohort.cases["case"]
-    found = {i for i, (card, name) in enumerate(zip(cards, names, strict=True)) if card.montage is not None or name in named}
+    found = {i for i, (card, name) in enumerate(zip(cards, names, strict=True)) if card.pictures is not None or name in named}
     return frozenset(found | set(range(min(CASES_SHOWN, len(cards)))))
 
 
 def _pictures_said(pictures: CasePictures) -> str:
     """How many cases have pictures here, and which have not."""
-    shown, absent = len(pictures.montages), len(pictures.left_out) + len(pictures.unreadable)
+    shown, absent = len(pictures.grids), len(pictures.left_out) + len(pictures.unreadable)
     if not shown + absent:
         return "No case of this run has pictures: they were made by an earlier version, or are not beside this page."
     if not absent:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from monai_ifim.io import InputError
 from monai_ifim.io.planes import read_planes
-from monai_ifim.report.cohort.planes import Montage, draw_montage
+from monai_ifim.report.cohort.planes import PictureGrid, draw_picture_grid
 from monai_ifim.report.cohort.records import Cohort
 
 __all__ = ["LARGEST_WEIGHT", "CasePictures", "choose_pictures", "planes_path"]
@@ -22,9 +22,9 @@ WORKERS = 4  # Pillow encodes outside Python's lock
 
 @dataclass(frozen=True)
 class CasePictures:
-    """By name of the case. montages: on the page; left_out: there, but too much for one page; unreadable: why."""
+    """By name of the case. grids: on the page; left_out: there, but too much for one page; unreadable: why."""
 
-    montages: Mapping[str, Montage] = field(default_factory=dict)
+    grids: Mapping[str, PictureGrid] = field(default_factory=dict)
     left_out: frozenset[str] = frozenset()
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
@@ -40,7 +40,7 @@ def choose_pictures(output: Path, cohort: Cohort, largest: int = LARGEST_WEIGHT)
     largest: characters of all of it, words included. Order of preference: outliers, the least confident, then that of the run.
     """
     names = [name for name in _preference(cohort) if planes_path(output, name).is_file()]
-    montages: dict[str, Montage] = {}
+    grids: dict[str, PictureGrid] = {}
     unreadable: dict[str, str] = {}
     left, share = largest, largest / max(len(names), 1) - WORDS_WEIGHT
     with ThreadPoolExecutor(WORKERS) as pool:
@@ -52,18 +52,18 @@ def choose_pictures(output: Path, cohort: Cohort, largest: int = LARGEST_WEIGHT)
                     continue
                 left -= drawn.weight + WORDS_WEIGHT
                 if left < 0:
-                    return CasePictures(montages, frozenset(names) - set(montages) - set(unreadable), unreadable)
-                montages[name] = drawn
-    return CasePictures(montages, frozenset(), unreadable)
+                    return CasePictures(grids, frozenset(names) - set(grids) - set(unreadable), unreadable)
+                grids[name] = drawn
+    return CasePictures(grids, frozenset(), unreadable)
 
 
-def _draw(output: Path, name: str, share: float) -> Montage | str:
+def _draw(output: Path, name: str, share: float) -> PictureGrid | str:
     """The pictures of a case, or why there are none: one damaged file must not cost the page of a whole run."""
     try:
         planes = read_planes(planes_path(output, name))
     except InputError as error:
         return str(error)
-    return draw_montage(planes, share)
+    return draw_picture_grid(planes, share)
 
 
 def _preference(cohort: Cohort) -> list[str]:

@@ -17,9 +17,10 @@ from matplotlib import colormaps
 from PIL import Image
 
 from monai_ifim.display import numbers
+from monai_ifim.display.sides import edge_words, place_text, side_text
 from monai_ifim.io.planes import CasePlanes, Plane, PlaneMap
 
-__all__ = ["Bar", "MapColumn", "Montage", "PlanePicture", "color_stops", "draw_montage"]
+__all__ = ["MapColumn", "PictureGrid", "PlanePicture", "ScaleBar", "color_stops", "draw_picture_grid"]
 
 COLORS: Mapping[str, str] = MappingProxyType({"grey": "gray", "diverging": "RdBu_r", "sequential": "viridis"})
 MAP_COLORS: Mapping[str, str] = MappingProxyType({"high": "diverging", "sensitivity": "sequential"})  # others are grey
@@ -38,14 +39,11 @@ BAR_SHARE = 0.4  # of a picture's width that its scale bar has at most
 FLAT = 0.15  # height over width below which letters at top and bottom would cover a picture
 LOSSLESS = 101
 QUALITIES = (LOSSLESS, 92, 82, 70)  # of WebP, tried in turn; below, blocks show at the size that is looked at
-WORDS: Mapping[str, str] = MappingProxyType(
-    {"R": "right", "L": "left", "A": "front", "P": "back", "S": "head", "I": "feet", "": ""}
-)
-NORMALS: Mapping[str, tuple[str, str]] = MappingProxyType({"axial": ("S", "I"), "coronal": ("A", "P"), "sagittal": ("R", "L")})
+NORMALS: Mapping[str, int] = MappingProxyType({"sagittal": 0, "coronal": 1, "axial": 2})  # RAS axis
 
 
 @dataclass(frozen=True)
-class Bar:
+class ScaleBar:
     """A scale bar: its length in words and its share of the picture's width, in percent."""
 
     text: str
@@ -65,7 +63,7 @@ class PlanePicture:
     edges: tuple[str, str, str, str]
     ratio: float
     percent: float
-    bar: Bar | None
+    bar: ScaleBar | None
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ class MapColumn:
 
 
 @dataclass(frozen=True)
-class Montage:
+class PictureGrid:
     """All pictures of a case. point: where the planes meet, for readers, empty without a world frame; weight: characters of all
     data URIs."""
 
@@ -94,14 +92,14 @@ class Montage:
         return sum(len(picture.source) for column in self.columns for picture in column.pictures)
 
 
-def draw_montage(planes: CasePlanes, most: float = math.inf) -> Montage:
+def draw_picture_grid(planes: CasePlanes, most: float = math.inf) -> PictureGrid:
     """Colour and encode the planes of a case, in the best quality that takes `most` characters at most, or in the worst."""
     drawn = [plane for found in planes.maps for plane in found.planes]
     width = _column_width(drawn)
     sources = iter(_encoded([_colored(plane, _colors(found)) for found in planes.maps for plane in found.planes], most))
     columns = [_column(found, width, sources) for found in planes.maps if found.planes]
     framed = any(_has_frame(plane) for plane in drawn)
-    return Montage(tuple(columns), _point(planes.point) if framed else "")
+    return PictureGrid(tuple(columns), place_text(planes.point) if framed else "")
 
 
 @cache
@@ -200,36 +198,25 @@ def _column_width(planes: Sequence[Plane]) -> float:
     return max(max(across for _, across in extents), max(down for down, _ in extents) / TALLEST)
 
 
-def _bar(across: float) -> Bar:
+def _bar(across: float) -> ScaleBar:
     """The longest round length, 1, 2 or 5 times a power of ten, that is no longer than BAR_SHARE of the width."""
     longest = BAR_SHARE * across
     power = 10.0 ** math.floor(math.log10(longest))
     length = max(factor * power for factor in (1, 2, 5) if factor * power <= longest * (1 + 1e-9))
-    return Bar(f"{numbers.as_given(length)}{numbers.FIRM_SPACE}mm", round(100 * length / across, 2))
+    return ScaleBar(f"{numbers.as_given(length)}{numbers.FIRM_SPACE}mm", round(100 * length / across, 2))
 
 
 def _place(plane: Plane) -> str:
     """Such as: S 12.5 mm; where the plane lies along its normal."""
     if not _has_frame(plane) or plane.view not in NORMALS:
         return ""
-    return _coordinate(plane.offset, NORMALS[plane.view])
-
-
-def _point(point: tuple[float, float, float]) -> str:
-    sides = zip(point, (NORMALS[view] for view in ("sagittal", "coronal", "axial")), strict=True)
-    return ", ".join(_coordinate(value, ends) for value, ends in sides)
-
-
-def _coordinate(value: float, ends: tuple[str, str]) -> str:
-    """A RAS coordinate as readers of images write it: the letter of the side, then mm without sign."""
-    text = numbers.fixed(abs(value), 1)
-    return f"{ends[0] if value >= 0 or float(text) == 0 else ends[1]}{numbers.FIRM_SPACE}{text}{numbers.FIRM_SPACE}mm"
+    return side_text(plane.offset, NORMALS[plane.view])
 
 
 def _alt(plane: Plane, title: str) -> str:
     if not any(plane.edges):
         return f"{title}, {numbers.sizes(plane.values.shape[::-1])} pixels"
     sides = zip(("left", "right", "top", "bottom"), plane.edges, strict=True)
-    where = ", ".join(f"{WORDS.get(letter, letter)} at the {side}" for side, letter in sides if letter)
+    where = ", ".join(f"{edge_words(letter)} at the {side}" for side, letter in sides if letter)
     place = _place(plane)
     return f"{title}, {plane.view} plane{f' at {place}' if place else ''}; patient's {where}"

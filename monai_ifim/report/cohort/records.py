@@ -17,7 +17,7 @@ import pandas as pd
 from monai_ifim.io import InputError
 from monai_ifim.run.cohort import confidence, find_outliers, read_cases
 
-__all__ = ["ALL_CASES", "LEAST_CONFIDENT", "MOST_GROUPS", "QUANTITIES", "Cohort", "Group", "Quantity", "read_cohort"]
+__all__ = ["ALL_CASES", "LEAST_CONFIDENT", "MOST_GROUPS", "QUANTITIES", "CaseGroup", "Cohort", "CohortQuantity", "read_cohort"]
 
 Array = npt.NDArray[np.float64]
 
@@ -27,7 +27,7 @@ LEAST_CONFIDENT = 10  # answers that are named
 
 
 @dataclass(frozen=True)
-class Quantity:
+class CohortQuantity:
     """A number that every case has. column: its name in the table of cases; title, unit: for readers, unit may be empty."""
 
     column: str
@@ -43,22 +43,22 @@ class Quantity:
 
 
 QUANTITIES = (
-    Quantity("trace", "trace of F", "nats per unit²", logarithmic=True),
-    Quantity("eigenvalue", "leading eigenvalue", "nats per unit²", logarithmic=True),
-    Quantity("rank", "rank", "components kept", whole=True),
-    Quantity("confidence", "confidence", "0 to 1"),
-    Quantity("seconds", "time of a case", "s", logarithmic=True),
+    CohortQuantity("trace", "trace of F", "nats per unit²", logarithmic=True),
+    CohortQuantity("eigenvalue", "leading eigenvalue", "nats per unit²", logarithmic=True),
+    CohortQuantity("rank", "rank", "components kept", whole=True),
+    CohortQuantity("confidence", "confidence", "0 to 1"),
+    CohortQuantity("seconds", "time of a case", "s", logarithmic=True),
 )
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
+class CaseGroup:
     """Cases that are shown together: all, those of one predicted class, or those of all further classes."""
 
     label: str
     cases: pd.DataFrame
 
-    def values(self, quantity: Quantity) -> Array:
+    def values(self, quantity: CohortQuantity) -> Array:
         """Finite values; of the seconds those of cases that this run made, since kept ones do not tell their whole time."""
         cases = self.cases[self.cases["status"] == "done"] if quantity.column == "seconds" else self.cases
         values = cases[quantity.column].to_numpy(np.float64, na_value=np.nan)
@@ -90,24 +90,24 @@ class Cohort:
         known = self.made[np.isfinite(self.made["confidence"])]
         return known.sort_values("confidence", kind="stable").head(LEAST_CONFIDENT)
 
-    def quantities(self) -> list[Quantity]:
+    def quantities(self) -> list[CohortQuantity]:
         """Those of QUANTITIES that any case has."""
-        everything = Group(ALL_CASES, self.made)
+        everything = CaseGroup(ALL_CASES, self.made)
         return [quantity for quantity in QUANTITIES if len(everything.values(quantity))]
 
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[CaseGroup]:
         """All cases, then, where there are several predicted classes, each of them, the most frequent first."""
         made = self.made
         answers = made["prediction"].fillna("").astype(str)
         counts = sorted(Counter(answer for answer in answers if answer).items(), key=lambda item: (-item[1], item[0]))
-        found = [Group(ALL_CASES, made)]
+        found = [CaseGroup(ALL_CASES, made)]
         if len(counts) < 2:
             return found
         names = [name for name, _ in counts]
         shown = names if len(names) <= MOST_GROUPS else names[: MOST_GROUPS - 1]
-        found += [Group(name, made[answers == name]) for name in shown]
+        found += [CaseGroup(name, made[answers == name]) for name in shown]
         if rest := names[len(shown) :]:
-            found.append(Group(f"{len(rest)} other classes", made[answers.isin(rest)]))
+            found.append(CaseGroup(f"{len(rest)} other classes", made[answers.isin(rest)]))
         return found
 
 

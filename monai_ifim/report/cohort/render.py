@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Template
 from markupsafe import Markup
 
-from monai_ifim.report.cohort.cards import Card
+from monai_ifim.report.cohort.cards import CaseCard
 from monai_ifim.report.cohort.planes import COLORS, color_stops
 from monai_ifim.report.pages.blocks import Page
 from monai_ifim.report.pages.environment import html_environment
@@ -29,7 +29,7 @@ ROOM = "monai_ifim.report.cohort"
 PACK = 100  # cards that are unpacked at a time
 
 
-def render_cohort(page: Page, cards: Sequence[Card], beside: Set[int], records: Mapping[str, Any], pictures: str) -> str:
+def render_cohort(page: Page, cards: Sequence[CaseCard], beside: Set[int], records: Mapping[str, Any], pictures: str) -> str:
     """The whole page. beside: places in the run, from 0, of the cards that need no script; records: the list of cases for the
     script; pictures: what is said of cases without pictures."""
     environment = html_environment(ROOM)
@@ -58,7 +58,7 @@ def render_cohort(page: Page, cards: Sequence[Card], beside: Set[int], records: 
     )
 
 
-def _markup(template: Template, card: Card) -> Markup:
+def _markup(template: Template, card: CaseCard) -> Markup:
     text = template.render(card=card)
     return Markup(text)  # nosec B704 # the template escapes
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from monai_ifim.display import numbers
 
-__all__ = ["Spectrum", "Tick", "draw_spectrum"]
+__all__ = ["SpectrumDrawing", "Tick", "draw_spectrum"]
 
 WIDTH, HEIGHT = 360, 200  # of the drawing, in its own units, about CSS pixels
 LEFT, RIGHT, TOP, BOTTOM = 58, 8, 10, 36  # margins
@@ -27,7 +27,7 @@ class Tick:
 
 
 @dataclass(frozen=True)
-class Spectrum:
+class SpectrumDrawing:
     """dots, stems: path data of SVG; zeros: path data of hollow marks on the axis for eigenvalues that are 0."""
 
     dots: str
@@ -40,7 +40,7 @@ class Spectrum:
     frame: tuple[int, int, int, int] = (LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM)  # left, top, right, bottom
 
 
-def draw_spectrum(eigenvalues: Sequence[float]) -> Spectrum | None:
+def draw_spectrum(eigenvalues: Sequence[float]) -> SpectrumDrawing | None:
     """The drawing of finite eigenvalues, descending, in nats per unit²; None where there are none."""
     if not len(eigenvalues):
         return None
@@ -53,7 +53,7 @@ def draw_spectrum(eigenvalues: Sequence[float]) -> Spectrum | None:
     ]
     seen = [(x, y) for x, y in zip(across, heights, strict=True) if y is not None]
     rows = [Tick(round(floor - (place - low) / (high - low) * (floor - TOP), 1), text) for place, text in _labels(low, high)]
-    return Spectrum(
+    return SpectrumDrawing(
         dots="".join(f"M{x:g} {y:g}h0" for x, y in seen),
         stems="".join(f"M{x:g} {y:g}V{floor}" for x, y in seen),
         zeros="".join(f"M{x - 4:g} {floor - 4}l8 8m0-8l-8 8" for x, y in zip(across, heights, strict=True) if y is None),

@@ -11,8 +11,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from monai_ifim.display import numbers
-from monai_ifim.report.cohort.records import Array, Cohort, Group, Quantity
-from monai_ifim.report.pages.blocks import ABSENT, Entry, Row, Table
+from monai_ifim.report.cohort.records import Array, CaseGroup, Cohort, CohortQuantity
+from monai_ifim.report.pages.blocks import ABSENT, Entry, Table, TableRow
 from monai_ifim.report.pages.texts import shortened, words
 
 __all__ = [
@@ -36,13 +36,13 @@ QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 SHORT_COLUMNS = ("predicted class", "confidence", "rank", "trace")
 
 
-def quantiles(groups: Sequence[Group], quantities: Sequence[Quantity]) -> Table:
+def quantiles(groups: Sequence[CaseGroup], quantities: Sequence[CohortQuantity]) -> Table:
     """Cases, zeros and quantiles of every quantity in every group."""
     rows = []
     for quantity in quantities:
         for group in groups:
             heads = (quantity.head, shortened(group.label)) if len(groups) > 1 else (quantity.head,)
-            rows.append(Row(heads, _quantile_entries(quantity, group.values(quantity))))
+            rows.append(TableRow(heads, _quantile_entries(quantity, group.values(quantity))))
     between = [f"{share}{numbers.FIRM_SPACE}%" for share in QUANTILES[1:-1]]
     between[QUANTILES.index(50) - 1] = "median"
     return Table(
@@ -53,7 +53,7 @@ def quantiles(groups: Sequence[Group], quantities: Sequence[Quantity]) -> Table:
     )
 
 
-def _quantile_entries(quantity: Quantity, values: Array) -> tuple[Entry, ...]:
+def _quantile_entries(quantity: CohortQuantity, values: Array) -> tuple[Entry, ...]:
     if not len(values):
         return (Entry("0"), *[ABSENT] * (1 + len(QUANTILES)))
     texts = [_number(quantity, float(value)) for value in np.percentile(values, QUANTILES)]
@@ -69,7 +69,7 @@ def outliers(cohort: Cohort) -> Table:
         reasons.setdefault(finding["case"], []).append(finding_text(finding))
     cases = _by_name(cohort)
     shown = list(reasons.items())[:OUTLIERS_SHOWN]
-    rows = tuple(Row((_head(cases[name]),), (*_brief(cases[name]), _words("; ".join(texts)))) for name, texts in shown)
+    rows = tuple(TableRow((_head(cases[name]),), (*_brief(cases[name]), _words("; ".join(texts)))) for name, texts in shown)
     caption = "Cases that lie far from the others, the farthest first." + limited(len(rows), len(reasons))
     return Table(caption, ("case", *SHORT_COLUMNS, "why"), rows)
 
@@ -78,14 +78,14 @@ def vanishing(cohort: Cohort) -> Table:
     """Cases whose answer no small change of the image moves."""
     names = cohort.outliers["case"][cohort.outliers["kind"] == "vanishing"].tolist()
     cases = _by_name(cohort)
-    rows = tuple(Row((_head(cases[name]),), _brief(cases[name])) for name in names[:OUTLIERS_SHOWN])
+    rows = tuple(TableRow((_head(cases[name]),), _brief(cases[name])) for name in names[:OUTLIERS_SHOWN])
     caption = "Cases without sensitivity, in the order of the run." + limited(len(rows), len(names))
     return Table(caption, ("case", *SHORT_COLUMNS), rows)
 
 
 def least_confident(cohort: Cohort) -> Table:
     """The cases of lowest confidence, outliers or not."""
-    rows = tuple(Row((_head(case),), _brief(case)) for case in _records(cohort.least_confident))
+    rows = tuple(TableRow((_head(case),), _brief(case)) for case in _records(cohort.least_confident))
     return Table(f"The {len(rows)} least confident answers, outliers or not.", ("case", *SHORT_COLUMNS), rows)
 
 
@@ -103,7 +103,7 @@ def _first(names: Iterable[str]) -> list[str]:
 def failures(cohort: Cohort) -> Table:
     """Cases that failed, and why."""
     rows = tuple(
-        Row((shortened(case["case"]),), (_words(words(case["input"])), _words(words(case["reason"]))))
+        TableRow((shortened(case["case"]),), (_words(words(case["input"])), _words(words(case["reason"]))))
         for case in cohort.failed.head(FAILURES_SHOWN).to_dict("records")
     )
     caption = "Cases that failed, in the order of the run." + limited(len(rows), len(cohort.failed))
@@ -146,7 +146,7 @@ def finding_text(finding: dict[str, Any]) -> str:
     return f"{finding['quantity']} {text} is {finding['kind']} (z = {z} among {among})"
 
 
-def _number(quantity: Quantity, value: float) -> str:
+def _number(quantity: CohortQuantity, value: float) -> str:
     if quantity.column == "confidence":
         return numbers.probability(value)
     if quantity.whole and value == int(value):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from monai_ifim.display import numbers
+from monai_ifim.evaluation.measuring.end_points import compared_measures
+from monai_ifim.evaluation.measuring.families import FAMILIES
+from monai_ifim.evaluation.records import CellRecord, Claim, Comparison, Estimate
 from monai_ifim.report.experiment.forest import controls
-from monai_ifim.report.experiment.records import Cell, Claim, Comparison, Estimate
 from monai_ifim.report.experiment.tables import verdict_entry
 from monai_ifim.report.experiment.wording import (
-    COMPARED,
-    FAMILY,
     HOLM_P,
     QUANTITIES,
     VERDICT_TEXT,
@@ -19,7 +19,7 @@ from monai_ifim.report.experiment.wording import (
     measure,
     verdict,
 )
-from monai_ifim.report.pages.blocks import ABSENT, Entry, Row, Table
+from monai_ifim.report.pages.blocks import ABSENT, Entry, Table, TableRow
 
 __all__ = [
     "all_comparisons",
@@ -54,7 +54,7 @@ SHORTCUTS = (
 )
 
 
-def classifiers(cells: Sequence[Cell]) -> Table:
+def classifiers(cells: Sequence[CellRecord]) -> Table:
     """What was tested."""
     names = ("accuracy", "macro_auroc", "test_images", "training_images", "epochs", "training_seed", "parameters", "seconds")
     write = {"accuracy": numbers.proportion, "macro_auroc": numbers.proportion, "seconds": numbers.duration}
@@ -62,7 +62,7 @@ def classifiers(cells: Sequence[Cell]) -> Table:
     for cell in cells:
         entries = [Entry(write.get(name, numbers.count)(cell.classifier.get(name))) for name in names]
         weights = str(cell.classifier.get("weights_sha256") or numbers.NOT_AVAILABLE)[:12]
-        rows.append(Row((cell.architecture,), (*entries, Entry(weights, "text"))))
+        rows.append(TableRow((cell.architecture,), (*entries, Entry(weights, "text"))))
     return Table(
         "The classifiers, with their performance on test images before any perturbation.",
         (
@@ -81,13 +81,13 @@ def classifiers(cells: Sequence[Cell]) -> Table:
     )
 
 
-def control_differences(cells: Sequence[Cell], claim: Claim) -> Table:
+def control_differences(cells: Sequence[CellRecord], claim: Claim) -> Table:
     """Leading eigenspace minus every control, in the measure of the claim."""
     rows = []
     for name in controls(cells, claim.first, claim.measure):
         for cell in cells:
             comparison = cell.comparison(claim.first, name, claim.measure)
-            rows.append(Row((family(name), cell.architecture), _comparison_entries(comparison)))
+            rows.append(TableRow((family(name), cell.architecture), _comparison_entries(comparison)))
     return Table(
         f"Leading eigenspace (first) against every control (second): area difference of the {measure(claim.measure)}.",
         ("compared with", "architecture", *COMPARISON_COLUMNS),
@@ -113,22 +113,22 @@ def _comparison_entries(comparison: Comparison | None) -> tuple[Entry, ...]:
         Entry(numbers.count(comparison.images)),
         Entry(numbers.number(comparison.first_mean)),
         Entry(numbers.number(comparison.second_mean)),
-        Entry(estimate_text(comparison.difference, with_sign=True)),
+        Entry(estimate_text(comparison.estimate, with_sign=True)),
         Entry(numbers.p_value(comparison.p_holm)),
         Entry(numbers.signed(comparison.rank_biserial, 2)),
         verdict_entry(comparison),
     )
 
 
-def correctness(cells: Sequence[Cell], claim: Claim) -> Table:
+def correctness(cells: Sequence[CellRecord], claim: Claim) -> Table:
     """Accuracy and macro AUROC lost, leading eigenspace against complement."""
     rows = []
     for cell in cells:
-        rows.append(Row((cell.architecture, "accuracy"), _lost(cell.comparison(claim.first, claim.second, "correct"))))
-        area = cell.auroc_area
+        rows.append(TableRow((cell.architecture, "accuracy"), _lost(cell.comparison(claim.first, claim.second, "correct"))))
+        area = cell.macro_auroc_area
         images = numbers.count(area.images) if area else numbers.NOT_AVAILABLE
         auroc = (Entry(images), Entry(estimate_text(area, with_sign=True)), ABSENT, ABSENT)
-        rows.append(Row((cell.architecture, "macro AUROC"), auroc))
+        rows.append(TableRow((cell.architecture, "macro AUROC"), auroc))
     return Table(
         "How much more performance noise in the leading eigenspace takes than noise in the complement, averaged over the grid of "
         "norms. Macro AUROC belongs to all images together, so it has an interval but no test over images.",
@@ -142,20 +142,20 @@ def _lost(comparison: Comparison | None) -> tuple[Entry, ...]:
         return (ABSENT,) * 4
     return (
         Entry(numbers.count(comparison.images)),
-        Entry(estimate_text(comparison.difference, with_sign=True)),
+        Entry(estimate_text(comparison.estimate, with_sign=True)),
         Entry(numbers.p_value(comparison.p_holm)),
         verdict_entry(comparison),
     )
 
 
-def removals(cells: Sequence[Cell]) -> Table:
+def removals(cells: Sequence[CellRecord]) -> Table:
     """Complete removal of x_high against removal of an equally large part of x_low."""
     rows = []
     for cell in cells:
-        for name in COMPARED:
+        for name in compared_measures():
             comparison = cell.comparison("remove_high", "remove_low", name, "removal")
             if comparison is not None:
-                rows.append(Row((cell.architecture, measure(name)), _comparison_entries(comparison)))
+                rows.append(TableRow((cell.architecture, measure(name)), _comparison_entries(comparison)))
     return Table(
         "Removal: x_high taken away whole (first) against an equally large part of x_low (second), both of the norm of the "
         "smaller of the two. The difference is first minus second, for accuracy second minus first.",
@@ -164,7 +164,7 @@ def removals(cells: Sequence[Cell]) -> Table:
     )
 
 
-def locality(cells: Sequence[Cell]) -> Table:
+def locality(cells: Sequence[CellRecord]) -> Table:
     """Measured over predicted divergence."""
     rows = []
     for cell in cells:
@@ -175,7 +175,7 @@ def locality(cells: Sequence[Cell]) -> Table:
                 Entry(numbers.count(ratio.rows)),
                 Entry(estimate_text(ratio)),
             )
-            rows.append(Row((cell.architecture, f"{side} the locality radius"), entries))
+            rows.append(TableRow((cell.architecture, f"{side} the locality radius"), entries))
     return Table(
         "Measured divergence over the predicted one, for steps along +u₁ and \N{MINUS SIGN}u₁: median and 95 % interval. "
         "1 is a perfect prediction. Inside: steps up to the locality radius of u₁ at that image.",
@@ -184,25 +184,26 @@ def locality(cells: Sequence[Cell]) -> Table:
     )
 
 
-def checks(cells: Sequence[Cell]) -> Table | None:
+def checks(cells: Sequence[CellRecord]) -> Table | None:
     """Is the leading eigenspace the trained network's own, and does it stay when it should?"""
     return _quantities(cells, CHECKS, "Is the leading eigenspace stable, and is it the trained network's own?")
 
 
-def geometry(cells: Sequence[Cell]) -> Table | None:
+def geometry(cells: Sequence[CellRecord]) -> Table | None:
     """All other quantities per image, also those that this report does not know by name."""
     named = {name for _, *names in SHORTCUTS for name in names} | set(CHECKS)
-    found = {name for cell in cells for name in cell.scalars} - named
+    found = {name for cell in cells for name in cell.images_scalars} - named
     order = [*GEOMETRY, *sorted(found - set(GEOMETRY))]
     return _quantities(cells, [name for name in order if name in found], "The decompositions.")
 
 
-def _quantities(cells: Sequence[Cell], names: Sequence[str], caption: str) -> Table | None:
-    present = [name for name in names if any(name in cell.scalars for cell in cells)]
+def _quantities(cells: Sequence[CellRecord], names: Sequence[str], caption: str) -> Table | None:
+    present = [name for name in names if any(name in cell.images_scalars for cell in cells)]
     if not present:
         return None
     rows = tuple(
-        Row((QUANTITIES.get(name, name),), tuple(_with_images(cell.scalars.get(name)) for cell in cells)) for name in present
+        TableRow((QUANTITIES.get(name, name),), tuple(_with_images(cell.images_scalars.get(name)) for cell in cells))
+        for name in present
     )
     heads = tuple(cell.architecture for cell in cells)
     return Table(f"{caption} Mean over images [95 % interval], number of images.", ("quantity", *heads), rows)
@@ -219,14 +220,14 @@ def _number(value: Estimate) -> str:
     return f"n = {numbers.count(value.images)}".replace(" ", numbers.FIRM_SPACE)
 
 
-def shortcuts(cells: Sequence[Cell]) -> Table | None:
+def shortcuts(cells: Sequence[CellRecord]) -> Table | None:
     """Does the classifier look at the edge of the picture, or at fine texture?"""
     rows = []
     for cell in cells:
         for label, *names in SHORTCUTS:
-            values = [cell.scalars.get(name) if name else None for name in names]
+            values = [cell.images_scalars.get(name) if name else None for name in names]
             if any(values):
-                rows.append(Row((cell.architecture, label), tuple(_with_images(value) for value in values)))
+                rows.append(TableRow((cell.architecture, label), tuple(_with_images(value) for value in values)))
     if not rows:
         return None
     return Table(
@@ -238,13 +239,13 @@ def shortcuts(cells: Sequence[Cell]) -> Table | None:
     )
 
 
-def all_comparisons(cell: Cell) -> Table:
+def all_comparisons(cell: CellRecord) -> Table:
     """Whatever was compared in a cell."""
-    order = list(FAMILY)
+    order = list(FAMILIES)
     rows = []
     for c in sorted(cell.comparisons, key=lambda c: (c.kind, order.index(c.second) if c.second in order else len(order))):
         rows.append(
-            Row(
+            TableRow(
                 (f"{family(c.first)} against {family(c.second)}", measure(c.measure)),
                 (
                     *_comparison_entries(c)[:-3],
@@ -259,13 +260,13 @@ def all_comparisons(cell: Cell) -> Table:
         )
     heads = (*COMPARISON_COLUMNS[:4], "interval by", "p", HOLM_P, "effect size", "Cohen's d_z", "result")
     return Table(
-        f"{cell.title}, {cell.architecture}: all comparisons. bca and percentile are the kinds of bootstrap interval.",
+        f"{cell.task_title}, {cell.architecture}: all comparisons. bca and percentile are the kinds of bootstrap interval.",
         ("compared", "measure", *heads),
         tuple(rows),
     )
 
 
-def by_class(cell: Cell) -> Table | None:
+def by_class(cell: CellRecord) -> Table | None:
     """Quantities per image, by predicted class."""
     names = list(dict.fromkeys(name for values in cell.by_class.values() for name in values))
     if not names:
@@ -274,9 +275,9 @@ def by_class(cell: Cell) -> Table | None:
     rows = []
     for name in names:
         found = [cell.by_class[label].get(name) for label in classes]
-        rows.append(Row((QUANTITIES.get(name, name),), tuple(_mean_with_images(value) for value in found)))
+        rows.append(TableRow((QUANTITIES.get(name, name),), tuple(_mean_with_images(value) for value in found)))
     return Table(
-        f"{cell.title}, {cell.architecture}: means by predicted class, with the number of images.",
+        f"{cell.task_title}, {cell.architecture}: means by predicted class, with the number of images.",
         ("quantity", *classes),
         tuple(rows),
     )

@@ -10,13 +10,14 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from monai_ifim.display import numbers
-from monai_ifim.report.experiment.curves import curve_figure, drawn_measures
+from monai_ifim.evaluation.measuring.end_points import drawn_measures
+from monai_ifim.evaluation.records import CellRecord, Claim, ExperimentRecord
+from monai_ifim.report.experiment.curves import curve_figure, measures_with_values
 from monai_ifim.report.experiment.forest import control_figure, forest_figure
 from monai_ifim.report.experiment.locality import locality_figure
 from monai_ifim.report.experiment.montage import COLOR_MAPS, Montage, montage_figure, read_montage
-from monai_ifim.report.experiment.records import Cell, Claim, Results
 from monai_ifim.report.experiment.removal import removal_figure
-from monai_ifim.report.experiment.wording import AXES, in_line
+from monai_ifim.report.experiment.wording import in_line
 from monai_ifim.report.pages.blocks import Picture
 from monai_ifim.report.pages.style import LARGEST_BYTES, drawing, png
 
@@ -31,7 +32,7 @@ class Drawings:
         self.folder = folder
         self._taken: set[str] = set()
 
-    def forest(self, results: Results) -> Picture:
+    def forest(self, results: ExperimentRecord) -> Picture:
         """All cells."""
         return self._picture(
             lambda: forest_figure(results),
@@ -42,58 +43,58 @@ class Drawings:
             "the leading eigenspace moves the answer more. Full dot: holds; empty dot: not shown; triangle: reverse.",
         )
 
-    def curves(self, cell: Cell) -> Picture:
+    def curves(self, cell: CellRecord) -> Picture:
         """Answer and correctness over the norm."""
-        drawn = drawn_measures(cell)
+        drawn = measures_with_values(cell)
         shown = ", ".join(in_line(name) for name in drawn)
-        lacking = ", ".join(in_line(name) for name in AXES if name not in drawn)
+        lacking = ", ".join(in_line(name) for name in drawn_measures() if name not in drawn)
         return self._picture(
             lambda: curve_figure(cell),
             (cell.task, cell.architecture, "curves"),
-            alt=f"{cell.title}, {cell.architecture}: curves over the relative norm of the perturbation ({shown}), for noise "
+            alt=f"{cell.task_title}, {cell.architecture}: curves over the relative norm of the perturbation ({shown}), for noise "
             "in the leading eigenspace, its complement and the controls.",
-            caption=f"{cell.title}, {cell.architecture}, {numbers.counted(cell.images, 'image')}: mean over images and 95 % "
+            caption=f"{cell.task_title}, {cell.architecture}, {numbers.counted(cell.images, 'image')}: mean over images and 95 % "
             "bootstrap band. The controls are noise in other subspaces and noise in highly ranked pixels. "
             "The divergence has a logarithmic axis, "
             f"so zeros, and the norm 0, are not drawn there.{f' Not available: {lacking}.' if lacking else ''}",
         )
 
-    def controls(self, cells: Sequence[Cell], claim: Claim) -> Picture:
+    def controls(self, cells: Sequence[CellRecord], claim: Claim) -> Picture:
         """Differences from every control."""
         return self._picture(
             lambda: control_figure(cells, claim.first, claim.measure),
             (cells[0].task, "controls"),
-            alt=f"{cells[0].title}: forest plot of the difference between the leading eigenspace and every control, a panel "
+            alt=f"{cells[0].task_title}: forest plot of the difference between the leading eigenspace and every control, a panel "
             "per architecture. The next table holds the same numbers.",
             caption="Leading eigenspace against every control, probability change. Right of the line at 0 the leading "
             "eigenspace moves the answer more.",
         )
 
-    def removal(self, cells: Sequence[Cell]) -> Picture:
+    def removal(self, cells: Sequence[CellRecord]) -> Picture:
         """Taking components away."""
         return self._picture(
             lambda: removal_figure(cells),
             (cells[0].task, "removal"),
-            alt=f"{cells[0].title}: probability change over the norm taken away from x_high and, equally much, from x_low, "
+            alt=f"{cells[0].task_title}: probability change over the norm taken away from x_high and, equally much, from x_low, "
             "a panel per architecture.",
             caption="x_high taken away step by step, against an equally large part of x_low: mean over images and 95 % band. "
             "An image counts up to the norm of its own x_high, so the number of images falls from left to right; it stands "
             "above each panel.",
         )
 
-    def locality(self, cells: Sequence[Cell]) -> Picture:
+    def locality(self, cells: Sequence[CellRecord]) -> Picture:
         """Measured against predicted divergence."""
         return self._picture(
             lambda: locality_figure(cells),
             (cells[0].task, "locality"),
-            alt=f"{cells[0].title}: measured and predicted divergence of steps along the most sensitive direction over their "
-            "length, a panel per architecture, with the mean locality radius.",
+            alt=f"{cells[0].task_title}: measured and predicted divergence of steps along the most sensitive direction over "
+            "their length, a panel per architecture, with the mean locality radius.",
             caption="Steps along the most sensitive direction u₁, mean over images and 95 % band: divergence as measured, and "
             "as the quadratic picture predicts it. Both axes are logarithmic; the grey line is the mean locality radius, "
             "over |x|.",
         )
 
-    def montages(self, cell: Cell) -> list[Picture]:
+    def montages(self, cell: CellRecord) -> list[Picture]:
         """Example images, in as many pictures as it takes to keep each small; none where none were stored."""
         montage = read_montage(self.folder / "cells" / cell.task / cell.architecture / "montage.npz")
         if montage is None:
@@ -106,15 +107,15 @@ class Drawings:
                 break
         return [self._montage(cell, part, *one) for part, one in zip(parts, drawn, strict=True)]
 
-    def _montage(self, cell: Cell, part: Montage, content: bytes, size: tuple[int, int]) -> Picture:
+    def _montage(self, cell: CellRecord, part: Montage, content: bytes, size: tuple[int, int]) -> Picture:
         slices = " For volumes, the slice through the most sensitive voxel." if len(cell.spatial_shape) == 3 else ""
         return Picture(
             self._file((cell.task, cell.architecture, "montage")),
             content,
             size,
-            alt=f"{cell.title}, {cell.architecture}: {numbers.counted(len(part.names), 'image')} ({', '.join(part.names)}), "
+            alt=f"{cell.task_title}, {cell.architecture}: {numbers.counted(len(part.names), 'image')} ({', '.join(part.names)}), "
             "each with x_high, x_low, the leading eigenvector, sensitivity, integrated gradients and GradCAM.",
-            caption=f"{cell.title}, {cell.architecture}: examples.{slices} x and x_low share one grey window. Maps of one "
+            caption=f"{cell.task_title}, {cell.architecture}: examples.{slices} x and x_low share one grey window. Maps of one "
             "sign run from 0 up; maps of both signs are red above 0, blue below, white at 0. The scale of every map is "
             "printed below it, in the map's own unit; it leaves out the outermost 0.5 % of the values.",
         )

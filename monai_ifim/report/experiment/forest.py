@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from monai_ifim.display import numbers
+from monai_ifim.evaluation.measuring.families import FAMILIES
+from monai_ifim.evaluation.records import CellRecord, Comparison, Estimate, ExperimentRecord
 from monai_ifim.report.experiment.lines import VERDICTS
-from monai_ifim.report.experiment.records import Cell, Comparison, Estimate, Results
-from monai_ifim.report.experiment.wording import FAMILY, VERDICT_TEXT, family, verdict
+from monai_ifim.report.experiment.wording import VERDICT_TEXT, family, verdict
 from monai_ifim.report.pages.style import MOST_COLUMNS, new_figure
 from monai_ifim.report.pages.texts import shortened
 
@@ -31,7 +32,7 @@ class Item:
     reason: str = "n/a"
 
 
-def forest_figure(results: Results) -> Figure:
+def forest_figure(results: ExperimentRecord) -> Figure:
     """All cells, grouped by task, failed ones included."""
     groups: dict[str, list[Item]] = {task: [] for task in results.task_names()}
     for cell in results.cells:
@@ -56,13 +57,13 @@ def forest_figure(results: Results) -> Figure:
     return figure
 
 
-def controls(cells: Sequence[Cell], first: str, measure: str) -> list[str]:
+def controls(cells: Sequence[CellRecord], first: str, measure: str) -> list[str]:
     """Families that `first` is compared with in any of the cells, the order being that of all families."""
     found = {c.second for cell in cells for c in cell.comparisons if (c.first, c.measure, c.kind) == (first, measure, "area")}
-    return [name for name in FAMILY if name in found] + sorted(found - set(FAMILY))
+    return [name for name in FAMILIES if name in found] + sorted(found - set(FAMILIES))
 
 
-def control_figure(cells: Sequence[Cell], first: str, measure: str) -> Figure:
+def control_figure(cells: Sequence[CellRecord], first: str, measure: str) -> Figure:
     """A panel per architecture, a row per family that `first` is compared with."""
     names = controls(cells, first, measure)
     columns = min(MOST_COLUMNS, len(cells))
@@ -90,7 +91,7 @@ def _row(axes: Axes, place: float, item: Item, written: bool) -> None:
     """Dot, bar and, where `written`, the verdict at the right end; what has no result says so in its place."""
     said = verdict(item.comparison)
     across = axes.get_yaxis_transform()
-    difference = item.comparison.difference if item.comparison else Estimate(None)
+    difference = item.comparison.estimate if item.comparison else Estimate(None)
     if item.comparison is None or difference.value is None:
         inside: dict[str, Any] = {} if written else {"ha": "right", "backgroundcolor": "white"}
         axes.text(1.01 if written else 0.98, place, item.reason, transform=across, va="center", fontsize=8, **inside)

@@ -1,4 +1,4 @@
-"""How families and verdicts are drawn in the figures of an experiment."""
+"""Lines of families and marks of verdicts in the figures of an experiment."""
 
 from __future__ import annotations
 
@@ -13,51 +13,23 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from monai_ifim.display import numbers
-from monai_ifim.report.experiment.records import Array, Curve
+from monai_ifim.evaluation.measuring.families import FAMILIES, Line
+from monai_ifim.evaluation.records import Array, Curve
 from monai_ifim.report.pages.style import tick_text
 
-__all__ = ["LINES", "VERDICTS", "Line", "Mark", "draw_band", "legend_handle", "norm_axis", "note_images"]
+__all__ = ["VERDICTS", "Mark", "draw_band", "legend_handle", "norm_axis", "note_images"]
 
 LABEL_GAP = 0.35  # decades between two labels of an axis of norms
 
 
 @dataclass(frozen=True)
-class Line:
-    """How a family is drawn; color, dashes and marker each tell it from all others of its panel."""
-
-    color: str
-    dashes: str | tuple[float, tuple[float, ...]]
-    marker: str
-    filled: bool = True
-
-
-@dataclass(frozen=True)
 class Mark:
-    """How a verdict is drawn: the shape says it without the color."""
+    """Mark of a verdict; verdicts differ in shape, not only in color."""
 
     color: str
     marker: str
     filled: bool
 
-
-# Okabe and Ito (2008), readable with every common colour vision deficiency; brown and grey stand in for their yellow
-LINES: Mapping[str, Line] = MappingProxyType(
-    {
-        "noise_high": Line("#D55E00", "solid", "o"),
-        "noise_low": Line("#0072B2", (0, (5, 2)), "s"),
-        "noise_random": Line("#000000", (0, (1, 1.5)), "x"),
-        "noise_trailing": Line("#009E73", (0, (6, 1.5, 1, 1.5)), "^"),
-        "noise_twin": Line("#CC79A7", (0, (3, 1, 1, 1, 1, 1)), "D", filled=False),
-        "pixels_integrated_gradients": Line("#E69F00", (0, (6, 1.5, 1, 1.5)), "^"),
-        "pixels_saliency": Line("#56B4E9", (0, (3, 1, 1, 1, 1, 1)), "D", filled=False),
-        "pixels_gradcam": Line("#7A4B00", (0, (1, 1.5)), "x"),
-        "pixels_occlusion": Line("#666666", (0, (8, 3)), "v", filled=False),
-        "attenuate_high": Line("#D55E00", "solid", "o"),
-        "attenuate_low": Line("#0072B2", (0, (5, 2)), "s"),
-        "step_plus": Line("#009E73", "solid", "^"),
-        "step_minus": Line("#CC79A7", (0, (5, 2)), "v"),
-    }
-)
 
 VERDICTS: Mapping[str, Mark] = MappingProxyType(
     {
@@ -69,7 +41,7 @@ VERDICTS: Mapping[str, Mark] = MappingProxyType(
 
 
 def norm_axis(axes: Axes, norms: Array, zero: bool) -> None:
-    """A logarithmic axis of relative norms with ticks at the grid's values, linear below the smallest where `zero` is shown."""
+    """A logarithmic axis of relative norms with ticks at the grid's values, linear below the smallest if `zero` is shown."""
     positive = norms[norms > 0]
     if len(positive) == 0:
         return
@@ -90,8 +62,8 @@ def norm_axis(axes: Axes, norms: Array, zero: bool) -> None:
 
 
 def draw_band(axes: Axes, curve: Curve, strong: bool = True) -> None:
-    """Mean and 95 % band of a curve, interrupted where there is no value."""
-    line = LINES[curve.family]
+    """Mean and 95 % band of a curve, with gaps where there is no value."""
+    line = _line(curve.family)
     face = line.color if line.filled else "white"
     axes.fill_between(curve.relative_norm, curve.low, curve.high, color=line.color, alpha=0.22 if strong else 0.10, linewidth=0)
     axes.plot(
@@ -107,7 +79,7 @@ def draw_band(axes: Axes, curve: Curve, strong: bool = True) -> None:
 
 
 def note_images(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Say above a panel's right end how many images stand behind its points."""
+    """Write the number of images above a panel's right end."""
     known = sorted({int(n) for curve in curves for n in curve.images[np.isfinite(curve.mean)] if np.isfinite(n)})
     if not known:
         text = "number of images not recorded"
@@ -119,8 +91,15 @@ def note_images(axes: Axes, curves: Sequence[Curve]) -> None:
 
 
 def legend_handle(name: str, text: str) -> Line2D:
-    """What a family's line looks like in a legend."""
-    line = LINES[name]
+    """Legend entry of a family's line."""
+    line = _line(name)
     face = line.color if line.filled else "white"
     style: dict[str, Any] = {"linestyle": line.dashes, "marker": line.marker, "markerfacecolor": face}
     return Line2D([], [], color=line.color, label=text, **style)
+
+
+def _line(name: str) -> Line:
+    line = FAMILIES[name].line
+    if line is None:
+        raise ValueError(f"family {name} has no curve")
+    return line

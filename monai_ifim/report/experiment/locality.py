@@ -8,27 +8,30 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from monai_ifim.evaluation.measuring.families import families_of
+from monai_ifim.evaluation.records import CellRecord
 from monai_ifim.report.experiment.lines import draw_band, legend_handle, norm_axis, note_images
-from monai_ifim.report.experiment.records import Cell
-from monai_ifim.report.experiment.wording import FAMILY
+from monai_ifim.report.experiment.wording import family
 from monai_ifim.report.pages.style import label_rows, log_axis, mark_empty, panels
 
 __all__ = ["has_locality", "locality_figure"]
 
-STEPS = ("step_plus", "step_minus")
 
-
-def has_locality(cells: Sequence[Cell]) -> bool:
+def has_locality(cells: Sequence[CellRecord]) -> bool:
     """Whether any cell has curves of steps along u_1."""
-    return any(cell.curve(name, "divergence") for cell in cells for name in STEPS)
+    return any(cell.curve(name, "divergence") for cell in cells for name in families_of("step"))
 
 
-def locality_figure(cells: Sequence[Cell]) -> Figure:
+def locality_figure(cells: Sequence[CellRecord]) -> Figure:
     """A panel per architecture: measured and predicted divergence of steps along u_1, and where the locality radius lies."""
     figure, grid = panels(len(cells))
     predicted = False
     for axes, cell in zip(grid, cells, strict=False):
-        drawn = [curve for name in STEPS if (curve := cell.curve(name, "divergence")) is not None and (curve.mean > 0).any()]
+        drawn = [
+            curve
+            for name in families_of("step")
+            if (curve := cell.curve(name, "divergence")) is not None and (curve.mean > 0).any()
+        ]
         axes.set_title(cell.architecture, loc="left", fontweight="bold")
         if not drawn:
             mark_empty(axes)
@@ -45,7 +48,7 @@ def locality_figure(cells: Sequence[Cell]) -> Figure:
         _radius(axes, cell)
     figure.supxlabel("length of the step over the norm of the image", fontsize=8.5)
     label_rows(grid, "divergence (nats)")
-    handles = [legend_handle(name, f"measured, {FAMILY[name]}") for name in STEPS]
+    handles = [legend_handle(name, f"measured, {family(name)}") for name in families_of("step")]
     if predicted:
         handles.append(Line2D([], [], color="#000000", linestyle=(0, (1, 1.5)), label="predicted"))
     handles.append(Line2D([], [], color="#777777", linewidth=1.0, label="mean locality radius, 95 % interval"))
@@ -53,8 +56,8 @@ def locality_figure(cells: Sequence[Cell]) -> Figure:
     return figure
 
 
-def _radius(axes: Axes, cell: Cell) -> None:
-    radius = cell.scalars.get("relative_locality_radius")
+def _radius(axes: Axes, cell: CellRecord) -> None:
+    radius = cell.images_scalars.get("relative_locality_radius")
     if radius is None or radius.value is None:
         return
     left, right = axes.get_xlim()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from monai_ifim.display import numbers
+from monai_ifim.evaluation.records import ExperimentRecord, read_experiment
 from monai_ifim.io.atomic import write_bytes, write_text
 from monai_ifim.report.experiment import tables
 from monai_ifim.report.experiment.cell_tables import all_comparisons, by_class
 from monai_ifim.report.experiment.drawings import Drawings
-from monai_ifim.report.experiment.records import Results, read_results
 from monai_ifim.report.experiment.render import render_html, render_markdown
 from monai_ifim.report.experiment.tasks import task_section
 from monai_ifim.report.experiment.wording import MEANING, family_meanings
@@ -31,7 +31,7 @@ def write_report(folder: Path) -> list[Path]:
     Reads results.json and cells/TASK/ARCHITECTURE/montage.npz, where there is one. Each file is whole or absent, and the same
     bytes for the same input. Raises InputError where results.json is missing or of another form.
     """
-    results = read_results(folder / "results.json")
+    results = read_experiment(folder / "results.json")
     page = _page(results, Drawings(folder)).numbered()
     written = []
     for picture in page.pictures():
@@ -43,8 +43,8 @@ def write_report(folder: Path) -> list[Path]:
     return written
 
 
-def _page(results: Results, drawings: Drawings) -> Page:
-    tasks = [task_section(cells, results, drawings, n) for n, cells in enumerate(results.tasks().values(), start=1)]
+def _page(results: ExperimentRecord, drawings: Drawings) -> Page:
+    tasks = [task_section(cells, results, drawings, n) for n, cells in enumerate(results.cells_by_task().values(), start=1)]
     return Page(
         title=results.name,
         question=QUESTION,
@@ -61,7 +61,7 @@ def _page(results: Results, drawings: Drawings) -> Page:
     )
 
 
-def _answers(results: Results) -> tuple[str, ...]:
+def _answers(results: ExperimentRecord) -> tuple[str, ...]:
     """The answer in words, first of all how many cells of how many."""
     total = results.claim.total
     cells, holds, reverse = (0 if n is None else n for n in (total.cells, total.holds, total.reverse))
@@ -82,7 +82,7 @@ def _answers(results: Results) -> tuple[str, ...]:
     return (answer, explained, *_failures(results))
 
 
-def _failures(results: Results) -> tuple[str, ...]:
+def _failures(results: ExperimentRecord) -> tuple[str, ...]:
     if not results.failed:
         return ()
     number = len(results.failed)
@@ -95,14 +95,14 @@ def _cells(number: int) -> str:
     return "cell" if number == 1 else "cells"
 
 
-def _overview(results: Results, drawings: Drawings) -> Section:
+def _overview(results: ExperimentRecord, drawings: Drawings) -> Section:
     blocks: list[Block] = [tables.glance(results)]
     if results.cells:
         blocks.append(drawings.forest(results))
     return Section("Every cell", "every-cell", tuple(blocks))
 
 
-def _negative(results: Results) -> Section:
+def _negative(results: ExperimentRecord) -> Section:
     lines = tables.negative_cells(results)
     blocks: list[Block] = []
     if lines:
@@ -121,32 +121,31 @@ def _reading() -> Section:
     return Section("What the numbers mean", "meaning", (Definitions(MEANING),))
 
 
-def _controls(results: Results) -> Section:
-    share = next((value for name, value in flat_settings(results.settings) if name.endswith("pixel_share")), None)
+def _controls(results: ExperimentRecord) -> Section:
     found = {comparison.second for cell in results.cells for comparison in cell.comparisons} | {results.claim.first}
-    meanings = family_meanings(found, share)
+    meanings = family_meanings(found)
     blocks: list[Block] = [Paragraph("What noise in the leading eigenspace is compared with:"), Definitions(meanings)]
     blocks += [table for table in _overall(results) if table.rows]
     return Section("Against every control", "controls", tuple(blocks))
 
 
-def _overall(results: Results) -> list[Table]:
+def _overall(results: ExperimentRecord) -> list[Table]:
     return [tables.control_tally(results), tables.claim_by_measure(results), tables.claim_by_task(results)]
 
 
-def _details(results: Results) -> Section:
+def _details(results: ExperimentRecord) -> Section:
     blocks: list[Block] = []
     for cell in results.cells:
         inside: list[Block] = [all_comparisons(cell)]
         if (classes := by_class(cell)) is not None:
             inside.append(classes)
-        blocks.append(Fold(f"{cell.title}, {cell.architecture}", tuple(inside)))
+        blocks.append(Fold(f"{cell.task_title}, {cell.architecture}", tuple(inside)))
     if not blocks:
         blocks.append(Paragraph("No cell gave a result."))
     return Section("All comparisons, cell by cell", "all-comparisons", tuple(blocks))
 
 
-def _making(results: Results) -> Section:
+def _making(results: ExperimentRecord) -> Section:
     facts = [
         ("seed", plain(results.seed)),
         ("relative norms", plain([numbers.as_given(norm) for norm in results.relative_norms])),
@@ -160,8 +159,8 @@ def _making(results: Results) -> Section:
     for title, content in (("Settings", results.settings), ("Environment", results.environment)):
         if content:
             blocks += [Paragraph(f"{title}:"), Definitions(tuple(flat_settings(content)))]
-    if results.described:
-        described = tuple(Definitions(tuple(flat_settings(content))) for content in results.described)
+    if described_parts := (*results.tasks, *results.models):
+        described = tuple(Definitions(tuple(flat_settings(content))) for content in described_parts)
         blocks.append(Fold("Tasks and models as they were configured", described))
     files = "measurements.parquet holds every single measurement, images.csv every image, comparisons.csv every comparison"
     blocks.append(Paragraph(f"All numbers of this page are in results.json; {files}."))

@@ -7,26 +7,26 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from monai_ifim.evaluation.measuring.end_points import MEASURES
+from monai_ifim.evaluation.measuring.families import families_of
+from monai_ifim.evaluation.records import CellRecord
 from monai_ifim.report.experiment.lines import draw_band, legend_handle, norm_axis
-from monai_ifim.report.experiment.records import Cell
-from monai_ifim.report.experiment.wording import FAMILY
+from monai_ifim.report.experiment.wording import family
 from monai_ifim.report.pages.style import label_rows, mark_empty, panels
 
 __all__ = ["has_removal", "removal_figure"]
 
-REMOVALS = ("attenuate_high", "attenuate_low")
 
-
-def has_removal(cells: Sequence[Cell]) -> bool:
+def has_removal(cells: Sequence[CellRecord]) -> bool:
     """Whether any cell has curves of attenuation."""
-    return any(cell.curve(name, "absolute_change") for cell in cells for name in REMOVALS)
+    return any(cell.curve(name, "absolute_change") for cell in cells for name in families_of("attenuation"))
 
 
-def removal_figure(cells: Sequence[Cell]) -> Figure:
+def removal_figure(cells: Sequence[CellRecord]) -> Figure:
     """A panel per architecture: probability change over the norm taken away from x_high, and as much from x_low."""
     figure, grid = panels(len(cells))
     for axes, cell in zip(grid, cells, strict=False):
-        curves = [curve for name in REMOVALS if (curve := cell.curve(name, "absolute_change")) is not None]
+        curves = [curve for name in families_of("attenuation") if (curve := cell.curve(name, "absolute_change")) is not None]
         drawn = [curve for curve in curves if np.isfinite(curve.mean).any()]
         for curve in drawn:
             draw_band(axes, curve)
@@ -39,7 +39,7 @@ def removal_figure(cells: Sequence[Cell]) -> Figure:
                 axes.text(norm, 1.0, f"{int(images)}", transform=axes.get_xaxis_transform(), ha="center", va="bottom", fontsize=7)
         axes.set_title(f"{cell.architecture}\nnumber of images:", loc="left", fontsize=8, pad=11)
     figure.supxlabel("norm taken away over that of the image", fontsize=8.5)
-    label_rows(grid, "probability change\n(predicted class, absolute)")
-    handles = [legend_handle(name, FAMILY[name]) for name in REMOVALS]
+    label_rows(grid, MEASURES["absolute_change"].axis)
+    handles = [legend_handle(name, family(name)) for name in families_of("attenuation")]
     figure.legend(handles=handles, loc="outside upper left", ncols=2, handlelength=3.4)
     return figure

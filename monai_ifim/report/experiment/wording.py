@@ -1,4 +1,4 @@
-"""What families, measures and quantities are called on the page, and what the numbers mean."""
+"""Names of families, measures and quantities on the page, and definitions of its terms."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from types import MappingProxyType
 from typing import Any
 
 from monai_ifim.display import numbers
-from monai_ifim.report.experiment.records import Comparison, Estimate
+from monai_ifim.evaluation.measuring.end_points import MEASURES
+from monai_ifim.evaluation.measuring.families import FAMILIES
+from monai_ifim.evaluation.records import Comparison, Estimate
 
 __all__ = [
-    "AXES",
-    "COMPARED",
-    "FAMILY",
     "HOLM_P",
     "MEANING",
     "QUANTITIES",
-    "SUBSPACES",
     "VERDICT_TEXT",
     "estimate_text",
     "family",
@@ -28,58 +26,6 @@ __all__ = [
 ]
 
 HOLM_P = "Holm\N{NO-BREAK SPACE}p"
-
-FAMILY: Mapping[str, str] = MappingProxyType(
-    {
-        "noise_high": "leading eigenspace",
-        "noise_low": "complement",
-        "noise_random": "random subspace",
-        "noise_trailing": "trailing eigenvectors",
-        "noise_twin": "untrained twin's eigenspace",
-        "pixels_integrated_gradients": "pixels: integrated gradients",
-        "pixels_saliency": "pixels: saliency",
-        "pixels_gradcam": "pixels: GradCAM",
-        "pixels_occlusion": "pixels: occlusion",
-        "attenuate_high": "taking away x_high",
-        "attenuate_low": "taking away as much of x_low",
-        "remove_high": "all of x_high removed",
-        "remove_low": "as much of x_low removed",
-        "step_plus": "step along +u₁",
-        "step_minus": "step along \N{MINUS SIGN}u₁",
-    }
-)
-
-SUBSPACES: Mapping[str, str] = MappingProxyType(
-    {
-        "noise_high": "Gaussian noise inside the leading eigenspace span(u₁ ... uₖ) of the Fisher information at this image.",
-        "noise_low": "Gaussian noise of the same norm inside everything orthogonal to that space. It is spread over far more "
-        "directions than the leading eigenspace has, which is why the next control exists.",
-        "noise_random": "Gaussian noise inside a random subspace of the same dimension k, drawn anew for every draw.",
-        "noise_trailing": "Gaussian noise inside the computed eigenvectors that were not kept; absent where none are left.",
-        "noise_twin": "Gaussian noise inside the leading eigenspace of an untrained network of the same kind: what the "
-        "architecture alone would give.",
-    }
-)
-
-# short: column heads; the unit where there is one
-COMPARED: Mapping[str, str] = MappingProxyType(
-    {
-        "absolute_change": "probability change",
-        "divergence": "divergence (nats)",
-        "flipped": "changed answers (share)",
-        "correct": "accuracy",
-        "negative_log_likelihood": "negative log-likelihood (nats)",
-    }
-)
-
-AXES: Mapping[str, str] = MappingProxyType(
-    {
-        "absolute_change": "probability change\n(predicted class, absolute)",
-        "divergence": "divergence\n(nats)",
-        "accuracy": "accuracy",
-        "macro_auroc": "macro AUROC",
-    }
-)
 
 QUANTITIES: Mapping[str, str] = MappingProxyType(
     {
@@ -148,28 +94,23 @@ VERDICT_TEXT: Mapping[str, str] = MappingProxyType(
 
 
 def family(name: str) -> str:
-    """What a family is called; its own name where it is none of ours."""
-    return FAMILY.get(name, name)
+    """Label of a family; its name where the registry does not have it."""
+    return FAMILIES[name].label if name in FAMILIES else name
 
 
-def family_meanings(names: Collection[str], pixel_share: str | None) -> tuple[tuple[str, str], ...]:
-    """What each of these families of noise does; all attribution methods in one line."""
-    found = [(family(name), meaning) for name, meaning in SUBSPACES.items() if name in names]
-    if any(name.startswith("pixels_") for name in names):
-        share = "" if pixel_share is None else f" (a share of {pixel_share} of all)"
-        where = f"the pixels that the attribution method named ranks highest{share}, none elsewhere"
-        found.append(("pixels", f"Gaussian noise of the same norm in {where}."))
-    return tuple(found)
+def family_meanings(names: Collection[str]) -> tuple[tuple[str, str], ...]:
+    """(label, meaning) of each of these families, in the order of the registry."""
+    return tuple((found.label, found.meaning) for name, found in FAMILIES.items() if name in names)
 
 
 def measure(name: str) -> str:
-    """What a compared measure is called."""
-    return COMPARED.get(name, name)
+    """Heading of a measure; its name where it is unknown."""
+    return MEASURES[name].heading if name in MEASURES else name
 
 
 def in_line(name: str) -> str:
-    """What the axis of a measure is called in running text."""
-    return " ".join(AXES[name].split())
+    """The axis label of a measure on one line."""
+    return " ".join(MEASURES[name].axis.split())
 
 
 def estimate_text(value: Estimate | None, with_sign: bool = False) -> str:
@@ -180,7 +121,7 @@ def estimate_text(value: Estimate | None, with_sign: bool = False) -> str:
 
 
 def selection(content: Mapping[str, Any]) -> str:
-    """By what rule the leading eigenspace was cut."""
+    """The rule that selects the leading eigenspace."""
     if content.get("rank") is not None:
         return f"the {content['rank']} leading eigenvectors"
     if content.get("energy") is not None:
@@ -189,8 +130,8 @@ def selection(content: Mapping[str, Any]) -> str:
 
 
 def verdict(comparison: Comparison | None) -> str:
-    """holds, reverse, open (neither shown) or absent."""
-    if comparison is None or comparison.difference.value is None:
+    """One of holds, reverse, open (neither) and absent."""
+    if comparison is None or comparison.difference is None:
         return "absent"
     if comparison.holds:
         return "holds"

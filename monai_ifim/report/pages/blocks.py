@@ -20,9 +20,9 @@ __all__ = [
     "Page",
     "Paragraph",
     "Picture",
-    "Row",
     "Section",
     "Table",
+    "TableRow",
     "Verbatim",
 ]
 
@@ -40,7 +40,7 @@ ABSENT = Entry(NOT_AVAILABLE, "absent")
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """heads: what the row is about; entries: its fields."""
 
     heads: tuple[str, ...]
@@ -53,7 +53,7 @@ class Table:
 
     caption: str
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     number: int = 0
     kind: ClassVar[str] = "table"
 
@@ -62,7 +62,7 @@ class Table:
         """How many columns, the first ones, are row heads."""
         return len(self.rows[0].heads) if self.rows else 0
 
-    def groups(self) -> list[tuple[Row, ...]]:
+    def groups(self) -> list[tuple[TableRow, ...]]:
         """Rows that follow each other and have the same first of several heads; with one head, all of them."""
         if self.heads < 2:
             return [self.rows]

@@ -20,7 +20,7 @@ from monai_ifim.display.numbers import number
 from monai_ifim.io.planes import CasePlanes
 from monai_ifim.report.cohort.page import write_cohort
 from monai_ifim.report.cohort.pictures import choose_pictures
-from monai_ifim.report.cohort.planes import draw_montage
+from monai_ifim.report.cohort.planes import draw_picture_grid
 from monai_ifim.report.cohort.records import read_cohort
 from monai_ifim.run.table import CaseRow
 
@@ -151,14 +151,14 @@ def test_outliers_then_the_least_confident_have_pictures_first(
     doubtful = sorted((row.probability or 1.0, row.case) for row in rows)[:10]
     rest = [row.case for row in rows]
     expected = list(dict.fromkeys(["c17", *(name for _, name in doubtful), *rest]))
-    least = draw_montage(large_planes(29), 1).weight
+    least = draw_picture_grid(large_planes(29), 1).weight
     for cases in (3, 20):
         largest = int((cases + 0.5) * (least + 5000))
         found = choose_pictures(run, cohort, largest)
-        assert abs(len(found.montages) - cases) <= 1
-        assert list(found.montages) == expected[: len(found.montages)]
-        assert sum(montage.weight for montage in found.montages.values()) <= largest
-        assert found.left_out == set(expected[len(found.montages) :])
+        assert abs(len(found.grids) - cases) <= 1
+        assert list(found.grids) == expected[: len(found.grids)]
+        assert sum(montage.weight for montage in found.grids.values()) <= largest
+        assert found.left_out == set(expected[len(found.grids) :])
         assert found.left_out
 
 

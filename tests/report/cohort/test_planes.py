@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from monai_ifim.io.planes import CasePlanes, Layer, Plane, PlaneMap, cut_planes
-from monai_ifim.report.cohort.planes import Montage, color_stops, draw_montage
+from monai_ifim.report.cohort.planes import PictureGrid, color_stops, draw_picture_grid
 
 SHAPE, INDEX = (21, 34, 13), (5, 20, 9)
 SPACING = (0.9, 0.9, 4.0)
@@ -33,7 +33,7 @@ def one_plane(values: Any, spacing: tuple[float, float] = (1.0, 1.0), content: s
     return CasePlanes((-1.0, 2.0, -0.01), (PlaneMap(content, (0.0, 1.0), "unit", (plane,)),))
 
 
-def only(montage: Montage) -> Any:
+def only(montage: PictureGrid) -> Any:
     ((picture,),) = [column.pictures for column in montage.columns]
     return picture
 
@@ -51,7 +51,7 @@ def only(montage: Montage) -> Any:
 )
 def test_every_value_has_its_colour_of_matplotlib(content: str, colors: str) -> None:
     values = np.arange(256).reshape(8, 32)
-    found = pixels(only(draw_montage(one_plane(values, content=content))).source)
+    found = pixels(only(draw_picture_grid(one_plane(values, content=content))).source)
     table = matplotlib.colormaps[colors](values, bytes=True)[..., :3]
     np.testing.assert_array_equal(found, values[..., None].repeat(3, -1) if colors == "gray" else table)
 
@@ -81,18 +81,18 @@ def test_the_sensitive_voxel_is_the_bright_pixel_of_every_plane(case_planes: Cal
         "coronal": (SHAPE[2] - 1 - INDEX[2], SHAPE[0] - 1 - INDEX[0]),
         "sagittal": (SHAPE[2] - 1 - INDEX[2], SHAPE[1] - 1 - INDEX[1]),
     }  # all axes run towards right, front and head: radiologists see each the other way round
-    sensitivity = draw_montage(planes).columns[-1]
+    sensitivity = draw_picture_grid(planes).columns[-1]
     assert [picture.view for picture in sensitivity.pictures] == list(bright)
     yellow = np.array(matplotlib.colormaps["viridis"](255, bytes=True)[:3])
     for picture in sensitivity.pictures:
         places = np.argwhere((pixels(picture.source) == yellow).all(axis=-1))
         assert places.tolist() == [list(bright[picture.view])]
     assert sensitivity.pictures[0].place == "S\u00a06.0\u00a0mm"  # -30 + 9 * 4
-    assert draw_montage(planes).point == "L\u00a05.5\u00a0mm, P\u00a02.0\u00a0mm, S\u00a06.0\u00a0mm"
+    assert draw_picture_grid(planes).point == "L\u00a05.5\u00a0mm, P\u00a02.0\u00a0mm, S\u00a06.0\u00a0mm"
 
 
 def test_shapes_are_those_in_millimetres_and_all_planes_of_a_case_have_one_scale(case_planes: Callable[..., CasePlanes]) -> None:
-    montage = draw_montage(case_planes(np.diag([*SPACING, 1.0]), SHAPE, INDEX))
+    montage = draw_picture_grid(case_planes(np.diag([*SPACING, 1.0]), SHAPE, INDEX))
     size = dict(zip("xyz", np.array(SHAPE) * SPACING, strict=True))  # 18.9, 30.6, 52 mm
     extents = {"axial": (size["x"], size["y"]), "coronal": (size["x"], size["z"]), "sagittal": (size["y"], size["z"])}
     assert len(montage.columns) == 4
@@ -113,7 +113,7 @@ def test_shapes_are_those_in_millimetres_and_all_planes_of_a_case_have_one_scale
     ("width", "length"), [(250.0, "100"), (12.5, "5"), (5.0, "2"), (4.9, "1"), (0.3, "0.1"), (2500.0, "1000"), (1.3e-4, "5e-5")]
 )
 def test_a_scale_bar_is_the_longest_round_length_within_two_fifths(width: float, length: str) -> None:
-    picture = only(draw_montage(one_plane(np.zeros((4, 10)), (width / 10, width / 10))))
+    picture = only(draw_picture_grid(one_plane(np.zeros((4, 10)), (width / 10, width / 10))))
     assert picture.bar.text.replace("\N{MINUS SIGN}", "-") == f"{length}\u00a0mm"
     assert picture.bar.percent == pytest.approx(100 * float(length) / width, rel=1e-3)
     assert picture.bar.percent <= 40.01
@@ -121,7 +121,7 @@ def test_a_scale_bar_is_the_longest_round_length_within_two_fifths(width: float,
 
 def test_a_photograph_has_neither_letters_nor_scale() -> None:
     photograph = cut_planes([Layer("source", np.arange(35.0).reshape(7, 5), (0, 34), "")], np.eye(4), (2, 1), photograph=True)
-    montage = draw_montage(photograph)
+    montage = draw_picture_grid(photograph)
     picture = only(montage)
     assert (picture.bar, picture.place, picture.edges, montage.point) == (None, "", ("", "", "", ""), "")
     assert picture.alt == "Image, 7 \N{MULTIPLICATION SIGN} 5 pixels"
@@ -129,12 +129,12 @@ def test_a_photograph_has_neither_letters_nor_scale() -> None:
 
 
 def test_letters_of_a_flat_picture_stay_off_it() -> None:
-    assert only(draw_montage(one_plane(np.zeros((3, 60))))).edges == ("R", "L", "", "")
-    assert only(draw_montage(one_plane(np.zeros((40, 60))))).edges == ("R", "L", "A", "P")
+    assert only(draw_picture_grid(one_plane(np.zeros((3, 60))))).edges == ("R", "L", "", "")
+    assert only(draw_picture_grid(one_plane(np.zeros((40, 60))))).edges == ("R", "L", "A", "P")
 
 
 def test_what_a_picture_shows_is_said_in_words() -> None:
-    picture = only(draw_montage(one_plane(np.zeros((4, 4)), content="high")))
+    picture = only(draw_picture_grid(one_plane(np.zeros((4, 4)), content="high")))
     said = "patient's right at the left, left at the right, front at the top, back at the bottom"
     assert picture.alt == f"High component, axial plane at S\u00a07.0\u00a0mm; {said}"
 
@@ -142,34 +142,34 @@ def test_what_a_picture_shows_is_said_in_words() -> None:
 def test_a_bar_is_labelled_with_its_window_and_unit() -> None:
     planes = one_plane(np.zeros((2, 2)), content="sensitivity")
     planes = replace(planes, maps=(replace(planes.maps[0], window=(0.0, 3.2e-5), unit="nats per (x)^2"),))
-    column = draw_montage(planes).columns[0]
+    column = draw_picture_grid(planes).columns[0]
     assert (column.title, column.marks, column.unit) == (
         "Sensitivity",
         ("0", "1.60e\N{MINUS SIGN}5", "3.20e\N{MINUS SIGN}5"),
         "nats per (x)²",
     )
     signed = replace(planes, maps=(replace(planes.maps[0], content="high", window=(-0.5, 0.5)),))
-    assert draw_montage(signed).columns[0].marks == ("\N{MINUS SIGN}0.500", "0", "0.500")
+    assert draw_picture_grid(signed).columns[0].marks == ("\N{MINUS SIGN}0.500", "0", "0.500")
 
 
 def test_a_further_channel_is_named() -> None:
-    assert draw_montage(one_plane(np.zeros((2, 2)), content="low, channel 2")).columns[0].title == "Low component, channel 2"
+    assert draw_picture_grid(one_plane(np.zeros((2, 2)), content="low, channel 2")).columns[0].title == "Low component, channel 2"
 
 
 def test_quality_falls_until_the_pictures_fit(large_planes: Callable[[int], CasePlanes]) -> None:
     planes = large_planes(3)
-    exact = draw_montage(planes)
+    exact = draw_picture_grid(planes)
     weights = [exact.weight]
     for _ in range(3):
-        smaller = draw_montage(planes, weights[-1] - 1)
+        smaller = draw_picture_grid(planes, weights[-1] - 1)
         assert smaller.weight < weights[-1]
         weights.append(smaller.weight)
-    assert draw_montage(planes, 10).weight == weights[-1]  # no worse than that
-    assert draw_montage(planes, weights[0]) == exact
+    assert draw_picture_grid(planes, 10).weight == weights[-1]  # no worse than that
+    assert draw_picture_grid(planes, weights[0]) == exact
     source = planes.maps[0].planes[0].values.astype(float)
-    seen = pixels(draw_montage(planes, 10).columns[0].pictures[0].source)[..., 0].astype(float)
+    seen = pixels(draw_picture_grid(planes, 10).columns[0].pictures[0].source)[..., 0].astype(float)
     assert np.abs(seen - source).mean() < 12  # of 255, in noise with a deviation of 12
 
 
 def test_pictures_are_the_same_bytes_every_time(large_planes: Callable[[int], CasePlanes]) -> None:
-    assert draw_montage(large_planes(1), 200_000) == draw_montage(large_planes(1), 200_000)
+    assert draw_picture_grid(large_planes(1), 200_000) == draw_picture_grid(large_planes(1), 200_000)

@@ -7,14 +7,14 @@ import re
 
 import pytest
 
-from monai_ifim.report.cohort.spectrum import Spectrum, draw_spectrum
+from monai_ifim.report.cohort.spectrum import SpectrumDrawing, draw_spectrum
 
 
 def dots(path: str) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in re.findall(r"M([\d.]+) ([\d.]+)h0", path)]
 
 
-def drawn(eigenvalues: list[float]) -> Spectrum:
+def drawn(eigenvalues: list[float]) -> SpectrumDrawing:
     found = draw_spectrum(eigenvalues)
     assert found is not None
     return found

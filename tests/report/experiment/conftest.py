@@ -88,22 +88,22 @@ def make_cell(
         "curves": _curves(families, strengths, images, generator),
         "comparisons": _comparisons(families, strengths, images, generator),
         "macro_auroc_area": {
-            "difference": 0.02 * (effect - 1),
+            "value": 0.02 * (effect - 1),
             "low": 0.02 * (effect - 1) - 0.011,
             "high": 0.02 * effect,
             "images": images,
         },
         "divergence_ratio": {
-            "inside": {"median": 1.013, "low": 0.994, "high": 1.037, "rows": 431, "images": images},
-            "outside": {"median": 0.41, "low": 0.327, "high": 0.55, "rows": 209, "images": images - 3},
+            "inside": {"value": 1.013, "low": 0.994, "high": 1.037, "rows": 431, "images": images},
+            "outside": {"value": 0.41, "low": 0.327, "high": 0.55, "rows": 209, "images": images - 3},
         },
         "images_scalars": {
-            name: {"mean": value * generator.uniform(0.9, 1.1), "low": 0.85 * value, "high": 1.15 * value, "images": images}
+            name: {"value": value * generator.uniform(0.9, 1.1), "low": 0.85 * value, "high": 1.15 * value, "images": images}
             for name, value in SCALARS.items()
         },
         "by_class": {
             label: {
-                name: {"mean": value * generator.uniform(0.8, 1.2), "images": images // len(classes)}
+                name: {"value": value * generator.uniform(0.8, 1.2), "images": images // len(classes)}
                 for name, value in SCALARS.items()
             }
             for label in classes
@@ -208,7 +208,7 @@ def make_content(cells: list[Content], failed: list[Content]) -> Content:
     tasks = dict.fromkeys(cell["task"] for cell in cells)
     by_task = {task: _tally(asked([cell for cell in cells if cell["task"] == task], "absolute_change")) for task in tasks}
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "name": "Does <noise> in the leading eigenspace & elsewhere differ?",
         "seed": 20260,
         "command": "monai-ifim evaluate experiment.yaml --output results",
@@ -226,8 +226,8 @@ def make_content(cells: list[Content], failed: list[Content]) -> Content:
             "first": "noise_high",
             "second": "noise_low",
             "measure": "absolute_change",
-            **_tally(asked(cells, "absolute_change")),
-            "by_task": {task: {"cells": tally["cells"], "holds": tally["holds"]} for task, tally in by_task.items()},
+            "total": _tally(asked(cells, "absolute_change")),
+            "by_task": by_task,
             "by_measure": {measure: _tally(asked(cells, measure)) for measure in MEASURES},
         },
         "failed": failed,
@@ -258,10 +258,10 @@ def _without_much(cell: Content) -> Content:
     cell["missing_families"] = {"pixels_gradcam": "no layer has the image's <axes>"}
     cell["skipped_images"] = {"image_0007": "it is zero everywhere & has no norm"}
     cell["macro_auroc_area"] = None
-    cell["divergence_ratio"]["outside"] = {"median": None, "low": None, "high": None, "rows": 0, "images": 0}
+    cell["divergence_ratio"]["outside"] = {"value": None, "low": None, "high": None, "rows": 0, "images": 0}
     for name in ("agreement_seed", "twin_trace_share", "a_new_quantity"):
         del cell["images_scalars"][name]
-    cell["images_scalars"]["agreement_noise"].update(mean=None, low=None, high=None, images=0)
+    cell["images_scalars"]["agreement_noise"].update(value=None, low=None, high=None, images=0)
     return cell
 
 

@@ -27,15 +27,11 @@ from monai_ifim.core import (
 from monai_ifim.core.heads.probabilities import BernoulliProbabilityHead, CategoricalProbabilityHead
 from monai_ifim.core.projection import split
 from monai_ifim.evaluation.measuring.attributions import ATTRIBUTIONS, attribute
-from monai_ifim.evaluation.measuring.measurements import MEASURES, measure_image
-from monai_ifim.evaluation.measuring.perturbations import (
-    FAMILIES,
-    Perturbation,
-    PerturbationSettings,
-    Subspaces,
-    build_perturbations,
-    split_eigenvectors,
-)
+from monai_ifim.evaluation.measuring.end_points import measured_columns
+from monai_ifim.evaluation.measuring.families import FAMILIES
+from monai_ifim.evaluation.measuring.measurements import measure_image
+from monai_ifim.evaluation.measuring.perturbations import Perturbation, PerturbationSettings, build_perturbations
+from monai_ifim.evaluation.measuring.subspaces import Subspaces, split_eigenvectors
 
 Array = npt.NDArray[np.float64]
 SHAPES = {"2d": (1, 7, 5), "2d-3channels": (3, 5, 7), "3d": (1, 5, 3, 4)}
@@ -242,11 +238,11 @@ def test_the_predicted_class_gains_along_the_positive_step_and_loses_along_the_n
 def test_columns_have_their_names_types_and_order() -> None:
     shape = (1, 7, 5)
     table, perturbations, whole = measured(linear_classifier(shape, 3), CategoricalHead(), normal(shape, 0), label=2)
-    names = ["label", "predicted", "family", "draw", "seed", "relative_norm", "norm", *MEASURES, "p00", "p01", "p02"]
+    names = ["label", "predicted", "family", "draw", "seed", "relative_norm", "norm", *measured_columns(), "p00", "p01", "p02"]
     assert list(table.columns) == names
     assert str(table.seed.dtype) == "Int64"
     assert {str(table[name].dtype) for name in ("label", "predicted", "draw")} == {"int64"}
-    assert {str(table[name].dtype) for name in (*names[5:7], *MEASURES, "p00")} == {"float64"}
+    assert {str(table[name].dtype) for name in (*names[5:7], *measured_columns(), "p00")} == {"float64"}
     assert (table.label == 2).all()
     random = {(p.family, p.draw): p.seed for p in perturbations if p.seed is not None}
     seeded = table.dropna(subset="seed")

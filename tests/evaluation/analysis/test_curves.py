@@ -149,33 +149,33 @@ def test_bands_are_percentiles_of_resampled_means(table: pd.DataFrame) -> None:
     draws = np.random.default_rng(5).integers(0, IMAGES, (300, IMAGES))
     assert len(bands) == 8
     for band in bands:
-        measure = "correct" if band["measure"] == "accuracy" else band["measure"]
-        if band["family"] == "attenuate_high":
+        measure = "correct" if band.measure == "accuracy" else band.measure
+        if band.family == "attenuate_high":
             continue
-        curves = np.array([_reference_curve(table, band["family"], image, measure) for image in order])
-        assert band["relative_norm"] == list(GRID)
-        assert band["images"] == [IMAGES] * 4
-        np.testing.assert_allclose(band["mean"], curves.mean(0))
+        curves = np.array([_reference_curve(table, band.family, image, measure) for image in order])
+        assert band.relative_norm.tolist() == list(GRID)
+        assert band.images.tolist() == [IMAGES] * 4
+        np.testing.assert_allclose(band.mean, curves.mean(0))
         low, high = np.quantile(curves[draws].mean(1), [0.025, 0.975], axis=0)
-        np.testing.assert_allclose(band["low"], low)
-        np.testing.assert_allclose(band["high"], high)
+        np.testing.assert_allclose(band.low, low)
+        np.testing.assert_allclose(band.high, high)
 
 
 def test_band_of_an_attenuation_counts_the_images_that_are_defined(table: pd.DataFrame) -> None:
-    (band,) = (b for b in curve_bands(table, ["flipped"], seed=0, resamples=100) if b["family"] == "attenuate_high")
+    (band,) = (b for b in curve_bands(table, ["flipped"], seed=0, resamples=100) if b.family == "attenuate_high")
     reaching = [image for image in range(IMAGES) if _end(image) >= GRID[2]]
-    assert band["relative_norm"] == list(GRID[:3])
-    assert band["images"] == [IMAGES, IMAGES, len(reaching)]
+    assert band.relative_norm.tolist() == list(GRID[:3])
+    assert band.images.tolist() == [IMAGES, IMAGES, len(reaching)]
     values = [_value(table, "attenuate_high", f"{image}.png", GRID[2], "flipped") for image in reaching]
-    assert band["mean"][2] == pytest.approx(np.mean(values))
+    assert band.mean[2] == pytest.approx(np.mean(values))
 
 
 def test_macro_auroc_of_a_band_is_scikit_learns(table: pd.DataFrame) -> None:
     bands = curve_bands(table, ["macro_auroc"], seed=0, resamples=50)
-    assert {band["family"] for band in bands} == {"noise_high", "noise_low", "step_plus", "attenuate_high"}
+    assert {band.family for band in bands} == {"noise_high", "noise_low", "step_plus", "attenuate_high"}
     for band in bands:
-        for norm, images, mean in zip(band["relative_norm"], band["images"], band["mean"], strict=True):
-            rows = table[(table["family"] == band["family"]) & (table["relative_norm"] == norm)]
+        for norm, images, mean in zip(band.relative_norm, band.images, band.mean, strict=True):
+            rows = table[(table["family"] == band.family) & (table["relative_norm"] == norm)]
             draws = [draw for _, draw in rows.groupby("draw")]
             expected = [roc_auc_score(d["label"], d[["p00", "p01", "p02"]], multi_class="ovr") for d in draws]
             assert mean == pytest.approx(np.mean(expected))
@@ -190,7 +190,7 @@ def test_measure_without_values_has_no_band(table: pd.DataFrame) -> None:
 def test_one_image_has_a_mean_without_a_band(table: pd.DataFrame) -> None:
     bands = curve_bands(table[table["image"] == "0.png"], ["flipped"], seed=0, resamples=20)
     assert len(bands) == 4
-    assert all(np.isfinite(band["mean"]).all() and np.isnan(band["low"] + band["high"]).all() for band in bands)
+    assert all(np.isfinite(band.mean).all() and np.isnan(band.low + band.high).all() for band in bands)
 
 
 @pytest.mark.parametrize(

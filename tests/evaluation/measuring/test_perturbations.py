@@ -13,20 +13,19 @@ from torch import Tensor, nn
 from monai_ifim.core import Decomposition, IFIMError, decompose
 from monai_ifim.core.projection import split
 from monai_ifim.evaluation.measuring.attributions import ATTRIBUTIONS
+from monai_ifim.evaluation.measuring.families import FAMILIES, families_of
 from monai_ifim.evaluation.measuring.perturbations import (
-    FAMILIES,
-    RANDOM_FAMILIES,
     Perturbation,
     PerturbationSettings,
-    Subspaces,
     build_perturbations,
     draw_seed,
     redraw,
-    split_eigenvectors,
 )
+from monai_ifim.evaluation.measuring.subspaces import Subspaces, split_eigenvectors
 
 SHAPES = {"2d": (1, 7, 5), "2d-3channels": (3, 5, 7), "3d": (1, 5, 3, 4)}
 KEPT, TRAILING, TWIN = 3, 2, 4
+RANDOM = families_of("noise", "pixels")
 SETTINGS = PerturbationSettings(draws=3, pixel_share=0.2)
 
 
@@ -94,13 +93,13 @@ def linear_decomposition(shape: tuple[int, ...], classes: int, dtype: torch.dtyp
 
 def test_every_family_is_there_with_its_draws_and_every_direction_has_unit_norm(shape: tuple[int, ...]) -> None:
     perturbations = build(shape)
-    expected = [(f, d) for f in FAMILIES for d in range(SETTINGS.draws if f in RANDOM_FAMILIES else 1)]
+    expected = [(f, d) for f in FAMILIES for d in range(SETTINGS.draws if f in RANDOM else 1)]
     assert [(p.family, p.draw) for p in perturbations] == expected
     for perturbation in perturbations:
         assert perturbation.direction.shape == shape
         assert perturbation.direction.dtype == torch.float64
         assert abs(float(perturbation.direction.norm()) - 1) < 1e-14
-        assert (perturbation.seed is None) == (perturbation.family not in RANDOM_FAMILIES)
+        assert (perturbation.seed is None) == (perturbation.family not in RANDOM)
 
 
 @pytest.mark.parametrize(("family", "rows"), [("noise_high", "leading"), ("noise_trailing", "trailing"), ("noise_twin", "twin")])
@@ -271,7 +270,7 @@ def test_adding_draws_or_families_changes_no_other_draw() -> None:
 
 
 def test_seeds_of_draws_differ_and_fit_in_a_signed_integer() -> None:
-    seeds = [draw_seed(seed, family, draw) for seed in range(5) for family in RANDOM_FAMILIES for draw in range(7)]
+    seeds = [draw_seed(seed, family, draw) for seed in range(5) for family in RANDOM for draw in range(7)]
     assert len(set(seeds)) == len(seeds)
     assert min(seeds) >= 0
     assert 2**60 < max(seeds) < 2**63
