@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict, get_args
+from math import isfinite
+from typing import Any, Literal, TypedDict, get_args
 
-from monai_ifim.adapt.scanner.preprocessing import check_statistics
-from monai_ifim.adapt.scanner.resolution import Resolution, checked_resolution
 from monai_ifim.core import IFIMError
 from monai_ifim.core.settings import Settings, SettingsShortcuts
 from monai_ifim.io import OutputError, check_contents
 from monai_ifim.options import FILES, Space, Statistics, option
+
+Resolution = float | Literal["network"] | None
 
 
 class FileShortcuts(TypedDict, total=False):
@@ -73,3 +74,22 @@ def check_space(space: str) -> None:
     """Raise OutputError for a name that is no space."""
     if space not in get_args(Space):
         raise OutputError(f"unknown space {space!r}: choose one of {', '.join(map(repr, get_args(Space)))}.")
+
+
+def check_statistics(statistics: str) -> None:
+    """Raise IFIMError unless `statistics` is "differentiate" or "freeze"."""
+    if statistics not in get_args(Statistics):
+        raise IFIMError(f"unknown statistics {statistics!r}: choose one of {', '.join(map(repr, get_args(Statistics)))}.")
+
+
+def checked_resolution(resolution: Any) -> Resolution:
+    """Millimetres from 0 on (0: None), "network", or None; raises IFIMError for anything else."""
+    if resolution is None or resolution == "network":
+        return resolution
+    try:
+        width = float(resolution)
+    except (TypeError, ValueError):
+        width = float("nan")
+    if not isfinite(width) or width < 0:
+        raise IFIMError(f"resolution {resolution!r}: give millimetres, from 0 on, or 'network'.")
+    return width or None

@@ -51,9 +51,10 @@ def scan(tmp_path: Path, write_scan: Callable[..., Path], oblique: Array) -> Pat
 
 def decomposed(root: Path, image: Path, output: Path, case: dict[str, Any] | None = None, **settings: Any) -> Path:
     """The sidecar of one case."""
+    batch = settings.pop("batch_size", 1)
     wanted = CaseSettings(**({"head": "categorical", "locality": True} | settings.pop("options", {"rank": 2}) | settings))
     cases = find_cases([image], **(case or {}))
-    rows = run_cases(load_bundle(root), cases, RunSettings(output, wanted), lambda row: None)
+    rows = run_cases(load_bundle(root), cases, RunSettings(output, wanted, batch), lambda row: None)
     assert [row.status for row in rows][:1] == ["done"], rows[0].reason
     return output / rows[0].case / f"{rows[0].case}_ifim.json"
 
@@ -315,14 +316,17 @@ def test_a_bundle_is_taken_by_itself_only_where_it_comes_with_the_package(root: 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda content: content.pop("selection"), "'selection' is missing"),
-        (lambda content: content.pop("space"), "'space' is missing"),
+        (lambda content: content.pop("settings"), "'settings' is missing"),
+        (lambda content: content["settings"].pop("energy"), "the setting 'energy' is missing"),
+        (lambda content: content["settings"].update(force=9), "unknown setting 'force'"),
+        (lambda content: content["settings"].update(energy="much"), "energy"),
         (lambda content: content.pop("prediction"), "'prediction' is missing"),
         (lambda content: content.update(files=7), "not iterable"),
         (lambda content: content["input"].update(file="../scan.nii.gz"), "names no input file"),
         (lambda content: content.update(input=None), "'input' is missing"),
-        (lambda content: content.update(head_requested="OwnHead"), "OwnHead"),
-        (lambda content: content.update(metric={"kind": "Own"}), "'Own' of this case is code of its maker's"),
+        (lambda content: content["settings"].update(head="own"), "unknown head 'own'"),
+        (lambda content: content["settings"].update(head={"name": "own", "class": "mine:Own"}), "'own' is code of its maker's"),
+        (lambda content: content["settings"].update(metric={"kind": "Own"}), "'Own' is code of its maker's"),
         (lambda content: content.update(eigenvalues=["much"]), "does not say how the case was made"),
     ],
 )

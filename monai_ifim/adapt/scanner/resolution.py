@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,8 +16,6 @@ from monai_ifim.adapt.scanner.preprocessing import ScanPreprocessing
 from monai_ifim.core import IFIMError, Metric
 from monai_ifim.core.operator.metric import GaussianLowPass
 from monai_ifim.io.geometry import full_affine
-
-Resolution = float | Literal["network"] | None
 
 FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))  # full width at half maximum of a Gaussian of unit standard deviation
 
@@ -38,19 +36,6 @@ class HeldZeros(Metric):
     def describe(self) -> dict[str, Any]:
         """See `Metric`."""
         return self.low_pass.describe()
-
-
-def checked_resolution(resolution: Any) -> Resolution:
-    """Millimetres from 0 on (0: None), "network", or None; raises IFIMError for anything else."""
-    if resolution is None or resolution == "network":
-        return resolution
-    try:
-        width = float(resolution)
-    except (TypeError, ValueError):
-        width = float("nan")
-    if not np.isfinite(width) or width < 0:
-        raise IFIMError(f"resolution {resolution!r}: give millimetres, from 0 on, or 'network'.")
-    return width or None
 
 
 def low_pass(

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from monai_ifim.adapt.scanner.noise import NoiseMap
 from monai_ifim.adapt.scanner.preprocessing import ScanPreprocessing, reading_of, scan_preprocessing, squeezed
-from monai_ifim.adapt.scanner.resolution import Resolution, checked_resolution, low_pass
+from monai_ifim.adapt.scanner.resolution import low_pass
 from monai_ifim.adapt.scanner.step_checks import tells_zeros_apart
-from monai_ifim.adapt.settings import CaseSettings
+from monai_ifim.adapt.settings import CaseSettings, Resolution, checked_resolution
 from monai_ifim.core import Decomposition, IFIMError
 from monai_ifim.core.decompose import decompose_with
 from monai_ifim.core.determinism import deterministic_algorithms

@@ -19,7 +19,7 @@ import pytest
 import monai_ifim
 
 PACKAGE = Path(monai_ifim.__file__).parent
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 EXCEPTIONS = {
     ("monai_ifim.core.decomposition", "matplotlib"),  # the type that plot() returns
     ("monai_ifim.core.decomposition_file", "safetensors"),  # the format of Decomposition.save and load

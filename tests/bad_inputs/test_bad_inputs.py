@@ -23,7 +23,7 @@ from bad_inputs import bundle_rows, dicom_rows, nifti_rows, place_rows
 from bad_inputs.attempt import Attempt, Row
 from monai_ifim.cli.main import main
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "bad_inputs.md"
 TABLE = [*nifti_rows.ROWS, *dicom_rows.ROWS, *bundle_rows.ROWS, *place_rows.ROWS]
 STATUS = {"done": 0, "refused": 1, "usage": 2, "failed": 3, "all failed": 3}

@@ -33,7 +33,7 @@ from monai_ifim.io import read_sidecar
 from monai_ifim.io.installation import configs_folder
 
 Array = npt.NDArray[Any]
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 BUNDLES = ROOT / "tests" / "zoo_bundles"
 TEMPLATE, ENDOSCOPIC = "classification_template", "endoscopic_inbody_classification"
 RUN_KEYS = {TEMPLATE: "run", ENDOSCOPIC: "evaluating"}

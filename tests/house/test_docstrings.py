@@ -16,7 +16,7 @@ import pytest
 import monai_ifim
 
 PACKAGE = Path(monai_ifim.__file__).parent
-README = Path(__file__).resolve().parent.parent / "README.md"
+README = Path(__file__).resolve().parents[2] / "README.md"
 DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 

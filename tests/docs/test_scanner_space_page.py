@@ -19,7 +19,7 @@ from monai_ifim.evaluation.demonstration import demo_slice
 from monai_ifim.io import read_sidecar
 from monai_ifim.options import Space
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "scanner_space.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
 COMMANDS = re.findall(r"^monai-ifim (decompose .*)$", PAGE, flags=re.MULTILINE)

@@ -14,7 +14,7 @@ from typing import Any
 from monai_ifim.io.installation import resolve_bundle
 from written_bytes import DICOM_FIELDS, RUN_FIELDS, SIDECAR_FIELDS
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "reproducibility.md").read_text(encoding="utf-8")
 
 

@@ -142,7 +142,7 @@ def test_bright_voxel_is_at_its_place_in_every_scene_of_3d_slicer(truths: dict[s
     if not python:
         pytest.skip("set IFIM_SLICER_PYTHON to a Python that has trame-slicer to run this test")
     scenes = {name: truth.case / "series.mrml" for name, truth in truths.items()}
-    judge = Path(__file__).with_name("slicer") / "judge.py"
+    judge = Path(__file__).parents[1] / "slicer" / "judge.py"
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     environment["VTK_DEFAULT_OPENGL_WINDOW"] = "vtkEGLRenderWindow"
     command = [python, str(judge), str(tmp_path), "200", "200", *map(str, scenes.values())]

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from monai_ifim.cli.main import app
 
-PAGE = (Path(__file__).resolve().parent.parent / "docs" / "dicom.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "dicom.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^```bash\nmonai-ifim (.+)\n```$", PAGE, flags=re.MULTILINE)
 [BLOCK] = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
 

@@ -30,7 +30,7 @@ from monai_ifim.io.installation import configs_folder
 Array = npt.NDArray[Any]
 Names = dict[str, Any]
 Check = Callable[[Names], None]
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = ROOT / "tests" / "zoo_bundles" / "classification_template"
 PAGE = (ROOT / "docs" / "pipelines.md").read_text(encoding="utf-8")
 SETUP = "What the examples assume"

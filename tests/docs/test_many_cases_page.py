@@ -18,7 +18,7 @@ import pytest
 from monai_ifim import read_cases
 from monai_ifim.io.installation import resolve_bundle
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "many_cases.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^```bash\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
 CASES = 3

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 GATE = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 MODULE = "def sign(x):\n    if x < 0:\n        return -1\n    return 1\n"
 
