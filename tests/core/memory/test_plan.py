@@ -16,7 +16,7 @@ from monai.networks.nets import DenseNet, UNet, resnet10
 from torch import Tensor, nn
 
 from monai_ifim.core import Decomposition, IFIMError, MemoryWarning, decompose
-from monai_ifim.core.batches import Task
+from monai_ifim.core.batches import BatchPart
 from monai_ifim.core.memory.checkpointing import choose_blocks, survey_activations
 from monai_ifim.core.memory.lean_layers import lean_layers
 from monai_ifim.core.memory.offload import Offload, StoredHost
@@ -300,15 +300,15 @@ def test_accelerator_that_runs_out_of_memory_gets_fewer_images_at_a_time_and_say
     network = cnn((1, 9, 7), 4).double()
     x = torch.randn(7, 1, 9, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     truth = decompose(network, x)
-    forward, sizes = Task.forward, list[int]()
+    forward, sizes = BatchPart.forward, list[int]()
 
-    def cramped(task: Task, image: Tensor) -> Tensor:
+    def cramped(part: BatchPart, image: Tensor) -> Tensor:
         sizes.append(image.shape[0])
         if image.shape[0] > 2:
             raise torch.OutOfMemoryError("out of memory")
-        return forward(task, image)
+        return forward(part, image)
 
-    monkeypatch.setattr(Task, "forward", cramped)
+    monkeypatch.setattr(BatchPart, "forward", cramped)
     with pytest.warns(MemoryWarning, match="fewer images at a time") as caught:
         d = decompose(network, x)
     assert len(caught) == 1
@@ -320,10 +320,10 @@ def test_accelerator_that_runs_out_of_memory_gets_fewer_images_at_a_time_and_say
 def test_accelerator_too_small_for_one_image_moves_everything_then_gives_up(
     cnn: Networks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cramped(task: Task, image: Tensor) -> Tensor:
+    def cramped(part: BatchPart, image: Tensor) -> Tensor:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(Task, "forward", cramped)
+    monkeypatch.setattr(BatchPart, "forward", cramped)
     with pytest.warns(MemoryWarning), pytest.raises(torch.OutOfMemoryError):
         decompose(cnn((1, 9, 7), 4), torch.randn(2, 1, 9, 7))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from scipy import stats
@@ -11,7 +13,6 @@ from monai_ifim.core.heads.square_root import SquareRoot
 from monai_ifim.core.operator.factor import Factor
 from monai_ifim.core.operator.jacobian import Jacobian
 from monai_ifim.core.solvers.trace_probes import CONFIDENCE, TraceProbes, chi_squared_quantile, slack
-import itertools
 
 SHAPE = (2, 1, 3, 4)  # two images of 12 pixels
 COLUMNS = 5
