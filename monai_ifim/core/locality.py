@@ -1,4 +1,4 @@
-"""Locality radius: how far the quadratic form of the Fisher information describes the network. Forward passes only."""
+"""Locality radius: how far the quadratic approximation of the divergence holds. Forward passes only."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from monai_ifim.core.operator.precision import autocast, coarsest_eps, weight_dt
 from monai_ifim.core.operator.predictor import Predictor, check_image, evaluation_mode, owner_of
 
 DEVIATION = 0.10  # share of e^2 l / 2 by which the divergence may be off inside the radius
-FIRST_CHANGE = 0.05  # typical logit change of the first step: far above rounding, below most curvature
-GROWTH = 1.5  # largest factor between two steps outwards, so that an early exit is not jumped over
+FIRST_CHANGE = 0.05  # typical logit change of the first step: far above rounding, small against the curvature
+GROWTH = 1.5  # largest factor between two steps outwards, so that an early exit is not missed
 MAXIMUM_STEPS = 48
 PASS_ELEMENTS = 2**20  # values of all images in one forward pass
 LARGEST_PASS = 32  # images in one forward pass
 SMALLEST = 2.0**-10  # share of the first step below which the search ends
 PRECISION = 0.03  # relative width of the final bracket
-NEARER = 1 / 8  # share of the radius at which the bound has to hold too
+NEARER = 1 / 8  # share of the radius at which the bound must hold too
 SAME_OUTPUT = 10.0  # tolerance of outputs that should be equal, in units of the square root of eps
 
 
@@ -91,7 +91,7 @@ def _check_output(predictor: Predictor, head: Head, d: Decomposition, precision:
 
 
 class _Search:
-    """Bracket and bisect along every direction of every image at once; narrow enough brackets cost no more passes.
+    """Search for the radius along every direction of every image at once by bracketing; finished directions cost no passes.
 
     directions: [B * r, channel, *spatial]; eigenvalues: [B * r]. Direction n belongs to image n // r.
     """
@@ -112,7 +112,7 @@ class _Search:
         self.chunk = max(image.shape[0], min(largest_pass, PASS_ELEMENTS // image[0].numel()))  # images of one pass
 
     def run(self, first: Tensor) -> Tensor:
-        """Radii [B * r], the search starting at the steps `first` [B * r], 0 where there is no direction."""
+        """Radii [B * r]; the search starts at the steps `first` [B * r], 0 where there is no direction."""
         active = (self.eigenvalues > 0).nonzero()[:, 0]
         first = self._gentle(first, active)
         step = first.clone()
@@ -133,8 +133,8 @@ class _Search:
         return torch.where(unbounded, torch.inf, inside)
 
     def _without_kinks(self, inside: Tensor) -> Tensor:
-        """0 where the bound does not hold nearer by: a divergence with a kink at 0, as where several voxels hold a statistic of
-        the image, may come back into the bound that shorter steps leave."""
+        """The radii, 0 where shorter steps violate the bound. A divergence with a kink at 0, as where several voxels attain a
+        statistic of the image, may satisfy the bound again at longer steps."""
         found = (inside > 0).nonzero()[:, 0]
         if found.numel() == 0:
             return inside
@@ -142,9 +142,9 @@ class _Search:
         return inside.index_fill(0, left, 0.0)
 
     def _gentle(self, step: Tensor, active: Tensor) -> Tensor:
-        """The steps, shortened to where no logit changes by more than FIRST_CHANGE if it changes in proportion.
+        """The steps, shortened so that by linear extrapolation no logit changes by more than FIRST_CHANGE.
 
-        Along a direction that moves improbable classes only, a step that costs little changes their logits a lot, and the
+        Along a direction that changes improbable classes only, a step of small divergence changes their logits much, and the
         search would start beyond the first exit.
         """
         moved = self.head.logits(self._outputs(step[active], active))
@@ -170,7 +170,7 @@ class _Search:
 
 
 def _next_step(step: Tensor, deviation: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
-    """The deviation grows in proportion to the step at first: aim there, held inside the bracket."""
+    """Next step of the search: where a deviation proportional to the step reaches DEVIATION, kept inside the bracket."""
     aimed = step * DEVIATION / deviation.clamp_min(1e-12)
     outward = torch.minimum(torch.maximum(aimed, 1.1 * inside), GROWTH * inside)
     middle = torch.where(inside > 0, (inside * outside).sqrt(), outside / 2)
