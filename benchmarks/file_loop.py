@@ -41,10 +41,9 @@ from monai_ifim import Decomposition, decompose_scan
 from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.evaluation.demonstration import demo_slice, demo_volume
 from monai_ifim.evaluation.lumpy.images import LumpyDataset, LumpyParameters
-from monai_ifim.io import Source
+from monai_ifim.io import OpenedSource, Source
 from monai_ifim.io.geometry import full_affine
 from monai_ifim.io.installation import resolve_bundle
-from monai_ifim.io.source import readable_path
 
 VOLUMES, SLICES = "lumpy_lesion_detection_3d", "mednist_classification"
 CLASSES = ("AbdomenCT", "BreastMRI", "CXR", "ChestCT", "Hand", "HeadCT")
@@ -192,7 +191,7 @@ def recorded_subjects(data: Path, folder: Path) -> list[Subject]:
     volumes = [Subject(name, data / "nifti" / f"{name}.nii.gz", VOLUMES) for name in ("spm152", "MR_Gd", "spmMotor")]
     for frame in (0, 5):
         source = Source(data / "nifti" / "pcasl.nii.gz", frame=frame)
-        volumes.append(Subject(f"pcasl, frame {frame}", readable_path(source, folder), VOLUMES))
+        volumes.append(Subject(f"pcasl, frame {frame}", OpenedSource(source).readable_path(folder), VOLUMES))
     volumes.append(Subject("ct_plain", data / "dicom" / "ct_plain", VOLUMES))
     pictures = [min((data / "mednist" / "test" / name).iterdir()) for name in CLASSES]
     slices = [Subject(f"{path.parent.name} {path.stem}", path, SLICES) for path in pictures]

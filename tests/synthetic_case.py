@@ -13,6 +13,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 UNIT = "network input intensity"
 MAPS = ("input", "high", "low", "sensitivity", "eigenvector 1", "eigenvector 2")
+UNITS = {"sensitivity": f"nats per ({UNIT})^2", "eigenvector": "1"}
 EIGENVALUES = (0.75, 0.2, 0.0625)
 
 
@@ -39,7 +40,11 @@ def write_synthetic_case(
             files.append(
                 {
                     "file": name,
-                    "content": content if channel == 1 else f"{content}, channel {channel}",
+                    "kind": content.partition(" ")[0],
+                    "component": int(content.partition(" ")[2] or 0) or None,
+                    "channel": channel,
+                    "sha256": None,
+                    "unit": UNITS.get(content.partition(" ")[0], UNIT),
                     "shape": list(shape),
                     "affine": affine.tolist(),
                     "norm": float(np.linalg.norm(values)),
@@ -57,12 +62,12 @@ def write_synthetic_case(
         "trace": 1.25,
         "locality_radius": [0.5, None],
         "files": files,
-        "source": None,
     }
     if source:
         name = f"{folder.name}_ifim_source.nii.gz"
         _save(folder / name, (ramp - 100).astype(np.int16), affine)
-        sidecar["source"] = {"file": name, "window": [-100.0, float(ramp.max()) - 100.0], "unit": "Hounsfield units"}
+        of_source = {"file": name, "kind": "source", "unit": "Hounsfield units", "window": [-100.0, float(ramp.max()) - 100.0]}
+        files.append(files[0] | of_source)
     return sidecar
 
 

@@ -16,7 +16,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, EnsureChannelFirstd, EnsureTyped, LoadImaged, SqueezeDimd, ToTensord
 from torch import Tensor, nn
 
-from monai_ifim.io import InputError, ModelIdentity, Source, identify_bundle
+from monai_ifim.io import InputError, ModelIdentity, OpenedSource, Source, identify_bundle
 from monai_ifim.io.dicom.reader import register_dicom_reader
 from monai_ifim.io.errors import innermost, refusal
 from monai_ifim.io.model import (
@@ -30,7 +30,6 @@ from monai_ifim.io.model import (
     read_metadata,
     weights_path,
 )
-from monai_ifim.io.source import check_source
 
 SAME_NETWORK = "take the weights that were saved of this very network"
 STATE_KEYS = ("model", "network", "net", "state_dict", "model_state_dict")
@@ -109,7 +108,7 @@ class Bundle:
         Raises InputError where there is neither.
         """
         if path is not None:
-            check_source(Source(path), self.channels)
+            OpenedSource(Source(path)).check(self.channels)
             return self.preprocess(path)
         shape = [size for size in self.spatial_shape or () if isinstance(size, int)]
         if self.channels is None or not shape or len(shape) != self.spatial_dims:

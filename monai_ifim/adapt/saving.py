@@ -25,18 +25,22 @@ from monai_ifim.io import (
     InputError,
     InputIdentity,
     ModelIdentity,
+    OpenedSource,
     OutputError,
     Source,
+    WrittenCase,
     identify_bundle,
     read_sidecar,
     sidecar_path,
     write_case,
 )
 from monai_ifim.io.nifti import power_below_float32, volume_shape
-from monai_ifim.io.scan import Scan, unit_of_source
+from monai_ifim.io.parametric_map.source import ReferencedSeries, referenced_series
+from monai_ifim.io.scan import Scan
 from monai_ifim.io.sidecar import plain_affine
-from monai_ifim.io.source import content_hash, needs_regridding
 from monai_ifim.options import FILES
+
+NO_METADATA = "the image carries no metadata (affine, file name): load it with MONAI's LoadImage."
 
 
 class WriterArguments(FileShortcuts, total=False):
@@ -99,17 +103,29 @@ class SaveIFIM(Transform):
         Raises GeometryError, InputError, OutputError.
         """
         if not isinstance(img, MetaTensor):
-            raise InputError("the image carries no metadata (affine, file name): load it with MONAI's LoadImage.")
+            raise InputError(NO_METADATA)
+        return self.write(img, components, OpenedSource(source or _source_of(_file_of(img))), case, scan).path
+
+    def write(
+        self,
+        img: MetaTensor,
+        components: Mapping[str, Any],
+        opened: OpenedSource,
+        case: str | None = None,
+        scan: Scan | None = None,
+        series: ReferencedSeries | None = None,
+    ) -> WrittenCase:
+        """As a call, for an input opened before; series: its `referenced_series`, read here if needed and not given."""
         file, record = _file_of(img), record_of_image(components)
         if (record.get("preprocessing") is not None) != (self.settings.space == "scanner"):
             raise OutputError(
                 f"space={self.settings.space!r} does not fit these components: write those made with scanner= in the space "
                 "'scanner', and no others."
             )
-        source = source or _source_of(file)
+        source = opened.source
         maps = self._maps(img, components)
-        unit = unit_of_source(source)
-        digest = content_hash(source) if source.path.exists() else None
+        unit = opened.unit
+        digest = opened.digest if source.path.exists() else None
         identity = InputIdentity(
             file=source.path.name,
             sha256=digest,
@@ -118,14 +134,16 @@ class SaveIFIM(Transform):
             reader=_reader_of(img),
             frame=source.frame,
             series=source.series,
-            resampled=needs_regridding(source),
+            resampled=opened.resampled,
         )
         name = case or self._free_name(source.name, digest)
         of_maps = {"unit": unit} if self.settings.space == "scanner" else {}
         record = record | {"settings": self.settings.written(record["settings"])}
         facts = CaseFacts(identity, self.model, self.settings.space, record, **of_maps)
         scan = self._scan(img, maps, scan, file, unit)
-        beside = Companions(scan, source if self.settings.dicom_pm else None, self.settings.scene_bundle)
+        if self.settings.dicom_pm and series is None:
+            series = referenced_series(opened)
+        beside = Companions(scan, series if self.settings.dicom_pm else None, self.settings.scene_bundle)
         return write_case(self.output_dir, name, maps, self.settings.contents, facts, beside)
 
     def _scan(self, img: MetaTensor, maps: CaseMaps, given: Scan | None, file: Path | None, unit: str) -> Scan | None:

@@ -11,7 +11,8 @@ from torch import Tensor
 from monai_ifim.adapt.native import native_affine, native_shape
 from monai_ifim.io.dicom.reader import register_dicom_reader
 from monai_ifim.io.geometry import world_affine
-from monai_ifim.io.scan import SCANNER_UNITS, Scan
+from monai_ifim.io.scan import Scan
+from monai_ifim.io.units import SCANNER_UNITS
 
 
 def scan_of(read: Tensor, unit: str = SCANNER_UNITS) -> Scan | None:

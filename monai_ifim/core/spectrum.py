@@ -125,7 +125,7 @@ def _eigenpairs(kernel: Tensor, tolerance: float, graded: bool) -> tuple[Tensor,
 
 
 def _pivoted_cholesky(kernel: Tensor, tolerance: float) -> tuple[Tensor, int]:
-    """L [r, n] with L L^T = kernel, and n; rows whose diagonal has shrunk below `tolerance` times its first value are left out."""
+    """L [r, n] with L L^T = kernel, and n; rows whose diagonal has shrunk to `tolerance` times its first value are left out."""
     rest, original = kernel.clone(), kernel.diagonal().clone()
     columns, rank = torch.zeros_like(kernel), 0  # filled row by row, without allocations that outlive a step
     while rank < kernel.shape[0]:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,7 +17,8 @@ from torch import Tensor
 
 from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.display.numbers import number, percent, probability, sizes
-from monai_ifim.display.panels import DIVERGING, GRAY, ColorScale, Panel, Viewpoint, panels_of
+from monai_ifim.display.panels import ColorScale, Panel, Viewpoint, panels_of
+from monai_ifim.display.style import BLUE, DIVERGING, GRAY, LIGHT_BLUE, ORANGE, VERMILION, drawing
 from monai_ifim.display.wording import UNIT, answer, answer_kind, answer_values, method, unit
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-KEPT, DROPPED, SHARE, GUIDE = "#0072B2", "#A9C9DE", "#D55E00", "#F0A020"  # after Okabe and Ito (2008)
+KEPT, DROPPED, SHARE, GUIDE = BLUE, LIGHT_BLUE, VERMILION, ORANGE
 MOST_BARS = 40  # of a spectrum
 MOST_ANSWERS = 7
 LARGEST = 1024  # pixels on a side of a plane
@@ -49,7 +49,7 @@ def draw(
     """The figure of `Decomposition.plot`; largest: pixels that a plane has at most on a side."""
     view = Viewpoint.of(d, index, channel, point, largest)
     panels = panels_of(d, view, components)
-    with _drawing():
+    with drawing():
         sheet = _Sheet.of(panels)
         figure = sheet.figure
         figure.text(0.12 / sheet.width, 1 - 0.1 / sheet.height, _header(d, view, point is not None), va="top", linespacing=1.45)
@@ -68,26 +68,6 @@ def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=figure.dpi, facecolor=figure.get_facecolor(), transparent=False)
     return buffer.getvalue()
-
-
-@contextmanager
-def _drawing() -> Iterator[None]:
-    """matplotlib's own defaults in small print inside, whatever a matplotlibrc says; the caller's settings afterwards."""
-    import matplotlib
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(
-            {
-                "font.family": "DejaVu Sans",
-                "font.size": 8,
-                "axes.titlesize": 8,
-                "xtick.labelsize": 7,
-                "ytick.labelsize": 7,
-                "text.parse_math": False,  # the unit of a metric may hold a dollar sign
-            }
-        )
-        yield
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,9 +14,8 @@ from torch.nn import functional
 from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.core.errors import ImageError
 from monai_ifim.display.numbers import MINUS, number, percent
+from monai_ifim.display.style import DIVERGING, GRAY, SEQUENTIAL
 from monai_ifim.display.wording import UNIT
-
-GRAY, DIVERGING, SEQUENTIAL = "gray", "RdBu_r", "viridis"
 
 
 @dataclass(frozen=True)

@@ -9,27 +9,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from monai_ifim.io.case import CaseMaps, Companions, check_contents, sidecar_path, write_case
+    from monai_ifim.io.case import Companions, WrittenCase, sidecar_path, write_case
+    from monai_ifim.io.case_maps import CaseMaps, check_contents
     from monai_ifim.io.dicom.reader import DicomReader, register_dicom_reader
     from monai_ifim.io.errors import GeometryError, InputError, OutputError
+    from monai_ifim.io.maps import MapContent
     from monai_ifim.io.model import ModelIdentity, identify_bundle
+    from monai_ifim.io.opened_source import OpenedSource
     from monai_ifim.io.sidecar import CaseFacts, InputIdentity, read_sidecar
     from monai_ifim.io.source import Source
     from monai_ifim.options import CONTENTS
 
 _HOMES = {
-    "CONTENTS": "case",
+    "CONTENTS": "case_maps",
     "CaseFacts": "sidecar",
-    "CaseMaps": "case",
+    "CaseMaps": "case_maps",
     "Companions": "case",
     "DicomReader": "dicom.reader",
     "GeometryError": "errors",
     "InputError": "errors",
     "InputIdentity": "sidecar",
+    "MapContent": "maps",
     "ModelIdentity": "model",
+    "OpenedSource": "opened_source",
     "OutputError": "errors",
     "Source": "source",
-    "check_contents": "case",
+    "WrittenCase": "case",
+    "check_contents": "case_maps",
     "identify_bundle": "model",
     "read_sidecar": "sidecar",
     "register_dicom_reader": "dicom.reader",
@@ -46,9 +52,12 @@ __all__ = [
     "GeometryError",
     "InputError",
     "InputIdentity",
+    "MapContent",
     "ModelIdentity",
+    "OpenedSource",
     "OutputError",
     "Source",
+    "WrittenCase",
     "check_contents",
     "identify_bundle",
     "read_sidecar",

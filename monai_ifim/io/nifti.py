@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 from pathlib import Path
@@ -16,8 +17,8 @@ from monai_ifim.io import atomic
 from monai_ifim.io.errors import OutputError
 from monai_ifim.io.geometry import Affine, check_writable
 
-SMALLEST_PLAIN = 1e-25  # a map whose largest value is above it keeps thirteen decades in float32
-LOWEST_POWER = -307  # 10 to the 308 and more is no number in float64
+SMALLEST_PLAIN = 1e-25  # a map with a larger maximum keeps thirteen decades in float32
+LOWEST_POWER = -307  # 10^308 and more overflows float64
 SCANNER_CODE = 1  # NIFTI_XFORM_SCANNER_ANAT
 GZIP_LEVEL = 1  # igzip's default of 2 is no smaller on float data and slower
 
@@ -31,12 +32,12 @@ def volume_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def power_below_float32(largest: float) -> int:
-    """Power of ten to divide a map by so that float32 holds it: 0 unless its largest value is far below float32's range."""
+    """Power of ten to divide a map by so that float32 can hold it; 0 unless its largest value is near float32's underflow."""
     return max(LOWEST_POWER, math.floor(math.log10(largest))) if 0.0 < largest < SMALLEST_PLAIN else 0
 
 
-def write_volume(path: Path, values: npt.NDArray[Any], affine: Affine) -> None:
-    """Write `values` [*spatial], 2D or 3D, as one .nii.gz of float32; whole or absent.
+def write_volume(path: Path, values: npt.NDArray[Any], affine: Affine) -> str:
+    """Write `values` [*spatial], 2D or 3D, as one .nii.gz of float32, whole or absent; returns the hex SHA-256 of the file.
 
     Raises OutputError for NaN or infinite values, GeometryError for a grid that a qform cannot hold.
     """
@@ -48,14 +49,16 @@ def write_volume(path: Path, values: npt.NDArray[Any], affine: Affine) -> None:
     image.header.set_xyzt_units("mm")
     image.header.set_slope_inter(1.0, 0.0)
     image.set_qform(affine, SCANNER_CODE, strip_shears=True)
-    image.set_sform(affine, SCANNER_CODE)  # the same place; the qform's quaternion rounds a little more
-    atomic.write_bytes(path, igzip.compress(_file_of(image, data), GZIP_LEVEL, mtime=0))  # no time stamp
+    image.set_sform(affine, SCANNER_CODE)  # the same transform; the qform's quaternion is rounded
+    content = igzip.compress(_file_of(image, data), GZIP_LEVEL, mtime=0)  # no time stamp
+    atomic.write_bytes(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def _file_of(image: nib.Nifti1Image, data: npt.NDArray[np.float32]) -> memoryview:
     """The bytes of header and data; the first axis is the fastest in the file, the last one in `data`.
 
-    Transposed plane by plane, which stays in a processor's cache; at once, or slice by slice, it takes several times as long.
+    Transposed plane by plane, which fits a processor's cache and is several times faster than all at once.
     """
     image.update_header()
     head = io.BytesIO()

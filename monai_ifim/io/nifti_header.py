@@ -1,10 +1,11 @@
-"""What a NIfTI header must say before its voxels are read: programs mend a damaged one in silence, each in its own way."""
+"""Checks of a NIfTI header before any voxel is read: programs repair a damaged header silently, each in its own way."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import nibabel as nib
 from nibabel.openers import ImageOpener
@@ -13,15 +14,71 @@ from monai_ifim.io.errors import InputError, innermost
 from monai_ifim.io.geometry import is_invertible, same_grid
 
 LENGTHS = {0: "unknown", 1: "meter", 2: "mm", 3: "micron"}  # nifti1.h: XYZT_TO_SPACE
-LARGEST_DEFLATION = 1032  # bytes that gzip can make of one
+LARGEST_DEFLATION = 1032  # largest ratio of plain to compressed bytes that gzip reaches
 
 
-def check_header(path: Path) -> None:
+@dataclass(frozen=True, eq=False)
+class NiftiHeader:
+    """The header of a NIfTI file, read once.
+
+    stated: the header as it is in the file. image, spare: nibabel's view of it (no voxel is read), of which MONAI's repair
+    may change the second; both None if nibabel refuses the file for `refusal`.
+    """
+
+    path: Path
+    stated: Any
+    image: Any
+    spare: Any
+    refusal: Exception | None
+
+    @property
+    def frames(self) -> int:
+        """Number of volumes; raises InputError if nibabel cannot read the header."""
+        return math.prod(self._readable().shape[3:])
+
+    def check(self) -> None:
+        """Raise InputError, with the cure, for a header that is damaged or that programs read differently."""
+        _check_sizes(self.path, self.stated)
+        _check_place(self.path, self._readable(), self.spare)
+
+    def _readable(self) -> Any:
+        if self.refusal is not None:
+            said = innermost(self.refusal).replace(str(self.path), self.path.name)
+            raise InputError(f"{self.path.name}: not a readable NIfTI file ({said}): copy it anew.") from self.refusal
+        return self.image
+
+
+def read_nifti_header(path: Path) -> NiftiHeader:
+    """Read the header, opening the file once; raises InputError if there is none."""
+    try:
+        with ImageOpener(str(path)) as file:
+            block = file.read(nib.Nifti2Header.sizeof_hdr)
+            second = nib.Nifti2Header.may_contain_header(block)
+            kind: Any = nib.Nifti2Header if second else nib.Nifti1Header
+            stated = kind(block[: kind.sizeof_hdr], check=False)  # nibabel.load would repair it and log that
+            views, refusal = _views(nib.Nifti2Image if second else nib.Nifti1Image, file.fobj)
+    except Exception as error:
+        raise InputError(f"{path.name}: not a readable NIfTI file ({error}): copy it anew.") from error
+    return NiftiHeader(path, stated, *views, refusal)
+
+
+def _views(kind: Any, file: BinaryIO) -> tuple[tuple[Any, Any], Exception | None]:
+    """Two images over one open file, or the error that nibabel raises for its header."""
+    views = []
+    for _ in range(2):
+        file.seek(0)
+        try:
+            views.append(kind.from_stream(file))
+        except Exception as error:
+            return (None, None), error
+    return (views[0], views[1]), None
+
+
+def _check_sizes(path: Path, header: Any) -> None:
     """Raise InputError for sizes, voxel sizes or types of voxels that make no image, as the file itself states them.
 
     Lengths and offsets: NIfTI-1 and NIfTI-2, nifti1.h and nifti2.h; a voxel size is a positive number there.
     """
-    header = _stated_header(path)
     count = int(header["dim"][0])
     shape = [int(size) for size in header["dim"][1 : count + 1]]
     if not 1 <= count <= 7 or min(shape) < 1:
@@ -39,11 +96,10 @@ def check_header(path: Path) -> None:
     _check_length(path, header, math.prod(shape))
 
 
-def check_place(path: Path) -> None:
+def _check_place(path: Path, image: Any, spare: Any) -> None:
     """Raise InputError for a header that programs read as different places in the world, or as none."""
     from monai.data.image_reader import correct_nifti_header_if_necessary
 
-    image: Any = nib.load(path)
     unit = LENGTHS.get(int(image.header["xyzt_units"]) % 8, "a unit that NIfTI does not know")
     if unit not in ("mm", "unknown"):
         raise InputError(
@@ -57,8 +113,8 @@ def check_place(path: Path) -> None:
         )
     try:
         sform, qform = image.get_sform(coded=True), image.get_qform(coded=True)
-        monais = correct_nifti_header_if_necessary(nib.load(path)).affine
-    except Exception as error:  # MONAI reads a qform that its code says to leave out, too
+        monais = correct_nifti_header_if_necessary(spare).affine
+    except Exception as error:  # MONAI also reads a qform whose code says that it does not count
         raise InputError(
             f"{path.name}: its qform is no rotation ({innermost(error)}), and MONAI cannot read it: write another (nibabel: "
             "image.set_qform(image.affine, 1))."
@@ -75,17 +131,6 @@ def check_place(path: Path) -> None:
         )
 
 
-def _stated_header(path: Path) -> Any:
-    """The header as it lies in the file: nibabel.load would mend it and say so in a log."""
-    try:
-        with ImageOpener(str(path)) as file:
-            block = file.read(nib.Nifti2Header.sizeof_hdr)
-        kind = nib.Nifti2Header if nib.Nifti2Header.may_contain_header(block) else nib.Nifti1Header
-        return kind(block[: kind.sizeof_hdr], check=False)
-    except Exception as error:
-        raise InputError(f"{path.name}: not a readable NIfTI file ({error}): copy it anew.") from error
-
-
 def _check_type(path: Path, header: Any) -> None:
     try:
         kind = header.get_data_dtype().kind
@@ -99,7 +144,7 @@ def _check_type(path: Path, header: Any) -> None:
 
 
 def _check_length(path: Path, header: Any, voxels: int) -> None:
-    """A file that cannot hold what its header promises is told before memory is made for it."""
+    """Raise InputError for a file that is too short for the voxels that its header states."""
     needed = voxels * header.get_data_dtype().itemsize
     held = path.stat().st_size * (LARGEST_DEFLATION if path.name.lower().endswith(".gz") else 1)
     if needed > held:

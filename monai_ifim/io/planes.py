@@ -1,4 +1,4 @@
-"""The planes through the most sensitive point of a case, as small pictures: what an overview needs without the volumes."""
+"""Planes through the most sensitive point of a case, as small pictures for overviews that do not read the volumes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from monai_ifim.io.errors import InputError, single_line
 from monai_ifim.io.geometry import VIEWS, Affine, cut
 
 LARGEST_SIDE = 256  # pixels
-LONGEST_CAUSE = 200  # characters of what was found wrong with a damaged file
+LONGEST_CAUSE = 200  # characters of the cause that an error message quotes
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -41,9 +41,9 @@ class Plane:
 
 @dataclass(frozen=True, eq=False)
 class PlaneMap:
-    """The planes of one map: source or input, high, low, sensitivity. window: values at 0 and at 255, in `unit`."""
+    """The planes of one map, first channel. kind: "source", "input", "high" and so on; window: values at 0 and 255, in `unit`."""
 
-    content: str
+    kind: str
     window: tuple[float, float]
     unit: str
     planes: tuple[Plane, ...]
@@ -59,9 +59,9 @@ class CasePlanes:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A map to be cut: values [*spatial], 2D or 3D, their window, and the unit that they have times `scale`."""
+    """A map to be cut: values [*spatial], 2D or 3D, and their window; times `scale` they are in `unit`."""
 
-    content: str
+    kind: str
     values: npt.NDArray[Any] = field(repr=False)
     window: tuple[float, float]
     unit: str
@@ -71,7 +71,7 @@ class Layer:
 def cut_planes(layers: Sequence[Layer], affine: Affine, index: Sequence[int], photograph: bool = False) -> CasePlanes:
     """Cut all layers, which lie on one grid, at the voxel `index`; of a single slice, that slice alone.
 
-    photograph: the image has no world frame, and is shown as it is.
+    photograph: the image has no world frame and is shown as it is.
     """
     place = (*index, 0)[:3]
     shape = (*layers[0].values.shape, 1)[:3]
@@ -80,7 +80,7 @@ def cut_planes(layers: Sequence[Layer], affine: Affine, index: Sequence[int], ph
         volume = layer.values.reshape(shape)
         planes = [_plane(layer, volume, affine, view, place, photograph) for view in _views(affine, shape)]
         low, high = layer.window
-        maps.append(PlaneMap(layer.content, (low * layer.scale, high * layer.scale), layer.unit, tuple(planes)))
+        maps.append(PlaneMap(layer.kind, (low * layer.scale, high * layer.scale), layer.unit, tuple(planes)))
     point = affine[:3, :3] @ np.asarray(place) + affine[:3, 3]
     return CasePlanes((float(point[0]), float(point[1]), float(point[2])), tuple(maps))
 
@@ -99,14 +99,14 @@ def write_planes(path: Path, planes: CasePlanes) -> None:
 
 
 def read_planes(path: Path) -> CasePlanes:
-    """What `write_planes` wrote; raises InputError where the file is none of its."""
+    """Read a file of `write_planes`; raises InputError if it is none."""
     try:
         with np.load(path, allow_pickle=False) as content:
             description = json.loads(content["description"].tobytes())
             maps = [_read_map(found, i, content) for i, found in enumerate(description["maps"])]
             x, y, z = _numbers(description["point"])
             return CasePlanes((x, y, z), tuple(maps))
-    except Exception as error:  # a damaged archive fails in as many ways as zip and JSON have
+    except Exception as error:  # zip and JSON raise many types for a damaged archive
         said = single_line(str(error))[:LONGEST_CAUSE]
         raise InputError(f"{path.name}: not a readable record of planes ({said}): run the case again.") from error
 
@@ -114,12 +114,12 @@ def read_planes(path: Path) -> CasePlanes:
 def _read_map(found: dict[str, Any], i: int, content: Any) -> PlaneMap:
     planes = tuple(_read_plane(plane, content[f"{i}-{j}"]) for j, plane in enumerate(found["planes"]))
     low, high = _numbers(found["window"])
-    return PlaneMap(_text(found["content"]), (low, high), _text(found["unit"]), planes)
+    return PlaneMap(_text(found["kind"] if "kind" in found else found["content"]), (low, high), _text(found["unit"]), planes)
 
 
 def _read_plane(found: dict[str, Any], values: npt.NDArray[Any]) -> Plane:
     if values.dtype != np.uint8 or values.ndim != 2 or min(values.shape) < 1 or max(values.shape) > LARGEST_SIDE:
-        raise ValueError(f"an array {list(values.shape)} of {values.dtype} is no picture")
+        raise ValueError(f"an array {list(values.shape)} of {values.dtype} is not a picture")
     down, across = _numbers(found["spacing"])
     left, right, top, bottom = map(_text, found["edges"])
     (offset,) = _numbers([found["offset"]])
@@ -131,18 +131,18 @@ def _read_plane(found: dict[str, Any], values: npt.NDArray[Any]) -> Plane:
 def _numbers(values: Sequence[Any]) -> list[float]:
     found = [float(value) for value in values]
     if not all(map(math.isfinite, found)):
-        raise ValueError(f"{values} are not numbers all of them")
+        raise ValueError(f"{values} are not all finite numbers")
     return found
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"{value!r} is not a text")
     return value
 
 
 def _views(affine: Affine, shape: tuple[int, ...]) -> list[str]:
-    """All three, or of a single slice the one that lies in it."""
+    """All three views; of a single slice, the one in its plane."""
     flat = [view for view in VIEWS if shape[cut(affine, view).normal] == 1]
     return flat[:1] or list(VIEWS)
 
@@ -166,7 +166,7 @@ def _pixels(values: npt.NDArray[Any], window: tuple[float, float]) -> Pixels:
 
 
 def _shrunk(pixels: Pixels, spacing: tuple[float, float]) -> tuple[Pixels, tuple[float, float]]:
-    """Averaged over areas, so that no side is longer than LARGEST_SIDE."""
+    """The picture reduced by averaging so that no side is longer than LARGEST_SIDE."""
     rows, columns = pixels.shape
     share = LARGEST_SIDE / max(rows, columns)
     if share >= 1:

@@ -1,4 +1,4 @@
-"""The sidecar CASE_ifim.json: how a case's files were made, as plain data without anything personal from DICOM."""
+"""The sidecar CASE_ifim.json: plain data on a case, its files and how they were made. It holds nothing personal from DICOM."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ import torch
 from monai_ifim.io import atomic
 from monai_ifim.io.errors import InputError, OutputError, single_line
 from monai_ifim.io.geometry import Affine
+from monai_ifim.io.maps import MapContent
 from monai_ifim.io.model import ModelIdentity
+from monai_ifim.io.older_sidecars import SCHEMA_VERSION, unit_of_map, up_to_date
+from monai_ifim.io.units import NETWORK_UNITS
 from monai_ifim.version import __version__
 
-SCHEMA_VERSION = "1.2"
 PACKAGES = ("torch", "monai", "numpy", "nibabel", "itk")
 SPACES = {
     "scanner": "components of the scan itself, on its own grid and in its own unit: the network after its preprocessing",
@@ -33,7 +35,7 @@ SPACES = {
 
 @dataclass(frozen=True)
 class InputIdentity:
-    """The input: base name, content hash, its own grid and the reader that opened it. frame: of a 4D file, from 0."""
+    """The input: base name, content hash, grid, and the reader that opened it. frame: of a 4D file, from 0."""
 
     file: str
     sha256: str | None
@@ -47,40 +49,62 @@ class InputIdentity:
 
 @dataclass(frozen=True)
 class MapFile:
-    """One file written: name, grid, L2 norm of the true values, which are those in the file times `scale`, and the window to
-    show the stored values in."""
+    """One NIfTI file of the case. norm: L2 norm of the true values, which are those in the file times `scale`; window: range of
+    the stored values to display; sha256: of the file."""
 
     file: str
-    content: str
+    content: MapContent
     shape: tuple[int, ...]
     affine: list[list[float]]
     norm: float
     scale: float = 1.0
     window: tuple[float, float] | None = None
+    sha256: str | None = None
+
+    def described(self, units: Mapping[str, str]) -> dict[str, Any]:
+        """The entry of the sidecar; units: those of the case."""
+        return {
+            "file": self.file,
+            **asdict(self.content),
+            "sha256": self.sha256,
+            "unit": unit_of_map(self.content.kind, units),
+            "norm": self.norm,
+            "scale": self.scale,
+            "window": self.window,
+            "shape": self.shape,
+            "affine": self.affine,
+        }
 
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """What is said of a case as a whole: its input, the model, the space and the unit of the maps, and what the decomposition
-    says of itself (`adapt.components.record_of_image`)."""
+    """A case as a whole: its input, the model, the space and the unit of the maps, and the record of the decomposition
+    (`adapt.components.record_of_image`)."""
 
     input: InputIdentity
     model: ModelIdentity
     space: str
     record: Mapping[str, Any]
-    unit: str = "network input intensity"
+    unit: str = NETWORK_UNITS
 
 
 def compose_sidecar(case: str, facts: CaseFacts, files: list[MapFile], scan_unit: str | None = None) -> dict[str, Any]:
-    """The sidecar's content, with the names of the companion files that `io.case` writes for every case.
+    """The content of a sidecar as plain data, NaN and infinity as None, with the names of the companion files of `io.case`.
 
-    scan_unit: unit of the scan itself, where it is among the files.
+    scan_unit: unit of the scan, if it is among the files.
     """
     model, record = facts.model, facts.record
     unit = facts.unit
     step = unit if record.get("metric") is None else str(record.get("metric_unit"))
     step = step.replace("unit of the image", unit) if facts.space == "scanner" else step
-    return {
+    units = {
+        "maps": unit,
+        "eigenvalues": f"nats per ({step})^2",
+        "sensitivity": f"nats per ({step})^2",
+        "eigenvectors": f"unit norm on the {'scan' if facts.space == 'scanner' else 'network'}'s grid",
+        "locality_radius": step,
+    } | ({} if scan_unit is None else {"source": scan_unit})
+    content = {
         "schema_version": SCHEMA_VERSION,
         "generator": {"name": "monai_ifim", "version": __version__, "paper": "arXiv:2606.16362"},
         "input": asdict(facts.input),
@@ -94,65 +118,61 @@ def compose_sidecar(case: str, facts: CaseFacts, files: list[MapFile], scan_unit
         },
         "prediction": _prediction(record, model.class_names),
         "space": {"name": facts.space, "meaning": SPACES[facts.space]},
-        "units": {"maps": unit, "eigenvalues": f"nats per ({step})^2", "sensitivity": f"nats per ({step})^2"}
-        | {
-            "eigenvectors": f"unit norm on the {'scan' if facts.space == 'scanner' else 'network'}'s grid",
-            "locality_radius": step,
-        }
-        | ({} if scan_unit is None else {"source": scan_unit}),
+        "units": units,
+        "settings": record.get("settings"),
         **{name: record.get(name) for name in _RESULTS},
         "device": _device(record),
         "high_share": _high_share(files),
-        "files": [asdict(file) for file in files],
-        "source": next((_shown(file, scan_unit) for file in files if file.content == "source"), None),
+        "files": [file.described(units) for file in files],
         "scene": f"{case}.mrml",
         "planes": f"{case}_planes.npz",
         "parametric_maps": [],
         "versions": versions(),
         "peak_memory_bytes": peak_memory(),
     }
+    plain: dict[str, Any] = _plain(content)
+    return plain
 
 
 def _device(record: Mapping[str, Any]) -> str | None:
-    """The kind of device. Which of a machine's it was is nothing that a repetition needs, and differs between its workers."""
+    """The kind of device, without its number, which differs between workers."""
     device = record.get("device")
     return None if device is None else str(device).partition(":")[0]
 
 
 def _high_share(files: list[MapFile]) -> float | None:
-    """|high| / |input|, all channels together; None where high was not written or the image is black."""
+    """|high| / |input| over all channels; None if high was not written or the image is zero."""
     whole, high = _norm(files, "input"), _norm(files, "high")
     return high / whole if whole and high is not None else None
 
 
 def _norm(files: list[MapFile], name: str) -> float | None:
-    found = [file.norm for file in files if file.content.partition(",")[0] == name]
+    found = [file.norm for file in files if file.content.kind == name]
     return math.hypot(*found) if found else None
 
 
-def _shown(file: MapFile, unit: str | None) -> dict[str, Any]:
-    return {"file": file.file, "window": file.window, "unit": unit}
-
-
 def write_sidecar(path: Path, content: Mapping[str, Any]) -> None:
-    """Write the sidecar, whole or absent; NaN and infinity become null. Raises OutputError for other than plain data."""
+    """Write the sidecar, whole or absent; NaN and infinity become null. Raises OutputError for anything but plain data."""
     try:
         text = json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False)
     except (TypeError, ValueError) as error:
-        raise OutputError(f"{path.name}: the sidecar holds something that is no plain data ({error}).") from error
+        raise OutputError(f"{path.name}: the sidecar holds something other than plain data ({error}).") from error
     atomic.write_text(path, text + "\n")
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
-    """Read a sidecar; raises InputError where it is none or of another major schema version."""
+    """Read a sidecar, one of schema 1 in the form of schema 2; raises InputError if it is damaged or of another version."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path.name}: not a readable sidecar ({error}).") from error
-    found = single_line(str(content.get("schema_version", ""))[:20]) if isinstance(content, dict) else ""
-    if found.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
-        raise InputError(f"{path.name}: schema version {found or 'missing'}; this program reads {SCHEMA_VERSION}.")
-    return dict(content)
+    try:
+        return up_to_date(content)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise InputError(
+            f"{path.name}: not a sidecar of a whole case ({single_line(said)[:200]}): run the case again."
+        ) from error
 
 
 def plain_affine(affine: Affine) -> list[list[float]]:
@@ -161,12 +181,12 @@ def plain_affine(affine: Affine) -> list[list[float]]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of everything that has a part in the numbers."""
+    """Versions of the programs that influence the numbers."""
     return {"monai_ifim": __version__, "python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
 
 
 def peak_memory() -> int:
-    """Largest memory so far in bytes: of the accelerator where one is in use, else of the process."""
+    """Peak memory in bytes: of the accelerator if one is in use, else of the process."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0:
         return int(torch.cuda.max_memory_allocated())
     unit = 1 if sys.platform == "darwin" else 1024
@@ -175,12 +195,12 @@ def peak_memory() -> int:
 
 @cache
 def _version(package: str) -> str:
-    """Looking through installed metadata takes milliseconds, and a run writes many sidecars."""
+    """Cached: reading installed metadata takes milliseconds, and a run writes many sidecars."""
     return version(package)
 
 
 _RESULTS = (
-    "eigenvalues", "rank", "energy_kept", "trace", "locality_radius", "settings", "method",
+    "eigenvalues", "rank", "energy_kept", "trace", "locality_radius", "method",
     "method_reason", "jacobian_products", "error_bound", "confidence", "residuals",
     "metric", "preprocessing", "dtype", "computation", "seconds",
 )  # fmt: skip

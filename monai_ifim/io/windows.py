@@ -1,4 +1,4 @@
-"""Display windows: which values of a map are shown darkest and brightest."""
+"""Display windows: the values of a map that are shown darkest and brightest."""
 
 from __future__ import annotations
 
@@ -7,29 +7,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-SAMPLE = 2**20  # voxels that percentiles are taken of
+from monai_ifim.io.units import HOUNSFIELD
+
+SAMPLE = 2**20  # number of voxels that percentiles are computed from
 
 Window = tuple[float, float]
 
-HOUNSFIELD = "Hounsfield units"
 SOFT_TISSUE: Window = (-160.0, 240.0)  # level 40, width 400
 SMALLEST_SHARE = 0.02
-ROUNDING = 32 * float(
-    np.finfo(np.float32).eps
-)  # of an image's largest value: what single precision leaves of a part that is zero
-FAINT = 0.01  # of the largest sensitivity: below it lies most of an image, and would set the scale
+ROUNDING = 32 * float(np.finfo(np.float32).eps)  # share of an image's largest value below which a part is single-precision noise
+FAINT = 0.01  # share of the largest sensitivity below which voxels are left out of the percentile
 
 
-def display_window(content: str, values: npt.NDArray[Any], scan_unit: str = "", largest_of_image: float = 0.0) -> Window:
+def display_window(kind: str, values: npt.NDArray[Any], scan_unit: str = "", largest_of_image: float = 0.0) -> Window:
     """Low and high end of the window of a map, low < high, in the map's own values.
 
-    content: what the sidecar calls it; scan_unit: of the scan itself, which in Hounsfield units is shown in the window of soft
-    tissue unless hardly any of it lies there; largest_of_image: largest magnitude of the image that high is a part of, so that a
-    high of nothing but rounding is shown as nothing. Signed maps (high, eigenvectors) get a window symmetric about zero, the
-    99.9th percentile of |x|; sensitivity one from zero to the 99th percentile of what is not faint; images the 0.5th to the
-    99.5th.
+    kind: one of `io.maps.KINDS`; scan_unit: unit of the scan: in Hounsfield units the window is that of soft tissue, unless
+    hardly any voxel lies in it; largest_of_image: largest magnitude of the image that high is a part of, so that a high of mere
+    rounding is shown as zero. Signed maps (high, eigenvectors) get a window symmetric about zero, up to the 99.9th percentile of
+    |x|; sensitivity one from zero to the 99th percentile of the values that are not faint; images from the 0.5th to the 99.5th.
     """
-    kind = content.partition(",")[0].partition(" ")[0]
     sample = _sample(values)
     if kind in ("high", "eigenvector"):
         largest = _percentile(np.abs(sample), 99.9) or float(np.abs(values).max(initial=0.0))
@@ -47,7 +44,7 @@ def display_window(content: str, values: npt.NDArray[Any], scan_unit: str = "", 
 
 
 def _sample(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Every n-th voxel, n odd, so that it does not step along one plane of a grid of even sizes."""
+    """Every n-th voxel; n is odd, so that on a grid of even sizes the samples do not all lie in one plane."""
     step = max(1, values.size // SAMPLE) | 1
     return values.ravel()[::step]
 
@@ -61,7 +58,7 @@ def _percentile(values: npt.NDArray[Any], share: float) -> float:
 
 
 def _opened(low: float, high: float) -> Window:
-    """A constant map still needs two ends."""
+    """The window; of a constant map one of width 1."""
     if low < high:
         return low, high
     return low - 0.5, low + 0.5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from monai_ifim.io import InputError
+from monai_ifim.io import InputError, MapContent
 from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.errors import innermost
 from monai_ifim.io.geometry import same_grid
@@ -53,15 +53,15 @@ class RecordedCase:
     folder: Path
     sidecar: Sidecar
 
-    def files(self, content: str) -> list[Mapping[str, Any]]:
-        """What the sidecar says of the files of a content, one a channel."""
-        return [file for file in self.sidecar["files"] if file["content"].partition(",")[0] == content]
+    def files(self, content: MapContent) -> list[Mapping[str, Any]]:
+        """The sidecar's entries for the files of a map, one per channel."""
+        return [file for file in self.sidecar["files"] if MapContent.of(file).whole == content.whole]
 
-    def contents(self) -> list[str]:
-        """Contents that were written, in their order."""
-        return list(dict.fromkeys(file["content"].partition(",")[0] for file in self.sidecar["files"]))
+    def contents(self) -> list[MapContent]:
+        """The maps that were written, in their order."""
+        return list(dict.fromkeys(MapContent.of(file).whole for file in self.sidecar["files"]))
 
-    def volume(self, content: str) -> Values | None:
+    def volume(self, content: MapContent) -> Values | None:
         """True values [channel, *spatial] as float64; None where a file is not beside the sidecar. Raises InputError."""
         volumes = []
         for file in self.files(content):
@@ -138,22 +138,22 @@ def _distance(first: Sequence[Any], second: Sequence[Any], scale: float) -> floa
     return max(abs(a - b) for a, b in zip(first, second, strict=True) if a is not None) / scale
 
 
-def _map(content: str, recorded: RecordedCase, repeated: RecordedCase, allowed: Mapping[str, float]) -> Quantity:
+def _map(content: MapContent, recorded: RecordedCase, repeated: RecordedCase, allowed: Mapping[str, float]) -> Quantity:
     first, second = recorded.files(content), repeated.files(content)
-    limit = max(allowed["maps"], allowed["information"]) if content == "sensitivity" else allowed["maps"]
+    limit = max(allowed["maps"], allowed["information"]) if content.kind == "sensitivity" else allowed["maps"]
     norms = [math.hypot(*(float(file["norm"] or 0.0) for file in files)) for files in (first, second)]
     texts = (f"norm {norms[0]:.6g}", f"norm {norms[1]:.6g}" if second else "none")
     if len(first) != len(second) or not _one_grid(first[0], second[0]):
-        return Quantity(content, texts[0], texts[1] if not second else "on another grid", math.inf, limit)
+        return Quantity(content.label, texts[0], texts[1] if not second else "on another grid", math.inf, limit)
     ours, size = recorded.volume(content), _size(recorded, content)
     if ours is None:
         away = max(_distance(norms[:1], norms[1:], size), UNSEEN)
-        return Quantity(f"{content} (norm alone)", *texts, away, limit)
+        return Quantity(f"{content.label} (norm alone)", *texts, away, limit)
     theirs = repeated.volume(content)
     if theirs is None or np.array_equal(ours, theirs):
-        return Quantity(content, *texts, 0.0 if theirs is not None else math.inf, limit)
+        return Quantity(content.label, *texts, 0.0 if theirs is not None else math.inf, limit)
     rest = _rest(content, ours, theirs, repeated)
-    return Quantity(content, *texts, max(rest / size, UNSEEN) if size > 0 else math.inf, limit)
+    return Quantity(content.label, *texts, max(rest / size, UNSEEN) if size > 0 else math.inf, limit)
 
 
 def _one_grid(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
@@ -162,22 +162,22 @@ def _one_grid(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     return same_grid(np.asarray(first["affine"], float), np.asarray(second["affine"], float), tuple(first["shape"]))
 
 
-def _size(case: RecordedCase, content: str) -> float:
+def _size(case: RecordedCase, content: MapContent) -> float:
     """What a difference is small against: of high and low the image's norm, of all else its own."""
-    of = "input" if content in ("high", "low") else content
+    of = MapContent("input") if content.kind in ("high", "low") else content
     return math.hypot(*(float(file["norm"] or 0.0) for file in case.files(of)))
 
 
-def _rest(content: str, ours: Values, theirs: Values, repeated: RecordedCase) -> float:
+def _rest(content: MapContent, ours: Values, theirs: Values, repeated: RecordedCase) -> float:
     """Norm of the difference; of an eigenvector, of what no combination of those with nearly its eigenvalue holds."""
-    if not content.startswith("eigenvector "):
+    if content.component is None:
         return float(np.linalg.norm(ours - theirs))
-    place = int(content.removeprefix("eigenvector ")) - 1
+    place = content.component - 1
     values = repeated.sidecar["eigenvalues"]
     near = [i for i, value in enumerate(values) if abs(value - values[place]) <= TIED * values[0]]
     if len(near) < 2:  # its sign may be one of rounding
         return float(min(np.linalg.norm(ours - theirs), np.linalg.norm(ours + theirs)))
-    vectors = [theirs if i == place else repeated.volume(f"eigenvector {i + 1}") for i in near]
+    vectors = [theirs if i == place else repeated.volume(replace(content, component=i + 1)) for i in near]
     basis = np.stack([vector.ravel() for vector in vectors if vector is not None and vector.shape == ours.shape])
     weights = np.linalg.lstsq(basis @ basis.T, basis @ ours.ravel(), rcond=None)[0]
     return float(np.linalg.norm(ours.ravel() - weights @ basis))

@@ -12,10 +12,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from monai_ifim.io import InputError, Source
-from monai_ifim.io.dicom.header import is_no_image
+from monai_ifim.io import InputError, OpenedSource, Source
+from monai_ifim.io.dicom.header import dicom_files, is_dicom, is_no_image
 from monai_ifim.io.dicom.volumes import index_dicom
-from monai_ifim.io.source import IMAGE_SUFFIXES, bounded_name, check_source, dicom_files, is_dicom, there
+from monai_ifim.io.source import IMAGE_SUFFIXES, bounded_name, there
 
 EVERY_SERIES = "all"
 PREFERRED_SECTIONS = ("testing", "test", "validation")
@@ -60,7 +60,7 @@ def list_entries(inputs: str | PathLike[str] | Sequence[str | PathLike[str]], ke
     several = [inputs] if isinstance(inputs, (str, PathLike)) else inputs
     cases = find_cases(several)
     for case in cases:
-        check_source(case.source, channels=None)
+        OpenedSource(case.source).check(channels=None)
     return [{key: str(case.source.path)} for case in cases]
 
 

@@ -26,11 +26,11 @@ from monai_ifim.core import IFIMError
 from monai_ifim.core.decompose import decompose_with
 from monai_ifim.core.determinism import deterministic_algorithms, refused_operation
 from monai_ifim.core.memory.scratch import ScratchFolder
-from monai_ifim.io import InputError, ModelIdentity, read_sidecar
+from monai_ifim.io import InputError, ModelIdentity, OpenedSource
+from monai_ifim.io.dicom.reader import known_volume
 from monai_ifim.io.errors import explained, single_line
-from monai_ifim.io.parametric_map.write import check_dicom_source
-from monai_ifim.io.scan import Scan, unit_of_source
-from monai_ifim.io.source import check_source, readable_path
+from monai_ifim.io.parametric_map.source import ReferencedSeries, referenced_series
+from monai_ifim.io.scan import Scan
 from monai_ifim.run.cases import Case
 from monai_ifim.run.resume import kept_row
 from monai_ifim.run.settings import RunSettings
@@ -46,12 +46,16 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A case whose image [channel, *spatial] is ready for the network, the scan that it was made of, and the seconds that
-    reading took."""
+    """A case with its opened input and its image [channel, *spatial], ready for the network.
+
+    scan: the input in its own units; series: what Parametric Maps refer to; seconds: spent on reading.
+    """
 
     case: Case
+    opened: OpenedSource
     image: MetaTensor
     scan: Scan | None
+    series: ReferencedSeries | None
     seconds: float
 
 
@@ -147,26 +151,27 @@ def _load(bundle: Bundle, case: Case, settings: RunSettings, scratch: Path, stop
     """The image ready for the network, or the row of a case that is whole already or cannot be read."""
     started = time.perf_counter()
     try:
-        kept = kept_row(bundle.identity, case, settings)
+        opened = OpenedSource(case.source)
+        kept = kept_row(bundle.identity, case, settings, opened)
         if kept is not None:
             return kept
-        check_source(case.source, bundle.channels)
-        if settings.case.dicom_pm:
-            check_dicom_source(case.source)
-        path = readable_path(case.source, scratch)
-        read = bundle.read(path)
+        opened.check(bundle.channels)
+        series = referenced_series(opened) if settings.case.dicom_pm else None
+        path = opened.readable_path(scratch)
+        with known_volume(path, opened.readable_volume):
+            read = bundle.read(path)
         if settings.case.space == "scanner":
             image = _as_scan(read[bundle.image_key])
             bundle.check_axes(image, path)
-            return _Loaded(case, image, None, time.perf_counter() - started)
-        scan = scan_of(read[bundle.image_key], unit_of_source(case.source)) if settings.case.space == "native" else None
+            return _Loaded(case, opened, image, None, series, time.perf_counter() - started)
+        scan = scan_of(read[bundle.image_key], opened.unit) if settings.case.space == "native" else None
         bundle.preprocessing.set_random_state(seed=0)  # a random step draws the same for every case, whatever came before it
         image = bundle.prepare(read, path)
     except BaseException as error:  # one case's failure is recorded and the others go on, whatever its readers raise
         stop_request.read_failed(error)
         return failed_row(case, short_of_memory(error, "cpu") or error)
     _forget_identities(image.applied_operations)
-    return _Loaded(case, image, scan, time.perf_counter() - started)
+    return _Loaded(case, opened, image, scan, series, time.perf_counter() - started)
 
 
 def _as_scan(read: Any) -> MetaTensor:
@@ -277,10 +282,11 @@ def _save(writer: SaveIFIM, computed: _Computed, settings: RunSettings, stop_req
     case, started = computed.loaded.case, time.perf_counter()
     try:
         _check_class_names(writer.model, len(record_of_image(computed.components)["probabilities"]))
-        sidecar = writer(computed.loaded.image, computed.components, case.source, case.name, computed.loaded.scan)
+        loaded = computed.loaded
+        written = writer.write(loaded.image, computed.components, loaded.opened, case.name, loaded.scan, loaded.series)
         stop_request.case_written()
         seconds = computed.seconds + time.perf_counter() - started
-        return row_from_sidecar(case.name, "done", read_sidecar(sidecar), seconds)
+        return row_from_sidecar(case.name, "done", written.sidecar, seconds)
     except BaseException as error:  # whatever the inverse of the bundle's preprocessing raises
         stop_request.write_failed(error)
         lost = stop_request.compute_failed(case.name, error, settings.device)  # a GPU may report an error only now

@@ -15,10 +15,11 @@ from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.adapt.scanner.noise import read_noise
 from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core import IFIMError
-from monai_ifim.io import InputError, OutputError, Source, identify_bundle, read_sidecar, sidecar_path
+from monai_ifim.io import InputError, OpenedSource, OutputError, Source, identify_bundle, read_sidecar, sidecar_path
 from monai_ifim.io.containment import is_plain_name
+from monai_ifim.io.dicom.header import dicom_files
 from monai_ifim.io.installation import bundles_folder, resolve_bundle
-from monai_ifim.io.source import content_hash, dicom_files, there
+from monai_ifim.io.source import there
 from monai_ifim.run import cases
 from monai_ifim.run.agreement import Quantity, RecordedCase, compare
 from monai_ifim.run.local import run_cases
@@ -242,7 +243,7 @@ def _source(path: Path, recorded: Mapping[str, Any]) -> Source:
 def _hash(source: Source) -> str | None:
     """Content hash; None where what lies there cannot be read as what was decomposed."""
     try:
-        return content_hash(source)
+        return OpenedSource(source).digest
     except (IFIMError, OSError):
         return None
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from monai_ifim.io import ModelIdentity, read_sidecar, sidecar_path
+from monai_ifim.io import ModelIdentity, OpenedSource, read_sidecar, sidecar_path
 from monai_ifim.io.containment import is_plain_name
-from monai_ifim.io.source import content_hash, needs_regridding
 from monai_ifim.run.cases import Case
 from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.table import CaseRow, row_from_sidecar
 
+DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)  # what reading a damaged sidecar raises
 
-def kept_row(identity: ModelIdentity, case: Case, settings: RunSettings) -> CaseRow | None:
-    """The row of a case that an earlier run finished; None where there is none.
+
+def kept_row(identity: ModelIdentity, case: Case, settings: RunSettings, opened: OpenedSource | None = None) -> CaseRow | None:
+    """The row of a case that an earlier run finished; None where there is none. opened: the case's source, if it is open.
 
     A sidecar that is damaged, or that states another input, model or settings, counts as none: the case is made again.
     """
@@ -23,35 +24,30 @@ def kept_row(identity: ModelIdentity, case: Case, settings: RunSettings) -> Case
     sidecar = sidecar_path(settings.output, case.name)
     try:
         content = read_sidecar(sidecar) if sidecar.is_file() else None
-        if content is None or not _answers(content, identity, case, settings):
+        if content is None or not _answers(content, identity, case, settings, opened or OpenedSource(case.source)):
             return None
         return row_from_sidecar(case.name, "kept", content)
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        ArithmeticError,
-    ):  # of a damaged sidecar
+    except DAMAGE:
         return None
 
 
-def _answers(content: Mapping[str, Any], identity: ModelIdentity, case: Case, settings: RunSettings) -> bool:
+def _answers(
+    content: Mapping[str, Any], identity: ModelIdentity, case: Case, settings: RunSettings, opened: OpenedSource
+) -> bool:
     """True if a sidecar states this input, this model and these settings, and all of its files are there."""
     model = content["model"]
     folder = settings.output / case.name
     return (
         content["input"]["frame"] == case.source.frame
         and content["input"]["series"] == case.source.series
-        and content["input"]["resampled"] == needs_regridding(case.source)
+        and content["input"]["resampled"] == opened.resampled
         and model["weights_sha256"] == identity.weights_sha256
         and model["config_sha256"] == identity.config_sha256
         and model["version"] == identity.version
         and model["class_names"] == list(identity.class_names)
         and settings.case.gives_same_result(content["settings"], exact=content["method"] == "exact")
         and all(is_plain_name(name) and (folder / name).is_file() for name in _files(content, case, settings))
-        and content["input"]["sha256"] == content_hash(case.source)  # last: it reads all of the input
+        and content["input"]["sha256"] == opened.digest  # last: it reads all of the input
     )
 
 

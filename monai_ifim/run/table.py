@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from monai_ifim.io import InputError, atomic
+from monai_ifim.io import InputError, MapContent, atomic
 
 __all__ = ["COLUMNS", "SCHEMA", "SCHEMA_VERSION", "UNITS", "CaseRow", "row_from_sidecar", "write_run", "write_table"]
 
@@ -220,7 +220,7 @@ def _norms(files: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
     """L2 norm of each content over all of its channels, which lie in a file each; None where one is not finite."""
     found: dict[str, list[float | None]] = {}
     for file in files:
-        found.setdefault(file["content"].partition(",")[0], []).append(_number(file["norm"]))
+        found.setdefault(MapContent.of(file).whole.label, []).append(_number(file["norm"]))
     return {content: _root_sum_square(norms) for content, norms in found.items()}
 
 

@@ -19,6 +19,7 @@ from trame_slicer.views import Layout, LayoutDirection, SliceView, ThreeDView, V
 
 from monai_ifim.display.numbers import fixed, number
 from monai_ifim.io.slicer.color_tables import CLEAR_SHARE
+from monai_ifim.io.units import HOUNSFIELD
 from monai_ifim.viewer.cases import ViewedLayer, ViewerError, facts, read_case
 from monai_ifim.viewer.page import build_page, view_frame
 from monai_ifim.viewer.stage import LoadedLayer, Point, Stage, depth, edges, orientation, slice_number
@@ -27,7 +28,6 @@ NO_OVERLAY = "none"
 OPACITY = {"sensitivity": 0.6, "signed": 0.6, "image": 1.0}  # of an overlay of each kind, until the user chooses
 SAME_QUALITY = 90  # trame-rca's for still pictures; when moving ones have it too, each is sent once
 COLOR_STOPS = 64
-HOUNSFIELD = "Hounsfield units"
 # Low and high ends of the usual windows of CT: level minus and plus half the width (Radiopaedia, "Windowing (CT)").
 CT_WINDOWS = {"Soft tissue": (-160.0, 240.0), "Lung": (-1350.0, 150.0), "Bone": (-500.0, 1300.0), "Brain": (0.0, 80.0)}
 REDRAWN = 0.05  # seconds for the browser to show that something is being opened

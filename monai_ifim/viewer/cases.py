@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from monai_ifim.display.numbers import duration, number, percent, probability, sizes, unit_text
+from monai_ifim.io.maps import MapContent
+from monai_ifim.io.older_sidecars import up_to_date
 
-SCHEMA_MAJOR = "1"
 NIFTI_HEADER = 348  # bytes
 MOST_ROWS = 8  # of answers and of the spectrum
 LONGEST_CAUSE = 200  # characters of what Python says of a damaged sidecar
@@ -32,10 +33,10 @@ class ViewerError(ValueError):
 
 @dataclass(frozen=True)
 class ViewedLayer:
-    """One volume that can be shown. content: what the sidecar calls it; title: its name on the page, as in the scenes for
-    3D Slicer; window: low and high end in the values as stored, which are `scale` times smaller than those in `unit`."""
+    """One volume that can be shown. title: its name on the page, as in the scenes for 3D Slicer; window: low and high end in
+    the values as stored, which are `scale` times smaller than those in `unit`."""
 
-    content: str
+    map: MapContent
     title: str
     file: Path
     window: tuple[float, float]
@@ -43,12 +44,16 @@ class ViewedLayer:
     scale: float = 1.0
 
     @property
+    def content(self) -> str:
+        """Its name, unique in the case, for example "eigenvector 2, channel 3"."""
+        return self.map.label
+
+    @property
     def kind(self) -> Kind:
-        """What colours it asks for: signed about zero, from zero upwards, or grey as an image."""
-        family = _family(self.content)
-        if family in ("high", "eigenvector"):
+        """Its colours: signed about zero, from zero upwards, or grey as an image."""
+        if self.map.kind in ("high", "eigenvector"):
             return "signed"
-        return "sensitivity" if family == "sensitivity" else "image"
+        return "sensitivity" if self.map.kind == "sensitivity" else "image"
 
 
 @dataclass(frozen=True)
@@ -78,17 +83,12 @@ def read_case(output: Path, name: str) -> ViewedCase:
     """A case by its name, which must be one that `viewable_cases` gave; raises ViewerError for a damaged one."""
     sidecar_file = output / name / f"{name}_ifim.json"
     with _told_of(sidecar_file.name):
-        sidecar = json.loads(sidecar_file.read_text(encoding="utf-8"))
-        version = " ".join(str(sidecar["schema_version"]).split())
-        if version.partition(".")[0] != SCHEMA_MAJOR:
-            raise ViewerError(f"{sidecar_file.name}: schema version {version[:20]}; this program reads {SCHEMA_MAJOR}.")
-        entries = [entry for entry in sidecar["files"] if entry["content"] != "source"]
-        layers = [_map_layer(sidecar_file.parent, sidecar, entry) for entry in entries]
-        source = _source_layer(sidecar_file.parent, sidecar)
+        sidecar = up_to_date(json.loads(sidecar_file.read_text(encoding="utf-8")))
+        layers = [_layer(sidecar_file.parent, sidecar, entry) for entry in sidecar["files"]]
         has_world = sidecar["input"]["reader"] != "PILReader"
-    inputs = [layer for layer in layers if _is_input(layer)]
-    overlays = sorted((layer for layer in layers if not _is_input(layer)), key=_rank)
-    return ViewedCase(name, (*source, *inputs), tuple(overlays), has_world, sidecar)
+    scans, inputs = ([layer for layer in layers if layer.map.kind == kind] for kind in ("source", "input"))
+    overlays = sorted((layer for layer in layers if layer.map.kind in _ORDER), key=_rank)
+    return ViewedCase(name, (*scans, *inputs), tuple(overlays), has_world, sidecar)
 
 
 @contextmanager
@@ -154,47 +154,28 @@ _TITLES = {
     "sensitivity": "Sensitivity",
 }
 _ORDER = ("sensitivity", "high", "low", "eigenvector")
-_UNITS = {"sensitivity": "sensitivity", "eigenvector": "eigenvectors"}
 
 
-def _family(content: str) -> str:
-    """What a content is apart from its number and channel."""
-    return content.partition(",")[0].partition(" ")[0]
+def _rank(layer: ViewedLayer) -> tuple[int, int, int]:
+    """Sensitivity first, then high, low and the eigenvectors by their numbers."""
+    return _ORDER.index(layer.map.kind), layer.map.component or 0, layer.map.channel
 
 
-def _rank(layer: ViewedLayer) -> tuple[int, int]:
-    """Sensitivity first, then high, low and the eigenvectors as numbered."""
-    name, _, count = layer.content.partition(",")[0].partition(" ")
-    return (_ORDER.index(name) if name in _ORDER else len(_ORDER), int(count) if count.isdigit() else 0)
-
-
-def _is_input(layer: ViewedLayer) -> bool:
-    return _family(layer.content) == "input"
-
-
-def _title(content: str, sidecar: Mapping[str, Any]) -> str:
-    name, comma, channel = content.partition(",")
-    if _family(content) != "eigenvector":
-        return _TITLES.get(name, name.capitalize()) + comma + channel
-    number = int(name.partition(" ")[2])
+def _title(content: MapContent, sidecar: Mapping[str, Any]) -> str:
+    channel = "" if content.channel == 1 else f", channel {content.channel}"
+    component = content.component
+    if component is None:
+        return _TITLES[content.kind] + channel
     rows = _spectrum(_finite(sidecar.get("eigenvalues") or []), sidecar.get("trace") or 0.0)
-    share = rows[number - 1]["share"] if number <= len(rows) else ""
-    return f"Direction {number}{comma}{channel}" + (f" ({share} of the information)" if share else "")
+    share = rows[component - 1]["share"] if component <= len(rows) else ""
+    return f"Direction {component}{channel}" + (f" ({share} of the information)" if share else "")
 
 
-def _map_layer(folder: Path, sidecar: Mapping[str, Any], entry: Mapping[str, Any]) -> ViewedLayer:
-    content = str(entry["content"])
-    unit = unit_text(sidecar["units"][_UNITS.get(_family(content), "maps")])
+def _layer(folder: Path, sidecar: Mapping[str, Any], entry: Mapping[str, Any]) -> ViewedLayer:
+    content = MapContent.of(entry)
+    unit = unit_text(entry["unit"] if content.component is None else sidecar["units"]["eigenvectors"])
     scale = float(entry.get("scale", 1.0))
     return ViewedLayer(content, _title(content, sidecar), _inside(folder, entry["file"]), _window(entry), unit, scale)
-
-
-def _source_layer(folder: Path, sidecar: Mapping[str, Any]) -> tuple[ViewedLayer, ...]:
-    source = sidecar.get("source")
-    if not source:
-        return ()
-    unit = unit_text(source["unit"])
-    return (ViewedLayer("source", _title("source", sidecar), _inside(folder, source["file"]), _window(source), unit),)
 
 
 def _inside(folder: Path, name: str) -> Path:

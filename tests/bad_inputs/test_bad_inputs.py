@@ -22,6 +22,7 @@ from PIL import Image
 from bad_inputs import bundle_rows, dicom_rows, nifti_rows, place_rows
 from bad_inputs.attempt import Attempt, Row
 from monai_ifim.cli.main import main
+from monai_ifim.io.maps import MapContent
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "bad_inputs.md"
@@ -148,7 +149,7 @@ def check_rows(row: Row, attempt: Attempt, ground: Ground, out: str) -> None:
 def check_values(attempt: Attempt, case: str) -> None:
     """The scan as it was written again holds the values that were meant; the case's name is one for any file system."""
     sidecar = json.loads((attempt.output / case / f"{case}_ifim.json").read_text())
-    written = {file["content"]: file["file"] for file in sidecar["files"]}
+    written = {MapContent.of(file).label: file["file"] for file in sidecar["files"]}
     if (attempt.folder / "expected.npy").exists():
         expected = np.load(attempt.folder / "expected.npy")
         found = nib.load(attempt.output / case / written["source"]).get_fdata()

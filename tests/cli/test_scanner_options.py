@@ -57,7 +57,7 @@ def sidecar_of(result: Result, output: Path) -> dict[str, Any]:
 
 
 def sensitivity(output: Path, sidecar: dict[str, Any]) -> Array:
-    scale = next(file["scale"] for file in sidecar["files"] if file["content"] == "sensitivity")
+    scale = next(file["scale"] for file in sidecar["files"] if file["kind"] == "sensitivity")
     return np.asarray(nib.load(output / "scan" / "scan_ifim_sensitivity.nii.gz").dataobj) * scale
 
 

@@ -189,7 +189,7 @@ def test_files_of_the_endoscopic_bundle_hold_the_components_of_the_photograph(en
     assert sidecar["preprocessing"]["equivalents"] == ["NormalizeIntensityd"]
     np.testing.assert_allclose(sidecar["eigenvalues"], found.eigenvalues[0, : found.rank[0]], rtol=2e-2)
     assert sidecar["preprocessing"]["zeros_held"] is True
-    scale = next(file["scale"] for file in sidecar["files"] if file["content"] == "sensitivity")
+    scale = next(file["scale"] for file in sidecar["files"] if file["kind"] == "sensitivity")
     sensitivity, truth = channels(folder, "sensitivity") * scale, found.sensitivity[0].numpy()
     assert np.linalg.norm(sensitivity - truth) < 0.05 * np.linalg.norm(truth)
     assert not sensitivity[:, :13].any()  # black is told from all else, and stays black

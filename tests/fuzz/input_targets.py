@@ -16,12 +16,11 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from fuzz.mutations import BETWEEN, mutate_dicom, mutate_json, mutate_text
 from fuzz.oracle import Target, check_names, refusing
-from monai_ifim.io import Source
+from monai_ifim.io import OpenedSource, Source
 from monai_ifim.io.dicom.header import is_no_image
 from monai_ifim.io.dicom.regularity import check_volume, is_regular
 from monai_ifim.io.dicom.volumes import DicomVolume, index_dicom
 from monai_ifim.io.parametric_map.source import referenced_series
-from monai_ifim.io.source import check_source, content_hash, needs_regridding
 from monai_ifim.run.cases import find_cases
 
 MOST_FILES = 6
@@ -84,17 +83,18 @@ def discover_any_dicom(content: bytes, folder: Path) -> None:
         assert (np.diff(heights) > 0).all() or len(volume.files) == 1 or len(heights) < 2
     for source in (Source(folder), Source(folder, fix_geometry=True), *(Source(folder, series=each.key) for each in volumes)):
         with refusing():
-            check_source(source, channels=1)
-            content_hash(source)
-            needs_regridding(source)
+            opened = OpenedSource(source)
+            opened.check(channels=1)
+            assert len(opened.digest) == 64
+            assert opened.resampled in (False, True)
     for file in files:
         with refusing():
-            check_source(Source(file), channels=1)
+            OpenedSource(Source(file)).check(channels=1)
     for way in WAYS:
         with refusing():
             check_names(case.name for case in find_cases([folder], **way))
     with refusing():
-        referenced_series(Source(folder))
+        referenced_series(OpenedSource(Source(folder)))
 
 
 def check_any_nifti(content: bytes, folder: Path) -> None:
@@ -103,7 +103,7 @@ def check_any_nifti(content: bytes, folder: Path) -> None:
     path.write_bytes(content)
     for source, channels in ((Source(path), 1), (Source(path), None), (Source(path, 0), 1)):
         with refusing():
-            check_source(source, channels)
+            OpenedSource(source).check(channels)
 
 
 def sound_lists() -> list[bytes]:

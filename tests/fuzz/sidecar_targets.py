@@ -19,6 +19,7 @@ from fuzz.oracle import Target, refusing
 from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.io import ModelIdentity, Source, read_sidecar
 from monai_ifim.io.containment import is_plain_name
+from monai_ifim.io.older_sidecars import SCHEMA_VERSION
 from monai_ifim.io.planes import Layer, cut_planes, read_planes, write_planes
 from monai_ifim.io.sidecar import write_sidecar
 from monai_ifim.io.slicer.bundle import write_scene_bundle
@@ -139,13 +140,14 @@ def sound_sidecar() -> dict[str, Any]:
     """With everything in it."""
     files = [
         {
-            "file": f"case_ifim_{name}.nii.gz", "content": name, "shape": [5, 4, 3], "affine": np.eye(4).tolist(), "norm": 2.5,
+            "file": f"case_ifim_{name}.nii.gz", "kind": name, "component": None, "channel": 1,
+            "sha256": EMPTY, "unit": "x", "shape": [5, 4, 3], "affine": np.eye(4).tolist(), "norm": 2.5,
             "scale": 1.0, "window": [-1.0, 1.0],
         }
         for name in NAMES
     ]  # fmt: skip
     return {
-        "schema_version": "1.2",
+        "schema_version": SCHEMA_VERSION,
         "generator": {"name": "monai_ifim", "version": "0.1.0", "paper": "arXiv:2606.16362"},
         "input": {
             "file": "case.nii.gz", "sha256": EMPTY, "shape": [5, 4, 3], "affine": np.eye(4).tolist(),
@@ -165,23 +167,22 @@ def sound_sidecar() -> dict[str, Any]:
         "settings": CaseSettings().describe(), "method": "exact", "method_reason": "few columns", "jacobian_products": 1,
         "error_bound": 0.0, "confidence": 1.0, "residuals": [0.0, 0.0], "metric": None, "preprocessing": None,
         "dtype": "float32", "device": "cpu", "computation": {"deterministic": False, "threads": 1}, "seconds": 0.5,
-        "files": files, "source": None, "scene": "case.mrml", "planes": "case_planes.npz", "parametric_maps": [], "versions": {},
-        "peak_memory_bytes": 1,
+        "files": files, "scene": "case.mrml", "planes": "case_planes.npz", "parametric_maps": [],
+        "versions": {}, "peak_memory_bytes": 1,
     }  # fmt: skip
 
 
 def sound_sidecars() -> list[bytes]:
     """In the space of the network's input and in that of the scan, with the scan itself and an eigenvector."""
     whole = sound_sidecar()
-    source = whole["files"][0] | {"content": "source", "file": "case_ifim_low.nii.gz"}
-    vector = whole["files"][1] | {"content": "eigenvector 1", "file": "case_ifim_sensitivity.nii.gz"}
+    source = whole["files"][0] | {"kind": "source", "file": "case_ifim_low.nii.gz"}
+    vector = whole["files"][1] | {"kind": "eigenvector", "component": 1, "file": "case_ifim_sensitivity.nii.gz"}
     scanner = whole | {
         "settings": CaseSettings(space="scanner", statistics="freeze", resolution=2.5).describe(),
         "space": {"name": "scanner", "meaning": "the scan"},
         "preprocessing": {"steps": [], "equivalents": [], "statistics": "freeze", "resolution": 2.5, "resolution_mm": [2.5] * 3},
         "metric": {"kind": "Gaussian low-pass", "sigma_voxels": [1.0, 1.0, 1.0]},
         "files": [*whole["files"][:3], source, vector],
-        "source": {"file": source["file"], "window": [0.0, 9.0], "unit": "Hounsfield units"},
     }
     return [json.dumps(content).encode() for content in (whole, scanner)]
 

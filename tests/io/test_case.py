@@ -9,14 +9,22 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from monai_ifim.io.case import CONTENTS, CaseMaps, Companions, check_contents, sidecar_path, write_case
+from monai_ifim.io.case import Companions, sidecar_path, write_case
+from monai_ifim.io.case_maps import CaseMaps, check_contents
+from monai_ifim.io.dicom.volumes import DicomVolume
 from monai_ifim.io.errors import OutputError
+from monai_ifim.io.maps import CONTENTS
 from monai_ifim.io.model import ModelIdentity
+from monai_ifim.io.parametric_map.source import ReferencedSeries
 from monai_ifim.io.sidecar import CaseFacts, InputIdentity
-from monai_ifim.io.source import Source
 
 Array = npt.NDArray[Any]
 SHAPE = (5, 4, 3)
+SERIES = ReferencedSeries(DicomVolume("1.2", (), "CT", (5, 4), 3), np.zeros((3, 3)), np.eye(2, 3).ravel(), (1.0, 1.0), ())
+
+
+def fail(*_: Any) -> None:
+    raise OutputError("planted")
 
 
 @pytest.fixture
@@ -36,24 +44,27 @@ def facts(oblique: Array) -> CaseFacts:
     return CaseFacts(source, ModelIdentity("Toy", "1.2", "ab" * 32, ("no", "yes"), "cd" * 32), "native", record)
 
 
-def test_case_that_fails_late_leaves_nothing_of_itself(maps: CaseMaps, facts: CaseFacts, tmp_path: Path) -> None:
-    """Parametric Maps come last: there is no DICOM that they could refer to."""
-    (tmp_path / "in.nii.gz").write_bytes(b"no DICOM")
-    impossible = Companions(dicom=Source(tmp_path / "in.nii.gz"), scene_bundle=True)
-    with pytest.raises(OutputError):
-        write_case(tmp_path / "out", "scan", maps, CONTENTS, facts, impossible)
+def test_case_that_fails_late_leaves_nothing_of_itself(
+    maps: CaseMaps, facts: CaseFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parametric Maps are written last."""
+    monkeypatch.setattr("monai_ifim.io.case.write_parametric_maps", fail)
+    with pytest.raises(OutputError, match="planted"):
+        write_case(tmp_path / "out", "scan", maps, CONTENTS, facts, Companions(series=SERIES, scene_bundle=True))
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_case_that_fails_leaves_what_is_not_its_own(maps: CaseMaps, facts: CaseFacts, tmp_path: Path) -> None:
-    sidecar = write_case(tmp_path / "out", "scan", maps, CONTENTS, facts)
+def test_case_that_fails_leaves_what_is_not_its_own(
+    maps: CaseMaps, facts: CaseFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sidecar = write_case(tmp_path / "out", "scan", maps, CONTENTS, facts).path
     written = set(sidecar.parent.iterdir())
     assert sidecar == sidecar_path(tmp_path / "out", "scan")
     assert len(written) > 8
     (sidecar.parent / "notes.txt").write_text("mine")
-    (tmp_path / "in.nii.gz").write_bytes(b"no DICOM")
-    with pytest.raises(OutputError):
-        write_case(tmp_path / "out", "scan", maps, CONTENTS, facts, Companions(dicom=Source(tmp_path / "in.nii.gz")))
+    monkeypatch.setattr("monai_ifim.io.case.write_parametric_maps", fail)
+    with pytest.raises(OutputError, match="planted"):
+        write_case(tmp_path / "out", "scan", maps, CONTENTS, facts, Companions(series=SERIES))
     assert [path.name for path in sidecar.parent.iterdir()] == ["notes.txt"]
 
 

@@ -19,12 +19,12 @@ from pydicom.uid import JPEG2000Lossless
 
 from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.adapt.settings import CaseSettings
-from monai_ifim.io import InputError, Source, read_sidecar
+from monai_ifim.io import InputError, OpenedSource, Source, read_sidecar
+from monai_ifim.io.dicom.header import dicom_files
 from monai_ifim.io.dicom.reader import DicomReader, register_dicom_reader
 from monai_ifim.io.dicom.volumes import index_dicom
 from monai_ifim.io.errors import innermost
 from monai_ifim.io.installation import resolve_bundle
-from monai_ifim.io.source import check_source, content_hash, dicom_files, readable_path
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.local import run_cases
 from monai_ifim.run.settings import RunSettings
@@ -82,7 +82,7 @@ def _two_series(folder: Path) -> tuple[Series, Series]:
 def test_folder_of_two_series_is_refused_and_both_are_listed_without_a_name(tmp_path: Path) -> None:
     first, second = _two_series(tmp_path / "two")
     with pytest.raises(InputError) as refusal:
-        check_source(Source(tmp_path / "two"), channels=1)
+        OpenedSource(Source(tmp_path / "two")).check(channels=1)
     said = str(refusal.value)
     assert "2 volumes in one folder; choose with --series UID, or --series all" in said
     assert f"CT, 7 x 5, 6 slices, 0.8 x 1.3 x 2.5 mm: {first.uid}" in said
@@ -116,20 +116,20 @@ def test_what_holds_no_image_is_passed_over_beside_a_series_and_named_alone(name
     series = Series(ORIENTATIONS["oblique"])
     other = _of_class(NO_IMAGES[name], with_pixels=name in ("Segmentation Storage", "RT Dose Storage"))
     folder = write(tmp_path / "study", [*series.slices(), other])
-    check_source(Source(folder), channels=1)
+    OpenedSource(Source(folder)).check(channels=1)
     (volume,) = index_dicom(dicom_files(folder))
     assert (volume.series, volume.slices) == (series.uid, 6)
     np.testing.assert_array_equal(np.sort(read(folder).numpy(), axis=None), np.sort(series.values, axis=None))
     alone = write(tmp_path / "alone", [other])
     with pytest.raises(InputError, match=rf"it holds no image \({name}\): name the images that it goes with"):
-        check_source(Source(alone), channels=1)
+        OpenedSource(Source(alone)).check(channels=1)
 
 
 @pytest.mark.parametrize("uid", ["1.2.840.10008.5.1.4.1.1.2", "1.2.840.113619.4.26"], ids=["an image", "a private class"])
 def test_what_should_be_an_image_or_may_be_one_is_never_passed_over(uid: str, tmp_path: Path) -> None:
     folder = write(tmp_path / "study", [*Series(ORIENTATIONS["axial"]).slices(), _of_class(uid, with_pixels=False)])
     with pytest.raises(InputError, match="its DICOM header breaks off, or it is no image"):
-        check_source(Source(folder), channels=1)
+        OpenedSource(Source(folder)).check(channels=1)
 
 
 def test_reader_takes_the_series_that_it_is_told_of(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_folder_of_many_series_is_listed_in_part_and_counted(tmp_path: Path) -> 
     for number in range(15):
         Series(ORIENTATIONS["axial"], slices=1).slices()[0].save_as(tmp_path / "many" / f"IM{number}")
     with pytest.raises(InputError, match=r"15 volumes in one folder; .*; and 3 more\.$") as refusal:
-        check_source(Source(tmp_path / "many"), channels=1)
+        OpenedSource(Source(tmp_path / "many")).check(channels=1)
     assert str(refusal.value).count("CT, 7 x 5, 1 slice, 0.8 x 1.3 mm: ") == 12
 
 
@@ -164,7 +164,7 @@ def test_slices_without_a_place_or_a_size_cannot_be_resampled(missing: str, tmp_
     folder = write(tmp_path / "series", slices)
     cure = "there is no grid to resample it onto" if missing == "PixelSpacing" else "6 volumes in one folder"
     with pytest.raises(InputError, match=cure):
-        check_source(Source(folder, fix_geometry=True), channels=1)
+        OpenedSource(Source(folder, fix_geometry=True)).check(channels=1)
 
 
 def test_irregular_volume_whose_pixels_cannot_be_decoded_is_told(tmp_path: Path) -> None:
@@ -176,24 +176,24 @@ def test_irregular_volume_whose_pixels_cannot_be_decoded_is_told(tmp_path: Path)
         image["PixelData"].is_undefined_length = True
     source = Source(write(tmp_path / "series", slices), fix_geometry=True)
     with pytest.raises(InputError, match=r"cannot be decoded \(transfer syntax: JPEG 2000 .*uncompressed transfer syntax"):
-        readable_path(source, tmp_path)
+        OpenedSource(source).readable_path(tmp_path)
 
 
 def test_series_can_be_chosen_by_uid_or_all_be_cases(tmp_path: Path) -> None:
     first, second = _two_series(tmp_path / "two")
     [chosen] = find_cases([tmp_path / "two"], series=second.uid)
-    check_source(chosen.source, channels=1)
+    OpenedSource(chosen.source).check(channels=1)
     (tmp_path / "scratch").mkdir()
-    image = read(readable_path(chosen.source, tmp_path / "scratch"))
+    image = read(OpenedSource(chosen.source).readable_path(tmp_path / "scratch"))
     assert image.shape == second.values.shape
     both = find_cases([tmp_path / "two"], series="all")
     assert {case.source.series for case in both} == {first.uid, second.uid}
     assert len({case.name for case in both}) == 2
-    assert len({content_hash(case.source) for case in both}) == 2
+    assert len({OpenedSource(case.source).digest for case in both}) == 2
     with pytest.raises(InputError, match="no input holds the series 1\\.2\\.3"):
         find_cases([tmp_path / "two"], series="1.2.3")
     with pytest.raises(InputError, match="there is no series 1\\.2\\.3 in it"):
-        check_source(Source(tmp_path / "two", series="1.2.3"), channels=1)
+        OpenedSource(Source(tmp_path / "two", series="1.2.3")).check(channels=1)
 
 
 @pytest.mark.parametrize(
@@ -212,9 +212,9 @@ def test_echoes_and_times_of_one_series_are_volumes_of_their_own(tag: str, value
     assert [volume.key for volume in volumes] == [f"{series.uid}#1", f"{series.uid}#2"]
     cases = find_cases([folder], series="all")
     assert len(cases) == 2
-    check_source(cases[1].source, channels=1)
+    OpenedSource(cases[1].source).check(channels=1)
     with pytest.raises(InputError, match="2 volumes in one folder"):
-        check_source(Source(folder, series=series.uid), channels=1)
+        OpenedSource(Source(folder, series=series.uid)).check(channels=1)
 
 
 def test_scouts_of_another_orientation_are_no_slices(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_irregular_slices_are_refused_by_check_and_by_the_reader(
 ) -> None:
     folder = write(tmp_path / "irregular", change(Series(ORIENTATIONS["axial"]).slices()))
     with pytest.raises(InputError, match=message):
-        check_source(Source(folder), channels=1)
+        OpenedSource(Source(folder)).check(channels=1)
     with pytest.raises(InputError, match=message):
         read(folder)
 
@@ -265,7 +265,7 @@ def test_film_is_no_volume(tmp_path: Path) -> None:
     image.NumberOfFrames, image.PixelData = 4, image.PixelData * 4
     image.save_as(tmp_path / "film.dcm")
     with pytest.raises(InputError, match="4 frames without a place in space"):
-        check_source(Source(tmp_path / "film.dcm"), channels=1)
+        OpenedSource(Source(tmp_path / "film.dcm")).check(channels=1)
 
 
 @pytest.mark.parametrize("reader", [None, "ITKReader", "PydicomReader"])
@@ -301,7 +301,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_real_folders_that_are_no_volume_are_refused(name: str, real_data: Path) -> None:
     with pytest.raises(InputError, match=REFUSED[name]):
-        check_source(Source(real_data / "dicom" / name), channels=1)
+        OpenedSource(Source(real_data / "dicom" / name)).check(channels=1)
     with pytest.raises(Exception, match=REFUSED[name]):
         read(real_data / "dicom" / name)
 
@@ -310,8 +310,8 @@ def test_real_series_of_a_mixed_folder_are_two_cases_at_their_places(real_data: 
     cases = find_cases([real_data / "dicom" / "mixed"], series="all")
     shapes = []
     for case in cases:
-        check_source(case.source, channels=1)
-        image = read(readable_path(case.source, tmp_path))
+        OpenedSource(case.source).check(channels=1)
+        image = read(OpenedSource(case.source).readable_path(tmp_path))
         shapes.append(image.shape[2])
         headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in (tmp_path / case.source.name).iterdir()]
         stated = np.array(
@@ -340,7 +340,7 @@ READ = {  # shape, and the length of a voxel's axes in mm
 @pytest.mark.parametrize("name", READ)
 def test_compressed_files_are_decoded(name: str, real_data: Path) -> None:
     path = real_data / "dicom" / "compressed" / name
-    check_source(Source(path), channels=1)
+    OpenedSource(Source(path)).check(channels=1)
     image = read(path)
     assert tuple(image.shape) == READ[name][0]
     assert abs(float(np.linalg.det(image.affine.numpy()[:3, :3]))) > 1e-6
@@ -369,7 +369,7 @@ def test_broken_files_are_refused_by_name(name: str, message: str, real_data: Pa
     path = real_data / "dicom" / "broken" / name
 
     def checked_and_read() -> None:
-        check_source(Source(path), channels=1)
+        OpenedSource(Source(path)).check(channels=1)
         read(path)
 
     with pytest.raises(Exception, match=message):
@@ -398,9 +398,9 @@ def test_irregular_volume_is_resampled_onto_an_even_grid_where_that_is_asked_for
         image.PixelData = np.rint(values).astype(np.int16).T.tobytes()
     folder = write(tmp_path / "irregular", slices)
     [case] = find_cases([folder], fix_geometry=True)
-    check_source(case.source, channels=1)
+    OpenedSource(case.source).check(channels=1)
     (tmp_path / "scratch").mkdir()
-    image = nib.load(readable_path(case.source, tmp_path / "scratch"))
+    image = nib.load(OpenedSource(case.source).readable_path(tmp_path / "scratch"))
     axes = image.affine[:3, :3] / np.linalg.norm(image.affine[:3, :3], axis=0)
     np.testing.assert_allclose(axes.T @ axes, np.eye(3), rtol=0, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(image.affine[:3, 2]), 2.5, rtol=0, atol=1e-3)
@@ -415,7 +415,7 @@ def test_irregular_volume_is_resampled_onto_an_even_grid_where_that_is_asked_for
 def test_regular_volume_is_left_as_it_is(tmp_path: Path) -> None:
     folder = write(tmp_path / "regular", Series(ORIENTATIONS["oblique"]).slices())
     [case] = find_cases([folder], fix_geometry=True)
-    assert readable_path(case.source, tmp_path) == folder
+    assert OpenedSource(case.source).readable_path(tmp_path) == folder
 
 
 def test_real_tilted_series_is_decomposed_on_an_even_grid_and_the_sidecar_says_so(real_data: Path, tmp_path: Path) -> None:

@@ -21,8 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless, RLELossless, generate_uid
 
-from monai_ifim.io import DicomReader, InputError, Source
-from monai_ifim.io.source import check_source
+from monai_ifim.io import DicomReader, InputError, OpenedSource, Source
 
 Array = npt.NDArray[Any]
 COLUMNS, ROWS, SLICES, SPACING, GAP = 7, 5, 6, (0.8, 1.3), 2.5
@@ -134,7 +133,7 @@ def test_frames_of_one_file_are_sorted_by_their_places(
     modality: str, order: str, axes: Array, values: Array, tmp_path: Path
 ) -> None:
     path = enhanced(tmp_path / "enhanced.dcm", single_frames(modality, axes, values), ORDERS[order])
-    check_source(Source(path), channels=1)
+    OpenedSource(Source(path)).check(channels=1)
     image = read(path)
     assert image.shape == values.shape
     check_values_at_their_places(image, values, axes)
@@ -209,7 +208,7 @@ def test_file_of_several_echoes_is_refused_with_a_cure(axes: Array, values: Arra
         image.StudyInstanceUID, image.FrameOfReferenceUID = first[0].StudyInstanceUID, first[0].FrameOfReferenceUID
     path = enhanced(tmp_path / "echoes.dcm", [*first, *second], range(2 * SLICES))
     with pytest.raises(InputError, match="several echoes, times or stacks; take them apart with dcm2niix"):
-        check_source(Source(path), channels=1)
+        OpenedSource(Source(path)).check(channels=1)
     with pytest.raises(InputError, match="several echoes"):
         read(path)
 

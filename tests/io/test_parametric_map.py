@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,10 @@ from pydicom.uid import generate_uid
 from typer.testing import CliRunner
 
 from monai_ifim.cli.main import app
-from monai_ifim.io import CaseMaps, DicomReader, GeometryError, OutputError, Source
+from monai_ifim.io import CaseMaps, DicomReader, GeometryError, MapContent, OpenedSource, OutputError, Source
 from monai_ifim.io.nifti import write_volume
-from monai_ifim.io.parametric_map.write import check_dicom_source, write_parametric_maps
-from monai_ifim.io.source import readable_path
+from monai_ifim.io.parametric_map.source import referenced_series
+from monai_ifim.io.parametric_map.write import write_parametric_maps
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "parametric_maps.md").read_text(encoding="utf-8")
 Array = npt.NDArray[Any]
@@ -115,22 +115,22 @@ def maps_on(affine: Array, shape: tuple[int, ...], channels: int = 1, scale: flo
     return CaseMaps(affine, given, high, low, sensitivity, eigenvectors, scale)
 
 
-def each_map(maps: CaseMaps) -> Iterator[tuple[str, str, Array]]:
+def each_map(maps: CaseMaps) -> Iterator[tuple[str, MapContent, Array]]:
     """(name, content, values [*spatial]) of every map and channel, as the case's files are named."""
-    kinds = [(name, name, getattr(maps, name)) for name in ("input", "high", "low", "sensitivity")]
-    kinds += [(f"eigenvector-{i:02d}", f"eigenvector {i}", vector) for i, vector in enumerate(maps.eigenvectors, start=1)]
-    for name, content, values in kinds:
+    kinds = [(name, name, None, getattr(maps, name)) for name in ("input", "high", "low", "sensitivity")]
+    kinds += [(f"eigenvector-{i:02d}", "eigenvector", i, vector) for i, vector in enumerate(maps.eigenvectors, start=1)]
+    for name, kind, component, values in kinds:
         for i, channel in enumerate(values, start=1):
-            yield (name, content, channel) if i == 1 else (f"{name}_channel-{i:02d}", f"{content}, channel {i}", channel)
+            yield name if i == 1 else f"{name}_channel-{i:02d}", MapContent(kind, component, i), channel
 
 
 def sidecar_of(maps: CaseMaps, **changed: Any) -> dict[str, Any]:
     files = [
         {
             "file": f"scan_ifim_{name}.nii.gz",
-            "content": content,
+            **asdict(content),
             "window": [-0.25, 0.75],
-            "scale": maps.sensitivity_scale if content.startswith("sensitivity") else 1.0,
+            "scale": maps.sensitivity_scale if content.kind == "sensitivity" else 1.0,
         }
         for name, content, _ in each_map(maps)
     ]
@@ -148,7 +148,7 @@ def sidecar_of(maps: CaseMaps, **changed: Any) -> dict[str, Any]:
 
 
 def write_all(folder: Path, source: Source, maps: CaseMaps, **changed: Any) -> dict[str, Path]:
-    paths = write_parametric_maps(folder, source, maps, CONTENTS, sidecar_of(maps, **changed))
+    paths = write_parametric_maps(folder, referenced_series(OpenedSource(source)), maps, CONTENTS, sidecar_of(maps, **changed))
     return {path.name.removeprefix("scan_ifim_").removesuffix(".dcm"): path for path in paths}
 
 
@@ -247,7 +247,7 @@ def test_voxels_and_places_are_those_of_the_nifti(grid: tuple[Array, tuple[int, 
     maps = maps_on(*grid, channels=2)
     written = write_all(tmp_path / "out", series, maps)
     for name, content, values in each_map(maps):
-        if content.startswith("input"):
+        if content.kind == "input":
             assert name not in written
             continue
         nifti = tmp_path / "map.nii.gz"
@@ -531,7 +531,9 @@ def test_same_maps_and_settings_make_the_same_objects(native: Array, series: Sou
 
 def test_only_the_maps_asked_for_are_written(native: Array, series: Source, tmp_path: Path) -> None:
     maps = maps_on(native, SHAPE)
-    paths = write_parametric_maps(tmp_path / "out", series, maps, ("sensitivity", "high"), sidecar_of(maps))
+    paths = write_parametric_maps(
+        tmp_path / "out", referenced_series(OpenedSource(series)), maps, ("sensitivity", "high"), sidecar_of(maps)
+    )
     assert [path.name for path in paths] == ["scan_ifim_high.dcm", "scan_ifim_sensitivity.dcm"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [path.name for path in paths]
 
@@ -549,9 +551,9 @@ def test_volume_resampled_from_a_tilted_one_can_have_maps(
     for k, image in enumerate(tilted):
         image.ImagePositionPatient = [*(ORIGIN + k * (GAP * axes[:, 2] + 0.9 * axes[:, 1]))]
     source = Source(write(tmp_path / "tilted", tilted), fix_geometry=True)
-    check_dicom_source(source)
+    referenced_series(OpenedSource(source))
     (tmp_path / "scratch").mkdir()
-    image = nib.load(readable_path(source, tmp_path / "scratch"))
+    image = nib.load(OpenedSource(source).readable_path(tmp_path / "scratch"))
     maps = maps_on(image.affine, image.shape)
     written = write_all(tmp_path / "out", source, maps)
     write_volume(tmp_path / "high.nii.gz", maps.high[0], image.affine)
@@ -566,7 +568,7 @@ def test_nothing_but_a_placed_dicom_series_can_have_maps(
 ) -> None:
     scan = write_scan(tmp_path / "scan.nii.gz", (5, 4, 6), native)
     with pytest.raises(OutputError, match="scan.nii.gz: not DICOM.*leave --dicom-pm out"):
-        check_dicom_source(Source(scan))
+        referenced_series(OpenedSource(Source(scan)))
     with pytest.raises(OutputError, match="not DICOM"):
         write_all(tmp_path / "out", Source(tmp_path / "missing"), maps_on(native, SHAPE))
     for number, (keywords, message) in enumerate(
@@ -582,11 +584,11 @@ def test_nothing_but_a_placed_dicom_series_can_have_maps(
             delattr(lacking, keyword)
         lacking.save_as(tmp_path / f"lacking{number}.dcm")
         with pytest.raises(OutputError, match=message):
-            check_dicom_source(Source(tmp_path / f"lacking{number}.dcm"))
+            referenced_series(OpenedSource(Source(tmp_path / f"lacking{number}.dcm")))
     two = copy.deepcopy(slices)
     two[2].FrameOfReferenceUID = generate_uid()
     with pytest.raises(OutputError, match="do not all name one Frame of Reference UID"):
-        check_dicom_source(Source(write(tmp_path / "two", two)))
+        referenced_series(OpenedSource(Source(write(tmp_path / "two", two))))
 
 
 def test_maps_that_dicom_cannot_hold_are_refused(native: Array, series: Source, tmp_path: Path) -> None:
@@ -640,7 +642,7 @@ def test_real_compressed_slice_has_maps(real_data: Path, tmp_path: Path, dciodvf
 
 def test_real_secondary_capture_is_refused(real_data: Path) -> None:
     with pytest.raises(OutputError, match="no place in space"):
-        check_dicom_source(Source(real_data / "dicom" / "compressed" / "JLSL_16_15_1_1F.dcm"))
+        referenced_series(OpenedSource(Source(real_data / "dicom" / "compressed" / "JLSL_16_15_1_1F.dcm")))
 
 
 def test_highdicom_takes_the_map_for_a_right_handed_volume(native: Array, series: Source, tmp_path: Path) -> None:

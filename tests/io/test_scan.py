@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from monai_ifim.io import Source
-from monai_ifim.io.scan import SCANNER_UNITS, Scan, unit_of_source
+from monai_ifim.io import OpenedSource, Source
+from monai_ifim.io.scan import Scan
+from monai_ifim.io.units import SCANNER_UNITS
 from synthetic_series import ORIENTATIONS, Series, write
 
 
@@ -29,12 +30,12 @@ def test_unit_is_what_the_header_says(tags: dict[str, str], unit: str, tmp_path:
     for image in slices:
         for name, value in tags.items():
             setattr(image, name, value)
-    assert unit_of_source(Source(write(tmp_path / "series", slices))) == unit
+    assert OpenedSource(Source(write(tmp_path / "series", slices))).unit == unit
 
 
 def test_unit_of_other_files_is_not_known_but_for_photographs() -> None:
-    assert unit_of_source(Source(Path("gone.nii.gz"))) == SCANNER_UNITS
-    assert unit_of_source(Source(Path("gone.PNG"))) == "grey values"
+    assert OpenedSource(Source(Path("gone.nii.gz"))).unit == SCANNER_UNITS
+    assert OpenedSource(Source(Path("gone.PNG"))).unit == "grey values"
 
 
 @pytest.mark.parametrize(

@@ -289,12 +289,12 @@ def test_spectrum_reads_back_exactly(scene: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda sidecar: sidecar.pop("source"), "source"),
+        (lambda sidecar: sidecar["files"][0].pop("kind"), "kind"),
         (lambda sidecar: sidecar["files"][1].pop("window"), "window"),
         (lambda sidecar: sidecar["files"][1].update(window=[1.0, 1.0]), "window of .* is empty"),
         (lambda sidecar: sidecar["files"][1].update(window=None), "TypeError"),
-        (lambda sidecar: sidecar["files"][1].update(content="halo"), "halo"),
-        (lambda sidecar: sidecar.update(files=sidecar["files"][1:], source=None), "no image"),
+        (lambda sidecar: sidecar["files"][1].update(kind="halo"), "halo"),
+        (lambda sidecar: sidecar.update(files=sidecar["files"][1:-1]), "no image"),
         (lambda sidecar: sidecar.update(files=[]), "IndexError"),
         (lambda sidecar: sidecar.update(trace=None), "TypeError"),
         (lambda sidecar: sidecar["files"][2].update(file="gone.nii.gz"), r"no scene without gone\.nii\.gz"),

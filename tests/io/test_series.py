@@ -11,8 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_ifim.io import InputError, Source
-from monai_ifim.io.source import check_source
+from monai_ifim.io import InputError, OpenedSource, Source
 
 
 def copied(source: Path, target: Path, leave_out: tuple[str, ...] = (), keep: int | None = None) -> Path:
@@ -26,17 +25,17 @@ def copied(source: Path, target: Path, leave_out: tuple[str, ...] = (), keep: in
 def test_tilted_gantry_is_refused(real_data: Path, tmp_path: Path) -> None:
     nine = copied(real_data / "dicom" / "ct_tilt", tmp_path / "tilt", keep=9)
     with pytest.raises(InputError, match=r"gantry tilted by 18\.5 degrees.*--fix-geometry.*dcm2niix"):
-        check_source(Source(nine), 1)
+        OpenedSource(Source(nine)).check(1)
 
 
 def test_missing_slices_are_refused(real_data: Path, tmp_path: Path) -> None:
     gaps = copied(real_data / "dicom" / "ct_plain", tmp_path / "gaps", leave_out=("I100", "I110", "I20"))
     with pytest.raises(InputError, match=r"gaps of 5\.00 to 1[05]\.00 mm"):
-        check_source(Source(gaps), 1)
+        OpenedSource(Source(gaps)).check(1)
 
 
 def test_regular_series_passes(real_data: Path) -> None:
-    check_source(Source(real_data / "dicom" / "ct_plain"), 1)
+    OpenedSource(Source(real_data / "dicom" / "ct_plain")).check(1)
 
 
 @pytest.fixture
@@ -70,8 +69,8 @@ def test_header_read_as_different_places_is_refused(
     image: nib.Nifti1Image, tmp_path: Path, spoil: Callable[[Any], None], cure: str
 ) -> None:
     nib.save(image, tmp_path / "good.nii.gz")
-    check_source(Source(tmp_path / "good.nii.gz"), 1)
+    OpenedSource(Source(tmp_path / "good.nii.gz")).check(1)
     spoil(image)
     nib.save(image, tmp_path / "bad.nii.gz")
     with pytest.raises(InputError, match=cure):
-        check_source(Source(tmp_path / "bad.nii.gz"), 1)
+        OpenedSource(Source(tmp_path / "bad.nii.gz")).check(1)

@@ -16,8 +16,9 @@ import pytest
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
-from monai_ifim.io import InputError, Source
-from monai_ifim.io.source import check_source, count_frames, is_dicom, readable_path, sha256_of
+from monai_ifim.io import InputError, OpenedSource, Source
+from monai_ifim.io.dicom.header import is_dicom
+from monai_ifim.io.source import sha256_of
 
 Array = npt.NDArray[Any]
 
@@ -73,24 +74,24 @@ def test_hash_of_a_folder_covers_contents_and_relative_names_in_sorted_order(tmp
 
 def test_a_4d_file_without_frame_is_refused_naming_the_option(series_4d: Path) -> None:
     with pytest.raises(InputError, match=r"3 volumes; choose one with --frame N, N from 0 to 2"):
-        check_source(Source(series_4d), channels=1)
+        OpenedSource(Source(series_4d)).check(channels=1)
 
 
 def test_a_4d_file_with_as_many_volumes_as_channels_is_one_image(series_4d: Path) -> None:
-    check_source(Source(series_4d), channels=3)
-    assert count_frames(series_4d) == 3
+    OpenedSource(Source(series_4d)).check(channels=3)
+    assert OpenedSource(Source(series_4d)).frames == 3
 
 
 @pytest.mark.parametrize("frame", [-1, 3, 99])
 def test_a_frame_out_of_range_is_refused_with_the_count(frame: int, series_4d: Path) -> None:
     with pytest.raises(InputError, match=f"no frame {frame}; it has 3"):
-        check_source(Source(series_4d, frame), channels=1)
+        OpenedSource(Source(series_4d, frame)).check(channels=1)
 
 
 @pytest.mark.parametrize("frame", [0, 2])
 def test_an_extracted_frame_is_nibabels_slice_at_nibabels_place(frame: int, series_4d: Path, tmp_path: Path) -> None:
     (tmp_path / "scratch").mkdir()
-    found = nib.load(readable_path(Source(series_4d, frame), tmp_path / "scratch"))
+    found = nib.load(OpenedSource(Source(series_4d, frame)).readable_path(tmp_path / "scratch"))
     source = nib.load(series_4d)
     np.testing.assert_array_equal(found.get_fdata(), source.get_fdata()[..., frame])
     np.testing.assert_array_equal(found.affine, source.affine)
@@ -101,7 +102,7 @@ def test_a_scaled_frame_keeps_its_values(tmp_path: Path, oblique: Array) -> None
     image.header.set_slope_inter(0.25, -7.5)
     nib.save(image, tmp_path / "scaled.nii")
     (tmp_path / "scratch").mkdir()
-    found = nib.load(readable_path(Source(tmp_path / "scaled.nii", 1), tmp_path / "scratch"))
+    found = nib.load(OpenedSource(Source(tmp_path / "scaled.nii", 1)).readable_path(tmp_path / "scratch"))
     np.testing.assert_allclose(found.get_fdata(), nib.load(tmp_path / "scaled.nii").get_fdata()[..., 1], rtol=0, atol=1e-6)
 
 
@@ -109,8 +110,8 @@ def test_a_file_of_one_volume_needs_no_frame_and_stays_where_it_is(
     tmp_path: Path, write_scan: Callable[..., Path], oblique: Array
 ) -> None:
     path = write_scan(tmp_path / "scan.nii.gz", (5, 4, 6), oblique)
-    check_source(Source(path), channels=1)
-    assert readable_path(Source(path), tmp_path) == path
+    OpenedSource(Source(path)).check(channels=1)
+    assert OpenedSource(Source(path)).readable_path(tmp_path) == path
 
 
 def test_an_empty_a_missing_and_a_false_nifti_file_are_refused_by_name(tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_an_empty_a_missing_and_a_false_nifti_file_are_refused_by_name(tmp_path:
     (tmp_path / "false.nii.gz").write_bytes(b"not gzip at all")
     for name, reason in {"empty": "is empty", "false": "not a readable NIfTI", "missing": "no such file"}.items():
         with pytest.raises(InputError, match=rf"{name}\.nii\.gz.*{reason}"):
-            check_source(Source(tmp_path / f"{name}.nii.gz"), channels=1)
+            OpenedSource(Source(tmp_path / f"{name}.nii.gz")).check(channels=1)
 
 
 def test_dicom_is_told_by_content_not_by_suffix(tmp_path: Path) -> None:
@@ -131,19 +132,19 @@ def test_dicom_is_told_by_content_not_by_suffix(tmp_path: Path) -> None:
 
 def test_a_folder_of_two_series_is_refused_and_of_one_accepted(tmp_path: Path, ct_slice: pydicom.Dataset) -> None:
     ct_slice.save_as(tmp_path / "first")
-    check_source(Source(tmp_path), channels=1)
+    OpenedSource(Source(tmp_path)).check(channels=1)
     ct_slice.SeriesInstanceUID, ct_slice.SOPInstanceUID = generate_uid(), generate_uid()
     ct_slice.file_meta.MediaStorageSOPInstanceUID = ct_slice.SOPInstanceUID
     ct_slice.save_as(tmp_path / "second")
     with pytest.raises(InputError, match=r"2 volumes in one folder; choose with --series UID.*1 slice.*1 slice"):
-        check_source(Source(tmp_path), channels=1)
+        OpenedSource(Source(tmp_path)).check(channels=1)
 
 
 def test_a_folder_without_dicom_is_refused(tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("nothing")
     with pytest.raises(InputError, match="no DICOM file"):
-        check_source(Source(tmp_path), channels=1)
+        OpenedSource(Source(tmp_path)).check(channels=1)
 
 
 def test_a_real_series_of_files_without_suffix_is_accepted(real_data: Path) -> None:
-    check_source(Source(real_data / "dicom" / "ct_plain"), channels=1)
+    OpenedSource(Source(real_data / "dicom" / "ct_plain")).check(channels=1)

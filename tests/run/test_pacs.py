@@ -14,11 +14,11 @@ from pydicom import Dataset
 from pydicom.uid import ParametricMapStorage, generate_uid
 
 from fake_pacs import FakePacs, refuses
-from monai_ifim.io import InputError, OutputError
+from monai_ifim.io import InputError, OpenedSource, OutputError
+from monai_ifim.io.dicom.header import dicom_files
 from monai_ifim.io.dicom.volumes import index_dicom
 from monai_ifim.io.dicomweb.access import access_to
 from monai_ifim.io.dicomweb.client import DicomWeb, ServerError, UnreachableError
-from monai_ifim.io.source import check_source, dicom_files
 from monai_ifim.run.pacs import cases_of, choose_series, pull_series, store_maps
 from monai_ifim.run.table import CaseRow
 from synthetic_series import ORIENTATIONS, Series
@@ -182,7 +182,7 @@ def test_cases_are_named_by_modality_number_and_a_digest(
     [alone] = choose_series(server, STUDY, uid_of(second))
     [case] = cases_of([tmp_path / "dicom" / STUDY / alone.uid], [alone], uid_of(second))
     assert case.name == cases[uid_of(second)]
-    check_source(case.source, channels=1)
+    OpenedSource(case.source).check(channels=1)
 
 
 def test_volumes_of_one_series_are_cases_of_their_own(server: DicomWeb, pacs: FakePacs, tmp_path: Path) -> None:

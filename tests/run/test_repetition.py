@@ -22,6 +22,7 @@ from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core import GaussianLowPass, IFIMError
 from monai_ifim.io import InputError, OutputError
 from monai_ifim.io.installation import resolve_bundle
+from monai_ifim.io.maps import MapContent
 from monai_ifim.run.agreement import RecordedCase, compare
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.local import run_cases
@@ -102,7 +103,7 @@ def test_every_setting_is_taken_over_so_that_it_agrees_bit_for_bit(name: str, ro
     found = repeated(sidecar, root, tmp_path / "again")
     assert found.identical, found.quantities
     assert found.causes == ()
-    contents = {file["content"] for file in json.loads(sidecar.read_text())["files"]}
+    contents = {MapContent.of(file).label for file in json.loads(sidecar.read_text())["files"]}
     assert contents | {"answer", "probability", "components", "eigenvalues", "trace", "locality radii"} == set(verdicts(found))
     first, second = (json.loads(path.read_text()) for path in (sidecar, tmp_path / "again" / "scan" / "scan_ifim.json"))
     assert {key for key in first if first[key] != second[key]} <= {"seconds", "peak_memory_bytes", "seed"}

@@ -117,7 +117,7 @@ def test_they_hold_what_decompose_scan_finds(
     np.testing.assert_allclose(found["high"].values, expected.high[0, 0], rtol=0, atol=1e-3)
     np.testing.assert_allclose(sidecar["eigenvalues"], expected.eigenvalues[0], rtol=1e-4)
     scale = float(sidecar["files"][3]["scale"])
-    assert sidecar["files"][3]["content"] == "sensitivity"
+    assert sidecar["files"][3]["kind"] == "sensitivity"
     np.testing.assert_allclose(found["sensitivity"].values * scale, expected.sensitivity[0, 0], rtol=1e-3, atol=1e-6 * scale)
 
 
@@ -145,7 +145,7 @@ def test_the_sidecar_says_space_units_and_preprocessing(bundle: Bundle, volume: 
     assert coarse["preprocessing"]["resolution"] == "network"
     assert len(coarse["preprocessing"]["resolution_mm"]) == 3
     assert coarse["metric"]["kind"] == "Gaussian low-pass"
-    assert plain["source"] is None
+    assert all(file["kind"] != "source" for file in plain["files"])
 
 
 @pytest.mark.parametrize("orientation", ["axial", "oblique"])
@@ -361,7 +361,7 @@ def test_a_noise_map_is_a_diagonal_weighting_of_the_fisher_information(
     maps = {}
     for name in ("plain", "noisy"):
         sidecar = sidecar_of(tmp_path / name, "volume")
-        scale = next(file["scale"] for file in sidecar["files"] if file["content"] == "sensitivity")
+        scale = next(file["scale"] for file in sidecar["files"] if file["kind"] == "sensitivity")
         maps[name] = volumes(tmp_path / name, "volume", read_alike)["sensitivity"].values * scale
     np.testing.assert_allclose(maps["noisy"], maps["plain"] * noise[0].numpy() ** 2, rtol=1e-3, atol=1e-6 * maps["noisy"].max())
     assert sidecar["units"]["eigenvalues"] == "nats per (standard deviation of the noise)^2"

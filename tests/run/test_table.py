@@ -271,7 +271,8 @@ def test_a_damaged_sidecar_is_an_input_error_and_no_bad_row(sidecar: Content, ch
 
 def test_what_is_not_finite_is_missing(sidecar: Content) -> None:
     changed = {**sidecar, "trace": None, "energy_kept": math.nan, "locality_radius": [math.inf, 0.5], "eigenvalues": []}
-    changed["files"] = [{"content": "high", "norm": 3.0}, {"content": "high, channel 2", "norm": None}]
+    of_high = next(file for file in sidecar["files"] if file["kind"] == "high")
+    changed["files"] = [of_high | {"channel": 1, "norm": 3.0}, of_high | {"channel": 2, "norm": None}]
     row = row_from_sidecar("s0", "done", changed, 1.25)
     assert (row.trace, row.energy_kept, row.locality_radius, row.seconds) == (None, None, (None, 0.5), 1.25)
     assert (row.eigenvalue, row.eigenvalues, row.norm_high, row.norm_low) == (0.0, (), None, None)

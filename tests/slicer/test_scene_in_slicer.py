@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from monai_ifim.io.maps import MapContent
 from monai_ifim.io.slicer.bundle import write_scene_bundle
 from monai_ifim.io.slicer.color_tables import sensitivity_table, signed_table
 from monai_ifim.io.slicer.scene import write_scene
@@ -37,6 +38,11 @@ FLAT = ("tilted-slice", "photograph")
 ALL = [*THICK, *FLAT]
 
 
+def source_of(sidecar: dict[str, Any]) -> dict[str, Any] | None:
+    """The entry of the scan among the files, where it is one."""
+    return next((file for file in sidecar["files"] if file["kind"] == "source"), None)
+
+
 class Opened(NamedTuple):
     """A case and what the judge says of its scene. blob: the one voxel where sensitivity is not zero."""
 
@@ -50,7 +56,7 @@ class Opened(NamedTuple):
     @property
     def image(self) -> str:
         """Name of the volume in the background."""
-        return SOURCE if self.sidecar["source"] else "Image as the network saw it"
+        return SOURCE if source_of(self.sidecar) else "Image as the network saw it"
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +130,7 @@ def test_scene_loads_without_a_word_of_complaint(opened: dict[str, Opened], name
 @pytest.mark.parametrize("name", [*ALL, "bundle"])
 def test_every_volume_lies_where_nibabel_says(opened: dict[str, Opened], name: str) -> None:
     case = opened[name]
-    named = [file["file"] for file in case.sidecar["files"]] + [file["file"] for file in [case.sidecar["source"]] if file]
+    named = [file["file"] for file in case.sidecar["files"]]
     volumes = case.report["volumes"].values()
     assert len(volumes) == len(named)
     image = nib.load(case.folder / named[0])
@@ -183,8 +189,8 @@ def test_anatomy_is_pictured_in_its_window_where_nothing_lies_over_it(opened: di
     """Pixels of the photograph against its file: row by row, column by column, grey by grey."""
     case = opened["photograph"]
     picture = _picture(case, "Red")
-    values = np.asarray(nib.load(case.folder / case.sidecar["source"]["file"]).dataobj, dtype=float)[..., 0]
-    low, high = case.sidecar["source"]["window"]
+    values = np.asarray(nib.load(case.folder / source_of(case.sidecar)["file"]).dataobj, dtype=float)[..., 0]
+    low, high = source_of(case.sidecar)["window"]
     to_pixels = np.linalg.inv(np.array(case.report["slices"]["Red"]["xy_to_ras"]))
     checked = 0
     for i, j in itertools.product(range(24), range(18)):
@@ -206,8 +212,8 @@ def test_windows_and_colours_are_those_meant(opened: dict[str, Opened], name: st
         np.testing.assert_allclose(np.array(volumes[volume]["table"]) * 255, colors, atol=0.51)
         assert [title.splitlines()[0] for title in volumes[volume]["legends"]] == [volume.partition(" (nats")[0]]
         assert " ".join(volumes[volume]["legends"][0].splitlines()[1:]).endswith(UNIT if volume == HIGH else f"({UNIT})^2")
-    windows = {file["content"]: file["window"] for file in case.sidecar["files"]}
-    windows["image"] = (case.sidecar["source"] or case.sidecar["files"][0])["window"]
+    windows = {MapContent.of(file).label: file["window"] for file in case.sidecar["files"]}
+    windows["image"] = (source_of(case.sidecar) or case.sidecar["files"][0])["window"]
     for volume, content in ((SENSITIVITY, "sensitivity"), (HIGH, "high"), (LOW, "low"), (case.image, "image")):
         np.testing.assert_allclose(volumes[volume]["window"], windows[content], rtol=1e-6, atol=1e-9)
         assert not volumes[volume]["automatic"]

@@ -26,7 +26,9 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from monai_ifim.io.case import CONTENTS, CaseMaps, Companions, write_case
+from monai_ifim.io.case import Companions, write_case
+from monai_ifim.io.case_maps import CaseMaps
+from monai_ifim.io.maps import CONTENTS
 from monai_ifim.io.model import ModelIdentity
 from monai_ifim.io.scan import Scan
 from monai_ifim.io.sidecar import CaseFacts, InputIdentity

@@ -67,7 +67,7 @@ def test_layers_are_the_files_of_the_case_with_their_windows_and_units(run: Any)
 def test_channels_follow_their_first(copy: Path) -> None:
     def add(sidecar: dict[str, Any]) -> None:
         for entry in list(sidecar["files"]):
-            sidecar["files"].append(entry | {"content": f"{entry['content']}, channel 2"})
+            sidecar["files"].append(entry | {"channel": 2})
 
     spoil(copy, add)
     case = read_case(copy, TILTED)
@@ -87,8 +87,8 @@ def test_sidecars_that_cannot_be_shown_are_refused_in_one_line(copy: Path) -> No
     spoil(copy, lambda sidecar: sidecar["files"][1].update(window=None))
     with pytest.raises(ViewerError, match="no display window.*--overwrite"):
         read_case(copy, TILTED)
-    spoil(copy, lambda sidecar: sidecar.update(schema_version="2.0"))
-    with pytest.raises(ViewerError, match=r"schema version 2.0; this program reads 1\."):
+    spoil(copy, lambda sidecar: sidecar.update(schema_version="3.0"))
+    with pytest.raises(ViewerError, match=r"schema version 3.0; this program reads 1\.x and 2\."):
         read_case(copy, TILTED)
     spoil(copy, lambda sidecar: sidecar.pop("schema_version"))
     with pytest.raises(ViewerError, match="not a readable sidecar"):

@@ -21,6 +21,7 @@ class CategoricalHead(Head):
     diag(q) - q q^T = B B^T for B = diag(s)(I - a s s^T) exactly. Column j of S is s_j (e_j - a q - r e_m): nothing in it
     cancels, and s_j comes from the log-softmax in float64.
 
+    >>> import torch
     >>> z = torch.tensor([[2.0, -1.0, 0.5]], dtype=torch.float64)
     >>> root = CategoricalHead().square_root(z)
     >>> s = (root.scales[..., None] * root.cotangents(0, 2))[0]

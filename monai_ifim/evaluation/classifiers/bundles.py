@@ -18,8 +18,9 @@ from monai_ifim.core.operator.predictor import Predictor
 from monai_ifim.evaluation.classifiers.models import TWIN_SEED, EvaluatedClassifier, Model, randomised
 from monai_ifim.evaluation.classifiers.tasks import Sample, Task, balanced, list_labelled, read_labelled
 from monai_ifim.evaluation.classifiers.training import Progress
+from monai_ifim.io import OpenedSource
 from monai_ifim.io.installation import resolve_bundle
-from monai_ifim.io.source import Source, check_source, sha256_of
+from monai_ifim.io.source import Source, sha256_of
 
 __all__ = ["BundleModel", "BundleTask"]
 
@@ -104,7 +105,7 @@ class BundleTask(Task):
         }
 
     def _read(self, entry: _Entry) -> Sample:
-        check_source(Source(entry.path), self._loaded.channels)
+        OpenedSource(Source(entry.path)).check(self._loaded.channels)
         image = self._loaded.preprocess(entry.path).as_subclass(Tensor)
         return Sample(entry.name, image.to(torch.float32).contiguous(), entry.label)
 

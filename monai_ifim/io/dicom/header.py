@@ -1,4 +1,4 @@
-"""The header of one DICOM file, and whether it is that of a whole image. No pixel is decoded, and no error quotes its values."""
+"""DICOM files and their headers, and checks that each holds a whole image. No pixel is decoded; no error quotes a value."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import os
 import re
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,12 +15,14 @@ from pydicom.config import disable_value_validation
 from pydicom.uid import UID
 
 from monai_ifim.io.errors import InputError
+from monai_ifim.io.units import MODALITY_UNITS, PET_UNITS, SCANNER_UNITS
 
 TAGS = [
     "SOPClassUID", "SeriesInstanceUID", "SOPInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient",
     "ImageOrientationPatient", "PixelSpacing", "InstanceNumber", "EchoNumbers", "EchoTime", "TemporalPositionIdentifier",
     "AcquisitionNumber", "TriggerTime", "AcquisitionTime", "ContentTime", "DiffusionBValue", "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation", "RescaleSlope",
+    "RescaleType", "Units", "SeriesNumber", "FrameOfReferenceUID", "StudyInstanceUID",
 ]  # fmt: skip
 NUMBERS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope")
 NO_NUMBERS = "places, directions or spacings in its DICOM header are no numbers: export the image anew"
@@ -32,22 +35,100 @@ UNDEFINED = 0xFFFFFFFF  # length of compressed pixel data (PS3.5, A.4)
 
 
 class NoImageError(InputError):
-    """A DICOM file that by its own word is something else than an image: a report, a plan, a presentation state."""
+    """A DICOM file whose SOP class is not that of an image: a report, a plan, a presentation state."""
 
 
-def read_header(path: Path) -> Any:
-    """The attributes TAGS of an image; raises InputError for a file whose header or pixels break off, NoImageError for
-    one that is something else."""
+@dataclass(frozen=True, eq=False)
+class DicomFile:
+    """A DICOM file with the attributes TAGS of its header, or the error that refuses it; one of the two is None."""
+
+    path: Path
+    header: Any = None
+    refusal: InputError | None = None
+
+
+def is_dicom(path: Path) -> bool:
+    """True for a file that begins as DICOM does (PS3.10, 7.1: "DICM" after the 128-byte preamble)."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return _begins_as_dicom(file)
+
+
+def dicom_files(path: Path) -> list[Path]:
+    """The DICOM files that lie in a folder itself, sorted by name, or the file if it is one."""
+    return [file for file in _candidates(path) if is_dicom(file)]
+
+
+def read_dicom_files(path: Path) -> list[DicomFile]:
+    """`dicom_files` with their headers; each file is opened once."""
+    found = []
+    with disable_value_validation():  # its warnings would show the patient's data
+        for candidate in _candidates(path):
+            with candidate.open("rb") as file:
+                if _begins_as_dicom(file):
+                    found.append(_read(candidate, file))
+    return found
+
+
+def read_dicom_file(path: Path) -> DicomFile:
+    """A file that is known to be DICOM, with its header or the error that refuses it."""
     try:
-        with path.open("rb") as file:
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
-            start = _pixel_start(file, header)
-            held = os.fstat(file.fileno()).st_size - file.tell()
+        with disable_value_validation(), path.open("rb") as file:
+            return _read(path, file)
+    except OSError:
+        return DicomFile(path, refusal=_unreadable(path))
+
+
+def is_no_image(path: Path) -> bool:
+    """True for a DICOM file whose SOP class is not that of an image; False if the header cannot be read."""
+    return isinstance(read_dicom_file(path).refusal, NoImageError)
+
+
+def unit_of_header(header: Any) -> str:
+    """Unit of an image's values after its rescaling (PS3.3, C.11.1.1.2: Rescale Type)."""
+    with disable_value_validation():  # its warnings would show what is in the header
+        modality = str(header.get("Modality", ""))
+        if modality == "PT":
+            return PET_UNITS.get(str(header.get("Units", "")), SCANNER_UNITS)
+        rescaled = str(header.get("RescaleType") or "HU") == "HU"
+    return MODALITY_UNITS.get(modality, SCANNER_UNITS) if rescaled else SCANNER_UNITS
+
+
+def _candidates(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    files = sorted(path.iterdir()) if path.is_dir() else []
+    return [file for file in files if not file.name.startswith(".") and file.name.upper() != "DICOMDIR" and file.is_file()]
+
+
+def _begins_as_dicom(file: BinaryIO) -> bool:
+    return file.read(132)[128:] == b"DICM"
+
+
+def _read(path: Path, file: BinaryIO) -> DicomFile:
+    file.seek(0)
+    try:
+        return DicomFile(path, _checked_header(path, file))
+    except InputError as error:
+        return DicomFile(path, refusal=error)
+
+
+def _unreadable(path: Path) -> InputError:
+    return InputError(f"{path.name}: its DICOM header cannot be read: copy the file anew, or leave it out.")
+
+
+def _checked_header(path: Path, file: BinaryIO) -> Any:
+    """The attributes TAGS of an image; raises InputError for a truncated header or pixels, NoImageError for no image."""
+    try:
+        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
+        start = _pixel_start(file, header)
+        held = os.fstat(file.fileno()).st_size - file.tell()
         directory = header.file_meta.get("MediaStorageSOPClassUID") == MEDIA_DIRECTORY
         complete = all(header.get(name) is not None for name in ("SOPInstanceUID", "Rows", "Columns"))
         kind = _other_kind(header, complete)
-    except Exception:  # left out of the chain of causes, which a log may hold: its text may quote the header
-        raise InputError(f"{path.name}: its DICOM header cannot be read: copy the file anew, or leave it out.") from None
+    except Exception:  # without its cause, whose text may quote the header
+        raise _unreadable(path) from None
     if directory:
         raise InputError(f"{path.name}: a DICOMDIR is an index of other files and no image: name the folder that holds those.")
     if kind is not None:
@@ -60,18 +141,8 @@ def read_header(path: Path) -> Any:
     return header
 
 
-def is_no_image(path: Path) -> bool:
-    """Whether a DICOM file is by its own word none; False for a file of which nothing can be told."""
-    try:
-        with disable_value_validation():
-            read_header(path)
-    except InputError as error:
-        return isinstance(error, NoImageError)
-    return False
-
-
 def _other_kind(header: Any, complete: bool) -> str | None:
-    """The standard name of a SOP class that holds no image, or no image of its own; None for any other, unknown ones too."""
+    """The standard name of a SOP class without an image, or with one drawn on others; None for any other or unknown class."""
     name = UID(str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")).name
     if name in DRAWN_ON_IMAGES:
         return name
@@ -96,23 +167,23 @@ def _check_numbers(path: Path, header: Any) -> None:
 
 
 def _several(value: Any) -> list[Any]:
-    """The values of an attribute, none where it is missing or empty."""
+    """The values of an attribute; none if it is missing or empty."""
     if value is None or value == "":
         return []
     return [value] if isinstance(value, (str, int, float)) else list(value)
 
 
 def _pixel_start(file: BinaryIO, header: Any) -> bytes | None:
-    """The first bytes from the element on at which reading stopped; None where the file is deflated as a whole."""
+    """The bytes that begin the pixel data element; None for a deflated file, whose bytes cannot be counted."""
     if header.file_meta.get("TransferSyntaxUID") == DEFLATED:
         return None
     return file.read(8 if header.original_encoding[0] else 12)  # implicit: tag and length; explicit: tag, type and length
 
 
 def _check_pixels(path: Path, header: Any, start: bytes, held: int) -> None:
-    """Refuse a file without pixels, or with fewer than its size needs: ITK fills them up with what happens to lie in memory.
+    """Raise InputError for a file with fewer pixels than its size needs: ITK would fill them up with uninitialised memory.
 
-    start: first bytes of the pixel data, which end with their length (PS3.5, 7.1); held: bytes of the file after these.
+    start: tag, type and length of the pixel data (PS3.5, 7.1); held: number of bytes in the file after these.
     """
     implicit, little = header.original_encoding
     if len(start) < (8 if implicit else 12):

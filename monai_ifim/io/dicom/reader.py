@@ -1,16 +1,19 @@
-"""`DicomReader`: DICOM volumes for MONAI's LoadImage, grouped and checked by their headers, decoded by ITK, never guessed.
+"""`DicomReader`: DICOM volumes for MONAI's LoadImage, grouped and checked by their headers and decoded by ITK.
 
-MONAI's own readers take the first of several series, average uneven gaps and leave a gantry's tilt out; a reader that raises
-is passed over in silence for the next one. This one refuses where it is asked for the data, which LoadImage does not catch.
+MONAI's own readers take the first of several series, average uneven gaps and ignore a gantry's tilt; and LoadImage silently
+tries the next reader if `read` raises. This reader therefore raises in `get_data`, where LoadImage lets the error pass.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import itk
@@ -19,28 +22,43 @@ from monai.data import ITKReader
 from monai.transforms import Compose, LoadImage, LoadImaged
 from monai.utils import ensure_tuple
 
+from monai_ifim.io.dicom.header import dicom_files
 from monai_ifim.io.dicom.regularity import check_volume
 from monai_ifim.io.dicom.volumes import DicomVolume, choose_volume, index_dicom, undecoded
 from monai_ifim.io.errors import InputError
-from monai_ifim.io.source import dicom_files
 
-HEADER_ELEMENT = re.compile("[0-9a-f]{4}\\|[0-9a-f]{4}", flags=re.IGNORECASE)  # "0010|0010": ITK's name for one
+HEADER_ELEMENT = re.compile("[0-9a-f]{4}\\|[0-9a-f]{4}", flags=re.IGNORECASE)  # ITK's name for an element, such as "0010|0010"
+
+_KNOWN: ContextVar[Mapping[Path, DicomVolume | None]] = ContextVar("known", default=MappingProxyType({}))
+
+
+@contextmanager
+def known_volume(path: Path, volume: DicomVolume | None) -> Iterator[None]:
+    """Every `DicomReader` of this thread takes `path` for `volume`, without opening a file for its header, inside the block.
+
+    volume: None for a path that is not DICOM.
+    """
+    token = _KNOWN.set({path: volume})
+    try:
+        yield
+    finally:
+        _KNOWN.reset(token)
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """What `read` returns in the place of an image that may not be read: LoadImage would hide an error raised there."""
+    """Returned by `read` instead of an image that is refused: LoadImage would hide an error raised there."""
 
     error: InputError
 
 
 class DicomReader(ITKReader):
-    """Reads DICOM files and folders of one volume; everything else is left to MONAI's other readers. The metadata tell the
-    volume's place and shape; the header's own elements (names, dates, free text) are left out of them.
+    """Reads DICOM files, and folders that hold one volume; all else is left to MONAI's other readers.
 
-    series: which volume of a folder of several, by its key (`DicomVolume.key`). drop_slice_axis: give a single slice as
-    [x, y], as MONAI's PydicomReader does, and not as [x, y, 1]. Other arguments as MONAI's ITKReader. Through LoadImage,
-    InputError says why a folder is no volume: several series, uneven gaps, a tilted gantry, a broken file.
+    The metadata hold the volume's position and shape, and none of the header's own elements (names, dates, free text).
+    series: which volume of a folder of several, by its key (`DicomVolume.key`). drop_slice_axis: return a single slice as
+    [x, y], as MONAI's PydicomReader does, instead of [x, y, 1]. Other arguments as MONAI's ITKReader. LoadImage raises
+    InputError for a folder that is no volume: several series, uneven gaps, a tilted gantry, a broken file.
     """
 
     def __init__(self, series: str | None = None, drop_slice_axis: bool = False, **kwargs: Any) -> None:
@@ -48,11 +66,11 @@ class DicomReader(ITKReader):
         self.series, self.drop_slice_axis = series, drop_slice_axis
 
     def verify_suffix(self, filename: Sequence[PathLike[str]] | PathLike[str] | str) -> bool:
-        """Whether all the names are DICOM, told by content."""
-        return all(bool(dicom_files(Path(name))) for name in ensure_tuple(filename))
+        """True if all the paths hold DICOM, by their content."""
+        return all(_holds_dicom(Path(name)) for name in ensure_tuple(filename))
 
     def read(self, data: Sequence[PathLike[str]] | PathLike[str] | str, **kwargs: Any) -> Any:
-        """ITK images, or a `Refusal`; raises OSError for what is not DICOM, so that LoadImage goes on to its next reader."""
+        """ITK images, or a `Refusal`; raises OSError for other files, so that LoadImage tries its next reader."""
         names = [Path(name) for name in ensure_tuple(data)]
         if not self.verify_suffix(data):
             raise OSError(f"{names[0].name} is not DICOM.")
@@ -63,7 +81,7 @@ class DicomReader(ITKReader):
         return images if len(images) > 1 else images[0]
 
     def get_data(self, img: Any) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
-        """Array and metadata as MONAI's ITKReader gives them; raises InputError where the volume was refused."""
+        """Array and metadata as MONAI's ITKReader gives them; raises InputError if the volume was refused."""
         if isinstance(img, Refusal):
             raise img.error
         values, meta = super().get_data(img)
@@ -74,7 +92,7 @@ class DicomReader(ITKReader):
         return values, meta
 
     def _volume(self, path: Path) -> Any:
-        volume = choose_volume(path.name, index_dicom(dicom_files(path)), self.series)
+        volume = _KNOWN.get().get(path) or choose_volume(path.name, index_dicom(dicom_files(path)), self.series)
         check_volume(path.name, volume)
         names = [str(file) for file in volume.files]
         try:
@@ -85,7 +103,7 @@ class DicomReader(ITKReader):
 
 
 def register_dicom_reader(preprocessing: Compose) -> None:
-    """Let every LoadImage in a pipeline read DICOM by `DicomReader`, before any reader that it has."""
+    """Make every LoadImage of a pipeline try `DicomReader` before its other readers."""
     for step in preprocessing.flatten().transforms:
         loader = step._loader if isinstance(step, LoadImaged) else step
         if isinstance(loader, LoadImage) and not any(isinstance(reader, DicomReader) for reader in loader.readers):
@@ -93,8 +111,13 @@ def register_dicom_reader(preprocessing: Compose) -> None:
             loader.register(DicomReader(drop_slice_axis=named == "PydicomReader"))
 
 
+def _holds_dicom(path: Path) -> bool:
+    known = _KNOWN.get()
+    return known[path] is not None if path in known else bool(dicom_files(path))
+
+
 def _rescaled(image: Any, name: str, volume: DicomVolume) -> Any:
-    """The image with each frame in its own units: ITK gives all frames of a file the slope and intercept of the first."""
+    """The image with each frame rescaled by its own slope and intercept: ITK uses those of the first frame for all."""
     if volume.rescale is None:
         return image
     header = itk.GDCMImageIO.New()
@@ -108,7 +131,7 @@ def _rescaled(image: Any, name: str, volume: DicomVolume) -> Any:
 
 
 def _placed(image: Any, volume: DicomVolume) -> Any:
-    """The image with the slices in the order of their places, at the places that their headers state (LPS mm)."""
+    """The image with its slices sorted by position, and with the geometry that their headers state (LPS mm)."""
     positions, orientation = volume.positions, volume.orientation
     if positions is None or orientation is None or len(positions) < 2 or volume.spacing is None:
         return image

@@ -1,8 +1,8 @@
-"""Which volumes lie in a folder of DICOM files: instances grouped by their headers and sorted along their normal.
+"""Volumes in a folder of DICOM files: instances grouped by their headers and sorted along their normal.
 
 A series is not a volume: one series UID may hold scouts, echoes or time points, and a folder may hold several series
-(PS3.3, C.7.6.2 Image Plane; C.7.6.16 Multi-frame Functional Groups). No pixel is read here. Of what a header says, only numbers,
-UIDs and codes go on from here, and what should be one and is not goes nowhere: any text may be a name.
+(PS3.3, C.7.6.2 Image Plane; C.7.6.16 Multi-frame Functional Groups). No pixel is read here. Only numbers, UIDs and codes are
+taken over from a header, and only if they have the form of one: any other text may be a name.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.config import disable_value_validation
 
-from monai_ifim.io.dicom.header import NO_NUMBERS, NoImageError, read_header
+from monai_ifim.io.dicom.header import NO_NUMBERS, DicomFile, NoImageError, read_dicom_file
 from monai_ifim.io.errors import InputError
 
 Array = npt.NDArray[np.float64]
 Result = TypeVar("Result")
 
-UID_FORM = re.compile(r"[0-9]+(\.[0-9]+)*")  # PS3.5, 9.1; also what may safely be a part of a path or of a URL
+UID_FORM = re.compile(r"[0-9]+(\.[0-9]+)*")  # PS3.5, 9.1; such a text is also safe in a path and in a URL
 LONGEST_UID = 64
 MODALITY_FORM = re.compile("[A-Z0-9_ ]{1,16}")  # PS3.5, 6.2: CS
 SAME_PLACE = 1e-3  # mm within which two slices lie at one place
-MOST_LISTED = 12  # volumes of a folder that an error lists
-# Where several slices lie at one place, the first of these that tells them apart makes volumes of them.
+MOST_LISTED = 12  # volumes of a folder that an error message lists
+# If several slices lie at one place, the first of these attributes that separates them splits them.
 TELLING_APART = (
     "EchoTime", "EchoNumbers", "TemporalPositionIdentifier", "DiffusionBValue", "TriggerTime", "AcquisitionNumber",
     "AcquisitionTime", "ContentTime",
@@ -41,11 +41,11 @@ TELLING_APART = (
 class DicomVolume:
     """Instances that make one volume, in the order of their places.
 
-    key: the series UID (a digest, where it is no UID), with "#2" and so on where one UID holds several volumes. positions: LPS
+    key: the series UID (a digest if it has not the form of a UID), with "#2" and so on if it holds several. positions: LPS
     mm of each slice's first voxel [slices, 3], orientation: direction cosines of rows and columns [6], spacing: mm between
-    columns and rows; None where the headers do not state them. size: columns and rows. A multi-frame file is a volume by
-    itself, its frames in the order of the file; rescale: slope and intercept of each [slices, 2] where its frames do not
-    share them, else None.
+    columns and rows; None if the headers do not state them. size: columns and rows. A multi-frame file is a volume by
+    itself, its frames in the order of the file; rescale: slope and intercept of each frame [slices, 2], None if all share
+    them.
     """
 
     key: str
@@ -64,7 +64,7 @@ class DicomVolume:
         return self.key.partition("#")[0]
 
     def facts(self) -> str:
-        """Modality, size, spacing and count: what tells volumes apart and names nobody."""
+        """Modality, size, spacing, count and key: enough to tell volumes apart, and nothing personal."""
         columns, rows = self.size
         gap = "" if self.positions is None or len(self.positions) < 2 else f" x {self._gap():.3g}"
         spacing = "" if self.spacing is None else f", {self.spacing[0]:.3g} x {self.spacing[1]:.3g}{gap} mm"
@@ -78,21 +78,26 @@ class DicomVolume:
 
 
 def index_dicom(files: Iterable[Path]) -> list[DicomVolume]:
-    """The volumes among some DICOM files, sorted by key. Reports, plans and whatever else holds no image are passed over.
+    """`volumes_of` files that are known to be DICOM, by their paths."""
+    return volumes_of(map(read_dicom_file, files))
 
-    Raises InputError for a file whose header breaks off or holds a text in the place of a number, and where there is no image.
+
+def volumes_of(files: Iterable[DicomFile]) -> list[DicomVolume]:
+    """The volumes among some DICOM files, sorted by key. Objects that are no images (reports, plans) are left out.
+
+    Raises InputError for a file whose header is damaged or holds text instead of numbers, and if no file is an image.
     """
     other: NoImageError | None = None
     with disable_value_validation():  # its warnings would show the patient's data
         groups: dict[Hashable, list[tuple[Path, Any]]] = defaultdict(list)
-        for path in files:
-            try:
-                header = read_header(path)
-            except NoImageError as error:
-                other = other or error
+        for file in files:
+            if isinstance(file.refusal, NoImageError):
+                other = other or file.refusal
                 continue
-            groups[_told(path, _group_of, path, header)].append((path, header))
-        volumes = [volume for members in groups.values() for volume in _told(members[0][0], _volumes, members)]
+            if file.refusal is not None:
+                raise file.refusal
+            groups[_converted(file.path, _group_of, file.path, file.header)].append((file.path, file.header))
+        volumes = [volume for members in groups.values() for volume in _converted(members[0][0], _volumes, members)]
     if other is not None and not volumes:
         raise other
     volumes.sort(key=lambda volume: (volume.series, str(volume.files[0])))
@@ -106,7 +111,7 @@ def index_dicom(files: Iterable[Path]) -> list[DicomVolume]:
 
 
 def choose_volume(name: str, volumes: Sequence[DicomVolume], series: str | None) -> DicomVolume:
-    """The only volume, or the one that `series` names by its key; InputError, with all of them, where that is no choice."""
+    """The only volume, or the one that `series` names by its key; otherwise raises InputError with a list of the volumes."""
     wanted = list(volumes) if series is None else [v for v in volumes if series in (v.key, v.series)]
     if len(wanted) == 1:
         return wanted[0]
@@ -121,7 +126,7 @@ def choose_volume(name: str, volumes: Sequence[DicomVolume], series: str | None)
 
 
 def undecoded(name: str, volume: DicomVolume) -> InputError:
-    """What to raise where the pixels of a volume cannot be decoded. name: what to call the volume."""
+    """The error for a volume whose pixels cannot be decoded. name: what the message calls the volume."""
     from pydicom.filereader import read_file_meta_info
     from pydicom.misc import is_dicom
     from pydicom.uid import UncompressedTransferSyntaxes
@@ -140,7 +145,7 @@ def undecoded(name: str, volume: DicomVolume) -> InputError:
 
 
 def _group_of(path: Path, header: Any) -> Hashable:
-    """What all slices of a volume have in common; an image that may not be stacked is a group by itself."""
+    """The key that all slices of a volume share; an image that cannot be stacked is a group by itself."""
     if int(header.get("NumberOfFrames") or 1) > 1 or not _placed(header):
         return ("alone", str(path))
     orientation = tuple(round(float(value), 3) + 0.0 for value in header.ImageOrientationPatient)
@@ -148,13 +153,13 @@ def _group_of(path: Path, header: Any) -> Hashable:
     return (str(header.get("SeriesInstanceUID", "")), int(header.Rows), int(header.Columns), orientation, spacing)
 
 
-def _told(path: Path, read: Callable[..., Result], *arguments: Any) -> Result:
-    """What `read` finds in headers; InputError where a value is not what its kind asks for."""
+def _converted(path: Path, read: Callable[..., Result], *arguments: Any) -> Result:
+    """The result of `read` on headers; raises InputError if a value cannot be converted."""
     try:
         return read(*arguments)
     except InputError:
         raise
-    except Exception:  # pydicom raises much, and its text would hold what the header says
+    except Exception:  # pydicom raises many types, and their text may quote the header
         raise InputError(f"{path.name}: {NO_NUMBERS}.") from None
 
 
@@ -177,13 +182,13 @@ def _volumes(members: list[tuple[Path, Any]]) -> list[DicomVolume]:
 
 
 def _overlapping(members: Sequence[tuple[Path, Any]]) -> bool:
-    """Whether two slices lie at one place."""
+    """True if two slices lie at one place."""
     heights = np.sort(_heights(members))
     return len(heights) > 1 and float(np.diff(heights).min()) < SAME_PLACE
 
 
 def _heights(members: Sequence[tuple[Path, Any]]) -> Array:
-    """Places along the normal, mm."""
+    """Positions along the normal, in mm."""
     orientation = np.array(members[0][1].ImageOrientationPatient, dtype=np.float64)
     positions = np.array([header.ImagePositionPatient for _, header in members], dtype=np.float64)
     heights: Array = positions @ np.cross(orientation[:3], orientation[3:])
@@ -211,7 +216,7 @@ def _volume(members: list[tuple[Path, Any]]) -> DicomVolume:
 
 
 def _series_name(path: Path, header: Any) -> str:
-    """What the series goes by: its UID; of one that is no UID, and might be anything, a digest."""
+    """The key of a series: its UID, or a digest if that has not the form of a UID and may be any text."""
     uid = str(header.get("SeriesInstanceUID") or "").strip(" \0")
     if not uid:
         return path.name
@@ -221,7 +226,7 @@ def _series_name(path: Path, header: Any) -> str:
 
 
 def _code(value: Any) -> str:
-    """The text where it has the form of a code; empty for any other."""
+    """The text if it has the form of a code, else an empty text."""
     text = str(value or "")
     return text if MODALITY_FORM.fullmatch(text) else ""
 
@@ -239,7 +244,7 @@ def _planes(members: list[tuple[Path, Any]]) -> Places:
 
 
 def _frames(header: Any) -> Places:
-    """Places of the frames of an enhanced multi-frame object, in the order of the frames."""
+    """Positions, orientation and spacing of the frames of an enhanced multi-frame object, in the order of the frames."""
     positions = _functional(header, "PlanePositionSequence", "ImagePositionPatient")
     orientations = _functional(header, "PlaneOrientationSequence", "ImageOrientationPatient")
     spacings = _functional(header, "PixelMeasuresSequence", "PixelSpacing")
@@ -248,12 +253,12 @@ def _frames(header: Any) -> Places:
         return None, None, spacing
     directions = np.array(orientations, dtype=np.float64)
     if _spread(directions) > SAME_PLACE or _spread(np.array(spacings, dtype=np.float64)) > SAME_PLACE:
-        return None, None, spacing  # frames of several orientations or spacings are no volume; the check refuses them
+        return None, None, spacing  # not a volume: `regularity.check_volume` refuses it
     return np.array(positions, dtype=np.float64), directions[0], spacing
 
 
 def _rescale(header: Any) -> Array | None:
-    """Slope and intercept of each frame of a multi-frame object (PS3.3, C.7.6.16.2.9), None where one pair holds for all."""
+    """Slope and intercept of each frame of a multi-frame object (PS3.3, C.7.6.16.2.9), None if all share one pair."""
     slopes = _functional(header, "PixelValueTransformationSequence", "RescaleSlope")
     intercepts = _functional(header, "PixelValueTransformationSequence", "RescaleIntercept")
     pairs = [(1.0 if a is None else float(a), float(b or 0.0)) for a, b in zip(slopes, intercepts, strict=True)]
@@ -261,7 +266,7 @@ def _rescale(header: Any) -> Array | None:
 
 
 def _functional(header: Any, sequence: str, name: str) -> list[Any]:
-    """An attribute of each frame of a multi-frame object: the frame's own, else the one they share, else None."""
+    """An attribute of each frame of a multi-frame object: the frame's own, else the shared one, else None."""
     shared = next(iter(header.get("SharedFunctionalGroupsSequence") or ()), None)
     frames = header.get("PerFrameFunctionalGroupsSequence") or ()
     common = None if shared is None else _first(shared, sequence, name)
@@ -275,7 +280,7 @@ def _first(group: Any, sequence: str, name: str) -> Any:
 
 
 def _spread(stated: Array) -> float:
-    """Largest difference from the first."""
+    """Largest difference from the first entry."""
     return float(np.abs(stated - stated[0]).max())
 
 

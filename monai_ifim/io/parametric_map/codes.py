@@ -1,7 +1,7 @@
-"""What a Parametric Map says of itself: codes, units, labels and descriptions, none of them from the patient's data.
+"""Codes, units, labels and descriptions of a Parametric Map, none of them from the patient's data.
 
-Codes: DICOM PS3.16, CID 7180 (what a voxel stands for) and TID 4019 (algorithm); UCUM for units, where {braces} hold a name
-for something counted in ones; 99IFIM for what no standard list has.
+Codes: DICOM PS3.16, CID 7180 (quantity of a voxel) and TID 4019 (algorithm); UCUM for units, with names of dimensionless
+counts in {braces}; the private scheme 99IFIM for what no standard list has.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from monai_ifim.core.settings import selection
+from monai_ifim.io.maps import MapContent
+from monai_ifim.io.units import HOUNSFIELD
 from monai_ifim.version import __version__
 
 SCHEME = "99IFIM"
@@ -29,12 +31,11 @@ ALGORITHM_NAME: Code = ("111001", "DCM", "Algorithm Name")
 ALGORITHM_VERSION: Code = ("111003", "DCM", "Algorithm Version")
 ALGORITHM_PARAMETERS: Code = ("111002", "DCM", "Algorithm Parameters")
 NO_UNIT: Code = ("1", "UCUM", "no units")
-HOUNSFIELD = "Hounsfield units"  # as a sidecar calls them
 
 
 @dataclass(frozen=True)
 class MapKind:
-    """A kind of map. label: for the Content Label; description: in plain words; quantity: what a voxel stands for."""
+    """A kind of map. label: for the Content Label; description: in plain words; quantity: code of what a voxel measures."""
 
     label: str
     description: str
@@ -66,20 +67,20 @@ def coded(code: Code) -> Dataset:
     return CodedConcept(*code)
 
 
-def content_label(kind: str, number: int | None, channel: int) -> str:
+def content_label(content: MapContent) -> str:
     """Content Label: capitals, at most 16 characters, for example IFIM_EIG01_CH02."""
-    counted = "" if number is None else f"{number:02d}"
-    return f"IFIM_{KINDS[kind].label}{counted}" + ("" if channel == 1 else f"_CH{channel:02d}")
+    counted = "" if content.component is None else f"{content.component:02d}"
+    return f"IFIM_{KINDS[content.kind].label}{counted}" + ("" if content.channel == 1 else f"_CH{content.channel:02d}")
 
 
-def content_description(kind: str, number: int | None, channel: int) -> str:
+def content_description(content: MapContent) -> str:
     """Content Description, for people."""
-    counted = "" if number is None else f", number {number}"
-    return f"{KINDS[kind].description}{counted}" + ("" if channel == 1 else f", channel {channel}")
+    counted = "" if content.component is None else f", number {content.component}"
+    return f"{KINDS[content.kind].description}{counted}" + ("" if content.channel == 1 else f", channel {content.channel}")
 
 
 def unit_of(kind: str, units: Mapping[str, str], power: int = 0) -> Code:
-    """UCUM code of a map's unit, times ten to the power; units: what the sidecar says of them."""
+    """UCUM code of a map's unit, times ten to the power; units: the sidecar's."""
     hounsfield = units["maps"] == HOUNSFIELD
     if kind == "eigenvector":
         code = NO_UNIT
@@ -96,7 +97,7 @@ def unit_of(kind: str, units: Mapping[str, str], power: int = 0) -> Code:
 
 
 def derivation_description() -> str:
-    """Derivation Description: what was done, and where it is written down."""
+    """Derivation Description: the method and its reference."""
     return (
         f"Derived by monai_ifim {__version__} from the referenced images: decomposition by the input-dependent Fisher "
         "information matrix of a trained classifier (arXiv:2606.16362). For research; not a diagnosis."
@@ -126,23 +127,23 @@ def algorithm_parameters(sidecar: Mapping[str, Any]) -> str:
 
 
 def series_description(sidecar: Mapping[str, Any]) -> str:
-    """Series Description: what it is and which model made it."""
+    """Series Description: the kind of object and the model."""
     bundle = sidecar["model"]["bundle"]
     return _plain("iFIM maps" if bundle is None else f"iFIM maps, {bundle}")
 
 
 def serial_number(sidecar: Mapping[str, Any]) -> str:
-    """Device Serial Number, which the standard wants: the hash of the weights is what tells two models apart."""
+    """Device Serial Number, which the standard demands: the hash of the weights, which identifies the model."""
     return str(sidecar["model"]["weights_sha256"] or __version__)
 
 
 def real_world_mapping(
     label: str, kind: str, sidecar: Mapping[str, Any], value_range: tuple[float, float], scale: float
 ) -> Dataset:
-    """Real World Value Mapping (PS3.3, C.7.6.16.2.11) with unit, quantity and the algorithm that gave it.
+    """Real World Value Mapping (PS3.3, C.7.6.16.2.11) with unit, quantity and algorithm.
 
-    value_range: of the stored values; scale: what the true ones are, divided by them, a power of ten. It goes into the unit:
-    as a slope, programs that compute in float32 would make zeros of the map.
+    value_range: of the stored values; scale: true over stored values, a power of ten. It is put into the unit: as a slope it
+    would underflow to zero in programs that compute in float32.
     """
     from highdicom.pm import RealWorldValueMapping
     from highdicom.sr import TextContentItem
@@ -166,6 +167,5 @@ def _plain(text: str) -> str:
 
 
 def _ascii(text: str) -> str:
-    """The patient's name decides the object's character set, so what is added to it must fit into any; a backslash would
-    part values."""
+    """ASCII, which any character set of the patient's name includes; without backslashes, which separate values."""
     return text.encode("ascii", "replace").decode("ascii").replace("\\", "/")

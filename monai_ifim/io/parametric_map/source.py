@@ -1,4 +1,4 @@
-"""The DICOM series that Parametric Maps belong to: may they, whose are they, and which of its frames does each frame show?"""
+"""The DICOM series that Parametric Maps refer to: its identity, and the source frame of each frame of a map."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from monai_ifim.io.dicom.regularity import SPACING_TOLERANCE
-from monai_ifim.io.dicom.volumes import Array, DicomVolume, choose_volume, index_dicom
+from monai_ifim.io.dicom.volumes import Array, DicomVolume
 from monai_ifim.io.errors import OutputError
 from monai_ifim.io.geometry import Affine
+from monai_ifim.io.opened_source import OpenedSource
 from monai_ifim.io.parametric_map.codes import FISHER, SOURCE_IMAGE, coded
-from monai_ifim.io.source import Source, dicom_files
 
-# All that goes over from the source: what files an object under its patient and study, and what the standard demands of it.
+# Attributes copied from the source: those that file an object under its patient and study, and those that the standard demands.
 IDENTITY = [
     "SpecificCharacterSet", "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex",
     "PatientSpeciesDescription", "PatientSpeciesCodeSequence", "PatientBreedDescription", "PatientBreedCodeSequence",
@@ -29,7 +29,7 @@ IDENTITY = [
     "FrameOfReferenceUID", "PositionReferenceIndicator", "Laterality", "LossyImageCompression", "LossyImageCompressionRatio",
     "LossyImageCompressionMethod", "BurnedInAnnotation", "RecognizableVisualFeatures",
 ]  # fmt: skip
-# Of the items of sequences among these, all that the standard has there: issuers (PS3.3, 10.14), codes (8), registrations.
+# Attributes kept in items of sequences: those of the standard for issuers (PS3.3, 10.14), codes (8) and registrations.
 ITEM_ELEMENTS = {
     "LocalNamespaceEntityID", "UniversalEntityID", "UniversalEntityIDType", "CodeValue", "LongCodeValue", "URNCodeValue",
     "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning", "BreedRegistrationNumber", "BreedRegistryCodeSequence",
@@ -39,12 +39,12 @@ EMPTY_IF_UNKNOWN = (
     "ReferringPhysicianName", "PositionReferenceIndicator", "Laterality",
 )  # fmt: skip
 REFERENCE = ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "FrameOfReferenceUID", "StudyInstanceUID"]
-SAME_DIRECTION = 1e-4  # difference of direction cosines, and of voxel sizes as a share, that is none
+SAME_DIRECTION = 1e-4  # below it, two direction cosines, or relative voxel sizes, are equal
 
 
 @dataclass(frozen=True, eq=False)
 class ReferencedSeries:
-    """A volume with a place in space. headers: of its files, in their order; the first holds whose it is."""
+    """A volume with a position in space. headers: of its files, in their order; the first one holds the patient's identity."""
 
     volume: DicomVolume
     positions: Array
@@ -58,23 +58,27 @@ class ReferencedSeries:
         return self.headers[0]
 
 
-def referenced_series(source: Source) -> ReferencedSeries:
-    """The series that maps of this source refer to; raises OutputError, with the cure, where there can be no Parametric Map."""
-    name = source.path.name
-    files = dicom_files(source.path) if source.path.exists() else []
-    if not files:
+def referenced_series(opened: OpenedSource) -> ReferencedSeries:
+    """The series that maps of an input refer to; opens its first file once more, for the patient's identity.
+
+    Raises OutputError, with the cure, if no Parametric Map can refer to the input: it is not DICOM, has no position in space,
+    or belongs to several studies. A resampled volume is allowed: its maps state their own grid.
+    """
+    name = opened.source.path.name
+    if not opened.files:
         raise OutputError(
             f"{name}: not DICOM, so there is no patient, study or series that a Parametric Map could belong to: give the DICOM "
             "series, or leave --dicom-pm out."
         )
-    volume = choose_volume(name, index_dicom(files), source.series)
+    volume = opened.volume
     if volume.positions is None or volume.orientation is None or volume.spacing is None:
         raise OutputError(
             f"{name}: it states no place in space (Image Position, Image Orientation, Pixel Spacing), which a Parametric Map "
             "needs: a secondary capture, a photograph or an X-ray projection has none; leave --dicom-pm out."
         )
-    headers = tuple(_header(file, identity=i == 0) for i, file in enumerate(volume.files))
-    frames, studies = ({str(header.get(tag) or "") for header in headers} for tag in ("FrameOfReferenceUID", "StudyInstanceUID"))
+    with disable_value_validation():  # its warnings would show the patient's data
+        headers = (_identity(volume.files[0]), *map(_reference_of, volume.files[1:], opened.headers[1:]))
+        frames, studies = ({str(one.get(tag) or "") for one in headers} for tag in ("FrameOfReferenceUID", "StudyInstanceUID"))
     if len(frames) > 1 or len(studies) > 1 or "" in frames | studies:
         raise OutputError(
             f"{name}: its files do not all name one Frame of Reference UID and one Study Instance UID, so a Parametric Map "
@@ -84,9 +88,11 @@ def referenced_series(source: Source) -> ReferencedSeries:
 
 
 def give_identity(dataset: Dataset, series: ReferencedSeries) -> None:
-    """Make `dataset` one of the patient, study and frame of reference of the series. Elements are taken over as they are,
-    whatever a strict program would say of their values: a PACS matches them letter by letter. Of sequences, what else a program
-    has put into their items stays behind."""
+    """Copy patient, study and frame of reference of the series into `dataset`.
+
+    Values are copied unchanged, even invalid ones, because a PACS compares them letter by letter. In items of sequences only
+    ITEM_ELEMENTS are kept.
+    """
     for keyword in IDENTITY:
         if series.first.get(keyword) not in (None, ""):
             dataset[keyword] = copy.deepcopy(series.first[keyword])
@@ -96,7 +102,7 @@ def give_identity(dataset: Dataset, series: ReferencedSeries) -> None:
 
 
 def _prune(element: DataElement) -> None:
-    """Leave in the items of a sequence what is in ITEM_ELEMENTS."""
+    """Remove all but ITEM_ELEMENTS from the items of a sequence."""
     for item in element.value if element.VR == "SQ" else ():
         for part in list(item):
             if part.keyword in ITEM_ELEMENTS:
@@ -108,8 +114,8 @@ def _prune(element: DataElement) -> None:
 def refer(dataset: Dataset, series: ReferencedSeries, affine: Affine) -> None:
     """Point `dataset` and each of its frames at the instances that they come from.
 
-    affine: LPS mm of [slice, row, column]. A frame names the source frame that lies in its plane; where none does (another
-    grid), it states the derivation and no source, and the whole series stands above.
+    affine: LPS mm of [slice, row, column]. A frame refers to the source frame in its plane; if there is none (another grid),
+    it states the derivation without a source, and the object as a whole refers to the series.
     """
     derivation = coded(FISHER)
     dataset.SourceImageSequence = [_reference(header) for header in series.headers]
@@ -128,7 +134,7 @@ def refer(dataset: Dataset, series: ReferencedSeries, affine: Affine) -> None:
 
 
 def _sources(series: ReferencedSeries, affine: Affine, shape: tuple[int, int, int]) -> list[Dataset | None]:
-    """For every frame, the source frame in its plane; shape: slices, rows, columns."""
+    """The source frame in the plane of each frame, None if there is none; shape: slices, rows, columns."""
     normal = np.cross(series.orientation[:3], series.orientation[3:])
     rows_cross_columns = np.cross(affine[:3, 2], affine[:3, 1])
     slant = np.cross(normal, rows_cross_columns / np.linalg.norm(rows_cross_columns))
@@ -149,7 +155,7 @@ def _sources(series: ReferencedSeries, affine: Affine, shape: tuple[int, int, in
 
 
 def _source(series: ReferencedSeries, index: int, preserved: bool) -> Dataset:
-    """Item of a Source Image Sequence; preserved: whether pixel lies on pixel."""
+    """Item of a Source Image Sequence; preserved: True if the pixels of both coincide."""
     multiframe = len(series.headers) < len(series.positions)
     item = _reference(series.first if multiframe else series.headers[index])
     if multiframe:
@@ -160,24 +166,39 @@ def _source(series: ReferencedSeries, index: int, preserved: bool) -> Dataset:
 
 
 def _same_plane_grid(series: ReferencedSeries, affine: Affine, shape: tuple[int, int, int]) -> bool:
-    """Whether the frames have the size, the spacing and the directions of the source's."""
+    """True if the frames have the size, spacing and directions of the source's."""
     columns, rows = series.orientation[:3] * series.spacing[0], series.orientation[3:] * series.spacing[1]
     off = max(float(np.linalg.norm(affine[:3, 2] - columns)), float(np.linalg.norm(affine[:3, 1] - rows)))
     return (shape[2], shape[1]) == series.volume.size and off <= SAME_DIRECTION * min(series.spacing)
 
 
-def _header(file: Path, identity: bool) -> Dataset:
-    """Every element of it read to its value; raises OutputError, which quotes none, where one cannot be."""
+def _identity(file: Path) -> Dataset:
+    """REFERENCE and IDENTITY of a file, each element read to its value; raises OutputError, which quotes none."""
     try:
-        with disable_value_validation():  # its warnings would show the patient's data
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=[*REFERENCE, *(IDENTITY if identity else [])])
-            list(header)
-    except Exception:  # pydicom raises much, and its text may be what the header says
-        raise OutputError(
-            f"{file.name}: an element of its DICOM header that a Parametric Map takes over cannot be read: export the image "
-            "anew, or leave --dicom-pm out."
-        ) from None
+        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=[*REFERENCE, *IDENTITY])
+        list(header)
+    except Exception:  # pydicom raises many types, and their text may quote the header
+        raise _unreadable(file) from None
     return header
+
+
+def _reference_of(file: Path, header: Dataset) -> Dataset:
+    """REFERENCE of a header that was read before; raises OutputError if a value cannot be read."""
+    kept = Dataset()
+    try:
+        for keyword in REFERENCE:
+            if keyword in header:
+                kept[keyword] = header[keyword]
+    except Exception:
+        raise _unreadable(file) from None
+    return kept
+
+
+def _unreadable(file: Path) -> OutputError:
+    return OutputError(
+        f"{file.name}: an element of its DICOM header that a Parametric Map takes over cannot be read: export the image anew, or "
+        "leave --dicom-pm out."
+    )
 
 
 def _reference(header: Dataset) -> Dataset:

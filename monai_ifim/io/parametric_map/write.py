@@ -1,6 +1,6 @@
-"""DICOM Parametric Maps (PS3.3, A.75): the maps of one case as float images that a PACS keeps beside the series they are of.
+"""DICOM Parametric Maps (PS3.3, A.75): the maps of a case as float images that a PACS keeps beside their source series.
 
-One file a map and channel, all of one case in one new series. The pixels are the very float32 numbers of the NIfTI files.
+One file per map and channel, and one new series per case. The pixels are the float32 numbers of the NIfTI files.
 """
 
 from __future__ import annotations
@@ -8,11 +8,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +21,10 @@ from pydicom.uid import generate_uid
 
 from monai_ifim.core.settings import selection
 from monai_ifim.io import atomic
+from monai_ifim.io.case_maps import CaseMaps
 from monai_ifim.io.errors import OutputError
 from monai_ifim.io.geometry import Affine, check_writable, dicom_frames
+from monai_ifim.io.maps import MapContent
 from monai_ifim.io.nifti import volume_shape
 from monai_ifim.io.parametric_map.codes import (
     MANUFACTURER,
@@ -35,56 +36,42 @@ from monai_ifim.io.parametric_map.codes import (
     serial_number,
     series_description,
 )
-from monai_ifim.io.parametric_map.source import EMPTY_IF_UNKNOWN, ReferencedSeries, give_identity, refer, referenced_series
-from monai_ifim.io.source import Source
+from monai_ifim.io.parametric_map.source import EMPTY_IF_UNKNOWN, ReferencedSeries, give_identity, refer
 from monai_ifim.version import __version__
 
-if TYPE_CHECKING:
-    from monai_ifim.io.case import CaseMaps
-
-LARGEST_OBJECT = 2**32 - 2  # bytes that one DICOM element can hold
+LARGEST_OBJECT = 2**32 - 2  # bytes, of one DICOM element
 LARGEST_SERIES_NUMBER = 2**31 - 1
-OWN_SERIES_NUMBER = 9001  # where the source has none
-CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"  # any class of single frames will do for the grid that highdicom is shown
+OWN_SERIES_NUMBER = 9001  # if the source has none
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"  # any single-frame class: highdicom only needs its grid
 
 Frames = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class _Map:
-    """One map of one channel: values [*spatial] as stored, their true ones are `scale` times that. number: of an eigenvector."""
+    """One channel of one map: values [*spatial] as stored; the true ones are `scale` times these."""
 
     stem: str
-    kind: str
-    number: int | None
-    channel: int
+    content: MapContent
     values: Frames
     window: tuple[float, float]
     scale: float
 
     @property
     def label(self) -> str:
-        return content_label(self.kind, self.number, self.channel)
-
-
-def check_dicom_source(source: Source) -> None:
-    """Raise OutputError, with the cure, where no Parametric Map can be made of this source's maps: it is not DICOM, or has no
-    place in space, or is of no one study. A resampled volume can have them: they state their own grid."""
-    with disable_value_validation():
-        referenced_series(source)
+        return content_label(self.content)
 
 
 def write_parametric_maps(
-    folder: Path, source: Source, maps: CaseMaps, contents: Sequence[str], sidecar: Mapping[str, Any]
+    folder: Path, series: ReferencedSeries, maps: CaseMaps, contents: Sequence[str], sidecar: Mapping[str, Any]
 ) -> list[Path]:
-    """Write CASE_ifim_high.dcm and so on for those of `contents`; returns their paths. Each is whole or absent.
+    """Write CASE_ifim_high.dcm and so on for each map of `contents`; returns their paths. Each is whole or absent.
 
-    source: the DICOM input that the maps are of; sidecar: the case's, which names the files, their windows, units and settings.
-    The same maps by the same settings have the same UIDs, so that a PACS takes what is sent twice for one.
+    series: `referenced_series` of the input; sidecar: the case's, which names the files, their windows, units and settings.
+    The same maps by the same settings have the same UIDs, so that a PACS stores them once even if they are sent twice.
     Raises OutputError, GeometryError.
     """
     with disable_value_validation():  # its warnings would show the patient's data
-        series = referenced_series(source)
         check_writable(maps.affine)
         listed = _listed(maps, contents, sidecar)
         uid = _series_uid(series, maps.affine, listed, sidecar)
@@ -99,26 +86,24 @@ def write_parametric_maps(
 
 
 def _listed(maps: CaseMaps, contents: Sequence[str], sidecar: Mapping[str, Any]) -> list[_Map]:
-    """The maps to write, in the order of the sidecar; raises OutputError for one that DICOM cannot hold."""
+    """The maps to write, in the order of the sidecar; raises OutputError for one that DICOM cannot store."""
     listed = []
     for file in sidecar["files"]:
-        found = re.fullmatch(r"(high|low|sensitivity|eigenvector)(?: (\d+))?(?:, channel (\d+))?", file["content"])
-        if found is None or found[1].replace("eigenvector", "eigenvectors") not in contents:
+        content = MapContent.of(file)
+        if content.saved_as not in contents:
             continue
-        kind, number, channel = found[1], found[2] and int(found[2]), int(found[3] or 1)
-        array = maps.eigenvectors[number - 1] if number else getattr(maps, kind)
-        values = np.ascontiguousarray(array[channel - 1], dtype=np.float32)
+        values = np.ascontiguousarray(maps.values(content), dtype=np.float32)
         if not np.isfinite(values).all():
             raise OutputError(f"{file['file']}: the map holds NaN or infinite values and is not written as DICOM.")
         if values.nbytes > LARGEST_OBJECT:
             raise OutputError(f"{file['file']}: larger than the 4 GiB that one DICOM object holds; leave --dicom-pm out.")
         stem = file["file"].removesuffix(".nii.gz")
-        listed.append(_Map(stem, kind, number or None, channel, values, tuple(file["window"]), float(file["scale"])))
+        listed.append(_Map(stem, content, values, tuple(file["window"]), float(file["scale"])))
     return listed
 
 
 def _series_uid(series: ReferencedSeries, affine: Affine, listed: Sequence[_Map], sidecar: Mapping[str, Any]) -> str:
-    """A UID that only the same maps, made of the same instances by the same settings, have."""
+    """A UID derived from the maps, their source instances and the settings."""
     digest = hashlib.blake2b()
     instances = sorted(str(header.SOPInstanceUID) for header in series.headers)
     settings = {name: sidecar.get(name) for name in ("generator", "model", "space", "units", "method", "metric")}
@@ -154,11 +139,11 @@ def _parametric_map(
         manufacturer_model_name="monai_ifim",
         software_versions=__version__,
         device_serial_number=serial_number(sidecar),
-        contains_recognizable_visual_features=each.kind in ("high", "low"),  # unless the source states it
-        real_world_value_mappings=[real_world_mapping(each.label, each.kind, sidecar, values, each.scale)],
+        contains_recognizable_visual_features=each.content.kind in ("high", "low"),  # unless the source states it
+        real_world_value_mappings=[real_world_mapping(each.label, each.content.kind, sidecar, values, each.scale)],
         voi_lut_transformations=[window],
         content_label=each.label,
-        content_description=content_description(each.kind, each.number, each.channel),
+        content_description=content_description(each.content),
         series_description=series_description(sidecar),
         coding_schemes=[CodingSchemeIdentificationItem(SCHEME, "monai_ifim maps", responsible_organization=MANUFACTURER)],
     )
@@ -170,10 +155,10 @@ def _parametric_map(
 
 
 def _grid_header(series: ReferencedSeries, matrix: Affine, shape: tuple[int, ...]) -> Dataset:
-    """A source image's header with the map's own grid in it and nobody's name.
+    """A source header with the map's own grid and without any name, for highdicom.
 
-    highdicom takes geometry and identity from the source; where they nearly agree it would put the source's grid in the place
-    of the map's, and it passes names it finds odd on to warnings.
+    highdicom takes geometry and identity from the source: it would replace the map's grid by a nearly equal one of the
+    source, and its warnings quote unusual names.
     """
     header = Dataset()
     header.SOPClassUID, header.SOPInstanceUID = CT_IMAGE, series.first.SOPInstanceUID
@@ -190,8 +175,10 @@ def _grid_header(series: ReferencedSeries, matrix: Affine, shape: tuple[int, ...
 
 
 def _in_order(dataset: Dataset, frames: Frames, uid: str) -> None:
-    """Frames in the order of their places along the normal, as programs expect that go by the order in the file; highdicom
-    writes them the other way round. uid: of the dimensions, which highdicom draws at random."""
+    """Sort the frames by their position along the normal; highdicom writes them in reverse, and some programs rely on the order.
+
+    uid: of the dimensions, which highdicom would draw at random.
+    """
     groups = list(dataset.PerFrameFunctionalGroupsSequence)[::-1]
     for place, group in enumerate(groups, start=1):
         group.FrameContentSequence[0].DimensionIndexValues = [place]
@@ -202,7 +189,7 @@ def _in_order(dataset: Dataset, frames: Frames, uid: str) -> None:
 
 
 def _series_number(series: ReferencedSeries) -> int:
-    """A hundred times the source's and one, as scanners number what they derive."""
+    """A hundred times the source's plus one, as scanners number derived series."""
     number = int(series.first.get("SeriesNumber") or 0) * 100 + 1
     return number if 1 < number <= LARGEST_SERIES_NUMBER else OWN_SERIES_NUMBER
 

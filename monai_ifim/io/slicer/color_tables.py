@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from monai_ifim.display.style import DIVERGING, SEQUENTIAL
+
 ENTRIES = 256
 CLEAR_SHARE = 0.2  # of the window: what lies below it (signed: this near zero) is see-through
 
@@ -18,7 +20,7 @@ Table = npt.NDArray[np.uint8]
 
 def sensitivity_table() -> Table:
     """RGBA [256, 4] of matplotlib's viridis; its low end is see-through, so that anatomy without influence stays plain."""
-    table = _colors("viridis")
+    table = _colors(SEQUENTIAL)
     table[: round(CLEAR_SHARE * ENTRIES), 3] = 0
     return table
 
@@ -26,7 +28,7 @@ def sensitivity_table() -> Table:
 def signed_table() -> Table:
     """RGBA [256, 4] of matplotlib's RdBu_r, blue below zero and red above, told apart by all kinds of colour sight; a band
     round zero, which is at the table's middle, is see-through."""
-    table = _colors("RdBu_r")
+    table = _colors(DIVERGING)
     distance = np.abs(np.arange(ENTRIES) - (ENTRIES - 1) / 2) / (ENTRIES / 2)
     table[distance < CLEAR_SHARE, 3] = 0
     return table

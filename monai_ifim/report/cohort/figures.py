@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from monai_ifim.display import numbers
+from monai_ifim.display.style import BLUE, VERMILION
 from monai_ifim.report.cohort.records import ALL_CASES, Array, CaseGroup, Cohort, CohortQuantity
 from monai_ifim.report.pages.blocks import Picture
 from monai_ifim.report.pages.style import drawing, new_figure, png
@@ -19,7 +20,7 @@ from monai_ifim.report.pages.texts import shortened
 __all__ = ["distribution_figure", "distribution_picture"]
 
 BINS = 25  # odd, so that a single value stands in the middle of a bar
-ALL_COLOR, CLASS_COLOR, MARK_COLOR = "#777777", "#0072B2", "#D55E00"
+ALL_COLOR, CLASS_COLOR, MARK_COLOR = "#777777", BLUE, VERMILION
 LONGEST_LABEL = 22
 MOST_TICKS = 3
 ZERO_GAP = 2.5  # bins between the bar of zeros and the smallest positive value

@@ -18,11 +18,12 @@ from PIL import Image
 
 from monai_ifim.display import numbers
 from monai_ifim.display.sides import edge_words, place_text, side_text
+from monai_ifim.display.style import DIVERGING, GRAY, SEQUENTIAL
 from monai_ifim.io.planes import CasePlanes, Plane, PlaneMap
 
 __all__ = ["MapColumn", "PictureGrid", "PlanePicture", "ScaleBar", "color_stops", "draw_picture_grid"]
 
-COLORS: Mapping[str, str] = MappingProxyType({"grey": "gray", "diverging": "RdBu_r", "sequential": "viridis"})
+COLORS: Mapping[str, str] = MappingProxyType({"grey": GRAY, "diverging": DIVERGING, "sequential": SEQUENTIAL})
 MAP_COLORS: Mapping[str, str] = MappingProxyType({"high": "diverging", "sensitivity": "sequential"})  # others are grey
 TITLES: Mapping[str, str] = MappingProxyType(
     {
@@ -110,12 +111,12 @@ def color_stops(colors: str) -> str:
 
 
 def _column(found: PlaneMap, width: float, sources: Iterator[str]) -> MapColumn:
-    kind, _, channel = found.content.partition(",")
+    kind = found.kind
     photograph = kind == "source" and not _has_frame(found.planes[0])
     title = TITLES.get("input" if photograph else kind, kind)
     low, high = found.window
     return MapColumn(
-        title=f"{title},{channel}" if channel else title,
+        title=title,
         unit=numbers.unit_text(found.unit),
         colors=_colors(found),
         marks=(numbers.number(low), numbers.number((low + high) / 2), numbers.number(high)),
@@ -142,8 +143,7 @@ def _picture(plane: Plane, title: str, width: float, source: str) -> PlanePictur
 
 
 def _colors(found: PlaneMap) -> str:
-    kind = found.content.partition(",")[0]
-    return MAP_COLORS.get(kind, "grey")
+    return MAP_COLORS.get(found.kind, "grey")
 
 
 def _colored(plane: Plane, colors: str) -> Image.Image:

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from monai_ifim.display.numbers import number
+from monai_ifim.display.style import DIVERGING, GRAY, SEQUENTIAL
 from monai_ifim.io.errors import InputError
 from monai_ifim.report.pages.style import new_figure
 from monai_ifim.report.pages.texts import shortened
@@ -32,7 +33,7 @@ MAPS: tuple[tuple[str, str], ...] = (
 GREY = ("image", "low")  # both in the same grey window, as a reader of images is used to
 LONGEST_NAME = 20  # letters beside a row
 CLIPPED = 0.5  # percent at either end that a colour scale leaves out, so that one hot pixel does not blacken the rest
-GRAY, SEQUENTIAL, DIVERGING = COLOR_MAPS = ("gray", "viridis", "RdBu_r")
+COLOR_MAPS = (GRAY, SEQUENTIAL, DIVERGING)
 
 Side = Literal["left", "center", "right"]
 Array = npt.NDArray[np.float64]

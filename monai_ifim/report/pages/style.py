@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any, Literal
 
-import matplotlib
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -17,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from PIL import Image
 
-from monai_ifim.display import numbers
+from monai_ifim.display import numbers, style
 
 __all__ = [
     "LARGEST_BYTES",
@@ -41,7 +40,6 @@ MOST_COLUMNS = 3  # panels side by side
 
 SETTINGS: Mapping[Any, Any] = MappingProxyType(
     {
-        "font.family": "DejaVu Sans",
         "font.size": 8.5,
         "axes.titlesize": 9,
         "axes.labelsize": 8.5,
@@ -55,18 +53,13 @@ SETTINGS: Mapping[Any, Any] = MappingProxyType(
         "legend.frameon": False,
         "lines.linewidth": 1.5,
         "lines.markersize": 4.5,
-        "text.parse_math": False,  # names of tasks may hold a dollar sign
     }
 )
 
 
-@contextmanager
-def drawing() -> Iterator[None]:
-    """matplotlib's own defaults and SETTINGS inside, whatever a matplotlibrc says; the caller's settings afterwards."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(dict(SETTINGS))
-        yield
+def drawing() -> AbstractContextManager[None]:
+    """The style of all figures of a page inside; the caller's settings afterwards."""
+    return style.drawing(SETTINGS)
 
 
 def new_figure(width: float, height: float, layout: Literal["constrained", "compressed"] = "constrained") -> Figure:

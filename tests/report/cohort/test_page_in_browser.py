@@ -462,7 +462,7 @@ def test_hostile_names_stay_text(
 ) -> None:
     name = HOSTILE.replace("/", "|")
     spoilt = case_planes(AFFINE, SHAPE, INDEX)
-    spoilt = replace(spoilt, maps=tuple(replace(found, unit=HOSTILE, content=HOSTILE) for found in spoilt.maps))
+    spoilt = replace(spoilt, maps=tuple(replace(found, unit=HOSTILE, kind=HOSTILE) for found in spoilt.maps))
     rows = [
         case_row(name, prediction=HOSTILE, class_names=(HOSTILE, "</noscript><b id=out>", "&lt;"), input=HOSTILE, unit=HOSTILE),
         CaseRow("bad", "failed", HOSTILE, HOSTILE),

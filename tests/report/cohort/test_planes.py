@@ -46,7 +46,6 @@ def only(montage: PictureGrid) -> Any:
         ("low", "gray"),
         ("high", "RdBu_r"),
         ("sensitivity", "viridis"),
-        ("high, channel 2", "RdBu_r"),
     ],
 )
 def test_every_value_has_its_colour_of_matplotlib(content: str, colors: str) -> None:
@@ -148,12 +147,12 @@ def test_a_bar_is_labelled_with_its_window_and_unit() -> None:
         ("0", "1.60e\N{MINUS SIGN}5", "3.20e\N{MINUS SIGN}5"),
         "nats per (x)²",
     )
-    signed = replace(planes, maps=(replace(planes.maps[0], content="high", window=(-0.5, 0.5)),))
+    signed = replace(planes, maps=(replace(planes.maps[0], kind="high", window=(-0.5, 0.5)),))
     assert draw_picture_grid(signed).columns[0].marks == ("\N{MINUS SIGN}0.500", "0", "0.500")
 
 
-def test_a_further_channel_is_named() -> None:
-    assert draw_picture_grid(one_plane(np.zeros((2, 2)), content="low, channel 2")).columns[0].title == "Low component, channel 2"
+def test_a_map_is_named() -> None:
+    assert draw_picture_grid(one_plane(np.zeros((2, 2)), content="low")).columns[0].title == "Low component"
 
 
 def test_quality_falls_until_the_pictures_fit(large_planes: Callable[[int], CasePlanes]) -> None:

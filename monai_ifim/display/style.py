@@ -1,0 +1,41 @@
+"""How all figures and maps look: colour maps, colours, and matplotlib's settings.
+
+Standard library only until something is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any
+
+__all__ = ["BLUE", "DIVERGING", "GRAY", "LIGHT_BLUE", "ORANGE", "SEQUENTIAL", "VERMILION", "drawing"]
+
+# matplotlib's names: for images, for values of both signs about zero, for values from zero up
+GRAY, DIVERGING, SEQUENTIAL = "gray", "RdBu_r", "viridis"
+
+# after Okabe and Ito (2008): told apart by all kinds of colour sight
+BLUE, LIGHT_BLUE, ORANGE, VERMILION = "#0072B2", "#A9C9DE", "#F0A020", "#D55E00"
+
+BASE: Mapping[Any, Any] = MappingProxyType(
+    {
+        "font.family": "DejaVu Sans",
+        "font.size": 8,
+        "axes.titlesize": 8,
+        "xtick.labelsize": 7,
+        "ytick.labelsize": 7,
+        "text.parse_math": False,  # names of classes, tasks and units may hold a dollar sign
+    }
+)
+
+
+@contextmanager
+def drawing(settings: Mapping[Any, Any] | None = None) -> Iterator[None]:
+    """matplotlib's defaults, BASE and these settings inside, whatever a matplotlibrc says; the caller's settings afterwards."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({**BASE, **(settings or {})})
+        yield

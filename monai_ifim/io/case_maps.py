@@ -1,0 +1,60 @@
+"""The arrays of one case on their common grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from monai_ifim.io.errors import OutputError
+from monai_ifim.io.geometry import Affine
+from monai_ifim.io.maps import MapContent
+from monai_ifim.options import CONTENTS
+
+Values = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class CaseMaps:
+    """Maps of one case on one grid. input, high, low, sensitivity: [channel, *spatial]; eigenvectors: [k, channel, *spatial].
+
+    sensitivity_scale: factor from the stored to the true sensitivity; 1 unless float32 could not hold it.
+    """
+
+    affine: Affine
+    input: Values
+    high: Values
+    low: Values
+    sensitivity: Values
+    eigenvectors: Values
+    sensitivity_scale: float = 1.0
+
+    def values(self, content: MapContent) -> Values:
+        """The stored values [*spatial] of one channel of one map, the source excepted."""
+        if content.component is not None:
+            return self.eigenvectors[content.component - 1][content.channel - 1]
+        array: Values = getattr(self, content.kind)[content.channel - 1]
+        return array
+
+    def scale(self, content: MapContent) -> float:
+        """Factor from the stored to the true values."""
+        return self.sensitivity_scale if content.kind == "sensitivity" else 1.0
+
+    def contents(self, chosen: Sequence[str]) -> Iterator[MapContent]:
+        """Contents of the files to write: the input, then those of `chosen` (a selection of CONTENTS), channel by channel."""
+        channels = range(1, len(self.input) + 1)
+        for name in ("input", *chosen):
+            components = range(1, len(self.eigenvectors) + 1) if name == "eigenvectors" else (None,)
+            kind = "eigenvector" if name == "eigenvectors" else name
+            yield from (MapContent(kind, component, channel) for component in components for channel in channels)
+
+
+def check_contents(contents: Sequence[str]) -> tuple[str, ...]:
+    """The contents to save, in the order of CONTENTS; raises OutputError for an unknown one."""
+    unknown = sorted(set(contents) - set(CONTENTS))
+    if unknown:
+        raise OutputError(f"cannot save {', '.join(unknown)}: choose from {', '.join(CONTENTS)}.")
+    return tuple(name for name in CONTENTS if name in contents)

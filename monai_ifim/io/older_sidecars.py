@@ -1,0 +1,52 @@
+"""Sidecars of schema 1 in the form of schema 2. Plain Python, so that the viewer can use it.
+
+Schema 1 states the content of a file as one text, such as "eigenvector 2, channel 3", and neither its hash nor its unit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+SCHEMA_VERSION = "2.0"  # of the sidecars written and returned; a reader of 2.x reads every 2.y
+_CONTENT = re.compile(r"(source|input|high|low|sensitivity|eigenvector)(?: ([1-9]\d*))?(?:, channel ([1-9]\d*))?")
+
+
+def up_to_date(sidecar: Mapping[str, Any]) -> dict[str, Any]:
+    """A sidecar of schema 1 or 2 in the form of schema 2; unknown hashes are None.
+
+    Raises ValueError for another version, KeyError, TypeError or AttributeError for a sidecar of schema 1 without its parts.
+    """
+    version = str(sidecar.get("schema_version", ""))
+    major = version.split(".")[0]
+    if major == "1":
+        return _from_1(sidecar)
+    if major != SCHEMA_VERSION.split(".")[0]:
+        raise ValueError(f"schema version {version[:20] or 'missing'}; this program reads 1.x and {SCHEMA_VERSION}")
+    return dict(sidecar)
+
+
+def _from_1(sidecar: Mapping[str, Any]) -> dict[str, Any]:
+    source = sidecar.get("source")
+    units = dict(sidecar["units"]) | ({} if source is None else {"source": source["unit"]})
+    files = [_file_from_1(file, units) for file in sidecar["files"]]
+    kept = {name: value for name, value in sidecar.items() if name != "source"}
+    return kept | {"schema_version": SCHEMA_VERSION, "files": files, "settings": None}
+
+
+def _file_from_1(file: Mapping[str, Any], units: Mapping[str, Any]) -> dict[str, Any]:
+    found = _CONTENT.fullmatch(file["content"])
+    if found is None:
+        raise ValueError(f"content {file['content'][:40]!r} is not known")
+    kind, component, channel = found[1], found[2], found[3]
+    content = {"kind": kind, "component": None if component is None else int(component), "channel": int(channel or 1)}
+    rest = {name: value for name, value in file.items() if name not in ("file", "content")}
+    return {"file": file["file"], **content, "sha256": None, "unit": unit_of_map(kind, units), **rest}
+
+
+def unit_of_map(kind: str, units: Mapping[str, Any]) -> str:
+    """Unit of the true values of a map, from the units that a sidecar states for the case."""
+    if kind == "eigenvector":
+        return "1"
+    return str(units[kind] if kind in ("source", "sensitivity") else units["maps"])
