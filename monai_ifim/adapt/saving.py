@@ -34,6 +34,7 @@ from monai_ifim.io import (
     sidecar_path,
     write_case,
 )
+from monai_ifim.io.geometry import is_photograph
 from monai_ifim.io.nifti import power_below_float32, volume_shape
 from monai_ifim.io.parametric_map.source import ReferencedSeries, referenced_series
 from monai_ifim.io.scan import Scan
@@ -252,7 +253,7 @@ def _source_of(file: Path | None) -> Source:
 
 def _reader_of(img: MetaTensor) -> str | None:
     """Reader family, told by what it leaves in the metadata."""
-    if {"mode", "width", "height"} <= set(img.meta):
+    if is_photograph(img.meta):
         return "PILReader"
     if img.meta.get("spacing") is not None:
         return "ITKReader"

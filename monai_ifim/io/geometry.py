@@ -43,10 +43,14 @@ def world_affine(affine: Any, meta: Mapping[str, Any]) -> Affine:
     in RAS+; theirs is taken, so that components lie on the picture when both are opened in Slicer.
     """
     matrix = full_affine(affine)
-    is_photograph = {"mode", "width", "height"} <= set(meta)
-    if is_photograph or str(meta.get("space", "RAS")).upper().startswith("LPS"):
+    if is_photograph(meta) or str(meta.get("space", "RAS")).upper().startswith("LPS"):
         return LPS_TO_RAS @ matrix
     return matrix
+
+
+def is_photograph(meta: Mapping[str, Any]) -> bool:
+    """True if MONAI's PILReader made the metadata: the image has no world frame."""
+    return {"mode", "width", "height"} <= set(meta)
 
 
 def check_writable(affine: Affine) -> None:

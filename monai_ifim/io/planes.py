@@ -38,6 +38,18 @@ class Plane:
     edges: tuple[str, str, str, str]
     offset: float
 
+    @property
+    def has_frame(self) -> bool:
+        """True if the plane has a place and a scale in the world."""
+        return min(self.spacing) > 0
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Height and width, in mm, or in pixels without a world frame."""
+        rows, columns = self.values.shape
+        down, across = self.spacing if self.has_frame else (1.0, 1.0)
+        return rows * down, columns * across
+
 
 @dataclass(frozen=True, eq=False)
 class PlaneMap:

@@ -16,7 +16,7 @@ from monai_ifim.adapt.bundle import Bundle, load_bundle
 from monai_ifim.core import IFIMError
 from monai_ifim.core.operator.predictor import Predictor
 from monai_ifim.evaluation.classifiers.models import TWIN_SEED, EvaluatedClassifier, Model, randomised
-from monai_ifim.evaluation.classifiers.tasks import Sample, Task, balanced, list_labelled, read_labelled
+from monai_ifim.evaluation.classifiers.tasks import Sample, Task, affine_of, balanced, list_labelled, read_labelled
 from monai_ifim.evaluation.classifiers.training import Progress
 from monai_ifim.io import OpenedSource
 from monai_ifim.io.installation import resolve_bundle
@@ -106,8 +106,8 @@ class BundleTask(Task):
 
     def _read(self, entry: _Entry) -> Sample:
         OpenedSource(Source(entry.path)).check(self._loaded.channels)
-        image = self._loaded.preprocess(entry.path).as_subclass(Tensor)
-        return Sample(entry.name, image.to(torch.float32).contiguous(), entry.label)
+        image = self._loaded.preprocess(entry.path)
+        return Sample(entry.name, image.as_subclass(Tensor).to(torch.float32).contiguous(), entry.label, affine_of(image))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Classification tasks: where training images come from, which images are tested, what the classes are called."""
+"""Classification tasks: training images, test images and names of classes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from monai.transforms import Compose
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from monai_ifim.core import IFIMError
-from monai_ifim.evaluation.lumpy.images import LumpyDataset, LumpyParameters, lump_mean, noise_covariance
+from monai_ifim.evaluation.lumpy.images import LumpyDataset, LumpyParameters, grid_affine, lump_mean, noise_covariance
+from monai_ifim.io.geometry import Affine, is_invertible, is_photograph, world_affine
 from monai_ifim.io.source import Source
 
 __all__ = ["DatalistTask", "LumpyTask", "Sample", "Task", "balanced", "fingerprint", "list_labelled", "read_labelled"]
@@ -31,15 +33,19 @@ TEST_SECTIONS = ("testing", "test", "validation")
 
 @dataclass(frozen=True)
 class Sample:
-    """One test image as the network sees it. image: float32 [channel, *spatial]; label: -1 where it is not known."""
+    """One test image as the network sees it.
+
+    image: float32 [channel, *spatial]. label: -1 where unknown. affine: voxel index to RAS mm; None without a world frame.
+    """
 
     name: str
     image: Tensor = field(repr=False)
     label: int
+    affine: Affine | None = field(default=None, repr=False)
 
 
 class Task(ABC):
-    """A classification task. name: letters, digits and underscores; title: for people; note: what a reader must know of it."""
+    """A classification task. name: letters, digits and underscores; title: for readers; note: remarks that a reader needs."""
 
     name: str
     title: str
@@ -48,9 +54,9 @@ class Task(ABC):
 
     @abstractmethod
     def training(self, seed: int, epoch: int, epochs: int) -> Dataset[dict[str, Any]]:
-        """Images of one epoch of so many, {"image": [channel, *spatial], "label": int}, a function of the arguments alone.
+        """Images of one of `epochs` epochs, {"image": [channel, *spatial], "label": int}; the arguments alone fix them.
 
-        Raises IFIMError where the task has none.
+        Raises IFIMError if the task has no training images.
         """
 
     @abstractmethod
@@ -58,21 +64,21 @@ class Task(ABC):
         """All test images, in a fixed order."""
 
     def chosen(self, count: int, seed: int) -> tuple[list[Sample], dict[str, str]]:
-        """`count` test images (all, where there are fewer), the classes in turn, and why others could not be read, by name."""
+        """`count` test images (all if fewer), the classes in turn, and why others could not be read, by name."""
         return balanced(self.testing(), count, seed), {}
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Everything that fixes the images, as plain data."""
+        """The settings that fix the images, as plain data."""
 
 
 @dataclass(frozen=True)
 class LumpyTask(Task):
     """Detection of a Gaussian lesion in a lumpy background, standardised by the background's own mean and deviation.
 
-    parameters: of the images; with a place where the lesion's place is known exactly.
-    first_amplitudes: lesion amplitudes of the first half of a training, each for an equal part of it: bright lesions teach
-    a network what to look for.
+    parameters: of the images; with a place, the lesion's place is known exactly.
+    first_amplitudes: lesion amplitudes of the first half of a training, each for an equal part of it: bright lesions make the
+    start of the training easier.
     training_images: per epoch, drawn anew for each. test_images: half of them with a lesion. seed: of all images.
     """
 
@@ -93,7 +99,7 @@ class LumpyTask(Task):
         object.__setattr__(self, "class_names", tuple(self.class_names))
 
     def training(self, seed: int, epoch: int, epochs: int) -> Dataset[dict[str, Any]]:
-        """Fresh images, independent of those of other epochs and seeds."""
+        """New images, independent of those of other epochs and seeds."""
         parameters = self.parameters
         part = 2 * epoch * len(self.first_amplitudes) // epochs
         if part < len(self.first_amplitudes):
@@ -101,9 +107,10 @@ class LumpyTask(Task):
         return _Standardised(LumpyDataset(parameters, self.training_images, self._stream(TRAINING_STREAM, seed, epoch)), self)
 
     def testing(self) -> Sequence[Sample]:
-        """Images of a stream of their own."""
+        """Images of a random stream of their own."""
         images = _Standardised(LumpyDataset(self.parameters, self.test_images, self._stream(TEST_STREAM)), self)
-        return [Sample(f"image_{i:04d}", images[i]["image"], images[i]["label"]) for i in range(self.test_images)]
+        affine = grid_affine(len(self.parameters.shape))
+        return [Sample(f"image_{i:04d}", images[i]["image"], images[i]["label"], affine) for i in range(self.test_images)]
 
     def standardise(self, image: Tensor) -> Tensor:
         """Zero mean and unit deviation over the ensemble of lesion-free images."""
@@ -136,7 +143,7 @@ class DatalistTask(Task):
     """Labelled image files of a MONAI datalist with sections "training" and "testing".
 
     datalist: JSON file. base_dir: folder of its relative names, by default the datalist's own.
-    preprocessing: MONAI transforms from {"image": path, "label": int} to the network's input, without any chance in them.
+    preprocessing: deterministic MONAI transforms from {"image": path, "label": int} to the network's input.
     augmentation: random transforms of training images after that.
     """
 
@@ -154,15 +161,15 @@ class DatalistTask(Task):
         object.__setattr__(self, "_cached", {})
 
     def training(self, seed: int, epoch: int, epochs: int) -> Dataset[dict[str, Any]]:
-        """The preprocessed images, each augmented by chance that depends on seed, epoch and its index."""
+        """The preprocessed images, each augmented at random by its seed, epoch and index."""
         return _Augmented(self._read("training"), self.augmentation, (seed, epoch))
 
     def testing(self) -> Sequence[Sample]:
         """Images of the section "testing"."""
-        return [Sample(item["name"], item["image"], item["label"]) for item in self._read("testing")]
+        return [Sample(item["name"], item["image"], item["label"], item["affine"]) for item in self._read("testing")]
 
     def describe(self) -> dict[str, Any]:
-        """See `Task`; files and transforms stand for themselves by checksums of the datalist and of what comes of them."""
+        """See `Task`; files and transforms are identified by checksums of the datalist and of the images they give."""
         first = [self.training(0, 0, 1)[index]["image"] for index in range(min(AUGMENTED_EXAMPLES, len(self._read("training"))))]
         return {
             "kind": "datalist",
@@ -181,14 +188,21 @@ class DatalistTask(Task):
         cached: dict[str, list[dict[str, Any]]] = self._cached  # type: ignore[attr-defined]
         if section not in cached:
             entries = read_labelled(Path(self.datalist), section, self.class_names, self.base_dir)
-            cached[section] = [
-                {"name": name, "image": self._preprocessed(path, label), "label": label} for name, path, label in entries
-            ]
+            cached[section] = [self._preprocessed(name, path, label) for name, path, label in entries]
         return cached[section]
 
-    def _preprocessed(self, path: Path, label: int) -> Tensor:
+    def _preprocessed(self, name: str, path: Path, label: int) -> dict[str, Any]:
         image = self.preprocessing({"image": str(path), "label": label})["image"]
-        return torch.as_tensor(image).as_subclass(Tensor).to(torch.float32).contiguous()
+        plain = torch.as_tensor(image).as_subclass(Tensor).to(torch.float32).contiguous()
+        return {"name": name, "image": plain, "label": label, "affine": affine_of(image)}
+
+
+def affine_of(image: Any) -> Affine | None:
+    """Voxel index to RAS mm of an image with MONAI's metadata; None for a photograph, a bare tensor or a singular affine."""
+    if not isinstance(image, MetaTensor) or is_photograph(image.meta):
+        return None
+    affine = world_affine(image.affine, image.meta)
+    return affine if is_invertible(affine) else None
 
 
 def _steps(transforms: Compose | None) -> list[str]:
@@ -225,7 +239,7 @@ def read_labelled(
 ) -> list[tuple[str, Path, int]]:
     """(name, path, label) of each entry of a datalist's section; see `list_labelled`.
 
-    Raises IFIMError also where a label is neither a class name nor its index.
+    Also raises IFIMError if a label is neither a class name nor its index.
     """
     return [
         (name, path, _label(label, class_names, f"{datalist.name}: {path.name}"))
@@ -234,10 +248,10 @@ def read_labelled(
 
 
 def list_labelled(datalist: Path, section: str | None, base_dir: str | Path | None = None) -> list[tuple[str, Path, Any]]:
-    """(name, path, label as it is written) of each entry of a datalist's section, names unique.
+    """(name, path, label as written) of each entry of a datalist's section; names are unique.
 
-    section: None for "testing", "test" or "validation", the first that is there, or the only one with labels.
-    Raises IFIMError where the file, the section, an image or a label is not there.
+    section: None for the first of "testing", "test" and "validation" in the file, or the only section with labels.
+    Raises IFIMError if the file, the section, an image or a label is missing.
     """
     try:
         content: Any = json.loads(datalist.read_text(encoding="utf-8"))
@@ -291,7 +305,7 @@ def _label(label: Any, class_names: Sequence[str], where: str) -> int:
 
 
 def _unique_name(path: Path, taken: set[str]) -> str:
-    """The source's name with its folder's in front: files of two classes may bear one name."""
+    """The name of the file after that of its folder, because files of two classes may have the same name."""
     name = f"{path.parent.name}_{Source(path).name}"
     candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     return next(candidate for candidate in candidates if candidate not in taken)
@@ -307,7 +321,7 @@ Labelled = TypeVar("Labelled", bound=_Labelled)
 
 
 def balanced(samples: Sequence[Labelled], count: int, seed: int) -> list[Labelled]:
-    """`count` samples (all, where there are fewer), the classes in turn, each class in an order that `seed` draws."""
+    """`count` samples (all if fewer), the classes in turn, each class in an order drawn from `seed`."""
     order = np.random.default_rng([seed, len(samples)]).permutation(len(samples))
     by_label: dict[int, list[Labelled]] = {}
     for index in order:

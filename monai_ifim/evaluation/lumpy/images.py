@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -31,6 +32,7 @@ __all__ = [
     "LumpyParameters",
     "LumpyVolume",
     "draw_volume",
+    "grid_affine",
     "lesion_template",
     "lesion_window",
     "lump_mean",
@@ -38,6 +40,7 @@ __all__ = [
     "write_volume",
 ]
 
+SPACING = 2.0  # mm between voxel centres, for files and pictures
 _TAIL = 7.0  # a Gaussian is 2e-11 of its peak there, below float32 rounding
 
 
@@ -262,7 +265,19 @@ class LumpyDataset(Dataset[dict[str, Any]]):
         return {"image": volume.image[None], "label": volume.label}
 
 
-def write_volume(image: Tensor, path: str | os.PathLike[str], spacing: float | Sequence[float] = 2.0) -> Path:
+def grid_affine(axes: int, spacing: float | Sequence[float] = SPACING) -> npt.NDArray[np.float64]:
+    """Voxel index to RAS mm of a lumpy image: float64 [4, 4]; a two-dimensional image has a third axis of one voxel.
+
+    Raises:
+        ValueError: for a spacing that does not fit the number of axes.
+    """
+    steps = [float(spacing)] * axes if isinstance(spacing, (int, float)) else [float(s) for s in spacing]
+    if len(steps) != axes or min(steps) <= 0:
+        raise ValueError(f"spacing {spacing} does not fit {axes} axes; give one positive number, or one per axis")
+    return np.diag([*steps, steps[-1]][:3] + [1.0])
+
+
+def write_volume(image: Tensor, path: str | os.PathLike[str], spacing: float | Sequence[float] = SPACING) -> Path:
     """Write an image as float32 NIfTI, axes right-anterior-superior, qform and sform equal with code 1.
 
     A two-dimensional image is written with a third axis of one voxel. The file appears whole or not at all.
@@ -282,9 +297,5 @@ def write_volume(image: Tensor, path: str | os.PathLike[str], spacing: float | S
         raise ValueError(f"{target.name} is no name for a compressed NIfTI file; end it in .nii.gz")
     if image.ndim not in (2, 3):
         raise ValueError(f"image has {image.ndim} axes; give two or three, without batch or channel")
-    steps = [float(spacing)] * image.ndim if isinstance(spacing, (int, float)) else [float(s) for s in spacing]
-    if len(steps) != image.ndim or min(steps) <= 0:
-        raise ValueError(f"spacing {spacing} does not fit {image.ndim} axes; give one positive number, or one per axis")
-    affine = np.diag([*steps, steps[-1]][:3] + [1.0])
-    write_nifti(target, image.detach().cpu().numpy(), affine)
+    write_nifti(target, image.detach().cpu().numpy(), grid_affine(image.ndim, spacing))
     return target

@@ -1,4 +1,4 @@
-"""One cell of an experiment, a task with a model: its classifier, its images, and what is kept on disk of them."""
+"""Runs one cell of an experiment (a task with a model) and keeps each observed image on disk."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd  # type: ignore[import-untyped, unused-ignore]
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from monai_ifim.core import IFIMError
 from monai_ifim.evaluation.classifiers.models import Model
 from monai_ifim.evaluation.classifiers.tasks import Sample, Task, fingerprint
+from monai_ifim.evaluation.measuring.examples import example_planes
 from monai_ifim.evaluation.measuring.observation import Observation, ObservationSettings, Observer
 from monai_ifim.evaluation.measuring.perturbations import draw_seed
-from monai_ifim.evaluation.records import CellDescription
+from monai_ifim.evaluation.records import CellDescription, Example
 from monai_ifim.io.atomic import write_bytes, write_text
+from monai_ifim.io.planes import write_planes
 
 __all__ = ["Cell", "CellResult", "run_cell", "weights_sha256"]
 
-MONTAGE_IMAGES = 4
-MAPS = ("image", "high", "low", "eigenvector", "sensitivity", "integrated_gradients", "gradcam")
+EXAMPLES = 4  # images per cell that the page shows
+FORMAT = 2  # of the files in a cell's folder; images kept in another format are observed again
 
 Advance = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """A task with a model, and the folder that keeps what is measured."""
+    """A task with a model, and the folder for its measurements."""
 
     task: Task
     model: Model
@@ -57,10 +58,10 @@ class CellResult:
 def run_cell(
     cell: Cell, settings: ObservationSettings, images: int, seed: int, cache: Path, device: str, advance: Advance
 ) -> CellResult:
-    """Train or load the classifier, then observe the images that an earlier run has not observed with the same settings.
+    """Train or load the classifier, then observe the images that no earlier run observed with the same settings.
 
-    advance is called with what is being done, how much of it is done and how much there is. Raises IFIMError where not
-    even one image can be observed.
+    advance is called with the stage ("training", "images"), the number done and the total. Raises IFIMError if no image can be
+    observed.
     """
     classifier = cell.model.classifier(cell.task, cache, lambda done, total: advance("training", done, total))
     samples, skipped = cell.task.chosen(images, seed)
@@ -68,6 +69,7 @@ def run_cell(
         raise IFIMError(f"{cell.name}: no test image can be read ({next(iter(skipped.values()), 'none is listed')}).")
     weights = [weights_sha256(network) for network in (classifier.network, classifier.twin, *classifier.siblings)]
     identity = {
+        "format": FORMAT,
         "task": cell.task.describe(),
         "weights": weights,
         "head": classifier.head,
@@ -102,7 +104,6 @@ def run_cell(
     kept = [sample for sample in samples if _is_kept(cell.folder, sample)]
     if not kept:
         raise IFIMError(f"{cell.name}: no image could be observed ({next(iter(skipped.values()))}).")
-    _write_montage(cell, kept[:MONTAGE_IMAGES])
     tables, rows, missing = _read_kept(cell, kept)
     description = CellDescription(
         task=cell.task.name,
@@ -115,6 +116,7 @@ def run_cell(
         classifier={**classifier.record, "weights_sha256": weights[0]},
         missing_families=missing,
         skipped_images=skipped,
+        examples=_examples(cell.task.class_names, rows[:EXAMPLES]),
     )
     return CellResult(pd.concat(tables, ignore_index=True), pd.DataFrame(rows), description)
 
@@ -134,17 +136,17 @@ def weights_sha256(network: nn.Module) -> str:
 
 
 def _keep_only(folder: Path, key: str) -> None:
-    """Forget what was measured with other settings or other weights."""
+    """Delete images observed with other settings, weights or in another format."""
     record = folder / "identity.json"
     known = json.loads(record.read_text(encoding="utf-8"))["fingerprint"] if record.is_file() else None
     if known != key:
-        for path in [*folder.glob("images/*"), folder / "montage.npz"]:
+        for path in [*folder.glob("images/*"), folder / "montage.npz"]:  # montage.npz: of format 1
             path.unlink(missing_ok=True)
         write_text(record, json.dumps({"fingerprint": key}))
 
 
 def _files(folder: Path, sample: Sample) -> tuple[Path, Path, Path]:
-    """Measurements, scalars and maps of an image; the scalars are written last and so stand for all."""
+    """Files of an image: measurements, scalars, planes. Scalars are written last: the image is kept if they exist."""
     table, scalars, maps = (folder / "images" / f"{sample.name}{suffix}" for suffix in (".parquet", ".json", ".npz"))
     return table, scalars, maps
 
@@ -162,47 +164,16 @@ def _keep(cell: Cell, sample: Sample, observation: Observation) -> None:
     buffer = io.BytesIO()
     measurements.to_parquet(buffer, index=False)
     write_bytes(table, buffer.getvalue())
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **_slices(observation.maps))  # type: ignore[arg-type]
-    write_bytes(maps, buffer.getvalue())
+    write_planes(maps, example_planes(observation.maps, sample.affine))
     content = {"scalars": {**place, "label": sample.label, **observation.scalars}, "missing": observation.missing}
     write_text(scalars, json.dumps(content))
 
 
-def _slices(maps: dict[str, Tensor]) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
-    """[H, W] of each map: the channel, and in 3D the slice along the last axis, of the most sensitive voxel.
-
-    MONAI's first spatial axis runs from left to right, so a picture for the eye is the transpose.
-    """
-    sensitivity = maps["sensitivity"]
-    place = [int(index) for index in np.unravel_index(int(sensitivity.argmax()), tuple(sensitivity.shape))]
-    found = {name: value[place[0]].to(torch.float32).numpy() for name, value in maps.items()}
-    found = {name: value[..., place[3]] if len(place) > 3 else value for name, value in found.items()}
-    return {name: found.get(name, np.full_like(found["image"], np.nan)).T for name in MAPS}
-
-
-def _write_montage(cell: Cell, samples: Sequence[Sample]) -> None:
-    """Maps of a few images, those of the first one's size."""
-    contents = []
-    for sample in samples:
-        _, scalars, maps = _files(cell.folder, sample)
-        record = json.loads(scalars.read_text(encoding="utf-8"))["scalars"]
-        with np.load(maps) as stored:
-            contents.append((record, {name: stored[name] for name in MAPS}))
-    shape = contents[0][1]["image"].shape
-    contents = [(record, arrays) for record, arrays in contents if arrays["image"].shape == shape]
-    records = [record for record, _ in contents]
-    names = cell.task.class_names
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        names=np.array([record["image"] for record in records]),
-        labels=np.array([_class_name(names, record["label"]) for record in records]),
-        predictions=np.array([_class_name(names, record["predicted"]) for record in records]),
-        probabilities=np.array([record["probability"] for record in records]),
-        **{name: np.stack([arrays[name] for _, arrays in contents]) for name in MAPS},  # type: ignore[arg-type]
+def _examples(names: Sequence[str], rows: Sequence[dict[str, Any]]) -> tuple[Example, ...]:
+    return tuple(
+        Example(row["image"], _class_name(names, row["label"]), _class_name(names, row["predicted"]), row["probability"])
+        for row in rows
     )
-    write_bytes(cell.folder / "montage.npz", buffer.getvalue())
 
 
 def _class_name(names: Sequence[str], index: int) -> str:

@@ -1,4 +1,4 @@
-"""Pictures of a report: figures with their file names, what they show in words, and what a reader who cannot see them is told."""
+"""Pictures of a report: figures with file names, captions and alternative texts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from monai_ifim.display import numbers
 from monai_ifim.evaluation.measuring.end_points import drawn_measures
 from monai_ifim.evaluation.records import CellRecord, Claim, ExperimentRecord
 from monai_ifim.report.experiment.curves import curve_figure, measures_with_values
+from monai_ifim.report.experiment.examples import COLOR_MAPS, StoredExample, example_figure, read_examples
 from monai_ifim.report.experiment.forest import control_figure, forest_figure
 from monai_ifim.report.experiment.locality import locality_figure
-from monai_ifim.report.experiment.montage import COLOR_MAPS, Montage, montage_figure, read_montage
 from monai_ifim.report.experiment.removal import removal_figure
 from monai_ifim.report.experiment.wording import in_line
 from monai_ifim.report.pages.blocks import Picture
@@ -25,10 +25,10 @@ __all__ = ["Drawings"]
 
 
 class Drawings:
-    """Draws the figures of one report; keeps count of file names so that no two figures share one."""
+    """Draws the figures of one report under unique file names."""
 
     def __init__(self, folder: Path) -> None:
-        """folder: of the experiment, where montages lie."""
+        """folder: of the experiment, which holds the planes of examples."""
         self.folder = folder
         self._taken: set[str] = set()
 
@@ -94,29 +94,31 @@ class Drawings:
             "over |x|.",
         )
 
-    def montages(self, cell: CellRecord) -> list[Picture]:
-        """Example images, in as many pictures as it takes to keep each small; none where none were stored."""
-        montage = read_montage(self.folder / "cells" / cell.task / cell.architecture / "montage.npz")
-        if montage is None:
+    def examples(self, cell: CellRecord) -> list[Picture]:
+        """Example images, in as many pictures as it takes to keep each small; empty if none were stored."""
+        stored = read_examples(self.folder, cell)
+        if not stored:
             return []
-        number = len(montage.names)
+        number = len(stored)
         for size in dict.fromkeys((number, (number + 1) // 2, 1)):
-            parts = [montage.part(start, start + size) for start in range(0, number, size)]
-            drawn = [_draw(partial(montage_figure, part), COLOR_MAPS) for part in parts]
+            parts = [stored[start : start + size] for start in range(0, number, size)]
+            drawn = [_draw(partial(example_figure, part), COLOR_MAPS) for part in parts]
             if all(len(content) < LARGEST_BYTES for content, _ in drawn):
                 break
-        return [self._montage(cell, part, *one) for part, one in zip(parts, drawn, strict=True)]
+        return [self._examples(cell, part, *one) for part, one in zip(parts, drawn, strict=True)]
 
-    def _montage(self, cell: CellRecord, part: Montage, content: bytes, size: tuple[int, int]) -> Picture:
-        slices = " For volumes, the slice through the most sensitive voxel." if len(cell.spatial_shape) == 3 else ""
+    def _examples(self, cell: CellRecord, part: Sequence[StoredExample], content: bytes, size: tuple[int, int]) -> Picture:
+        names = ", ".join(one.example.image for one in part)
+        planes = " Planes go through the most sensitive voxel, in the proportions of mm." if len(cell.spatial_shape) == 3 else ""
+        edges = " Letters: the patient's sides." if any(any(p.edges) for one in part for p in one.planes.maps[0].planes) else ""
         return Picture(
-            self._file((cell.task, cell.architecture, "montage")),
+            self._file((cell.task, cell.architecture, "examples")),
             content,
             size,
-            alt=f"{cell.task_title}, {cell.architecture}: {numbers.counted(len(part.names), 'image')} ({', '.join(part.names)}), "
+            alt=f"{cell.task_title}, {cell.architecture}: {numbers.counted(len(part), 'image')} ({names}), "
             "each with x_high, x_low, the leading eigenvector, sensitivity, integrated gradients and GradCAM.",
-            caption=f"{cell.task_title}, {cell.architecture}: examples.{slices} x and x_low share one grey window. Maps of one "
-            "sign run from 0 up; maps of both signs are red above 0, blue below, white at 0. The scale of every map is "
+            caption=f"{cell.task_title}, {cell.architecture}: examples.{planes}{edges} x and x_low share one grey window. Maps "
+            "of one sign run from 0 up; maps of both signs are red above 0, blue below, white at 0. The scale of every map is "
             "printed below it, in the map's own unit; it leaves out the outermost 0.5 % of the values.",
         )
 
@@ -124,7 +126,7 @@ class Drawings:
         return Picture(self._file(names), *_draw(draw), alt, caption)
 
     def _file(self, names: Sequence[str]) -> str:
-        """Letters, digits, dots, hyphens and underscores of the names, with a number where that is taken already."""
+        """Letters, digits, dots, hyphens and underscores of the names, with a number if that name is taken."""
         stem = "-".join(re.sub(r"[^A-Za-z0-9._-]+", "_", name) for name in names)
         name, number = stem, 2
         while name.lower() in self._taken:

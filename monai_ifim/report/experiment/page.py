@@ -28,7 +28,7 @@ QUESTION = (
 def write_report(folder: Path) -> list[Path]:
     """Write figures/*.png, report.md and report.html into the folder of an experiment, and return their paths.
 
-    Reads results.json and cells/TASK/ARCHITECTURE/montage.npz, where there is one. Each file is whole or absent, and the same
+    Reads results.json and the planes of examples below cells/. Each file is whole or absent, and the same
     bytes for the same input. Raises InputError where results.json is missing or of another form.
     """
     results = read_experiment(folder / "results.json")

@@ -38,7 +38,7 @@ def task_section(cells: Sequence[CellRecord], results: ExperimentRecord, drawing
     for table in (cell_tables.checks(cells), cell_tables.shortcuts(cells), cell_tables.geometry(cells)):
         blocks += _present(table)
     for cell in cells:
-        blocks += drawings.montages(cell) or [Paragraph(f"{cell.architecture}: no example images were stored.")]
+        blocks += drawings.examples(cell) or [Paragraph(f"{cell.architecture}: no example images were stored.")]
     notes = [note for cell in cells for note in _notes(cell)]
     if notes:
         blocks += [Paragraph("What was not measured:"), Listing(tuple(notes))]

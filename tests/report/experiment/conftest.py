@@ -10,6 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
+
+from monai_ifim.evaluation.measuring.examples import example_planes
+from monai_ifim.io.planes import write_planes
 
 Array = npt.NDArray[Any]
 Content = dict[str, Any]
@@ -265,31 +269,39 @@ def _without_much(cell: Content) -> Content:
     return cell
 
 
-def write_montage(path: Path, images: int, height: int, width: int, gradcam: bool) -> None:
-    """Smooth blobs in place of images."""
-    rows, columns = np.mgrid[:height, :width] / max(height, width)
-    generator = np.random.default_rng(height)
+MAPS = ("image", "high", "low", "eigenvector", "sensitivity", "integrated_gradients", "gradcam")
+OBLIQUE = np.array([[0.0, -1.5, 0.2, 40.0], [0.9, 0.1, 0.0, -30.0], [0.1, 0.0, -4.0, 12.0], [0.0, 0.0, 0.0, 1.0]])
+
+
+def make_maps(shape: tuple[int, ...], seed: int) -> dict[str, torch.Tensor]:
+    """Maps [1, *shape] of smooth blobs in place of an image's."""
+    grid = np.stack(np.mgrid[tuple(slice(size) for size in shape)]) / max(shape)
+    generator = np.random.default_rng(seed)
     maps = {}
-    for name in ("image", "high", "low", "eigenvector", "sensitivity", "integrated_gradients", "gradcam"):
-        fields = []
-        for _ in range(images):
-            y, x, phase = generator.uniform(0.2, 0.6, 3)
-            blob = np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / 0.02)
-            fields.append(blob * np.cos(25 * (columns - phase)) + 0.05 * generator.standard_normal(blob.shape))
-        maps[name] = np.stack(fields)
-    maps["image"] = np.abs(maps["image"]) * 900 + 30 * rows
+    for name in MAPS:
+        centre, phase = generator.uniform(0.2, 0.6, (len(shape), *[1] * len(shape))), generator.uniform()
+        blob = np.exp(-((grid - centre) ** 2).sum(0) / 0.02)
+        maps[name] = blob * np.cos(25 * (grid[-1] - phase)) + 0.05 * generator.standard_normal(blob.shape)
+    maps["image"] = np.abs(maps["image"]) * 900 + 30 * grid[0]
     maps["low"] = maps["image"] - 40 * maps["high"]
     maps["sensitivity"] = 1e-5 * maps["sensitivity"] ** 2
-    maps["gradcam"] = np.maximum(maps["gradcam"], 0) if gradcam else np.full_like(maps["gradcam"], np.nan)
-    path.parent.mkdir(parents=True)
-    np.savez_compressed(
-        path,
-        **maps,
-        names=np.array([f"image_{i:04d}" for i in range(images)]),
-        labels=np.array(["no lesion", "lesion $5 < $6"] * images)[:images],
-        predictions=np.array(["no lesion"] * images),
-        probabilities=np.linspace(0.62, 0.9987, images),
-    )
+    maps["gradcam"] = np.maximum(maps["gradcam"], 0)
+    return {name: torch.from_numpy(values)[None] for name, values in maps.items()}
+
+
+def write_examples(folder: Path, cell: Content, images: int, affine: Array | None = None, gradcam: bool = True) -> None:
+    """Planes of made-up example images of a cell, and their entries in the cell."""
+    cell["examples"] = []
+    for i in range(images):
+        maps = make_maps(tuple(cell["spatial_shape"]), i)
+        if not gradcam:
+            del maps["gradcam"]
+        name = f"image_{i:04d}"
+        path = folder / "cells" / cell["task"] / cell["architecture"] / "images" / f"{name}.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_planes(path, example_planes(maps, affine))
+        label = ("no lesion", "lesion $5 < $6")[i % 2]
+        cell["examples"].append({"image": name, "label": label, "predicted": "no lesion", "probability": 0.62 + 0.09 * i})
 
 
 TITLES = {"lumpy_2d": "Lesion <2 cm> & noise, 2D", "organs_3d": "Organs in CT, 3D"}
@@ -321,18 +333,18 @@ def experiment_content() -> Callable[[list[Content], list[Content]], Content]:
 
 
 @pytest.fixture(scope="session")
-def montage_writer() -> Callable[..., None]:
-    """Writes a montage of path, images, height, width, and whether it has GradCAM."""
-    return write_montage
+def example_writer() -> Callable[..., None]:
+    """Writes examples below a folder: of a cell, number of images, affine, and whether they have GradCAM."""
+    return write_examples
 
 
 @pytest.fixture(scope="session")
 def write_experiment() -> Callable[[Path, Content], Path]:
-    """A folder with these results and two montages, one of them without GradCAM."""
+    """A folder with these results and the examples of two cells, one of them without GradCAM."""
 
     def write(folder: Path, content: Content) -> Path:
-        write_montage(folder / "cells" / "lumpy_2d" / "ViT" / "montage.npz", 4, 48, 36, gradcam=False)
-        write_montage(folder / "cells" / "organs_3d" / "DenseNet121" / "montage.npz", 2, 20, 24, gradcam=True)
+        write_examples(folder, content["cells"][1], 4, gradcam=False)
+        write_examples(folder, content["cells"][2], 2, OBLIQUE)
         (folder / "results.json").write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
         return folder
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
-from monai_ifim.core import IFIMError
 from monai_ifim.evaluation.measuring.families import FAMILIES, Line
 from monai_ifim.evaluation.records import ExperimentRecord, read_experiment
 from monai_ifim.report.experiment.curves import columns_of_controls, curve_figure
@@ -22,7 +20,6 @@ from monai_ifim.report.experiment.drawings import Drawings
 from monai_ifim.report.experiment.forest import control_figure, forest_figure
 from monai_ifim.report.experiment.lines import VERDICTS
 from monai_ifim.report.experiment.locality import locality_figure
-from monai_ifim.report.experiment.montage import Montage, montage_figure, read_montage
 from monai_ifim.report.experiment.removal import removal_figure
 from monai_ifim.report.pages.style import drawing
 
@@ -154,92 +151,3 @@ def test_locality_plot_without_predictions_promises_none(results: ExperimentReco
 def test_a_measure_without_values_gets_no_panel_and_a_word(results: ExperimentRecord, experiment: Path) -> None:
     assert len(curve_figure(results.cells[2]).axes) == 2 * 3
     assert "Not available: accuracy, macro AUROC." in Drawings(experiment).curves(results.cells[2]).caption
-
-
-def montage_of(**changes: Any) -> Montage:
-    generator = np.random.default_rng(4)
-    names = ("image", "high", "low", "eigenvector", "sensitivity", "integrated_gradients", "gradcam")
-    maps = {name: generator.standard_normal((2, 7, 5)) for name in names}
-    maps["sensitivity"] = maps["sensitivity"] ** 2
-    maps.update(changes)
-    return Montage(maps, ("a", "b"), ("x", "y"), ("x", "x"), np.array([0.25, 0.5]))
-
-
-def tiles(montage: Montage) -> list[Axes]:
-    return list(montage_figure(montage).axes[:14])
-
-
-def test_signed_maps_are_symmetric_about_zero_and_positive_ones_start_there() -> None:
-    grid = tiles(montage_of())
-    for column in (1, 3, 5, 6):
-        low, high = grid[column].images[0].get_clim()
-        assert low == -high < 0
-        assert grid[column].images[0].get_cmap().name == "RdBu_r"
-    assert grid[4].images[0].get_clim()[0] == 0
-    assert grid[4].images[0].get_cmap().name == "viridis"
-
-
-def test_image_and_its_rest_share_a_grey_window() -> None:
-    grid = tiles(montage_of())
-    assert grid[0].images[0].get_clim() == grid[2].images[0].get_clim() != grid[7].images[0].get_clim()
-    assert grid[0].images[0].get_cmap().name == "gray"
-
-
-def test_every_map_has_its_scale_printed() -> None:
-    montage = montage_of(high=np.full((2, 7, 5), 0.125) * np.array([1, -1, 1, -1, 1]))
-    (bar,) = tiles(montage)[1].child_axes
-    assert [text.get_text() for text in bar.get_xticklabels()] == ["\N{MINUS SIGN}0.125", "0", "0.125"]
-
-
-def test_a_map_that_does_not_exist_is_marked_and_not_drawn() -> None:
-    axes = tiles(montage_of(gradcam=np.full((2, 7, 5), np.nan)))[6]
-    assert not axes.images
-    assert "n/a" in words(axes)
-
-
-@pytest.mark.parametrize("value", [0.0, 3.0])
-def test_constant_maps_are_drawn(value: float) -> None:
-    flat = np.full((2, 7, 5), value)
-    assert all(axes.images for axes in tiles(montage_of(**dict.fromkeys(("image", "high", "low", "gradcam"), flat))))
-
-
-def test_maps_keep_their_orientation() -> None:
-    image = np.arange(35.0).reshape(7, 5)
-    drawn = tiles(montage_of(image=np.stack([image, image])))[0].images[0]
-    np.testing.assert_array_equal(drawn.get_array(), image)
-    assert drawn.origin == "upper"
-
-
-def test_large_montages_are_split_until_each_is_small(
-    tmp_path: Path, cell_content: Callable[..., Content], experiment_content: Any
-) -> None:
-    cell = cell_content("one", "One", "Net", ["a", "b"], [160, 160], 12, 2.0, 5)
-    (tmp_path / "results.json").write_text(json.dumps(experiment_content([cell], [])))
-    generator = np.random.default_rng(0)
-    names = ("image", "high", "low", "eigenvector", "sensitivity", "integrated_gradients", "gradcam")
-    path = tmp_path / "cells" / "one" / "Net" / "montage.npz"
-    path.parent.mkdir(parents=True)
-    texts = {name: np.array(["a", "b"]) for name in ("names", "labels", "predictions")}
-    maps = {name: generator.standard_normal((2, 160, 160)) for name in names}
-    np.savez(path, **maps, **texts, probabilities=np.array([0.5, 0.6]))
-    pictures = Drawings(tmp_path).montages(read_experiment(tmp_path / "results.json").cells[0])
-    assert len(pictures) == 2
-    assert all(len(picture.content) < 150_000 for picture in pictures)
-    assert len({picture.file for picture in pictures}) == len(pictures)
-
-
-def test_a_broken_montage_names_the_file(tmp_path: Path, montage_writer: Callable[..., None]) -> None:
-    montage_writer(tmp_path / "m" / "montage.npz", 2, 9, 8, gradcam=True)
-    path = tmp_path / "m" / "montage.npz"
-    with np.load(path) as stored:
-        whole = dict(stored)
-    whole.pop("gradcam")
-    np.savez(path, **whole)
-    with pytest.raises(IFIMError, match=r"montage\.npz: no montage .*gradcam.*run this cell again"):
-        read_montage(path)
-    np.savez(path, **whole, gradcam=np.zeros((2, 9, 7)))
-    with pytest.raises(IFIMError, match=r"arrays of different shapes"):
-        read_montage(path)
-    path.write_bytes(b"PK\x03\x04 cut short")
-    with pytest.raises(IFIMError, match=r"no montage"):
-        read_montage(path)

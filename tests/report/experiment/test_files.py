@@ -126,20 +126,21 @@ def test_same_results_give_the_same_bytes_and_leave_settings_alone(
     monkeypatch: pytest.MonkeyPatch,
     cell_content: Callable[..., Content],
     experiment_content: Any,
-    montage_writer: Callable[..., None],
+    example_writer: Callable[..., None],
 ) -> None:
-    results = experiment_content([few_curves(cell_content("one", "One", "Net", ["a", "b"], [9, 8], 12, 2.0, 5))], [])
+    cell = few_curves(cell_content("one", "One", "Net", ["a", "b"], [9, 8], 12, 2.0, 5))
+    results = experiment_content([cell], [])
     written = []
     for name, size in (("first", 9.0), ("second", 17.0)):
         folder = tmp_path / name
-        montage_writer(folder / "cells" / "one" / "Net" / "montage.npz", 1, 9, 8, gradcam=True)
+        example_writer(folder, cell, 1)
         (folder / "results.json").write_text(json.dumps(results))
         monkeypatch.setitem(matplotlib.rcParams, "font.size", size)
         monkeypatch.setitem(matplotlib.rcParams, "axes.grid", size > 10)
         written.append({path.relative_to(folder): path.read_bytes() for path in write_report(folder)})
         assert matplotlib.rcParams["font.size"] == size
     assert written[0] == written[1]
-    assert len(written[0]) == 6  # forest, curves, controls, montage, two pages
+    assert len(written[0]) == 6  # forest, curves, controls, examples, two pages
 
 
 def test_all_files_written_are_named_and_a_second_report_replaces_them(
