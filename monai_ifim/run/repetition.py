@@ -150,7 +150,11 @@ def repeat_case(
 
 
 def _settings(sidecar: Mapping[str, Any], output: Path, device: str | None, noise: str | None) -> RunSettings:
-    """The settings that the sidecar states, less the files that the comparison does not read."""
+    """The settings that the sidecar states, without the files that the comparison does not read."""
+    if sidecar["settings"] is None:
+        raise InputError(
+            "an earlier version made this case, whose sidecar does not state all settings: decompose the image anew."
+        )
     described = dict(sidecar["settings"]) | {"dicom_pm": False, "scene_bundle": False}
     case = CaseSettings.from_description(described, **_noise_map(described["metric"], noise))
     used = _device(sidecar["device"]) if device is None else device

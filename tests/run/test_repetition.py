@@ -272,12 +272,26 @@ def test_a_case_of_a_batch_agrees_within_rounding_and_the_batch_is_named(
     assert found.causes == ("the case shared its passes with others",)
 
 
-def test_a_sidecar_of_an_earlier_version_is_repeated(root: Path, scan: Path, tmp_path: Path) -> None:
+def test_a_sidecar_of_schema_1_does_not_state_all_settings(root: Path, scan: Path, tmp_path: Path) -> None:
+    sidecar = decomposed(root, scan, tmp_path / "out")
+
+    def age(content: dict[str, Any]) -> None:
+        del content["settings"]
+        for file in content["files"]:
+            file["content"] = " ".join(filter(None, (file.pop("kind"), str(file.pop("component") or ""))))
+        content.update(schema_version="1.2")
+
+    edit(sidecar, age)
+    with pytest.raises(InputError, match="does not state all settings: decompose the image anew"):
+        repeated(sidecar, root, tmp_path / "again")
+
+
+def test_a_sidecar_without_the_computation_is_repeated(root: Path, scan: Path, tmp_path: Path) -> None:
     sidecar = decomposed(root, scan, tmp_path / "out")
 
     def age(content: dict[str, Any]) -> None:
         del content["computation"]
-        content.update(schema_version="1.0", device="cpu:0")
+        content.update(device="cpu:0")
         content["versions"]["torch"] = "1.0"
 
     edit(sidecar, age)
