@@ -192,7 +192,7 @@ def test_blocks_are_the_largest_modules_below_the_limit(resnet: nn.Module) -> No
 
 @pytest.mark.parametrize("shape", [(3, 70_000), (2, 5, 301, 211)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bool, torch.int64, torch.bfloat16])
-def test_overflow_gives_back_what_it_was_given(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_offload_gives_back_what_it_was_given(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     offload = Offload()
     tensor = (torch.randn(shape) * 10).to(dtype)
     transposed = tensor.transpose(0, -1)
@@ -203,12 +203,12 @@ def test_overflow_gives_back_what_it_was_given(shape: tuple[int, ...], dtype: to
         assert torch.equal(stored.window(17, 6003), tensor[:, 17:6003])
 
 
-def test_overflow_of_a_full_disk_names_the_folder_and_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offload_of_a_full_disk_names_the_folder_and_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     offload = Offload()
     stored = offload.put(torch.ones(3, 5))
     (stored.path.parent / "2").symlink_to("/dev/full")  # takes nothing
-    with pytest.raises(IFIMError, match=rf"in {stored.path.parent} \(No space left on device\): free some, .* TMPDIR"):
+    with pytest.raises(IFIMError, match=rf"to {stored.path.parent} \(No space left on device\): free some space, .* TMPDIR"):
         offload.put(torch.ones(3, 5))
 
 
@@ -218,7 +218,7 @@ def test_stored_file_that_was_cut_short_is_told_and_not_read_as_numbers(tmp_path
     stored = offload.put(torch.ones(3, 500))
     stored.path.write_bytes(stored.path.read_bytes()[:-7])
     assert torch.equal(stored.window(0, 20)[:2], torch.ones(2, 20))
-    with pytest.raises(IFIMError, match="cut short"):
+    with pytest.raises(IFIMError, match="truncated"):
         stored.get()
 
 
@@ -243,7 +243,7 @@ def test_budget_holds_for_scripted_and_shared_blocks_and_for_plain_functions() -
         _assert_same(decompose(network, x, memory_budget=budget), truth)
 
 
-def test_overflow_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offload_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     offload = Offload()
     stored = offload.put(torch.ones(1000, 100))
