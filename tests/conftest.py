@@ -20,7 +20,9 @@ import yaml
 from torch import nn
 
 Array = npt.NDArray[Any]
-SLOW_FIXTURES = {"browser", "cluster", "orthanc", "quick", "slicer_python"}  # other programs, and the small experiment
+SLOW_FIXTURES = {  # other programs, and bundles and experiments that are run whole
+    "browser", "cluster", "endoscopic", "orthanc", "quick", "slicer_python", "template",
+}  # fmt: skip
 RAS_FROM_LPS = np.array([-1.0, -1.0, 1.0])
 
 

@@ -240,7 +240,7 @@ def test_a_scene_bundle_holds_names_below_one_folder(case: Path) -> None:
 def test_a_table_with_cases_elsewhere_makes_no_page(name: str, place: Path, out: Path) -> None:
     out.mkdir()
     write_table(out, [CaseRow("fine", "failed", "why"), CaseRow(name, "done")])
-    with nothing_outside_changes(place, out), pytest.raises(InputError, match="no folder in there"):
+    with nothing_outside_changes(place, out), pytest.raises(InputError, match="no name of a folder"):
         write_cohort(out)
     assert not (out / "index.html").exists()
 
@@ -251,7 +251,7 @@ def test_the_viewer_opens_no_file_elsewhere(name: str, case: Path, out: Path) ->
     content = json.loads(case.read_text())
     content["files"][1]["file"] = name
     case.write_text(json.dumps(content))
-    with pytest.raises(ViewerError, match="no volume of its own folder"):
+    with pytest.raises(ViewerError, match="not a volume in its folder"):
         read_case(out, "scan")
 
 
