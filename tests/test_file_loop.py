@@ -1,4 +1,4 @@
-"""Scanner space from file to file: what is written along u_1 and read by the untouched bundle changes the answer as predicted."""
+"""Scanner space from file to file: a scan changed along u_1, written and read by the bundle, changes the answer as predicted."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _zoo_bundle(name: str, folder: Path) -> Path:
 
 
 def _walk(folder: Path) -> Path:
-    """A random walk of an odd size, no two of whose values are equal."""
+    """A random walk of an odd size with distinct values."""
     values = np.random.default_rng(5).normal(size=(67, 45)).cumsum(0).cumsum(1).astype(np.float32)
     nib.save(nib.Nifti1Image(values, np.diag([1.5, 0.8, 1.0, 1.0])), folder / "walk.nii.gz")
     return folder / "walk.nii.gz"

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from monai_ifim.io.case_maps import CaseMaps
-from monai_ifim.io.maps import CONTENTS, MapContent
+from monai_ifim.io.maps import MapContent
+from monai_ifim.options import CONTENTS
 
 
 def test_contents_have_names_for_files_and_for_people() -> None:
