@@ -158,7 +158,7 @@ def check_handler(names: Names) -> None:
 @checks("A MONAI evaluator, with the inferer")
 def check_inferer(names: Names) -> None:
     for sidecar, scan in zip(_check_files("results/inferer", names, energy=0.95), names["scans"], strict=True):
-        radius = _expected(names, scan, energy=0.95).locality_radius()[0]
+        radius = _expected(names, scan, energy=0.95, locality=True).locality_radius[0]
         np.testing.assert_allclose(sidecar["locality_radius"], radius, rtol=0.05)
     found = _collected(names["evaluator"])
     names["evaluator"].run()
@@ -189,9 +189,9 @@ def check_files(names: Names) -> None:
     found = _check_files("results/files", names, energy=0.95)
     assert [path.parent.name for path in names["sidecars"]] == [_name(scan) for scan in names["scans"]]
     for sidecar, scan in zip(found, names["scans"], strict=True):
-        expected = _expected(names, scan, energy=0.95)
+        expected = _expected(names, scan, energy=0.95, locality=True)
         assert sidecar["prediction"]["class"] == CLASSES[int(expected.logits[0].argmax())]
-        np.testing.assert_allclose(sidecar["locality_radius"], expected.locality_radius()[0], rtol=0.05)
+        np.testing.assert_allclose(sidecar["locality_radius"], expected.locality_radius[0], rtol=0.05)
 
 
 @checks("A Lightning module")

@@ -80,7 +80,8 @@ def test_docstring_examples_print_what_they_say(name: str) -> None:
     assert result.failed == 0
 
 
-def test_readme_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_readme_python_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     first = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)[0]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
