@@ -234,7 +234,7 @@ def _decompose_scans(
             scan = item.image.to(settings.device)
             decomposition = scanner.decompose(bundle.network, scan, settings.case)
             seconds = time.perf_counter() - started
-            tensors = component_tensors(decomposition, scan[None], settings.case.locality, seconds)
+            tensors = component_tensors(decomposition, scan[None], seconds)
         except (Exception, SystemExit) as error:
             lost = stop_request.compute_failed(item.case.name, error, settings.device)
             yield _failed_computing(item.case, lost or _unfit(bundle, item) or error, settings)
@@ -261,7 +261,7 @@ def _decompose_group(
     try:
         batch = torch.stack([loaded.image.as_subclass(torch.Tensor) for loaded in group]).to(settings.device)
         decomposition = decompose_with(settings.case, bundle.network, batch)
-        tensors = component_tensors(decomposition, batch, settings.case.locality, time.perf_counter() - started)
+        tensors = component_tensors(decomposition, batch, time.perf_counter() - started)
     except (Exception, SystemExit) as error:
         lost = stop_request.compute_failed(group[0].case.name, error, settings.device)
         if lost is not None or len(group) == 1:
