@@ -19,7 +19,7 @@ from benchmarks.results import Bar, Row
 from benchmarks.timing import Setting, count
 from monai_ifim import Decomposition, decompose
 from monai_ifim.adapt.bundle import load_bundle
-from monai_ifim.core.heads.base import CategoricalHead
+from monai_ifim.core.heads.categorical import CategoricalHead
 from monai_ifim.core.operator.factor import Factor
 from monai_ifim.core.operator.jacobian import Jacobian
 from monai_ifim.core.operator.predictor import evaluation_mode

@@ -18,9 +18,9 @@ from benchmarks.results import Row
 from benchmarks.timing import Setting
 from monai_ifim.adapt.bundle import Bundle, load_bundle
 from monai_ifim.adapt.components import component_tensors, item_of_batch
-from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.adapt.saving import SaveIFIM
 from monai_ifim.adapt.scan import scan_of
+from monai_ifim.core import decompose
 from monai_ifim.io.installation import resolve_bundle
 
 SHAPE = (256, 384, 384)
@@ -51,8 +51,8 @@ class WrittenCase:
         self.scan = scan_of(read[bundle.image_key])
         self.image = bundle.prepare(read, path)
         batch = self.image.as_subclass(torch.Tensor)[None]
-        decomposition = DecomposeOptions("categorical").decompose(bundle.network, batch)
-        self.components = item_of_batch(component_tensors(decomposition, batch, False, 0.0), 0, self.image)
+        decomposition = decompose(bundle.network, batch, head="categorical")
+        self.components = item_of_batch(component_tensors(decomposition, batch, 0.0), 0, self.image)
         self.values = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
 
     def ours(self) -> None:

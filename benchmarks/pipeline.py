@@ -19,7 +19,7 @@ import torch
 import monai_ifim.adapt.saving as saving
 from benchmarks.stamp import take_stamp
 from monai_ifim.adapt.bundle import load_bundle
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core.operator import predictor
 from monai_ifim.io import write_case
 from monai_ifim.io.installation import resolve_bundle
@@ -72,7 +72,7 @@ def main() -> None:
     print(take_stamp().line)
     for label in ("warm-up", "measured"):
         with tempfile.TemporaryDirectory() as folder, measured() as watch:
-            options = DecomposeOptions("categorical", locality=True)
+            options = CaseSettings("categorical", locality=True)
             settings = RunSettings(Path(folder), options, batch_size=arguments.batch_size)
             start = time.perf_counter()
             rows = run_cases(bundle, found, settings, lambda row: None)

@@ -24,13 +24,12 @@ from monai.data import MetaTensor
 
 from monai_ifim import decompose_scan
 from monai_ifim.adapt.bundle import load_bundle
-from monai_ifim.adapt.options import DecomposeOptions
-from monai_ifim.adapt.saving import Space
-from monai_ifim.adapt.scanner.equivalents import Statistics
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.evaluation.demonstration import demo_slice
 from monai_ifim.evaluation.lumpy.images import LumpyDataset, LumpyParameters
 from monai_ifim.io import read_sidecar
 from monai_ifim.io.installation import resolve_bundle
+from monai_ifim.options import Space, Statistics
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.local import run_cases
 from monai_ifim.run.settings import RunSettings
@@ -57,7 +56,7 @@ def spaces_figure() -> Figure:
     with tempfile.TemporaryDirectory() as folder:
         for row, (title, space, statistics) in enumerate(ROWS):
             output = Path(folder) / str(row)
-            settings = RunSettings(output, DecomposeOptions("categorical"), space, statistics=statistics)
+            settings = RunSettings(output, CaseSettings("categorical", space=space, statistics=statistics))
             run_cases(bundle, find_cases([demo_slice()]), settings, lambda done: None)
             case = output / "CT_small"
             sidecar = read_sidecar(case / "CT_small_ifim.json")

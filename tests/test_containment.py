@@ -29,7 +29,7 @@ from typer.testing import CliRunner, Result
 import monai_ifim
 from monai_ifim.adapt import IFIMDecompose, SaveIFIM
 from monai_ifim.adapt.bundle import load_bundle
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.cli.main import app
 from monai_ifim.io import InputError, OutputError
 from monai_ifim.io.case import write_case
@@ -56,7 +56,7 @@ ODD_NAMES = [
 
 
 def tree(root: Path, without: Path | None = None) -> dict[str, Any]:
-    """Every file, folder and link below `root` with its content and its time of change, OUT left out."""
+    """Every file, folder and link below `root`, without OUT, with its content and time of change."""
     found: dict[str, Any] = {}
     for path in sorted(root.rglob("*")):
         if without is not None and (path == without or without in path.parents):
@@ -200,7 +200,7 @@ def test_a_sidecar_that_names_files_elsewhere_is_no_whole_case(
     else:
         content[where] = [name] if where == "parametric_maps" else name
     case.write_text(json.dumps(content))
-    settings = RunSettings(out, DecomposeOptions("auto", rank=1, locality=True), scene_bundle=True)
+    settings = RunSettings(out, CaseSettings("auto", rank=1, locality=True, scene_bundle=True))
     with nothing_outside_changes(place, out):
         [row] = run_cases(load_bundle(bundle), find_cases([scan]), settings, lambda _: None)
         write_cohort(out)
@@ -209,7 +209,7 @@ def test_a_sidecar_that_names_files_elsewhere_is_no_whole_case(
 
 
 def test_whole_cases_are_kept(case: Path, out: Path, bundle: Path, scan: Path) -> None:
-    """What the test above would say of a sidecar that is as it should be."""
+    """The counterpart of the test above, with a sound sidecar."""
     decompose(bundle, out, scan)
     assert statuses(out) == ["kept"]
 
@@ -240,7 +240,7 @@ def test_a_scene_bundle_holds_names_below_one_folder(case: Path) -> None:
 def test_a_table_with_cases_elsewhere_makes_no_page(name: str, place: Path, out: Path) -> None:
     out.mkdir()
     write_table(out, [CaseRow("fine", "failed", "why"), CaseRow(name, "done")])
-    with nothing_outside_changes(place, out), pytest.raises(InputError, match="no folder in there"):
+    with nothing_outside_changes(place, out), pytest.raises(InputError, match="no name of a folder"):
         write_cohort(out)
     assert not (out / "index.html").exists()
 
@@ -251,7 +251,7 @@ def test_the_viewer_opens_no_file_elsewhere(name: str, case: Path, out: Path) ->
     content = json.loads(case.read_text())
     content["files"][1]["file"] = name
     case.write_text(json.dumps(content))
-    with pytest.raises(ViewerError, match="no volume of its own folder"):
+    with pytest.raises(ViewerError, match="not a volume in its folder"):
         read_case(out, "scan")
 
 
@@ -330,7 +330,7 @@ def dotted(node: ast.expr) -> str:
 
 
 def unsafe_calls(text: str) -> list[str]:
-    """Lines that would run what a file holds."""
+    """Lines that would execute a file's content."""
     found = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in UNPICKLERS:
@@ -375,6 +375,6 @@ def test_safe_calls_are_seen_as_such() -> None:
 
 
 def test_the_loaders_that_are_not_ours_are_the_safe_ones() -> None:
-    """What a bundle's YAML and an input's .npy go through is MONAI's: a change there shows here."""
+    """MONAI reads a bundle's YAML and an input's .npy: an unsafe loader there fails here."""
     assert issubclass(CheckKeyDuplicatesYamlLoader, yaml.SafeLoader)
     assert NumpyReader().allow_pickle is False

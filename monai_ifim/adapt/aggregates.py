@@ -18,7 +18,8 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from monai_ifim.core import HeadError, NetworkError
-from monai_ifim.core.heads.base import BernoulliHead, CategoricalHead
+from monai_ifim.core.heads.bernoulli import BernoulliHead
+from monai_ifim.core.heads.categorical import CategoricalHead
 from monai_ifim.core.heads.outputs import last_operation
 from monai_ifim.core.operator.predictor import Predictor
 

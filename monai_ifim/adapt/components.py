@@ -23,13 +23,13 @@ NUMBERS = ("ifim_eigenvalues", "ifim_rank")
 RECORD = "ifim_record"  # metadata key: the image's record as JSON text, which collation and decollation leave alone
 
 
-def component_tensors(decomposition: Decomposition, image: Tensor, locality: bool, seconds: float) -> dict[str, Tensor]:
+def component_tensors(decomposition: Decomposition, image: Tensor, seconds: float) -> dict[str, Tensor]:
     """Batched tensors of a decomposition: pred [B, C], the four maps, ifim_eigenvalues [B, r], ifim_rank [B].
 
     image: the batch that was decomposed, MetaTensor or plain. Each map's metadata holds the record of every image. The
     sensitivity stays float64: for a saturated prediction it is far below what float32 holds.
     """
-    records = _records(decomposition, locality, seconds)
+    records = _records(decomposition, seconds)
     eigenvectors = decomposition.eigenvectors.flatten(1, 2)
     maps = (decomposition.high, decomposition.low, decomposition.sensitivity, eigenvectors)
     return {
@@ -52,7 +52,7 @@ def item_of_batch(tensors: Mapping[str, Tensor], index: int, image: Tensor) -> d
     return single
 
 
-def record_of(tensors: Mapping[str, Any]) -> dict[str, Any]:
+def record_of_image(tensors: Mapping[str, Any]) -> dict[str, Any]:
     """The record of one image from the metadata of its maps; raises InputError where they carry none."""
     high = tensors.get("ifim_high")
     record = high.meta.get(RECORD) if isinstance(high, MetaTensor) else None
@@ -83,9 +83,9 @@ def _like(values: Tensor, image: Tensor, record: list[str] | str) -> Tensor:
     return result
 
 
-def _records(decomposition: Decomposition, locality: bool, seconds: float) -> list[str]:
+def _records(decomposition: Decomposition, seconds: float) -> list[str]:
     """One JSON text an image: everything the sidecar says of the decomposition itself."""
-    radius = decomposition.locality_radius().tolist() if locality else None
+    radius = None if decomposition.locality_radius is None else decomposition.locality_radius.tolist()
     batch = decomposition.rank.numel()
     records = []
     for b in range(batch):
@@ -109,7 +109,7 @@ def _answer(decomposition: Decomposition, b: int) -> dict[str, Any]:
     """Logits and probabilities of an image; of a segmentation, the mean probability of each class over the voxels alone."""
     if decomposition.logits.ndim > 2:
         shares = mean_probability(decomposition.probabilities[b : b + 1])[0]
-        return {"logits": [], "probabilities": shares.tolist(), "probabilities_are": "mean_probability"}
+        return {"logits": [], "probabilities": shares.tolist()}
     logits = decomposition.logits[b].to(torch.float64).tolist()
     return {"logits": logits, "probabilities": decomposition.probabilities[b].tolist()}
 

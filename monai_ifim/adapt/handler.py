@@ -15,19 +15,20 @@ from monai.config import PathLike
 from monai.data import MetaTensor, decollate_batch
 from monai.engines import IterationEvents, Workflow
 from monai.transforms import Compose
-from monai.utils import ensure_tuple
 from torch import Tensor
 
 from monai_ifim.adapt.components import component_tensors, item_of_batch
-from monai_ifim.adapt.options import DecomposeOptions, EngineOptions
-from monai_ifim.adapt.saving import SaveIFIM, Space
+from monai_ifim.adapt.saving import SaveIFIM
 from monai_ifim.adapt.scanner.space import ScannerSpace, decomposed_batch
-from monai_ifim.core import Head, IFIMError
-from monai_ifim.core.settings import Method
-from monai_ifim.io import CONTENTS, Source
+from monai_ifim.adapt.settings import CaseSettings, CaseShortcuts
+from monai_ifim.core import IFIMError
+from monai_ifim.core.operator.arguments import for_items
+from monai_ifim.core.settings import Settings
+from monai_ifim.io import Source
 from monai_ifim.io.errors import reason_of
 
 OnFailure = Literal["raise", "record"]
+WRITING = ("preprocessing", "class_names", "bundle_root")  # arguments of `SaveIFIM` among the handler's keywords
 
 
 class Failure(NamedTuple):
@@ -47,14 +48,19 @@ class NetworkInput:
 
     def item(self, index: int) -> NetworkInput:
         """One image, a plain tensor [1, channel, *spatial], with its share of the arguments."""
-        batch = self.image.shape[0]
+        batch, items = self.image.shape[0], slice(index, index + 1)
+        kwargs = {name: for_items(value, items, batch) for name, value in self.kwargs.items()}
+        return NetworkInput(
+            self.image.as_subclass(Tensor)[items], [for_items(value, items, batch) for value in self.args], kwargs
+        )
 
-        def share(value: Any) -> Any:
-            belongs = isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == batch
-            return value[index : index + 1] if belongs else value
 
-        image = self.image.as_subclass(Tensor)[index : index + 1]
-        return NetworkInput(image, [share(v) for v in self.args], {name: share(v) for name, v in self.kwargs.items()})
+class HandlerArguments(CaseShortcuts, total=False):
+    """Fields of `CaseSettings`, and the arguments of `SaveIFIM`, as keywords of `IFIMHandler`."""
+
+    preprocessing: Compose | None
+    class_names: Sequence[str]
+    bundle_root: PathLike | None
 
 
 class IFIMHandler:
@@ -65,55 +71,47 @@ class IFIMHandler:
     in the image's own precision (an evaluator's amp covers its own pass only), with the arguments that the evaluator passed.
 
     Args:
-        head, energy, rank, method, output_key, locality, engine: as `IFIMInferer`.
-        scanner: as `IFIMInferer`; space="scanner" alone takes the defaults of `ScannerSpace` with `preprocessing`.
-        output_dir: folder for the files; None writes none, and the arguments of `SaveIFIM` then have nothing to say.
-        space, preprocessing, contents, class_names, bundle_root, dicom_pm, scene_bundle: as `SaveIFIM`.
+        settings: how to decompose and which files to write; by default `CaseSettings()`.
+        output_dir: folder for the files; None writes none, and the arguments of `SaveIFIM` then have no effect.
+        scanner: as `IFIMInferer`; space="scanner" makes one of `preprocessing`, statistics and resolution.
         image_key: name of the image in a dictionary `preprocessing`.
         network: what to decompose; the evaluator's own `network` by default.
         batch_transform: takes `engine.state.batch`, returns the images [B, channel, *spatial] on the network's device; by
-            default what the evaluator's `prepare_batch` made. A plain ignite engine has neither: give this and network.
+            default what the evaluator's `prepare_batch` returned. A plain ignite engine has neither: give this and network.
         on_failure: "raise" ends the run with an IFIMError that names the case. "record" logs the error, notes it in
             `failures` and goes on; the other images of such a batch still get their files, the batch's output no components.
+        keywords: fields of `CaseSettings` (head, energy, space, contents, ...), in the place of those of `settings`, and
+            preprocessing, class_names, bundle_root as `SaveIFIM`.
 
     Raises:
-        IFIMError: settings that cannot be; the class is `OutputError` or `InputError` where files are concerned.
+        IFIMError: settings that cannot be, or an unknown keyword; the class is `OutputError` or `InputError` where files are
+            concerned.
     """
 
     def __init__(
         self,
-        head: str | Head = "auto",
-        energy: float = 0.99,
-        rank: int | None = None,
-        method: Method = "auto",
-        output_key: str | int | None = None,
-        locality: bool = False,
+        settings: Settings | None = None,
+        *,
         output_dir: PathLike | None = None,
-        space: Space = "native",
-        preprocessing: Compose | None = None,
-        contents: Sequence[str] = CONTENTS,
-        class_names: Sequence[str] = (),
-        bundle_root: PathLike | None = None,
+        scanner: ScannerSpace | None = None,
         image_key: str = "image",
         network: Callable[..., Any] | None = None,
         batch_transform: Callable[[Any], Tensor] | None = None,
         on_failure: OnFailure = "raise",
-        dicom_pm: bool = False,
-        scene_bundle: bool = False,
-        scanner: ScannerSpace | None = None,
-        **engine: Unpack[EngineOptions],
+        **keywords: Unpack[HandlerArguments],
     ) -> None:
         if on_failure not in get_args(OnFailure):
             raise IFIMError(f"unknown on_failure {on_failure!r}: choose one of {', '.join(map(repr, get_args(OnFailure)))}.")
-        self.options = DecomposeOptions(head, energy, rank, method, output_key, locality, **engine)
-        if scanner is None and space == "scanner":
-            scanner = ScannerSpace(preprocessing, image_key=image_key)
+        given: dict[str, Any] = dict(keywords)
+        writing = {name: given.pop(name) for name in WRITING if name in given}
+        case = CaseSettings.of(settings, given)
+        if scanner is None and case.space == "scanner":
+            scanner = ScannerSpace(writing.get("preprocessing"), case.statistics, case.resolution, image_key)
         self.scanner = scanner
-        space = space if scanner is None else "scanner"
+        self.settings = case if scanner is None else scanner.settings(case)
         self.writer: SaveIFIM | None = None
         if output_dir is not None:
-            names = (ensure_tuple(contents), ensure_tuple(class_names))
-            self.writer = SaveIFIM(output_dir, space, preprocessing, *names, bundle_root, image_key, dicom_pm, scene_bundle)
+            self.writer = SaveIFIM(output_dir, self.settings, image_key=image_key, **writing)
         self.network = network
         self.batch_transform = batch_transform
         self.on_failure = on_failure
@@ -128,8 +126,8 @@ class IFIMHandler:
         if engine.has_event_handler(self._start, Events.STARTED):
             return
         event = IterationEvents.FORWARD_COMPLETED if isinstance(engine, Workflow) else Events.ITERATION_COMPLETED
-        engine.add_event_handler(event, self._decompose_batch, self._input_of(engine))
         engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(event, self._decompose_batch, self._input_of(engine))
         engine.add_event_handler(Events.COMPLETED, self._finish)
 
     def _input_of(self, engine: Engine) -> Callable[[Engine], NetworkInput]:
@@ -141,7 +139,9 @@ class IFIMHandler:
             )
         if transform is not None:
             return lambda engine: NetworkInput(transform(engine.state.batch))
-        engine.prepare_batch = recorder = _Recorder(engine.prepare_batch)
+        recorder = _Recorder()
+        engine.add_event_handler(Events.ITERATION_STARTED, recorder.install)
+        engine.add_event_handler(Events.COMPLETED, recorder.give_back)
         return recorder.take
 
     def _start(self, engine: Engine) -> None:
@@ -212,8 +212,8 @@ class IFIMHandler:
 
     def _components(self, network: Callable[..., Any], given: NetworkInput) -> tuple[dict[str, Tensor], Tensor]:
         start = time.perf_counter()
-        decomposition, image = decomposed_batch(self.options, self.scanner, network, given.image, given.args, given.kwargs)
-        return component_tensors(decomposition, image, self.options.locality, time.perf_counter() - start), image
+        decomposition, image = decomposed_batch(self.settings, self.scanner, network, given.image, given.args, given.kwargs)
+        return component_tensors(decomposition, image, time.perf_counter() - start), image
 
     def _save(self, engine: Engine, image: Tensor, tensors: Mapping[str, Tensor], index: int, name: str) -> None:
         if self.writer is None:
@@ -231,18 +231,39 @@ class IFIMHandler:
 
 
 class _Recorder:
-    """An evaluator's `prepare_batch` that remembers its last answer: asked a second time, it might answer differently."""
+    """Keeps what an evaluator's `prepare_batch` returned: called a second time, it might return something else.
 
-    def __init__(self, prepare: Callable[..., Any]) -> None:
-        self.prepare = prepare
+    It stands in the place of `prepare_batch` from the start of an iteration until its one call, so that the evaluator has its
+    own function again after each batch, whatever happens in it.
+    """
+
+    def __init__(self) -> None:
+        self.prepare: Callable[..., Any] | None = None
         self.last: Any = None
+        self.engine: Engine | None = None
+
+    def install(self, engine: Engine) -> None:
+        """Stand in for the evaluator's `prepare_batch`."""
+        if self.engine is None:
+            self.engine, self.prepare = engine, engine.prepare_batch
+            engine.prepare_batch = self
+
+    def give_back(self, engine: Engine) -> None:
+        """Undo `install`, unless that was done or somebody else has replaced `prepare_batch` since."""
+        if self.engine is not None and engine.prepare_batch is self:
+            engine.prepare_batch = self.prepare
+        self.engine = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.prepare is None:
+            raise IFIMError("prepare_batch was called outside of an iteration of the evaluator that the handler is attached to.")
+        if self.engine is not None:
+            self.give_back(self.engine)
         self.last = self.prepare(*args, **kwargs)
         return self.last
 
     def take(self, engine: Engine) -> NetworkInput:
-        """The evaluator's (inputs, targets) or (inputs, targets, args, kwargs), which is then forgotten."""
+        """What `prepare_batch` returned, (inputs, targets) or (inputs, targets, args, kwargs); it is then forgotten."""
         prepared, self.last = self.last, None
         if not isinstance(prepared, (tuple, list)) or len(prepared) not in (2, 4):
             raise IFIMError(

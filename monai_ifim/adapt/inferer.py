@@ -10,33 +10,33 @@ from monai.inferers import Inferer
 from torch import Tensor
 
 from monai_ifim.adapt.components import component_tensors
-from monai_ifim.adapt.options import DecomposeOptions, EngineOptions
 from monai_ifim.adapt.scanner.space import ScannerSpace, decomposed_batch
-from monai_ifim.core import Head
-from monai_ifim.core.settings import Method
+from monai_ifim.core.settings import Settings, SettingsShortcuts
 
 
 class IFIMInferer(Inferer):
     """Call the network and decompose its input, for any MONAI evaluator or bundle.
 
-    Settings, those of `EngineOptions` among them, as `monai_ifim.decompose`; locality also computes the locality radius (some
-    forward passes more). scanner: decompose, in the place of the network's input, the scan that it was made of, read again; the
-    components then lie on the scan's grid, in its unit, and a batch holds one image.
+    Args:
+        settings: how to decompose; by default `Settings()`.
+        scanner: decompose, in the place of the network's input, the scan that it was made of, read again; the components then
+            lie on the scan's grid, in its unit, and a batch holds one image.
+        shortcuts: fields of `Settings` (head, energy, rank, ...), in the place of those of `settings`.
+
+    Raises:
+        IFIMError: settings that cannot be, or an unknown name among the shortcuts.
     """
 
     def __init__(
         self,
-        head: str | Head = "auto",
-        energy: float = 0.99,
-        rank: int | None = None,
-        method: Method = "auto",
-        output_key: str | int | None = None,
-        locality: bool = False,
+        settings: Settings | None = None,
+        *,
         scanner: ScannerSpace | None = None,
-        **engine: Unpack[EngineOptions],
+        **shortcuts: Unpack[SettingsShortcuts],
     ) -> None:
         super().__init__()
-        self.options = DecomposeOptions(head, energy, rank, method, output_key, locality, **engine)
+        given = type(settings) if isinstance(settings, Settings) else Settings
+        self.settings = given.of(settings, shortcuts)
         self.scanner = scanner
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
@@ -47,5 +47,5 @@ class IFIMInferer(Inferer):
         Raises IFIMError where image and network do not fit.
         """
         start = time.perf_counter()
-        decomposition, image = decomposed_batch(self.options, self.scanner, network, inputs, args, kwargs)
-        return component_tensors(decomposition, image, self.options.locality, time.perf_counter() - start)
+        decomposition, image = decomposed_batch(self.settings, self.scanner, network, inputs, args, kwargs)
+        return component_tensors(decomposition, image, time.perf_counter() - start)

@@ -13,13 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from monai_ifim.adapt.bundle import Bundle
-from monai_ifim.adapt.options import DecomposeOptions
-from monai_ifim.core import Head, IFIMError, TrainingModeWarning, decompose
-from monai_ifim.core.heads.base import SquareRoot
+from monai_ifim.core import Head, IFIMError, TrainingModeWarning
+from monai_ifim.core.decompose import decompose_with
 from monai_ifim.core.heads.choice import answers_at_every_voxel, resolve_head
+from monai_ifim.core.heads.square_root import SquareRoot
 from monai_ifim.core.memory.blocks import LARGEST_BLOCK
 from monai_ifim.core.memory.live_memory import LiveMemory
+from monai_ifim.core.operator.arguments import is_per_image
 from monai_ifim.core.operator.predictor import Predictor, check_independence, evaluation_mode
+from monai_ifim.core.settings import Settings
 
 MEBIBYTE = 2**20
 ROUGH = 0.1  # tolerance of the one component that is asked of a segmentation network
@@ -69,16 +71,14 @@ class NetworkReport:
         return all(finding.passed for finding in self.findings)
 
 
-def check_bundle(
-    bundle: Bundle, image: Path | None, options: DecomposeOptions, device: torch.device | str = "cpu"
-) -> NetworkReport:
+def check_bundle(bundle: Bundle, image: Path | None, settings: Settings, device: torch.device | str = "cpu") -> NetworkReport:
     """Probe a bundle's network with an image, or with random numbers of the shape that its metadata states.
 
     device: where the bundle was loaded. Raises InputError where there is nothing to probe with.
     """
     example = bundle.example(image).as_subclass(Tensor)[None].to(device)
     args = [value.to(device) for value in bundle.further_examples()]
-    report = check_network(bundle.network, example, options, bundle.identity.class_names, bundle.outputs, args)
+    report = check_network(bundle.network, example, settings, bundle.identity.class_names, bundle.outputs, args)
     if not args:
         return report
     named = ", ".join(f"{name} {tuple(value.shape[1:])}" for (name, _), value in zip(bundle.further, args, strict=True))
@@ -92,7 +92,7 @@ def check_bundle(
 def check_network(
     network: nn.Module,
     image: Tensor,
-    options: DecomposeOptions,
+    settings: Settings,
     class_names: tuple[str, ...] = (),
     stated_outputs: int | None = None,
     args: Sequence[Any] = (),
@@ -102,8 +102,8 @@ def check_network(
     Looks at: an output it can read, number and names of the classes, eval-mode determinism, independence within a batch,
     differentiability and head (by a decomposition of one column), time and memory of one image.
     """
-    spatial = answers_at_every_voxel(options.head)
-    predictor = Predictor(network, image.shape[0], options.output_key, tuple(args), spatial=spatial)
+    spatial = answers_at_every_voxel(settings.head)
+    predictor = Predictor(network, image.shape[0], settings.output_key, tuple(args), spatial=spatial)
     findings: list[Finding] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TrainingModeWarning)
@@ -113,7 +113,7 @@ def check_network(
         findings.extend(_classes(outputs, class_names, stated_outputs))
         _probe(findings, "determinism", lambda: _determinism(predictor, image))
         _probe(findings, "independence", lambda: _independence(predictor, image))
-        leading = _probe(findings, "decomposition", lambda: _decomposition(predictor, image, options))
+        leading = _probe(findings, "decomposition", lambda: _decomposition(predictor, image, settings))
         if leading is None:
             return NetworkReport(tuple(findings), outputs)
         head, products = leading
@@ -168,8 +168,8 @@ def _determinism(predictor: Predictor, image: Tensor) -> tuple[str, None]:
 
 
 def _independence(predictor: Predictor, image: Tensor) -> tuple[str, None]:
-    args = [_doubled(value) for value in predictor.args]
-    kwargs = {name: _doubled(value) for name, value in predictor.kwargs.items()}
+    args = [_for_two(value) for value in predictor.args]
+    kwargs = {name: _for_two(value) for name, value in predictor.kwargs.items()}
     pair = torch.cat([image, image.flip(-1) * 0.5 + 0.25])
     both = replace(predictor, batch=2, args=args, kwargs=kwargs)
     with evaluation_mode(predictor.network), torch.no_grad():
@@ -177,10 +177,9 @@ def _independence(predictor: Predictor, image: Tensor) -> tuple[str, None]:
     return "an image's answer is the same alone and in company", None
 
 
-def _doubled(value: Any) -> Any:
-    """A further input of one image, for two."""
-    belongs = isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == 1
-    return torch.cat([value, value]) if belongs else value
+def _for_two(value: Any) -> Any:
+    """A further input of one image, repeated for two."""
+    return torch.cat([value, value]) if is_per_image(value, 1) else value
 
 
 class _LeadingColumn(Head):
@@ -211,18 +210,18 @@ class _LeadingColumn(Head):
         return self.chosen.divergence(output, moved)
 
 
-def _decomposition(predictor: Predictor, image: Tensor, options: DecomposeOptions) -> tuple[str, tuple[str, int]]:
-    head = _LeadingColumn(options.head)
-    further: dict[str, Any] = {"output_key": options.output_key, "network_args": predictor.args}
-    further["network_kwargs"] = predictor.kwargs
+def _decomposition(predictor: Predictor, image: Tensor, settings: Settings) -> tuple[str, tuple[str, int]]:
+    further = (predictor.network, image, predictor.args, predictor.kwargs)
     if predictor.spatial:
-        record = decompose(predictor.network, image, head=options.head, rank=1, tolerance=ROUGH, **further).record
+        rough = Settings.of(settings, {"rank": 1, "tolerance": ROUGH, "locality": False})
+        record = decompose_with(rough, *further).record
         products = record["jacobian_products"]
         return f"differentiable; head {record['head']}, {products} Jacobian products for a first component", (
             record["head"],
             products,
         )
-    decompose(predictor.network, image, head=head, rank=1, **further)
+    head = _LeadingColumn(settings.head)
+    decompose_with(Settings.of(settings, {"head": head, "rank": 1, "locality": False}), *further)
     name = head.chosen.name
     return f"differentiable; head {name}, {head.columns} vector-Jacobian product(s) an image", (name, head.columns)
 

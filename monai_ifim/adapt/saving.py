@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Unpack
 
 import torch
 from monai.config import KeysCollection, PathLike
 from monai.data import MetaTensor
 from monai.transforms import Compose
 from monai.transforms.transform import MapTransform, Transform
+from monai.utils import ensure_tuple
 from torch import Tensor
 
-from monai_ifim.adapt.components import MAPS, record_of, unfold_eigenvectors
+from monai_ifim.adapt.components import MAPS, record_of_image, unfold_eigenvectors
 from monai_ifim.adapt.native import carry_to_native, native_affine, native_shape, network_affine
 from monai_ifim.adapt.scan import read_scan
+from monai_ifim.adapt.settings import CaseSettings, FileShortcuts
 from monai_ifim.io import (
-    CONTENTS,
     CaseFacts,
     CaseMaps,
     Companions,
@@ -28,7 +29,6 @@ from monai_ifim.io import (
     OutputError,
     Source,
     WrittenCase,
-    check_contents,
     identify_bundle,
     read_sidecar,
     sidecar_path,
@@ -39,15 +39,17 @@ from monai_ifim.io.nifti import power_below_float32, volume_shape
 from monai_ifim.io.parametric_map.source import ReferencedSeries, referenced_series
 from monai_ifim.io.scan import Scan
 from monai_ifim.io.sidecar import plain_affine
+from monai_ifim.options import FILES
 
-Space = Literal["native", "network", "scanner"]
 NO_METADATA = "the image carries no metadata (affine, file name): load it with MONAI's LoadImage."
 
 
-def check_space(space: str) -> None:
-    """Raise OutputError for a name that is no space."""
-    if space not in get_args(Space):
-        raise OutputError(f"unknown space {space!r}: choose one of {', '.join(map(repr, get_args(Space)))}.")
+class WriterArguments(FileShortcuts, total=False):
+    """Arguments of `SaveIFIM` that other constructors hand on to it."""
+
+    preprocessing: Compose | None
+    class_names: Sequence[str]
+    bundle_root: PathLike | None
 
 
 class SaveIFIM(Transform):
@@ -55,37 +57,34 @@ class SaveIFIM(Transform):
 
     Args:
         output_dir: OUT; the case is named after the input file.
-        space: "native", the input's own grid through the inverse of `preprocessing`; "network", that of the network's input;
-            "scanner", for components of the scan itself.
+        settings: which files to write, and on which grid (`CaseSettings.space`): "native", the input's own grid through the
+            inverse of `preprocessing`; "network"; "scanner", for components of the scan itself.
         preprocessing: the Compose that made the network's input, array or dictionary.
-        contents: which of high, low, sensitivity, eigenvectors to write; the input is always written.
         class_names: in the order of the network's outputs.
         bundle_root: the bundle whose name, version, weights and class names the sidecar states.
         image_key: name of the image in a dictionary `preprocessing`.
-        dicom_pm: write the components as DICOM Parametric Maps too, which refer to the DICOM series that was the input.
-        scene_bundle: write the scene and its files as one CASE.mrb too.
+        shortcuts: space, contents, dicom_pm, scene_bundle, in the place of those of `settings`.
+
+    Raises:
+        OutputError, IFIMError: settings that cannot be, or an unknown name among the shortcuts.
     """
 
     def __init__(
         self,
         output_dir: PathLike,
-        space: Space = "native",
+        settings: CaseSettings | None = None,
+        *,
         preprocessing: Compose | None = None,
-        contents: Sequence[str] = CONTENTS,
         class_names: Sequence[str] = (),
         bundle_root: PathLike | None = None,
         image_key: str = "image",
-        dicom_pm: bool = False,
-        scene_bundle: bool = False,
+        **shortcuts: Unpack[FileShortcuts],
     ) -> None:
-        check_space(space)
-        self.dicom_pm, self.scene_bundle = dicom_pm, scene_bundle
+        self.settings = CaseSettings.of(settings, shortcuts, FILES)
         self.output_dir = Path(output_dir)
-        self.space: Space = space
         self.preprocessing = preprocessing
-        self.contents = check_contents(contents)
         self.image_key = image_key
-        names = tuple(class_names)
+        names = ensure_tuple(class_names)
         self.model = ModelIdentity(class_names=names) if bundle_root is None else identify_bundle(Path(bundle_root), names)
 
     def __call__(
@@ -118,10 +117,10 @@ class SaveIFIM(Transform):
         series: ReferencedSeries | None = None,
     ) -> WrittenCase:
         """As a call, for an input opened before; series: its `referenced_series`, read here if needed and not given."""
-        file, record = _file_of(img), record_of(components)
-        if (record.get("preprocessing") is not None) != (self.space == "scanner"):
+        file, record = _file_of(img), record_of_image(components)
+        if (record.get("preprocessing") is not None) != (self.settings.space == "scanner"):
             raise OutputError(
-                f"space={self.space!r} does not fit these components: write those that were made with scanner= in the space "
+                f"space={self.settings.space!r} does not fit these components: write those made with scanner= in the space "
                 "'scanner', and no others."
             )
         source = opened.source
@@ -139,17 +138,18 @@ class SaveIFIM(Transform):
             resampled=opened.resampled,
         )
         name = case or self._free_name(source.name, digest)
-        of_maps = {"unit": unit} if self.space == "scanner" else {}
-        facts = CaseFacts(identity, self.model, self.space, record, **of_maps)
+        of_maps = {"unit": unit} if self.settings.space == "scanner" else {}
+        record = record | {"settings": self.settings.written(record["settings"])}
+        facts = CaseFacts(identity, self.model, self.settings.space, record, **of_maps)
         scan = self._scan(img, maps, scan, file, unit)
-        if self.dicom_pm and series is None:
+        if self.settings.dicom_pm and series is None:
             series = referenced_series(opened)
-        beside = Companions(scan, series if self.dicom_pm else None, self.scene_bundle)
-        return write_case(self.output_dir, name, maps, self.contents, facts, beside)
+        beside = Companions(scan, series if self.settings.dicom_pm else None, self.settings.scene_bundle)
+        return write_case(self.output_dir, name, maps, self.settings.contents, facts, beside)
 
     def _scan(self, img: MetaTensor, maps: CaseMaps, given: Scan | None, file: Path | None, unit: str) -> Scan | None:
         """The scan on the maps' grid; None where they are on the network's, where it is their input, or cannot be had."""
-        if self.space != "native":
+        if self.settings.space != "native":
             return None
         if given is not None and given.lies_on(native_shape(img), maps.affine):
             return given
@@ -175,10 +175,10 @@ class SaveIFIM(Transform):
         exponent = power_below_float32(float(pieces[3].max()))
         pieces[3] = (pieces[3].to(torch.float64) * 10.0**-exponent).to(pieces[0].dtype)
         pieces[-1] = unfold_eigenvectors(pieces[-1], channels, rank).flatten(0, 1)
-        if self.space == "native":
+        if self.settings.space == "native":
             carried = carry_to_native(torch.cat(pieces), img, self.preprocessing, self.image_key)
             pieces = list(torch.split(carried, [len(piece) for piece in pieces]))
-        affine = network_affine(img, self.preprocessing) if self.space == "network" else native_affine(img)
+        affine = network_affine(img, self.preprocessing) if self.settings.space == "network" else native_affine(img)
         shown, high, low, sensitivity, eigenvectors = (piece.to(torch.float32).numpy() for piece in pieces)
         eigenvectors = eigenvectors.reshape(rank, channels, *eigenvectors.shape[1:])
         return CaseMaps(affine, shown, high, low, sensitivity, eigenvectors, 10.0**exponent)
@@ -189,29 +189,23 @@ class SaveIFIMd(MapTransform):
 
     keys: either the entry with the mapping that `IFIMInferer` returned (usually "pred", decollated), or the image that
     `IFIMDecomposed` decomposed, whose components then lie beside it under `prefix`.
-    image_key: the image, where keys names the components. Other arguments as `SaveIFIM`. The data passes unchanged.
+    image_key: the image, where keys names the components. Other arguments: as `SaveIFIM`. The data passes unchanged.
     """
 
     def __init__(
         self,
         keys: KeysCollection,
         output_dir: PathLike,
-        space: Space = "native",
-        preprocessing: Compose | None = None,
-        contents: Sequence[str] = CONTENTS,
-        class_names: Sequence[str] = (),
-        bundle_root: PathLike | None = None,
+        settings: CaseSettings | None = None,
+        *,
         image_key: str = "image",
         prefix: str = "ifim",
         allow_missing_keys: bool = False,
-        dicom_pm: bool = False,
-        scene_bundle: bool = False,
+        **writing: Unpack[WriterArguments],
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.image_key, self.prefix = image_key, prefix
-        self.writer = SaveIFIM(
-            output_dir, space, preprocessing, contents, class_names, bundle_root, image_key, dicom_pm, scene_bundle
-        )
+        self.writer = SaveIFIM(output_dir, settings, image_key=image_key, **writing)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write the files of every key."""

@@ -13,13 +13,12 @@ from torch import Tensor
 
 from monai_ifim.adapt.components import item_of_batch
 from monai_ifim.adapt.inferer import IFIMInferer
-from monai_ifim.adapt.options import EngineOptions
-from monai_ifim.core import Head, IFIMError
-from monai_ifim.core.settings import Method
+from monai_ifim.core import IFIMError
+from monai_ifim.core.settings import Settings, SettingsShortcuts
 
 
 class IFIMDecompose(Transform):
-    """Decompose one image [channel, *spatial] by the iFIM of `network`; settings as `monai_ifim.decompose`.
+    """Decompose one image [channel, *spatial] by the iFIM of `network`; settings, shortcuts: as `IFIMInferer`.
 
     device: where to compute; the image's own device by default. The network must be there already.
     """
@@ -29,18 +28,14 @@ class IFIMDecompose(Transform):
     def __init__(
         self,
         network: Callable[..., Any],
-        head: str | Head = "auto",
-        energy: float = 0.99,
-        rank: int | None = None,
-        method: Method = "auto",
-        output_key: str | int | None = None,
-        locality: bool = False,
+        settings: Settings | None = None,
+        *,
         device: torch.device | str | None = None,
-        **engine: Unpack[EngineOptions],
+        **shortcuts: Unpack[SettingsShortcuts],
     ) -> None:
         self.network = network
         self.device = device
-        self.inferer = IFIMInferer(head, energy, rank, method, output_key, locality, **engine)
+        self.inferer = IFIMInferer(settings, **shortcuts)
 
     def __call__(self, img: Tensor) -> dict[str, Tensor]:
         """The tensors of `IFIMInferer` for this one image, without the batch axis."""
@@ -62,16 +57,12 @@ class IFIMDecomposed(MapTransform):
         self,
         keys: KeysCollection,
         network: Callable[..., Any],
-        head: str | Head = "auto",
-        energy: float = 0.99,
-        rank: int | None = None,
-        method: Method = "auto",
-        output_key: str | int | None = None,
-        locality: bool = False,
+        settings: Settings | None = None,
+        *,
         device: torch.device | str | None = None,
         prefix: KeysCollection = "ifim",
         allow_missing_keys: bool = False,
-        **engine: Unpack[EngineOptions],
+        **shortcuts: Unpack[SettingsShortcuts],
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         names = [prefix] if isinstance(prefix, str) else list(prefix)
@@ -81,7 +72,7 @@ class IFIMDecomposed(MapTransform):
                 f"prefix={[f'{key}_ifim' for key in self.keys]}."
             )
         self.prefix = dict(zip(self.keys, names, strict=True))
-        self.transform = IFIMDecompose(network, head, energy, rank, method, output_key, locality, device, **engine)
+        self.transform = IFIMDecompose(network, settings, device=device, **shortcuts)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The data with the components added; the image itself is left as it is."""

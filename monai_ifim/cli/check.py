@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from monai_ifim.cli.decompose import HEADS
+from monai_ifim.cli.options import BUNDLE, DEVICE, GivenSettings, takes_settings
 from monai_ifim.cli.summary import quiet_libraries
 
 if TYPE_CHECKING:
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from monai_ifim.io import ModelIdentity
 
 
+@takes_settings("head", "output_key")
 def check(
-    bundle: Annotated[str, typer.Option(help="MONAI bundle: its folder, or the name of one that comes with the package.")],
+    bundle: Annotated[str, BUNDLE],
     image: Annotated[
         Path | None, typer.Option(help="An image to probe with; random numbers of the stated shape without.")
     ] = None,
-    head: Annotated[str, typer.Option(help=f"{HEADS}.")] = "auto",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default CUDA where there is one.")] = None,
+    *,
+    given: GivenSettings,
+    device: Annotated[str | None, DEVICE] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")] = False,
 ) -> None:
     """Say whether a bundle's network can be decomposed, and what one image will cost. Exit status: 0 it can, 1 it cannot."""
@@ -37,7 +39,7 @@ def check(
 
         refusal: IFIMError | None = None
         try:
-            identity, report = _look(bundle, image, head, device, console)
+            identity, report = _look(bundle, image, given, device, console)
         except IFIMError as error:
             refusal = error
     if refusal is not None:
@@ -58,22 +60,21 @@ def check(
 
 
 def _look(
-    bundle: str, image: Path | None, head: str, device: str | None, console: Console
+    bundle: str, image: Path | None, given: GivenSettings, device: str | None, console: Console
 ) -> tuple[ModelIdentity, NetworkReport]:
     """Say whose the bundle is, load it and probe its network; raises IFIMError where either cannot be done."""
     import torch
 
     from monai_ifim.adapt.bundle import load_bundle
     from monai_ifim.adapt.network import check_bundle
-    from monai_ifim.adapt.options import DecomposeOptions
     from monai_ifim.cli.origin import name_origin
     from monai_ifim.io.installation import resolve_bundle
     from monai_ifim.run.settings import check_device
 
-    options = DecomposeOptions(head)
+    settings = given.settings()
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     check_device(chosen)
     root = resolve_bundle(bundle)
     name_origin(console, root)
     loaded = load_bundle(root, chosen)
-    return loaded.identity, check_bundle(loaded, image, options, chosen)
+    return loaded.identity, check_bundle(loaded, image, settings, chosen)

@@ -10,72 +10,34 @@ import typer
 from rich.console import Console
 
 from monai_ifim.cli.engines import Engine
+from monai_ifim.cli.options import BATCH_SIZE, BUNDLE, DEVICE, FIX_GEOMETRY, OUTPUT, OVERWRITE, GivenSettings, takes_settings
 from monai_ifim.cli.repetition import needed, repeat_from
 from monai_ifim.cli.summary import quiet_libraries
 
-HEADS = "auto, categorical, bernoulli, gaussian, probabilities, voxelwise or voxelwise_bernoulli"
-SAVE_DEFAULT = "high,low,sensitivity,eigenvectors"
 
-
+@takes_settings()
 def decompose(
     context: typer.Context,
     inputs: Annotated[
         list[str] | None,
         typer.Argument(metavar="INPUT...", help="Files, folders, DICOM series folders, or MONAI datalists (.json)."),
     ] = None,
-    bundle: Annotated[
-        str | None, typer.Option(help="MONAI bundle: its folder, or the name of one that comes with the package.")
-    ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the results.")] = None,
-    energy: Annotated[float, typer.Option(help="Keep the leading components that hold this share of the trace.")] = 0.99,
-    rank_kept: Annotated[int | None, typer.Option("--rank", help="Keep this many components instead of a share.")] = None,
-    method: Annotated[str, typer.Option(help="exact, adaptive, matrix_free, or auto.")] = "auto",
-    tolerance: Annotated[float, typer.Option(help="adaptive, matrix_free: relative error of the kept eigenvalues.")] = 1e-4,
-    head: Annotated[str, typer.Option(help=f"{HEADS}.")] = "auto",
-    space: Annotated[
-        str, typer.Option(help="native: what the network saw, on the input's grid; network; or scanner: the scan itself.")
-    ] = "native",
-    statistics: Annotated[
-        str | None,
-        typer.Option(help="With --space scanner: differentiate or freeze percentiles and the like (differentiate)."),
-    ] = None,
-    resolution: Annotated[
-        str | None,
-        typer.Option(help="With --space scanner: coarseness of changes in mm, 0 for none; by default the network's voxels."),
-    ] = None,
-    save: Annotated[str, typer.Option(help="Which components to write, separated by commas.")] = SAVE_DEFAULT,
+    bundle: Annotated[str | None, BUNDLE] = None,
+    output: Annotated[Path | None, OUTPUT] = None,
+    *,
+    given: GivenSettings,
     frame: Annotated[int | None, typer.Option(min=0, help="Which volume of 4D files, counted from 0.")] = None,
     series: Annotated[
         str | None, typer.Option(help="Of DICOM folders the volume of this series UID; all: each volume as a case.")
     ] = None,
-    fix_geometry: Annotated[
-        bool, typer.Option("--fix-geometry", help="Resample DICOM volumes with a tilted gantry or uneven gaps onto an even grid.")
-    ] = False,
-    dicom_pm: Annotated[
-        bool, typer.Option("--dicom-pm", help="Write the components as DICOM Parametric Maps too (DICOM inputs alone).")
-    ] = False,
-    mrb: Annotated[bool, typer.Option("--mrb", help="Write each 3D Slicer scene as one .mrb file too, to hand on.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default CUDA where there is one.")] = None,
-    memory_budget: Annotated[
-        str | None, typer.Option(help="Bound on rows and saved activations, such as 2GiB; what does not fit is moved or redone.")
-    ] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="Of the passes: float32, float64, bfloat16 or float16; by default the network's.")
-    ] = None,
-    noise: Annotated[
-        str | None,
-        typer.Option(help="Noise level of the image, a number or a NIfTI map: eigenvalues per standard deviation of it."),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the random vectors of adaptive and matrix_free.")] = 0,
-    batch_size: Annotated[int, typer.Option(help="Images of one shape that share backward passes.")] = 1,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make cases again that are whole already.")] = False,
+    fix_geometry: Annotated[bool, FIX_GEOMETRY] = False,
+    device: Annotated[str | None, DEVICE] = None,
+    batch_size: Annotated[int, BATCH_SIZE] = 1,
+    overwrite: Annotated[bool, OVERWRITE] = False,
     engine: Annotated[Engine, typer.Option(help="local: this process; ray: workers of a Ray cluster or of this machine.")] = (
         Engine.LOCAL
     ),
     workers: Annotated[int | None, typer.Option(min=1, help="With --engine ray: worker processes; by default all fit.")] = None,
-    deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="Only operations that repeat to the last bit, on accelerators too.")
-    ] = False,
     repeat: Annotated[
         Path | None,
         typer.Option("--from", metavar="CASE_ifim.json", help="Instead of all this: make this case again and compare."),
@@ -92,17 +54,14 @@ def decompose(
     """
     quiet_libraries()
     if repeat is not None:
-        repeat_from(context, repeat, image, bundle, output, device, noise)
+        repeat_from(context, repeat, image, bundle, output, device, given.noise)
         return
     inputs, bundle, output = needed(context, inputs, bundle, output, image)
     console = Console(quiet=int(os.environ.get("RANK", 0)) != 0)  # of many processes one speaks
     with console.status("loading MONAI and the bundle"):
-        from monai_ifim.adapt.options import DecomposeOptions
-        from monai_ifim.adapt.scanner.noise import read_noise
         from monai_ifim.cli.engines import chosen_engine
         from monai_ifim.cli.interruption import end_if_stopped, stopping, with_hint
         from monai_ifim.cli.origin import name_origin
-        from monai_ifim.cli.scanner import scanner_settings
         from monai_ifim.cli.summary import case_progress, show_rows
         from monai_ifim.core.determinism import tell_cublas
         from monai_ifim.io.installation import resolve_bundle
@@ -112,35 +71,11 @@ def decompose(
         from monai_ifim.run.settings import RunSettings
         from monai_ifim.run.stop_request import StopRequest
 
-        tell_cublas(deterministic)
+        case = given.settings()
+        tell_cublas(case.deterministic)
         rank = rank_of_process()
         chosen = rank.device if device in (None, "cuda") else device
-        options = DecomposeOptions(
-            head,
-            energy,
-            rank_kept,
-            method,  # type: ignore[arg-type]
-            locality=True,
-            tolerance=tolerance,
-            memory_budget=memory_budget,
-            metric=read_noise(noise),
-            precision=precision,  # type: ignore[arg-type]
-            seed=seed,
-        )
-        contents = tuple(name.strip() for name in save.split(",") if name.strip())
-        settings = RunSettings(
-            output,
-            options,
-            space,  # type: ignore[arg-type]
-            contents,
-            batch_size,
-            chosen,
-            overwrite,
-            dicom_pm,
-            mrb,
-            deterministic=deterministic,
-            **scanner_settings(space, statistics, resolution, noise),
-        )
+        settings = RunSettings(output, case, batch_size, chosen, overwrite)
         cases = find_cases(inputs, frame, series, fix_geometry)
         root = resolve_bundle(bundle)
         name_origin(console, root)

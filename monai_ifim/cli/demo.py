@@ -8,18 +8,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from monai_ifim.cli.options import OUTPUT
 from monai_ifim.cli.summary import quiet_libraries
 
 
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("ifim_demo"),
+    output: Annotated[Path, OUTPUT] = Path("ifim_demo"),
 ) -> None:
     """Decompose a real CT slice (2D) and a generated volume (3D); needs no network connection and no argument."""
     quiet_libraries()
     console = Console()
     with console.status("loading MONAI"):
         from monai_ifim.adapt.bundle import load_bundle
-        from monai_ifim.adapt.options import DecomposeOptions
+        from monai_ifim.adapt.settings import CaseSettings
         from monai_ifim.cli.summary import case_progress, show_rows
         from monai_ifim.evaluation.demonstration import demo_slice, demo_volume
         from monai_ifim.io.installation import resolve_bundle
@@ -34,7 +35,7 @@ def demo(
         }
     for name, (what, image) in jobs.items():
         console.print(f"\n[bold]{name}[/bold]: {what}")
-        settings = RunSettings(output / name, DecomposeOptions("categorical", locality=True), overwrite=True)
+        settings = RunSettings(output / name, CaseSettings("categorical", locality=True), overwrite=True)
         with case_progress(console, 1) as report:
             rows = run_cases(load_bundle(resolve_bundle(name)), find_cases([image]), settings, report)
         write_cohort(settings.output)

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from monai_ifim.cli.decompose import HEADS, SAVE_DEFAULT
+from monai_ifim.cli.options import BATCH_SIZE, BUNDLE, DEVICE, FIX_GEOMETRY, OUTPUT, OVERWRITE, GivenSettings, takes_settings
 from monai_ifim.cli.summary import quiet_libraries
 
 if TYPE_CHECKING:
@@ -21,28 +21,25 @@ if TYPE_CHECKING:
 MARKS = {"stored": "stored", "kept": "kept", "failed": "FAILED"}
 
 
+@takes_settings(without=("dicom_pm",))
 def pacs(
     url: Annotated[str, typer.Option(help="Address of the DICOMweb server, what comes before /studies.")],
     study: Annotated[str, typer.Option(metavar="UID", help="Study Instance UID.")],
-    bundle: Annotated[str, typer.Option(help="MONAI bundle: its folder, or the name of one that comes with the package.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results and for what is pulled.")],
+    bundle: Annotated[str, BUNDLE],
+    output: Annotated[Path, OUTPUT],
+    *,
+    given: GivenSettings,
     series: Annotated[
         str | None, typer.Option(metavar="UID", help="Of a study of several series the one to take; all: each as a case.")
     ] = None,
-    energy: Annotated[float, typer.Option(help="Keep the leading components that hold this share of the trace.")] = 0.99,
-    rank_kept: Annotated[int | None, typer.Option("--rank", help="Keep this many components instead of a share.")] = None,
-    method: Annotated[str, typer.Option(help="exact, adaptive, matrix_free, or auto.")] = "auto",
-    head: Annotated[str, typer.Option(help=f"{HEADS}.")] = "auto",
-    save: Annotated[str, typer.Option(help="Which components to write, separated by commas.")] = SAVE_DEFAULT,
-    fix_geometry: Annotated[
-        bool, typer.Option("--fix-geometry", help="Resample volumes with a tilted gantry or uneven gaps onto an even grid.")
-    ] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default CUDA where there is one.")] = None,
+    fix_geometry: Annotated[bool, FIX_GEOMETRY] = False,
+    device: Annotated[str | None, DEVICE] = None,
     ca_bundle: Annotated[
         Path | None, typer.Option("--ca-bundle", help="PEM file of the authorities that may sign the server's certificate.")
     ] = None,
     store: Annotated[bool, typer.Option(" /--no-store", help="Pull and decompose only; leave the study as it is.")] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make cases again that are whole already.")] = False,
+    batch_size: Annotated[int, BATCH_SIZE] = 1,
+    overwrite: Annotated[bool, OVERWRITE] = False,
 ) -> None:
     """Pull a study by DICOMweb, decompose its images, and store the components in it as DICOM Parametric Maps.
 
@@ -54,10 +51,10 @@ def pacs(
     console = Console()
     with console.status("loading MONAI and the bundle"):
         from monai_ifim.adapt.bundle import load_bundle
-        from monai_ifim.adapt.options import DecomposeOptions
         from monai_ifim.cli.interruption import end_if_stopped, stopping, with_hint
         from monai_ifim.cli.origin import name_origin
         from monai_ifim.cli.summary import case_progress, show_rows
+        from monai_ifim.core.determinism import tell_cublas
         from monai_ifim.io.dicomweb.access import access_to
         from monai_ifim.io.dicomweb.client import DicomWeb, checked_uid
         from monai_ifim.io.installation import resolve_bundle
@@ -69,10 +66,10 @@ def pacs(
         from monai_ifim.run.stop_request import StopRequest
 
         access, study = access_to(url, ca_bundle), checked_uid(study)
-        options = DecomposeOptions(head, energy, rank_kept, method, locality=True)  # type: ignore[arg-type]
-        contents = tuple(name.strip() for name in save.split(",") if name.strip())
+        case = given.settings(dicom_pm=store)
+        tell_cublas(case.deterministic)
         chosen_device = device or rank_of_process().device
-        settings = RunSettings(output, options, contents=contents, device=chosen_device, overwrite=overwrite, dicom_pm=store)
+        settings = RunSettings(output, case, batch_size, chosen_device, overwrite)
         root = resolve_bundle(bundle)
         name_origin(console, root)
         loaded = load_bundle(root, settings.device)

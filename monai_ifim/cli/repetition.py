@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from monai_ifim.run.repetition import Repetition
 
 DISAGREES, NOT_COMPARED = 1, 4
-FREE = {"repeat", "image", "bundle", "output", "device", "noise"}  # all else is what the sidecar says
+FREE = {"repeat", "image", "bundle", "output", "device", "metric"}  # the sidecar states everything else
 STYLES = {"same": "green", "within": "green", "differs": "bold red"}
 
 

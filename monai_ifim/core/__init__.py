@@ -1,4 +1,4 @@
-"""The mathematics: heads, Jacobian products, spectra, projection. torch and the standard library only."""
+"""The mathematics: heads, Jacobian products, spectra, projection. torch and the standard library only, safetensors for files."""
 
 from monai_ifim.core.decompose import decompose
 from monai_ifim.core.decomposition import Decomposition
@@ -12,8 +12,16 @@ from monai_ifim.core.errors import (
     SpectralTieWarning,
     TrainingModeWarning,
 )
-from monai_ifim.core.heads.base import BernoulliHead, CategoricalHead, GaussianHead, Head, SquareRoot
-from monai_ifim.core.heads.voxelwise import VoxelwiseBernoulliHead, VoxelwiseHead
+from monai_ifim.core.heads import (
+    BernoulliHead,
+    CategoricalHead,
+    GaussianHead,
+    Head,
+    SquareRoot,
+    VoxelwiseBernoulliHead,
+    VoxelwiseHead,
+)
+from monai_ifim.core.locality import locality_radius
 from monai_ifim.core.operator.metric import GaussianLowPass, Metric, NoiseLevel
 
 __all__ = [
@@ -37,4 +45,5 @@ __all__ = [
     "VoxelwiseBernoulliHead",
     "VoxelwiseHead",
     "decompose",
+    "locality_radius",
 ]

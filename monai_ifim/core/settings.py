@@ -1,20 +1,22 @@
-"""The settings of a decomposition as one checked record."""
+"""How a decomposition is made, as one checked description."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import KW_ONLY, dataclass, fields
+from functools import cached_property
 from numbers import Integral, Real
-from typing import Any, Literal, get_args
+from typing import Any, Self, TypedDict, get_args
 
 from torch import Tensor
 
 from monai_ifim.core.errors import IFIMError
-from monai_ifim.core.operator.metric import Metric, as_metric
+from monai_ifim.core.heads.base import UNDESCRIBED, Head
+from monai_ifim.core.heads.registry import check_head, head_from
+from monai_ifim.core.operator.metric import Metric, as_metric, metric_from
 from monai_ifim.core.spectrum import check_selection
-
-Method = Literal["auto", "exact", "adaptive", "matrix_free"]
-Precision = Literal["float32", "float64", "bfloat16", "float16"]
+from monai_ifim.options import Decides, Method, Option, Precision, option
 
 UNITS = {
     "": 1,
@@ -30,23 +32,47 @@ UNITS = {
 }
 
 
+class SettingsShortcuts(TypedDict, total=False):
+    """The fields of `Settings` as keywords, for constructors that take them in the place of `settings=`."""
+
+    head: str | Head
+    output_key: str | int | None
+    energy: float
+    rank: int | None
+    method: Method
+    tolerance: float
+    memory_budget: int | str | None
+    metric: Metric | float | Tensor | None
+    precision: Precision | None
+    seed: int
+    locality: bool
+
+
 @dataclass(frozen=True)
 class Settings:
-    """What `monai_ifim.decompose` is asked for besides network, image and head; see there. Numbers become plain ones.
+    """How a decomposition is made; each field as the argument of `monai_ifim.decompose` of that name.
 
-    Raises IFIMError for what cannot be, with the cure.
+    locality: compute the locality radius too. Numbers of other libraries become plain ones.
+    `describe` gives plain data, `from_description` makes the settings again from it, and `differences` names the fields by
+    which two settings give different results. Raises IFIMError, with the cure, for values that cannot be.
     """
 
-    energy: float = 0.99
-    rank: int | None = None
-    method: Method = "auto"
-    tolerance: float = 1e-4
-    memory_budget: int | str | None = None
-    metric: Metric | float | Tensor | None = None
-    precision: Precision | None = None
-    seed: int = 0
+    head: str | Head = option("head")
+    _: KW_ONLY
+    output_key: str | int | None = option("output_key")
+    energy: float = option("energy")
+    rank: int | None = option("rank")
+    method: Method = option("method")
+    tolerance: float = option("tolerance")
+    memory_budget: int | str | None = option("memory_budget")
+    metric: Metric | float | Tensor | None = option("metric")
+    precision: Precision | None = option("precision")
+    seed: int = option("seed")
+    locality: bool = option("locality")
 
     def __post_init__(self) -> None:
+        check_head(self.head)
+        check_output_key(self.output_key)
         energy, rank = check_selection(self.energy, self.rank)
         checked: dict[str, Any] = {
             "energy": energy,
@@ -59,6 +85,7 @@ class Settings:
         check_name("method", self.method, get_args(Method))
         if self.precision is not None:
             check_name("precision", self.precision, get_args(Precision))
+        check_switches(self)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
@@ -72,11 +99,120 @@ class Settings:
         """The metric."""
         return self.metric if isinstance(self.metric, Metric) else None
 
+    @classmethod
+    def options(cls) -> dict[str, Option]:
+        """Every field's option by the name of the field."""
+        return {each.name: each.metadata["option"] for each in fields(cls)}
+
+    @classmethod
+    def of(
+        cls, settings: Settings | None = None, shortcuts: Mapping[str, Any] | None = None, allowed: Collection[str] = ()
+    ) -> Self:
+        """`settings` as this class, with the fields that `shortcuts` names in the place of its own.
+
+        allowed: fields that shortcuts may name, by default all. Raises IFIMError for any other name, and lists those.
+        """
+        shortcuts = shortcuts or {}
+        known = cls.options()
+        _check_names(shortcuts, allowed or known)
+        if settings is not None and not isinstance(settings, Settings):
+            raise IFIMError(f"settings={settings!r}: give {cls.__name__}(...), or its fields as keywords.")
+        given = {} if settings is None else {each.name: getattr(settings, each.name) for each in fields(settings)}
+        return cls(**({name: value for name, value in given.items() if name in known} | dict(shortcuts)))
+
+    def describe(self) -> dict[str, Any]:
+        """Every field as plain data; head and metric by what they say of themselves."""
+        return dict(self._description)
+
+    @cached_property
+    def _description(self) -> dict[str, Any]:
+        return {name: _described(getattr(self, name)) for name in self.options()}
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any], **given: Any) -> Self:
+        """The settings again from `describe`; given: fields to take in the place of those described.
+
+        Raises IFIMError for a field that is unknown or missing, and for a head or metric that its description does not hold.
+        """
+        if not isinstance(description, Mapping):
+            raise IFIMError(f"{description!r} describes no settings.")
+        known = cls.options()
+        _check_names(description, known)
+        values = dict(description) | given
+        if missing := [name for name in known if name not in values]:
+            raise IFIMError(f"the setting {', '.join(map(repr, missing))} is missing from the description.")
+        if isinstance(values["head"], Mapping):
+            values["head"] = head_from(values["head"])
+        if isinstance(values["metric"], Mapping):
+            values["metric"] = metric_from(values["metric"])
+        return cls(**values)
+
+    def differences(self, recorded: Settings | Mapping[str, Any], *, exact: bool = False) -> tuple[str, ...]:
+        """Fields by which a result that was made with `recorded` is not what these settings ask for.
+
+        recorded: settings or their description. exact: the method was the exact one, which draws nothing at random and
+        has no tolerance. A field that only one of the two has is a difference.
+        """
+        then = recorded.describe() if isinstance(recorded, Settings) else dict(recorded)
+        now, known = self.describe(), self.options()
+        alone = [name for name in (*now, *then) if (name in now) != (name in then)]
+        both = [name for name in now if name in then and not _agrees(known[name].decides, now[name], then[name], exact)]
+        return (*dict.fromkeys(alone), *both)
+
+    def gives_same_result(self, recorded: Settings | Mapping[str, Any], *, exact: bool = False) -> bool:
+        """True if `differences` finds none."""
+        return not self.differences(recorded, exact=exact)
+
+
+def selection(settings: Settings | Mapping[str, Any]) -> dict[str, float]:
+    """The rule by which components are kept, {"energy": 0.99} or {"rank": 3}, of settings or their description."""
+    energy, rank = (settings.energy, settings.rank) if isinstance(settings, Settings) else (settings["energy"], settings["rank"])
+    return {"energy": energy} if rank is None else {"rank": rank}
+
+
+def _check_names(given: Collection[str], known: Collection[str]) -> None:
+    if unknown := sorted(set(given) - set(known)):
+        raise IFIMError(f"unknown setting {', '.join(map(repr, unknown))}: the settings are {', '.join(known)}.")
+
+
+def _described(value: Any) -> Any:
+    if isinstance(value, (Head, Metric)):
+        return value.describe()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _agrees(decides: Decides, asked: Any, recorded: Any, exact: bool) -> bool:
+    if decides == "never" or (decides == "approximate" and exact):
+        return True
+    if decides == "at least" and recorded is True:
+        return True
+    return bool(asked == recorded) and not _undescribed(asked)
+
+
+def _undescribed(value: Any) -> bool:
+    """True if a description holds a part that could not be described, which then equals nothing."""
+    if isinstance(value, Mapping):
+        return UNDESCRIBED in value or any(map(_undescribed, value.values()))
+    return isinstance(value, list) and any(map(_undescribed, value))
+
 
 def check_name(what: str, value: str, known: tuple[str, ...]) -> None:
-    """Raise IFIMError where `value` is none of the `known` names."""
+    """Raise IFIMError unless `value` is one of the `known` names."""
     if value not in known:
         raise IFIMError(f"unknown {what} {value!r}: choose one of {', '.join(map(repr, known))}.")
+
+
+def check_switches(settings: Settings) -> None:
+    """Raise IFIMError for a field of True or False that is something else."""
+    for name, one in settings.options().items():
+        if one.kind is bool and not isinstance(getattr(settings, name), bool):
+            raise IFIMError(f"{name}={getattr(settings, name)!r}: give True or False.")
+
+
+def check_output_key(key: str | int | None) -> None:
+    """Raise IFIMError unless `key` is a name, a number or None."""
+    if isinstance(key, bool) or not isinstance(key, (str, int, type(None))):
+        raise IFIMError(f"output_key={key!r}: give the name or the number of the entry that holds the outputs.")
 
 
 def check_tolerance(tolerance: float) -> float:

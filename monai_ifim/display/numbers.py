@@ -26,6 +26,7 @@ __all__ = [
     "percent",
     "probability",
     "proportion",
+    "radius",
     "range_text",
     "signed",
     "sizes",
@@ -197,6 +198,11 @@ def _alike(value: float, low: float | None, high: float | None) -> tuple[str, st
 def _order(value: float) -> int:
     """The power of ten of the first digit, after rounding to three."""
     return int(f"{value:.2e}".partition("e")[2])
+
+
+def radius(value: float | None) -> str:
+    """A locality radius to three digits, "infinite" where the records of a case have null."""
+    return "infinite" if value is None or value == math.inf else number(value)
 
 
 def bytes_size(size: float | None) -> str:

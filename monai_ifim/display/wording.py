@@ -9,14 +9,11 @@ from monai_ifim.core.heads.voxelwise import mean_probability
 from monai_ifim.display.numbers import counted, number, probability
 
 UNIT = "nats / unit²"
-CLASSES = ("categorical", "probabilities", "voxelwise")  # heads of exclusive answers
-LABELS = ("bernoulli", "bernoulli_probabilities", "voxelwise_bernoulli")
 
 
 def answer_kind(d: Decomposition) -> str:
     """What an answer is called; those of a regression, and of a head of one's own, are outputs."""
-    head = d.record["head"]
-    return "class" if head in CLASSES else "label" if head in LABELS else "output"
+    return str(d.record["answers"])
 
 
 def answer_values(d: Decomposition, index: int) -> Tensor:

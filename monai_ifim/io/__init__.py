@@ -13,14 +13,15 @@ if TYPE_CHECKING:
     from monai_ifim.io.case_maps import CaseMaps, check_contents
     from monai_ifim.io.dicom.reader import DicomReader, register_dicom_reader
     from monai_ifim.io.errors import GeometryError, InputError, OutputError
-    from monai_ifim.io.maps import CONTENTS, MapContent
+    from monai_ifim.io.maps import MapContent
     from monai_ifim.io.model import ModelIdentity, identify_bundle
     from monai_ifim.io.opened_source import OpenedSource
     from monai_ifim.io.sidecar import CaseFacts, InputIdentity, read_sidecar
     from monai_ifim.io.source import Source
+    from monai_ifim.options import CONTENTS
 
 _HOMES = {
-    "CONTENTS": "maps",
+    "CONTENTS": "case_maps",
     "CaseFacts": "sidecar",
     "CaseMaps": "case_maps",
     "Companions": "case",

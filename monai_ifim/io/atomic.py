@@ -1,12 +1,10 @@
-"""Files that are either whole or absent.
+"""Files that are either whole or absent: written under a temporary name, flushed to disk, then renamed.
 
-What is being written lies under a temporary name that its process holds a lock on. The lock goes with the process, however that
-ends, and so a later one can tell what was left half-written from what another is writing at this moment.
+The temporary file is locked by its process (`core.memory.locks`), so that a later one removes only what a killed process left.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import secrets
@@ -15,12 +13,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from monai_ifim.core.memory import locks
+
 PARTIAL = ".partial-"
 _OURS = re.compile(rf"{re.escape(PARTIAL)}[0-9a-z_]{{8,32}}(\.\w+)*")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` under a temporary name beside `path`, flush it to disk, then rename; nothing is left on failure.
+    """Write `content` to `path`, whole or not at all.
 
     Raises OSError that names `path`.
     """
@@ -28,18 +28,18 @@ def write_bytes(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacement(path) as file:
             file.write(content)
-    except OSError as error:  # the disk's names the temporary file or none
+    except OSError as error:  # the original error names the temporary file, or none
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def write_text(path: Path, content: str) -> None:
-    r"""`write_bytes` for UTF-8 text; what UTF-8 cannot hold, of a file name that is none, is spelt out as \udc.., as in JSON."""
+    r"""`write_bytes` for UTF-8 text; bytes of a file name that is not UTF-8 are written as \udc.., as in JSON."""
     write_bytes(path, content.encode("utf-8", "backslashreplace"))
 
 
 @contextmanager
 def replacement(path: Path) -> Iterator[BinaryIO]:
-    """A file to write into that takes the place of `path` at the end of the block; where that raises, nothing is left."""
+    """A new file that replaces `path` at the end of the block; if the block raises, it is removed."""
     with partial_file(path.parent, path.suffix) as file:
         yield file
         file.flush()
@@ -49,7 +49,7 @@ def replacement(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def partial_file(folder: Path, suffix: str = "") -> Iterator[BinaryIO]:
-    """A new file in `folder` under a temporary name, held until the end of the block, where it goes unless it was renamed."""
+    """A new, locked file in `folder` under a temporary name; removed at the end of the block unless it was renamed."""
     file = _held(folder, suffix)
     try:
         with file:
@@ -59,24 +59,24 @@ def partial_file(folder: Path, suffix: str = "") -> Iterator[BinaryIO]:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise OSError where no file can be made in a folder."""
+    """Raise OSError if no file can be created in a folder."""
     with partial_file(folder):
         pass
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what processes that were killed while writing into `folder` left there; what another is writing now stays."""
+    """Remove the temporary files that killed processes left in `folder`; those being written now stay."""
     for file in folder.glob(f"{PARTIAL}*"):
         _remove_unless_held(file)
 
 
 def remove_partial_below(folder: Path) -> None:
-    """`remove_partial` for `folder` and the folders in it, of which nothing but files of the names given here is touched."""
+    """`remove_partial` for `folder` and the folders right below it."""
     remove_partial(folder)
     with os.scandir(folder) as entries:
         below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
     for place in below:
-        with suppress(PermissionError):  # somebody else's
+        with suppress(PermissionError):  # another user's
             for name in os.listdir(place):
                 if _OURS.fullmatch(name):
                     _remove_unless_held(Path(place, name))
@@ -84,20 +84,14 @@ def remove_partial_below(folder: Path) -> None:
 
 def _held(folder: Path, suffix: str) -> BinaryIO:
     while True:
-        file = (folder / f"{PARTIAL}{secrets.token_hex(8)}{suffix}").open("x+b")
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX)
-        if os.fstat(file.fileno()).st_nlink:
+        path = folder / f"{PARTIAL}{secrets.token_hex(8)}{suffix}"
+        file = path.open("x+b")
+        if locks.hold(file.fileno(), path):
             return file
-        file.close()  # another process came between making and locking it
+        file.close()
 
 
 def _remove_unless_held(path: Path) -> None:
     with suppress(FileNotFoundError, PermissionError, IsADirectoryError), path.open("r+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
-        except OSError:  # a file system without locks: as ever, no two runs may write into one folder there
-            pass
-        path.unlink(missing_ok=True)
+        if locks.use_of(file.fileno()) != "held":  # without locks, two runs must not write into one folder
+            path.unlink(missing_ok=True)

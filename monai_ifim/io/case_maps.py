@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from monai_ifim.io.errors import OutputError
 from monai_ifim.io.geometry import Affine
-from monai_ifim.io.maps import CONTENTS, MapContent
+from monai_ifim.io.maps import MapContent
+from monai_ifim.options import CONTENTS
 
 Values = npt.NDArray[np.floating[Any]]
 

@@ -6,8 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-CONTENTS = ("high", "low", "sensitivity", "eigenvectors")  # what a user may choose to save; the input always is
 KINDS = ("source", "input", "high", "low", "sensitivity", "eigenvector")
+TITLES = {
+    "source": "Image",
+    "input": "Image as the network saw it",
+    "high": "Sensitive part (high)",
+    "low": "Insensitive part (low)",
+    "sensitivity": "Sensitivity",
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,11 @@ class MapContent:
         """Its part of a file's name, for example eigenvector-02_channel-03."""
         numbered = self.kind if self.component is None else f"{self.kind}-{self.component:02d}"
         return numbered if self.channel == 1 else f"{numbered}_channel-{self.channel:02d}"
+
+    @property
+    def title(self) -> str:
+        """Its name in scenes and in the viewer, for readers of images, without the channel."""
+        return TITLES[self.kind] if self.component is None else f"Direction {self.component}"
 
     @property
     def label(self) -> str:

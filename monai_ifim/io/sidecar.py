@@ -79,7 +79,7 @@ class MapFile:
 @dataclass(frozen=True)
 class CaseFacts:
     """A case as a whole: its input, the model, the space and the unit of the maps, and the record of the decomposition
-    (`adapt.components.record_of`)."""
+    (`adapt.components.record_of_image`)."""
 
     input: InputIdentity
     model: ModelIdentity
@@ -128,7 +128,6 @@ def compose_sidecar(case: str, facts: CaseFacts, files: list[MapFile], scan_unit
         "planes": f"{case}_planes.npz",
         "parametric_maps": [],
         "versions": versions(),
-        "seed": record.get("seed"),  # null where nothing was drawn
         "peak_memory_bytes": peak_memory(),
     }
     plain: dict[str, Any] = _plain(content)
@@ -201,9 +200,9 @@ def _version(package: str) -> str:
 
 
 _RESULTS = (
-    "eigenvalues", "rank", "energy_kept", "trace", "locality_radius", "selection", "head_requested", "method",
-    "method_requested", "method_reason", "jacobian_products", "tolerance", "error_bound", "confidence", "residuals",
-    "memory_budget", "metric", "precision", "preprocessing", "dtype", "computation", "seconds",
+    "eigenvalues", "rank", "energy_kept", "trace", "locality_radius", "method",
+    "method_reason", "jacobian_products", "error_bound", "confidence", "residuals",
+    "metric", "preprocessing", "dtype", "computation", "seconds",
 )  # fmt: skip
 
 
@@ -211,7 +210,7 @@ def _prediction(record: Mapping[str, Any], class_names: tuple[str, ...]) -> dict
     values = list(record.get("probabilities", []))
     names = class_names if len(class_names) == len(values) else tuple(f"output {i}" for i in range(len(values)))
     best = max(range(len(values)), key=values.__getitem__) if values else None
-    kind = "mean" if record.get("head") == "gaussian" else record.get("probabilities_are", "probability")
+    kind = record.get("values", "probability")
     return {
         "class": None if best is None or kind != "probability" else names[best],
         kind: dict(zip(names, values, strict=True)),

@@ -90,8 +90,8 @@ def compare(recorded: RecordedCase, repeated: RecordedCase) -> list[Quantity]:
 def _widening(sidecar: Sidecar) -> Mapping[str, float]:
     """What is allowed of numbers, of maps, and of what falls off exponentially with the distance between logits, by how the
     recorded ones were made."""
-    factor = HALF_PRECISION if "float16" in f"{sidecar['precision']} {sidecar['dtype']}" else 1.0
-    loose = 0.0 if sidecar["method"] == "exact" else float(sidecar["tolerance"])
+    factor = HALF_PRECISION if "float16" in f"{sidecar['settings']['precision']} {sidecar['dtype']}" else 1.0
+    loose = 0.0 if sidecar["method"] == "exact" else float(sidecar["settings"]["tolerance"])
     numbers, logits = max(factor * NUMBERS, 2 * loose), sidecar["prediction"].get("logits") or [0.0]
     information = numbers * max(1.0, max(logits) - min(logits))  # ~ exp(-distance), which is off by `numbers` of itself
     return {"numbers": numbers, "information": information, "maps": max(factor * MAPS, 2 * math.sqrt(loose))}

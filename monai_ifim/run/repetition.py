@@ -12,11 +12,10 @@ from typing import Any, TypeVar
 import torch
 
 from monai_ifim.adapt.bundle import load_bundle
-from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.adapt.scanner.noise import read_noise
-from monai_ifim.core import GaussianLowPass, IFIMError, NoiseLevel
-from monai_ifim.core.operator.metric import Metric
-from monai_ifim.io import CONTENTS, InputError, OpenedSource, OutputError, Source, identify_bundle, read_sidecar, sidecar_path
+from monai_ifim.adapt.settings import CaseSettings
+from monai_ifim.core import IFIMError
+from monai_ifim.io import InputError, OpenedSource, OutputError, Source, identify_bundle, read_sidecar, sidecar_path
 from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.dicom.header import dicom_files
 from monai_ifim.io.installation import bundles_folder, resolve_bundle
@@ -151,47 +150,24 @@ def repeat_case(
 
 
 def _settings(sidecar: Mapping[str, Any], output: Path, device: str | None, noise: str | None) -> RunSettings:
-    space, scanner = sidecar["space"]["name"], sidecar["preprocessing"] if sidecar["space"]["name"] == "scanner" else None
-    selection = sidecar["selection"]
-    options = DecomposeOptions(
-        head=sidecar["head_requested"],
-        energy=selection.get("energy", 0.99),
-        rank=selection.get("rank"),
-        method=sidecar["method_requested"],
-        locality=sidecar["locality_radius"] is not None,
-        tolerance=sidecar["tolerance"],
-        memory_budget=sidecar["memory_budget"],
-        metric=None if scanner and scanner["resolution"] is not None else _metric(sidecar["metric"], noise),
-        precision=sidecar["precision"],
-        seed=sidecar["seed"] or 0,
-    )
-    written = {file["kind"] for file in sidecar["files"]}
-    found: dict[str, Any] = {"statistics": scanner["statistics"], "resolution": scanner["resolution"]} if scanner else {}
-    return RunSettings(
-        output,
-        options,
-        space,
-        tuple(content for content in CONTENTS if content.removesuffix("s") in written),
-        device=_device(sidecar["device"]) if device is None else device,
-        overwrite=True,
-        deterministic=bool(_computation(sidecar).get("deterministic")),
-        **found,
-    )
+    """The settings that the sidecar states, without the files that the comparison does not read."""
+    if sidecar["settings"] is None:
+        raise InputError(
+            "an earlier version made this case, whose sidecar does not state all settings: decompose the image anew."
+        )
+    described = dict(sidecar["settings"]) | {"dicom_pm": False, "scene_bundle": False}
+    case = CaseSettings.from_description(described, **_noise_map(described["metric"], noise))
+    used = _device(sidecar["device"]) if device is None else device
+    return RunSettings(output, case, device=used, overwrite=True)
 
 
-def _metric(described: Mapping[str, Any] | None, noise: str | None) -> Metric | None:
-    """The metric that a sidecar describes; a noise map is read from where `noise` says."""
-    if described is None:
-        return None
-    if described["kind"] == "Gaussian low-pass":
-        return GaussianLowPass(described["sigma_voxels"])
-    if described["kind"] != "noise level":
-        raise InputError(f"the metric {described['kind']!r} of this case is code of its maker's, which no sidecar holds.")
-    if described["sigma"] != "map":
-        return NoiseLevel(described["sigma"])
+def _noise_map(described: Mapping[str, Any] | None, noise: str | None) -> dict[str, Any]:
+    """The noise map that a case was made with, read from where `noise` says; nothing for any other metric."""
+    if described is None or described.get("sigma") != "map":
+        return {}
     if noise is None:
         raise InputError("this case was made with a noise map: say where it is, --noise FILE.")
-    return read_noise(noise)
+    return {"metric": read_noise(noise)}
 
 
 def _device(recorded: str) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monai_ifim.adapt.options import DecomposeOptions
-from monai_ifim.core import IFIMError, Metric
+from monai_ifim.core import IFIMError
 from monai_ifim.io import ModelIdentity, read_sidecar
 from monai_ifim.io.sidecar import versions
 from monai_ifim.run.cases import Case
@@ -64,27 +63,13 @@ def tabulate(output: str | Path) -> list[CaseRow]:
     return rows
 
 
-def _plain_options(options: DecomposeOptions) -> dict[str, Any]:
-    """The options as plain data: a head by its name, a metric by what it says of itself."""
-    plain = {field.name: getattr(options, field.name) for field in fields(options)}
-    metric = options.metric.describe() if isinstance(options.metric, Metric) else None
-    return plain | {"head": str(options.head), "metric": metric}
-
-
 def _describe(
     identity: ModelIdentity, settings: RunSettings, counts: Mapping[str, int], began: Start, engine: Mapping[str, Any]
 ) -> dict[str, Any]:
     return {
         "bundle": asdict(identity),
-        "options": _plain_options(settings.options),
-        "space": settings.space,
-        "saved": list(settings.contents),
-        "dicom_pm": settings.dicom_pm,
-        "scene_bundle": settings.scene_bundle,
-        "statistics": settings.statistics if settings.space == "scanner" else None,
-        "resolution": settings.resolution,
+        "settings": settings.case.describe(),
         "batch_size": settings.batch_size,
-        "deterministic": settings.deterministic,
         "device": settings.device,
         "engine": dict(engine),
         "cases": dict(counts),

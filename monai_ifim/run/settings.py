@@ -1,51 +1,32 @@
-"""How to run: what is decomposed with which options, what is written and where."""
+"""How to run: which case settings, where to write, on which device."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from monai_ifim.adapt.options import DecomposeOptions
-from monai_ifim.adapt.saving import Space, check_space
-from monai_ifim.adapt.scanner.equivalents import Statistics
-from monai_ifim.adapt.scanner.preprocessing import check_statistics
-from monai_ifim.adapt.scanner.resolution import Resolution, check_metrics, checked_resolution
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core import IFIMError
-from monai_ifim.io import CONTENTS, OutputError, atomic, check_contents
+from monai_ifim.io import OutputError, atomic
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How to run: options of the decomposition, what to write and where. batch_size: images that share backward passes.
+    """How to run. output: folder for the results; case: how each case is made; batch_size: images that share backward passes.
 
-    dicom_pm, scene_bundle: as `SaveIFIM`. statistics, resolution: in scanner space, as `monai_ifim.decompose_scan`.
-    deterministic: as `core.determinism.deterministic_algorithms`, while cases are made.
+    overwrite: make cases again that an earlier run finished. Raises IFIMError for a device or batch size that cannot be.
     """
 
     output: Path
-    options: DecomposeOptions
-    space: Space = "native"
-    contents: tuple[str, ...] = CONTENTS
+    case: CaseSettings = field(default_factory=CaseSettings)
     batch_size: int = 1
     device: str = "cpu"
     overwrite: bool = False
-    dicom_pm: bool = False
-    scene_bundle: bool = False
-    statistics: Statistics = "differentiate"
-    resolution: Resolution = None
-    deterministic: bool = False
 
     def __post_init__(self) -> None:
-        check_contents(self.contents)
-        check_space(self.space)
         check_device(self.device)
-        check_statistics(self.statistics)
-        object.__setattr__(self, "resolution", checked_resolution(self.resolution))
-        check_metrics(self.resolution, self.options)
-        if self.space != "scanner" and (self.resolution is not None or self.statistics != "differentiate"):
-            raise IFIMError(f"statistics and resolution belong to the space 'scanner', not to {self.space!r}: leave them out.")
         if self.batch_size < 1:
             raise IFIMError(f"batch size {self.batch_size}: give a whole number from 1 on.")
 

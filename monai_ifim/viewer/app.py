@@ -1,4 +1,4 @@
-"""The viewer as an application: what happens when something on its page is chosen, dragged or pressed."""
+"""The viewer's application: connects the widgets of the page with the stage."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from monai_ifim.viewer.page import build_page, view_frame
 from monai_ifim.viewer.stage import LoadedLayer, Point, Stage, depth, edges, orientation, slice_number
 
 NO_OVERLAY = "none"
-OPACITY = {"sensitivity": 0.6, "signed": 0.6, "image": 1.0}  # of an overlay of each kind, until the user chooses
-SAME_QUALITY = 90  # trame-rca's for still pictures; when moving ones have it too, each is sent once
+OPACITY = {"sensitivity": 0.6, "signed": 0.6, "image": 1.0}  # initial opacity of an overlay, by kind
+SAME_QUALITY = 90  # trame-rca's quality of still pictures; with the same for moving ones, each picture is sent once
 COLOR_STOPS = 64
-# Low and high ends of the usual windows of CT: level minus and plus half the width (Radiopaedia, "Windowing (CT)").
+# Low and high ends of the usual CT windows, level -/+ half the width (Radiopaedia, "Windowing (CT)").
 CT_WINDOWS = {"Soft tissue": (-160.0, 240.0), "Lung": (-1350.0, 150.0), "Bone": (-500.0, 1300.0), "Brain": (0.0, 80.0)}
-REDRAWN = 0.05  # seconds for the browser to show that something is being opened
+REDRAWN = 0.05  # seconds that the browser gets to show that a case is being opened
 STATE: dict[str, Any] = {
     "answer": None, "answers": [], "answers_left": 0, "spectrum": [], "spectrum_left": 0, "spectrum_unit": "", "settings": [],
     "background_name": "", "background_names": [], "background_scale": {}, "window_names": [],
@@ -38,7 +38,7 @@ STATE: dict[str, Any] = {
     "clear_share": CLEAR_SHARE, "dragged": "background", "crosshair_shown": True, "layout_name": "three", "is_flat": False,
     "panel_shown": True, "theme": "light", "cross": {}, "pointer": {}, "problem": "", "loading": "", "case_number": 0,
 }  # fmt: skip
-# What is cleared between cases.
+# State that is cleared between cases.
 WORDS = (
     "answer", "answers", "answers_left", "spectrum", "spectrum_left", "settings", "background_name", "background_names",
     "overlay_name", "overlay_names", "background_scale", "overlay_scale", "window_names", "cross", "pointer",
@@ -46,7 +46,7 @@ WORDS = (
 
 
 class Viewer:
-    """The cases of one run on a stage, with a page to steer it. names: the only ones that the browser may ask for."""
+    """The cases of one run on a stage, and the page that controls it. names: the cases that the browser may ask for."""
 
     def __init__(self, output: Path, names: Sequence[str], first: str) -> None:
         self.server = get_server("monai_ifim_view", client_type="vue3")
@@ -68,7 +68,7 @@ class Viewer:
         self._show(first)
 
     def step_case(self, step: int) -> None:
-        """Go to the next (1) or previous (-1) case, if there is one."""
+        """Go to the next (1) or previous (-1) case, if it exists."""
         i = self._names.index(self._shown) + step
         if 0 <= i < len(self._names):
             self.state.case_name = self._names[i]
@@ -78,23 +78,23 @@ class Viewer:
         self.stage.fit()
 
     def reset_windows(self) -> None:
-        """Back to the windows of the sidecar."""
+        """Restore the windows of the sidecar."""
         self.stage.reset_windows()
 
     def choose_window(self, name: str) -> None:
-        """Show the background in one of the usual windows of CT."""
+        """Show the background in one of CT_WINDOWS."""
         if self.stage.background is not None and name in CT_WINDOWS:
             self.stage.set_window(self.stage.background, CT_WINDOWS[name])
 
     def _make_layouts(self) -> LayoutManager:
-        """Views and how they are laid out; the 3D view is made when it is first asked for, since it draws slowly."""
+        """The views and their layouts. The 3D view is slow, so it is made when first chosen."""
         manager = self.stage.app.view_manager
         register_rca_factories(
             manager,
             self.server,
             slice_view_ui_f=self._frame_slice,
             three_d_view_ui_f=self._frame_space,
-            rca_encoder=RcaImageEncoder.PNG,  # what is looked at for faint structure is not to be blurred on the way
+            rca_encoder=RcaImageEncoder.PNG,  # lossless: the user looks for faint structure
             interactive_quality=SAME_QUALITY,
         )
         views = ViewLayoutDefinition
@@ -122,7 +122,7 @@ class Viewer:
         self.stage.prepare_space(view)
 
     def _describe(self, view_id: str, view: SliceView) -> None:
-        """Name, depth and sides of a view as they are now."""
+        """Update name, depth and edge letters of a view."""
         number_of, count = slice_number(view) if self.stage.flat is None else (1, 1)
         counted = f"  {number_of} of {count}" if count > 1 else ""
         has_world = self.stage.case is None or self.stage.case.has_world
@@ -145,7 +145,7 @@ class Viewer:
         self.server.controller.trigger("viewer_key")(self._on_key)
 
     def _on_case(self, case_name: Any, **_: Any) -> None:
-        if case_name == self._shown:  # also back to it before another was opened
+        if case_name == self._shown:  # also if the user went back to it before another was opened
             self.state.loading = ""
             return
         if case_name not in self._names:
@@ -163,7 +163,7 @@ class Viewer:
             self.state.loading = ""
 
     def _show(self, name: str) -> None:
-        """Put a case on the stage and its words on the page, as far as its files are whole."""
+        """Put a case on the stage and its texts on the page; damaged files are left out and named."""
         self._shown = name
         self.stage.show(None)
         self.state.update({word: STATE[word] for word in WORDS} | {"problem": "", "case_number": self._names.index(name) + 1})
@@ -187,7 +187,7 @@ class Viewer:
         self._lay_out()
 
     def _show_first(self, backgrounds: Sequence[ViewedLayer], overlays: Sequence[ViewedLayer]) -> None:
-        """The first layer of each kind; a damaged one is left out and named."""
+        """Show the first background and the first overlay; a damaged one is left out and named."""
         problems = []
         for layers, name, show in (
             (backgrounds, "background_name", self.stage.set_background),
@@ -202,7 +202,7 @@ class Viewer:
         self.state.problem = " ".join(problems)
 
     def _lay_out(self) -> None:
-        """The layout that was chosen; a single slice has one view alone."""
+        """Set the chosen layout; a single slice has one view only."""
         flat = self.stage.flat
         self.state.is_flat = flat is not None
         name = flat.lower() if flat else self.state.layout_name
@@ -231,7 +231,7 @@ class Viewer:
         return (None if volume is None else volume.layer) == layer
 
     def _attempt(self, change: Callable[[], None]) -> bool:
-        """Do something that may find a damaged file; false and a message on the page if so."""
+        """Call `change`; if it raises ViewerError, show the message on the page and return False."""
         try:
             change()
         except ViewerError as error:
@@ -241,7 +241,7 @@ class Viewer:
         return True
 
     def _show_overlay(self) -> None:
-        """Each kind of overlay keeps the opacity that was last chosen for it."""
+        """Show the overlay with the opacity last chosen for its kind."""
         overlay = self.stage.overlay
         self._last_overlay = self._last_overlay if overlay is None else overlay.layer.content
         self.state.opacity = self._opacity[overlay.layer.kind] if overlay else self.state.opacity
@@ -259,7 +259,7 @@ class Viewer:
         self._show_scales()
 
     def _show_scales(self) -> None:
-        """Colour bars and the crosshair's values."""
+        """Update colour bars and the values at the crosshair."""
         for name, volume in (("background", self.stage.background), ("overlay", self.stage.overlay)):
             self.state[f"{name}_scale"] = {} if volume is None else self._scale(volume)
         background = self.stage.background
@@ -280,7 +280,7 @@ class Viewer:
         self.state.cross = self._reading(point)
 
     def _reading(self, point: Point) -> dict[str, str]:
-        """A place and the values there; nothing outside of the background."""
+        """A place and its values as texts; empty outside of the background."""
         background, overlay, case = self.stage.background, self.stage.overlay, self.stage.case
         index = None if background is None else background.index(point)
         if index is None or background is None or case is None:

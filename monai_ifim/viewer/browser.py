@@ -1,4 +1,4 @@
-"""Opening the user's browser without showing the secret to other users of the machine."""
+"""Opens the user's browser without showing the secret to other users of the machine."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ REDIRECT = '<!doctype html><meta charset="utf-8"><title>monai-ifim view</title><
 
 @contextmanager
 def opened_browser(wanted: bool = True) -> Iterator[Callable[[str], None]]:
-    """Gives a function that opens an address in the default browser, if wanted and if there is a screen.
+    """Yields a function that opens an address in the default browser, if wanted and if there is a screen.
 
-    The browser is started with the name of a page that only this user can read and that leads on to the address: every user
-    sees the command lines of all processes.
+    Every user of a machine can see the command lines of all processes. The browser's therefore names a private page, which
+    redirects to the address.
     """
     on_screen = sys.platform != "linux" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
     if not (wanted and on_screen):

@@ -1,6 +1,6 @@
-"""What the viewer shows of a run: its cases, their layers, and the words beside the pictures.
+"""Cases of a run for the viewer: their layers, and the texts of the side panel.
 
-The viewer's process holds VTK and no torch, so the sidecars are read here as plain JSON.
+The viewer's process loads VTK and not torch, so sidecars are read here as plain JSON.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from monai_ifim.display.numbers import duration, number, percent, probability, sizes, unit_text
+from monai_ifim.display.numbers import NOT_AVAILABLE, duration, number, percent, probability, radius, sizes, unit_text
 from monai_ifim.io.maps import MapContent
 from monai_ifim.io.older_sidecars import up_to_date
 
 NIFTI_HEADER = 348  # bytes
-MOST_ROWS = 8  # of answers and of the spectrum
-LONGEST_CAUSE = 200  # characters of what Python says of a damaged sidecar
+MOST_ROWS = 8  # of the tables of answers and of the spectrum
+LONGEST_CAUSE = 200  # characters of Python's own message about a damaged sidecar
 
 Kind = Literal["image", "sensitivity", "signed"]
 
 
 class ViewerError(ValueError):
-    """Something that the viewer cannot show; the message names the cure."""
+    """The viewer cannot start or cannot show a case; the message names the cure."""
 
 
 @dataclass(frozen=True)
 class ViewedLayer:
-    """One volume that can be shown. title: its name on the page, as in the scenes for 3D Slicer; window: low and high end in
-    the values as stored, which are `scale` times smaller than those in `unit`."""
+    """One volume file of a case. title: its name on the page, as in the scenes for 3D Slicer; window: low and high end of the
+    stored values; a stored value times `scale` is in `unit`."""
 
     map: MapContent
     title: str
@@ -58,7 +58,7 @@ class ViewedLayer:
 
 @dataclass(frozen=True)
 class ViewedCase:
-    """A case: what may lie below, what may lie over it, and its sidecar. has_world: false for photographs."""
+    """A case: possible backgrounds and overlays, and its sidecar. has_world: False for photographs, which have no mm."""
 
     name: str
     backgrounds: tuple[ViewedLayer, ...]
@@ -68,7 +68,7 @@ class ViewedCase:
 
 
 def viewable_cases(output: Path) -> tuple[str, ...]:
-    """Names of the whole cases in OUT, in order; raises ViewerError where there are none."""
+    """Names of the complete cases in OUT, sorted; raises ViewerError if there are none."""
     if not output.is_dir():
         raise ViewerError(f"{output}: no such folder; name the OUT of an earlier `monai-ifim decompose ... --output OUT`.")
     names = sorted(path.parent.name for path in output.glob("*/*_ifim.json") if path.name == f"{path.parent.name}_ifim.json")
@@ -80,7 +80,7 @@ def viewable_cases(output: Path) -> tuple[str, ...]:
 
 
 def read_case(output: Path, name: str) -> ViewedCase:
-    """A case by its name, which must be one that `viewable_cases` gave; raises ViewerError for a damaged one."""
+    """Read the sidecar of a case. name: one of `viewable_cases`; raises ViewerError for a damaged sidecar."""
     sidecar_file = output / name / f"{name}_ifim.json"
     with _told_of(sidecar_file.name):
         sidecar = up_to_date(json.loads(sidecar_file.read_text(encoding="utf-8")))
@@ -93,7 +93,7 @@ def read_case(output: Path, name: str) -> ViewedCase:
 
 @contextmanager
 def _told_of(file: str) -> Iterator[None]:
-    """ViewerError in the place of all that reading a damaged sidecar leads to."""
+    """Turn the exceptions that a damaged sidecar causes into ViewerError."""
     try:
         yield
     except ViewerError:
@@ -104,9 +104,9 @@ def _told_of(file: str) -> Iterator[None]:
 
 
 def check_whole(path: Path) -> None:
-    """Raise ViewerError for a file that is missing or cut short, which 3D Slicer's reader would show as zeros without a word.
+    """Raise ViewerError for a missing or truncated file, which 3D Slicer's reader would show as zeros without an error.
 
-    The size that a gzip file states at its end (RFC 1952) is held against the one that its NIfTI-1 header asks for.
+    Compares the size stated at the end of the gzip file (RFC 1952) with that of the NIfTI-1 header.
     """
     try:
         with gzip.open(path) as file:
@@ -120,7 +120,7 @@ def check_whole(path: Path) -> None:
         offset = int(struct.unpack(f"{order}f", header[108:112])[0])
     except FileNotFoundError as error:
         raise ViewerError(f"{path.name}: missing; run the case again.") from error
-    except (OSError, EOFError, zlib.error, struct.error, ValueError, OverflowError) as error:  # the last two: of the offset
+    except (OSError, EOFError, zlib.error, struct.error, ValueError, OverflowError) as error:  # the last two: a damaged offset
         raise ViewerError(f"{path.name}: cut short or damaged ({error}); run the case again.") from error
     asked = offset + math.prod(max(1, size) for size in sizes[1 : sizes[0] + 1]) * bits // 8
     if stated != asked % 2**32:
@@ -128,7 +128,7 @@ def check_whole(path: Path) -> None:
 
 
 def facts(case: ViewedCase) -> dict[str, Any]:
-    """What the side panel says of a case: answer, spectrum and settings as plain rows; raises ViewerError for a damaged one."""
+    """Rows of the side panel: answer, spectrum and settings of a case; raises ViewerError for a damaged sidecar."""
     with _told_of(f"{case.name}_ifim.json"):
         return _facts(case.sidecar)
 
@@ -146,13 +146,6 @@ def _facts(sidecar: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-_TITLES = {
-    "source": "Scan",
-    "input": "Image as the network saw it",
-    "high": "Sensitive part (high)",
-    "low": "Insensitive part (low)",
-    "sensitivity": "Sensitivity",
-}
 _ORDER = ("sensitivity", "high", "low", "eigenvector")
 
 
@@ -163,12 +156,12 @@ def _rank(layer: ViewedLayer) -> tuple[int, int, int]:
 
 def _title(content: MapContent, sidecar: Mapping[str, Any]) -> str:
     channel = "" if content.channel == 1 else f", channel {content.channel}"
-    component = content.component
+    component, title = content.component, content.title + channel
     if component is None:
-        return _TITLES[content.kind] + channel
+        return title
     rows = _spectrum(_finite(sidecar.get("eigenvalues") or []), sidecar.get("trace") or 0.0)
     share = rows[component - 1]["share"] if component <= len(rows) else ""
-    return f"Direction {component}{channel}" + (f" ({share} of the information)" if share else "")
+    return f"{title} ({share} of the information)" if share else title
 
 
 def _layer(folder: Path, sidecar: Mapping[str, Any], entry: Mapping[str, Any]) -> ViewedLayer:
@@ -179,9 +172,9 @@ def _layer(folder: Path, sidecar: Mapping[str, Any], entry: Mapping[str, Any]) -
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """A file of the case's own folder; a sidecar may come from anywhere and must not lead out of it."""
+    """Path of a file named by the sidecar; a sidecar from elsewhere must not lead out of the folder of the case."""
     if Path(name).name != name or "\\" in name or name in ("", ".", "..") or not name.endswith(".nii.gz"):
-        raise ViewerError(f"{folder.name}: its sidecar names {name!r}, which is no volume of its own folder; run the case again.")
+        raise ViewerError(f"{folder.name}: its sidecar names {name!r}, which is not a volume in its folder; run the case again.")
     return folder / name
 
 
@@ -196,7 +189,7 @@ def _window(entry: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def _answers(prediction: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Probabilities, likeliest first and with bars, or the values that the network predicts, in its own order."""
+    """Probabilities, the likeliest first, with bars; or predicted values in the order of the network."""
     kind, values = next(((name, part) for name, part in prediction.items() if isinstance(part, Mapping)), ("", {}))
     known = [(name, float(value)) for name, value in values.items() if isinstance(value, (int, float)) and math.isfinite(value)]
     if "probability" not in kind:
@@ -231,12 +224,12 @@ def _settings(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
     model, source = sidecar["model"], sidecar["input"]
     found = [
         ("Model", f"{model.get('bundle')} {model.get('version') or ''}".strip()),
-        ("Weights (SHA-256)", str(model.get("weights_sha256") or "n/a")[:16]),
-        ("Head", str(sidecar.get("head_requested") or model.get("head"))),
+        ("Weights (SHA-256)", str(model.get("weights_sha256") or NOT_AVAILABLE)[:16]),
+        ("Head", str(model.get("head"))),
         ("Method", str(sidecar.get("method"))),
         ("Components kept", f"{sidecar.get('rank')} ({percent(sidecar.get('energy_kept'))} of the trace)"),
         ("Trace", f"{number(sidecar.get('trace'))} {unit_text(sidecar['units']['eigenvalues'])}"),
-        ("Locality radius", ", ".join(number(value) for value in sidecar.get("locality_radius") or []) or "n/a"),
+        ("Locality radius", ", ".join(radius(value) for value in sidecar.get("locality_radius") or []) or NOT_AVAILABLE),
         ("Error bound", number(sidecar.get("error_bound"))),
         ("Grid of the maps", str(sidecar["space"]["name"])),
         ("Input", sizes(source.get("shape", []))),
@@ -244,4 +237,4 @@ def _settings(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Computed in", f"{duration(sidecar.get('seconds'))} on {sidecar.get('device')}, {sidecar.get('dtype')}"),
         ("Made by", f"monai_ifim {sidecar.get('generator', {}).get('version', '')}"),
     ]
-    return [(name, text) for name, text in found if text not in ("None", "n/a")]
+    return [(name, text) for name, text in found if text not in ("None", NOT_AVAILABLE)]

@@ -1,8 +1,8 @@
-"""Who may look: the viewer answers only whoever holds its secret, which is made anew at every start.
+"""Access control of the viewer: a secret, made anew at each start, is needed to see anything.
 
-The page is handed out for the secret in its address; its parts (public scripts and fonts) for the cookie that came with it; and
-the pictures travel by a WebSocket that asks for the cookie, the page's own origin and the secret. The cookie alone opens no
-picture: browsers send cookies to every port of a machine, so it is not the secret.
+The page is served for the secret in its address. Its scripts and fonts, which are public, are served for the cookie set with the
+page. Pictures are sent through a WebSocket, which needs the cookie, the page's origin and the secret: the cookie alone is not
+enough, since browsers send cookies to every port of a machine.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PAGE = "/index.html"
 OWN_NAMES = ("127.0.0.1", "localhost")
-# Blocks every request to another place, whatever a library of the page may try; vue compiles its templates by eval.
+# Blocks requests to other hosts by any library of the page. Vue compiles its templates by eval.
 POLICY = "; ".join(
     (
         "default-src 'self'",
@@ -42,8 +42,8 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-# The page's address loses the secret once it is open (the client does that); a reload in the same tab finds it here again. Unlike
-# cookies, this store is kept apart by port.
+# The client removes the secret from the address once the page is open. A reload in the same tab reads it from this store, which
+# is separate for each port, unlike cookies.
 REMEMBER = "<script>sessionStorage.setItem('monai-ifim', new URLSearchParams(location.search).get('secret'))</script>"
 REFUSED = """<!doctype html><html lang="en"><meta charset="utf-8"><title>monai-ifim view</title>
 <script>
@@ -51,23 +51,23 @@ const secret = sessionStorage.getItem('monai-ifim');
 if (secret && !new URLSearchParams(location.search).has('secret')) location.replace('/index.html?secret=' + secret);
 </script>
 <body style="font-family: sans-serif; margin: 4em"><h1>Not open to this address</h1>
-<p>Open the whole address that <code>monai-ifim view</code> printed; it is made anew at every start.</p></body></html>
+<p>Open the whole address that <code>monai-ifim view</code> printed. It is a new one at each start.</p></body></html>
 """
 
 
 class Gate:
-    """Secret and cookie of one start of the server."""
+    """Secret and cookie of one run of the server."""
 
     def __init__(self) -> None:
-        self.secret = f"s{secrets.token_urlsafe(32)}"  # a letter first: the client turns what reads as a number into one
+        self.secret = f"s{secrets.token_urlsafe(32)}"  # starts with a letter: the client would convert digits to a number
         self._cookie = secrets.token_urlsafe(32)
 
     def address(self, port: int) -> str:
-        """What the user opens."""
+        """The address that the user opens."""
         return f"http://127.0.0.1:{port}{PAGE}?secret={self.secret}"
 
     def guard(self, application: web.Application, page: Path) -> None:
-        """Put the gate before everything that an aiohttp application serves, and let it serve `page` itself."""
+        """Check each request to an aiohttp application, and serve `page` at PAGE."""
         from aiohttp import web
 
         async def checked(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -87,10 +87,10 @@ class Gate:
         application.router.add_get(PAGE, first_page)
 
     def _refusal(self, request: web.Request) -> web.Response | None:
-        """The answer to whoever may not enter, or None."""
+        """The response to a request that is refused; None if it is allowed."""
         from aiohttp import web
 
-        if request.url.host not in OWN_NAMES:  # a name of someone else's that was pointed to this machine
+        if request.url.host not in OWN_NAMES:  # a foreign name that resolves to this machine (DNS rebinding)
             return web.Response(status=403, text="not served under this name\n")
         if request.path in (PAGE, "/"):
             may_enter = _same(request.query.get("secret"), self.secret)
@@ -104,7 +104,7 @@ class Gate:
 
 
 def _cookie_name(request: Any) -> str:
-    """One a port, so that two viewers do not take each other's."""
+    """Name of the cookie, different for each port, so that two viewers do not share it."""
     return f"monai-ifim-{request.url.port}"
 
 

@@ -1,4 +1,4 @@
-"""OpenGL for the viewer, found before VTK is asked to draw: without it VTK does not raise, it crashes."""
+"""Finds an OpenGL window for VTK before it draws: without one, VTK crashes instead of raising an exception."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from monai_ifim.viewer.cases import ViewerError
 
 VARIABLE = "VTK_DEFAULT_OPENGL_WINDOW"
-OFF_SCREEN = ("vtkEGLRenderWindow", "vtkOSOpenGLRenderWindow")  # Linux: no display is needed
-PATIENCE = 120  # seconds; a slow disk reads VTK for long the first time
+OFF_SCREEN = ("vtkEGLRenderWindow", "vtkOSOpenGLRenderWindow")  # on Linux, without a display
+PATIENCE = 120  # seconds; the first import of VTK from a slow disk takes long
 PROBE = """
 import vtkmodules.vtkRenderingOpenGL2
 from vtkmodules.vtkRenderingCore import vtkRenderer, vtkRenderWindow
@@ -34,7 +34,7 @@ def require_libraries() -> None:
 
 
 def choose_graphics() -> None:
-    """Let VTK draw with the first kind of window that a process of its own could draw with; raises ViewerError if none can."""
+    """Set the first kind of VTK window that works in a test process; raises ViewerError if none does."""
     asked = os.environ.get(VARIABLE)
     if asked or sys.platform != "linux":
         candidates: tuple[str, ...] = (asked or "",)

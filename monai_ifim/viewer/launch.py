@@ -1,4 +1,4 @@
-"""An interactive slice viewer of a run, in the browser of this machine."""
+"""Serves the interactive slice viewer of a run to the browser of this machine."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ LOOPBACK = "127.0.0.1"
 def serve_viewer(output: Path, on_ready: Callable[[str, int], None], port: int = 0, case: str | None = None) -> None:
     """Serve the cases of OUT on loopback until interrupted.
 
-    on_ready: called with the address to open, which holds the secret, and the number of cases. port: 0 for any free one.
-    case: the one shown first. Raises ViewerError, for a missing library too.
+    on_ready: called with the address to open, which contains the secret, and the number of cases. port: 0 for any free one.
+    case: the first one shown. Raises ViewerError if there is no such case, or if a library or OpenGL is missing.
     """
     names = viewable_cases(output)
     if case is not None and case not in names:
@@ -35,8 +35,8 @@ def serve_viewer(output: Path, on_ready: Callable[[str, int], None], port: int =
     from monai_ifim.viewer.app import Viewer
 
     gate, viewer = Gate(), Viewer(output, names, case or names[0])
-    logging.getLogger("aiohttp.access").disabled = True  # its lines would hold the secret
-    os.environ["TRAME_ARGS"] = ""  # trame would read --host and more from here or from the command line
+    logging.getLogger("aiohttp.access").disabled = True  # its lines would contain the secret
+    os.environ["TRAME_ARGS"] = ""  # otherwise trame parses options such as --host from here or the command line
     server = viewer.server
 
     def close_to_others(bound: object) -> None:

@@ -1,4 +1,4 @@
-"""The viewer's page: widgets and their words. What they do is in `app`."""
+"""The viewer's page: widgets and texts. Their actions are in `app`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if (!window.ifimKeys) {
     event.stopPropagation();
     window.trame.trigger('viewer_key', action);
   }, true);
-  document.addEventListener('pointerover', (event) => {  // over the pictures, keys are for the pictures
+  document.addEventListener('pointerover', (event) => {  // over the pictures, keys control the pictures
     if (event.target.closest('.ifim-views') && document.activeElement) document.activeElement.blur();
   });
 }
@@ -60,25 +60,25 @@ html { overflow: hidden; }
 
 LAYOUTS = (
     ("three", "Axial, coronal and sagittal", "mdi-view-split-vertical"),
-    ("four", "Three planes and their places in space", "mdi-view-grid-outline"),
+    ("four", "Three planes and a 3D view of them", "mdi-view-grid-outline"),
     ("axial", "Axial alone", "mdi-alpha-a-box-outline"),
     ("coronal", "Coronal alone", "mdi-alpha-c-box-outline"),
     ("sagittal", "Sagittal alone", "mdi-alpha-s-box-outline"),
 )
 
 READING = (
-    ("Sensitivity", "bright means that small changes there move the network's answer; where it is clear they hardly do."),
+    ("Sensitivity", "bright means that small changes there move the network's answer; where it is transparent, they hardly do."),
     (
         "Sensitive part",
-        "the part of this very image that lies in the few directions in which small changes move the answer most. Red adds to "
-        "the image, blue takes away. The insensitive part is the rest of the image.",
+        "the part of this image that lies in the few directions in which small changes move the answer most. Red adds to the "
+        "image, blue subtracts from it. The insensitive part is the rest of the image.",
     ),
-    ("Direction", "one pattern of change: red voxels up and blue ones down together make the answer more certain."),
+    ("Direction", "one pattern of change: red voxels brighter and blue ones darker, together, make the answer more certain."),
     ("Spectrum", "how much of the information each direction holds."),
     (
         "What they are not",
-        "no segmentation, no map of disease, no proof of what caused the answer. They tell of the network, not of the patient, "
-        "and only of small changes of this image.",
+        "no segmentation, no map of disease, no proof of what caused the answer. They describe the network, not the patient, "
+        "and small changes of this image only.",
     ),
 )
 MOUSE = (
@@ -89,18 +89,18 @@ MOUSE = (
     ("Shift + drag", "move the picture (or middle button)"),
     ("← →", "previous, next case"),
     ("↑ ↓", "slices of the view under the pointer"),
-    ("space", "overlay off and on"),
+    ("space", "overlay on and off"),
     ("R", "fit the views"),
-    ("C", "crosshair off and on"),
+    ("C", "crosshair on and off"),
 )
 
 
-# Attributes that trame does not know of itself.
+# HTML attributes that trame does not know.
 SPOKEN: dict[str, Any] = {"__properties": ["title", "role", ("aria_label", "aria-label")]}
 
 
 class Actions(Protocol):
-    """What the page asks of the application."""
+    """Actions of the application that the page calls."""
 
     def step_case(self, step: int) -> None:
         """Next or previous case."""
@@ -109,14 +109,14 @@ class Actions(Protocol):
         """Fit the views."""
 
     def reset_windows(self) -> None:
-        """Back to the windows of the sidecar."""
+        """Restore the windows of the sidecar."""
 
     def choose_window(self, name: str) -> None:
         """Show the background in a window of this name."""
 
 
 def build_page(server: Any, layouts: LayoutManager, actions: Actions) -> None:
-    """Make the page's template; all that changes comes from the server's state."""
+    """Build the page's template; its changing parts are bound to the server's state."""
     with VAppLayout(server) as layout:
         layout.root.theme = ("theme",)
         client.Style(STYLE)
@@ -229,7 +229,7 @@ def _layers(actions: Actions) -> None:
     with html.Div(v_if=("overlay_name !== 'none'",)):
         _scale("overlay")
         _slider("Opacity", "opacity", 0, 1, 0.05)
-        _slider("Clear below", "clear_share", 0, 0.9, 0.02, v_if=("overlay_scale.can_be_clear",))
+        _slider("Transparent below", "clear_share", 0, 0.9, 0.02, v_if=("overlay_scale.can_be_clear",))
         with html.Div(classes="d-flex align-center mt-1"):
             html.Span("Drag on", classes="mr-2 ifim-quiet")
             with v.VBtnToggle(v_model=("dragged",), mandatory=True, density="compact", variant="outlined", style="height: 28px;"):
@@ -271,7 +271,7 @@ def _slider(label: str, name: str, low: float, high: float, step: float, **more:
 
 
 def _readout() -> None:
-    """Place and values at the crosshair, and below it at the pointer."""
+    """Place and values at the crosshair and at the pointer."""
     with html.Table(classes="ifim-readings"):
         for name, words in (("cross", "Crosshair"), ("pointer", "Pointer")):
             with html.Tr(classes=f"ifim-{name}"):
@@ -281,9 +281,9 @@ def _readout() -> None:
 
 
 def view_frame(view_id: str, slider: dict[str, Any]) -> None:
-    """What lies over one slice view: name and depth, the patient's sides, and the slider.
+    """Texts and controls over one slice view: name and depth, edge letters, slider.
 
-    slider: names of the state's variables for value, min, max and step.
+    slider: names of the state variables of value, min, max and step.
     """
     name = f"frame_{view_id}"
     html.Div(f"{{{{ {name}.title }}}}", classes="ifim-mark ifim-title", style="left: 10px; top: 6px;")

@@ -1,4 +1,4 @@
-"""The stage: 3D Slicer's own scene, volumes and slice views, as trame-slicer brings them to a browser."""
+"""The stage: 3D Slicer's scene, volumes and slice views, shown in a browser by trame-slicer."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from slicer import (
     vtkMRMLSliceIntersectionWidget,
 )
 
-CLICK = 4  # pixels: a press that moves less is a click, not a drag
+CLICK = 4  # pixels: a press that moves less is a click
 FIRST, LAST = 10.0, -10.0  # priorities: before and after Slicer's own observers
-FROM_FRONT = np.array([-0.5, 1.0, 0.5])  # RAS direction towards the eye
+FROM_FRONT = np.array([-0.5, 1.0, 0.5])  # RAS direction towards the camera
 
 Point = tuple[float, float, float]
 Matrix = npt.NDArray[np.float64]
@@ -37,7 +37,7 @@ Matrix = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class LoadedLayer:
-    """A layer as it is loaded. values: [k, j, i] as stored; to_voxel: RAS mm -> voxel index."""
+    """A layer in the scene. values: [k, j, i] as stored; to_voxel: matrix from RAS mm to voxel indices."""
 
     layer: ViewedLayer
     node: Any
@@ -45,35 +45,35 @@ class LoadedLayer:
     to_voxel: Matrix
 
     def index(self, point: Point) -> tuple[int, int, int] | None:
-        """The voxel that holds a point, or None outside."""
+        """Indices of the voxel at a point, None outside."""
         i, j, k = (round(float(value)) for value in (self.to_voxel @ (*point, 1.0))[:3])
         inside = all(0 <= n < size for n, size in zip((k, j, i), self.values.shape, strict=True))
         return (i, j, k) if inside else None
 
     def value(self, point: Point) -> float | None:
-        """The true value of the voxel that holds a point, in the layer's unit; None outside."""
+        """Value of the voxel at a point, in the layer's unit; None outside."""
         found = self.index(point)
         if found is None:
             return None
         return float(self.values[found[::-1]]) * self.layer.scale
 
     def place(self, index: Sequence[int]) -> Point:
-        """The centre of a voxel in RAS mm."""
+        """Centre of a voxel in RAS mm."""
         x, y, z = (np.linalg.inv(self.to_voxel) @ (*index, 1.0))[:3]
         return float(x), float(y), float(z)
 
 
 class Stage:
-    """One scene with the views that look at it. active: the view under the pointer.
+    """One scene and its views. active: the view under the pointer.
 
-    moved: called with the pointer's place, None outside; crossed: with the place where the crosshair has come to; windowed:
-    after a display window has changed.
+    Callbacks: moved(place of the pointer, None outside), crossed(new place of the crosshair), windowed() after a display window
+    has changed.
     """
 
     def __init__(self) -> None:
         self.app = SlicerApp()
-        vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_ERROR)  # warnings are trame-slicer's own affair
-        vtkOutputWindow.GetInstance().SetDisplayModeToNever()  # else all is said twice
+        vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_ERROR)  # warnings concern trame-slicer only
+        vtkOutputWindow.GetInstance().SetDisplayModeToNever()  # otherwise each message appears twice
         self.moved: Callable[[Point | None], None] = lambda _: None
         self.crossed: Callable[[Point], None] = lambda _: None
         self.windowed: Callable[[], None] = lambda: None
@@ -93,7 +93,7 @@ class Stage:
 
     @property
     def flat(self) -> str | None:
-        """The orientation of the one view that shows a single-slice image, or None for a volume."""
+        """Orientation of the view that shows a single-slice image; None for a volume."""
         if self.background is None or min(self.background.values.shape) > 1:
             return None
         axis = int(np.argmin(self.background.values.shape[::-1]))
@@ -106,11 +106,11 @@ class Stage:
         return list(self.app.view_manager.get_slice_views())
 
     def prepare(self, view: SliceView) -> None:
-        """Set a new slice view up: the mouse does what the page says, no more."""
-        view.render_window().SetMultiSamples(0)  # software OpenGL would take seconds for them
+        """Set up a new slice view, with those mouse actions that the page lists."""
+        view.render_window().SetMultiSamples(0)  # multisampling takes seconds in software OpenGL
         kinds = vtkMRMLSliceIntersectionWidget
         for action in (kinds.ActionBlend, kinds.ActionSelectVolume, kinds.ActionShowSlice, kinds.ActionRotate):
-            _intersections(view).SetActionEnabled(action, False)  # they would part the pictures from what the panel says
+            _intersections(view).SetActionEnabled(action, False)  # they would make the pictures differ from the panel
         interactor = view.interactor()
         interactor.AddObserver(vtkCommand.LeftButtonPressEvent, self._on_press, FIRST)
         interactor.AddObserver(vtkCommand.LeftButtonReleaseEvent, lambda *_: self._on_release(view), FIRST)
@@ -118,14 +118,14 @@ class Stage:
         interactor.AddObserver(vtkCommand.MouseMoveEvent, lambda *_: self._on_move(view), FIRST)
 
     def prepare_space(self, view: ThreeDView) -> None:
-        """Set a new 3D view up, which shows where the slices lie."""
+        """Set up a new 3D view, which shows the slices in space."""
         view.render_window().SetMultiSamples(0)
         view.set_box_visible(False)
         view.set_orientation_marker(vtkMRMLAbstractViewNode.OrientationMarkerTypeAxes)
         view.interactor().AddObserver(vtkCommand.WindowResizeEvent, lambda *_: self.look_round(view), LAST)
 
     def show(self, case: ViewedCase | None) -> None:
-        """Take the earlier case off the stage; layers of the new one are set next."""
+        """Remove the earlier case from the stage; the layers of the new one are set next."""
         self.background = self.overlay = None
         self.case = case
         for view in self.views:
@@ -137,31 +137,31 @@ class Stage:
         self._volumes = {}
 
     def set_background(self, layer: ViewedLayer) -> None:
-        """Show a layer below; raises ViewerError where its file is damaged, and leaves what is there."""
+        """Show a layer as background; raises ViewerError for a damaged file and keeps the earlier background."""
         self.background = self._loaded(layer)
         for view in self.views:
             view.set_background_volume_id(self.background.node.GetID())
             _intersections(view).SetActionEnabled(vtkMRMLSliceIntersectionWidget.ActionBrowseSlice, self.flat is None)
 
     def set_overlay(self, layer: ViewedLayer | None) -> None:
-        """Show a layer above, or none; raises ViewerError where its file is damaged, and leaves what is there."""
+        """Show a layer as overlay, or none; raises ViewerError for a damaged file and keeps the earlier overlay."""
         self.overlay = None if layer is None else self._loaded(layer)
         for view in self.views:
             view.set_foreground_volume_id(None if self.overlay is None else self.overlay.node.GetID())
 
     def set_opacity(self, opacity: float) -> None:
-        """Of the overlay, 0 to 1."""
+        """Set the opacity of the overlay, 0 to 1."""
         for view in self.views:
             view.set_foreground_opacity(opacity)
 
     def set_clear_share(self, share: float) -> None:
-        """Let the overlay be see-through where it is within this share of its window from zero."""
+        """Make the overlay transparent where its distance from zero is below this share of its window."""
         for kind, (node, distance) in self._colors.items():
             if kind != "image":
                 self._set_clear(node, distance, share)
 
     def set_dragged(self, name: str) -> None:
-        """Which layer's window the left button drags: "background" or "overlay"."""
+        """Choose the layer whose window the left button drags: "background" or "overlay"."""
         for view in self.views:
             widget = view.get_displayable_manager_by_class(vtkMRMLScalarBarDisplayableManager).GetWindowLevelWidget()
             widget.SetBackgroundVolumeEditable(name == "background")
@@ -173,18 +173,18 @@ class Stage:
         self._crosshair.SetCrosshairMode(mode)
 
     def window(self, volume: LoadedLayer) -> tuple[float, float]:
-        """Low and high end of the window a volume is shown in, in true values."""
+        """Low and high end of the display window of a volume, in its unit."""
         display = volume.node.GetDisplayNode()
         low, high = display.GetLevel() - display.GetWindow() / 2, display.GetLevel() + display.GetWindow() / 2
         return low * volume.layer.scale, high * volume.layer.scale
 
     def reset_windows(self) -> None:
-        """Back to the windows that the sidecar gives."""
+        """Restore the windows of the sidecar."""
         for volume in self._volumes.values():
             self.set_window(volume, volume.layer.window)
 
     def set_window(self, volume: LoadedLayer, window: tuple[float, float]) -> None:
-        """Show a volume between these two of its values as stored."""
+        """Set the display window of a volume, in stored values."""
         low, high = window
         display = volume.node.GetDisplayNode()
         display.SetAutoWindowLevel(0)
@@ -204,7 +204,7 @@ class Stage:
         self.go_to(self.point)
 
     def look_round(self, view: ThreeDView) -> None:
-        """Let a 3D view see the whole background from the patient's front, a little from above and from the side."""
+        """Point the camera of a 3D view at the whole background, from the front, a little from above and from the side."""
         if self.background is None:
             return
         bounds = [0.0] * 6
@@ -219,30 +219,30 @@ class Stage:
         view.schedule_render()
 
     def go_to(self, point: Point) -> None:
-        """Let all views meet at a point, at the centre of the background's voxel there."""
+        """Move all views and the crosshair to the centre of the background's voxel at a point."""
         index = None if self.background is None else self.background.index(point)
         if index is not None and self.background is not None:
             point = self.background.place(index)
-        self.point = point  # where it is the crosshair's place already, nothing is said of it
+        self.point = point  # the crosshair sends no event if it is there already
         self._crosshair.SetCrosshairRAS(list(point))
         for view in self.views:
             view.get_view_node().JumpSliceByOffsetting(*point)
             view.schedule_render()
 
     def scroll(self, view: SliceView, steps: int) -> None:
-        """Move one view on by whole slices."""
+        """Move one view by whole slices."""
         if self.flat is not None:
             return
         low, high = view.get_slice_range()
         view.set_slice_value(min(high, max(low, view.get_slice_value() + steps * view.get_slice_step())))
 
     def colors(self, kind: Kind) -> npt.NDArray[np.uint8]:
-        """The table that a kind of layer is drawn with now: RGBA [256, 4]."""
+        """Current colour table of a kind of layer: RGBA [256, 4]."""
         lookup = self._colors[kind][0].GetLookupTable()
         return np.rint([np.multiply(255, lookup.GetTableValue(i)) for i in range(256)]).astype(np.uint8)
 
     def _loaded(self, layer: ViewedLayer) -> LoadedLayer:
-        """The layer's volume, read when it is first asked for."""
+        """The layer in the scene, read at its first use."""
         if layer.content in self._volumes:
             return self._volumes[layer.content]
         check_whole(layer.file)
@@ -262,7 +262,7 @@ class Stage:
         return volume
 
     def _peak(self) -> Point:
-        """The overlay's voxel that is furthest from zero, or the background's middle."""
+        """The overlay's voxel of largest magnitude, or else the centre of the background."""
         if self.overlay is not None and np.any(self.overlay.values):
             k, j, i = np.unravel_index(int(np.abs(self.overlay.values).argmax()), self.overlay.values.shape)
             return self.overlay.place((int(i), int(j), int(k)))
@@ -271,7 +271,7 @@ class Stage:
         return self.background.place([(size - 1) / 2 for size in self.background.values.shape[::-1]])
 
     def _color_tables(self) -> dict[Kind, tuple[Any, npt.NDArray[np.float64]]]:
-        """For each kind of layer its colour node and how far its entries are from zero, as a share of the window."""
+        """For each kind of layer: colour node, and distance of its entries from zero as a share of the window."""
         steps = np.linspace(0.0, 1.0, 256)
         distances: dict[Kind, npt.NDArray[np.float64]] = {
             "image": np.ones(256), "sensitivity": steps, "signed": np.abs(2 * steps - 1)
@@ -289,7 +289,7 @@ class Stage:
         return self.app.scene.AddNode(node)
 
     def _set_clear(self, node: Any, distance: npt.NDArray[np.float64], share: float) -> None:
-        """Slicer's slice views take a table's opacity as a switch, so an entry is clear or it is not."""
+        """Make entries transparent; Slicer's slice views know only transparent and opaque entries."""
         was_modifying = node.StartModify()
         lookup = node.GetLookupTable()
         for entry, far in enumerate(distance):
@@ -307,7 +307,7 @@ class Stage:
             self.go_to((float(place[0]), float(place[1]), float(place[2])))
 
     def _on_resize(self, view: SliceView) -> None:
-        """Fit the picture into the new size, at the slice that it shows."""
+        """Fit the picture into the new size, and keep its slice."""
         place = view.get_slice_value()
         view.fit_view_to_content()
         view.set_slice_value(place)
@@ -327,12 +327,12 @@ class Stage:
 
 
 def _intersections(view: SliceView) -> Any:
-    """Slicer's widget for what the mouse does in a slice view, apart from windows."""
+    """Slicer's widget for mouse actions in a slice view, except for windows."""
     return view.get_displayable_manager_by_class(vtkMRMLCrosshairDisplayableManager).GetSliceIntersectionWidget()
 
 
 def orientation(view: SliceView) -> str:
-    """The anatomical name nearest to a view's plane, which lies along the volume's own axes."""
+    """Name of the anatomical plane nearest to a view, whose plane lies along the volume's axes."""
     return _named(_array(view.get_view_node().GetSliceToRAS())[:3, 2])
 
 
@@ -341,21 +341,21 @@ def _named(normal: npt.NDArray[Any]) -> str:
 
 
 def edges(view: SliceView) -> tuple[str, str, str, str]:
-    """Letters of the patient's sides at a view's left, right, top and bottom."""
+    """Edge letters at a view's left, right, top and bottom."""
     matrix = _array(view.get_view_node().GetSliceToRAS())
     right, up = matrix[:3, 0], matrix[:3, 1]
     return edge_letters(-right), edge_letters(right), edge_letters(up), edge_letters(-up)
 
 
 def depth(view: SliceView) -> str:
-    """Where a view's slice lies along its normal, for example "S 34.0 mm"."""
+    """Position of a view's slice along its normal, for example "S 34.0 mm"."""
     normal = _array(view.get_view_node().GetSliceToRAS())[:3, 2]
     axis = int(np.abs(normal).argmax())
     return side_text(view.get_slice_value() * float(np.sign(normal[axis])), axis)
 
 
 def slice_number(view: SliceView) -> tuple[int, int]:
-    """Which slice is shown, counted from 1, and of how many."""
+    """Number of the slice shown, from 1, and number of slices."""
     (low, high), step = view.get_slice_range(), view.get_slice_step()
     count = max(1, round((high - low) / step) + 1) if step > 0 else 1
     return min(count, max(1, round((view.get_slice_value() - low) / step) + 1)) if step > 0 else 1, count

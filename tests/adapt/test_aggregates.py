@@ -21,7 +21,7 @@ from monai_ifim import IFIMError, IFIMInferer, decompose
 from monai_ifim.adapt.aggregates import AugmentedAverage, EnsembleAverage, PatchAverage
 from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.adapt.network import check_bundle, check_network
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core.dense import dense_fisher, top_eigenpairs
 
 SHAPE = (1, 7, 5)
@@ -280,7 +280,7 @@ def test_a_bundle_puts_its_single_checkpoint_into_a_predictor_of_several_passes(
     else:
         views = [x, x.flip(-1)]
     torch.testing.assert_close(bundle.network(x).exp(), sum(single(view).softmax(1) for view in views) / len(views))
-    assert check_bundle(bundle, None, DecomposeOptions()).fit
+    assert check_bundle(bundle, None, CaseSettings()).fit
     fisher = dense_fisher(bundle.network, x)
     torch.testing.assert_close(
         decompose(bundle.network, x, rank=2).eigenvalues[0], top_eigenpairs(fisher, 2)[0], rtol=1e-4, atol=0
@@ -329,7 +329,7 @@ def test_image_and_table_in_an_evaluator_differentiate_the_image_alone() -> None
     for image, table, item in zip(IMAGE, tables, seen, strict=True):
         fisher = fisher_of(lambda x, table=table: network(x, table[None]).softmax(1), image)
         torch.testing.assert_close(item["ifim_eigenvalues"], top_eigenpairs(fisher, 3)[0], rtol=1e-8, atol=0)
-    assert check_network(network, IMAGE[:1], DecomposeOptions(), args=[tables[:1]]).fit
+    assert check_network(network, IMAGE[:1], CaseSettings(), args=[tables[:1]]).fit
 
 
 def test_an_average_s_own_checkpoint_is_loaded_as_well_as_that_of_its_network(make_network: Callable[..., Any]) -> None:

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.adapt.network import ROUGH, NetworkReport, check_bundle, check_network
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core import decompose
 
 MakeNetwork = Callable[..., nn.Module]
@@ -34,7 +34,7 @@ class Spoilt(nn.Module):
 
 
 def check(network: nn.Module, head: str = "auto", names: tuple[str, ...] = ()) -> NetworkReport:
-    return check_network(network, IMAGE, DecomposeOptions(head), names)
+    return check_network(network, IMAGE, CaseSettings(head), names)
 
 
 def failed(report: NetworkReport) -> dict[str, str]:
@@ -126,7 +126,7 @@ def test_another_number_of_class_names_is_found(make_network: MakeNetwork) -> No
 
 @pytest.mark.parametrize(("stated", "fit"), [(3, True), (4, False)])
 def test_the_number_of_classes_stated_is_compared_with_the_outputs(stated: int, fit: bool, make_network: MakeNetwork) -> None:
-    report = check_network(make_network(), IMAGE, DecomposeOptions(), stated_outputs=stated)
+    report = check_network(make_network(), IMAGE, CaseSettings(), stated_outputs=stated)
     assert report.fit is fit
     if not fit:
         assert failed(report) == {
@@ -222,7 +222,7 @@ def test_a_bundle_with_a_table_beside_the_image_is_probed_with_both(
     torch.jit.save(torch.jit.script(WithTable(make_network())), root / "models" / "model.ts")
     bundle = load_bundle(root)
     assert (bundle.spatial_shape, bundle.further) == ((9, 8, 7), (("table", (5,)),))
-    report = check_bundle(bundle, None, DecomposeOptions())
+    report = check_bundle(bundle, None, CaseSettings())
     assert report.fit
     assert report.findings[0].name == "inputs"
     assert "table (5,)" in report.findings[0].detail

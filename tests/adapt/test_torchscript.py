@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from monai_ifim import IFIMError, IFIMInferer, decompose
 from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.adapt.network import check_bundle
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core import NetworkError
 from monai_ifim.core.dense import dense_fisher, top_eigenpairs
 from monai_ifim.io import InputError, identify_bundle
@@ -59,7 +59,7 @@ EXPORTS: dict[str, Callable[[nn.Module], Any]] = {
 def test_torchscript_is_loaded_and_decomposed(export: str, definition: Any, tmp_path: Path, make_bundle: MakeBundle) -> None:
     root = scripted(make_bundle(tmp_path / "tiny"), EXPORTS[export](normalised()), definition)
     bundle = load_bundle(root)
-    assert check_bundle(bundle, None, DecomposeOptions()).fit
+    assert check_bundle(bundle, None, CaseSettings()).fit
     fisher = dense_fisher(normalised(), IMAGE)
     values, vectors = top_eigenpairs(fisher, 2)
     high = (vectors.T @ (vectors @ IMAGE.double().flatten())).reshape(IMAGE.shape).float()
@@ -100,7 +100,7 @@ def test_a_trace_made_in_train_mode_is_refused_for_a_single_image_too(
     for network in (bundle.network, nn.Sequential(nn.Identity(), bundle.network).eval()):
         with pytest.raises(NetworkError, match=r"train mode.*network\.eval\(\) before torch\.jit\.trace"):
             decompose(network, IMAGE)
-    assert not check_bundle(bundle, None, DecomposeOptions()).fit
+    assert not check_bundle(bundle, None, CaseSettings()).fit
 
 
 class Cut(nn.Module):
@@ -119,7 +119,7 @@ def test_torchscript_without_gradient_is_refused_with_the_cure(tmp_path: Path, m
     bundle = load_bundle(scripted(make_bundle(tmp_path / "tiny"), torch.jit.script(Cut(normalised()))))
     with pytest.raises(NetworkError, match="no gradient flows.*Pass the differentiable PyTorch module or TorchScript"):
         decompose(bundle.network, IMAGE)
-    failed = [finding for finding in check_bundle(bundle, None, DecomposeOptions()).findings if not finding.passed]
+    failed = [finding for finding in check_bundle(bundle, None, CaseSettings()).findings if not finding.passed]
     assert [finding.name for finding in failed] == ["decomposition"]
 
 

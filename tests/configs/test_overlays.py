@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
@@ -25,8 +24,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from monai_ifim import IFIMError, IFIMHandler, IFIMInferer, SaveIFIMd, decompose
-from monai_ifim.adapt.options import DecomposeOptions, EngineOptions
+from monai_ifim.adapt.handler import HandlerArguments
+from monai_ifim.adapt.saving import WriterArguments
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.cli.main import app
+from monai_ifim.core.settings import SettingsShortcuts, selection
 from monai_ifim.io import read_sidecar
 from monai_ifim.io.installation import configs_folder
 
@@ -48,7 +50,7 @@ OVERLAYS = pytest.mark.parametrize("overlay", ["ifim", "ifim_inferer"])
 
 
 class Runs(NamedTuple):
-    """A bundle and what it wrote: without an overlay ("plain") and with each."""
+    """A bundle and the folders it wrote: without an overlay ("plain") and with each."""
 
     bundle: Path
     outputs: dict[str, Path]
@@ -56,7 +58,7 @@ class Runs(NamedTuple):
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """Three labelled slices of an odd size, two classes of four among them."""
+    """Three labelled slices of an odd size, of two of the four classes."""
     root = _copied(TEMPLATE, tmp_path_factory.mktemp("zoo"))
     generator, samples = np.random.default_rng(5), []
     for label, name in enumerate(("first", "second", "third")):
@@ -183,7 +185,7 @@ def test_components_of_the_template_are_those_of_decompose(template: Runs, overl
         np.testing.assert_allclose(nib.load(folder / f"{name}_ifim_high.nii.gz").affine, scan.affine, atol=1e-6)
         sidecar = read_sidecar(folder / f"{name}_ifim.json")
         np.testing.assert_allclose(sidecar["eigenvalues"], expected.eigenvalues[0], rtol=1e-4)
-        assert sidecar["selection"] == SELECTIONS[overlay]
+        assert selection(sidecar["settings"]) == SELECTIONS[overlay]
         assert sidecar["model"]["class_names"] == ["none", "disc", "ring", "bar"]
 
 
@@ -212,20 +214,22 @@ def test_by_default_components_lie_on_the_grid_of_the_photograph(endoscopic: Run
 
 
 def test_overlays_state_every_setting_of_what_they_put_in() -> None:
-    """As the classes have it by default, but for what only a bundle knows and the locality radius."""
+    """With the defaults of the classes, except entries that only a bundle knows, and the locality radius."""
     handler, inferer = (yaml.safe_load((configs_folder() / f"{name}.yaml").read_text()) for name in ("ifim", "ifim_inferer"))
     stated = [
-        (handler["ifim"], IFIMHandler, {"network", "batch_transform"}),
-        (inferer["ifim"], IFIMInferer, set()),
-        (inferer["ifim_save"], SaveIFIMd, {"prefix", "allow_missing_keys"}),
+        (handler["ifim"], IFIMHandler, HandlerArguments, {"network", "batch_transform"}),
+        (inferer["ifim"], IFIMInferer, SettingsShortcuts, set()),
+        (inferer["ifim_save"], SaveIFIMd, WriterArguments, {"prefix", "allow_missing_keys"}),
     ]
     known_to_bundles = {"keys", "output_dir", "preprocessing", "bundle_root", "locality"}
-    for settings, kind, left_out in stated:
+    for settings, kind, shortcuts, left_out in stated:
         assert settings.pop("_target_") == f"monai_ifim.adapt.{kind.__name__}"
-        defaults = {name: parameter.default for name, parameter in inspect.signature(kind).parameters.items()}
-        if defaults.pop("engine", None) is not None:  # stands for the options that all constructors hand on
-            options = {field.name: field.default for field in fields(DecomposeOptions)}
-            defaults |= {name: options[name] for name in get_type_hints(EngineOptions)}
+        parameters = inspect.signature(kind).parameters.values()
+        defaults = {each.name: each.default for each in parameters if each.kind is not each.VAR_KEYWORD}
+        del defaults["settings"]  # in the place of which a config names fields
+        handed_on = {name: one.default for name, one in CaseSettings.options().items()}
+        handed_on |= {"preprocessing": None, "class_names": (), "bundle_root": None}
+        defaults |= {name: handed_on[name] for name in get_type_hints(shortcuts)}
         assert set(settings) == set(defaults) - left_out
         for name in set(settings) - known_to_bundles:
             default = defaults[name]

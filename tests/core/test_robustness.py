@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from monai_ifim.adapt import IFIMDecompose
 from monai_ifim.core import GaussianHead, HeadError, IFIMError, NetworkError, decompose
 from monai_ifim.core.dense import dense_fisher
+from monai_ifim.core.settings import selection
 
 
 def linear(classes: int, bias: list[float] | None = None, size: int = 63) -> nn.Sequential:
@@ -97,7 +98,7 @@ def test_logits_are_seldom_taken_for_probabilities() -> None:
 
 def test_numbers_from_configs_become_plain(image: Tensor) -> None:
     network = linear(4)
-    assert decompose(network, image, rank=np.int64(2)).record["selection"] == {"rank": 2}
+    assert selection(decompose(network, image, rank=np.int64(2)).record["settings"]) == {"rank": 2}
     made = IFIMDecompose(network, energy=np.float32(0.5))(image[0])
     assert made["ifim_rank"] == 1
     for wrong in ("0.9", None, np.bool_(True)):
@@ -108,8 +109,8 @@ def test_numbers_from_configs_become_plain(image: Tensor) -> None:
 def test_argument_without_an_entry_for_every_image_goes_as_it_is(image: Tensor) -> None:
     network, weights = linear(4), torch.arange(1.0, 5.0, dtype=torch.float64)
     batch = torch.cat([image, 0.5 * image])
-    found = decompose(lambda x, w: network(x) * w, batch, network_kwargs={"w": weights})
-    assert bool((found.locality_radius()[:, 0] > 0).all())
+    found = decompose(lambda x, w: network(x) * w, batch, network_kwargs={"w": weights}, locality=True)
+    assert bool((found.locality_radius[:, 0] > 0).all())
 
 
 @pytest.mark.parametrize("sigma", [0.0, 1e-200, 1e200, float("inf"), float("nan")])

@@ -179,6 +179,10 @@ def test_an_estimate_and_its_interval_have_the_same_decimals(
         (numbers.counted(0, "image"), "0 images"),
         (numbers.counted(2, "more class"), "2 more classes"),
         (numbers.counted(None, "image"), "n/a images"),
+        (numbers.radius(0.25), "0.250"),
+        (numbers.radius(None), "infinite"),
+        (numbers.radius(math.inf), "infinite"),
+        (numbers.radius(math.nan), "n/a"),
         (numbers.bytes_size(1023), "1,023 B"),
         (numbers.bytes_size(1024), "1.00 KiB"),
         (numbers.bytes_size(1.5 * 2**30), "1.50 GiB"),
@@ -225,7 +229,8 @@ SHARE, PROBABILITY, EIGENVALUE = 0.99996, 0.99973, 12.345
 
 
 def _sidecar() -> dict[str, object]:
-    file = {"file": "a_ifim_eigenvector-01.nii.gz", "content": "eigenvector 1", "window": [-1.0, 1.0], "scale": 1.0}
+    file = {"file": "a_ifim_eigenvector-01.nii.gz", "kind": "eigenvector", "component": 1, "channel": 1}
+    file |= {"window": [-1.0, 1.0], "scale": 1.0, "unit": "1"}
     return {
         "prediction": {"class": "cat", "probability": {"cat": PROBABILITY, "dog": 1 - PROBABILITY}},
         "eigenvalues": [EIGENVALUE],
@@ -237,7 +242,6 @@ def _sidecar() -> dict[str, object]:
         "input": {"shape": [8, 8]},
         "space": {"name": "network"},
         "files": [file],
-        "source": None,
     }
 
 

@@ -1,4 +1,4 @@
-"""Every block of docs/engine.md is run as a reader would paste it."""
+"""Every block of docs/engine.md is run as it stands."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_blocks_run_in_order_without_a_warning_and_do_what_the_page_says(capsys:
 def test_every_method_head_and_precision_that_there_is_is_on_the_page() -> None:
     from typing import get_args
 
-    from monai_ifim.core.settings import Method, Precision
+    from monai_ifim.options import Method, Precision
 
     for name in (*get_args(Method), *get_args(Precision), "voxelwise", "voxelwise_bernoulli"):
         assert f'"{name}"' in PAGE

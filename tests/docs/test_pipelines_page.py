@@ -1,4 +1,4 @@
-"""Every block of docs/pipelines.md is run as a reader would paste it, and what comes out is compared with `decompose`."""
+"""Every block of docs/pipelines.md is run as it stands, and its results are compared with those of `decompose`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from monai.utils import set_determinism
 from torch import Tensor, nn
 
 from monai_ifim import Decomposition, IFIMDecompose, IFIMHandler, SaveIFIM, decompose
+from monai_ifim.core.settings import selection
 from monai_ifim.io import GeometryError, read_sidecar
 from monai_ifim.io.installation import configs_folder
 
@@ -52,7 +53,7 @@ CHECKS: dict[str, Check] = {}
 
 
 def checks(title: str) -> Callable[[Check], Check]:
-    """Of what the example under a heading did; it is given the names that the example left."""
+    """Registers the check of the example under a heading; it gets the names that the example defined."""
 
     def register(check: Check) -> Check:
         CHECKS[title] = check
@@ -157,7 +158,7 @@ def check_handler(names: Names) -> None:
 @checks("A MONAI evaluator, with the inferer")
 def check_inferer(names: Names) -> None:
     for sidecar, scan in zip(_check_files("results/inferer", names, energy=0.95), names["scans"], strict=True):
-        radius = _expected(names, scan, energy=0.95).locality_radius()[0]
+        radius = _expected(names, scan, energy=0.95, locality=True).locality_radius[0]
         np.testing.assert_allclose(sidecar["locality_radius"], radius, rtol=0.05)
     found = _collected(names["evaluator"])
     names["evaluator"].run()
@@ -179,7 +180,7 @@ def check_loop(names: Names) -> None:
     _close(torch.cat(names["probabilities"]), _probabilities(names))
     _close(torch.cat(names["shares"]), torch.stack([d.high.norm() / d.image.norm() for d in expected]))
     _close(torch.cat(names["leading"]), torch.cat([d.eigenvectors[:, 0] for d in expected]))
-    assert names["d"].record["selection"] == {"energy": 0.95}
+    assert selection(names["d"].record["settings"]) == {"energy": 0.95}
     assert all(parameter.grad is None for parameter in names["network"].parameters())
 
 
@@ -188,9 +189,9 @@ def check_files(names: Names) -> None:
     found = _check_files("results/files", names, energy=0.95)
     assert [path.parent.name for path in names["sidecars"]] == [_name(scan) for scan in names["scans"]]
     for sidecar, scan in zip(found, names["scans"], strict=True):
-        expected = _expected(names, scan, energy=0.95)
+        expected = _expected(names, scan, energy=0.95, locality=True)
         assert sidecar["prediction"]["class"] == CLASSES[int(expected.logits[0].argmax())]
-        np.testing.assert_allclose(sidecar["locality_radius"], expected.locality_radius()[0], rtol=0.05)
+        np.testing.assert_allclose(sidecar["locality_radius"], expected.locality_radius[0], rtol=0.05)
 
 
 @checks("A Lightning module")
@@ -244,11 +245,11 @@ def test_a_zoo_bundle_may_take_the_place_of_the_page_s(template: Names) -> None:
         np.testing.assert_allclose((case["ifim_high"] + case["ifim_low"]).as_tensor(), seen[0], atol=1e-5)
         sidecar = read_sidecar(Path("results/workflow", _name(sample["image"]), f"{_name(sample['image'])}_ifim.json"))
         _close(sidecar["eigenvalues"], decompose(template["network"], seen, energy=0.95).eigenvalues[0])
-        assert (sidecar["model"]["bundle"], sidecar["selection"]) == ("Four classes", {"energy": 0.95})
+        assert (sidecar["model"]["bundle"], selection(sidecar["settings"])) == ("Four classes", {"energy": 0.95})
 
 
 class TestWarnings:
-    """What the page warns of is so."""
+    """The page's warnings are true."""
 
     @pytest.mark.parametrize(("given", "writes"), [(None, True), ("$None", False)])
     def test_create_workflow_drops_none(self, given: str | None, writes: bool, names: Names) -> None:
@@ -373,14 +374,14 @@ def _probabilities(names: Names) -> Tensor:
 
 
 def _close(found: Any, expected: Any) -> None:
-    """In norm: alone and in a batch, the last digit of a sum may differ, and with it the side of a rectifier or two."""
+    """Close in norm: a batch may change the last digit of a sum, and with it the side of a rectifier."""
     found, expected = np.asarray(found), np.asarray(expected)
     assert found.shape == expected.shape
     assert np.linalg.norm(found - expected) <= 0.01 * np.linalg.norm(expected)
 
 
 def _collected(evaluator: SupervisedEvaluator) -> list[Names]:
-    """What the evaluator will have put out, one dictionary an image."""
+    """A list that collects the evaluator's outputs, one dictionary per image."""
     found: list[Names] = []
     evaluator.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: found.extend(engine.state.output))
     return found
@@ -399,12 +400,12 @@ def _check_items(found: list[Names], names: Names, **selection: Any) -> None:
         np.testing.assert_allclose(np.diag(case["ifim_high"].affine), [1.0, 1.2, 2.5, 1.0], atol=1e-6)
 
 
-def _check_files(folder: str, names: Names, **selection: Any) -> list[Names]:
+def _check_files(folder: str, names: Names, **kept: Any) -> list[Names]:
     """Each scan's files lie on its own grid and hold its components; the sidecars."""
     assert sorted(path.name for path in Path(folder).iterdir()) == [_name(scan) for scan in names["scans"]]
     sidecars = []
     for scan in names["scans"]:
-        expected = _expected(names, scan, **selection)
+        expected = _expected(names, scan, **kept)
         stem = f"{folder}/{_name(scan)}/{_name(scan)}_ifim"
         high, low, first = (nib.load(f"{stem}_{content}.nii.gz") for content in ("high", "low", "eigenvector-01"))
         np.testing.assert_allclose(high.affine, nib.load(scan).affine, atol=1e-6)
@@ -414,6 +415,6 @@ def _check_files(folder: str, names: Names, **selection: Any) -> list[Names]:
         sidecar = read_sidecar(Path(f"{stem}.json"))
         _close(sidecar["eigenvalues"], expected.eigenvalues[0])
         _close(sidecar["prediction"]["logits"], expected.logits[0])
-        assert sidecar["selection"] == selection
+        assert selection(sidecar["settings"]) == kept
         sidecars.append(sidecar)
     return sidecars

@@ -1,4 +1,4 @@
-"""Every block and every command of docs/scanner_space.md is run as a reader would paste it, on the slice that the page uses."""
+"""Every block and every command of docs/scanner_space.md is run as it stands, on the page's slice."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch
 from typer.testing import CliRunner
 
 from monai_ifim import decompose_scan
-from monai_ifim.adapt.saving import Space
 from monai_ifim.adapt.scanner.equivalents import Statistics
 from monai_ifim.cli.main import app
 from monai_ifim.evaluation.demonstration import demo_slice
 from monai_ifim.io import read_sidecar
+from monai_ifim.options import Space
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "scanner_space.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Fuzzing of what reads a case's sidecar and its companions: resuming, tables, pages, the viewer, scenes, repetition."""
+"""Fuzz targets that read a sidecar and its companions: resuming, tables, pages, the viewer, scenes, repetition."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from fuzz.mutations import mutate_json, mutate_planes, mutate_text
 from fuzz.oracle import Target, refusing
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.io import ModelIdentity, Source, read_sidecar
 from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.older_sidecars import SCHEMA_VERSION
@@ -25,7 +25,7 @@ from monai_ifim.io.sidecar import write_sidecar
 from monai_ifim.io.slicer.bundle import write_scene_bundle
 from monai_ifim.io.slicer.scene import write_scene
 from monai_ifim.report.cohort.page import write_cohort
-from monai_ifim.report.cohort.planes import draw_montage
+from monai_ifim.report.cohort.planes import draw_picture_grid
 from monai_ifim.report.cohort.records import read_cohort
 from monai_ifim.run import repetition
 from monai_ifim.run.agreement import compare
@@ -47,7 +47,7 @@ def read_any_sidecar(content: bytes, folder: Path) -> None:
     image.write_bytes(b"")
     with refusing():
         row_from_sidecar("case", "done", read_sidecar(path))
-    settings = RunSettings(folder, DecomposeOptions())
+    settings = RunSettings(folder, CaseSettings())
     kept_row(ModelIdentity(), Case("case", Source(image)), settings)
     tabulate(folder)
     with refusing():
@@ -103,7 +103,7 @@ def read_any_planes(content: bytes, folder: Path) -> None:
     path = folder / "case_planes.npz"
     path.write_bytes(content)
     with refusing():
-        draw_montage(read_planes(path), 1e5)
+        draw_picture_grid(read_planes(path), 1e5)
 
 
 def read_any_table(content: bytes, folder: Path) -> None:
@@ -164,11 +164,10 @@ def sound_sidecar() -> dict[str, Any]:
             "eigenvectors": "unit norm",
         },
         "eigenvalues": [0.5, 0.25], "rank": 2, "energy_kept": 0.99, "trace": 0.76, "locality_radius": [0.1, None],
-        "selection": {"energy": 0.99}, "head_requested": "auto", "method": "exact", "method_requested": "auto",
-        "method_reason": "few columns", "jacobian_products": 1, "tolerance": 1e-4, "error_bound": 0.0, "confidence": 1.0,
-        "residuals": [0.0, 0.0], "memory_budget": None, "metric": None, "precision": None, "preprocessing": None,
-        "dtype": "float32", "device": "cpu", "computation": {"deterministic": False, "threads": 1}, "seconds": 0.5, "seed": None,
-        "files": files, "settings": None, "scene": "case.mrml", "planes": "case_planes.npz", "parametric_maps": [],
+        "settings": CaseSettings().describe(), "method": "exact", "method_reason": "few columns", "jacobian_products": 1,
+        "error_bound": 0.0, "confidence": 1.0, "residuals": [0.0, 0.0], "metric": None, "preprocessing": None,
+        "dtype": "float32", "device": "cpu", "computation": {"deterministic": False, "threads": 1}, "seconds": 0.5,
+        "files": files, "scene": "case.mrml", "planes": "case_planes.npz", "parametric_maps": [],
         "versions": {}, "peak_memory_bytes": 1,
     }  # fmt: skip
 
@@ -179,6 +178,7 @@ def sound_sidecars() -> list[bytes]:
     source = whole["files"][0] | {"kind": "source", "file": "case_ifim_low.nii.gz"}
     vector = whole["files"][1] | {"kind": "eigenvector", "component": 1, "file": "case_ifim_sensitivity.nii.gz"}
     scanner = whole | {
+        "settings": CaseSettings(space="scanner", statistics="freeze", resolution=2.5).describe(),
         "space": {"name": "scanner", "meaning": "the scan"},
         "preprocessing": {"steps": [], "equivalents": [], "statistics": "freeze", "resolution": 2.5, "resolution_mm": [2.5] * 3},
         "metric": {"kind": "Gaussian low-pass", "sigma_voxels": [1.0, 1.0, 1.0]},
@@ -220,7 +220,7 @@ def sound_run() -> tuple[bytes, bytes]:
         folder = Path(name)
         rows = [row_from_sidecar("case", "done", sound_sidecar())]
         cases = [Case("case", Source(folder / "case.nii.gz"))]
-        write_outcome(ModelIdentity(), RunSettings(folder, DecomposeOptions()), cases, rows, Start())
+        write_outcome(ModelIdentity(), RunSettings(folder, CaseSettings()), cases, rows, Start())
         return (folder / "cases.parquet").read_bytes(), (folder / "run.json").read_bytes()
 
 

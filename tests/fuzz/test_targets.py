@@ -1,4 +1,4 @@
-"""What the fuzzer does for long, for seconds: sound inputs, the finds of earlier campaigns, damage drawn with a fixed seed."""
+"""Short runs of the fuzzer's targets: sound inputs, finds of earlier campaigns, seeded random damage."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ FINDS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "a unit that is a list": ("sidecar-uses", lambda: _sidecar((("units", "maps"), ["x"]))),
     "a file's name that is a mapping": ("sidecar-uses", lambda: _sidecar((("files", 1, "file"), {}))),
     "a file's name that is a whole sidecar": ("sidecar-uses", lambda: _sidecar((("files", 1, "file"), sound_sidecar()))),
-    "a tolerance that is a whole sidecar": ("sidecar-uses", lambda: _sidecar((("tolerance",), sound_sidecar()))),
+    "a tolerance that is a whole sidecar": ("sidecar-uses", lambda: _sidecar((("settings", "tolerance"), sound_sidecar()))),
     "a file's name that no file can have": ("sidecar-uses", lambda: _sidecar((("files", 1, "file"), "a" * 300))),
     "pictures of a spacing in words": ("planes", lambda: _planes((("maps", 0, "planes", 0, "spacing"), ["a", "b"]))),
     "pictures of a window of three": ("planes", lambda: _planes((("maps", 0, "window"), [0, 1, 2]))),

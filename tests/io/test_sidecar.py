@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import gzip
 import hashlib
@@ -19,7 +20,7 @@ import torch
 from pydicom.data import get_testdata_file
 
 from monai_ifim.adapt.bundle import load_bundle
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core import decompose
 from monai_ifim.io import InputError, InputIdentity, MapContent, ModelIdentity, OutputError, read_sidecar
 from monai_ifim.io.sidecar import CaseFacts, MapFile, compose_sidecar, write_sidecar
@@ -30,9 +31,9 @@ from monai_ifim.run.settings import RunSettings
 Array = npt.NDArray[Any]
 KEYS = {
     "schema_version", "input", "model", "prediction", "eigenvalues", "rank", "energy_kept", "trace", "locality_radius",
-    "method", "jacobian_products", "error_bound", "units", "files", "versions", "seed", "seconds", "peak_memory_bytes",
-    "method_requested", "method_reason", "tolerance", "confidence", "residuals", "memory_budget", "metric", "precision",
-    "settings", "scene", "planes", "parametric_maps",
+    "method", "jacobian_products", "error_bound", "units", "files", "versions", "seconds", "peak_memory_bytes",
+    "settings", "method_reason", "confidence", "residuals", "metric",
+    "scene", "planes", "parametric_maps",
 }  # fmt: skip
 PLANTED = {
     "PatientName": "Zwetschgenbaum^Xaver",
@@ -57,7 +58,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, make_bundle: Any, write_scan: 
     folder = tmp_path_factory.mktemp("sidecar")
     bundle = load_bundle(make_bundle(folder / "bundle"))
     scan = write_scan(folder / "scan.nii.gz", (9, 11, 7), oblique)
-    settings = RunSettings(folder / "out", DecomposeOptions("categorical", rank=2, locality=True))
+    settings = RunSettings(folder / "out", CaseSettings("categorical", rank=2, locality=True))
     run_cases(bundle, find_cases([scan]), settings, lambda row: None)
     case = folder / "out" / "scan"
     content = json.loads((case / "scan_ifim.json").read_text(encoding="utf-8"))
@@ -70,7 +71,7 @@ def test_all_keys_of_the_schema_are_there(run: dict[str, Any]) -> None:
     assert set(content["input"]) >= {"file", "sha256", "shape", "affine", "reader"}
     assert set(content["model"]) >= {"bundle", "weights_sha256", "head", "class_names"}
     assert all(set(file) >= {"file", "shape", "affine", "norm", "scale", "window"} for file in content["files"])
-    assert content["schema_version"] == "1.2"
+    assert content["schema_version"] == "2.0"
     assert set(content["computation"]) == {"deterministic", "batch", "threads", "processor"}
 
 
@@ -99,36 +100,32 @@ def test_model_is_stated_by_the_hash_of_its_weights_and_its_metadata(run: dict[s
 def test_numbers_are_those_of_the_decomposition(run: dict[str, Any]) -> None:
     content, bundle = run["content"], run["bundle"]
     image = bundle.preprocess(run["scan"])[None].as_subclass(torch.Tensor)
-    expected = decompose(bundle.network, image, head="categorical", rank=2)
+    expected = decompose(bundle.network, image, head="categorical", rank=2, locality=True)
     logits = bundle.network(image)[0].detach().double()
     best = int(logits.argmax())
     assert content["prediction"]["class"] == f"class {best}"
     np.testing.assert_allclose(list(content["prediction"]["probability"].values()), logits.softmax(0), rtol=1e-6)
     np.testing.assert_allclose(content["eigenvalues"], expected.eigenvalues[0], rtol=1e-6)
-    np.testing.assert_allclose(content["locality_radius"], expected.locality_radius()[0], rtol=1e-3)
+    np.testing.assert_allclose(content["locality_radius"], expected.locality_radius[0], rtol=1e-3)
     assert content["trace"] == pytest.approx(float(expected.trace[0]), rel=1e-6)
     assert (content["rank"], content["jacobian_products"], content["method"]) == (2, 2, "exact")
     assert content["energy_kept"] == pytest.approx(1.0)
 
 
 def test_how_the_numbers_were_made_is_stated(run: dict[str, Any], tmp_path: Path) -> None:
-    options = DecomposeOptions(
+    options = CaseSettings(
         "categorical", rank=1, method="matrix_free", tolerance=1e-3, memory_budget="1GiB", metric=0.5, precision="float64", seed=3
     )
     run_cases(run["bundle"], find_cases([run["scan"]]), RunSettings(tmp_path / "out", options), lambda row: None)
     content = read_sidecar(tmp_path / "out" / "scan" / "scan_ifim.json")
-    assert (content["method"], content["method_requested"], content["method_reason"]) == (
-        "matrix_free",
-        "matrix_free",
-        "asked for",
-    )
-    assert (content["tolerance"], content["seed"], content["memory_budget"], content["precision"]) == (1e-3, 3, 2**30, "float64")
+    assert (content["method"], content["method_reason"]) == ("matrix_free", "asked for")
+    assert content["settings"] == options.describe()
     assert content["metric"] == {"kind": "noise level", "sigma": 0.5}
     assert content["units"]["eigenvalues"] == "nats per (standard deviation of the noise)^2"
     assert content["units"]["maps"] == "network input intensity"
     assert content["eigenvalues"][0] == pytest.approx(0.25 * run["content"]["eigenvalues"][0], rel=1e-3)
     assert len(content["residuals"]) == 1
-    assert json.loads((tmp_path / "out" / "run.json").read_text())["options"]["metric"]["sigma"] == 0.5
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["settings"]["metric"]["sigma"] == 0.5
 
 
 def test_segmentation_states_the_share_of_each_class_and_no_voxels(make_bundle: Any, run: dict[str, Any], tmp_path: Path) -> None:
@@ -138,7 +135,7 @@ def test_segmentation_states_the_share_of_each_class_and_no_voxels(make_bundle: 
     (root / "configs" / "inference.json").write_text(json.dumps(config))
     network = torch.nn.Sequential(torch.nn.Conv3d(1, 3, 3, padding=1), torch.nn.Tanh())
     torch.save(network.state_dict(), root / "models" / "model.pt")
-    options = DecomposeOptions("voxelwise", rank=2, tolerance=1e-2, locality=True)
+    options = CaseSettings("voxelwise", rank=2, tolerance=1e-2, locality=True)
     bundle = load_bundle(root)
     [row] = run_cases(bundle, find_cases([run["scan"]]), RunSettings(tmp_path / "out", options), lambda row: None)
     assert row.status == "done", row.reason
@@ -165,6 +162,85 @@ def compose(**record: Any) -> dict[str, Any]:
     source = InputIdentity("a.nii", "0" * 64, (3, 4, 5), np.eye(4).tolist(), "NibabelReader")
     files = [MapFile("a_ifim_high.nii.gz", MapContent("high"), (3, 4, 5), np.eye(4).tolist(), 1.5)]
     return compose_sidecar("a", CaseFacts(source, ModelIdentity("m", "1", None, ("no", "yes")), "network", record), files)
+
+
+@pytest.mark.parametrize(
+    ("norms", "share"),
+    [
+        ({"input": [4.0], "high": [1.0]}, 0.25),
+        ({"input": [3.0, 4.0], "high": [0.6, 0.8]}, 0.2),  # channels as one vector
+        ({"input": [4.0]}, None),
+        ({"input": [0.0], "high": [0.0]}, None),
+    ],
+)
+def test_high_share_is_the_norm_of_high_over_that_of_the_input(norms: dict[str, list[float]], share: float | None) -> None:
+    files = [
+        MapFile(f"{kind}-{i}.nii.gz", MapContent(kind, channel=i), (3, 4, 5), np.eye(4).tolist(), norm)
+        for kind, values in norms.items()
+        for i, norm in enumerate(values, start=1)
+    ]
+    source = InputIdentity("a.nii", "0" * 64, (3, 4, 5), np.eye(4).tolist(), "NibabelReader")
+    content = compose_sidecar("a", CaseFacts(source, ModelIdentity(), "network", {}), files)
+    assert content["high_share"] == (None if share is None else pytest.approx(share))
+
+
+def test_files_have_kind_component_channel_hash_and_unit(run: dict[str, Any]) -> None:
+    """The names of the files tell the contents, independently."""
+    files = run["content"]["files"]
+    assert [(file["kind"], file["component"], file["channel"]) for file in files] == [
+        ("input", None, 1), ("high", None, 1), ("low", None, 1), ("sensitivity", None, 1), ("eigenvector", 1, 1),
+        ("eigenvector", 2, 1), ("source", None, 1),
+    ]  # fmt: skip
+    units = run["content"]["units"]
+    for file in files:
+        path = run["case"] / file["file"]
+        assert file["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert file["file"] == f"{run['case'].name}_ifim_{MapContent.of(file).stem}.nii.gz"
+        assert file["unit"] == {"eigenvector": "1", "sensitivity": units["sensitivity"], "source": units["source"]}.get(
+            file["kind"], units["maps"]
+        )
+
+
+def as_version_1(sidecar: dict[str, Any]) -> dict[str, Any]:
+    """What the program of schema 1 would have written."""
+    old = copy.deepcopy(sidecar) | {"schema_version": "1.2", "source": None}
+    del old["settings"]
+    for file in old["files"]:
+        content = MapContent.of(file)
+        for name in ("kind", "component", "channel", "sha256", "unit"):
+            del file[name]
+        file["content"] = content.label
+        if content.kind == "source":
+            old["source"] = {"file": file["file"], "window": file["window"], "unit": old["units"]["source"]}
+    return old
+
+
+def test_a_sidecar_of_schema_1_is_read_in_the_form_of_schema_2(run: dict[str, Any], tmp_path: Path) -> None:
+    whole = copy.deepcopy(run["content"])
+    whole["files"].append(whole["files"][4] | {"channel": 3, "file": "further.nii.gz"})
+    write_sidecar(tmp_path / "old.json", as_version_1(whole))
+    for file in whole["files"]:
+        file["sha256"] = None
+    assert read_sidecar(tmp_path / "old.json") == whole | {"settings": None}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda old: old.pop("files"),
+        lambda old: old["files"][0].update(content="halo"),
+        lambda old: old["files"][0].update(content=3),
+        lambda old: old.update(units=None),
+    ],
+)
+def test_a_damaged_sidecar_of_schema_1_is_refused_with_the_cure(
+    spoil: Callable[[dict[str, Any]], Any], run: dict[str, Any], tmp_path: Path
+) -> None:
+    old = as_version_1(run["content"])
+    spoil(old)
+    write_sidecar(tmp_path / "old.json", old)
+    with pytest.raises(InputError, match=r"^old\.json: not a sidecar of a whole case .*: run the case again\.$"):
+        read_sidecar(tmp_path / "old.json")
 
 
 def test_what_is_written_comes_back(tmp_path: Path) -> None:
@@ -226,7 +302,7 @@ def test_nothing_personal_from_dicom_reaches_any_output(
     assert all(trace.encode() in planted for trace in TRACES)
     bundle, seen = load_bundle(make_bundle(tmp_path / "bundle", dims=2)), []
     cases = find_cases([patient / name for name in ("whole.dcm", "cut.dcm", "series")])
-    run_cases(bundle, cases, RunSettings(tmp_path / "out", DecomposeOptions("categorical")), lambda row: seen.append(str(row)))
+    run_cases(bundle, cases, RunSettings(tmp_path / "out", CaseSettings("categorical")), lambda row: seen.append(str(row)))
     status = {row["case"]: row["status"] for row in csv.DictReader((tmp_path / "out" / "cases.csv").open())}
     assert status == {"whole": "done", "cut": "failed", "series": "done"}
     written = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}

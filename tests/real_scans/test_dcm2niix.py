@@ -1,4 +1,4 @@
-"""The world frame of a DICOM series against another program's reading of it."""
+"""The world frame of a DICOM series, compared with dcm2niix."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from monai_ifim.adapt.bundle import load_bundle
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.io.installation import resolve_bundle
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.local import run_cases
@@ -29,7 +29,7 @@ def converted(real_data: Path, tmp_path: Path) -> nib.Nifti1Image:
 
 def test_series_lies_where_dcm2niix_puts_it(converted: nib.Nifti1Image, real_data: Path, tmp_path: Path) -> None:
     bundle = load_bundle(resolve_bundle("lumpy_lesion_detection_3d"))
-    settings = RunSettings(tmp_path / "out", DecomposeOptions("categorical"), contents=())
+    settings = RunSettings(tmp_path / "out", CaseSettings("categorical", contents=()))
     run_cases(bundle, find_cases([real_data / "dicom" / "ct_plain"]), settings, lambda row: None)
     written = nib.Nifti1Image.from_filename(tmp_path / "out" / "ct_plain" / "ct_plain_ifim_input.nii.gz")
     # dcm2niix turns rows round, so the corners of the one are corners of the other in another order.

@@ -1,4 +1,4 @@
-"""A voxel of a DICOM series is at one place in the world, whichever file of ours and whichever other program shows it."""
+"""A voxel of a DICOM series has one position (mm), in every file that is written and in every other program that reads it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from monai_ifim.adapt.bundle import load_bundle
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.local import run_cases
 from monai_ifim.run.settings import RunSettings
@@ -82,7 +82,7 @@ def _decomposed(root: Path, folder: Path, make_bundle: Callable[..., Path]) -> P
     torch.save(state, bundle / "models" / "model.pt")
     state["1.weight"][1, int(load_bundle(bundle).preprocess(folder).argmax())] = 1.7
     torch.save(state, bundle / "models" / "model.pt")
-    settings = RunSettings(root / "out", DecomposeOptions("categorical"), dicom_pm=True)
+    settings = RunSettings(root / "out", CaseSettings("categorical", dicom_pm=True))
     (row,) = run_cases(load_bundle(bundle), find_cases([folder]), settings, lambda row: None)
     assert row.reason == ""
     return root / "out" / "series"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from monai_ifim.adapt.bundle import load_bundle
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.io.installation import resolve_bundle
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.local import run_cases
@@ -32,7 +32,7 @@ def out(request: pytest.FixtureRequest, real_data: Path, tmp_path_factory: pytes
     volumes = [real_data / "nifti" / f"{name}.nii.gz" for name in NAMES[:3]]
     cases = find_cases([*volumes, real_data / "dicom" / "ct_plain"])
     cases += find_cases([real_data / "nifti" / "pcasl.nii.gz"], frame=3)
-    settings = RunSettings(folder, DecomposeOptions("categorical"), request.param)
+    settings = RunSettings(folder, CaseSettings("categorical", space=request.param))
     bundle = load_bundle(resolve_bundle("lumpy_lesion_detection_3d"))
     rows = run_cases(bundle, cases, settings, lambda row: None)
     assert [(row.case, row.status, row.reason) for row in rows if row.status != "done"] == []
@@ -41,7 +41,7 @@ def out(request: pytest.FixtureRequest, real_data: Path, tmp_path_factory: pytes
 
 @pytest.fixture(params=NAMES)
 def case(request: pytest.FixtureRequest, out: Path, read_alike: Callable[[Path], Any]) -> dict[str, Any]:
-    """Every file of one case as nibabel and ITK read it alike, by what it holds; name and space."""
+    """Every file of one case by its content, read alike by nibabel and ITK; name and space."""
     folder = out / request.param
     volumes = {path.name.split("_ifim_")[1][:-7]: read_alike(path) for path in folder.glob("*.nii.gz")}
     return {"name": request.param, "space": out.name, "volumes": volumes}
@@ -118,7 +118,7 @@ def test_sidecars_state_the_source(name: str, out: Path, real_data: Path) -> Non
 
 def test_a_4d_scan_without_frame_is_refused_naming_the_option(real_data: Path, tmp_path: Path) -> None:
     bundle = load_bundle(resolve_bundle("lumpy_lesion_detection_3d"))
-    settings = RunSettings(tmp_path, DecomposeOptions("categorical"))
+    settings = RunSettings(tmp_path, CaseSettings("categorical"))
     (row,) = run_cases(bundle, find_cases([real_data / "nifti" / "pcasl.nii.gz"]), settings, lambda row: None)
     assert row.status == "failed"
     assert "10 volumes; choose one with --frame N" in row.reason

@@ -12,7 +12,7 @@ import pydicom
 import pytest
 
 from monai_ifim.adapt.bundle import load_bundle
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.io import read_sidecar
 from monai_ifim.io.installation import resolve_bundle
 from monai_ifim.run.cases import find_cases
@@ -26,8 +26,8 @@ NIFTI = ("MR_Gd", "spm152", "spmMotor")
 def decomposed(path: Path, output: Path, frame: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Images by their content, and the sidecar."""
     bundle = load_bundle(resolve_bundle("lumpy_lesion_detection_3d"))
-    options = DecomposeOptions("categorical", energy=1.0)
-    settings = RunSettings(output, options, "scanner", ("high", "low"), resolution="network")
+    case = CaseSettings("categorical", energy=1.0, space="scanner", contents=("high", "low"), resolution="network")
+    settings = RunSettings(output, case)
     [row] = run_cases(bundle, find_cases([path], frame=frame), settings, lambda row: None)
     assert row.status == "done", row.reason
     folder = output / row.case

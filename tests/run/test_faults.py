@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from monai_ifim.adapt.bundle import Bundle, load_bundle
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.local import run_cases
 from monai_ifim.run.pipeline import WRITE_BEHIND
@@ -28,7 +28,7 @@ from monai_ifim.run.stop_request import PATIENCE, StoppedError, StopRequest
 from monai_ifim.run.table import CaseRow
 
 CASES = 9
-OPTIONS = DecomposeOptions("categorical", rank=2)
+OPTIONS = CaseSettings("categorical", rank=2)
 YEAR = 365.25 * 86400
 MEBIBYTE = 2**20
 
@@ -46,7 +46,8 @@ class Ground:
         self, output: Path, bundle: Bundle | None = None, report: Callable[[CaseRow], None] = lambda row: None, **settings: Any
     ) -> list[CaseRow]:
         stop_request = settings.pop("stop_request", None)
-        wanted = RunSettings(output, settings.pop("options", OPTIONS), space="network", **settings)
+        case = CaseSettings.of(settings.pop("options", OPTIONS), {"space": "network"} | settings.pop("case", {}))
+        wanted = RunSettings(output, case, **settings)
         return run_cases(bundle or self.bundle, find_cases([self.scans]), wanted, report, stop_request)
 
     def check_whole(self, output: Path, cases: int | None = None) -> None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pytest
 
 from monai_ifim.adapt.bundle import Bundle, load_bundle
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core import IFIMError
 from monai_ifim.io import OutputError
 from monai_ifim.run.cases import find_cases
@@ -44,8 +44,10 @@ def scans(tmp_path: Path, write_scan: Callable[..., Path], turned: Callable[...,
 
 
 def run(bundle: Bundle, inputs: Path, output: Path, **settings: Any) -> list[CaseRow]:
-    options = settings.pop("options", DecomposeOptions("categorical", rank=2))
-    return run_cases(bundle, find_cases([inputs]), RunSettings(output, options, **settings), lambda row: None)
+    options = settings.pop("options", CaseSettings("categorical", rank=2))
+    own = {name: settings.pop(name) for name in ("batch_size", "device", "overwrite") if name in settings}
+    wanted = RunSettings(output, CaseSettings.of(options, settings), **own)
+    return run_cases(bundle, find_cases([inputs]), wanted, lambda row: None)
 
 
 def table(output: Path) -> list[dict[str, str]]:
@@ -60,7 +62,7 @@ def digests(output: Path) -> dict[str, str]:
 
 def test_a_broken_file_is_a_failed_row_and_the_others_are_done(bundle: Bundle, scans: Path, tmp_path: Path) -> None:
     seen: list[CaseRow] = []
-    settings = RunSettings(tmp_path / "out", DecomposeOptions("categorical"))
+    settings = RunSettings(tmp_path / "out", CaseSettings("categorical"))
     rows = run_cases(bundle, find_cases([scans]), settings, seen.append)
     assert [(row.case, row.status) for row in rows] == [("s0", "done"), ("s1", "failed"), ("s2", "done"), ("s3", "done")]
     assert sorted(row.case for row in seen) == ["s0", "s1", "s2", "s3"]
@@ -88,7 +90,7 @@ def test_a_case_without_sidecar_is_made_again(bundle: Bundle, scans: Path, tmp_p
 
 def test_overwrite_makes_every_case_again_with_the_new_settings(bundle: Bundle, scans: Path, tmp_path: Path) -> None:
     run(bundle, scans, tmp_path / "out")
-    rows = run(bundle, scans, tmp_path / "out", overwrite=True, options=DecomposeOptions("categorical", rank=1))
+    rows = run(bundle, scans, tmp_path / "out", overwrite=True, options=CaseSettings("categorical", rank=1))
     assert [(row.status, row.rank) for row in rows if row.case != "s1"] == [("done", 1)] * 3
     assert not list((tmp_path / "out").rglob("*eigenvector-02*"))
 
@@ -147,15 +149,15 @@ def test_run_json_says_how_it_was_done(bundle: Bundle, scans: Path, tmp_path: Pa
     content = json.loads((tmp_path / "out" / "run.json").read_text())
     weights = (bundle.root / "models" / "model.pt").read_bytes()
     assert content["bundle"]["weights_sha256"] == hashlib.sha256(weights).hexdigest()
-    assert content["options"]["rank"] == 2
-    assert content["options"]["head"] == "categorical"
-    assert (content["space"], content["saved"], content["batch_size"]) == ("network", ["low"], 2)
+    assert content["settings"]["rank"] == 2
+    assert content["settings"]["head"] == "categorical"
+    assert (content["settings"]["space"], content["settings"]["contents"], content["batch_size"]) == ("network", ["low"], 2)
     assert content["cases"] == {"done": 3, "kept": 0, "failed": 1}
     assert content["versions"]["nibabel"] == nib.__version__
 
 
 def test_a_network_that_does_not_fit_fails_case_by_case(bundle: Bundle, scans: Path, tmp_path: Path) -> None:
-    rows = run(bundle, scans, tmp_path / "out", options=DecomposeOptions("probabilities"))
+    rows = run(bundle, scans, tmp_path / "out", options=CaseSettings("probabilities"))
     assert {row.status for row in rows} == {"failed"}
     assert "head='probabilities' was promised" in rows[0].reason
 
@@ -167,7 +169,7 @@ def test_one_frame_of_a_4d_file_is_decomposed_as_the_3d_file_it_is(
     source = nib.load(path)
     nib.save(nib.Nifti1Image(source.get_fdata(dtype=np.float32)[..., 2], source.affine), tmp_path / "three.nii.gz")
     cases = [*find_cases([path], frame=2), *find_cases([tmp_path / "three.nii.gz"])]
-    run_cases(bundle, cases, RunSettings(tmp_path / "out", DecomposeOptions("categorical", rank=1)), lambda row: None)
+    run_cases(bundle, cases, RunSettings(tmp_path / "out", CaseSettings("categorical", rank=1)), lambda row: None)
     files = [f"{case.name}/{case.name}_ifim_high.nii.gz" for case in cases]
     first, second = (nib.load(tmp_path / "out" / name).get_fdata() for name in files)
     np.testing.assert_allclose(first, second, rtol=0, atol=1e-6)
@@ -178,14 +180,14 @@ def test_one_frame_of_a_4d_file_is_decomposed_as_the_3d_file_it_is(
 
 def test_wrong_settings_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(IFIMError, match="batch size 0"):
-        RunSettings(tmp_path, DecomposeOptions(), batch_size=0)
+        RunSettings(tmp_path, CaseSettings(), batch_size=0)
     with pytest.raises(OutputError, match="halves"):
-        RunSettings(tmp_path, DecomposeOptions(), contents=("halves",))
+        CaseSettings(contents=("halves",))
 
 
 def test_what_the_exact_method_does_not_heed_makes_no_case_again(bundle: Bundle, scans: Path, tmp_path: Path) -> None:
     run(bundle, scans, tmp_path / "out")
-    options = DecomposeOptions("categorical", rank=2, tolerance=0.1, seed=4, memory_budget="1GiB")
+    options = CaseSettings("categorical", rank=2, tolerance=0.1, seed=4, memory_budget="1GiB")
     rows = run(bundle, scans, tmp_path / "out", options=options)
     assert [row.status for row in rows if row.case != "s1"] == ["kept", "kept", "kept"]  # s1 cannot be read at all
 
@@ -202,11 +204,11 @@ def test_a_case_made_otherwise_is_made_again(bundle: Bundle, scans: Path, tmp_pa
     out = tmp_path / "out"
     run(bundle, scans, out)
     settings: dict[str, Any] = {
-        "rank": {"options": DecomposeOptions("categorical", rank=1)},
-        "head": {"options": DecomposeOptions("bernoulli", rank=2)},
-        "method": {"options": DecomposeOptions("categorical", rank=2, method="matrix_free")},
-        "metric": {"options": DecomposeOptions("categorical", rank=2, metric=0.5)},
-        "precision": {"options": DecomposeOptions("categorical", rank=2, precision="float64")},
+        "rank": {"options": CaseSettings("categorical", rank=1)},
+        "head": {"options": CaseSettings("bernoulli", rank=2)},
+        "method": {"options": CaseSettings("categorical", rank=2, method="matrix_free")},
+        "metric": {"options": CaseSettings("categorical", rank=2, metric=0.5)},
+        "precision": {"options": CaseSettings("categorical", rank=2, precision="float64")},
         "space": {"space": "network"},
         "contents": {"contents": ("high",)},
     }.get(change, {})

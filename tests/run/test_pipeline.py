@@ -17,15 +17,15 @@ from monai.transforms import Compose, Lambdad
 
 from monai_ifim.adapt.bundle import Bundle, load_bundle
 from monai_ifim.adapt.components import component_tensors, item_of_batch
-from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.adapt.saving import SaveIFIM
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.run import pipeline
 from monai_ifim.run.cases import Case, find_cases
 from monai_ifim.run.pipeline import decompose_cases
 from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.table import CaseRow
 
-OPTIONS = DecomposeOptions("categorical", rank=1)
+OPTIONS = CaseSettings("categorical", rank=1)
 STEPS = [
     {"_target_": "LoadImaged", "keys": "image"},
     {"_target_": "EnsureChannelFirstd", "keys": "image"},
@@ -84,7 +84,7 @@ def test_files_are_those_of_one_case_after_the_other(bundle: Bundle, cases: list
     writer = SaveIFIM(tmp_path / "serial", "native", bundle.preprocessing, bundle_root=bundle.root)
     for case in cases:
         image = bundle.preprocess(case.source.path)
-        tensors = component_tensors(OPTIONS.decompose(bundle.network, image[None]), image[None], False, 0.0)
+        tensors = component_tensors(OPTIONS.decompose(bundle.network, image[None]), image[None], 0.0)
         writer(image, item_of_batch(tensors, 0, image), case.source, case.name)
         for path in (tmp_path / "serial" / case.name).glob("*.nii.gz"):
             mine, serial = nib.load(tmp_path / "out" / case.name / path.name), nib.load(path)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from monai_ifim.adapt.bundle import load_bundle
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.io.installation import resolve_bundle
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.local import run_cases
@@ -50,7 +50,7 @@ def test_a_bundle_over_two_ranks_is_the_bundle_in_one_process(
     root = tmp_path / "bundle"
     shutil.copytree(resolve_bundle(LUMPY), root)
     bundle = load_bundle(root)
-    options = DecomposeOptions("categorical", energy=0.9, locality=True)
+    options = CaseSettings("categorical", energy=0.9, locality=True)
     run_cases(bundle, find_cases([scans]), RunSettings(tmp_path / "one", options), lambda row: None)
     words = ("--bundle_root", ".", "--input", scans, "--output_dir", tmp_path / "two", "--energy", "0.9")
     finished = start(*BUNDLE_RUN, *words, folder=root)

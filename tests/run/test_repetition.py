@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from monai_ifim.adapt.bundle import load_bundle
-from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.adapt.scanner.noise import read_noise
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core import GaussianLowPass, IFIMError
 from monai_ifim.io import InputError, OutputError
 from monai_ifim.io.installation import resolve_bundle
@@ -52,10 +52,10 @@ def scan(tmp_path: Path, write_scan: Callable[..., Path], oblique: Array) -> Pat
 
 def decomposed(root: Path, image: Path, output: Path, case: dict[str, Any] | None = None, **settings: Any) -> Path:
     """The sidecar of one case."""
-    options = DecomposeOptions("categorical", locality=True, **settings.pop("options", {"rank": 2}))
-    rows = run_cases(
-        load_bundle(root), find_cases([image], **(case or {})), RunSettings(output, options, **settings), lambda row: None
-    )
+    batch = settings.pop("batch_size", 1)
+    wanted = CaseSettings(**({"head": "categorical", "locality": True} | settings.pop("options", {"rank": 2}) | settings))
+    cases = find_cases([image], **(case or {}))
+    rows = run_cases(load_bundle(root), cases, RunSettings(output, wanted, batch), lambda row: None)
     assert [row.status for row in rows][:1] == ["done"], rows[0].reason
     return output / rows[0].case / f"{rows[0].case}_ifim.json"
 
@@ -272,12 +272,26 @@ def test_a_case_of_a_batch_agrees_within_rounding_and_the_batch_is_named(
     assert found.causes == ("the case shared its passes with others",)
 
 
-def test_a_sidecar_of_an_earlier_version_is_repeated(root: Path, scan: Path, tmp_path: Path) -> None:
+def test_a_sidecar_of_schema_1_does_not_state_all_settings(root: Path, scan: Path, tmp_path: Path) -> None:
+    sidecar = decomposed(root, scan, tmp_path / "out")
+
+    def age(content: dict[str, Any]) -> None:
+        del content["settings"]
+        for file in content["files"]:
+            file["content"] = " ".join(filter(None, (file.pop("kind"), str(file.pop("component") or ""))))
+        content.update(schema_version="1.2")
+
+    edit(sidecar, age)
+    with pytest.raises(InputError, match="does not state all settings: decompose the image anew"):
+        repeated(sidecar, root, tmp_path / "again")
+
+
+def test_a_sidecar_without_the_computation_is_repeated(root: Path, scan: Path, tmp_path: Path) -> None:
     sidecar = decomposed(root, scan, tmp_path / "out")
 
     def age(content: dict[str, Any]) -> None:
         del content["computation"]
-        content.update(schema_version="1.0", device="cpu:0")
+        content.update(device="cpu:0")
         content["versions"]["torch"] = "1.0"
 
     edit(sidecar, age)
@@ -317,14 +331,17 @@ def test_a_bundle_is_taken_by_itself_only_where_it_comes_with_the_package(root: 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda content: content.pop("selection"), "'selection' is missing"),
-        (lambda content: content.pop("space"), "'space' is missing"),
+        (lambda content: content.pop("settings"), "'settings' is missing"),
+        (lambda content: content["settings"].pop("energy"), "the setting 'energy' is missing"),
+        (lambda content: content["settings"].update(force=9), "unknown setting 'force'"),
+        (lambda content: content["settings"].update(energy="much"), "energy"),
         (lambda content: content.pop("prediction"), "'prediction' is missing"),
         (lambda content: content.update(files=7), "not iterable"),
         (lambda content: content["input"].update(file="../scan.nii.gz"), "names no input file"),
         (lambda content: content.update(input=None), "'input' is missing"),
-        (lambda content: content.update(head_requested="OwnHead"), "OwnHead"),
-        (lambda content: content.update(metric={"kind": "Own"}), "'Own' of this case is code of its maker's"),
+        (lambda content: content["settings"].update(head="own"), "unknown head 'own'"),
+        (lambda content: content["settings"].update(head={"name": "own", "class": "mine:Own"}), "'own' is code of its maker's"),
+        (lambda content: content["settings"].update(metric={"kind": "Own"}), "'Own' is code of its maker's"),
         (lambda content: content.update(eigenvalues=["much"]), "does not say how the case was made"),
     ],
 )

@@ -16,7 +16,7 @@ import ray
 from PIL import Image
 
 from monai_ifim.adapt.bundle import Bundle, load_bundle
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.io import identify_bundle
 from monai_ifim.report.cohort.page import write_cohort as write_page
 from monai_ifim.run.cases import Case, find_cases
@@ -50,8 +50,8 @@ def cluster() -> Iterator[None]:
 
 
 def run(bundle: Bundle, cases: list[Case], output: Path, **settings: Any) -> Path:
-    options = settings.pop("options", DecomposeOptions("categorical", rank=2, locality=True, seed=3))
-    run_cases(bundle, cases, RunSettings(output, options, overwrite=True, **settings), lambda row: None)
+    options = settings.pop("options", CaseSettings("categorical", rank=2, locality=True, seed=3))
+    run_cases(bundle, cases, RunSettings(output, CaseSettings.of(options, settings), overwrite=True), lambda row: None)
     return output
 
 
@@ -62,7 +62,7 @@ def test_twice_is_the_same_bytes(
 ) -> None:
     scans = write_cohort(tmp_path / "in", 3)
     (scans / "broken.nii.gz").write_bytes(b"")
-    options = DecomposeOptions("categorical", rank=2, method=method, tolerance=0.1, locality=True, seed=3)
+    options = CaseSettings("categorical", rank=2, method=method, tolerance=0.1, locality=True, seed=3)
     runs = []
     for name in ("first", "second"):
         output = run(load_bundle(root), find_cases([scans]), tmp_path / name, space=space, options=options, scene_bundle=True)
@@ -76,7 +76,7 @@ def test_a_memory_budget_or_a_noise_level_changes_nothing_of_that(
     budget: str | None, root: Path, write_cohort: Callable[..., Path], tmp_path: Path, one_thread: None
 ) -> None:
     scans = write_cohort(tmp_path / "in", 2)
-    options = DecomposeOptions("categorical", locality=True, memory_budget=budget, metric=0.25)
+    options = CaseSettings("categorical", locality=True, memory_budget=budget, metric=0.25)
     outputs = [run(load_bundle(root), find_cases([scans]), tmp_path / name, options=options) for name in ("first", "second")]
     first, second = (written_bytes(output, tmp_path / "scratch") for output in outputs)
     assert first == second
@@ -129,9 +129,9 @@ def test_one_process_and_one_or_two_workers_write_the_same_bytes(
     """With the same number of threads, which the sidecar states."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     cases = find_cases([write_cohort(tmp_path / "in", 5)])
-    options = DecomposeOptions("categorical", method="matrix_free", rank=2, tolerance=0.1, locality=True)
-    settings = RunSettings(tmp_path / "none", options, space)
-    local = run(load_bundle(root), cases, tmp_path / "none", options=options, space=space)
+    case = CaseSettings("categorical", method="matrix_free", rank=2, tolerance=0.1, locality=True, space=space)
+    settings = RunSettings(tmp_path / "none", case)
+    local = run(load_bundle(root), cases, tmp_path / "none", options=case)
     expected = written_bytes(local, tmp_path / "scratch", engine=False)
     for workers in (1, 2):
         output = tmp_path / f"{workers}"

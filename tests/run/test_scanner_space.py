@@ -19,7 +19,7 @@ from PIL import Image
 
 from monai_ifim import decompose_scan
 from monai_ifim.adapt.bundle import Bundle, load_bundle
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core import IFIMError
 from monai_ifim.io import read_sidecar
 from monai_ifim.run.cases import find_cases
@@ -70,9 +70,11 @@ def write_nifti(path: Path, shape: tuple[int, ...], affine: Array, seed: int = 0
 
 
 def run(bundle: Bundle, inputs: Path | list[Any], output: Path, **settings: Any) -> list[CaseRow]:
-    options = settings.pop("options", DecomposeOptions("categorical", energy=1.0))
+    options = settings.pop("options", CaseSettings("categorical", energy=1.0))
     cases = inputs if isinstance(inputs, list) else find_cases([inputs])
-    return run_cases(bundle, cases, RunSettings(output, options, "scanner", **settings), lambda row: None)
+    own = {name: settings.pop(name) for name in ("batch_size", "device", "overwrite") if name in settings}
+    wanted = RunSettings(output, CaseSettings.of(options, {"space": "scanner"} | settings), **own)
+    return run_cases(bundle, cases, wanted, lambda row: None)
 
 
 def volumes(output: Path, case: str, read: Callable[[Path], Any], channel: int = 1) -> dict[str, Any]:
@@ -278,7 +280,7 @@ def test_steps_within_steps_are_those_steps(
     nested = load_bundle(make_bundle(tmp_path / "nested", steps=[inner, *STEPS[3:]]))
     found = []
     for name, each in (("plain", bundle), ("nested", nested)):
-        settings = RunSettings(tmp_path / name, DecomposeOptions("categorical", energy=1.0), space)
+        settings = RunSettings(tmp_path / name, CaseSettings("categorical", energy=1.0, space=space))
         [row] = run_cases(each, find_cases([volume]), settings, lambda row: None)
         assert row.status == "done", row.reason
         found.append(sidecar_of(tmp_path / name, "volume"))
@@ -324,8 +326,8 @@ def test_lazy_resampling_of_a_bundle_is_its_own(
         ({"resolution": 2.5}, {}, "done"),
         ({"resolution": 2.5}, {"resolution": 3.0}, "done"),
         ({"resolution": 2.5}, {"resolution": "network"}, "done"),
-        ({"resolution": 2.5}, {"options": DecomposeOptions("categorical", energy=1.0, metric=3.0)}, "done"),
-        ({}, {"options": DecomposeOptions("categorical", energy=1.0, metric=3.0)}, "done"),
+        ({"resolution": 2.5}, {"options": CaseSettings("categorical", energy=1.0, metric=3.0)}, "done"),
+        ({}, {"options": CaseSettings("categorical", energy=1.0, metric=3.0)}, "done"),
     ],
 )
 def test_a_whole_case_is_kept_and_made_again_where_what_was_asked_has_changed(
@@ -337,7 +339,7 @@ def test_a_whole_case_is_kept_and_made_again_where_what_was_asked_has_changed(
 
 
 def test_another_space_makes_a_case_again(bundle: Bundle, volume: Path, tmp_path: Path) -> None:
-    native = RunSettings(tmp_path / "out", DecomposeOptions("categorical", energy=1.0))
+    native = RunSettings(tmp_path / "out", CaseSettings("categorical", energy=1.0))
     for expected in ("done", "kept"):
         assert [row.status for row in run_cases(bundle, find_cases([volume]), native, lambda row: None)] == [expected]
     assert [row.status for row in run(bundle, volume, tmp_path / "out")] == ["done"]
@@ -355,7 +357,7 @@ def test_a_noise_map_is_a_diagonal_weighting_of_the_fisher_information(
     """The sensitivity is diag(s) diag(F) diag(s), whatever the eigenvectors are."""
     noise = torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(2)) * 20 + 1
     run(bundle, volume, tmp_path / "plain")
-    run(bundle, volume, tmp_path / "noisy", options=DecomposeOptions("categorical", energy=1.0, metric=noise))
+    run(bundle, volume, tmp_path / "noisy", options=CaseSettings("categorical", energy=1.0, metric=noise))
     maps = {}
     for name in ("plain", "noisy"):
         sidecar = sidecar_of(tmp_path / name, "volume")
@@ -370,7 +372,7 @@ def test_a_noise_map_of_another_shape_fails_its_case_with_the_reason(
     bundle: Bundle, volume: Path, oblique: Array, tmp_path: Path
 ) -> None:
     write_nifti(volume.parent / "other.nii.gz", (9, 9, 9), oblique)
-    options = DecomposeOptions("categorical", metric=torch.ones(1, 9, 9, 9))
+    options = CaseSettings("categorical", metric=torch.ones(1, 9, 9, 9))
     rows = {row.case: row for row in run(bundle, volume.parent, tmp_path / "out", options=options)}
     assert rows["other"].status == "done"
     assert rows["volume"].status == "failed"
@@ -383,7 +385,7 @@ def test_a_memory_budget_changes_no_number(resolution: Any, bundle: Bundle, obli
     path = write_nifti(tmp_path / "in" / "large.nii.gz", (37, 29, 41), oblique)
     results = {}
     for budget in (None, BUDGET):
-        options = DecomposeOptions("categorical", energy=1.0, memory_budget=budget)
+        options = CaseSettings("categorical", energy=1.0, memory_budget=budget)
         [row] = run(bundle, path, tmp_path / str(budget), options=options, resolution=resolution)
         assert row.status == "done", row.reason
         folder = tmp_path / str(budget) / "large"
@@ -391,7 +393,7 @@ def test_a_memory_budget_changes_no_number(resolution: Any, bundle: Bundle, obli
     assert results[None].keys() == results[BUDGET].keys()
     for name, values in results[None].items():
         np.testing.assert_allclose(results[BUDGET][name], values, rtol=0, atol=1e-5 * np.abs(values).max(), err_msg=name)
-    [row] = run(bundle, path, tmp_path / "less", options=DecomposeOptions("categorical", memory_budget="1MiB"))
+    [row] = run(bundle, path, tmp_path / "less", options=CaseSettings("categorical", memory_budget="1MiB"))
     assert "memory_budget is 1 MiB" in row.reason
 
 
@@ -451,11 +453,10 @@ def test_an_image_of_other_channels_or_axes_than_the_network_s_is_refused_in_wor
         ({"space": "scanner", "statistics": "thaw"}, "unknown statistics 'thaw'"),
         ({"space": "scanner", "resolution": "fine"}, "resolution 'fine': give millimetres"),
         ({"space": "scanner", "resolution": -1.0}, "resolution -1.0: give millimetres"),
-        ({"space": "scanner", "resolution": 2.0, "options": DecomposeOptions(metric=3.0)}, "two input metrics"),
+        ({"space": "scanner", "resolution": 2.0, "metric": 3.0}, "two input metrics"),
         ({"space": "scan"}, "unknown space 'scan'"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_before_any_case(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
-    options = settings.pop("options", DecomposeOptions())
+def test_settings_that_cannot_be_are_refused_before_any_case(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(IFIMError, match=message):
-        RunSettings(tmp_path / "out", options, **settings)
+        CaseSettings(**settings)

@@ -28,10 +28,10 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from monai_ifim.io.case import Companions, write_case
 from monai_ifim.io.case_maps import CaseMaps
-from monai_ifim.io.maps import CONTENTS
 from monai_ifim.io.model import ModelIdentity
 from monai_ifim.io.scan import Scan
 from monai_ifim.io.sidecar import CaseFacts, InputIdentity
+from monai_ifim.options import CONTENTS
 
 Array = npt.NDArray[Any]
 ROOT = Path(__file__).resolve().parents[2]

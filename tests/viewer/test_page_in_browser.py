@@ -43,7 +43,7 @@ def test_views_open_at_the_most_sensitive_voxel_with_its_values(page: Page, run:
     place, background, overlay = page.reading("cross")
     assert place == pytest.approx(_place(case, case.blob), abs=0.06)
     ramp = sum(case.blob) / (sum(case.shape) - 3)
-    assert background == f"Scan {int(1000 * ramp)} Hounsfield units"
+    assert background == f"Image {int(1000 * ramp)} Hounsfield units"
     assert overlay == f"Sensitivity {case.peak} nats per (network input intensity)²"
     assert [title.split("\n")[0] for title in page.titles()] == ["Axial", "Coronal", "Sagittal"]
 

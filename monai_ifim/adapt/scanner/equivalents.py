@@ -8,7 +8,7 @@ the same values and keep the graph; with statistics="freeze" the statistics are 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +25,8 @@ from monai.transforms import (
 from torch import Tensor
 from torch.nn import functional as F
 
-Statistics = Literal["differentiate", "freeze"]
+from monai_ifim.options import Statistics
+
 Statistic = Callable[[Tensor], Tensor]
 
 LARGEST_QUANTILE = 1_000_000  # values up to which MONAI takes percentiles with torch, in the image's dtype

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from monai.data import MetaTensor
@@ -22,10 +22,12 @@ from monai.transforms import (
 )
 from torch import Tensor
 
-from monai_ifim.adapt.scanner.equivalents import Statistics, equivalent_of
+from monai_ifim.adapt.scanner.equivalents import equivalent_of
 from monai_ifim.adapt.scanner.step_checks import CURE, check_derivative, differ, sample_of
+from monai_ifim.adapt.settings import check_statistics
 from monai_ifim.core import IFIMError
 from monai_ifim.io.errors import innermost
+from monai_ifim.options import Statistics
 
 READERS = (LoadImage, LoadImaged, EnsureChannelFirst, EnsureChannelFirstd)
 
@@ -158,12 +160,6 @@ def scan_preprocessing(
 
     steps = tuple(_steps(ours, key, statistics, joined))
     return ScanPreprocessing(steps, Step(joined(transforms), key), statistics)
-
-
-def check_statistics(statistics: str) -> None:
-    """Raise IFIMError for what is neither "differentiate" nor "freeze"."""
-    if statistics not in get_args(Statistics):
-        raise IFIMError(f"unknown statistics {statistics!r}: choose one of {', '.join(map(repr, get_args(Statistics)))}.")
 
 
 def squeezed(pipeline: ScanPreprocessing) -> ScanPreprocessing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,13 +12,10 @@ from monai.transforms import CropForeground, EnsureType, EnsureTyped
 from monai.transforms.traits import LazyTrait
 from torch import Tensor
 
-from monai_ifim.adapt.options import DecomposeOptions
 from monai_ifim.adapt.scanner.preprocessing import ScanPreprocessing
 from monai_ifim.core import IFIMError, Metric
 from monai_ifim.core.operator.metric import GaussianLowPass
 from monai_ifim.io.geometry import full_affine
-
-Resolution = float | Literal["network"] | None
 
 FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))  # full width at half maximum of a Gaussian of unit standard deviation
 
@@ -41,25 +38,6 @@ class HeldZeros(Metric):
         return self.low_pass.describe()
 
 
-def checked_resolution(resolution: Any) -> Resolution:
-    """Millimetres from 0 on (0: None), "network", or None; raises IFIMError for anything else."""
-    if resolution is None or resolution == "network":
-        return resolution
-    try:
-        width = float(resolution)
-    except (TypeError, ValueError):
-        width = float("nan")
-    if not np.isfinite(width) or width < 0:
-        raise IFIMError(f"resolution {resolution!r}: give millimetres, from 0 on, or 'network'.")
-    return width or None
-
-
-def check_metrics(resolution: Resolution, options: DecomposeOptions) -> None:
-    """Raise IFIMError for a resolution beside another input metric."""
-    if resolution is not None and options.metric is not None:
-        raise IFIMError("resolution and metric (noise) are two input metrics: give one of them.")
-
-
 def low_pass(
     pipeline: ScanPreprocessing, scan: MetaTensor, resolution: float | str, zeros_held: bool
 ) -> tuple[Metric, list[float]]:
@@ -72,7 +50,7 @@ def low_pass(
 
 def _network_widths(pipeline: ScanPreprocessing, scan: MetaTensor) -> list[float]:
     """The network's voxel size along each axis of the scan; 0 where the network sees no coarser than the scan."""
-    seen = network_affine(pipeline, scan)
+    seen = affine_after(pipeline, scan)
     _check_affine(pipeline, scan, seen)
     spacing = _spacing(scan)
     directions = _affine(scan)[:3, : len(spacing)] / spacing
@@ -80,7 +58,7 @@ def _network_widths(pipeline: ScanPreprocessing, scan: MetaTensor) -> list[float
     return [float(step) if step > 1.001 * own else 0.0 for step, own in zip(steps, spacing, strict=True)]
 
 
-def network_affine(pipeline: ScanPreprocessing, scan: MetaTensor) -> Any:
+def affine_after(pipeline: ScanPreprocessing, scan: MetaTensor) -> Any:
     """The affine [4, 4] of what the preprocessing makes of a scan [channel, *spatial], in mm.
 
     Where every step keeps the geometry, or changes it whatever the voxels hold, no voxel is resampled: MONAI's lazy

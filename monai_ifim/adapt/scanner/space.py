@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from monai.data import MetaTensor
@@ -13,17 +13,20 @@ from monai.data.utils import collate_meta_tensor
 from monai.transforms import Compose
 from torch import Tensor, nn
 
-from monai_ifim.adapt.options import DecomposeOptions
-from monai_ifim.adapt.scanner.equivalents import Statistics
 from monai_ifim.adapt.scanner.noise import NoiseMap
 from monai_ifim.adapt.scanner.preprocessing import ScanPreprocessing, reading_of, scan_preprocessing, squeezed
-from monai_ifim.adapt.scanner.resolution import Resolution, check_metrics, checked_resolution, low_pass
+from monai_ifim.adapt.scanner.resolution import low_pass
 from monai_ifim.adapt.scanner.step_checks import tells_zeros_apart
+from monai_ifim.adapt.settings import CaseSettings, Resolution, checked_resolution
 from monai_ifim.core import Decomposition, IFIMError
+from monai_ifim.core.decompose import decompose_with
+from monai_ifim.core.determinism import deterministic_algorithms
 from monai_ifim.core.operator.predictor import Predictor, owner_of
+from monai_ifim.core.settings import Settings, SettingsShortcuts
 from monai_ifim.io import InputError
 from monai_ifim.io.dicom.reader import register_dicom_reader
 from monai_ifim.io.errors import innermost
+from monai_ifim.options import Statistics
 
 
 class ScannerNetwork(nn.Module):
@@ -71,27 +74,43 @@ class ScannerSpace:
     ) -> None:
         if preprocessing is None:
             raise IFIMError("space='scanner' decomposes what the preprocessing starts from: pass preprocessing=.")
+        self.statistics: Statistics = statistics
         self.resolution = checked_resolution(resolution)
         self.image_key, self.planar = image_key, planar
         self.reading = reading_of(preprocessing)
         self.pipeline = scan_preprocessing(preprocessing, statistics, image_key)
         self._probed = False
 
+    def settings(self, given: Settings | None = None) -> CaseSettings:
+        """The settings of a decomposition in this space: those given, with this object's statistics and resolution.
+
+        Raises IFIMError where they state others.
+        """
+        own = {"space": "scanner", "statistics": self.statistics, "resolution": self.resolution}
+        if isinstance(given, CaseSettings):
+            stated = {"statistics": given.statistics, "resolution": given.resolution}
+            defaults = {name: CaseSettings.options()[name].default for name in stated}
+            for name, value in stated.items():
+                if value not in (defaults[name], own[name]):
+                    raise IFIMError(f"{name}={value!r} in the settings and {own[name]!r} in scanner=: state it once.")
+        return CaseSettings.of(given, own)
+
     def decompose(
         self,
         network: Callable[..., Any],
         scan: MetaTensor,
-        options: DecomposeOptions,
+        settings: Settings,
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Decomposition:
         """The decomposition of one scan [channel, *spatial]; args, kwargs: of the network. Raises IFIMError."""
+        settings = self.settings(settings)
         scan = _as_network(network, scan)
         pipeline = squeezed(self.pipeline) if self.planar and scan.ndim == 4 and scan.shape[-1] == 1 else self.pipeline
         if not self._probed:
             pipeline.check(scan)
             self._probed = True
-        return _decompose(network, pipeline, scan, self.resolution, options, args, kwargs)
+        return _decompose(network, pipeline, scan, settings, args, kwargs)
 
     def read_again(self, batch: Tensor) -> MetaTensor:
         """The scan that a batch of one network input [1, channel, *spatial] was made of; raises InputError."""
@@ -115,7 +134,7 @@ class ScannerSpace:
 
 
 def decomposed_batch(
-    options: DecomposeOptions,
+    settings: Settings,
     scanner: ScannerSpace | None,
     network: Callable[..., Any],
     batch: Tensor,
@@ -124,11 +143,13 @@ def decomposed_batch(
 ) -> tuple[Decomposition, Tensor]:
     """The decomposition of network inputs [B, channel, *spatial], or, in scanner space, of the scan that a batch of one was
     made of; and what was decomposed, with its batch axis."""
-    if scanner is None:
-        return options.decompose(network, batch, args, kwargs), batch
-    scan = scanner.read_again(batch)
-    found = scanner.decompose(network, scan, options, args, kwargs)
-    return found, collate_meta_tensor([scan])
+    deterministic = isinstance(settings, CaseSettings) and settings.deterministic
+    with deterministic_algorithms(deterministic, batch.device if isinstance(batch, Tensor) else "cpu"):
+        if scanner is None:
+            return decompose_with(settings, network, batch, args, kwargs), batch
+        scan = scanner.read_again(batch)
+        found = scanner.decompose(network, scan, settings, args, kwargs)
+        return found, collate_meta_tensor([scan])
 
 
 def decompose_scan(
@@ -139,7 +160,7 @@ def decompose_scan(
     statistics: Statistics = "differentiate",
     resolution: Resolution = None,
     image_key: str = "image",
-    **options: Any,
+    **shortcuts: Unpack[SettingsShortcuts],
 ) -> Decomposition:
     """Decompose a scan by the iFIM of network after preprocessing: high + low = the scan, on its own grid, in its own unit.
 
@@ -152,7 +173,7 @@ def decompose_scan(
         resolution: decompose changes as coarse as this alone: full width at half maximum, in mm, of a Gaussian low-pass as input
             metric; "network": the network's voxel size along each axis of the scan. None: no metric.
         image_key: the scan's name in a dictionary `preprocessing`.
-        options: head, energy, rank, method, tolerance, memory_budget, metric, precision, seed, output_key, as `decompose`.
+        shortcuts: fields of `Settings` (head, energy, rank, method, ...), as the arguments of `decompose`.
 
     Returns:
         A `Decomposition` of the batch of one scan [1, channel, *spatial]; `record["preprocessing"]` says what was done.
@@ -163,7 +184,8 @@ def decompose_scan(
     read = _as_network(network, scan if isinstance(scan, MetaTensor) else MetaTensor(scan))
     pipeline = scan_preprocessing(preprocessing, statistics, image_key)
     pipeline.check(read)
-    return _decompose(network, pipeline, read, checked_resolution(resolution), DecomposeOptions(**options))
+    of_scan = {"space": "scanner", "statistics": statistics, "resolution": resolution}
+    return _decompose(network, pipeline, read, CaseSettings.of(Settings.of(None, shortcuts), of_scan))
 
 
 def _as_network(network: Callable[..., Any], scan: MetaTensor) -> MetaTensor:
@@ -179,21 +201,20 @@ def _decompose(
     network: Callable[..., Any],
     pipeline: ScanPreprocessing,
     scan: MetaTensor,
-    resolution: Resolution,
-    options: DecomposeOptions,
+    settings: CaseSettings,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
 ) -> Decomposition:
     """A scan's decomposition through a pipeline that has been probed."""
     widths: list[float] | None = None
     zeros_held = tells_zeros_apart(pipeline, scan)
-    check_metrics(resolution, options)
-    if resolution is not None:
-        metric, widths = low_pass(pipeline, scan, resolution, zeros_held)
-        options = replace(options, metric=metric)
-    elif isinstance(options.metric, NoiseMap):
-        options = replace(options, metric=options.metric.of(scan))
+    metric = settings.metric
+    if settings.resolution is not None:
+        metric, widths = low_pass(pipeline, scan, settings.resolution, zeros_held)
+    elif isinstance(metric, NoiseMap):
+        metric = metric.of(scan)
     wrapped = ScannerNetwork(network, pipeline, scan, zeros_held)
-    found = options.decompose(wrapped, scan.as_subclass(Tensor)[None], args, kwargs)
-    described = pipeline.describe() | {"zeros_held": zeros_held, "resolution": resolution, "resolution_mm": widths}
-    return replace(found, record=found.record | {"preprocessing": described})
+    of_scan = Settings.of(settings, {"metric": metric})
+    found = decompose_with(of_scan, wrapped, scan.as_subclass(Tensor)[None], args, kwargs)
+    described = pipeline.describe() | {"zeros_held": zeros_held, "resolution": settings.resolution, "resolution_mm": widths}
+    return replace(found, record=found.record | {"settings": settings.describe(), "preprocessing": described})

@@ -5,40 +5,28 @@ from __future__ import annotations
 from torch import Tensor
 
 from monai_ifim.core.errors import HeadError
-from monai_ifim.core.heads.base import BernoulliHead, CategoricalHead, GaussianHead, Head
+from monai_ifim.core.heads.base import Head
+from monai_ifim.core.heads.categorical import CategoricalHead
 from monai_ifim.core.heads.outputs import HIDDEN, sums_to_one
 from monai_ifim.core.heads.probabilities import BernoulliProbabilityHead, CategoricalProbabilityHead
-from monai_ifim.core.heads.voxelwise import VoxelwiseBernoulliHead, VoxelwiseHead
-
-_BY_NAME: dict[str, type[Head]] = {
-    "categorical": CategoricalHead,
-    "bernoulli": BernoulliHead,
-    "gaussian": GaussianHead,
-    "voxelwise": VoxelwiseHead,
-    "voxelwise_bernoulli": VoxelwiseBernoulliHead,
-}
-HEAD_NAMES = ("auto", *_BY_NAME, "probabilities")
-
-
-def check_head_name(head: str | Head) -> None:
-    """Raise HeadError for a name that is none of HEAD_NAMES."""
-    if isinstance(head, str) and head not in HEAD_NAMES:
-        raise HeadError(f"unknown head {head!r}: choose one of {', '.join(map(repr, HEAD_NAMES))}, or pass a Head.")
+from monai_ifim.core.heads.registry import check_head, head_class
 
 
 def answers_at_every_voxel(head: str | Head) -> bool:
-    """Whether a head, or the one that a name stands for, reads a map [B, C, *spatial]."""
-    return (_BY_NAME[head].spatial if head in _BY_NAME else False) if isinstance(head, str) else head.spatial
+    """True if the head, or the one that a name stands for, reads a map [B, C, *spatial]."""
+    if isinstance(head, Head):
+        return head.spatial
+    return head != "auto" and head_class(head).spatial
 
 
 def resolve_head(head: str | Head, output: Tensor, operation: str | None = None) -> Head:
     """The head that `head` names for this output [B, C]; raises HeadError with the cure where that is uncertain.
 
-    "auto" takes two or more outputs that no softmax or sigmoid made for the logits of exclusive classes and refuses all
-    else: one output may be a binary logit or a regression. operation: what is known to have made the output, "sigmoid" or
-    "softmax".
+    "auto" reads two or more outputs that no softmax or sigmoid made as the logits of exclusive classes and refuses all
+    else: one output may be a binary logit or a regression. operation: "sigmoid" or "softmax" where one is known to have made
+    the output.
     """
-    check_head_name(head)
+    check_head(head)
     if isinstance(head, Head):
         chosen = head
     elif head == "auto":
@@ -47,7 +35,7 @@ def resolve_head(head: str | Head, output: Tensor, operation: str | None = None)
         exclusive = operation == "softmax" or (operation != "sigmoid" and output.shape[1] > 1 and sums_to_one(output))
         chosen = CategoricalProbabilityHead() if exclusive else BernoulliProbabilityHead()
     else:
-        chosen = _BY_NAME[head]()
+        chosen = head_class(head)()
     chosen.validate(output, operation)
     return chosen
 

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 from monai_ifim.core.errors import HeadError
-from monai_ifim.core.heads.base import BernoulliHead, CategoricalHead, Head, SquareRoot, diagonal_root
+from monai_ifim.core.heads.base import Answers, Head
+from monai_ifim.core.heads.bernoulli import BernoulliHead
+from monai_ifim.core.heads.categorical import CategoricalHead
 from monai_ifim.core.heads.outputs import as_float64, sums_to_one
+from monai_ifim.core.heads.square_root import SquareRoot, diagonal_root
 
 VANISHED = 1e-300  # probability whose inverse, and sums of such, would come near the end of float64
 
@@ -26,6 +29,7 @@ class CategoricalProbabilityHead(Head):
     """
 
     name: ClassVar[str] = "probabilities"
+    answers: ClassVar[Answers] = "class"
 
     def square_root(self, output: Tensor) -> SquareRoot:
         """See the class; r = C - 1."""
@@ -79,6 +83,7 @@ class BernoulliProbabilityHead(Head):
     """
 
     name: ClassVar[str] = "bernoulli_probabilities"
+    answers: ClassVar[Answers] = "label"
 
     def square_root(self, output: Tensor) -> SquareRoot:
         """See the class; r = C."""

@@ -12,8 +12,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from monai_ifim.core.errors import HeadError
-from monai_ifim.core.heads.base import BernoulliHead, CategoricalHead, Head, SquareRoot, exclusive_root
+from monai_ifim.core.heads.base import Answers, Head
+from monai_ifim.core.heads.bernoulli import BernoulliHead
+from monai_ifim.core.heads.categorical import CategoricalHead
 from monai_ifim.core.heads.outputs import as_float64, sums_to_one
+from monai_ifim.core.heads.square_root import SquareRoot, exclusive_root
 
 
 class VoxelwiseHead(Head):
@@ -21,6 +24,7 @@ class VoxelwiseHead(Head):
 
     name: ClassVar[str] = "voxelwise"
     spatial: ClassVar[bool] = True
+    answers: ClassVar[Answers] = "class"
 
     def square_root(self, output: Tensor) -> SquareRoot:
         """See `exclusive_root`; r = (C - 1) x voxels."""

@@ -1,8 +1,7 @@
-"""Folders for work in progress, in the system's folder for temporary files; what killed processes left of theirs is removed."""
+"""Scratch folders in the system's folder for temporary files. Those that killed processes left are removed."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import weakref
@@ -11,14 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from types import TracebackType
 
-PREFIX = "monai_ifim-work-"  # nothing else may begin with it: what is not held is removed
+from monai_ifim.core.memory import locks
+
+PREFIX = "monai_ifim-work-"  # folders with this prefix are removed unless a process holds them
 
 
 class ScratchFolder:
-    """A folder that goes with this object, or at the end of a `with` block.
-
-    It is locked as long as its process lives: that is how others know that it is needed.
-    """
+    """A folder that is removed with this object, or at the end of a `with` block, and locked as long as its process lives."""
 
     def __init__(self) -> None:
         remove_abandoned(Path(gettempdir()))
@@ -29,15 +27,13 @@ class ScratchFolder:
                 return
 
     def _hold(self) -> bool:
-        """Lock the folder; whether it is still there then: another process may have come between making and locking it."""
+        """Lock the folder; False if another process removed it before it was locked."""
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
             return False
         weakref.finalize(self, os.close, descriptor)
-        with suppress(OSError):  # a file system without locks, where nobody else can lock it either
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        return self.path.exists()
+        return locks.hold(descriptor, self.path)
 
     def __enter__(self) -> Path:
         return self.path
@@ -49,16 +45,15 @@ class ScratchFolder:
 def remove_abandoned(place: Path) -> None:
     """Remove this user's scratch folders in `place` that no living process holds."""
     for folder in place.glob(f"{PREFIX}*"):
-        with suppress(OSError):  # gone meanwhile, no folder, or held
+        with suppress(OSError):  # removed meanwhile, or not a folder
             if folder.lstat().st_uid == os.geteuid():
                 _remove_unless_held(folder)
 
 
 def _remove_unless_held(folder: Path) -> None:
-    """Raises OSError where it is held."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)
+        if locks.use_of(descriptor) == "abandoned":  # without locks, another process of this user may be using it
+            shutil.rmtree(folder, ignore_errors=True)
     finally:
         os.close(descriptor)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from monai_ifim.core.errors import IFIMError
 from monai_ifim.core.memory.allocation import in_large_pages
 
-REACH = 6.0  # standard deviations after which a Gaussian is cut off: 1e-8 of its peak
+REACH = 6.0  # standard deviations at which a Gaussian is cut off: 1e-8 of its peak
 BLOCK = 32  # rows of the filter's matrix that are multiplied together
 
 
@@ -34,7 +34,7 @@ class Metric(ABC):
 
     @abstractmethod
     def apply(self, images: Tensor) -> Tensor:
-        """M applied to each of `images` [B, channel, *spatial], the batch that is decomposed or one row for each of it."""
+        """M x for each of `images` x [B, channel, *spatial], one for each image of the batch."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class GaussianLowPass(Metric):
 
 
 def as_metric(metric: Metric | float | Tensor | None) -> Metric | None:
-    """A number or tensor is a noise level; raises IFIMError for what is no metric."""
+    """The metric; a number or tensor is a noise level. Raises IFIMError for anything else."""
     if metric is None or isinstance(metric, Metric):
         return metric
     if isinstance(metric, (int, float, Tensor)) and not isinstance(metric, bool):
@@ -132,8 +132,23 @@ def as_metric(metric: Metric | float | Tensor | None) -> Metric | None:
     raise IFIMError(f"metric={metric!r}: give a noise level (a number or a tensor), GaussianLowPass(sigma), or None.")
 
 
+def metric_from(description: Mapping[str, Any]) -> Metric:
+    """The metric that `Metric.describe` described; raises IFIMError where a description cannot hold it: a map, one's own code."""
+    kind = description.get("kind")
+    try:
+        if kind == "Gaussian low-pass":
+            return GaussianLowPass(description["sigma_voxels"])
+        if kind == "noise level" and description["sigma"] != "map":
+            return NoiseLevel(description["sigma"])
+    except KeyError as error:
+        raise IFIMError(f"the description of the metric {kind!r} lacks {error}.") from error
+    if kind == "noise level":
+        raise IFIMError("the metric is a noise map, of which a description holds the hash alone: give the map again.")
+    raise IFIMError(f"the metric {kind!r} is code of its maker's, which no description holds: pass it as metric= in Python.")
+
+
 def check_self_adjoint(metric: Metric, images: Tensor, generator: torch.Generator) -> None:
-    """Raise IFIMError where <M a, b> differs from <a, M b> for random images: F' = M F M would not be what is computed."""
+    """Raise IFIMError if <M a, b> differs from <a, M b> for random images: M F M would not be what is computed."""
     if metric.symmetric:
         return
     shape = (images.shape[0], *images.shape[1:])
@@ -148,7 +163,7 @@ def check_self_adjoint(metric: Metric, images: Tensor, generator: torch.Generato
 
 
 def _filtered(images: Tensor, axis: int, sigma: float) -> Tensor:
-    """The filter along one axis, a block of the matrix's rows at a time: beyond its reach they are zero."""
+    """The images filtered along one axis, a block of the matrix's rows at a time; beyond REACH the rows are zero."""
     size, reach = images.shape[axis], math.ceil(REACH * sigma)
     matrix = _folded_gaussian(size, sigma).to(images)
     lines = images.reshape(math.prod(images.shape[:axis]), size, -1)

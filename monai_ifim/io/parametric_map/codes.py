@@ -14,6 +14,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
+from monai_ifim.core.settings import selection
 from monai_ifim.io.maps import MapContent
 from monai_ifim.io.units import HOUNSFIELD
 from monai_ifim.version import __version__
@@ -111,7 +112,7 @@ def algorithm_parameters(sidecar: Mapping[str, Any]) -> str:
     stated = {
         "head": model["head"],
         "method": sidecar["method"],
-        **sidecar["selection"],
+        **selection(sidecar["settings"]),
         "components": sidecar["rank"],
         "metric": None if metric is None else json.dumps(metric, sort_keys=True),
         "space": sidecar["space"]["name"],

@@ -19,6 +19,7 @@ from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
+from monai_ifim.core.settings import selection
 from monai_ifim.io import atomic
 from monai_ifim.io.case_maps import CaseMaps
 from monai_ifim.io.errors import OutputError
@@ -105,7 +106,8 @@ def _series_uid(series: ReferencedSeries, affine: Affine, listed: Sequence[_Map]
     """A UID derived from the maps, their source instances and the settings."""
     digest = hashlib.blake2b()
     instances = sorted(str(header.SOPInstanceUID) for header in series.headers)
-    settings = {name: sidecar.get(name) for name in ("generator", "model", "space", "units", "selection", "method", "metric")}
+    settings = {name: sidecar.get(name) for name in ("generator", "model", "space", "units", "method", "metric")}
+    settings["selection"] = selection(sidecar["settings"])
     digest.update(json.dumps([instances, settings, affine.tolist()], sort_keys=True).encode())
     for each in listed:
         digest.update(f"{each.label} {each.values.shape} {each.scale!r} {each.window!r}".encode())

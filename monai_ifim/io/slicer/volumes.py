@@ -13,13 +13,6 @@ from monai_ifim.io.maps import MapContent
 GREY, SENSITIVITY, SIGNED = "grey", "sensitivity", "signed"
 LEGEND_WIDTH = 20  # letters: a longer line would be drawn smaller
 _COLORS = {"high": SIGNED, "eigenvector": SIGNED, "sensitivity": SENSITIVITY}
-_NAMES = {
-    "source": "Image",
-    "input": "Image as the network saw it",
-    "sensitivity": "Sensitivity",
-    "high": "Sensitive part (high)",
-    "low": "Insensitive part (low)",
-}
 _ORDER = ("source", "sensitivity", "high", "low", "eigenvector", "input")
 
 
@@ -75,7 +68,7 @@ def _map_volume(file: Mapping[str, Any], shares: tuple[float, ...]) -> SceneVolu
     content = MapContent.of(file)
     kind, number = content.kind, content.component
     suffix = "" if content.channel == 1 else f", channel {content.channel}"
-    name = _NAMES[kind] if number is None else f"Direction {number}"
+    name = content.title
     unit = file["unit"] if number is None else "relative"
     unit = unit if file["scale"] == 1 else f"{file['scale']:g} x {unit}"
     legend = "\n".join([name + suffix, *textwrap.wrap(unit, LEGEND_WIDTH)]) if kind in _COLORS else ""

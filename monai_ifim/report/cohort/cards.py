@@ -1,4 +1,4 @@
-"""What the page tells of one case: its answer, spectrum, pictures, numbers and files."""
+"""The card of a case on the page: answer, spectrum, pictures, numbers and files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from monai_ifim.report.pages.texts import shortened, words
 
 __all__ = ["CaseCard", "OutputBar", "case_cards"]
 
-MOST_OUTPUTS = 8  # classes, the likeliest first
+MOST_OUTPUTS = 8  # classes that are listed, the likeliest first
 MOST_COMPONENTS = 8  # rows of the table of the spectrum
 MOST_FILES = 40
 FILE_ORDER = (".mrml", ".mrb", "_ifim.json", *(f"_ifim_{name}" for name in ("source", "input", "high", "low", "sens", "eigen")))
@@ -36,7 +36,7 @@ CaseFields = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class OutputBar:
-    """An output of the network: its class, its probability or mean, and the length of its bar, None where there is none."""
+    """One output of the network: name, probability or predicted value, and the length of its bar in percent (None: no bar)."""
 
     name: str
     text: str
@@ -45,8 +45,8 @@ class OutputBar:
 
 @dataclass(frozen=True)
 class CaseCard:
-    """A case as its part of the page shows it. no_pictures: why there are none, where there are none; components: rows of
-    number, eigenvalue, share of the trace, locality radius."""
+    """Texts and drawings of one case. no_pictures: the reason if there are none; components: rows of number, eigenvalue, share
+    of the trace and locality radius."""
 
     anchor: str
     name: str
@@ -68,7 +68,7 @@ class CaseCard:
 
 
 def case_cards(output: Path, cohort: Cohort, listed: CaseList, pictures: CasePictures) -> list[CaseCard]:
-    """One for every case, in the order of the run."""
+    """One card per case, in the order of the run."""
     notes: dict[str, list[str]] = {}
     for finding in cohort.outliers.to_dict("records"):
         notes.setdefault(finding["case"], []).append(finding_text(finding))
@@ -102,7 +102,7 @@ def _card(output: Path, position: int, case: CaseFields, pictures: CasePictures,
 
 
 def _outputs(case: CaseFields) -> tuple[tuple[OutputBar, ...], str]:
-    """The likeliest classes, or the first predicted values, and what is said of the others."""
+    """The likeliest classes or the first predicted values, and a text that counts the others."""
     names = [] if case["class_names"] is None else [words(name) for name in case["class_names"]]
     probabilities = _numbers(case["probabilities"])
     values = probabilities or _numbers(case["means"])
@@ -124,12 +124,10 @@ def _components(case: CaseFields, eigenvalues: Sequence[float]) -> tuple[tuple[s
     rows = []
     for i, value in enumerate(eigenvalues[:MOST_COMPONENTS]):
         share = numbers.percent(value / trace) if trace else numbers.NOT_AVAILABLE
-        rows.append((str(i + 1), numbers.number(value), share, _radius(radii[i]) if i < len(radii) else numbers.NOT_AVAILABLE))
+        rows.append(
+            (str(i + 1), numbers.number(value), share, numbers.radius(radii[i]) if i < len(radii) else numbers.NOT_AVAILABLE)
+        )
     return tuple(rows)
-
-
-def _radius(radius: float | None) -> str:
-    return "no end" if radius is None else numbers.number(radius)
 
 
 def _facts(case: CaseFields) -> tuple[tuple[str, str], ...]:
@@ -159,7 +157,7 @@ def _facts(case: CaseFields) -> tuple[tuple[str, str], ...]:
 
 
 def _zero_or_units(case: CaseFields) -> str:
-    """What follows the norm of high: a part that single precision cannot tell from zero is called zero."""
+    """Unit after the norm of high, with a note if single precision cannot tell it from zero."""
     high, whole = case["norm_high"], case["norm_input"]
     rounding = not pd.isna(high) and not pd.isna(whole) and high < ROUNDING * whole
     return " units, zero to rounding: more or less contrast does not move the answer" if rounding else " units"
@@ -171,10 +169,10 @@ def _failure_facts(case: CaseFields) -> tuple[tuple[str, str], ...]:
 
 
 def _files(folder: Path, name: str) -> tuple[Markup, ...]:
-    """Links to the files of a case that a reader may want, scenes first."""
+    """Links to the files of a case, scenes first."""
     try:
         present = [entry.name for entry in os.scandir(folder) if entry.name.startswith(name) and entry.name.endswith(SUFFIXES)]
-    except (OSError, ValueError):  # not there, or a name that no file can have
+    except (OSError, ValueError):  # the folder is missing, or the name is impossible for a file
         return ()
     wanted = sorted(present, key=lambda file: (_rank(file[len(name) :]), file))
     return tuple(case_link(name, file, _label(file[len(name) :])) for file in wanted[:MOST_FILES])
@@ -185,7 +183,7 @@ def _rank(ending: str) -> int:
 
 
 def _label(ending: str) -> str:
-    """Such as: high.nii.gz."""
+    """The end of a file's name after that of the case: high.nii.gz."""
     return FILE_NAMES.get(ending) or ending.removeprefix("_ifim").lstrip("_").replace("_", ", ")
 
 
@@ -196,8 +194,8 @@ def _no_pictures(output: Path, case: CaseFields, pictures: CasePictures) -> str:
     if name in pictures.unreadable:
         return pictures.unreadable[name]
     if name in pictures.left_out:
-        return "The pictures are left out to keep this page small. The files of the case, linked here, hold all of it."
-    return f"There are no pictures of this case ({planes_path(output, name).name} is not there): run it again to have them made."
+        return "The pictures are left out to keep this page small. The files of the case are linked here."
+    return f"There are no pictures of this case ({planes_path(output, name).name} is missing): run the case again to make them."
 
 
 def _more(number: int, what: str, where: str) -> str:

@@ -1,4 +1,4 @@
-"""Figure of a cohort: how trace, eigenvalue, rank, confidence and time are spread, by predicted class."""
+"""Figure of a cohort: histograms of trace, eigenvalue, rank, confidence and time, by predicted class."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from monai_ifim.report.pages.texts import shortened
 
 __all__ = ["distribution_figure", "distribution_picture"]
 
-BINS = 25  # odd, so that a single value stands in the middle of a bar
+BINS = 25  # odd: a single value is in the middle of a bar
 ALL_COLOR, CLASS_COLOR, MARK_COLOR = "#777777", BLUE, VERMILION
 LONGEST_LABEL = 22
 MOST_TICKS = 3
@@ -28,8 +28,8 @@ ZERO_GAP = 2.5  # bins between the bar of zeros and the smallest positive value
 
 @dataclass(frozen=True, eq=False)
 class QuantityAxis:
-    """The axis of one quantity. edges: of its bars, in places on the axis; ticks: (place, text); zero: the place of zeros on a
-    logarithmic axis, None where there are none."""
+    """Horizontal axis of one quantity. edges: of the bins, as places on the axis; ticks: (place, text); place: from values to
+    places; zero: place of the bar of zeros on a logarithmic axis, None if no value is zero."""
 
     edges: Array
     ticks: tuple[tuple[float, str], ...]
@@ -38,7 +38,7 @@ class QuantityAxis:
 
 
 def distribution_picture(cohort: Cohort) -> Picture:
-    """The figure with its words."""
+    """The figure with caption and alternative text."""
     with drawing(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # class names in any script; the tables have them
         content, size = png(distribution_figure(cohort))
@@ -50,14 +50,14 @@ def distribution_picture(cohort: Cohort) -> Picture:
         content,
         size,
         alt=f"Histograms of {names}: {rows}. The tables below hold the quantiles of each.",
-        caption="How the cases are spread. The number left of each panel counts the cases in its highest bar. Line: median; "
-        "triangle: a case listed below as an outlier in this quantity; hatched bar on the left: cases at zero, which a "
-        "logarithmic axis has no place for. Cases kept from an earlier run are left out of the time.",
+        caption="Distribution of the cases. Left of each panel: the number of cases in its highest bar. Line: median; "
+        "triangle: a case listed below as an outlier in this quantity; hatched bar: cases at zero, for which a logarithmic "
+        "axis has no place. The time excludes cases kept from an earlier run.",
     )
 
 
 def distribution_figure(cohort: Cohort) -> Figure:
-    """A row per group and a column per quantity; groups are told apart by their row."""
+    """One row of panels per group, one column per quantity."""
     groups, quantities = cohort.groups(), cohort.quantities()
     height = 0.72 * len(groups) if len(groups) > 1 else 1.7
     figure = new_figure(1.6 + 2.0 * len(quantities), height + 0.9)
@@ -95,7 +95,7 @@ def _panel(axes: Axes, group: CaseGroup, quantity: CohortQuantity, axis: Quantit
     if len(values):
         middle = float(axis.place(np.array([np.median(values)]))[0])
         axes.plot([middle, middle], [0, 1.08 * max(peak, 1)], color="black", linewidth=1.1)
-    if len(outliers):  # without points, a line that is not clipped would lie at the figure's corner and spoil the layout
+    if len(outliers):  # an unclipped line without points would lie at the figure's corner and spoil the layout
         axes.plot(axis.place(outliers), np.full(len(outliers), 0.92 * top), "v", color=MARK_COLOR, markersize=4, clip_on=False)
     axes.set_ylim(0, top)
     left = float(axis.edges[0]) if axis.zero is None else axis.zero - width
@@ -119,21 +119,21 @@ def _whole_axis(values: Array) -> QuantityAxis:
     low, high = (int(values.min()), int(values.max())) if len(values) else (0, 1)
     step = -(-(high - low + 1) // BINS)
     edges = np.arange(low - 0.5, high + step + 0.5, step)
-    edges = np.array([edges[0] - step, *edges, edges[-1] + step])  # an empty bar on either side keeps bars slim
+    edges = np.array([edges[0] - step, *edges, edges[-1] + step])  # an empty bin on either side keeps the bars narrow
     stride = max(1, -(-(high - low) // MOST_TICKS))
     ticks = tuple((float(whole), numbers.count(whole)) for whole in range(low, high + 1, stride))
     return QuantityAxis(edges, ticks, lambda values: values)
 
 
 def _log_axis(values: Array) -> QuantityAxis:
-    """Places are powers of ten."""
+    """A logarithmic axis: places are logarithms to base ten."""
     positive = values[values > 0]
     low, high = (float(np.log10(end)) for end in (positive.min(), positive.max())) if len(positive) else (-0.5, 0.5)
     if high - low < 1e-3:
         low, high = low - 0.5, high + 0.5
     ticks = _log_ticks(low, high) if len(positive) else []
     edges = np.linspace(low, high, BINS + 1)
-    edges[-1] += 1e-9 * (high - low)  # log10 of the largest value may round either way
+    edges[-1] += 1e-9 * (high - low)  # log10 may round the largest value up or down
     edges[0] -= 1e-9 * (high - low)
     if len(positive) == len(values):
         return QuantityAxis(edges, tuple(ticks), _log_place(None))
@@ -151,7 +151,7 @@ def _log_place(zero: float | None) -> Callable[[Array], Array]:
 
 
 def _log_ticks(low: float, high: float) -> list[tuple[float, str]]:
-    """Powers of ten; within fewer than two decades also 2 and 5 of each; else the ends."""
+    """Ticks at powers of ten; below two of these also at 2 and 5 times them; below two of those at the ends."""
     first, last = int(np.ceil(low)), int(np.floor(high))
     stride = max(1, -(-(last - first) // MOST_TICKS))
     places: Sequence[float] = [float(power) for power in range(first, last + 1, stride)]

@@ -1,4 +1,4 @@
-"""The list of all cases: the table that stands on the page, and the same in full for its script to search and sort."""
+"""The list of all cases: the static table, and the complete list as data for the script that searches and sorts."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from monai_ifim.report.pages.texts import shortened, words
 
 __all__ = ["CASES_SHOWN", "CaseList", "all_cases", "list_cases", "listed_records"]
 
-CASES_SHOWN = 500  # without a script
-DIGITS = 9  # of a number that cases are sorted by
+CASES_SHOWN = 500  # in the static table
+DIGITS = 9  # of the values that the script sorts by
 
 
 @dataclass(frozen=True)
 class ListColumn:
-    """A column of the list. kind: class of its fields; text: how a field reads, empty where there is none; value: what cases
-    are sorted by, None where that is the text."""
+    """A column of the list. kind: CSS class of its fields; text: of a field, empty if unknown; value: sort key, None if the
+    text is the key."""
 
     head: str
     kind: str
@@ -38,8 +38,8 @@ class ListColumn:
 
 @dataclass(frozen=True)
 class CaseList:
-    """Cases as dictionaries with the columns of the table of cases, in the order of the run, and two more: "notes", why a case
-    stands out in short, and "pictures"."""
+    """Cases in the order of the run, as dictionaries of the columns of cases.parquet and two more: "notes", the outliers in
+    short, and "pictures"."""
 
     cases: Sequence[Mapping[str, Any]]
 
@@ -104,10 +104,10 @@ COLUMNS = (
 
 
 def all_cases(listed: CaseList) -> Table:
-    """A row for every case, up to CASES_SHOWN."""
+    """The static table: one row per case, up to CASES_SHOWN."""
     cases = listed.cases
     rows = tuple(_row(position, case) for position, case in enumerate(cases[:CASES_SHOWN], start=1))
-    caption = Markup('Every case; the name leads to its pictures and numbers.<span class="still">{}</span>')  # a script shows all
+    caption = Markup('All cases. The name links to pictures and numbers.<span class="still">{}</span>')  # the script shows all
     caption = caption.format(limited(len(rows), len(cases)))
     return Table(caption, (*(column.head for column in COLUMNS), "sidecar"), rows)
 
@@ -129,9 +129,9 @@ def _entry(column: ListColumn, case: Mapping[str, Any]) -> Entry:
 
 
 def listed_records(listed: CaseList) -> dict[str, Any]:
-    """The list as plain data: texts of every column in the order of the run, of numbers their values too.
+    """The list as plain data for the script: texts of each column in the order of the run, and values of numeric columns.
 
-    searched: what a search looks through beside the texts.
+    searched: further text per case that the search includes.
     """
     return {
         "columns": [_column_record(column, listed.cases) for column in COLUMNS],
@@ -141,7 +141,7 @@ def listed_records(listed: CaseList) -> dict[str, Any]:
 
 
 def _searched(case: Mapping[str, Any]) -> str:
-    """Input and reason, as far as the name of the case does not say it all."""
+    """Input file and reason of a failure; the file only if the name of the case differs from it."""
     file, reason = _text("input")(case), _text("reason")(case)
     return reason if file.startswith(case["case"]) else f"{file} {reason}".strip()
 

@@ -1,4 +1,4 @@
-"""index.html of a run: its cases with their pictures, what they have in common, which stand out, which failed."""
+"""index.html of a run: all cases with their pictures, distributions, outliers, failures and settings."""
 
 from __future__ import annotations
 
@@ -27,42 +27,45 @@ __all__ = ["write_cohort"]
 
 QUESTION = "How strongly, and in how many directions, can small changes of each image move the classifier's answer?"
 STATUSES = {"done": "done", "kept": "kept from an earlier run", "failed": "failed"}
-OWN_SECTIONS = ("bundle", "versions", "cases")  # of run.json, shown elsewhere than among the settings
+OWN_SECTIONS = ("bundle", "versions", "cases")  # parts of run.json that are not listed under Settings
 FILES = ("cases.csv", "cases.parquet", "run.json")
-MOST_NAMED = 5  # different models, spaces ... that are named
+MOST_NAMED = 5  # different values of a column that are listed
 
 MEANING = (
-    ("F", "The Fisher information of the classifier at this very image: for a small change d, KL(p(x) || p(x + d)) = dᵀF d / 2."),
+    (
+        "F",
+        "The Fisher information matrix of the classifier at x, this image: KL(p(x) || p(x + d)) = dᵀF d / 2 for small d.",
+    ),
     (
         "trace of F",
-        "The sum of all eigenvalues, in nats per unit²: how far the answer moves with small changes of the image, over all "
-        "directions. Only images of one network, grid and intensity scale compare.",
+        "The sum of all eigenvalues, in nats per unit²: how strongly small changes of the image move the answer, summed over all "
+        "directions. Traces can be compared between images of one network, grid and intensity scale only.",
     ),
-    ("leading eigenvalue", "The same along the most sensitive direction alone."),
-    ("rank", "How many eigenvectors were kept, by the rule stated among the settings."),
+    ("leading eigenvalue", "The largest eigenvalue: the same for the most sensitive direction alone."),
+    ("rank", "The number of eigenvectors kept, by the rule under Settings."),
     (
         "confidence",
-        "The probability of the predicted class. Where labels are independent of each other, or the network has one output, "
-        "the larger of p and 1 \N{MINUS SIGN} p of the label named, so that a sure no counts as sure.",
+        "The probability of the predicted class. For independent labels and for networks with one output, the larger of p and "
+        "1 \N{MINUS SIGN} p of the label named: a certain no is certain too.",
     ),
     (
         "|x_high|, |x_low|",
-        "L2 norms over all voxels and channels of the files written, in units, on the grid of the files: the part of the image "
-        "inside the leading eigenspace, and the rest.",
+        "L2 norms of the part of the image inside the leading eigenspace and of the rest, over all voxels and channels of the "
+        "files, in units.",
     ),
     (
         "seconds",
-        "All of a case that this run made: reading, computing, writing. Of one kept from an earlier run, its decomposition.",
+        "Reading, computing and writing of a case. For a case kept from an earlier run, its decomposition alone.",
     ),
-    ("n/a", "There is no value. It never stands for 0."),
+    ("n/a", "Not available. It never stands for 0."),
 )
 
 
 def write_cohort(output: Path) -> Path:
-    """Write OUT/index.html from OUT/cases.parquet, OUT/run.json and OUT/CASE/CASE_planes.npz, and return its path.
+    """Write OUT/index.html from OUT/cases.parquet, OUT/run.json and OUT/CASE/CASE_planes.npz; return its path.
 
-    One file that needs nothing else, whole or absent, the same bytes for the same records; without run.json, or pictures of a
-    case, it says so. Raises InputError where cases.parquet is missing or it or run.json cannot be read.
+    The page is one self-contained file, written atomically, with the same bytes for the same records. Missing pictures and a
+    missing run.json are mentioned on it. Raises InputError if cases.parquet is missing, or if one of the records cannot be read.
     """
     output = Path(output)
     cohort = read_cohort(output)
@@ -82,7 +85,7 @@ def write_cohort(output: Path) -> Path:
 
 
 def _beside(cohort: Cohort, cards: Sequence[CaseCard]) -> frozenset[int]:
-    """Places in the run, from 0, of the cases whose cards can be read without a script."""
+    """Indices of the cases whose cards can be read without JavaScript."""
     named = named_cases(cohort)
     names = cohort.cases["case"]
     found = {i for i, (card, name) in enumerate(zip(cards, names, strict=True)) if card.pictures is not None or name in named}
@@ -90,16 +93,15 @@ def _beside(cohort: Cohort, cards: Sequence[CaseCard]) -> frozenset[int]:
 
 
 def _pictures_said(pictures: CasePictures) -> str:
-    """How many cases have pictures here, and which have not."""
+    """How many cases have pictures on the page, and why others have none; empty if all have."""
     shown, absent = len(pictures.grids), len(pictures.left_out) + len(pictures.unreadable)
     if not shown + absent:
-        return "No case of this run has pictures: they were made by an earlier version, or are not beside this page."
+        return "No case of this run has pictures: an earlier version made it, or the files are not beside this page."
     if not absent:
         return ""
     return (
-        f"Pictures of {_number(shown)} are on this page, those that stand out first; those of {_number(absent)} are not, to keep "
-        "it small, and the column \N{LEFT DOUBLE QUOTATION MARK}pictures\N{RIGHT DOUBLE QUOTATION MARK} says of which. Their "
-        "files are linked all the same."
+        f"Pictures of {_number(shown)} are on this page, outliers first; those of {_number(absent)} are not, to keep the page "
+        "small (see the column \N{LEFT DOUBLE QUOTATION MARK}pictures\N{RIGHT DOUBLE QUOTATION MARK}). Their files are linked."
     )
 
 
@@ -127,14 +129,14 @@ def _title(cohort: Cohort) -> str:
 
 
 def _answers(cohort: Cohort) -> tuple[str, ...]:
-    """How many cases ended how; how many stand out."""
+    """Number of cases by status, and number of outliers."""
     counts = Counter(cohort.cases["status"])
     if not len(cohort.cases):
         return ("The run had no case.",)
     names = {**STATUSES, **{status: status for status in sorted(counts) if status not in STATUSES}}
     text = ", ".join(f"{numbers.count(counts.get(status, 0))} {words}" for status, words in names.items())
     if not len(cohort.made):
-        return (f"{text}.", "No case gave a result; the reasons are below.")
+        return (f"{text}.", "No case gave a result. The reasons are below.")
     found = cohort.outliers
     far = found["case"][found["kind"] != "vanishing"].nunique()
     still = found["case"][found["kind"] == "vanishing"].nunique()
@@ -146,13 +148,13 @@ def _distributions(cohort: Cohort) -> Section:
     blocks: list[Block] = []
     quantities, groups = cohort.quantities(), cohort.groups()
     if not quantities:
-        blocks.append(Paragraph("No case gave a result, so there is nothing to show."))
+        blocks.append(Paragraph("No case gave a result: there is nothing to show."))
     else:
         blocks += [distribution_picture(cohort), tables.quantiles(groups[:1], quantities)]
         if len(groups) > 1:
-            blocks.append(Fold("The same for each predicted class", (tables.quantiles(groups[1:], quantities),)))
+            blocks.append(Fold("The same by predicted class", (tables.quantiles(groups[1:], quantities),)))
         if len(groups) > MOST_GROUPS:
-            blocks.append(Paragraph(f"At most {MOST_GROUPS} rows of predicted classes are shown; the rarest share the last."))
+            blocks.append(Paragraph(f"At most {MOST_GROUPS} rows are shown; the rarest predicted classes share the last."))
     return Section("Distributions", "distributions", tuple(blocks))
 
 
@@ -165,25 +167,24 @@ def _outliers(cohort: Cohort) -> Section:
 
 
 def _rules(cohort: Cohort) -> tuple[str, ...]:
-    """What counts as an outlier here."""
+    """The rules for outliers, in words."""
     rule = (
-        f"Far from the others: a robust z beyond \N{PLUS-MINUS SIGN}{numbers.as_given(LARGEST_Z)} of the rank or of the "
-        f"logarithm of the trace, or one below {numbers.as_given(-LARGEST_Z)} of the log-odds of the confidence. z is the "
-        "distance from the median over 1.4826 times the median absolute deviation; where more than half of "
-        "the values are equal, which makes that 0, over "
-        "1.2533 times the mean absolute deviation. A case is compared with those of its own predicted class where they are "
-        f"{SMALLEST_GROUP} or more, with all cases otherwise, and with nothing where those are fewer than {SMALLEST_COHORT}. "
-        "Ranks closer than two to the median are never called far, nor are traces within 0.35 % of it."
+        f"Far from the others: a robust z-score beyond \N{PLUS-MINUS SIGN}{numbers.as_given(LARGEST_Z)} of the rank or of the "
+        f"logarithm of the trace, or below {numbers.as_given(-LARGEST_Z)} of the log-odds of the confidence. z is the "
+        "distance from the median, divided by 1.4826 times the median absolute deviation. If that is 0 (more than half of the "
+        "values are equal), it is divided by 1.2533 times the mean absolute deviation. A case is compared with the cases of its "
+        f"predicted class if these are {SMALLEST_GROUP} or more, otherwise with all cases, and not at all if those are fewer "
+        f"than {SMALLEST_COHORT}. A rank closer than two to the median is never an outlier, nor is a trace within 0.35 % of it."
     )
     chance = (
-        "In cases spread as a normal distribution about 1 in 150 of 20 and 1 in 1300 of 200 lie that far in one quantity: an "
-        "outlier is a case to look at, not an error."
+        "Chance: among normally distributed values about 1 in 150 of 20, and 1 in 1300 of 200, lie that far out. An outlier is a "
+        "case to look at, not an error."
     )
     still = (
-        "Without sensitivity: the trace is 0, below 10\N{SUPERSCRIPT MINUS}¹² times the median of all positive traces, or no "
-        "finite number. The answer is saturated: hardly any small change moves it, and the directions found there say little."
+        "Without sensitivity: the trace is 0, not finite, or below 10\N{SUPERSCRIPT MINUS}¹² times the median of all positive "
+        "traces. The answer is saturated: hardly any small change moves it, and the directions found there mean little."
     )
-    few = f"Only {_number(len(cohort.made))} gave a result: too few to call any far from the others."
+    few = f"Only {_number(len(cohort.made))} gave a result: too few to find outliers."
     return (rule, chance, still, *([few] if 0 < len(cohort.made) < SMALLEST_COHORT else []))
 
 
@@ -205,12 +206,12 @@ def _making(cohort: Cohort) -> Section:
     run = cohort.run
     blocks: list[Block] = []
     if not run:
-        blocks.append(Paragraph("run.json is missing: the sidecar of each case says how it was made."))
+        blocks.append(Paragraph("run.json is missing. The sidecar of each case holds its settings."))
     if isinstance(run.get("bundle"), dict):
         blocks += [Paragraph("Bundle:"), Definitions(tuple(flat_settings(run["bundle"])))]
     facts = [(name, _distinct(cohort.made[column])) for column, name in _FACTS.items()]
     if found := tuple((name, text) for name, text in facts if text):
-        blocks += [Paragraph("What the cases say of themselves:"), Definitions(found)]
+        blocks += [Paragraph("From the records of the cases:"), Definitions(found)]
     settings = {name: value for name, value in run.items() if name not in OWN_SECTIONS}
     for title, content in (("Settings", settings), ("Versions", run.get("versions"))):
         if isinstance(content, dict) and content:
@@ -230,7 +231,7 @@ _FACTS = {
 
 
 def _distinct(values: Any) -> str:
-    """The different texts of a column in one line, the first few of them."""
+    """Distinct texts of a column in one line; at most MOST_NAMED of them."""
     found = list(dict.fromkeys(value for value in values if isinstance(value, str)))
     text = ", ".join(found[:MOST_NAMED])
     return f"{text} and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else text

@@ -1,4 +1,4 @@
-"""Which cases of a run have their pictures on the page: those that stand out first, as many as its weight allows."""
+"""Choice of the cases whose pictures are on the page: outliers first, up to a limit on the size of the page."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from monai_ifim.report.cohort.records import Cohort
 
 __all__ = ["LARGEST_WEIGHT", "CasePictures", "choose_pictures", "planes_path"]
 
-LARGEST_WEIGHT = 20_000_000  # characters of all pictures on a page, and of the words beside them
-WORDS_WEIGHT = 5_000  # about, of one case
-BATCH = 16  # cases that are drawn at a time: what is drawn beyond the weight is thrown away
-WORKERS = 4  # Pillow encodes outside Python's lock
+LARGEST_WEIGHT = 20_000_000  # characters of all pictures and cards on a page
+WORDS_WEIGHT = 5_000  # characters of the texts of one case, roughly
+BATCH = 16  # cases drawn at a time; those beyond the limit are discarded
+WORKERS = 4  # threads: Pillow encodes without the GIL
 
 
 @dataclass(frozen=True)
 class CasePictures:
-    """By name of the case. grids: on the page; left_out: there, but too much for one page; unreadable: why."""
+    """By name of the case. grids: pictures on the page; left_out: beyond the limit on size; unreadable: the reason."""
 
     grids: Mapping[str, PictureGrid] = field(default_factory=dict)
     left_out: frozenset[str] = frozenset()
@@ -30,14 +30,15 @@ class CasePictures:
 
 
 def planes_path(output: Path, case: str) -> Path:
-    """Where the planes of a case are, if it has any."""
+    """Path of the file of planes of a case; it need not exist."""
     return output / case / f"{case}_planes.npz"
 
 
 def choose_pictures(output: Path, cohort: Cohort, largest: int = LARGEST_WEIGHT) -> CasePictures:
-    """Draw the pictures of the cases of a folder, in as good a quality as lets every case have some.
+    """Draw the pictures of the cases in a folder, in the best quality at which all cases fit.
 
-    largest: characters of all of it, words included. Order of preference: outliers, the least confident, then that of the run.
+    largest: characters of all pictures and texts. If not all cases fit: outliers first, then the least confident, then in the
+    order of the run.
     """
     names = [name for name in _preference(cohort) if planes_path(output, name).is_file()]
     grids: dict[str, PictureGrid] = {}
@@ -58,7 +59,7 @@ def choose_pictures(output: Path, cohort: Cohort, largest: int = LARGEST_WEIGHT)
 
 
 def _draw(output: Path, name: str, share: float) -> PictureGrid | str:
-    """The pictures of a case, or why there are none: one damaged file must not cost the page of a whole run."""
+    """The pictures of a case, or the reason why they cannot be read: one damaged file must not prevent the page."""
     try:
         planes = read_planes(planes_path(output, name))
     except InputError as error:
@@ -67,6 +68,6 @@ def _draw(output: Path, name: str, share: float) -> PictureGrid | str:
 
 
 def _preference(cohort: Cohort) -> list[str]:
-    """Names of all cases that have a result, those first whose pictures matter most."""
+    """Names of all cases with a result: outliers, the least confident, the others."""
     order: Sequence[str] = [*cohort.outliers["case"], *cohort.least_confident["case"], *cohort.made["case"]]
     return list(dict.fromkeys(order))

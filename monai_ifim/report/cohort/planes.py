@@ -1,4 +1,4 @@
-"""Pictures of a case for its page: planes in colour as WebP, the colours' bars, letters at the edges, a scale bar in mm."""
+"""Pictures of a case: coloured planes as WebP, colour bars, letters of the patient's sides, and a scale bar in mm."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from monai_ifim.io.planes import CasePlanes, Plane, PlaneMap
 __all__ = ["MapColumn", "PictureGrid", "PlanePicture", "ScaleBar", "color_stops", "draw_picture_grid"]
 
 COLORS: Mapping[str, str] = MappingProxyType({"grey": GRAY, "diverging": DIVERGING, "sequential": SEQUENTIAL})
-MAP_COLORS: Mapping[str, str] = MappingProxyType({"high": "diverging", "sensitivity": "sequential"})  # others are grey
+MAP_COLORS: Mapping[str, str] = MappingProxyType({"high": "diverging", "sensitivity": "sequential"})  # all others are grey
 TITLES: Mapping[str, str] = MappingProxyType(
     {
         "source": "Scan",
@@ -34,18 +34,18 @@ TITLES: Mapping[str, str] = MappingProxyType(
         "sensitivity": "Sensitivity",
     }
 )
-STOPS = 17  # colours of a bar's gradient; odd, so that zero is one of them
-TALLEST = 1.25  # a picture's height over the width of its column; taller ones are made smaller, all planes of a case alike
-BAR_SHARE = 0.4  # of a picture's width that its scale bar has at most
-FLAT = 0.15  # height over width below which letters at top and bottom would cover a picture
+STOPS = 17  # colours of a colour bar's gradient; odd: zero is one of them
+TALLEST = 1.25  # largest height of a picture over the width of its column; all planes of a case have one scale
+BAR_SHARE = 0.4  # largest length of a scale bar over the picture's width
+FLAT = 0.15  # height over width below which letters at top and bottom would cover the picture
 LOSSLESS = 101
-QUALITIES = (LOSSLESS, 92, 82, 70)  # of WebP, tried in turn; below, blocks show at the size that is looked at
+QUALITIES = (LOSSLESS, 92, 82, 70)  # of WebP, tried in turn; below 70, blocks are visible
 NORMALS: Mapping[str, int] = MappingProxyType({"sagittal": 0, "coronal": 1, "axial": 2})  # RAS axis
 
 
 @dataclass(frozen=True)
 class ScaleBar:
-    """A scale bar: its length in words and its share of the picture's width, in percent."""
+    """A scale bar: its length as text, and as percent of the picture's width."""
 
     text: str
     percent: float
@@ -53,8 +53,8 @@ class ScaleBar:
 
 @dataclass(frozen=True)
 class PlanePicture:
-    """A plane as it is shown. source: a data URI; size: (width, height) in pixels; ratio: width over height as displayed, which
-    differs where pixels are no squares; percent: its width as a share of its column's."""
+    """One plane. source: data URI; size: (width, height) in pixels; ratio: width over height as displayed, in mm where these
+    are known; percent: width of the picture in percent of its column's; edges: letters at left, right, top, bottom."""
 
     source: str = field(repr=False)
     size: tuple[int, int]
@@ -69,8 +69,8 @@ class PlanePicture:
 
 @dataclass(frozen=True)
 class MapColumn:
-    """The planes of one map below each other. colors: a key of COLORS; marks: the values at left, middle and right of its
-    bar."""
+    """The planes of one map, one below the other. colors: a key of COLORS; marks: values at left, middle and right of the
+    colour bar."""
 
     title: str
     unit: str
@@ -81,8 +81,7 @@ class MapColumn:
 
 @dataclass(frozen=True)
 class PictureGrid:
-    """All pictures of a case. point: where the planes meet, for readers, empty without a world frame; weight: characters of all
-    data URIs."""
+    """All pictures of a case. point: where the planes meet, as text; empty without a world frame."""
 
     columns: tuple[MapColumn, ...]
     point: str
@@ -94,7 +93,7 @@ class PictureGrid:
 
 
 def draw_picture_grid(planes: CasePlanes, most: float = math.inf) -> PictureGrid:
-    """Colour and encode the planes of a case, in the best quality that takes `most` characters at most, or in the worst."""
+    """Colour and encode the planes of a case in the best quality of at most `most` characters, or else in the worst."""
     drawn = [plane for found in planes.maps for plane in found.planes]
     width = _column_width(drawn)
     sources = iter(_encoded([_colored(plane, _colors(found)) for found in planes.maps for plane in found.planes], most))
@@ -105,7 +104,7 @@ def draw_picture_grid(planes: CasePlanes, most: float = math.inf) -> PictureGrid
 
 @cache
 def color_stops(colors: str) -> str:
-    """The colours of a bar from low to high, as a CSS gradient's list."""
+    """Colours of a colour bar from low to high, as the list of a CSS gradient."""
     table = _table(colors)[np.linspace(0, 255, STOPS).round().astype(int)]
     return ", ".join("#" + "".join(f"{int(part):02x}" for part in color) for color in table)
 
@@ -151,7 +150,7 @@ def _colored(plane: Plane, colors: str) -> Image.Image:
 
 
 def _encoded(images: Sequence[Image.Image], most: float) -> list[str]:
-    """Data URIs of all images in one quality."""
+    """Data URIs of all images, in one quality."""
     sources: list[str] = []
     for quality in QUALITIES:
         sources, weight = [], 0
@@ -170,7 +169,7 @@ def _data_uri(image: Image.Image, quality: int) -> str:
     how: dict[str, Any] = (
         {"lossless": True, "quality": 0, "method": 0} if quality == LOSSLESS else {"quality": quality, "method": 2}
     )
-    image.save(buffer, "WEBP", **how)  # more effort takes five times as long for files an eighth smaller
+    image.save(buffer, "WEBP", **how)  # method 4 takes five times as long for an eighth less
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
@@ -186,20 +185,20 @@ def _has_frame(plane: Plane) -> bool:
 
 
 def _extent(plane: Plane) -> tuple[float, float]:
-    """Height and width, in mm, or in pixels where there is no world frame."""
+    """Height and width in mm; in pixels without a world frame."""
     rows, columns = plane.values.shape
     down, across = plane.spacing if _has_frame(plane) else (1.0, 1.0)
     return rows * down, columns * across
 
 
 def _column_width(planes: Sequence[Plane]) -> float:
-    """What a column's width stands for: one for all planes of a case, so that they have one scale."""
+    """Width of a column in mm (or pixels), the same for all planes of a case."""
     extents = [_extent(plane) for plane in planes] or [(1.0, 1.0)]
     return max(max(across for _, across in extents), max(down for down, _ in extents) / TALLEST)
 
 
 def _bar(across: float) -> ScaleBar:
-    """The longest round length, 1, 2 or 5 times a power of ten, that is no longer than BAR_SHARE of the width."""
+    """The largest length of 1, 2 or 5 times a power of ten within BAR_SHARE of the width."""
     longest = BAR_SHARE * across
     power = 10.0 ** math.floor(math.log10(longest))
     length = max(factor * power for factor in (1, 2, 5) if factor * power <= longest * (1 + 1e-9))
@@ -207,7 +206,7 @@ def _bar(across: float) -> ScaleBar:
 
 
 def _place(plane: Plane) -> str:
-    """Such as: S 12.5 mm; where the plane lies along its normal."""
+    """Position of the plane along its normal: S 12.5 mm; empty without a world frame."""
     if not _has_frame(plane) or plane.view not in NORMALS:
         return ""
     return side_text(plane.offset, NORMALS[plane.view])

@@ -1,4 +1,4 @@
-"""The records of a run as its page needs them: cases, how they were made, groups of one predicted class, outliers."""
+"""The records of a run for its page: cases, run.json, groups by predicted class, outliers."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["ALL_CASES", "LEAST_CONFIDENT", "MOST_GROUPS", "QUANTITIES", "CaseGro
 
 Array = npt.NDArray[np.float64]
 
-MOST_GROUPS = 8  # predicted classes shown by themselves; further ones are put together
+MOST_GROUPS = 8  # rows of predicted classes; the rarest share the last
 ALL_CASES = "all cases"
-LEAST_CONFIDENT = 10  # answers that are named
+LEAST_CONFIDENT = 10  # cases that are listed
 
 
 @dataclass(frozen=True)
 class CohortQuantity:
-    """A number that every case has. column: its name in the table of cases; title, unit: for readers, unit may be empty."""
+    """A quantity of the cases. column: of the table of cases; title, unit: for readers, the unit may be empty."""
 
     column: str
     title: str
@@ -53,13 +53,13 @@ QUANTITIES = (
 
 @dataclass(frozen=True, eq=False)
 class CaseGroup:
-    """Cases that are shown together: all, those of one predicted class, or those of all further classes."""
+    """Cases in one row of the figure: all cases, or those of one or more predicted classes."""
 
     label: str
     cases: pd.DataFrame
 
     def values(self, quantity: CohortQuantity) -> Array:
-        """Finite values; of the seconds those of cases that this run made, since kept ones do not tell their whole time."""
+        """Finite values of a quantity; seconds of done cases only, since those of kept cases exclude reading and writing."""
         cases = self.cases[self.cases["status"] == "done"] if quantity.column == "seconds" else self.cases
         values = cases[quantity.column].to_numpy(np.float64, na_value=np.nan)
         return np.asarray(values[np.isfinite(values)])
@@ -67,8 +67,8 @@ class CaseGroup:
 
 @dataclass(frozen=True, eq=False)
 class Cohort:
-    """cases: the frame of `read_cases` with the column "confidence"; run: run.json, empty where there is none; outliers: what
-    `find_outliers` gave."""
+    """cases: table of `read_cases` with a further column "confidence"; run: content of run.json, empty if missing; outliers:
+    result of `find_outliers`."""
 
     cases: pd.DataFrame
     run: Mapping[str, Any]
@@ -76,27 +76,27 @@ class Cohort:
 
     @property
     def made(self) -> pd.DataFrame:
-        """Cases that have numbers."""
+        """Cases with a result."""
         return self.cases[self.cases["status"] != "failed"]
 
     @property
     def failed(self) -> pd.DataFrame:
-        """Cases that have none."""
+        """Cases that failed."""
         return self.cases[self.cases["status"] == "failed"]
 
     @property
     def least_confident(self) -> pd.DataFrame:
-        """The cases of lowest confidence, the lowest first, outliers or not."""
+        """The cases of lowest confidence, the lowest first."""
         known = self.made[np.isfinite(self.made["confidence"])]
         return known.sort_values("confidence", kind="stable").head(LEAST_CONFIDENT)
 
     def quantities(self) -> list[CohortQuantity]:
-        """Those of QUANTITIES that any case has."""
+        """Quantities that at least one case has."""
         everything = CaseGroup(ALL_CASES, self.made)
         return [quantity for quantity in QUANTITIES if len(everything.values(quantity))]
 
     def groups(self) -> list[CaseGroup]:
-        """All cases, then, where there are several predicted classes, each of them, the most frequent first."""
+        """All cases; then, if there are several predicted classes, one group per class, the most frequent first."""
         made = self.made
         answers = made["prediction"].fillna("").astype(str)
         counts = sorted(Counter(answer for answer in answers if answer).items(), key=lambda item: (-item[1], item[0]))
@@ -112,12 +112,14 @@ class Cohort:
 
 
 def read_cohort(output: Path) -> Cohort:
-    """cases.parquet and, where there is one, run.json of a folder; raises InputError where they cannot be read, or where a case
-    is called by no name of a folder in there: its files would be looked for elsewhere."""
+    """Read cases.parquet and, if present, run.json of a folder.
+
+    Raises InputError if one cannot be read, or if the name of a case is not that of a folder inside `output`.
+    """
     cases = read_cases(output)
     outside = [name for name in cases["case"] if "/" in name or name in ("", ".", "..")]
     if outside:
-        raise InputError(f"{output}: cases.parquet has a case {outside[0]!r}, no folder in there: run the command again.")
+        raise InputError(f"{output}: case {outside[0]!r} in cases.parquet is no name of a folder: run the command again.")
     cases["confidence"] = confidence(cases)
     return Cohort(cases, _read_run(output / "run.json"), find_outliers(cases))
 
@@ -128,7 +130,7 @@ def _read_run(path: Path) -> Mapping[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: no JSON ({error}): run the same command again, which keeps all whole cases.") from error
+        raise InputError(f"{path}: not valid JSON ({error}): run the same command again; it keeps complete cases.") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path}: not the record of a run: run the same command again, which keeps all whole cases.")
+        raise InputError(f"{path}: not the record of a run: run the same command again; it keeps complete cases.")
     return MappingProxyType(content)

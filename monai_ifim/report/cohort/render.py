@@ -1,7 +1,7 @@
-"""The page of a run as one HTML file with one style, one script and no request; every word from outside is escaped.
+"""The page of a run as one self-contained HTML file that makes no requests. All texts from outside are escaped.
 
-Cards of cases lie in <noscript>: a browser without scripts shows them at once, one with scripts keeps them as text until a case
-is opened. Where a run has more cases than a page can hold in this way, the others' cards are packed.
+Cards are in <noscript> elements: a browser without JavaScript shows them, one with JavaScript keeps them as text until the case
+is opened. The cards of further cases of a large run are compressed.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from monai_ifim.version import __version__
 __all__ = ["render_cohort"]
 
 ROOM = "monai_ifim.report.cohort"
-PACK = 100  # cards that are unpacked at a time
+PACK = 100  # cards that are decompressed at a time
 
 
 def render_cohort(page: Page, cards: Sequence[CaseCard], beside: Set[int], records: Mapping[str, Any], pictures: str) -> str:
-    """The whole page. beside: places in the run, from 0, of the cards that need no script; records: the list of cases for the
-    script; pictures: what is said of cases without pictures."""
+    """The page as HTML. beside: indices of the cards that need no JavaScript; records: the list of cases for the script;
+    pictures: a text about cases without pictures."""
     environment = html_environment(ROOM)
     template = environment.get_template("case.html.j2")
     script = (files(ROOM) / "templates" / "cohort.js").read_text(encoding="utf-8")
@@ -64,12 +64,12 @@ def _markup(template: Template, card: CaseCard) -> Markup:
 
 
 def _packed(cards: Sequence[str]) -> list[str]:
-    """PACK cards each as a JSON list, deflated, in base64."""
+    """Lists of PACK cards as JSON, compressed by zlib, in base64."""
     packs = [json.dumps(cards[start : start + PACK]) for start in range(0, len(cards), PACK)]
     return [base64.b64encode(zlib.compress(text.encode("ascii"), 9)).decode("ascii") for text in packs]
 
 
 def _json(content: Mapping[str, Any]) -> str:
-    """JSON that may stand in a script element: nothing in it ends one."""
+    """JSON for a script element: it holds no character that could end the element."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

@@ -1,4 +1,4 @@
-"""The spectrum of a case as a small line drawing: where each eigenvalue stands on a logarithmic axis."""
+"""The spectrum of a case as a small SVG drawing: eigenvalues on a logarithmic axis."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ __all__ = ["SpectrumDrawing", "Tick", "draw_spectrum"]
 
 WIDTH, HEIGHT = 360, 200  # of the drawing, in its own units, about CSS pixels
 LEFT, RIGHT, TOP, BOTTOM = 58, 8, 10, 36  # margins
-MOST_DECADES = 5  # labelled on the axis; further ones are skipped evenly
-FEW_DECADES = 2  # up to which 2 and 5 of each are labelled too
-MOST_NUMBERS = 8  # labelled below
-WIDEST_STEP = 60.0  # between two components, where they are few
+MOST_DECADES = 5  # labels at powers of ten; of more, every second, third ... is labelled
+FEW_DECADES = 2  # up to so many, 2 and 5 times the powers of ten are labelled too
+MOST_NUMBERS = 8  # labels of components
+WIDEST_STEP = 60.0  # largest distance between two components
 
 
 @dataclass(frozen=True)
 class Tick:
-    """A label: its place along the axis, in the drawing's units."""
+    """A label and its place along the axis, in units of the drawing."""
 
     place: float
     text: str
@@ -28,7 +28,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class SpectrumDrawing:
-    """dots, stems: path data of SVG; zeros: path data of hollow marks on the axis for eigenvalues that are 0."""
+    """dots, stems, zeros: SVG path data of eigenvalues, of the lines below them, and of crosses for eigenvalues that are 0."""
 
     dots: str
     stems: str
@@ -41,7 +41,7 @@ class SpectrumDrawing:
 
 
 def draw_spectrum(eigenvalues: Sequence[float]) -> SpectrumDrawing | None:
-    """The drawing of finite eigenvalues, descending, in nats per unit²; None where there are none."""
+    """Draw finite eigenvalues, descending, in nats per unit²; None if there are none."""
     if not len(eigenvalues):
         return None
     positive = [value for value in eigenvalues if value > 0]
@@ -64,7 +64,7 @@ def draw_spectrum(eigenvalues: Sequence[float]) -> SpectrumDrawing | None:
 
 
 def _decades(positive: Sequence[float]) -> tuple[int, int]:
-    """Powers of ten that the axis runs between: at least one decade, with room below the smallest."""
+    """Exponents at the ends of the axis: at least one decade, with room below the smallest value."""
     if not positive:
         return 0, 1
     low, high = math.floor(math.log10(min(positive)) - 0.1), math.ceil(math.log10(max(positive)))
@@ -72,7 +72,7 @@ def _decades(positive: Sequence[float]) -> tuple[int, int]:
 
 
 def _labels(low: int, high: int) -> list[tuple[float, str]]:
-    """(logarithm, text) of the values whose height is labelled, between two powers of ten."""
+    """(logarithm, text) of the labels between two powers of ten."""
     stride = max(1, -(-(high - low) // MOST_DECADES))
     factors = (1, 2, 5) if high - low <= FEW_DECADES else (1,)
     found = [(factor, power) for power in range(low, high + 1, stride) for factor in factors if factor == 1 or power < high]
@@ -81,14 +81,14 @@ def _labels(low: int, high: int) -> list[tuple[float, str]]:
 
 
 def _places(number: int) -> list[float]:
-    """Of components along the axis, from its left end."""
+    """Distances of the components from the left end of the axis."""
     room = WIDTH - LEFT - RIGHT
     step = min(WIDEST_STEP, room / number)
     return [step * (i + 0.5) for i in range(number)]
 
 
 def _numbered(number: int) -> list[int]:
-    """Components whose number is written: the first, and evenly spaced round ones."""
+    """Components with a label: the first, and evenly spaced round numbers."""
     if number <= MOST_NUMBERS:
         return list(range(1, number + 1))
     power = 10 ** math.floor(math.log10(number / MOST_NUMBERS))

@@ -1,4 +1,4 @@
-"""Tables of a cohort: quantiles, outliers, the least confident, failures; each of bounded length."""
+"""Tables of a cohort: quantiles, outliers, the least confident cases, failures; each of bounded length."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ __all__ = [
     "vanishing",
 ]
 
-OUTLIERS_SHOWN = 100  # in each of the two tables of outliers
+OUTLIERS_SHOWN = 100  # rows of each of the two tables of outliers
 FAILURES_SHOWN = 200
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 SHORT_COLUMNS = ("predicted class", "confidence", "rank", "trace")
 
 
 def quantiles(groups: Sequence[CaseGroup], quantities: Sequence[CohortQuantity]) -> Table:
-    """Cases, zeros and quantiles of every quantity in every group."""
+    """Number of cases, number of zeros, and quantiles of each quantity in each group."""
     rows = []
     for quantity in quantities:
         for group in groups:
@@ -46,8 +46,7 @@ def quantiles(groups: Sequence[CaseGroup], quantities: Sequence[CohortQuantity])
     between = [f"{share}{numbers.FIRM_SPACE}%" for share in QUANTILES[1:-1]]
     between[QUANTILES.index(50) - 1] = "median"
     return Table(
-        "The same in numbers: how many cases have the quantity, how many of them are at zero, and the values below which the "
-        "share of cases in each column's head lies.",
+        "The same in numbers: how many cases have the quantity, how many of these are zero, and the quantiles.",
         ("quantity", *(["predicted class"] if len(groups) > 1 else []), "cases", "at zero", "lowest", *between, "highest"),
         tuple(rows),
     )
@@ -62,7 +61,7 @@ def _quantile_entries(quantity: CohortQuantity, values: Array) -> tuple[Entry, .
 
 
 def outliers(cohort: Cohort) -> Table:
-    """Cases far from the others, the farthest first, each with all reasons."""
+    """Cases far from the others, the farthest first, each with all its reasons."""
     found = cohort.outliers[cohort.outliers["kind"] != "vanishing"]
     reasons: dict[str, list[str]] = {}
     for finding in found.to_dict("records"):
@@ -75,7 +74,7 @@ def outliers(cohort: Cohort) -> Table:
 
 
 def vanishing(cohort: Cohort) -> Table:
-    """Cases whose answer no small change of the image moves."""
+    """Cases without sensitivity."""
     names = cohort.outliers["case"][cohort.outliers["kind"] == "vanishing"].tolist()
     cases = _by_name(cohort)
     rows = tuple(TableRow((_head(cases[name]),), _brief(cases[name])) for name in names[:OUTLIERS_SHOWN])
@@ -84,13 +83,13 @@ def vanishing(cohort: Cohort) -> Table:
 
 
 def least_confident(cohort: Cohort) -> Table:
-    """The cases of lowest confidence, outliers or not."""
+    """The cases of lowest confidence."""
     rows = tuple(TableRow((_head(case),), _brief(case)) for case in _records(cohort.least_confident))
-    return Table(f"The {len(rows)} least confident answers, outliers or not.", ("case", *SHORT_COLUMNS), rows)
+    return Table(f"The {len(rows)} cases of lowest confidence, outliers included.", ("case", *SHORT_COLUMNS), rows)
 
 
 def named_cases(cohort: Cohort) -> set[str]:
-    """Cases that `outliers`, `vanishing` and `least_confident` name."""
+    """Cases in the tables `outliers`, `vanishing` and `least_confident`."""
     still = cohort.outliers["kind"] == "vanishing"
     found = {name for names in (cohort.outliers["case"][~still], cohort.outliers["case"][still]) for name in _first(names)}
     return found | set(cohort.least_confident["case"])
@@ -101,7 +100,7 @@ def _first(names: Iterable[str]) -> list[str]:
 
 
 def failures(cohort: Cohort) -> Table:
-    """Cases that failed, and why."""
+    """Cases that failed, with input and reason."""
     rows = tuple(
         TableRow((shortened(case["case"]),), (_words(words(case["input"])), _words(words(case["reason"]))))
         for case in cohort.failed.head(FAILURES_SHOWN).to_dict("records")
@@ -111,12 +110,12 @@ def failures(cohort: Cohort) -> Table:
 
 
 def case_anchor(position: int) -> str:
-    """Name of the place on the page that tells of a case; position: in the run, from 1."""
+    """Anchor of a case on the page. position: in the run, from 1."""
     return f"case-{position}"
 
 
 def case_link(name: str, file: str = "", text: str | None = None) -> Markup:
-    """A link to a case's folder, or to a file in it, relative to the page."""
+    """Link to the folder of a case, or to a file in it, relative to the page."""
     target = f"./{quote(name, safe='')}/{quote(file, safe='')}"
     return Markup('<a href="{}">{}</a>').format(target, shortened(name) if text is None else text)
 
@@ -133,7 +132,7 @@ def _brief(case: dict[str, Any]) -> tuple[Entry, ...]:
 
 
 def finding_text(finding: dict[str, Any]) -> str:
-    """Such as: trace 3.10 is high (z = +5.2 among 84 cases predicted liver)."""
+    """An outlier in words: trace 3.10 is high (z = +5.2 among 84 cases predicted liver)."""
     value = finding["value"]
     if finding["kind"] == "vanishing":
         return f"without sensitivity: the trace is {numbers.number(value)}"
@@ -155,23 +154,23 @@ def _number(quantity: CohortQuantity, value: float) -> str:
 
 
 def _by_name(cohort: Cohort) -> dict[str, dict[str, Any]]:
-    """Cases that stand out, by name."""
+    """Outliers by name."""
     chosen = cohort.made[cohort.made["case"].isin(set(cohort.outliers["case"]))]
     return {case["case"]: case for case in _records(chosen)}
 
 
 def _records(cases: pd.DataFrame) -> list[dict[str, Any]]:
-    """Cases as dictionaries, "position" being their place in the run, from 1."""
+    """Cases as dictionaries with a further key "position": place in the run, from 1."""
     return [{**case, "position": int(i) + 1} for i, case in zip(cases.index, cases.to_dict("records"), strict=True)]
 
 
 def _head(case: dict[str, Any]) -> Markup:
-    """The name of a case as a link to what the page tells of it."""
+    """The name of a case as a link to its card."""
     return Markup('<a href="#{}">{}</a>').format(case_anchor(case["position"]), shortened(case["case"]))
 
 
 def limited(shown: int, number: int) -> str:
-    """What a caption says where a table is cut; empty where it is not."""
+    """The end of the caption of a truncated table; empty for a complete one."""
     if shown == number:
         return ""
     return f" Only the first {numbers.count(shown)} of {numbers.count(number)}; cases.csv and cases.parquet hold all."

@@ -1,1 +1,1 @@
-"""What every page is made of: blocks, their rendering, figure style."""
+"""Parts of all pages: blocks, template environment, figure style."""

@@ -1,4 +1,4 @@
-"""What a page is made of, whatever it is written in: paragraphs, lists, tables, pictures, folded parts."""
+"""Blocks of a page, independent of its format: paragraphs, lists, tables, pictures, folded parts."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Entry:
-    """A field of a table. kind: "number", "long" (lines may end in it), "text", or a verdict: "holds", "reverse", "open",
-    "absent", "failed"."""
+    """A field of a table. kind: its CSS class: "number", "long" (a number that may be broken into lines), "text", "words", or a
+    verdict: "holds", "reverse", "open", "absent", "failed"."""
 
     text: str
     kind: str = "number"
@@ -41,7 +41,7 @@ ABSENT = Entry(NOT_AVAILABLE, "absent")
 
 @dataclass(frozen=True)
 class TableRow:
-    """heads: what the row is about; entries: its fields."""
+    """heads: row heads; entries: the other fields."""
 
     heads: tuple[str, ...]
     entries: tuple[Entry, ...]
@@ -49,7 +49,7 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Table:
-    """columns: heads of all columns, those of the row heads first."""
+    """A table with a caption. columns: column heads, those above row heads first; number: in the page, from 1."""
 
     caption: str
     columns: tuple[str, ...]
@@ -59,11 +59,11 @@ class Table:
 
     @property
     def heads(self) -> int:
-        """How many columns, the first ones, are row heads."""
+        """Number of columns of row heads; these come first."""
         return len(self.rows[0].heads) if self.rows else 0
 
     def groups(self) -> list[tuple[TableRow, ...]]:
-        """Rows that follow each other and have the same first of several heads; with one head, all of them."""
+        """Consecutive rows with the same first head, if rows have several heads; otherwise all rows."""
         if self.heads < 2:
             return [self.rows]
         return [tuple(rows) for _, rows in groupby(self.rows, key=lambda row: row.heads[0])]
@@ -71,7 +71,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file. file: its path below the report's folder; alt: what a reader who cannot see it is told."""
+    """A PNG picture. file: its path below the folder of the page; alt: its text for readers who cannot see it."""
 
     file: str
     content: bytes = field(repr=False)
@@ -83,7 +83,7 @@ class Picture:
 
     @property
     def data_uri(self) -> str:
-        """The picture itself as an address, so that a page needs no other file."""
+        """The picture as a data URI, for self-contained pages."""
         return f"data:image/png;base64,{base64.b64encode(self.content).decode('ascii')}"
 
 
@@ -105,7 +105,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Definitions:
-    """Terms and what they mean."""
+    """Terms and their meanings."""
 
     entries: tuple[tuple[str, str], ...]
     kind: ClassVar[str] = "definitions"
@@ -113,7 +113,7 @@ class Definitions:
 
 @dataclass(frozen=True)
 class Verbatim:
-    """Text that is shown as it is, such as a command."""
+    """Preformatted text, such as a command."""
 
     text: str
     kind: ClassVar[str] = "verbatim"
@@ -121,7 +121,7 @@ class Verbatim:
 
 @dataclass(frozen=True)
 class Fold:
-    """Blocks that a reader opens on demand; all are shown in print."""
+    """Blocks that the reader unfolds; print shows them all."""
 
     title: str
     blocks: tuple[Block, ...]
@@ -133,7 +133,7 @@ Block = Table | Picture | Paragraph | Listing | Definitions | Verbatim | Fold
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page; anchor: what links name it by."""
+    """A section. anchor: the target of links to it."""
 
     title: str
     anchor: str
@@ -142,7 +142,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """question and answers open the page; sections follow."""
+    """A whole page: title, question, answers, then sections."""
 
     title: str
     question: str
@@ -150,7 +150,7 @@ class Page:
     sections: tuple[Section, ...]
 
     def numbered(self) -> Page:
-        """The same with tables and pictures numbered from 1 in reading order."""
+        """The page with tables and pictures numbered from 1 in reading order."""
         numbers = {"table": 0, "picture": 0}
         return replace(self, sections=tuple(replace(s, blocks=_numbered(s.blocks, numbers)) for s in self.sections))
 

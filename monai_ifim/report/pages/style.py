@@ -1,4 +1,4 @@
-"""How figures look, and how they become small PNG files that are the same bytes every time."""
+"""Style of the figures of a page, and their conversion to small, reproducible PNG files."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ __all__ = [
 ]
 
 LARGEST_BYTES = 150_000
-RESOLUTIONS = (110, 96, 84, 72)  # dots per inch, tried in turn until the file is small enough; below, text cannot be read
+RESOLUTIONS = (110, 96, 84, 72)  # dots per inch, tried in turn until the file is small enough; text needs 72
 PACKED = np.array([65536, 256, 1])
-COLORS = 256  # of a palette file, a third of the bytes of full colour
+COLORS = 256  # of the palette; full colour takes three times the bytes
 MOST_COLUMNS = 3  # panels side by side
 
 
@@ -63,14 +63,14 @@ def drawing() -> AbstractContextManager[None]:
 
 
 def new_figure(width: float, height: float, layout: Literal["constrained", "compressed"] = "constrained") -> Figure:
-    """An empty figure of this size in inches, drawn by Agg; "compressed" is for panels of fixed shape."""
+    """An empty figure of this size in inches, for Agg. layout: "compressed" for panels of fixed shape."""
     figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
 
 def panels(number: int) -> tuple[Figure, list[Axes]]:
-    """A figure with this many panels of one height axis, three in a row at most."""
+    """A figure with this many panels that share their vertical axis, MOST_COLUMNS in a row."""
     columns = min(MOST_COLUMNS, number)
     lines = -(-number // columns)
     figure = new_figure(max(6.4, 3.1 * columns + 0.4), 2.9 * lines + 0.7)
@@ -84,29 +84,29 @@ def panels(number: int) -> tuple[Figure, list[Axes]]:
 
 
 def label_rows(grid: Sequence[Axes], text: str) -> None:
-    """Name the height axis of the panels of `panels` at the left end of each row."""
+    """Label the vertical axis of the leftmost panel of each row of `panels`."""
     for axes in grid[::MOST_COLUMNS]:
         axes.set_ylabel(text)
 
 
 def mark_empty(axes: Axes) -> None:
-    """Say in a panel that there is nothing to draw."""
+    """Write n/a into a panel without data."""
     axes.text(0.5, 0.5, "n/a", transform=axes.transAxes, ha="center", va="center", color="#555555")
     axes.set_xticks([])
 
 
 def png(figure: Figure, maps: Sequence[str] = ()) -> tuple[bytes, tuple[int, int]]:
-    """PNG file of a figure, at the finest resolution that keeps it below LARGEST_BYTES, and its (width, height) in pixels.
+    """PNG file of a figure, in the finest of RESOLUTIONS that stays below LARGEST_BYTES, and its (width, height) in pixels.
 
-    Where none does, it is larger. maps: colour maps that the figure holds, whose colours get an equal share of the palette
-    each, and its margins are cut; without them the palette follows the figure's most frequent colours.
+    If none does, the file is larger. maps: colour maps in the figure: each gets an equal share of the palette, and the margins
+    are cut. Without maps, the palette holds the most frequent colours.
     """
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # the layout is found once, not anew for every resolution
+    figure.set_layout_engine("none")  # the layout is computed once for all resolutions
     content, size, previous = b"", (0, 0), 0
     for resolution in RESOLUTIONS:
         if previous and len(content) * (RESOLUTIONS[-1] / previous) ** 2 > LARGEST_BYTES:
-            break  # bytes fall with the number of pixels at most: not even the coarsest would do
+            break  # bytes shrink with the pixels at most: not even the coarsest resolution would do
         if previous and len(content) * (resolution / previous) ** 2 > LARGEST_BYTES:
             continue
         full, small = io.BytesIO(), io.BytesIO()
@@ -122,7 +122,7 @@ def png(figure: Figure, maps: Sequence[str] = ()) -> tuple[bytes, tuple[int, int
 
 
 def log_axis(axes: Axes) -> None:
-    """A logarithmic axis of values, labelled at powers of ten; zeros are not drawn."""
+    """Make the vertical axis logarithmic, labelled at powers of ten; zeros are not drawn."""
     axes.set_yscale("log", nonpositive="mask")
     axes.yaxis.set_major_formatter(FuncFormatter(tick_text))
     axes.yaxis.set_minor_formatter(NullFormatter())
@@ -134,10 +134,10 @@ def tick_text(value: float, _: int | None = None) -> str:
 
 
 def _in_colors_of(image: Image.Image, maps: Sequence[str]) -> Image.Image:
-    """Each pixel in the nearest of equally many colours of every map; Pillow's own search is too coarse to keep white white."""
+    """The image in a palette of equally many colours of each map; Pillow's own quantisation would tint white."""
     palette = np.concatenate([colormaps[name](np.linspace(0, 1, COLORS // len(maps)), bytes=True)[:, :3] for name in maps])
     pixels = np.asarray(image).astype(np.int64)
-    codes, places = np.unique(pixels @ PACKED, return_inverse=True)  # one number per colour sorts much faster than three
+    codes, places = np.unique(pixels @ PACKED, return_inverse=True)  # one integer per colour sorts faster than three
     seen = codes[:, None] // PACKED % 256
     distances = np.square(seen[:, None] - palette[None].astype(np.int64)).sum(axis=2)
     indices = distances.argmin(axis=1).astype(np.uint8)[places].reshape(pixels.shape[:2])

@@ -1,4 +1,4 @@
-"""Texts of a page that are no numbers: shortened ones, and settings as (name, value)."""
+"""Texts of a page: truncation, and nested settings as a list of names and values."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class DecomposingWorker:
         device = "cuda:0" if task.settings.device.startswith("cuda") else task.settings.device  # the only GPU that Ray shows it
         self._settings = replace(task.settings, output=output, device=device)
         self._threads = task.threads
-        tell_cublas(task.settings.deterministic)
+        tell_cublas(task.settings.case.deterministic)
         torch.set_num_threads(task.threads)
         self._bundle = load_bundle(root, device, None if state is None else unpack_state(state))
         if _content(self._bundle.identity) != _content(task.identity):

@@ -26,16 +26,16 @@ def test_precision_asked_for_gives_that_precision(cnn: Networks, precision: str,
     kept = d.eigenvalues.shape[1]
     torch.testing.assert_close(d.eigenvalues[:, 0], truth.eigenvalues[:, 0], rtol=digits, atol=0)
     assert kept <= 4
-    assert d.record["precision"] == precision
+    assert d.record["settings"]["precision"] == precision
     assert all(p.dtype == torch.float32 and p.requires_grad for p in network.parameters())
     assert not torch.is_autocast_enabled("cpu")
 
 
 def test_float64_from_float32_weights_has_float64_results(cnn: Networks) -> None:
-    d = decompose(cnn((1, 9, 7), 5), _image(), precision="float64")
+    d = decompose(cnn((1, 9, 7), 5), _image(), precision="float64", locality=True)
     assert {d.high.dtype, d.eigenvectors.dtype, d.logits.dtype} == {torch.float64}
-    radius = d.locality_radius()
-    assert bool((radius > 0).all())
+    assert d.locality_radius is not None
+    assert bool((d.locality_radius > 0).all())
 
 
 def test_float32_from_a_float64_network(cnn: Networks) -> None:

@@ -61,7 +61,7 @@ def test_a_card_tells_answer_spectrum_numbers_and_files(
     said = words(first)
     for wanted in ("one: normal, 0.900", "normal confidence 0.900", "pneumonia 0.070", "mass 0.030"):
         assert wanted in said
-    assert "1 0.375 75.0 % 0.250 2 0.125 25.0 % no end" in said
+    assert "1 0.375 75.0 % 0.250 2 0.125 25.0 % infinite" in said
     for wanted in (
         "2 components, 99.5 % of the trace",
         "trace of F 0.500 nats per unit²",
@@ -108,7 +108,7 @@ def test_a_card_has_twelve_pictures_each_with_words_bar_and_letters(
 
 def test_a_case_without_planes_says_so_and_has_no_picture(render: Callable[..., str], case_row: Row, parse_html: Any) -> None:
     text = render([case_row("old")])
-    assert "There are no pictures of this case (old_planes.npz is not there): run it again" in words(card(text, 1))
+    assert "There are no pictures of this case (old_planes.npz is missing): run the case again" in words(card(text, 1))
     assert "No case of this run has pictures" in text
     assert parse_html(card(text, 1)).images == []
     assert records(text)["columns"][-1]["texts"] == ["none"]
@@ -189,7 +189,7 @@ def test_the_list_for_the_script_is_the_table(render: Callable[..., str], case_r
     rows[7] = CaseRow("c7", "failed", "why not", "c7.nii")
     text = render(rows)
     content = records(text)
-    table = parse_html(text).table("Every case")
+    table = parse_html(text).table("All cases.")
     heads = [column["head"] for column in content["columns"]]
     assert table.columns == [*heads, "sidecar"]
     for n, column in enumerate(content["columns"]):

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from monai_ifim.adapt.bundle import load_bundle
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.io import InputError
 from monai_ifim.report.cohort.figures import distribution_figure
 from monai_ifim.report.cohort.page import write_cohort
@@ -148,7 +148,7 @@ def test_planted_outliers_are_listed_first_with_their_reason(render: Callable[..
     assert next(iter(reasons)) == "case_0020"
     assert re.match(r"trace 1.00e5 is high \(z = \+\d+\.\d among \d+ cases predicted normal\)", reasons["case_0020"])
     assert "rank 9 is high" in reasons["case_0030"]
-    assert "confidence 0.050 is low (z = \N{MINUS SIGN}" in reasons["case_0040"]
+    assert "confidence 0.0500 is low (z = \N{MINUS SIGN}" in reasons["case_0040"]
     far = find_outliers(read_cases(tmp_path))
     assert set(reasons) == set(far["case"])
     assert f"{len(reasons)} cases stand out" in text_of(page)
@@ -176,7 +176,7 @@ def test_what_counts_as_an_outlier_is_said(render: Callable[..., Any]) -> None:
 
 
 def test_the_ten_least_confident_are_those_of_the_csv(render: Callable[..., Any], tmp_path: Path) -> None:
-    table = render(make_rows(80)).table("least confident")
+    table = render(make_rows(80)).table("cases of lowest confidence")
     made = [r for r in csv_rows(tmp_path) if r["status"] != "failed"]
     expected = sorted(made, key=lambda r: float(r["probability"]))[:10]
     assert [found[0] for found in table.rows] == [r["case"] for r in expected]
@@ -189,7 +189,7 @@ def test_failures_are_listed_with_input_and_reason(render: Callable[..., Any]) -
 
 
 def test_every_case_is_listed_with_its_numbers(render: Callable[..., Any], tmp_path: Path) -> None:
-    table = render(make_rows(40)).table("Every case")
+    table = render(make_rows(40)).table("All cases.")
     assert len(table.rows) == 40
     for found, expected in zip(table.rows, csv_rows(tmp_path), strict=True):
         cells = dict(zip(table.columns, found, strict=True))
@@ -313,8 +313,8 @@ def test_the_median_is_drawn_where_it_is(tmp_path: Path) -> None:
     ("rows", "said"),
     [
         ([], "The run had no case."),
-        ([FAILED], "No case gave a result; the reasons are below."),
-        ([row("one")], "Only 1 case gave a result: too few to call any far from the others."),
+        ([FAILED], "No case gave a result. The reasons are below."),
+        ([row("one")], "Only 1 case gave a result: too few to find outliers."),
         ([row("one", 0.0, sure=1.0)], "1 case without sensitivity."),
         ([row("one", None)], "1 case without sensitivity."),
         ([row("one", None, "", None, rank=None, eigenvalue=None, seconds=None, probabilities=None)], "nothing to show"),
@@ -345,6 +345,7 @@ def test_further_classes_share_a_row(render: Callable[..., Any]) -> None:
     assert table.rows[7][2] == str(1 + 2 + 3 + 4 + 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["case_{:05d}", "\N{LATIN SMALL LETTER U WITH DIAERESIS}" * 120 + "{:05d}"])
 def test_ten_thousand_cases_make_a_small_page_that_says_what_it_leaves_out(tmp_path: Path, parse_html: Any, name: str) -> None:
     generator = np.random.default_rng(0)
@@ -358,8 +359,8 @@ def test_ten_thousand_cases_make_a_small_page_that_says_what_it_leaves_out(tmp_p
     page = parse_html(path.read_text(encoding="utf-8"))
     cards = [attributes for tag, attributes in page.tags if tag == "details" and "id" in attributes]
     assert 500 <= len(cards) <= 500 + 2 * 100 + 10
-    lengths = {"Every case": 500, "Cases that failed": 200, "lie far from": 100, "without sensitivity": 100}
-    totals = {"Every case": "10,100", "Cases that failed": "300"}
+    lengths = {"All cases.": 500, "Cases that failed": 200, "lie far from": 100, "without sensitivity": 100}
+    totals = {"All cases.": "10,100", "Cases that failed": "300"}
     for words, length in lengths.items():
         table = page.table(words)
         assert len(table.rows) == length
@@ -405,7 +406,7 @@ def test_a_damaged_run_json_is_refused_and_the_old_page_stays(tmp_path: Path, co
     path = make(tmp_path, [row("a")])
     before = path.read_bytes()
     (tmp_path / "run.json").write_bytes(content)
-    with pytest.raises(InputError, match=r"run\.json: (no JSON|not the record of a run).*: run the same command again"):
+    with pytest.raises(InputError, match=r"run\.json: (not valid JSON|not the record of a run).*: run the same command again"):
         write_cohort(tmp_path)
     assert path.read_bytes() == before
 
@@ -424,7 +425,7 @@ def test_links_of_a_real_run_lead_to_files(
     (tmp_path / "in" / "x.nii.gz").write_bytes(b"no image")
     bundle = load_bundle(make_bundle(tmp_path / "bundle"))
     out = tmp_path / "out"
-    run_cases(bundle, find_cases([tmp_path / "in"]), RunSettings(out, DecomposeOptions("categorical")), lambda row: None)
+    run_cases(bundle, find_cases([tmp_path / "in"]), RunSettings(out, CaseSettings("categorical")), lambda row: None)
     page = parse_html(write_cohort(out).read_text(encoding="utf-8"))
     links = [attributes["href"] for tag, attributes in page.tags if tag == "a" and not attributes["href"].startswith("#")]
     assert all((out / unquote(link)).exists() for link in links)

@@ -39,7 +39,7 @@ from monai.transforms import (
 )
 
 from monai_ifim.adapt.scanner.preprocessing import ScanPreprocessing, scan_preprocessing
-from monai_ifim.adapt.scanner.resolution import network_affine
+from monai_ifim.adapt.scanner.resolution import affine_after
 
 FORESEEN: dict[str, Any] = {
     "nothing": [EnsureType()],
@@ -89,7 +89,7 @@ def pipeline_of(steps: Any) -> ScanPreprocessing:
 @pytest.mark.parametrize("steps", [*FORESEEN.values(), *RUN.values()], ids=[*FORESEEN, *RUN])
 def test_it_is_that_of_the_output(steps: Any, scan: MetaTensor) -> None:
     pipeline = pipeline_of(steps)
-    affine = network_affine(pipeline, scan)
+    affine = affine_after(pipeline, scan)
     output = pipeline(scan.clone()).affine.numpy()
     axes = len(output) - 1
     wanted = np.eye(4)
@@ -103,14 +103,14 @@ def test_nothing_is_resampled_for_it(steps: Any, scan: MetaTensor, monkeypatch: 
         raise AssertionError("the preprocessing ran")
 
     monkeypatch.setattr(ScanPreprocessing, "__call__", run)
-    network_affine(pipeline_of(steps), scan)
+    affine_after(pipeline_of(steps), scan)
 
 
 @pytest.mark.parametrize("steps", FORESEEN.values(), ids=FORESEEN)
 def test_the_pipeline_and_the_scan_stay_as_they_are(steps: Any, scan: MetaTensor) -> None:
     pipeline, before = pipeline_of(steps), scan.clone()
     first = pipeline(scan.clone())
-    network_affine(pipeline, scan)
+    affine_after(pipeline, scan)
     second = pipeline(scan.clone())
     torch.testing.assert_close(second, first, rtol=0, atol=0)
     torch.testing.assert_close(scan, before, rtol=0, atol=0)

@@ -18,7 +18,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless
 
 from monai_ifim.adapt.bundle import load_bundle
-from monai_ifim.adapt.options import DecomposeOptions
+from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.io import InputError, OpenedSource, Source, read_sidecar
 from monai_ifim.io.dicom.header import dicom_files
 from monai_ifim.io.dicom.reader import DicomReader, register_dicom_reader
@@ -421,7 +421,7 @@ def test_regular_volume_is_left_as_it_is(tmp_path: Path) -> None:
 def test_real_tilted_series_is_decomposed_on_an_even_grid_and_the_sidecar_says_so(real_data: Path, tmp_path: Path) -> None:
     cases = find_cases([real_data / "dicom" / "ct_tilt"], fix_geometry=True)
     bundle = load_bundle(resolve_bundle("lumpy_lesion_detection_3d"))
-    settings = RunSettings(tmp_path / "out", DecomposeOptions("categorical", rank=1), contents=("sensitivity",))
+    settings = RunSettings(tmp_path / "out", CaseSettings("categorical", rank=1, contents=("sensitivity",)))
     [row] = run_cases(bundle, cases, settings, lambda row: None)
     assert row.status == "done", row.reason
     content = read_sidecar(tmp_path / "out" / "ct_tilt" / "ct_tilt_ifim.json")

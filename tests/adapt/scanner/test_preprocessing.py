@@ -373,14 +373,14 @@ def test_an_image_of_zeros_has_no_direction_that_changes_the_answer(network: nn.
 def test_the_pipeline_is_probed_with_the_first_scan_alone(
     hounsfield: MetaTensor, network: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from monai_ifim.adapt.options import DecomposeOptions
+    from monai_ifim.adapt.settings import CaseSettings
 
     probed: list[int] = []
     check = module.ScanPreprocessing.check
     monkeypatch.setattr(module.ScanPreprocessing, "check", lambda self, scan: (probed.append(1), check(self, scan))[1])
     scanner = ScannerSpace(Compose([NormalizeIntensity()]))
     for shift in range(3):
-        scanner.decompose(network, hounsfield + np.float32(shift), DecomposeOptions())
+        scanner.decompose(network, hounsfield + np.float32(shift), CaseSettings())
     assert len(probed) == 1
 
 

@@ -1,0 +1,95 @@
+"""How a case is made: the decomposition, what is decomposed of a scan, and the files written of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, Literal, TypedDict, get_args
+
+from monai_ifim.core import IFIMError
+from monai_ifim.core.settings import Settings, SettingsShortcuts
+from monai_ifim.io import OutputError, check_contents
+from monai_ifim.options import FILES, Space, Statistics, option
+
+Resolution = float | Literal["network"] | None
+
+
+class FileShortcuts(TypedDict, total=False):
+    """The fields of `CaseSettings` that say which files are written, as keywords in the place of `settings=`."""
+
+    space: Space
+    contents: Sequence[str]
+    dicom_pm: bool
+    scene_bundle: bool
+
+
+class CaseShortcuts(SettingsShortcuts, FileShortcuts, total=False):
+    """The fields of `CaseSettings` as keywords, for constructors that take them in the place of `settings=`."""
+
+    statistics: Statistics
+    resolution: Resolution
+    deterministic: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseSettings(Settings):
+    """All that decides the files of a case.
+
+    space: "native", components of what the network saw on the input's own grid, "network", on the network's grid, or
+    "scanner", components of the scan itself. statistics, resolution: in scanner space, as `monai_ifim.decompose_scan`.
+    deterministic: as `core.determinism.deterministic_algorithms`, while a case is computed. contents: which of high, low,
+    sensitivity, eigenvectors to write; the input is always written. dicom_pm: write the components as DICOM Parametric Maps
+    too. scene_bundle: write the scene and its files as one .mrb file too.
+    """
+
+    statistics: Statistics = option("statistics")
+    resolution: Resolution = option("resolution")
+    deterministic: bool = option("deterministic")
+    space: Space = option("space")
+    contents: Sequence[str] = option("contents")
+    dicom_pm: bool = option("dicom_pm")
+    scene_bundle: bool = option("scene_bundle")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_space(self.space)
+        check_statistics(self.statistics)
+        contents = self.contents.split(",") if isinstance(self.contents, str) else self.contents
+        named = [str(name).strip() for name in contents]
+        object.__setattr__(self, "contents", check_contents([name for name in named if name]))
+        object.__setattr__(self, "resolution", checked_resolution(self.resolution))
+        if self.space != "scanner" and (self.resolution is not None or self.statistics != "differentiate"):
+            raise IFIMError(f"statistics and resolution belong to the space 'scanner', not to {self.space!r}: leave them out.")
+        if self.resolution is not None and self.metric is not None:
+            raise IFIMError("resolution and metric (noise) are two input metrics: give one of them.")
+
+    def written(self, made: Mapping[str, Any]) -> dict[str, Any]:
+        """Description of a case that was computed with the settings described in `made` and is written as these say."""
+        own = self.describe()
+        return own | {name: value for name, value in made.items() if name not in FILES}
+
+
+def check_space(space: str) -> None:
+    """Raise OutputError for a name that is no space."""
+    if space not in get_args(Space):
+        raise OutputError(f"unknown space {space!r}: choose one of {', '.join(map(repr, get_args(Space)))}.")
+
+
+def check_statistics(statistics: str) -> None:
+    """Raise IFIMError unless `statistics` is "differentiate" or "freeze"."""
+    if statistics not in get_args(Statistics):
+        raise IFIMError(f"unknown statistics {statistics!r}: choose one of {', '.join(map(repr, get_args(Statistics)))}.")
+
+
+def checked_resolution(resolution: Any) -> Resolution:
+    """Millimetres from 0 on (0: None), "network", or None; raises IFIMError for anything else."""
+    if resolution is None or resolution == "network":
+        return resolution
+    try:
+        width = float(resolution)
+    except (TypeError, ValueError):
+        width = float("nan")
+    if not isfinite(width) or width < 0:
+        raise IFIMError(f"resolution {resolution!r}: give millimetres, from 0 on, or 'network'.")
+    return width or None

@@ -1,0 +1,88 @@
+"""Options that several verbs share, each declared once: those of the settings, made from `monai_ifim.options`, and others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from inspect import Parameter, signature
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from monai_ifim.options import OPTIONS, SAME, Option
+
+if TYPE_CHECKING:
+    from monai_ifim.adapt.settings import CaseSettings
+
+BATCH_SIZE = typer.Option(help="Images of one shape that share backward passes.")
+BUNDLE = typer.Option(help="MONAI bundle: its folder, or the name of one that comes with the package.")
+DEVICE = typer.Option(help="cpu, cuda, cuda:1, mps; by default CUDA where there is one.")
+FIX_GEOMETRY = typer.Option(
+    "--fix-geometry", help="Resample DICOM volumes with a tilted gantry or uneven gaps onto an even grid."
+)
+OUTPUT = typer.Option("--output", "-o", help="Folder for the results.")
+OVERWRITE = typer.Option("--overwrite", help="Make cases again that are whole already.")
+
+
+@dataclass(frozen=True)
+class GivenSettings:
+    """The options of the settings as the command line gave them, by the names of the fields."""
+
+    values: Mapping[str, Any]
+
+    @property
+    def noise(self) -> str | None:
+        """The noise level as given, a number or the path of a map."""
+        noise: str | None = self.values["metric"]
+        return noise
+
+    def settings(self, **decided: Any) -> CaseSettings:
+        """The settings; decided: fields that the verb decides itself. Raises IFIMError for what cannot be."""
+        from monai_ifim.adapt.scanner.noise import read_noise
+        from monai_ifim.adapt.settings import CaseSettings
+
+        given = dict(self.values) | decided
+        if given.get("space") == "scanner" and given["resolution"] is None and given["metric"] is None:
+            given["resolution"] = "network"  # the network cannot tell finer changes apart
+        given["metric"] = read_noise(given.get("metric"))
+        key = given.get("output_key")
+        if isinstance(key, str) and key.lstrip("-").isdecimal():
+            given["output_key"] = int(key)
+        return CaseSettings(**given)
+
+
+def takes_settings(*names: str, without: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a verb one command-line option for each setting; the verb gets them all in its parameter `given`.
+
+    names: fields of `CaseSettings`, by default all of them but those in `without`.
+    """
+    chosen = {name: one for name, one in OPTIONS.items() if (not names or name in names) and name not in without}
+
+    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(verb, include_extras=True)
+        parameters: list[Parameter] = []
+        for name, own in signature(verb).parameters.items():
+            if name == "given":
+                parameters.extend(_parameter(each, one) for each, one in chosen.items())
+            else:
+                parameters.append(own.replace(annotation=hints[name], kind=Parameter.KEYWORD_ONLY))
+
+        @wraps(verb)
+        def run(**values: Any) -> None:
+            given = GivenSettings({name: values.pop(name) for name in chosen})
+            verb(**values, given=given)
+
+        run.__signature__ = signature(verb).replace(parameters=parameters, return_annotation=None)  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        return run
+
+    return decorate
+
+
+def _parameter(name: str, one: Option) -> Parameter:
+    default = one.default if one.command_default is SAME else one.command_default
+    kind: Any = one.kind | None if default is None else one.kind
+    flags = (one.flag,) if one.flag else ()
+    declared = Annotated[kind, typer.Option(*flags, help=one.help, min=one.minimum)]
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=declared)

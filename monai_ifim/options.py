@@ -1,0 +1,108 @@
+"""The options of a decomposition and of the files of a case, each declared once: default, help, name on the command line.
+
+`core.settings.Settings` and `adapt.settings.CaseSettings` have one field for each. Standard library only, so that `--help`
+needs neither torch nor MONAI.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+Method = Literal["auto", "exact", "adaptive", "matrix_free"]
+Precision = Literal["float32", "float64", "bfloat16", "float16"]
+Space = Literal["native", "network", "scanner"]
+Statistics = Literal["differentiate", "freeze"]
+Decides = Literal["always", "approximate", "at least", "never"]
+SAME = object()  # the command line's default is the field's
+
+HEADS = {  # name of each head that needs no parameters: its module and class in `monai_ifim.core.heads`
+    "categorical": "categorical:CategoricalHead",
+    "bernoulli": "bernoulli:BernoulliHead",
+    "gaussian": "gaussian:GaussianHead",
+    "probabilities": "probabilities:CategoricalProbabilityHead",
+    "bernoulli_probabilities": "probabilities:BernoulliProbabilityHead",
+    "voxelwise": "voxelwise:VoxelwiseHead",
+    "voxelwise_bernoulli": "voxelwise:VoxelwiseBernoulliHead",
+}
+HEAD_NAMES = ("auto", *HEADS)
+CONTENTS = ("high", "low", "sensitivity", "eigenvectors")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option.
+
+    default: of the field. help: one sentence for the command line. kind: type of its text there. flag: its name there, by
+    default that of the field; of a truth value both names, "--on/--off", where it can be switched off. command_default: on
+    the command line, where it differs. minimum: of a whole number.
+    decides: when another value makes another result: "always"; "approximate": unless the method was exact; "at least": only
+    where it is asked for and was not before; "never".
+    """
+
+    default: Any
+    help: str
+    kind: type = str
+    flag: str = ""
+    command_default: Any = SAME
+    minimum: int | None = None
+    decides: Decides = "always"
+
+
+DECOMPOSITION: dict[str, Option] = {
+    "head": Option("auto", f"What the network's outputs are: {', '.join(HEAD_NAMES)}."),
+    "output_key": Option(None, "Which entry holds the outputs, by name or number, where the network returns several."),
+    "energy": Option(0.99, "Keep the leading components that hold this share of the trace.", float),
+    "rank": Option(None, "Keep this many components instead of a share.", int),
+    "method": Option("auto", f"{', '.join(get_args(Method)[1:])}, or auto."),
+    "tolerance": Option(1e-4, "adaptive, matrix_free: relative error of the kept eigenvalues.", float, decides="approximate"),
+    "memory_budget": Option(
+        None, "Bound on rows and saved activations, such as 2GiB; what does not fit is moved or computed again.", decides="never"
+    ),
+    "metric": Option(
+        None,
+        "Noise level of the image, a number or a NIfTI map: eigenvalues per standard deviation of the noise.",
+        flag="--noise",
+    ),
+    "precision": Option(None, f"Of the passes: {', '.join(get_args(Precision))}; by default the network's."),
+    "seed": Option(0, "Of the random vectors of adaptive and matrix_free.", int, minimum=0, decides="approximate"),
+    "locality": Option(
+        False,
+        "Compute how far each eigenvector may be followed (locality radius); some forward passes more.",
+        bool,
+        "--locality/--no-locality",
+        command_default=True,
+        decides="at least",
+    ),
+}
+SCAN: dict[str, Option] = {
+    "statistics": Option("differentiate", "With --space scanner: differentiate or freeze percentiles and the like."),
+    "resolution": Option(None, "With --space scanner: coarseness of changes in mm, 0 for none; by default the network's voxels."),
+    "deterministic": Option(
+        False,
+        "Only operations that repeat to the last bit, on accelerators too.",
+        bool,
+        "--deterministic",
+        decides="at least",
+    ),
+}
+FILES: dict[str, Option] = {
+    "space": Option(
+        "native", "native: what the network saw, on the input's grid; network: on the network's grid; scanner: the scan itself."
+    ),
+    "contents": Option(
+        CONTENTS, "Which components to write, separated by commas.", flag="--save", command_default=",".join(CONTENTS)
+    ),
+    "dicom_pm": Option(
+        False, "Write the components as DICOM Parametric Maps too (DICOM inputs alone).", bool, "--dicom-pm", decides="at least"
+    ),
+    "scene_bundle": Option(
+        False, "Write each 3D Slicer scene as one .mrb file too, to hand on.", bool, "--mrb", decides="at least"
+    ),
+}
+OPTIONS: dict[str, Option] = {**DECOMPOSITION, **SCAN, **FILES}
+
+
+def option(name: str) -> Any:
+    """The dataclass field of an option, with its default; the option itself is in the field's metadata."""
+    return field(default=OPTIONS[name].default, metadata={"option": OPTIONS[name]})
