@@ -119,8 +119,8 @@ class Loop:
         """Without a metric and at the network's resolution, where that is coarser than the scan's."""
         scan = self.bundle.read(subject.file)[self.bundle.image_key]
         for resolution in (None, "network"):
-            options: dict[str, Any] = {} if resolution is None else {"resolution": resolution}
-            found = decompose_scan(self.bundle.network, self.bundle.preprocessing, scan, head="categorical", rank=1, **options)
+            options: dict[str, Any] = {"rank": 1, "locality": True} | ({} if resolution is None else {"resolution": resolution})
+            found = decompose_scan(self.bundle.network, self.bundle.preprocessing, scan, head="categorical", **options)
             if resolution is not None and not any(found.record["preprocessing"]["resolution_mm"]):
                 return
             yield from self._steps(subject, scan, found, resolution, folder)
@@ -128,7 +128,9 @@ class Loop:
     def _steps(
         self, subject: Subject, scan: MetaTensor, found: Decomposition, resolution: str | None, folder: Path
     ) -> Iterator[Moved]:
-        eigenvalue, radius = float(found.eigenvalues[0, 0]), float(found.locality_radius()[0, 0])
+        if found.locality_radius is None:
+            raise ValueError("steps go up to the locality radius: decompose with locality=True.")
+        eigenvalue, radius = float(found.eigenvalues[0, 0]), float(found.locality_radius[0, 0])
         values, direction = (image[0].double().numpy() for image in (found.image, found.eigenimages[:, 0]))
         target = folder / "moved.nii.gz"
         before = self._answers(subject.file)

@@ -52,7 +52,7 @@ class Case:
         self.image = bundle.prepare(read, path)
         batch = self.image.as_subclass(torch.Tensor)[None]
         decomposition = decompose(bundle.network, batch, head="categorical")
-        self.components = item_of_batch(component_tensors(decomposition, batch, False, 0.0), 0, self.image)
+        self.components = item_of_batch(component_tensors(decomposition, batch, 0.0), 0, self.image)
         self.values = np.random.default_rng(1).standard_normal(SHAPE).astype(np.float32)
 
     def ours(self) -> None:

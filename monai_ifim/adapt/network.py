@@ -19,6 +19,7 @@ from monai_ifim.core.heads.choice import answers_at_every_voxel, resolve_head
 from monai_ifim.core.heads.square_root import SquareRoot
 from monai_ifim.core.memory.blocks import LARGEST_BLOCK
 from monai_ifim.core.memory.live_memory import LiveMemory
+from monai_ifim.core.operator.arguments import is_per_image
 from monai_ifim.core.operator.predictor import Predictor, check_independence, evaluation_mode
 from monai_ifim.core.settings import Settings
 
@@ -167,8 +168,8 @@ def _determinism(predictor: Predictor, image: Tensor) -> tuple[str, None]:
 
 
 def _independence(predictor: Predictor, image: Tensor) -> tuple[str, None]:
-    args = [_doubled(value) for value in predictor.args]
-    kwargs = {name: _doubled(value) for name, value in predictor.kwargs.items()}
+    args = [_for_two(value) for value in predictor.args]
+    kwargs = {name: _for_two(value) for name, value in predictor.kwargs.items()}
     pair = torch.cat([image, image.flip(-1) * 0.5 + 0.25])
     both = replace(predictor, batch=2, args=args, kwargs=kwargs)
     with evaluation_mode(predictor.network), torch.no_grad():
@@ -176,10 +177,9 @@ def _independence(predictor: Predictor, image: Tensor) -> tuple[str, None]:
     return "an image's answer is the same alone and in company", None
 
 
-def _doubled(value: Any) -> Any:
-    """A further input of one image, for two."""
-    belongs = isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == 1
-    return torch.cat([value, value]) if belongs else value
+def _for_two(value: Any) -> Any:
+    """A further input of one image, repeated for two."""
+    return torch.cat([value, value]) if is_per_image(value, 1) else value
 
 
 class _LeadingColumn(Head):
@@ -213,7 +213,7 @@ class _LeadingColumn(Head):
 def _decomposition(predictor: Predictor, image: Tensor, settings: Settings) -> tuple[str, tuple[str, int]]:
     further = (predictor.network, image, predictor.args, predictor.kwargs)
     if predictor.spatial:
-        rough = Settings.of(settings, {"rank": 1, "tolerance": ROUGH})
+        rough = Settings.of(settings, {"rank": 1, "tolerance": ROUGH, "locality": False})
         record = decompose_with(rough, *further).record
         products = record["jacobian_products"]
         return f"differentiable; head {record['head']}, {products} Jacobian products for a first component", (
@@ -221,7 +221,7 @@ def _decomposition(predictor: Predictor, image: Tensor, settings: Settings) -> t
             products,
         )
     head = _LeadingColumn(settings.head)
-    decompose_with(Settings.of(settings, {"head": head, "rank": 1}), *further)
+    decompose_with(Settings.of(settings, {"head": head, "rank": 1, "locality": False}), *further)
     name = head.chosen.name
     return f"differentiable; head {name}, {head.columns} vector-Jacobian product(s) an image", (name, head.columns)
 

@@ -240,6 +240,60 @@ def test_the_network_gets_the_arguments_that_the_evaluator_passed(
         torch.testing.assert_close(item["ifim_eigenvalues"], expected.eigenvalues[0], rtol=1e-4, atol=0)
 
 
+def test_the_evaluator_has_its_own_prepare_batch_again_after_each_batch(
+    make_loader: Callable[..., DataLoader], make_network: Callable[..., nn.Module]
+) -> None:
+    def prepare(batch: Any, *_: Any, **__: Any) -> tuple[Any, None]:
+        return batch["image"], None
+
+    evaluator = SupervisedEvaluator(CPU, make_loader(), make_network(), prepare_batch=prepare)
+    first, second = IFIMHandler(rank=1), IFIMHandler(rank=2)
+    first.attach(evaluator)
+    second.attach(evaluator)
+    between: list[Any] = []
+    evaluator.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: between.append(engine.prepare_batch))
+    assert evaluator.prepare_batch is prepare
+    evaluator.run()
+    assert between == [prepare, prepare]
+    assert evaluator.prepare_batch is prepare
+    assert (first.cases, second.cases) == (3, 3)
+    evaluator.run()  # and once more
+    assert (evaluator.prepare_batch, first.cases) == (prepare, 3)
+
+
+def test_the_evaluator_has_its_own_prepare_batch_again_when_the_network_fails(
+    make_loader: Callable[..., DataLoader], make_network: Callable[..., nn.Module]
+) -> None:
+    def prepare(batch: Any, *_: Any, **__: Any) -> tuple[Any, None]:
+        return batch["image"], None
+
+    class Failing(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            raise RuntimeError("no memory")
+
+    evaluator = SupervisedEvaluator(CPU, make_loader(), Failing(), prepare_batch=prepare)
+    IFIMHandler().attach(evaluator)
+    with pytest.raises(RuntimeError, match="no memory"):
+        evaluator.run()
+    assert evaluator.prepare_batch is prepare
+
+
+def test_a_run_that_ends_before_the_batch_is_prepared_leaves_the_evaluator_as_it_was(
+    make_loader: Callable[..., DataLoader], make_network: Callable[..., nn.Module]
+) -> None:
+    def prepare(batch: Any, *_: Any, **__: Any) -> tuple[Any, None]:
+        return batch["image"], None
+
+    def iteration(engine: Any, batch: Any) -> dict[str, Any]:
+        return {}
+
+    evaluator = SupervisedEvaluator(CPU, make_loader(), make_network(), prepare_batch=prepare, iteration_update=iteration)
+    IFIMHandler().attach(evaluator)
+    with pytest.raises(IFIMError, match="never fired FORWARD_COMPLETED"):
+        evaluator.run()
+    assert evaluator.prepare_batch is prepare
+
+
 def test_images_tried_one_by_one_keep_their_own_arguments(
     make_loader: Callable[..., DataLoader], make_network: Callable[..., nn.Module], tmp_path: Path
 ) -> None:

@@ -435,3 +435,21 @@ def test_lost_places_are_refused_on_the_networks_grid(tmp_path: Path, write_scan
     plane = Compose([*load, SpatialCropd("image", roi_slices=[slice(None), slice(None), slice(3, 4)]), SqueezeDimd("image", -1)])
     with pytest.raises(GeometryError, match="plane out of a volume"):
         network_affine(plane({"image": scan})["image"], plane)
+
+
+@pytest.mark.parametrize("exponent", [0, -30, -200])
+def test_a_sensitivity_below_float32_is_stored_as_a_multiple_that_the_sidecar_states(
+    exponent: int, scan: Path, tmp_path: Path, array_steps: Compose, network: nn.Module
+) -> None:
+    image = array_steps(str(scan))
+    components = dict(IFIMDecompose(network, rank=1)(image))
+    true = components["ifim_sensitivity"].to(torch.float64) * 10.0**exponent
+    components["ifim_sensitivity"] = true
+    sidecar = SaveIFIM(tmp_path / "out", space="network", preprocessing=array_steps)(image, components)
+    files = {file["kind"]: file for file in json.loads(sidecar.read_text())["files"]}
+    stated = files["sensitivity"]
+    stored = np.asarray(nib.load(sidecar.parent / stated["file"]).dataobj, dtype=np.float64)
+    expected = true.as_subclass(torch.Tensor)[0].numpy()
+    np.testing.assert_allclose(stored * stated["scale"], expected, rtol=1e-6, atol=1e-6 * expected.max())
+    assert stated["norm"] == pytest.approx(float(np.linalg.norm(expected)), rel=1e-5)
+    assert files["high"]["scale"] == 1.0

@@ -39,6 +39,7 @@ def read(folder: Path, content: str) -> np.ndarray:
     return np.asarray(nib.load(folder / f"{folder.name}_ifim_{content}.nii.gz").dataobj)
 
 
+@pytest.mark.slow
 def test_inference_runs_without_an_argument(bundle: Path) -> None:
     run_inference(bundle)
     case = bundle / "eval" / CASES[bundle.name]
@@ -49,6 +50,7 @@ def test_inference_runs_without_an_argument(bundle: Path) -> None:
     assert all(radius > 0 for radius in sidecar["locality_radius"])
 
 
+@pytest.mark.slow
 def test_inference_takes_the_users_images(bundle: Path, tmp_path: Path) -> None:
     source = demo_slice() if "mednist" in bundle.name else demo_volume(tmp_path / "drawn")
     mine = tmp_path / "mine"
@@ -69,6 +71,7 @@ def test_network_takes_and_gives_what_the_metadata_say(bundle: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_exported_torchscript_equals_the_network(bundle: Path, tmp_path: Path) -> None:
     ckpt_export(
         net_id="network_def",

@@ -1,4 +1,4 @@
-"""Every command of docs/many_cases.md is run as it stands there, and all of them give one result."""
+"""Every command of docs/many_cases.md is run as it stands, and all give the same result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CASES = 3
 
 
 def run(command: str, folder: Path) -> str:
-    """As a reader's shell does, with the commands that were installed beside this Python."""
+    """Runs a command in a shell that finds the programs installed beside this Python."""
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = str(ROOT)
     finished = subprocess.run(
@@ -64,6 +64,7 @@ def results(place: Path) -> dict[str, pd.DataFrame]:
     return tables
 
 
+@pytest.mark.slow
 def test_all_commands_give_one_table(results: dict[str, pd.DataFrame]) -> None:
     assert len(results) == 4
     expected = results[COMMANDS[0]]
@@ -74,6 +75,7 @@ def test_all_commands_give_one_table(results: dict[str, pd.DataFrame]) -> None:
         pd.testing.assert_frame_equal(table[columns], expected[columns])
 
 
+@pytest.mark.slow
 def test_the_same_command_again_keeps_every_case(results: dict[str, pd.DataFrame], place: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (place / "results").rglob("*.nii.gz")}
     output = run(COMMANDS[0], place)
@@ -81,6 +83,7 @@ def test_the_same_command_again_keeps_every_case(results: dict[str, pd.DataFrame
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+@pytest.mark.slow
 def test_the_python_of_the_page_prints_the_table(
     results: dict[str, pd.DataFrame], place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

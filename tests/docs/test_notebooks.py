@@ -1,4 +1,4 @@
-"""The notebooks are those that their scripts make, and run from the first cell to the last in a kernel of their own."""
+"""The notebooks are up to date with their scripts, and run from the first cell to the last."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ def test_notebooks_are_what_the_scripts_make(maker: ModuleType) -> None:
         assert all(not cell.get("outputs") for cell in nbformat.reads(stored, as_version=4).cells)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAYS)
 def test_notebook_runs_and_shows_what_its_text_speaks_of(name: str, tmp_path: Path) -> None:
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)

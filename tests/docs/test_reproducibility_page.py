@@ -1,4 +1,4 @@
-"""docs/reproducibility.md: its commands run as they stand there, and its list of what differs is the one that tests blank."""
+"""docs/reproducibility.md: its commands run as they stand, and its list of varying fields is that of the tests."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from monai_ifim.io.installation import resolve_bundle
 from written_bytes import DICOM_FIELDS, RUN_FIELDS, SIDECAR_FIELDS
@@ -30,6 +32,7 @@ def test_what_differs_is_what_the_tests_leave_out() -> None:
     assert row("CASE_ifim_*.dcm") == set(DICOM_FIELDS)
 
 
+@pytest.mark.slow
 def test_the_commands_run_and_the_repetition_agrees(
     write_scan: Callable[..., Path], turned: Callable[..., Any], tmp_path: Path
 ) -> None:

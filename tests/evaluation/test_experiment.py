@@ -263,6 +263,7 @@ def test_overlap_is_the_mean_squared_cosine_of_principal_angles() -> None:
     assert overlap(first, first[:1]) == pytest.approx(1 / 3)
 
 
+@pytest.mark.slow
 def test_somebodys_bundle_and_datalist_need_one_command(
     tmp_path: Path, make_bundle: Callable[..., Path], write_scan: Callable[..., Path], oblique: np.ndarray
 ) -> None:

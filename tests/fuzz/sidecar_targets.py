@@ -1,4 +1,4 @@
-"""Fuzzing of what reads a case's sidecar and its companions: resuming, tables, pages, the viewer, scenes, repetition."""
+"""Fuzz targets that read a sidecar and its companions: resuming, tables, pages, the viewer, scenes, repetition."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from monai_ifim.io.sidecar import write_sidecar
 from monai_ifim.io.slicer.bundle import write_scene_bundle
 from monai_ifim.io.slicer.scene import write_scene
 from monai_ifim.report.cohort.page import write_cohort
-from monai_ifim.report.cohort.planes import draw_montage
+from monai_ifim.report.cohort.planes import draw_picture_grid
 from monai_ifim.report.cohort.records import read_cohort
 from monai_ifim.run import repetition
 from monai_ifim.run.agreement import compare
@@ -103,7 +103,7 @@ def read_any_planes(content: bytes, folder: Path) -> None:
     path = folder / "case_planes.npz"
     path.write_bytes(content)
     with refusing():
-        draw_montage(read_planes(path), 1e5)
+        draw_picture_grid(read_planes(path), 1e5)
 
 
 def read_any_table(content: bytes, folder: Path) -> None:

@@ -13,10 +13,10 @@ from monai_ifim.io.case import Companions, sidecar_path, write_case
 from monai_ifim.io.case_maps import CaseMaps, check_contents
 from monai_ifim.io.dicom.volumes import DicomVolume
 from monai_ifim.io.errors import OutputError
-from monai_ifim.io.maps import CONTENTS
 from monai_ifim.io.model import ModelIdentity
 from monai_ifim.io.parametric_map.source import ReferencedSeries
 from monai_ifim.io.sidecar import CaseFacts, InputIdentity
+from monai_ifim.options import CONTENTS
 
 Array = npt.NDArray[Any]
 SHAPE = (5, 4, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import gzip
 import hashlib
@@ -99,13 +100,13 @@ def test_model_is_stated_by_the_hash_of_its_weights_and_its_metadata(run: dict[s
 def test_numbers_are_those_of_the_decomposition(run: dict[str, Any]) -> None:
     content, bundle = run["content"], run["bundle"]
     image = bundle.preprocess(run["scan"])[None].as_subclass(torch.Tensor)
-    expected = decompose(bundle.network, image, head="categorical", rank=2)
+    expected = decompose(bundle.network, image, head="categorical", rank=2, locality=True)
     logits = bundle.network(image)[0].detach().double()
     best = int(logits.argmax())
     assert content["prediction"]["class"] == f"class {best}"
     np.testing.assert_allclose(list(content["prediction"]["probability"].values()), logits.softmax(0), rtol=1e-6)
     np.testing.assert_allclose(content["eigenvalues"], expected.eigenvalues[0], rtol=1e-6)
-    np.testing.assert_allclose(content["locality_radius"], expected.locality_radius()[0], rtol=1e-3)
+    np.testing.assert_allclose(content["locality_radius"], expected.locality_radius[0], rtol=1e-3)
     assert content["trace"] == pytest.approx(float(expected.trace[0]), rel=1e-6)
     assert (content["rank"], content["jacobian_products"], content["method"]) == (2, 2, "exact")
     assert content["energy_kept"] == pytest.approx(1.0)
@@ -161,6 +162,85 @@ def compose(**record: Any) -> dict[str, Any]:
     source = InputIdentity("a.nii", "0" * 64, (3, 4, 5), np.eye(4).tolist(), "NibabelReader")
     files = [MapFile("a_ifim_high.nii.gz", MapContent("high"), (3, 4, 5), np.eye(4).tolist(), 1.5)]
     return compose_sidecar("a", CaseFacts(source, ModelIdentity("m", "1", None, ("no", "yes")), "network", record), files)
+
+
+@pytest.mark.parametrize(
+    ("norms", "share"),
+    [
+        ({"input": [4.0], "high": [1.0]}, 0.25),
+        ({"input": [3.0, 4.0], "high": [0.6, 0.8]}, 0.2),  # channels as one vector
+        ({"input": [4.0]}, None),
+        ({"input": [0.0], "high": [0.0]}, None),
+    ],
+)
+def test_high_share_is_the_norm_of_high_over_that_of_the_input(norms: dict[str, list[float]], share: float | None) -> None:
+    files = [
+        MapFile(f"{kind}-{i}.nii.gz", MapContent(kind, channel=i), (3, 4, 5), np.eye(4).tolist(), norm)
+        for kind, values in norms.items()
+        for i, norm in enumerate(values, start=1)
+    ]
+    source = InputIdentity("a.nii", "0" * 64, (3, 4, 5), np.eye(4).tolist(), "NibabelReader")
+    content = compose_sidecar("a", CaseFacts(source, ModelIdentity(), "network", {}), files)
+    assert content["high_share"] == (None if share is None else pytest.approx(share))
+
+
+def test_files_have_kind_component_channel_hash_and_unit(run: dict[str, Any]) -> None:
+    """The names of the files tell the contents, independently."""
+    files = run["content"]["files"]
+    assert [(file["kind"], file["component"], file["channel"]) for file in files] == [
+        ("input", None, 1), ("high", None, 1), ("low", None, 1), ("sensitivity", None, 1), ("eigenvector", 1, 1),
+        ("eigenvector", 2, 1), ("source", None, 1),
+    ]  # fmt: skip
+    units = run["content"]["units"]
+    for file in files:
+        path = run["case"] / file["file"]
+        assert file["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert file["file"] == f"{run['case'].name}_ifim_{MapContent.of(file).stem}.nii.gz"
+        assert file["unit"] == {"eigenvector": "1", "sensitivity": units["sensitivity"], "source": units["source"]}.get(
+            file["kind"], units["maps"]
+        )
+
+
+def as_version_1(sidecar: dict[str, Any]) -> dict[str, Any]:
+    """What the program of schema 1 would have written."""
+    old = copy.deepcopy(sidecar) | {"schema_version": "1.2", "source": None}
+    del old["settings"]
+    for file in old["files"]:
+        content = MapContent.of(file)
+        for name in ("kind", "component", "channel", "sha256", "unit"):
+            del file[name]
+        file["content"] = content.label
+        if content.kind == "source":
+            old["source"] = {"file": file["file"], "window": file["window"], "unit": old["units"]["source"]}
+    return old
+
+
+def test_a_sidecar_of_schema_1_is_read_in_the_form_of_schema_2(run: dict[str, Any], tmp_path: Path) -> None:
+    whole = copy.deepcopy(run["content"])
+    whole["files"].append(whole["files"][4] | {"channel": 3, "file": "further.nii.gz"})
+    write_sidecar(tmp_path / "old.json", as_version_1(whole))
+    for file in whole["files"]:
+        file["sha256"] = None
+    assert read_sidecar(tmp_path / "old.json") == whole | {"settings": None}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda old: old.pop("files"),
+        lambda old: old["files"][0].update(content="halo"),
+        lambda old: old["files"][0].update(content=3),
+        lambda old: old.update(units=None),
+    ],
+)
+def test_a_damaged_sidecar_of_schema_1_is_refused_with_the_cure(
+    spoil: Callable[[dict[str, Any]], Any], run: dict[str, Any], tmp_path: Path
+) -> None:
+    old = as_version_1(run["content"])
+    spoil(old)
+    write_sidecar(tmp_path / "old.json", old)
+    with pytest.raises(InputError, match=r"^old\.json: not a sidecar of a whole case .*: run the case again\.$"):
+        read_sidecar(tmp_path / "old.json")
 
 
 def test_what_is_written_comes_back(tmp_path: Path) -> None:

@@ -1,15 +1,154 @@
-"""Many cases, killed without warning and started again: the end is that of a run nobody disturbed."""
+"""Resume: a case is kept where its input, model, settings and files are what its sidecar states; else it is made again."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from monai_ifim.adapt.bundle import Bundle, load_bundle
+from monai_ifim.adapt.settings import CaseSettings
+from monai_ifim.core import GaussianHead
+from monai_ifim.core.settings import Settings
+from monai_ifim.io import read_sidecar
+from monai_ifim.run.cases import find_cases
+from monai_ifim.run.local import run_cases
+from monai_ifim.run.repetition import find_image, read_case, repeat_case
+from monai_ifim.run.resume import kept_row
+from monai_ifim.run.settings import RunSettings
+
+GAUSSIAN = {"head": GaussianHead(1.0)}
+DRAWN = {"method": "matrix_free", "rank": 1, "tolerance": 0.1}
+OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # how a case was made, and what is asked for then
+    "head": ({}, {"head": "bernoulli"}),
+    "head's parameters": (GAUSSIAN, {"head": GaussianHead(10.0)}),
+    "output_key": ({}, {"output_key": 0}),
+    "energy": ({}, {"energy": 0.5}),
+    "rank": ({}, {"rank": 1}),
+    "method": ({}, {"method": "adaptive"}),
+    "tolerance": (DRAWN, {"tolerance": 0.2}),
+    "metric": ({}, {"metric": 0.5}),
+    "precision": ({}, {"precision": "float64"}),
+    "seed": (DRAWN, {"seed": 1}),
+    "locality": ({}, {"locality": True}),
+    "space": ({}, {"space": "native"}),
+    "statistics": ({"space": "scanner"}, {"statistics": "freeze"}),
+    "resolution": ({"space": "scanner"}, {"resolution": 2.0}),
+    "contents": ({}, {"contents": ("high",)}),
+    "scene_bundle": ({}, {"scene_bundle": True}),
+    "deterministic": ({}, {"deterministic": True}),
+}
+KEPT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "nothing": ({}, {}),
+    "seed of the exact method": ({}, {"seed": 5}),
+    "tolerance of the exact method": ({}, {"tolerance": 0.3}),
+    "budget": ({}, {"memory_budget": "2GiB"}),
+    "a radius less": ({"locality": True}, {"locality": False}),
+    "the same head made anew": (GAUSSIAN, {"head": GaussianHead(1.0)}),
+    "a bundle less": ({"scene_bundle": True}, {"scene_bundle": False}),
+    "contents in another order": ({"contents": ("low", "high")}, {"contents": "high,low"}),
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path, make_bundle: Callable[..., Path]) -> Path:
+    return make_bundle(tmp_path / "bundle")
+
+
+@pytest.fixture
+def scan(tmp_path: Path, write_scan: Callable[..., Path], oblique: npt.NDArray[Any]) -> Path:
+    return write_scan(tmp_path / "in" / "scan.nii.gz", (7, 6, 5), oblique)
+
+
+def status(bundle: Bundle, scan: Path, output: Path, case: CaseSettings) -> str:
+    [row] = run_cases(bundle, find_cases([scan]), RunSettings(output, case), lambda row: None)
+    assert row.status != "failed", row.reason
+    return row.status
+
+
+def asked(first: dict[str, Any], then: dict[str, Any]) -> tuple[CaseSettings, CaseSettings]:
+    made = CaseSettings(**({"head": "categorical", "space": "network"} | first))
+    return made, replace(made, **then)
+
+
+def test_every_field_is_here_but_those_that_decide_nothing_or_need_dicom() -> None:
+    assert set(OTHERS) - {"head's parameters"} == set(CaseSettings.options()) - {"memory_budget", "dicom_pm"}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_case_made_by_other_settings_is_made_again(name: str, root: Path, scan: Path, tmp_path: Path) -> None:
+    made, wanted = asked(*OTHERS[name])
+    bundle = load_bundle(root)
+    [case] = find_cases([scan])
+    assert status(bundle, scan, tmp_path, made) == "done"
+    assert kept_row(bundle.identity, case, RunSettings(tmp_path, made)) is not None
+    assert kept_row(bundle.identity, case, RunSettings(tmp_path, wanted)) is None
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_case_that_holds_what_is_asked_for_is_kept(name: str, root: Path, scan: Path, tmp_path: Path) -> None:
+    made, wanted = asked(*KEPT[name])
+    bundle = load_bundle(root)
+    assert status(bundle, scan, tmp_path, made) == "done"
+    assert status(bundle, scan, tmp_path, wanted) == "kept"
+
+
+def test_another_head_gives_other_numbers_on_the_second_run(root: Path, scan: Path, tmp_path: Path) -> None:
+    made, wanted = asked(*OTHERS["head's parameters"])
+    bundle = load_bundle(root)
+    traces = []
+    for case in (made, wanted):
+        assert status(bundle, scan, tmp_path, case) == "done"
+        traces.append(read_sidecar(tmp_path / "scan" / "scan_ifim.json")["trace"])
+    assert traces[0] == pytest.approx(100 * traces[1], rel=1e-5)  # 1 / sigma^2
+
+
+def test_other_class_names_in_the_metadata_make_a_case_again(root: Path, scan: Path, tmp_path: Path) -> None:
+    made, _ = asked({}, {})
+    assert status(load_bundle(root), scan, tmp_path, made) == "done"
+    path = root / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text())
+    names = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+    metadata["network_data_format"]["outputs"]["pred"]["channel_def"] = {key: f"new {name}" for key, name in names.items()}
+    path.write_text(json.dumps(metadata))
+    assert status(load_bundle(root), scan, tmp_path, made) == "done"
+    assert read_sidecar(tmp_path / "scan" / "scan_ifim.json")["prediction"]["class"].startswith("new ")
+    assert status(load_bundle(root), scan, tmp_path, made) == "kept"
+
+
+def test_run_and_sidecar_state_the_settings_whole_as_plain_data(root: Path, scan: Path, tmp_path: Path) -> None:
+    case = CaseSettings(GaussianHead(np.float64(3.0)), rank=2, seed=4, metric=0.5, contents="low", space="network")
+    assert status(load_bundle(root), scan, tmp_path, case) == "done"
+    run = (tmp_path / "run.json").read_text()
+    sidecar = read_sidecar(tmp_path / "scan" / "scan_ifim.json")
+    assert "object at 0x" not in run
+    assert json.loads(run)["settings"] == sidecar["settings"] == case.describe()
+    assert CaseSettings.from_description(sidecar["settings"]).gives_same_result(case)
+    assert set(sidecar["settings"]) == set(CaseSettings.options())
+    assert set(Settings.options()) < set(sidecar["settings"])
+
+
+@pytest.mark.parametrize("head", [GaussianHead(3.0), GaussianHead(covariance=np.diag([1.0, 2.0, 3.0]))])  # type: ignore[arg-type]
+def test_a_case_of_a_head_with_parameters_is_repeated(head: GaussianHead, root: Path, scan: Path, tmp_path: Path) -> None:
+    assert status(load_bundle(root), scan, tmp_path / "out", CaseSettings(head, output_key=None, locality=True)) == "done"
+    name, case = read_case(tmp_path / "out" / "scan" / "scan_ifim.json")
+    found = repeat_case(name, case, root, find_image(case), tmp_path / "again")
+    assert found.identical
+    assert found.causes == ()
+    again = read_sidecar(tmp_path / "again" / "scan" / "scan_ifim.json")
+    assert again["settings"]["head"] == case.sidecar["settings"]["head"] == head.describe()
+
 
 CASES = 200
 
@@ -36,6 +175,7 @@ def kill_at(count: int, words: list[str], output: Path) -> None:
     assert not (output / "cases.csv").exists()
 
 
+@pytest.mark.slow
 def test_killed_twice_and_run_again_is_an_undisturbed_run(
     tmp_path: Path,
     make_bundle: Callable[..., Path],

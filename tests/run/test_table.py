@@ -27,7 +27,7 @@ from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.io import InputError
 from monai_ifim.run.cases import find_cases
-from monai_ifim.run.cohort import confidence, find_outliers, read_cases
+from monai_ifim.run.cohort import SMALLEST_GROUP, confidence, find_outliers, read_cases
 from monai_ifim.run.local import run_cases
 from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.table import CaseRow, row_from_sidecar, write_table
@@ -444,6 +444,16 @@ def test_a_small_class_is_compared_with_all(tmp_path: Path) -> None:
     traces[57] = 50.0
     outliers = find_outliers(cohort(tmp_path, traces, answers))
     assert outliers[["case", "among", "cases"]].values.tolist() == [["c57", "", 60]]
+
+
+@pytest.mark.parametrize(("number", "among"), [(SMALLEST_GROUP - 1, ""), (SMALLEST_GROUP, "rare")])
+def test_twenty_cases_of_an_answer_are_a_group_of_their_own(number: int, among: str, tmp_path: Path) -> None:
+    generator = np.random.default_rng(3)
+    traces = np.exp(generator.uniform(-8, -6, 40 + number))
+    traces[-1] = 50.0
+    outliers = find_outliers(cohort(tmp_path, traces, np.array(["yes"] * 40 + ["rare"] * number, dtype=object)))
+    compared = 40 + number if among == "" else number
+    assert outliers[["case", "among", "cases"]].values.tolist() == [[f"c{39 + number}", among, compared]]
 
 
 def test_traces_at_zero_vanish_and_do_not_spoil_the_comparison(tmp_path: Path) -> None:

@@ -114,6 +114,7 @@ def test_likelihood_ratio_averages_to_one_without_a_lesion() -> None:
     assert abs(ratios.mean() - 1) < 4 * ratios.std() / math.sqrt(len(ratios))
 
 
+@pytest.mark.slow
 def test_lumpy_data_reach_the_linear_observers_closed_form() -> None:
     task = LumpyParameters(shape=(15, 11, 13), mean_lumps=30, lump_width=2.0, lesion_amplitude=0.9, lesion_width=1.2)
     report = observers.observer_report(LumpyDataset(task, length=1200, seed=6))
@@ -142,6 +143,7 @@ def test_auroc_of_small_sets_and_of_the_normal_law() -> None:
         assert observers.auroc_from_snr(snr) == pytest.approx(norm.cdf(snr / math.sqrt(2)), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_interval_holds_the_estimate_and_narrows_with_data() -> None:
     random = np.random.default_rng(0)
     widths = []

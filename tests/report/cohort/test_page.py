@@ -345,6 +345,7 @@ def test_further_classes_share_a_row(render: Callable[..., Any]) -> None:
     assert table.rows[7][2] == str(1 + 2 + 3 + 4 + 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["case_{:05d}", "\N{LATIN SMALL LETTER U WITH DIAERESIS}" * 120 + "{:05d}"])
 def test_ten_thousand_cases_make_a_small_page_that_says_what_it_leaves_out(tmp_path: Path, parse_html: Any, name: str) -> None:
     generator = np.random.default_rng(0)

@@ -37,7 +37,7 @@ from monai_ifim.io.nifti import write_volume
 from monai_ifim.io.parametric_map.source import referenced_series
 from monai_ifim.io.parametric_map.write import write_parametric_maps
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "parametric_maps.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "parametric_maps.md").read_text(encoding="utf-8")
 Array = npt.NDArray[Any]
 CONTENTS = ("high", "low", "sensitivity", "eigenvectors")
 SHAPE = (7, 5, 6)
@@ -357,6 +357,19 @@ def test_frames_name_the_source_frame_in_their_plane(
     dataset = pydicom.dcmread(write_all(tmp_path / "turned", series, maps_on(other, shape))["low"])
     named = [frame.DerivationImageSequence[0].SourceImageSequence for frame in dataset.PerFrameFunctionalGroupsSequence]
     assert [len(sources) for sources in named] == [0] * len(named)
+
+
+@pytest.mark.parametrize("side", [1, -1])
+@pytest.mark.parametrize(("off", "named"), [(0.04, True), (0.06, False), (1.1, False)])
+def test_a_frame_off_every_source_plane_names_none(
+    off: float, named: bool, side: int, native: Array, series: Source, tmp_path: Path
+) -> None:
+    """On whichever side of the slice it lies: 0.05 mm along the normal are allowed."""
+    moved = native.copy()
+    moved[:3, 3] += side * off * native[:3, 2] / np.linalg.norm(native[:3, 2])
+    dataset = pydicom.dcmread(write_all(tmp_path / "off", series, maps_on(moved, SHAPE))["low"])
+    sources = [frame.DerivationImageSequence[0].SourceImageSequence for frame in dataset.PerFrameFunctionalGroupsSequence]
+    assert [len(found) for found in sources] == [int(named)] * SHAPE[2]
 
 
 def test_enhanced_multi_frame_source_is_named_by_frame(

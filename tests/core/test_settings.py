@@ -1,0 +1,210 @@
+"""Settings as plain data: described, made again, compared."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any, get_type_hints
+
+import pytest
+import torch
+from torch import Tensor
+
+from monai_ifim.core import (
+    BernoulliHead,
+    GaussianHead,
+    GaussianLowPass,
+    Head,
+    HeadError,
+    IFIMError,
+    NoiseLevel,
+    SquareRoot,
+    decompose,
+)
+from monai_ifim.core.decompose import decompose_with
+from monai_ifim.core.operator.metric import Metric
+from monai_ifim.core.settings import Settings, SettingsShortcuts, selection
+from monai_ifim.options import DECOMPOSITION, Option
+
+OTHERS: dict[str, Any] = {  # another value of each field than the default
+    "head": GaussianHead(2.0),
+    "output_key": "logits",
+    "energy": 0.5,
+    "rank": 2,
+    "method": "adaptive",
+    "tolerance": 1e-2,
+    "memory_budget": "1GiB",
+    "metric": GaussianLowPass(1.5),
+    "precision": "float64",
+    "seed": 7,
+    "locality": True,
+}
+
+
+class Ruled(Head):
+    """A head of one's own with a parameter that is no plain data."""
+
+    name = "ruled"
+
+    def __init__(self, rule: Any = None) -> None:
+        self.rule = rule
+
+    def square_root(self, output: Tensor) -> SquareRoot:
+        return BernoulliHead().square_root(output)
+
+    def probabilities(self, output: Tensor) -> Tensor:
+        return output
+
+    def divergence(self, output: Tensor, moved: Tensor) -> Tensor:
+        return output[:, 0]
+
+
+def network(x: Tensor) -> Tensor:
+    return x.flatten(1)[:, :3] * torch.tensor([1.0, 2.0, 3.0])
+
+
+def through_json(settings: Settings) -> dict[str, Any]:
+    description: dict[str, Any] = json.loads(json.dumps(settings.describe(), allow_nan=False))
+    return description
+
+
+def test_every_field_has_an_option_a_keyword_and_another_value_here() -> None:
+    assert set(Settings.options()) == set(DECOMPOSITION) == set(get_type_hints(SettingsShortcuts)) == set(OTHERS)
+    for name, option in Settings.options().items():
+        assert getattr(Settings(), name) == option.default
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_field_is_made_again_from_its_description_and_told_apart(name: str) -> None:
+    settings = replace(Settings(), **{name: OTHERS[name]})
+    description = through_json(settings)
+    assert description == settings.describe()
+    again = Settings.from_description(description)
+    assert through_json(again) == description
+    assert again.gives_same_result(settings)
+    decides = {"memory_budget": (), "seed": ("seed",), "tolerance": ("tolerance",)}.get(name, (name,))
+    assert settings.differences(Settings()) == decides
+    assert Settings().differences(settings) == (() if name == "locality" else decides)  # a radius more does no harm
+
+
+@pytest.mark.parametrize("name", ["seed", "tolerance"])
+def test_an_exact_result_depends_on_neither_seed_nor_tolerance(name: str) -> None:
+    settings = replace(Settings(), **{name: OTHERS[name]})
+    assert settings.gives_same_result(Settings(), exact=True)
+    assert not settings.gives_same_result(Settings())
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        (GaussianHead(1.0), GaussianHead(10.0), False),
+        (GaussianHead(3.0), GaussianHead(3.0), True),
+        (GaussianHead(torch.tensor([1.0, 2.0])), GaussianHead(torch.tensor([1.0, 2.5])), False),
+        (GaussianHead(covariance=torch.eye(2)), GaussianHead(covariance=torch.eye(2)), True),
+        (GaussianHead(covariance=torch.eye(2)), GaussianHead(covariance=2 * torch.eye(2)), False),
+        (BernoulliHead(), GaussianHead(), False),
+        (Ruled(1), Ruled(1), True),
+        (Ruled(1), Ruled(2), False),
+        (Ruled(object()), Ruled(object()), False),  # which cannot be compared
+    ],
+)
+def test_heads_are_compared_with_their_parameters(first: Head, second: Head, same: bool) -> None:
+    assert Settings(first).gives_same_result(through_json(Settings(second))) is same
+
+
+def test_noise_maps_are_compared_by_their_values() -> None:
+    level = torch.rand(1, 4, 4) + 0.5
+    settings = Settings(metric=level)
+    assert settings.gives_same_result(through_json(Settings(metric=NoiseLevel(level.clone()))))
+    assert settings.differences(through_json(Settings(metric=level + 0.1))) == ("metric",)
+
+
+@pytest.mark.parametrize("head", [GaussianHead(2.5), GaussianHead([1.0, 2.0, 3.0]), GaussianHead(covariance=2 * torch.eye(3))])  # type: ignore[arg-type]
+def test_a_head_made_again_gives_the_same_numbers(head: GaussianHead) -> None:
+    again = Settings.from_description(through_json(Settings(head)))
+    x = torch.rand(1, 1, 5, 4)
+    first, second = (decompose_with(settings, network, x) for settings in (Settings(head), again))
+    assert torch.equal(first.eigenvalues, second.eigenvalues)
+    assert not torch.allclose(first.eigenvalues, decompose(network, x, head="gaussian").eigenvalues)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"force": 9}, "unknown setting 'force': the settings are head, output_key"),
+        ({"energy": 2.0}, "energy"),
+        ({"head": {"name": "ruled", "class": "here:Ruled"}}, "'ruled' is code of its maker's.*pass the Head itself"),
+        ({"head": {"name": "gaussian", "class": "here:Mine", "sigma": 1.0}}, "code of its maker's"),
+        ({"head": {"name": "gaussian", "width": 1.0}}, r"cannot be made from the parameters \['width'\]"),
+        ({"head": 7}, "give one of 'auto'"),
+        ({"metric": {"kind": "noise level", "sigma": "map"}}, "noise map.*give the map again"),
+        ({"metric": {"kind": "Own"}}, "'Own' is code of its maker's.*pass it as metric="),
+        ({"metric": {"kind": "noise level"}}, "lacks 'sigma'"),
+        ({"locality": "yes"}, "locality='yes': give True or False"),
+        ({"output_key": 1.5}, "output_key=1.5"),
+    ],
+)
+def test_a_description_that_cannot_be_is_refused_with_the_cure(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(IFIMError, match=reason):
+        Settings.from_description(Settings().describe() | change)
+
+
+def test_a_description_without_a_field_is_refused_and_differs() -> None:
+    lacking = {name: value for name, value in Settings().describe().items() if name != "seed"}
+    with pytest.raises(IFIMError, match="'seed' is missing"):
+        Settings.from_description(lacking)
+    assert Settings().differences(lacking) == ("seed",)
+    assert Settings().differences(Settings().describe() | {"force": 9}) == ("force",)
+    assert Settings.from_description(lacking, seed=4).seed == 4
+
+
+def test_shortcuts_take_the_place_of_fields_and_unknown_ones_are_listed() -> None:
+    settings = Settings.of(Settings("bernoulli", rank=3), {"rank": 1})
+    assert (settings.head, settings.rank) == ("bernoulli", 1)
+    with pytest.raises(IFIMError, match="unknown setting 'enegry': the settings are head, output_key, energy"):
+        Settings.of(None, {"enegry": 0.5})
+    with pytest.raises(IFIMError, match="settings='categorical': give Settings"):
+        Settings.of("categorical")  # type: ignore[arg-type]
+
+
+def test_a_field_of_a_subclass_is_described_made_again_and_compared() -> None:
+    """As a new option is: declared once, it is in record, resume and `--from`."""
+    from dataclasses import field
+
+    @dataclass(frozen=True, kw_only=True)
+    class Wider(Settings):
+        force: float = field(default=1.0, metadata={"option": Option(1.0, "How hard.", float)})
+
+    settings = Wider(force=3.0)
+    assert decompose_with(settings, network, torch.rand(1, 1, 5, 4)).record["settings"]["force"] == 3.0
+    assert Wider.from_description(through_json(settings)) == settings
+    assert settings.differences(through_json(Wider())) == ("force",)
+    assert settings.differences(Settings()) == ("force",)
+
+
+def test_the_record_states_the_settings_as_given() -> None:
+    level = torch.rand(1, 5, 4) + 0.5
+    settings = Settings("gaussian", metric=level, rank=1)
+    record = decompose_with(settings, network, torch.rand(2, 1, 5, 4)).record
+    assert record["settings"] == through_json(settings)
+    assert selection(record["settings"]) == {"rank": 1}
+
+
+def test_a_metric_of_one_s_own_is_described_by_itself() -> None:
+    class Half(Metric):
+        unit = "half"
+
+        def apply(self, images: Tensor) -> Tensor:
+            return images / 2
+
+        def describe(self) -> dict[str, Any]:
+            return {"kind": "half"}
+
+    assert Settings(metric=Half()).describe()["metric"] == {"kind": "half"}
+
+
+def test_a_head_that_is_none_is_refused() -> None:
+    with pytest.raises(HeadError, match="unknown head 'poisson': choose one of 'auto', 'categorical'"):
+        Settings("poisson")
+    with pytest.raises(HeadError, match="give one of 'auto'"):
+        Settings(3)  # type: ignore[arg-type]
