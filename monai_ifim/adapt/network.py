@@ -22,8 +22,8 @@ from monai_ifim.core.memory.live_memory import LiveMemory
 from monai_ifim.core.operator.arguments import is_per_image
 from monai_ifim.core.operator.predictor import Predictor, check_independence, evaluation_mode
 from monai_ifim.core.settings import Settings
+from monai_ifim.display.numbers import bytes_size, counted, duration
 
-MEBIBYTE = 2**20
 ROUGH = 0.1  # tolerance of the one component that is asked of a segmentation network
 
 
@@ -272,13 +272,10 @@ def _finish_queued(device: torch.device) -> None:
 
 
 def _describe(cost: Cost) -> str:
-    def size(count: int) -> str:
-        return f"{count / MEBIBYTE:.3g} MiB"
-
     return (
-        f"about {cost.seconds:.2g} s and {size(cost.peak_bytes)} an image on {cost.device}. Time: a forward pass "
-        f"{cost.forward_seconds:.2g} s and {cost.products} vector-Jacobian product(s) of {cost.product_seconds:.2g} s, each "
-        f"timed once. Memory at its peak: weights {size(cost.weights_bytes)}, tensors alive at once in one pass and one product "
-        f"{size(cost.pass_bytes)} (counted; buffers inside the kernels are not seen), results {size(cost.results_bytes)} "
-        "(calculated). Locality radius and files come on top."
+        f"about {duration(cost.seconds)} and {bytes_size(cost.peak_bytes)} an image on {cost.device}. Time: a forward pass "
+        f"{duration(cost.forward_seconds)} and {counted(cost.products, 'vector-Jacobian product')} of "
+        f"{duration(cost.product_seconds)}, each timed once. Peak memory: weights {bytes_size(cost.weights_bytes)}, tensors "
+        f"alive at once in one pass and one product {bytes_size(cost.pass_bytes)} (counted; buffers inside "
+        f"the kernels are not seen), results {bytes_size(cost.results_bytes)} (calculated). Locality radius and files come on top."
     )
