@@ -276,6 +276,6 @@ def _describe(cost: Cost) -> str:
         f"about {duration(cost.seconds)} and {bytes_size(cost.peak_bytes)} an image on {cost.device}. Time: a forward pass "
         f"{duration(cost.forward_seconds)} and {counted(cost.products, 'vector-Jacobian product')} of "
         f"{duration(cost.product_seconds)}, each timed once. Peak memory: weights {bytes_size(cost.weights_bytes)}, tensors "
-        f"alive at once in one pass and one product {bytes_size(cost.pass_bytes)} (counted; buffers inside "
-        f"the kernels are not seen), results {bytes_size(cost.results_bytes)} (calculated). Locality radius and files come on top."
+        f"alive at once in one pass and one product {bytes_size(cost.pass_bytes)} (counted; buffers inside the "
+        f"kernels are not seen), results {bytes_size(cost.results_bytes)} (calculated). Locality radius and files come on top."
     )

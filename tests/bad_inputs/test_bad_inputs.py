@@ -92,6 +92,7 @@ def grounds(
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.slug)
 def test_bad_input_is_one_line_and_harms_nothing_else(
     row: Row, grounds: dict[int, Ground], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
