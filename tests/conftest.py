@@ -1,4 +1,4 @@
-"""What several floors' tests share: real scans, independent readers, scans and bundles made on the spot."""
+"""Fixtures for the tests of several floors: real scans, independent readers, generated scans and bundles."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Volume(NamedTuple):
 
 
 def pytest_sessionstart() -> None:
-    """What runs in the background of a script ignores Ctrl-C, and so would all that tests start and then interrupt."""
+    """Restore Ctrl-C: a background process of a script ignores it, and so would the programs that tests start and interrupt."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Where .ci/run says so (IFIM_NO_SKIPS=1), a skipped test is a failure: there, all that tests need is installed."""
+    """With IFIM_NO_SKIPS=1, which .ci/run sets, a skipped test is a failure: all that tests need is installed there."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("IFIM_NO_SKIPS") == "1" and reporter is not None and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -87,7 +87,7 @@ def read_itk() -> Callable[[Path], Volume]:
 
 @pytest.fixture(scope="session")
 def read_alike() -> Callable[[Path], Volume]:
-    """A NIfTI file as nibabel reads it, once ITK has been seen to read the same values at the same places."""
+    """Reads a NIfTI file with nibabel and asserts that ITK reads the same values at the same places."""
 
     def read(path: Path) -> Volume:
         image = nib.load(path)
@@ -114,8 +114,8 @@ def turned() -> Callable[..., Array]:
 
 @pytest.fixture(scope="session")
 def write_scan() -> Callable[..., Path]:
-    """A NIfTI file of nibabel's whose values are a linear function of the place in the world, so that every resampling
-    inside the field of view must keep them; a second channel holds another function."""
+    """Writes a NIfTI file whose values are a linear function of the position, so that every resampling
+    inside the field of view keeps them; a second channel holds another function."""
 
     def write(path: Path, shape: tuple[int, ...], affine: Array, shift: float = 0.0) -> Path:
         world = np.moveaxis(np.indices(shape[:3]), 0, -1) @ affine[:3, :3].T + affine[:3, 3]

@@ -190,7 +190,7 @@ def write_pictures(folder: Path, values: np.ndarray) -> list[Path]:
 
 
 def found_in(data: bytes) -> set[str]:
-    """Everything planted that these bytes hold, in whatever is packed into them too."""
+    """All planted data found in these bytes, in compressed parts too."""
     found: set[str] = set()
     for layer in layers(data):
         found |= {match.decode().lower() for match in MARK.findall(layer)}

@@ -56,7 +56,7 @@ ODD_NAMES = [
 
 
 def tree(root: Path, without: Path | None = None) -> dict[str, Any]:
-    """Every file, folder and link below `root` with its content and its time of change, OUT left out."""
+    """Every file, folder and link below `root`, without OUT, with its content and time of change."""
     found: dict[str, Any] = {}
     for path in sorted(root.rglob("*")):
         if without is not None and (path == without or without in path.parents):
@@ -209,7 +209,7 @@ def test_a_sidecar_that_names_files_elsewhere_is_no_whole_case(
 
 
 def test_whole_cases_are_kept(case: Path, out: Path, bundle: Path, scan: Path) -> None:
-    """What the test above would say of a sidecar that is as it should be."""
+    """The counterpart of the test above, with a sound sidecar."""
     decompose(bundle, out, scan)
     assert statuses(out) == ["kept"]
 
@@ -330,7 +330,7 @@ def dotted(node: ast.expr) -> str:
 
 
 def unsafe_calls(text: str) -> list[str]:
-    """Lines that would run what a file holds."""
+    """Lines that would execute a file's content."""
     found = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in UNPICKLERS:
@@ -375,6 +375,6 @@ def test_safe_calls_are_seen_as_such() -> None:
 
 
 def test_the_loaders_that_are_not_ours_are_the_safe_ones() -> None:
-    """What a bundle's YAML and an input's .npy go through is MONAI's: a change there shows here."""
+    """MONAI reads a bundle's YAML and an input's .npy: an unsafe loader there fails here."""
     assert issubclass(CheckKeyDuplicatesYamlLoader, yaml.SafeLoader)
     assert NumpyReader().allow_pickle is False

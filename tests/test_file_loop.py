@@ -1,4 +1,4 @@
-"""Scanner space from file to file: what is written along u_1 and read by the untouched bundle changes the answer as predicted."""
+"""Scanner space from file to file: a scan changed along u_1, written and read by the bundle, changes the answer as predicted."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _zoo_bundle(name: str, folder: Path) -> Path:
 
 
 def _walk(folder: Path) -> Path:
-    """A random walk of an odd size, no two of whose values are equal."""
+    """A random walk of an odd size with distinct values."""
     values = np.random.default_rng(5).normal(size=(67, 45)).cumsum(0).cumsum(1).astype(np.float32)
     nib.save(nib.Nifti1Image(values, np.diag([1.5, 0.8, 1.0, 1.0])), folder / "walk.nii.gz")
     return folder / "walk.nii.gz"
@@ -91,7 +91,8 @@ FILES: dict[str, Callable[[Path], Path]] = dict(
 
 
 def _decomposed(case: Case, **options: Any) -> Decomposition:
-    return decompose_scan(case.bundle.network, case.bundle.preprocessing, case.scan, head="categorical", rank=1, **options)
+    asked: dict[str, Any] = {"head": "categorical", "rank": 1, "locality": True} | options
+    return decompose_scan(case.bundle.network, case.bundle.preprocessing, case.scan, **asked)
 
 
 def _written(case: Case, values: torch.Tensor, folder: Path) -> Path:
@@ -123,7 +124,7 @@ def _divergence(logits: list[float], moved: list[float]) -> float:
 
 def _check_loop(case: Case, d: Decomposition, folder: Path) -> None:
     before = _answer(case, case.file)
-    radius, eigenvalue = float(d.locality_radius()[0, 0]), float(d.eigenvalues[0, 0])
+    radius, eigenvalue = float(d.locality_radius[0, 0]), float(d.eigenvalues[0, 0])
     assert 0 < radius < float("inf")
     for fraction in (0.1, 0.5, 1.0):
         step = fraction * radius
@@ -152,7 +153,7 @@ def test_so_does_one_changed_at_a_resolution_in_mm(cases: Callable[[str], Case],
 def test_a_random_change_of_the_same_length_does_far_less(cases: Callable[[str], Case], name: str, tmp_path: Path) -> None:
     case = cases(name)
     d = _decomposed(case)
-    step, before = float(d.locality_radius()[0, 0]), _answer(case, case.file)
+    step, before = float(d.locality_radius[0, 0]), _answer(case, case.file)
     noise = torch.randn(d.image[0].shape, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
     along, elsewhere = d.eigenvectors[0, 0].double(), noise / noise.norm()
     costs = [

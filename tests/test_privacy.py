@@ -1,4 +1,4 @@
-"""Nothing that a DICOM, NIfTI or picture file says of a person reaches any output, message or log line.
+"""Personal data of a DICOM, NIfTI or picture file reach no output, message or log line.
 
 Names, numbers, dates and free text are planted wherever such files can hold them (planted.py); the command line then runs over
 them, with every library's log at its most talkative, and all that was written is searched, unpacked as far as it goes.
@@ -79,7 +79,7 @@ LIBRARIES = (
 
 @dataclass
 class Run:
-    """What one command left: its exit status, the folder it wrote to, and every byte that it said."""
+    """Result of one command: exit status, output folder, and every byte of its messages."""
 
     status: int = 0
     folder: Path = field(default_factory=Path)
@@ -101,7 +101,7 @@ class Run:
 
 @contextmanager
 def everything_said(run: Run) -> Iterator[None]:
-    """Collect what goes to the two standard streams, by Python or beside it, all log records and all warnings."""
+    """Collects the two standard streams (of C code too), all log records and all warnings."""
     root, levels = logging.getLogger(), {name: logging.getLogger(name).level for name in ("", *LIBRARIES)}
     streams = sys.stdout, sys.stderr
     with tempfile.TemporaryFile() as file, warnings.catch_warnings():
@@ -275,6 +275,7 @@ def test_the_search_finds_what_is_planted_and_in_whatever_it_is_packed(good: Pat
     assert found_in(b"0.16010318 7716010318 1.9.77181") == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", ["native", "network", "scanner"])
 def test_no_output_of_a_run_holds_any(space: str, good: Path, bundle: Path, command: Callable[..., Run], tmp_path: Path) -> None:
     words = ("decompose", good, "--bundle", bundle, "-o", tmp_path / "out", "--space", space, "--mrb", "--rank", 1)
@@ -441,7 +442,7 @@ def test_a_round_trip_with_a_pacs_leaves_identity_in_dicom_alone(
 
 
 def test_a_cluster_of_our_own_reports_to_nobody(place: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray sends statistics of use to its makers unless it is told not to."""
+    """Ray sends usage statistics to its makers unless it is told not to."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
     told: list[str | None] = []
@@ -460,7 +461,7 @@ def test_a_cluster_of_our_own_reports_to_nobody(place: Path, bundle: Path, monke
 def test_neither_the_library_nor_its_transforms_tell_any_at_debug(
     place: Path, good: Path, bad: Path, series: list[Dataset], bundle: Path, make_network: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """Without the command line, which quiets the libraries."""
+    """Without the command line, which silences the libraries."""
     run = Run(folder=tmp_path / "out")
     with everything_said(run):
         cases = find_cases([good, *(bad / name for name in ("Rows", "PixelSpacing", "syntax", "cut_in_pixels"))])

@@ -1,4 +1,4 @@
-"""Every byte below a result folder, with nothing blanked but the fields that docs/reproducibility.md lists."""
+"""Every byte below a result folder; only the fields that docs/reproducibility.md lists are blanked."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ tuple(image.shape), classes
 # of the Fisher information. A decomposition at the end of a cell shows a table, the spectrum, the answer and the maps.
 
 # %%
-d = decompose(bundle.network, image)
+d = decompose(bundle.network, image, locality=True)
 d
 
 # %% [markdown]
@@ -65,7 +65,7 @@ for name, part in (("inside", inside), ("outside", outside)):
 # measured.
 
 # %%
-radius = d.locality_radius()[0]
+radius = d.locality_radius[0]
 for number, (value, share) in enumerate(zip(d.eigenvalues[0], radius / image.norm(), strict=True), start=1):
     print(f"direction {number}: {value:6.2f} nats per squared unit, holds up to {float(share):.5f} of |x|")
 

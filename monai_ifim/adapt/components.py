@@ -23,13 +23,13 @@ NUMBERS = ("ifim_eigenvalues", "ifim_rank")
 RECORD = "ifim_record"  # metadata key: the image's record as JSON text, which collation and decollation leave alone
 
 
-def component_tensors(decomposition: Decomposition, image: Tensor, locality: bool, seconds: float) -> dict[str, Tensor]:
+def component_tensors(decomposition: Decomposition, image: Tensor, seconds: float) -> dict[str, Tensor]:
     """Batched tensors of a decomposition: pred [B, C], the four maps, ifim_eigenvalues [B, r], ifim_rank [B].
 
     image: the batch that was decomposed, MetaTensor or plain. Each map's metadata holds the record of every image. The
     sensitivity stays float64: for a saturated prediction it is far below what float32 holds.
     """
-    records = _records(decomposition, locality, seconds)
+    records = _records(decomposition, seconds)
     eigenvectors = decomposition.eigenvectors.flatten(1, 2)
     maps = (decomposition.high, decomposition.low, decomposition.sensitivity, eigenvectors)
     return {
@@ -83,9 +83,9 @@ def _like(values: Tensor, image: Tensor, record: list[str] | str) -> Tensor:
     return result
 
 
-def _records(decomposition: Decomposition, locality: bool, seconds: float) -> list[str]:
+def _records(decomposition: Decomposition, seconds: float) -> list[str]:
     """One JSON text per image: everything that the sidecar states about the decomposition itself."""
-    radius = decomposition.locality_radius().tolist() if locality else None
+    radius = None if decomposition.locality_radius is None else decomposition.locality_radius.tolist()
     batch = decomposition.rank.numel()
     records = []
     for b in range(batch):

@@ -22,6 +22,7 @@ from monai_ifim.adapt.saving import SaveIFIM
 from monai_ifim.adapt.scanner.space import ScannerSpace, decomposed_batch
 from monai_ifim.adapt.settings import CaseSettings, CaseShortcuts
 from monai_ifim.core import IFIMError
+from monai_ifim.core.operator.arguments import for_items
 from monai_ifim.core.settings import Settings
 from monai_ifim.io import Source
 from monai_ifim.io.errors import reason_of
@@ -47,14 +48,11 @@ class NetworkInput:
 
     def item(self, index: int) -> NetworkInput:
         """One image, a plain tensor [1, channel, *spatial], with its share of the arguments."""
-        batch = self.image.shape[0]
-
-        def share(value: Any) -> Any:
-            belongs = isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == batch
-            return value[index : index + 1] if belongs else value
-
-        image = self.image.as_subclass(Tensor)[index : index + 1]
-        return NetworkInput(image, [share(v) for v in self.args], {name: share(v) for name, v in self.kwargs.items()})
+        batch, items = self.image.shape[0], slice(index, index + 1)
+        kwargs = {name: for_items(value, items, batch) for name, value in self.kwargs.items()}
+        return NetworkInput(
+            self.image.as_subclass(Tensor)[items], [for_items(value, items, batch) for value in self.args], kwargs
+        )
 
 
 class HandlerArguments(CaseShortcuts, total=False):
@@ -215,7 +213,7 @@ class IFIMHandler:
     def _components(self, network: Callable[..., Any], given: NetworkInput) -> tuple[dict[str, Tensor], Tensor]:
         start = time.perf_counter()
         decomposition, image = decomposed_batch(self.settings, self.scanner, network, given.image, given.args, given.kwargs)
-        return component_tensors(decomposition, image, self.settings.locality, time.perf_counter() - start), image
+        return component_tensors(decomposition, image, time.perf_counter() - start), image
 
     def _save(self, engine: Engine, image: Tensor, tensors: Mapping[str, Tensor], index: int, name: str) -> None:
         if self.writer is None:

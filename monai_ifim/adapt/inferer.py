@@ -48,4 +48,4 @@ class IFIMInferer(Inferer):
         """
         start = time.perf_counter()
         decomposition, image = decomposed_batch(self.settings, self.scanner, network, inputs, args, kwargs)
-        return component_tensors(decomposition, image, self.settings.locality, time.perf_counter() - start)
+        return component_tensors(decomposition, image, time.perf_counter() - start)

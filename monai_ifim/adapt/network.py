@@ -19,10 +19,11 @@ from monai_ifim.core.heads.choice import answers_at_every_voxel, resolve_head
 from monai_ifim.core.heads.square_root import SquareRoot
 from monai_ifim.core.memory.blocks import LARGEST_BLOCK
 from monai_ifim.core.memory.live_memory import LiveMemory
+from monai_ifim.core.operator.arguments import is_per_image
 from monai_ifim.core.operator.predictor import Predictor, check_independence, evaluation_mode
 from monai_ifim.core.settings import Settings
+from monai_ifim.display.numbers import bytes_size, counted, duration
 
-MEBIBYTE = 2**20
 ROUGH = 0.1  # tolerance of the one component that is asked of a segmentation network
 
 
@@ -167,8 +168,8 @@ def _determinism(predictor: Predictor, image: Tensor) -> tuple[str, None]:
 
 
 def _independence(predictor: Predictor, image: Tensor) -> tuple[str, None]:
-    args = [_doubled(value) for value in predictor.args]
-    kwargs = {name: _doubled(value) for name, value in predictor.kwargs.items()}
+    args = [_for_two(value) for value in predictor.args]
+    kwargs = {name: _for_two(value) for name, value in predictor.kwargs.items()}
     pair = torch.cat([image, image.flip(-1) * 0.5 + 0.25])
     both = replace(predictor, batch=2, args=args, kwargs=kwargs)
     with evaluation_mode(predictor.network), torch.no_grad():
@@ -176,10 +177,9 @@ def _independence(predictor: Predictor, image: Tensor) -> tuple[str, None]:
     return "an image's answer is the same alone and in company", None
 
 
-def _doubled(value: Any) -> Any:
+def _for_two(value: Any) -> Any:
     """A further input of one image, repeated for two."""
-    belongs = isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == 1
-    return torch.cat([value, value]) if belongs else value
+    return torch.cat([value, value]) if is_per_image(value, 1) else value
 
 
 class _LeadingColumn(Head):
@@ -213,7 +213,7 @@ class _LeadingColumn(Head):
 def _decomposition(predictor: Predictor, image: Tensor, settings: Settings) -> tuple[str, tuple[str, int]]:
     further = (predictor.network, image, predictor.args, predictor.kwargs)
     if predictor.spatial:
-        rough = Settings.of(settings, {"rank": 1, "tolerance": ROUGH})
+        rough = Settings.of(settings, {"rank": 1, "tolerance": ROUGH, "locality": False})
         record = decompose_with(rough, *further).record
         products = record["jacobian_products"]
         return f"differentiable; head {record['head']}, {products} Jacobian products for a first component", (
@@ -221,7 +221,7 @@ def _decomposition(predictor: Predictor, image: Tensor, settings: Settings) -> t
             products,
         )
     head = _LeadingColumn(settings.head)
-    decompose_with(Settings.of(settings, {"head": head, "rank": 1}), *further)
+    decompose_with(Settings.of(settings, {"head": head, "rank": 1, "locality": False}), *further)
     name = head.chosen.name
     return f"differentiable; head {name}, {head.columns} vector-Jacobian product(s) an image", (name, head.columns)
 
@@ -272,13 +272,10 @@ def _finish_queued(device: torch.device) -> None:
 
 
 def _describe(cost: Cost) -> str:
-    def size(count: int) -> str:
-        return f"{count / MEBIBYTE:.3g} MiB"
-
     return (
-        f"about {cost.seconds:.2g} s and {size(cost.peak_bytes)} an image on {cost.device}. Time: a forward pass "
-        f"{cost.forward_seconds:.2g} s and {cost.products} vector-Jacobian product(s) of {cost.product_seconds:.2g} s, each "
-        f"timed once. Memory at its peak: weights {size(cost.weights_bytes)}, tensors alive at once in one pass and one product "
-        f"{size(cost.pass_bytes)} (counted; buffers inside the kernels are not seen), results {size(cost.results_bytes)} "
-        "(calculated). Locality radius and files come on top."
+        f"about {duration(cost.seconds)} and {bytes_size(cost.peak_bytes)} an image on {cost.device}. Time: a forward pass "
+        f"{duration(cost.forward_seconds)} and {counted(cost.products, 'vector-Jacobian product')} of "
+        f"{duration(cost.product_seconds)}, each timed once. Peak memory: weights {bytes_size(cost.weights_bytes)}, tensors "
+        f"alive at once in one pass and one product {bytes_size(cost.pass_bytes)} (counted; buffers inside the "
+        f"kernels are not seen), results {bytes_size(cost.results_bytes)} (calculated). Locality radius and files come on top."
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from monai_ifim.display import numbers
 
 if TYPE_CHECKING:
     from monai_ifim.run.agreement import Quantity
@@ -134,7 +135,7 @@ def _worst(quantities: Sequence[Quantity]) -> Quantity:
 
 
 def _number(value: float) -> str:
-    return "-" if math.isinf(value) else f"{value:.1e}" if value else "0"
+    return numbers.number(value, 2)
 
 
 def _short(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The mathematics: heads, Jacobian products, spectra, projection. torch and the standard library only."""
+"""The mathematics: heads, Jacobian products, spectra, projection. torch and the standard library only, safetensors for files."""
 
 from monai_ifim.core.decompose import decompose
 from monai_ifim.core.decomposition import Decomposition
@@ -21,6 +21,7 @@ from monai_ifim.core.heads import (
     VoxelwiseBernoulliHead,
     VoxelwiseHead,
 )
+from monai_ifim.core.locality import locality_radius
 from monai_ifim.core.operator.metric import GaussianLowPass, Metric, NoiseLevel
 
 __all__ = [
@@ -44,4 +45,5 @@ __all__ = [
     "VoxelwiseBernoulliHead",
     "VoxelwiseHead",
     "decompose",
+    "locality_radius",
 ]

@@ -1,4 +1,4 @@
-"""From rows to the result: spectra, kept components, signs, the split, and the record."""
+"""Assembly of the result: spectra, kept components, signs, the split of the image, and the record."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monai_ifim.core.decomposition import Decomposition
+from monai_ifim.core.decomposition import Decomposition, on_device
 from monai_ifim.core.determinism import last_digits
 from monai_ifim.core.errors import SpectralTieWarning, warn_caller
 from monai_ifim.core.heads.base import Head
 from monai_ifim.core.operator.metric import Metric
-from monai_ifim.core.operator.predictor import Predictor
 from monai_ifim.core.projection import orthonormalise, split
 from monai_ifim.core.settings import Settings
 from monai_ifim.core.solvers.base import Subspace
@@ -22,7 +21,6 @@ from monai_ifim.version import __version__
 
 
 def assemble(
-    predictor: Predictor,
     head: Head,
     image: Tensor,
     output: Tensor,
@@ -31,7 +29,7 @@ def assemble(
     row_eps: float,
     record: dict[str, Any],
 ) -> Decomposition:
-    """The decomposition of a batch; image [B, channel, *spatial], output [B, *output]."""
+    """The decomposition of a batch from the result of a solver; image [B, channel, *spatial], output [B, *output]."""
     rows = subspace.rows
     spectra = subspace.spectra(row_eps)
     kept = [count_kept(spectrum, settings.energy, settings.rank) for spectrum in spectra]
@@ -42,33 +40,33 @@ def assemble(
     flat = _fix_undecided_signs(flat, spectra, kept, subspace.score)
     count = max(kept, default=0)
     eigenvectors = flat[:, :count].reshape(image.shape[0], -1, *image.shape[1:])
+    metric = settings.input_metric
     high, low = split(eigenvectors, image)
     error_bound = _error_bound(spectra, subspace)
     return Decomposition(
         eigenvalues=_padded([s.eigenvalues[:k] for s, k in zip(spectra, kept, strict=True)], count, image.device),
         eigenvectors=eigenvectors,
+        eigenimages=eigenvectors if metric is None or count == 0 else _mapped(metric, eigenvectors),
         rank=torch.tensor(kept, dtype=torch.int64, device=image.device),
-        trace=_on_device(torch.tensor([s.trace for s in spectra], dtype=torch.float64, device="cpu"), image.device),
+        trace=on_device(torch.tensor([s.trace for s in spectra], dtype=torch.float64, device="cpu"), image.device),
         spectrum=_padded([s.eigenvalues for s in spectra], max(s.eigenvalues.numel() for s in spectra), image.device),
+        image=image,
         high=high,
         low=low,
         sensitivity=rows.diagonal().reshape(image.shape),
         logits=head.logits(output),
         probabilities=head.probabilities(output),
-        error_bound=_on_device(error_bound, image.device),
+        error_bound=on_device(error_bound, image.device),
         residuals=_padded(_residuals(kept, subspace), count, image.device),
+        locality_radius=None,
         record=record | {"error_bound": float(error_bound.max())},
-        image=image,
-        metric=settings.input_metric,
-        _predictor=predictor,
-        _head=head,
     )
 
 
-def record_of(
+def compose_record(
     asked: Settings, metric: Metric | None, head: Head, image: Tensor, subspace: Subspace, products: int, reason: str
 ) -> dict[str, Any]:
-    """How a batch was decomposed, as plain data: the settings as given, and what was really used where they leave a choice."""
+    """How a batch was decomposed, as plain data: the settings as given, and what was used where they leave a choice."""
     return {
         "settings": asked.describe(),
         "head": head.name,
@@ -89,28 +87,38 @@ def record_of(
 
 
 def _error_bound(spectra: list[Spectrum], subspace: Subspace) -> Tensor:
-    """Share of the trace outside of what was computed, [B] float64, an upper bound with the confidence of the record."""
+    """Upper bound of the share of the trace that was not computed, [B] float64, with the confidence in the record.
+
+    The trace known is that of the spectrum without its estimate of what is outside.
+    """
     shares = [
-        min(1.0, bound / (bound + max(spectrum.trace - tail, 0.0))) if bound > 0 else 0.0
-        for spectrum, bound, tail in zip(spectra, subspace.tail_bound.tolist(), subspace.tail.tolist(), strict=True)
+        min(1.0, bound / (bound + max(spectrum.trace - outside, 0.0))) if bound > 0 else 0.0
+        for spectrum, bound, outside in zip(
+            spectra, subspace.trace_outside_bound.tolist(), subspace.trace_outside.tolist(), strict=True
+        )
     ]
     return torch.tensor(shares, dtype=torch.float64, device="cpu")
 
 
+def _mapped(metric: Metric, eigenvectors: Tensor) -> Tensor:
+    """M u_i of eigenvectors [B, r, channel, *spatial]."""
+    return torch.stack([metric.apply(vectors) for vectors in eigenvectors.unbind(1)], dim=1)
+
+
 def _residuals(kept: list[int], subspace: Subspace) -> list[Tensor]:
-    """|F u - l u| of every kept pair, or what bounds it: where columns were left out, F - F_known is at most their trace."""
+    """Bounds of |F u - l u| of each kept pair; where columns were left out, |F - F_known| is at most their trace."""
     if subspace.residuals is not None:
         return [bounds[:k].cpu() for bounds, k in zip(subspace.residuals, kept, strict=True)]
     return [
         torch.full((k,), bound, dtype=torch.float64, device="cpu")
-        for k, bound in zip(kept, subspace.tail_bound.tolist(), strict=True)
+        for k, bound in zip(kept, subspace.trace_outside_bound.tolist(), strict=True)
     ]
 
 
 def _combination_weights(spectra: list[Spectrum], kept: list[int], scales: Tensor, score: Tensor) -> Tensor:
-    """[B, k, r] weights that turn unscaled rows into signed unit eigenvectors u_i = G v_i / sqrt(l_i).
+    """[B, k, r] weights of the unscaled rows in the signed unit eigenvectors u_i = G v_i / sqrt(l_i).
 
-    Moving along +u_i raises the log-probability of the predicted class: its derivative is sqrt(l_i) (w . v_i).
+    A step along +u_i raises the log-probability of the predicted class: its derivative along u_i is sqrt(l_i) (w . v_i).
     """
     weights = torch.zeros(len(spectra), max(kept, default=0), scales.shape[1], dtype=torch.float64, device="cpu")
     for b, (spectrum, k) in enumerate(zip(spectra, kept, strict=True)):
@@ -121,7 +129,7 @@ def _combination_weights(spectra: list[Spectrum], kept: list[int], scales: Tenso
 
 
 def _fix_undecided_signs(flat: Tensor, spectra: list[Spectrum], kept: list[int], score: Tensor) -> Tensor:
-    """Where that derivative is zero to rounding, the entry of largest magnitude is made positive; flat: [B, k, D]."""
+    """Make the entry of largest magnitude positive where that derivative is zero to rounding; flat: [B, k, D]."""
     tolerance = 64 * torch.finfo(flat.dtype).eps
     for b, (spectrum, k) in enumerate(zip(spectra, kept, strict=True)):
         terms = spectrum.coefficients[:k] * score[b].cpu()
@@ -134,23 +142,20 @@ def _fix_undecided_signs(flat: Tensor, spectra: list[Spectrum], kept: list[int],
 
 
 def _warn_of_ties(spectra: list[Spectrum], kept: list[int], row_eps: float) -> None:
+    """Warn where the selection cuts between equal eigenvalues (SpectralTieWarning)."""
     tolerance = max(1e-6, 100 * row_eps)
     tied = [b for b, (s, k) in enumerate(zip(spectra, kept, strict=True)) if cuts_through_tie(s, k, tolerance)]
     if tied:
         warn_caller(
-            f"image(s) {tied} of the batch: the cut goes between equal eigenvalues, so the kept subspace, and with it high "
-            "and low, is not unique; keep one component more or fewer (rank=) or another energy.",
+            f"image(s) {tied} of the batch: the last eigenvalue kept equals the first one dropped, so the kept subspace, "
+            "and with it high and low, is not unique; keep one component more or fewer (rank=) or another energy.",
             SpectralTieWarning,
         )
 
 
 def _padded(rows: list[Tensor], length: int, device: torch.device) -> Tensor:
+    """The rows as one zero-padded table [B, length] float64."""
     table = torch.zeros(len(rows), length, dtype=torch.float64, device="cpu")
     for b, row in enumerate(rows):
         table[b, : row.numel()] = row
-    return _on_device(table, device)
-
-
-def _on_device(values: Tensor, device: torch.device) -> Tensor:
-    """Float64 results stay on the CPU where the device has no float64 (Apple's MPS)."""
-    return values if device.type == "mps" else values.to(device)
+    return on_device(table, device)

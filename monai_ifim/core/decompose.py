@@ -1,11 +1,10 @@
-"""`decompose`: one forward pass, the Jacobian products that the method asks for, a small float64 eigenproblem."""
+"""`decompose`: one forward pass, the Jacobian products of the method, and a small float64 eigenproblem."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from monai_ifim.core.batches import decompose_in_parts
@@ -14,11 +13,10 @@ from monai_ifim.core.heads.base import Head
 from monai_ifim.core.heads.choice import answers_at_every_voxel
 from monai_ifim.core.memory.allocation import copy_of
 from monai_ifim.core.operator.metric import Metric
+from monai_ifim.core.operator.precision import weight_dtype
 from monai_ifim.core.operator.predictor import Predictor, check_image, evaluation_mode, owner_of
 from monai_ifim.core.settings import Settings
 from monai_ifim.options import Method, Precision
-
-WIDTHS = {"float32": torch.float32, "float64": torch.float64}
 
 
 def decompose(
@@ -52,16 +50,16 @@ def decompose(
             "auto" reads two or more outputs as the logits of exclusive classes and refuses what may be something else.
         energy: keep the fewest leading components that hold this share of the trace.
         rank: keep this many components instead (at most the numerical rank).
-        method: "exact" computes every column of the factor; "adaptive" the heaviest ones, until a random probe says that the
-            rest does not matter; "matrix_free" the leading pairs by Lanczos iteration. "auto" chooses, `record` says why.
+        method: "exact" computes every column of the factor; "adaptive" the heaviest ones, until random probes bound the others;
+            "matrix_free" the leading pairs by Lanczos iteration. "auto" chooses, and `record` states why.
         tolerance: adaptive and matrix_free: relative error of the kept eigenvalues.
-        memory_budget: bytes, or "2GiB": bounds Jacobian rows and saved activations together, at the price of time.
+        memory_budget: bytes, or "2GiB": bounds Jacobian rows and saved activations together, at the cost of time.
         metric: a noise level (a number or a map, in the image's unit) or a `Metric`: F' = M F M is decomposed.
-        precision: what the passes run in: "float32", "float64", or "bfloat16", "float16" by autocast; by default as network,
-            image and the caller's autocast are. The small eigenproblem is float64 always.
+        precision: of the passes: "float32", "float64", or "bfloat16", "float16" by autocast; by default that of network, image
+            and the caller's autocast. The small eigenproblem is always float64.
         seed: of the random vectors that adaptive and matrix_free draw; the global random state is left alone.
         output_key: which entry of a tuple or mapping that the network returns holds the outputs.
-        locality: compute the locality radius too, where a result is written (some forward passes more).
+        locality: also compute the locality radius, by some more forward passes; `core.locality_radius` makes it later.
         network_args, network_kwargs: further inputs of the network; tensors in them have the batch as first axis.
         progress: count the Jacobian products on standard error.
 
@@ -97,7 +95,7 @@ def decompose_with(
 ) -> Decomposition:
     """`decompose` with its options as one object; see there for the other arguments, the result and what is raised."""
     network = owner_of(network)
-    dtype = WIDTHS.get(settings.precision or "")
+    dtype = weight_dtype(settings.precision)
     image = check_image(network, x, dtype)
     predictor = Predictor(
         network,

@@ -1,19 +1,17 @@
-"""The result: eigenpairs of the input-dependent Fisher information and what follows from them."""
+"""The result of `decompose`: tensors and a record, plain data that moves, saves and loads without the network."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from monai_ifim.core.decomposition_file import read_decomposition, write_decomposition
 from monai_ifim.core.errors import ImageError
-from monai_ifim.core.heads.base import Head
-from monai_ifim.core.locality import locality_radius
-from monai_ifim.core.operator.metric import Metric
-from monai_ifim.core.operator.predictor import Predictor, evaluation_mode
 from monai_ifim.core.operator.rows import all_finite
 from monai_ifim.core.projection import split
 
@@ -27,20 +25,26 @@ class Decomposition:
 
     eigenvalues: [B, r] float64, the kept ones, descending, zero-padded; nats per (unit of the image)^2, or of the metric.
     eigenvectors: [B, r, channel, *spatial], orthonormal, zero where the eigenvalue is padding.
+    eigenimages: [B, r, channel, *spatial], M u_i, the change of the image that one unit along u_i makes; without a metric the
+    eigenvectors themselves.
     rank: [B] int64, components kept. trace: [B] float64, of all of F.
     spectrum: [B, n] float64, every nonzero eigenvalue computed, kept or not, zero-padded.
-    high, low: [B, channel, *spatial], high + low = image.
+    image, high, low: [B, channel, *spatial], high + low = image.
     sensitivity: [B, channel, *spatial] float64, diag F over the whole spectrum computed.
-    logits, probabilities: [B, C], or maps of a segmentation. error_bound: [B] float64, share of the trace outside of what was
-    computed, an upper bound with the confidence that `record` states. residuals: [B, r] float64, bounds of |F u - l u|, zero
-    for the exact method. record: settings, method, products and versions as plain data. metric: M of F' = M F M, or None.
+    logits, probabilities: [B, C], or maps of a segmentation.
+    error_bound: [B] float64, upper bound of the share of the trace that was not computed, with the confidence in `record`.
+    residuals: [B, r] float64, bounds of |F u - l u|, zero for the exact method.
+    locality_radius: [B, r] float64, where `decompose` was asked for it, else None; `core.locality_radius` makes it later.
+    record: settings, method, products and versions as plain data.
     """
 
     eigenvalues: Tensor
     eigenvectors: Tensor
+    eigenimages: Tensor
     rank: Tensor
     trace: Tensor
     spectrum: Tensor
+    image: Tensor
     high: Tensor
     low: Tensor
     sensitivity: Tensor
@@ -48,11 +52,8 @@ class Decomposition:
     probabilities: Tensor
     error_bound: Tensor
     residuals: Tensor
+    locality_radius: Tensor | None
     record: dict[str, Any]
-    image: Tensor
-    metric: Metric | None
-    _predictor: Predictor
-    _head: Head
 
     @property
     def energy(self) -> Tensor:
@@ -71,26 +72,37 @@ class Decomposition:
             raise ImageError("the image holds NaN or infinite values: mask or clip them first (torch.nan_to_num).")
         return split(self.eigenvectors, image.detach().as_subclass(Tensor))
 
-    @property
-    def eigenimages(self) -> Tensor:
-        """M u_i: the change of the image that one unit along u_i makes, [B, r, channel, *spatial]; u_i without a metric."""
-        if self.metric is None or self.eigenvectors.shape[1] == 0:
-            return self.eigenvectors
-        return torch.stack([self.metric.apply(vectors) for vectors in self.eigenvectors.unbind(1)], dim=1)
+    def to(self, device: torch.device | str | int) -> Decomposition:
+        """The decomposition with its tensors on `device`; float64 stays on the CPU where the device has none (Apple's MPS)."""
+        wanted = torch.device(device)
+        return _with_tensors(self, lambda values: on_device(values, wanted))
 
-    def locality_radius(self) -> Tensor:
-        """Largest step along each eigenimage up to which the divergence stays within 10 % of e^2 l / 2, [B, r] float64."""
-        with evaluation_mode(self._predictor.network):
-            return locality_radius(self._predictor, self._head, self.image, self.eigenimages, self.eigenvalues)
+    def cpu(self) -> Decomposition:
+        """The decomposition with its tensors on the CPU."""
+        return self.to("cpu")
+
+    def save(self, file: str | PathLike[str]) -> None:
+        """Write tensors and record to a safetensors file, whole or not at all; raises IFIMError where that fails."""
+        write_decomposition(file, tensors_of(self), self.record)
+
+    @classmethod
+    def load(cls, file: str | PathLike[str]) -> Decomposition:
+        """The decomposition in a file of `save`, on the CPU. Nothing in the file is executed.
+
+        Raises IFIMError for a file that is missing, damaged, of other content or of another version.
+        """
+        tensors, record = read_decomposition(file, required=_REQUIRED, optional=_OPTIONAL)
+        tensors.setdefault("eigenimages", tensors["eigenvectors"])
+        return cls(**{name: tensors.get(name) for name in TENSORS}, record=record)  # type: ignore[arg-type]
 
     def plot(self, index: int = 0, channel: int = 0, components: int = 3, point: Sequence[int] | None = None) -> Figure:
-        """Spectrum, answer, image, high, low, sensitivity and the leading eigenvectors of one image of the batch.
+        """Figure of one image of the batch: spectrum, prediction, image, high, low, sensitivity, leading eigenvectors.
 
-        index, channel: which image, which channel. components: eigenvectors drawn, as far as kept. point: indices of the
+        index, channel: which image, which channel. components: eigenvectors drawn, at most those kept. point: indices of the
         voxel that the three planes of a volume go through, by default the most sensitive one. Arrays are drawn as they lie
-        in memory, all voxels as squares, between percentiles of what is drawn; a pointed colour bar says that values lie
-        beyond its ends. Images of more than 1024 voxels on a side are drawn smaller, which the heading says. The figure's
-        axes carry labels ("spectrum", "sensitivity", "high, axis 0", ...).
+        in memory, voxels as squares, with colours between percentiles; a pointed colour bar marks values beyond its ends.
+        Images of more than 1024 voxels on a side are drawn smaller, which the heading states. The figure's axes carry labels
+        ("spectrum", "sensitivity", "high, axis 0", ...).
         Raises ImageError for an index, channel or point out of range.
         """
         figure: Figure = _display().draw(self, index, channel, components, point)
@@ -104,39 +116,60 @@ class Decomposition:
         return str(_display().notebook_html(self))
 
 
+TENSORS = tuple(field.name for field in fields(Decomposition) if field.name != "record")
+_OPTIONAL = ("eigenimages", "locality_radius")  # not in a file where they are the eigenvectors, or were not asked for
+_REQUIRED = tuple(name for name in TENSORS if name not in _OPTIONAL)
+
+
+def tensors_of(d: Decomposition) -> dict[str, Tensor]:
+    """Every tensor by the name of its field, without eigenimages that are the eigenvectors."""
+    named = {name: getattr(d, name) for name in TENSORS}
+    if d.eigenimages is d.eigenvectors:
+        del named["eigenimages"]
+    return {name: values for name, values in named.items() if values is not None}
+
+
+def on_device(values: Tensor, device: torch.device) -> Tensor:
+    """The tensor on `device`; float64 on the CPU where the device has none (Apple's MPS)."""
+    return values.to("cpu" if device.type == "mps" and values.dtype == torch.float64 else device)
+
+
+def joined(parts: Sequence[Decomposition], image: Tensor) -> Decomposition:
+    """One decomposition of a batch from those of its consecutive parts; image [B, channel, *spatial], the whole batch."""
+    if len(parts) == 1:
+        return replace(parts[0], image=image)
+    named = [tensors_of(part) for part in parts]
+    tensors = {name: _concatenated([part[name] for part in named]) for name in named[0] if name != "image"}
+    tensors.setdefault("eigenimages", tensors["eigenvectors"])
+    record = parts[0].record | {
+        name: max(part.record[name] for part in parts) for name in ("error_bound", "jacobian_products")
+    }  # fmt: skip
+    return replace(parts[0], **tensors, image=image, record=record)
+
+
+def _with_tensors(d: Decomposition, change: Callable[[Tensor], Tensor]) -> Decomposition:
+    """The decomposition with each tensor replaced by what `change` makes of it."""
+    changed = {name: change(values) for name, values in tensors_of(d).items()}
+    changed.setdefault("eigenimages", changed["eigenvectors"])
+    return replace(d, **changed)  # type: ignore[arg-type]
+
+
+def _concatenated(parts: Sequence[Tensor]) -> Tensor:
+    """The parts along the batch axis; where their second axes, of components or eigenvalues, differ, zero-padded."""
+    width = max((part.shape[1] for part in parts if part.ndim > 1), default=0)
+    return torch.cat([_padded(part, width) for part in parts])
+
+
+def _padded(values: Tensor, width: int) -> Tensor:
+    """Zero-padded to `width` along the second axis, if there is one."""
+    if values.ndim < 2 or values.shape[1] == width:
+        return values
+    missing = values.new_zeros(values.shape[0], width - values.shape[1], *values.shape[2:])
+    return torch.cat([values, missing], dim=1)
+
+
 def _display() -> Any:
     """The module that shows decompositions, imported when one is shown: the only import from core upwards."""
     from monai_ifim.display import html
 
     return html
-
-
-def joined(parts: Sequence[Decomposition], predictor: Predictor, image: Tensor, metric: Metric | None) -> Decomposition:
-    """The decompositions of consecutive parts of a batch as one of the whole; image [B, channel, *spatial]."""
-    count = max(part.eigenvalues.shape[1] for part in parts)
-    longest = max(part.spectrum.shape[1] for part in parts)
-    widths = {"eigenvalues": count, "eigenvectors": count, "residuals": count, "spectrum": longest}
-    fields: dict[str, Any] = {
-        name: torch.cat([_widened(getattr(part, name), widths.get(name)) for part in parts]) if len(parts) > 1 else
-        getattr(parts[0], name)
-        for name in TENSORS
-    }  # fmt: skip
-    record = parts[0].record | {
-        "error_bound": max(part.record["error_bound"] for part in parts),
-        "jacobian_products": max(part.record["jacobian_products"] for part in parts),
-    }
-    return replace(parts[0], **fields, record=record, image=image, metric=metric, _predictor=predictor)
-
-
-TENSORS = (
-    "eigenvalues", "eigenvectors", "rank", "trace", "spectrum", "high", "low", "sensitivity", "logits", "probabilities",
-    "error_bound", "residuals",
-)  # fmt: skip
-
-
-def _widened(values: Tensor, width: int | None) -> Tensor:
-    """Zero-padded to `width` along the second axis."""
-    if width is None or values.shape[1] == width:
-        return values
-    missing = values.new_zeros(values.shape[0], width - values.shape[1], *values.shape[2:])
-    return torch.cat([values, missing], dim=1)

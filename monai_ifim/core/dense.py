@@ -1,6 +1,6 @@
-"""The textbook, slow and whole: F as a matrix, for tests and for readers. No fast path imports this file.
+"""Reference: F as a dense matrix by textbook formulas, for tests and readers. No other module imports this one.
 
-All take one image [1, channel, *spatial] and work on a float64 copy of the network, an eager module, unless said otherwise.
+Every function takes one image [1, channel, *spatial] and uses a float64 copy of the network, an eager module, unless stated.
 """
 
 from __future__ import annotations
@@ -57,10 +57,9 @@ def kl_hessian(network: nn.Module, image: Tensor) -> Tensor:
 
 
 def naive_gram_eigenvalues(network: nn.Module, image: Tensor) -> Tensor:
-    """Eigenvalues of K = G^T G, G = [sqrt(p_c) grad log p_c]_c, all in the network's own dtype, [C] descending.
+    """Eigenvalues of K = G^T G, G = [sqrt(p_c) grad log p_c]_c, in the network's own dtype, [C] descending.
 
-    The form as it is usually written down: C products, and p and log p from the softmax as they come. Kept beside the
-    stable form to show what it loses.
+    The usual form: C products, p and log p from the softmax in that dtype. It shows the digits that the stable form keeps.
     """
     network = copy.deepcopy(network).eval()
     point = image.detach().clone().requires_grad_(True)

@@ -1,4 +1,4 @@
-"""PyTorch's deterministic algorithms for the time of a computation, and what decides the last digits of its numbers."""
+"""PyTorch's deterministic algorithms during a computation, and a record of what its last digits depend on."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from torch import Tensor
 from monai_ifim.core.errors import IFIMError
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
-WORKSPACES = (":4096:8", ":16:8")  # with these cuBLAS repeats its sums (its manual, section 2.1.4)
+WORKSPACES = (":4096:8", ":16:8")  # with these cuBLAS is deterministic (its manual, section 2.1.4)
 _REFUSED = re.compile(r"(\S+) does not have a deterministic implementation")
 
 
 @contextmanager
 def deterministic_algorithms(wanted: bool, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Only operations that repeat to the last bit inside, where wanted; afterwards PyTorch's settings are those before.
+    """Context in which, if `wanted`, PyTorch uses only operations that repeat to the last bit; restores its settings afterwards.
 
-    The settings are PyTorch's own and hold for all threads of the process. An operation without such a form raises
-    RuntimeError, which `refused_operation` puts into plain words. Raises IFIMError where cuBLAS, which reads its environment
-    once, was not told to repeat its sums.
+    The settings hold for all threads of the process. An operation without a deterministic form raises RuntimeError, which
+    `refused_operation` explains. Raises IFIMError if the environment does not tell cuBLAS, which reads it once, to be
+    deterministic.
     """
     if not wanted:
         yield
@@ -39,7 +39,7 @@ def deterministic_algorithms(wanted: bool, device: torch.device | str = "cpu") -
     before = (cudnn.deterministic, cudnn.benchmark)
     mode = torch.get_deterministic_debug_mode()
     torch.use_deterministic_algorithms(True)
-    cudnn.deterministic, cudnn.benchmark = True, False  # its benchmark chooses by the clock
+    cudnn.deterministic, cudnn.benchmark = True, False  # the benchmark chooses algorithms by their time
     try:
         yield
     finally:
@@ -48,29 +48,31 @@ def deterministic_algorithms(wanted: bool, device: torch.device | str = "cpu") -
 
 
 def tell_cublas(wanted: bool) -> None:
-    """Prepare this process, before its first computation, for `deterministic_algorithms` on a CUDA device, where wanted; for
-    programs and workers, whose environment is their own."""
+    """Set the environment for `deterministic_algorithms` on a CUDA device, if `wanted`, before the first computation.
+
+    For programs and workers only, whose environment is their own.
+    """
     if wanted:
         os.environ.setdefault(WORKSPACE, WORKSPACES[0])
 
 
 def refused_operation(error: BaseException) -> IFIMError | None:
-    """What to say where a chain of errors began with an operation that has no deterministic form; None for other errors."""
+    """Error for an operation without a deterministic form, if one is in the chain of causes; else None."""
     found: BaseException | None = error
     while found is not None:
         refused = _REFUSED.search(str(found))
         if refused is not None and torch.are_deterministic_algorithms_enabled():
             return IFIMError(
                 f"{refused[1]} has no form that repeats to the last bit on this device: leave --deterministic out, compute on "
-                "the CPU (--device cpu), where most operations have one, or put another layer in its place."
+                "the CPU (--device cpu), where most operations have one, or replace the layer."
             )
         found = found.__cause__ or found.__context__
     return None
 
 
 def last_digits(image: Tensor) -> dict[str, Any]:
-    """What decides the last digits of a decomposition besides its settings, as plain data: another processor, number of
-    threads or batch adds in another order. image: [B, channel, *spatial], the images that shared passes."""
+    """What the last digits of a decomposition depend on besides its settings, as plain data: the order of sums changes with
+    processor, number of threads and batch. image: [B, channel, *spatial], the images that shared passes."""
     return {
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "batch": image.shape[0],

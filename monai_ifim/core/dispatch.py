@@ -1,4 +1,4 @@
-"""The base of what looks at every operation of PyTorch inside a context."""
+"""Base class of contexts that intercept every PyTorch operation."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ class Dispatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """PyTorch's question; with True it would import its compiler here, which takes seconds."""
+        """Asked by PyTorch; with True it would import its compiler, which takes seconds."""
         return False

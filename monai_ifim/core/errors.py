@@ -1,48 +1,49 @@
-"""What `core` raises and warns with: every message says what, where, and the cure."""
+"""Errors and warnings of `core`. Every message says what is wrong, where, and the cure."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import warnings
 from pathlib import Path
 
 
 class IFIMError(ValueError):
-    """A decomposition that cannot be done as asked; the message names the cure."""
+    """Base of the errors: the decomposition cannot be done as asked; the message names the cure."""
 
 
 class ImageError(IFIMError):
-    """The image is not one that can be decomposed."""
+    """The image cannot be decomposed."""
 
 
 class NetworkError(IFIMError):
-    """The network is not one whose Fisher information can be computed."""
+    """The Fisher information of this network cannot be computed."""
 
 
 class HeadError(IFIMError):
-    """The network's output does not fit the head it was promised to have."""
+    """The network's output does not fit the head."""
 
 
 class SpectralTieWarning(UserWarning):
-    """The kept subspace cuts through (nearly) equal eigenvalues and so is not unique."""
+    """The selection cuts between (nearly) equal eigenvalues, so the kept subspace is not unique."""
 
 
 class TrainingModeWarning(UserWarning):
-    """The network was in train mode; it was evaluated in eval mode and its mode restored."""
+    """The network was in train mode; it was evaluated in eval mode, and its mode was restored."""
 
 
 class ConvergenceWarning(UserWarning):
-    """The iteration stopped before every component asked for was found to the tolerance."""
+    """The iteration stopped before every requested component was within the tolerance."""
 
 
 class MemoryWarning(UserWarning):
-    """Memory ran short on the device; the computation goes on with less of it at a time, and slower."""
+    """The device's memory was full; the computation continues with less of it, more slowly."""
 
 
 def warn_caller(message: str, category: type[Warning]) -> None:
-    """Warn at the line outside of this floor that called it, however deep the warning arises."""
-    floor, level = str(Path(__file__).parent), 2
+    """Warn at the line outside of `core` that called it, from any depth of calls and context managers."""
+    inside, level = (str(Path(__file__).parent), contextlib.__file__), 2
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(floor):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)

@@ -1,30 +1,69 @@
-"""Locality radius: how far the quadratic form of the Fisher information describes the network. Forward passes only."""
+"""Locality radius: how far the quadratic approximation of the divergence holds. Forward passes only."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from monai_ifim.core.decomposition import Decomposition
+from monai_ifim.core.errors import NetworkError
 from monai_ifim.core.heads.base import Head
-from monai_ifim.core.operator.predictor import Predictor
+from monai_ifim.core.heads.registry import head_class, head_from
+from monai_ifim.core.operator.precision import autocast, coarsest_eps, weight_dtype
+from monai_ifim.core.operator.predictor import Predictor, check_image, evaluation_mode, owner_of
 
 DEVIATION = 0.10  # share of e^2 l / 2 by which the divergence may be off inside the radius
-FIRST_CHANGE = 0.05  # typical logit change of the first step: far above rounding, below most curvature
-GROWTH = 1.5  # largest factor between two steps outwards, so that an early exit is not jumped over
+FIRST_CHANGE = 0.05  # typical logit change of the first step: far above rounding, small against the curvature
+GROWTH = 1.5  # largest factor between two steps outwards, so that an early exit is not missed
 MAXIMUM_STEPS = 48
 PASS_ELEMENTS = 2**20  # values of all images in one forward pass
 LARGEST_PASS = 32  # images in one forward pass
-SMALLEST = 2.0**-10  # of the first step: nothing is looked for below
+SMALLEST = 2.0**-10  # share of the first step below which the search ends
 PRECISION = 0.03  # relative width of the final bracket
-NEARER = 1 / 8  # of the radius, where the bound has to hold too
+NEARER = 1 / 8  # share of the radius at which the bound must hold too
+SAME_OUTPUT = 10.0  # tolerance of outputs that should be equal, in units of the square root of eps
 
 
-def locality_radius(predictor: Predictor, head: Head, image: Tensor, eigenvectors: Tensor, eigenvalues: Tensor) -> Tensor:
+def locality_radius(
+    network: Callable[..., Any],
+    d: Decomposition,
+    *,
+    head: Head | None = None,
+    network_args: Sequence[Any] = (),
+    network_kwargs: Mapping[str, Any] | None = None,
+) -> Tensor:
+    """Largest step e along each eigenimage up to which the divergence stays within 10 % of e^2 l / 2, [B, r] float64.
+
+    In the unit of the image, or of the metric; see `radii`. Forward passes only.
+    network, network_args, network_kwargs: those that `d` was made with, on the device of `d`. head, output_key and precision
+    are those of `d.record`; head: needed where it was a Head of your own, whose description does not hold its code.
+    Raises NetworkError where the network's output at `d.image` is not that of `d`, and IFIMError as `decompose` does.
+    """
+    settings = d.record["settings"]
+    if head is None:
+        described = head_from(settings["head"])
+        head = described if isinstance(described, Head) else head_class(d.record["head"])()
+    network, dtype = owner_of(network), weight_dtype(settings["precision"])
+    image = check_image(network, d.image, dtype)
+    further = (tuple(network_args), dict(network_kwargs or {}))
+    predictor = Predictor(network, image.shape[0], settings["output_key"], *further, spatial=head.spatial, dtype=dtype)
+    with evaluation_mode(network):
+        _check_output(predictor, head, d, settings["precision"])
+        return radii(predictor, head, image, d.eigenimages, d.eigenvalues)
+
+
+def radii(
+    predictor: Predictor, head: Head, image: Tensor, eigenimages: Tensor, eigenvalues: Tensor, largest_pass: int = LARGEST_PASS
+) -> Tensor:
     """Largest step e up to which |KL(p(x) || p(x + e u_i)) - e^2 l_i / 2| <= 10 % of e^2 l_i / 2, [B, r] float64.
 
-    image: [B, channel, *spatial]; eigenvectors: [B, r, channel, *spatial]; eigenvalues: [B, r]. In the unit of the image
-    (its L2 norm). 0 for padding (eigenvalue 0) and where the smallest step, or an eighth of the largest, leaves the bound;
-    infinite where no step tried does.
+    image: [B, channel, *spatial]; eigenimages: [B, r, channel, *spatial]; eigenvalues: [B, r]. largest_pass: images that may
+    share a forward pass where they are small; never fewer than the batch.
+    0 for padding (eigenvalue 0) and where the smallest step, or an eighth of the largest, leaves the bound; infinite where
+    no step tried does.
     """
     if eigenvalues.numel() == 0:
         return torch.zeros_like(eigenvalues)
@@ -32,27 +71,48 @@ def locality_radius(predictor: Predictor, head: Head, image: Tensor, eigenvector
         output = predictor(image.clone())
         scale = head.square_root(output).scales.square().sum(1, keepdim=True)
         first = torch.where(eigenvalues > 0, FIRST_CHANGE * (scale.to(eigenvalues) / eigenvalues).sqrt(), 0.0)
-        search = _Search(predictor, head, image, output, eigenvectors.flatten(0, 1), eigenvalues.flatten())
+        search = _Search(predictor, head, image, output, eigenimages.flatten(0, 1), eigenvalues.flatten(), largest_pass)
         return search.run(first.flatten()).reshape(eigenvalues.shape)
 
 
+def _check_output(predictor: Predictor, head: Head, d: Decomposition, precision: str | None) -> None:
+    """Raise NetworkError where the output at d's image, in the precision of `d`, is another than that of `d`."""
+    with torch.no_grad(), autocast(precision, d.image.device):
+        found = head.logits(predictor(d.image.to(predictor.dtype or d.image.dtype).clone()))
+    tolerance = SAME_OUTPUT * coarsest_eps(precision, d.image.device, d.image.dtype, d.logits.dtype) ** 0.5
+    if found.shape == d.logits.shape:
+        difference, size = float((found - d.logits).abs().max()), float(d.logits.abs().max())
+        if difference <= tolerance * max(1.0, size):
+            return
+    raise NetworkError(
+        "the network's output for this image is not the one in the decomposition: pass the network, network_args, "
+        "network_kwargs, head and autocast that made it."
+    )
+
+
 class _Search:
-    """Bracket and bisect along every direction of every image at once; narrow enough brackets cost no more passes.
+    """Search for the radius along every direction of every image at once by bracketing; finished directions cost no passes.
 
     directions: [B * r, channel, *spatial]; eigenvalues: [B * r]. Direction n belongs to image n // r.
     """
 
     def __init__(
-        self, predictor: Predictor, head: Head, image: Tensor, output: Tensor, directions: Tensor, eigenvalues: Tensor
+        self,
+        predictor: Predictor,
+        head: Head,
+        image: Tensor,
+        output: Tensor,
+        directions: Tensor,
+        eigenvalues: Tensor,
+        largest_pass: int,
     ) -> None:
         self.predictor, self.head, self.image, self.output = predictor, head, image, output
         self.directions, self.eigenvalues = directions, eigenvalues
         self.rank = directions.shape[0] // image.shape[0]
-        # Small images share a pass; it never holds more of them than the batch, or than PASS_ELEMENTS.
-        self.chunk = max(image.shape[0], min(LARGEST_PASS, PASS_ELEMENTS // image[0].numel()))
+        self.chunk = max(image.shape[0], min(largest_pass, PASS_ELEMENTS // image[0].numel()))  # images of one pass
 
     def run(self, first: Tensor) -> Tensor:
-        """Radii [B * r], the search starting at the steps `first` [B * r], 0 where there is no direction."""
+        """Radii [B * r]; the search starts at the steps `first` [B * r], 0 where there is no direction."""
         active = (self.eigenvalues > 0).nonzero()[:, 0]
         first = self._gentle(first, active)
         step = first.clone()
@@ -73,8 +133,8 @@ class _Search:
         return torch.where(unbounded, torch.inf, inside)
 
     def _without_kinks(self, inside: Tensor) -> Tensor:
-        """0 where the bound does not hold nearer by: a divergence with a kink at 0, as where several voxels hold a statistic of
-        the image, may come back into the bound that shorter steps leave."""
+        """The radii, 0 where shorter steps violate the bound. A divergence with a kink at 0, as where several voxels attain a
+        statistic of the image, may satisfy the bound again at longer steps."""
         found = (inside > 0).nonzero()[:, 0]
         if found.numel() == 0:
             return inside
@@ -82,9 +142,9 @@ class _Search:
         return inside.index_fill(0, left, 0.0)
 
     def _gentle(self, step: Tensor, active: Tensor) -> Tensor:
-        """The steps, shortened to where no logit changes by more than FIRST_CHANGE if it changes in proportion.
+        """The steps, shortened so that by linear extrapolation no logit changes by more than FIRST_CHANGE.
 
-        Along a direction that moves improbable classes only, a step that costs little changes their logits a lot, and the
+        Along a direction that changes improbable classes only, a step of small divergence changes their logits much, and the
         search would start beyond the first exit.
         """
         moved = self.head.logits(self._outputs(step[active], active))
@@ -110,7 +170,7 @@ class _Search:
 
 
 def _next_step(step: Tensor, deviation: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
-    """The deviation grows in proportion to the step at first: aim there, held inside the bracket."""
+    """Next step of the search: where a deviation proportional to the step reaches DEVIATION, kept inside the bracket."""
     aimed = step * DEVIATION / deviation.clamp_min(1e-12)
     outward = torch.minimum(torch.maximum(aimed, 1.1 * inside), GROWTH * inside)
     middle = torch.where(inside > 0, (inside * outside).sqrt(), outside / 2)

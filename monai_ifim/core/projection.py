@@ -1,4 +1,4 @@
-"""Orthogonal split of an image along a set of orthonormal eigenvectors, and what keeps them orthonormal."""
+"""Orthogonal split of an image along orthonormal eigenvectors, and orthonormalisation of the eigenvectors."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from monai_ifim.core.memory.allocation import in_large_pages
 from monai_ifim.core.memory.blocks import blocks
 from monai_ifim.core.operator.rows import float64_device
 
-ROUNDING = 32.0  # how far inner products may be from 0 and 1, in units of the vectors' eps
-NEW = 0.5  # share of a unit vector's squared length that has to be left once those before it are taken off
+ROUNDING = 32.0  # tolerance of inner products, in units of the vectors' eps
+NEW = 0.5  # share of a unit vector's squared length that must be orthogonal to the vectors before it
 
 
 def split(eigenvectors: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,11 +42,11 @@ def split(eigenvectors: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def orthonormalise(vectors: Tensor, kept: list[int]) -> list[int]:
-    """Make the first `kept` vectors of each image, unit vectors, orthonormal to rounding, in order (Gram-Schmidt).
+    """Make the first `kept` unit vectors of each image orthonormal to rounding, in order (Gram-Schmidt).
 
-    vectors: [B, k, D], changed in place. A combination of rows that nearly cancel loses digits, and with them its right
-    angles to the other combinations. A vector that hardly adds to those before it is set to zero with all that follow.
-    Returns how many of each image are left.
+    vectors: [B, k, D], changed in place. A combination of rows that nearly cancel loses digits and is no longer orthogonal to
+    the others. A vector mostly in the span of those before it is set to zero, with all that follow. Returns the number of
+    vectors kept for each image.
     """
     identity = torch.eye(vectors.shape[1], dtype=torch.float64, device="cpu")
     counts = list(kept)
@@ -63,7 +63,7 @@ def orthonormalise(vectors: Tensor, kept: list[int]) -> list[int]:
 
 
 def _inner_products(vectors: Tensor) -> Tensor:
-    """[B, k, k] float64."""
+    """Inner products of the vectors of each image, [B, k, k] float64."""
     batch, count, size = vectors.shape
     device = float64_device(vectors)
     total = torch.zeros(batch, count, count, dtype=torch.float64, device=device)
@@ -74,7 +74,7 @@ def _inner_products(vectors: Tensor) -> Tensor:
 
 
 def _combine(vectors: Tensor, weights: Tensor) -> None:
-    """The leading vectors [k, D] replaced by their combinations, `weights` [n, n] float64, and the others by zero."""
+    """Replace the first n vectors [k, D] by their combinations, weights [n, n] float64, and the others by zero."""
     count, device = weights.shape[0], float64_device(vectors)
     for start, stop in blocks(vectors.shape[1], 2 * vectors.shape[0]):
         block = vectors[:count, start:stop].to(device).to(torch.float64)

@@ -1,8 +1,8 @@
-"""Eigenvalues of graded Gram matrices to high relative accuracy, their numerical rank, and how many of them to keep.
+"""Eigenvalues of graded Gram matrices to high relative accuracy, their numerical rank, and the number of them to keep.
 
-With a saturated prediction the columns of G differ by tens of orders of magnitude, K = diag(g) A diag(g) with unit
-diagonal in A. A symmetric eigensolver returns every eigenvalue to within eps times the largest, which loses the small
-ones. Pivoted Cholesky followed by one-sided Jacobi rotations returns each to within eps times the condition of A alone
+For a saturated prediction the columns of G differ by tens of orders of magnitude: K = diag(g) A diag(g) with unit diagonal
+in A. A symmetric eigensolver returns every eigenvalue to within eps times the largest, so the small ones are lost. Pivoted
+Cholesky factorisation followed by one-sided Jacobi rotations returns each to within eps times the condition number of A
 (Demmel and Veselic, SIAM J. Matrix Anal. Appl. 13, 1992).
 """
 
@@ -17,20 +17,20 @@ from torch import Tensor
 
 from monai_ifim.core.errors import IFIMError
 
-GRADED = 1e-6  # ratio of smallest to largest diagonal entry of K below which the small eigenvalues need Jacobi
-LARGEST_JACOBI = 256  # above this size rotations cost more than backward passes; eigh's absolute accuracy has to do
+GRADED = 1e-6  # ratio of smallest to largest diagonal entry of K below which Jacobi rotations are used
+LARGEST_JACOBI = 256  # above this size rotations cost more than backward passes, and eigh is used
 MAXIMUM_SWEEPS = 60
-RESOLVED = 256.0  # below this many n eps of float64 nothing in a Gram matrix of n rows tells an eigenvector from rounding
-ROW_NOISE = 64.0  # rounding error of a row of vector-Jacobian products, in units of its dtype's eps
+RESOLVED = 256.0  # relative size of rounding errors in a Gram matrix of n rows, in units of n eps of float64
+ROW_NOISE = 64.0  # relative rounding error of a vector-Jacobian product, in units of its dtype's eps
 
 
 @dataclass(frozen=True)
 class Spectrum:
     """Nonzero eigenpairs of one image's K = G^T G.
 
-    eigenvalues: [n] float64, descending, n the numerical rank; roots: their square roots, which float64 holds to more
-    digits where the eigenvalues are about to underflow. coefficients: [n, r] float64, unit rows v_i.
-    trace: sum of the diagonal of K, and of what K leaves out.
+    eigenvalues: [n] float64, descending, n the numerical rank. roots: their square roots, which keep more digits where the
+    eigenvalues nearly underflow. coefficients: [n, r] float64, unit rows v_i. trace: that of K plus the estimate of the trace
+    outside of it.
     """
 
     eigenvalues: Tensor
@@ -39,42 +39,43 @@ class Spectrum:
     trace: float
 
     def leading(self, count: int) -> Spectrum:
-        """The first `count` eigenpairs alone, the trace as it is."""
+        """The first `count` eigenpairs, with the whole trace."""
         return Spectrum(self.eigenvalues[:count], self.roots[:count], self.coefficients[:count], self.trace)
 
 
-def solve_spectrum(gram: Tensor, scales: Tensor, row_eps: float, rest: float = 0.0) -> Spectrum:
-    """Eigenpairs of diag(scales) gram diag(scales); rest: trace of what the rows leave out.
+def solve_spectrum(gram: Tensor, scales: Tensor, row_eps: float, trace_outside: float = 0.0) -> Spectrum:
+    """Eigenpairs of K = diag(scales) gram diag(scales); raises IFIMError where K exceeds float64.
 
-    gram: [r, r] float64, of unscaled rows; scales: [r] float64, >= 0; row_eps: machine epsilon of the rows' dtype, from
-    which numerical rank is judged: a row that is a combination of heavier rows to within its own rounding adds nothing.
+    gram: [r, r] float64, of unscaled rows. scales: [r] float64, >= 0. row_eps: machine epsilon of the rows' dtype, for the
+    numerical rank: a row that is a combination of heavier rows to within its rounding adds nothing. trace_outside: estimate
+    of the trace that the rows do not hold, added to the trace.
     """
     gram, scales = gram.cpu(), scales.cpu()
     lengths = gram.diagonal().clamp_min(0).sqrt()
     graded = scales * lengths
     largest = float(graded.max()) if graded.numel() else 0.0
     if largest == 0.0:
-        return Spectrum(graded[:0], graded[:0], gram[:0], rest)
+        return Spectrum(graded[:0], graded[:0], gram[:0], trace_outside)
     if not math.isfinite(largest):
         raise IFIMError("the Fisher information is too large for float64: give the outputs or the image another unit.")
-    weights = graded / largest  # so that squares of tiny scales stay inside float64
+    weights = graded / largest  # so that squares of tiny scales do not underflow
     alive = (weights > 0).nonzero()[:, 0]
     kernel = gram.clone() if alive.numel() == gram.shape[0] else gram[alive][:, alive]
     kernel.div_(lengths[alive, None]).div_(lengths[alive]).mul_(weights[alive, None]).mul_(weights[alive])
     tolerance = max(_row_noise(row_eps) ** 2, _resolution(alive.numel()))
     small = float(kernel.diagonal().min()) < GRADED * float(kernel.diagonal().max())
     values, vectors = _eigenpairs(kernel, tolerance, small)
-    held = int((values * largest**2 > 0).sum())  # below that float64 has no number for an eigenvalue
+    held = int((values * largest**2 > 0).sum())  # smaller eigenvalues underflow
     values, vectors = values[:held], vectors[:held]
     coefficients = vectors
     if alive.numel() < gram.shape[0]:
         coefficients = torch.zeros(values.numel(), gram.shape[0], dtype=torch.float64, device="cpu")
         coefficients[:, alive] = vectors
-    return Spectrum(values * largest**2, values.sqrt() * largest, coefficients, float(graded.square().sum()) + rest)
+    return Spectrum(values * largest**2, values.sqrt() * largest, coefficients, float(graded.square().sum()) + trace_outside)
 
 
 def count_kept(spectrum: Spectrum, energy: float, rank: int | None) -> int:
-    """How many leading eigenpairs to keep: `rank` of them, or the fewest that hold the share `energy` of the trace."""
+    """Number of leading eigenpairs to keep: `rank`, or the fewest that hold the share `energy` of the trace; at most all."""
     available = spectrum.eigenvalues.numel()
     if rank is not None:
         return min(rank, available)
@@ -85,7 +86,7 @@ def count_kept(spectrum: Spectrum, energy: float, rank: int | None) -> int:
 
 
 def cuts_through_tie(spectrum: Spectrum, kept: int, tolerance: float) -> bool:
-    """Whether the last kept and the first dropped eigenvalue agree to within the relative `tolerance`."""
+    """True if the last kept and the first dropped eigenvalue agree to within the relative `tolerance`."""
     if kept == 0 or kept >= spectrum.eigenvalues.numel():
         return False
     last, following = spectrum.eigenvalues[kept - 1], spectrum.eigenvalues[kept]
@@ -93,7 +94,7 @@ def cuts_through_tie(spectrum: Spectrum, kept: int, tolerance: float) -> bool:
 
 
 def check_selection(energy: float, rank: int | None) -> tuple[float, int | None]:
-    """Both as plain numbers (configs bring numpy's); raises IFIMError unless 0 < energy <= 1 and rank is None or 1, 2, ..."""
+    """(energy, rank) as Python numbers; raises IFIMError unless 0 < energy <= 1 and rank is None or 1, 2, ..."""
     share = float(energy) if isinstance(energy, Real) and not isinstance(energy, bool) else 0.0
     if not 0.0 < share <= 1.0:
         raise IFIMError(f"energy={energy!r} is the share of the trace to keep: give a number above 0 and up to 1.")
@@ -105,12 +106,12 @@ def check_selection(energy: float, rank: int | None) -> tuple[float, int | None]
 
 
 def _row_noise(row_eps: float) -> float:
-    """Relative rounding error of a row: ROW_NOISE eps, less steep for half precision, whose sums run in float32."""
+    """Relative rounding error of a row: ROW_NOISE eps, less for half precision, whose sums run in float32."""
     return min(ROW_NOISE * row_eps, max(ROW_NOISE * torch.finfo(torch.float32).eps, 8 * row_eps))
 
 
 def _resolution(count: int) -> float:
-    """Smallest part of itself that a row of `count` may keep once the heavier rows are taken off, squared lengths."""
+    """Smallest share of its squared length that one of `count` rows must have outside the span of the heavier rows."""
     return RESOLVED * count * torch.finfo(torch.float64).eps
 
 
@@ -124,9 +125,9 @@ def _eigenpairs(kernel: Tensor, tolerance: float, graded: bool) -> tuple[Tensor,
 
 
 def _pivoted_cholesky(kernel: Tensor, tolerance: float) -> tuple[Tensor, int]:
-    """L [r, n] with L L^T = kernel; a row is left out once its own diagonal has shrunk below `tolerance` of itself."""
+    """L [r, n] with L L^T = kernel, and n; rows whose diagonal has shrunk to `tolerance` times its first value are left out."""
     rest, original = kernel.clone(), kernel.diagonal().clone()
-    columns, rank = torch.zeros_like(kernel), 0  # row by row; nothing is allocated in the loop that outlives a step
+    columns, rank = torch.zeros_like(kernel), 0  # filled row by row, without allocations that outlive a step
     while rank < kernel.shape[0]:
         diagonal = torch.where(rest.diagonal() > tolerance * original, rest.diagonal(), 0.0)
         pivot = int(diagonal.argmax())
@@ -141,9 +142,9 @@ def _pivoted_cholesky(kernel: Tensor, tolerance: float) -> tuple[Tensor, int]:
 
 
 def _one_sided_jacobi(lower: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues [n] and unit eigenvectors [n, r] of lower lower^T: rotate columns until all are orthogonal.
+    """Eigenvalues [n] and unit eigenvectors [n, r] of lower lower^T: columns are rotated until all are orthogonal.
 
-    Round robin: each step rotates disjoint pairs together, n - 1 steps meet every pair once.
+    Round robin: each step rotates disjoint pairs together, and n - 1 steps rotate every pair once.
     """
     count = lower.shape[1]
     columns = lower.T.contiguous()
@@ -165,7 +166,7 @@ def _one_sided_jacobi(lower: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rotate(columns: Tensor, first: Tensor, second: Tensor) -> float:
-    """Make each pair of rows orthogonal in place; returns the largest cosine met."""
+    """Make each pair of rows orthogonal in place; returns the largest cosine found."""
     a, b = columns[first], columns[second]
     alpha, beta, gamma = (a * a).sum(1), (b * b).sum(1), (a * b).sum(1)
     zeta = (beta - alpha) / (2 * gamma)
@@ -180,6 +181,7 @@ def _rotate(columns: Tensor, first: Tensor, second: Tensor) -> float:
 
 
 def _leading_eigh(kernel: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """The first `rank` eigenvalues and eigenvectors by eigh, those below its rounding left out."""
     values, vectors = torch.linalg.eigh(kernel)
     values = values.flip(0)[:rank]
     resolved = int((values > _resolution(kernel.shape[0]) * values[0]).sum())

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.display.numbers import number, percent, probability, sizes
-from monai_ifim.display.panels import Panel, Scale, View, panels_of
+from monai_ifim.display.panels import ColorScale, Panel, Viewpoint, panels_of
 from monai_ifim.display.style import BLUE, DIVERGING, GRAY, LIGHT_BLUE, ORANGE, VERMILION, drawing
 from monai_ifim.display.wording import UNIT, answer, answer_kind, answer_values, method, unit
 
@@ -47,7 +47,7 @@ def draw(
     largest: int = LARGEST,
 ) -> Figure:
     """The figure of `Decomposition.plot`; largest: pixels that a plane has at most on a side."""
-    view = View.of(d, index, channel, point, largest)
+    view = Viewpoint.of(d, index, channel, point, largest)
     panels = panels_of(d, view, components)
     with drawing():
         sheet = _Sheet.of(panels)
@@ -112,7 +112,7 @@ class _Sheet:
         return LEFT + column * (self.tile + GAP), TOP + CHARTS + BELOW_CHARTS + TITLE + row * self.block
 
 
-def _header(d: Decomposition, view: View, asked: bool) -> str:
+def _header(d: Decomposition, view: Viewpoint, asked: bool) -> str:
     """Which image, what the answer is, how much was kept by which method, and where the planes are."""
     batch, channels, *shape = d.image.shape
     place = f"{'pixel' if len(shape) == 2 else 'voxel'} {view.point}"
@@ -183,7 +183,7 @@ def _draw_answers(axes: Axes, d: Decomposition, index: int) -> None:
         axes.annotate(text, (max(height, 0.0), row), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)
 
 
-def _draw_panel(sheet: _Sheet, place: int, panel: Panel, view: View) -> None:
+def _draw_panel(sheet: _Sheet, place: int, panel: Panel, view: Viewpoint) -> None:
     """A column of planes with one colour bar below, which follows the first plane."""
     left, top = sheet.place(place)
     drawn: list[AxesImage] = []
@@ -205,7 +205,7 @@ def _draw_panel(sheet: _Sheet, place: int, panel: Panel, view: View) -> None:
     _draw_scale(sheet.axes(f"{panel.name}, scale", left, top - GAP / 2, sheet.tile, BAR), drawn[0], panel)
 
 
-def _draw_plane(axes: Axes, plane: Tensor, scale: Scale, step: int) -> AxesImage:
+def _draw_plane(axes: Axes, plane: Tensor, scale: ColorScale, step: int) -> AxesImage:
     rows, columns = (size * step for size in plane.shape)
     drawn = axes.imshow(
         plane.numpy(),

@@ -19,7 +19,7 @@ from monai_ifim.display.wording import UNIT
 
 
 @dataclass(frozen=True)
-class Scale:
+class ColorScale:
     """Colours from low to high; unit: of the numbers at the colour bar."""
 
     colors: str
@@ -35,11 +35,11 @@ class Panel:
     name: str
     title: str
     planes: tuple[Tensor, ...]
-    scale: Scale
+    scale: ColorScale
 
 
 @dataclass(frozen=True)
-class View:
+class Viewpoint:
     """Which image and channel are drawn, and the voxel that the planes of a volume go through.
 
     step: a pixel stands for step x step voxels.
@@ -51,7 +51,7 @@ class View:
     step: int
 
     @classmethod
-    def of(cls, d: Decomposition, index: int, channel: int, point: Sequence[int] | None, largest: int) -> View:
+    def of(cls, d: Decomposition, index: int, channel: int, point: Sequence[int] | None, largest: int) -> Viewpoint:
         """largest: pixels that a plane has at most on a side. Raises ImageError for what is not there."""
         index = _whole("index", index, d.image.shape[0])
         channel = _whole("channel", channel, d.image.shape[1])
@@ -75,7 +75,7 @@ class View:
         return tuple(pool(cut, self.step) if self.step > 1 else cut for cut in moved)
 
 
-def panels_of(d: Decomposition, view: View, components: int) -> list[Panel]:
+def panels_of(d: Decomposition, view: Viewpoint, components: int) -> list[Panel]:
     """The image, high, low, sensitivity, and so many eigenvectors as far as kept; raises ImageError for no such number."""
     kept = min(_whole("components", components), int(d.rank[view.index]))
     image, low = (view.planes(maps[view.index], _means) for maps in (d.image, d.low))
@@ -120,28 +120,28 @@ def _peaks(plane: Tensor, step: int) -> Tensor:
     return plane.flatten()[places[0]]
 
 
-def _grey_scale(planes: Sequence[Tensor]) -> Scale:
+def _grey_scale(planes: Sequence[Tensor]) -> ColorScale:
     """Grey between the 0.5th and the 99.5th percentile."""
     values = _values(planes)
     low, high = _percentile(values, 0.005), _percentile(values, 0.995)
     if low >= high:
         low, high = float(values.min()), float(values.max())
     margin = 0.0 if low < high else 0.5 * max(1.0, abs(low))
-    return Scale(GRAY, low - margin, high + margin, "unit of the image")
+    return ColorScale(GRAY, low - margin, high + margin, "unit of the image")
 
 
-def _diverging_scale(planes: Sequence[Tensor], unit: str) -> Scale:
+def _diverging_scale(planes: Sequence[Tensor], unit: str) -> ColorScale:
     """Two hues about zero up to the 99.9th percentile of the magnitude."""
     values = _values(planes).abs()
     top = _percentile(values, 0.999) or float(values.max()) or 1.0
-    return Scale(DIVERGING, -top, top, unit)
+    return ColorScale(DIVERGING, -top, top, unit)
 
 
-def _sequential_scale(planes: Sequence[Tensor]) -> Scale:
+def _sequential_scale(planes: Sequence[Tensor]) -> ColorScale:
     """From zero to the 99.5th percentile of what is not zero."""
     values = _values(planes)
     values = values[values > 0]
-    return Scale(SEQUENTIAL, 0.0, _percentile(values, 0.995) if values.numel() else 1.0, UNIT)
+    return ColorScale(SEQUENTIAL, 0.0, _percentile(values, 0.995) if values.numel() else 1.0, UNIT)
 
 
 def _values(planes: Sequence[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""What `io` raises: what, where, the cure; and how any error is told in one line."""
+"""The errors of `io`, and one-line messages for any error: what, where, the cure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from monai_ifim.core.errors import IFIMError
 
-LONGEST_TOLD = 1800  # characters; a list of twelve volumes has half as many
+LONGEST_TOLD = 1800  # characters of a message; a list of twelve volumes has half as many
 _ROOM = "make room and run the same command again, whole cases are kept"
 _RIGHTS = "choose another place, or get the right to use this one"
 _IN_THE_WAY = "something else lies in its place: move it away, or choose another --output"
@@ -24,25 +24,25 @@ CURES = {
     errno.EISDIR: _IN_THE_WAY,
     errno.EEXIST: _IN_THE_WAY,
 }
-_ADDRESS = re.compile(r"^(ITK ERROR: )?\w+\(0x[0-9a-f]+\): ")  # of an object of ITK's: another in every run
+_ADDRESS = re.compile(r"^(ITK ERROR: )?\w+\(0x[0-9a-f]+\): ")  # memory address of an ITK object, which differs between runs
 
 
 class InputError(IFIMError):
-    """An input file that cannot be decomposed as it stands."""
+    """An input that cannot be decomposed as it is."""
 
 
 class GeometryError(IFIMError):
-    """A world frame that the written files could not hold truly."""
+    """A grid in world coordinates that the files to write cannot represent."""
 
 
 class OutputError(IFIMError):
-    """Results that cannot be written as asked."""
+    """Results that cannot be written as requested."""
 
 
 def innermost(error: BaseException) -> str:
-    """What the first error of a chain says, in one line; readers put the place in their own source before it.
+    """The message of the first IFIMError in the `__cause__` chain, or else of the chain's innermost error, in one line.
 
-    An error of ours in the chain has said what there is to say.
+    Readers put their own source line before the message of the innermost error.
     """
     while error.__cause__ is not None and not isinstance(error, IFIMError) and not _says_more(error, error.__cause__):
         error = error.__cause__
@@ -51,18 +51,18 @@ def innermost(error: BaseException) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """What stopped one case of many, in one line: an expected error's own words, any other's with its type."""
+    """Why one case of many failed, in one line: the message of an IFIMError, any other with its type."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if isinstance(error, IFIMError) else f"{type(error).__name__}: {text}"
 
 
 def _says_more(error: BaseException, cause: BaseException) -> bool:
-    """Where the cause is a bare type; what MONAI puts in front of it names an object alone."""
+    """True if the cause has no message, and the error is not MONAI's wrapper, which only names a transform."""
     return not str(cause) and not str(error).startswith("applying transform")
 
 
 def refusal(error: BaseException) -> IFIMError | None:
-    """The error of ours that a chain began with or passed through; None where there is none."""
+    """First IFIMError in the `__cause__` chain; None if there is none."""
     found: BaseException | None = error
     while found is not None and not isinstance(found, IFIMError):
         found = found.__cause__
@@ -70,8 +70,10 @@ def refusal(error: BaseException) -> IFIMError | None:
 
 
 def explained(error: BaseException) -> str:
-    """What a user is told of an error, in one line: an expected one's own words; of the disk's, what, where and the cure; any
-    other's with its type and the word that it is a bug."""
+    """Message of an error for the user, in one line.
+
+    An IFIMError keeps its message; an OSError is stated with its file and the cure; any other error is reported as a bug.
+    """
     if isinstance(error, IFIMError):
         return _bounded(single_line(str(error)))
     if isinstance(error, OSError) and error.strerror is not None:
@@ -86,13 +88,13 @@ def explained(error: BaseException) -> str:
 
 
 def _bounded(line: str) -> str:
-    """What is wrong stands at the beginning, the cure at the end: of a line that quotes a whole file the middle is left out."""
+    """The line without its middle if it is too long: the fault is at its beginning, the cure at its end."""
     half = LONGEST_TOLD // 2
     return line if len(line) <= LONGEST_TOLD else f"{line[:half]} ... {line[-half:]}"
 
 
 def single_line(text: str) -> str:
-    """A text as one line that any terminal shows: white space is one blank, what cannot be printed is spelt out."""
+    """A text as one printable line: white space becomes one blank, unprintable characters their escape sequences."""
     line = " ".join(text.split())
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape", "backslashreplace").decode("ascii")

@@ -1,4 +1,4 @@
-"""The world frame: the only file in which an axis is flipped or an affine is judged.
+"""World coordinates: the only module that flips an axis or compares affines.
 
 Affines are voxel index -> RAS+ millimetres, 4 x 4 float64 (NIfTI's and MONAI's convention). ITK and DICOM are LPS+.
 """
@@ -20,8 +20,8 @@ from monai_ifim.io.errors import GeometryError
 Affine = npt.NDArray[np.float64]
 
 LPS_TO_RAS: Affine = np.diag([-1.0, -1.0, 1.0, 1.0])
-SHEAR_TOLERANCE = 1e-4  # largest cosine between two axes that still counts as a right angle
-PLACE_TOLERANCE = 1e-3  # how far two affines may disagree and still be one grid, in voxels at its corners
+SHEAR_TOLERANCE = 1e-4  # largest cosine of the angle between two axes that counts as a right angle
+PLACE_TOLERANCE = 1e-3  # largest distance, in voxels, between the corners of two grids that count as equal
 
 
 def full_affine(affine: Any) -> Affine:
@@ -39,8 +39,8 @@ def full_affine(affine: Any) -> Affine:
 def world_affine(affine: Any, meta: Mapping[str, Any]) -> Affine:
     """The affine in RAS+ of an image with MONAI metadata `meta`.
 
-    A photograph format (PNG, JPEG) has no world frame. ITK and 3D Slicer place it at identity in LPS+, MONAI at identity
-    in RAS+; theirs is taken, so that components lie on the picture when both are opened in Slicer.
+    A photograph format (PNG, JPEG) has no world coordinates. ITK and 3D Slicer use the identity in LPS+, MONAI the identity in
+    RAS+. Here it is LPS+, so that 3D Slicer shows components and picture at the same place.
     """
     matrix = full_affine(affine)
     if is_photograph(meta) or str(meta.get("space", "RAS")).upper().startswith("LPS"):
@@ -54,12 +54,12 @@ def is_photograph(meta: Mapping[str, Any]) -> bool:
 
 
 def check_writable(affine: Affine) -> None:
-    """Raise GeometryError unless spacing is positive and finite and the axes are at right angles.
+    """Raise GeometryError unless the spacing is positive and finite and the axes are at right angles.
 
-    NIfTI's qform (and 3D Slicer, which prefers it) cannot hold a shear.
+    NIfTI's qform, which 3D Slicer prefers, cannot represent a shear.
     """
     if not is_invertible(affine):
-        raise GeometryError(f"the affine is singular or not finite: {affine.tolist()}; mend the image's header first.")
+        raise GeometryError(f"the affine is singular or not finite: {affine.tolist()}; repair the image's header first.")
     axes = affine[:3, :3]
     unit = axes / np.linalg.norm(axes, axis=0)
     cosine = float(np.abs(unit.T @ unit - np.eye(3)).max())
@@ -71,7 +71,7 @@ def check_writable(affine: Affine) -> None:
 
 
 def is_invertible(affine: Affine) -> bool:
-    """Whether every place in the world has its voxel: finite, and no axis zero or along the others."""
+    """True if the affine is finite and its axes are not zero and linearly independent."""
     axes = affine[:3, :3]
     spacing = np.linalg.norm(axes, axis=0)
     if not np.isfinite(affine).all() or (spacing <= 0).any():
@@ -80,7 +80,7 @@ def is_invertible(affine: Affine) -> bool:
 
 
 def same_grid(first: Affine, second: Affine, shape: tuple[int, ...]) -> bool:
-    """Whether two affines place the corners of a grid of this shape within PLACE_TOLERANCE voxels of each other."""
+    """True if two affines map the corners of a grid of this shape to within PLACE_TOLERANCE voxels of each other."""
     corners = np.array([[i, j, k, 1.0] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
     corners[:, :3] *= np.array((*shape, 1, 1, 1)[:3]) - 1
     distance = np.linalg.norm((corners @ (first - second).T)[:, :3], axis=1)
@@ -89,15 +89,15 @@ def same_grid(first: Affine, second: Affine, shape: tuple[int, ...]) -> bool:
 
 
 VIEWS = ("axial", "coronal", "sagittal")
-# RAS axis along the normal, then along rows and columns; both run from its positive end: anterior or superior at the top, the
-# patient's right (sagittal: the front) at the left, as radiologists look at pictures.
+# RAS axes of normal, rows and columns. Rows and columns begin at the positive end: anterior or superior at the top, the patient's
+# right (sagittal: the front) at the left, as in radiology.
 _VIEW_AXES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
 
 
 @dataclass(frozen=True)
 class Cut:
-    """How a volume is cut for a picture. normal, rows, columns: array axes; flips: whether rows and columns are reversed;
-    spacing: mm between rows and between columns; edges: the letters at left, right, top and bottom."""
+    """The array axes of a picture of a volume. flips: whether rows and columns are reversed; spacing: mm between rows and between
+    columns; edges: letters at left, right, top and bottom."""
 
     normal: int
     rows: int
@@ -115,7 +115,7 @@ class Cut:
 
 
 def cut(affine: Affine, view: str) -> Cut:
-    """The cut nearest to an anatomical view ("axial", "coronal", "sagittal") along the array's own axes."""
+    """The cut along the array's axes that is nearest to an anatomical view ("axial", "coronal", "sagittal")."""
     orientation = nib.orientations.io_orientation(affine)
     array_axis = {int(world): axis for axis, (world, _) in enumerate(orientation)}
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
@@ -131,9 +131,9 @@ def dicom_frames(
 ) -> tuple[npt.NDArray[Any], Affine]:
     """A volume [i, j, k] as DICOM frames: values [slice, row, column] and the LPS mm of those indices.
 
-    affine: of [i, j, k], RAS mm, its axes at right angles. orientation: direction cosines of rows and columns (LPS) that the
-    frames' own shall be nearest to, as a rule those of the source. Axes are swapped and reversed, never resampled. Slices
-    follow each other along rows x columns, so that the frames are right-handed (PS3.3, C.7.6.2.1.1).
+    affine: of [i, j, k], RAS mm, its axes at right angles. orientation: direction cosines of rows and columns (LPS), as a rule
+    those of the source; the frames' own are chosen nearest to them. Axes are permuted and reversed, never resampled. Slices are
+    ordered along rows x columns, so that the frames are right-handed (PS3.3, C.7.6.2.1.1).
     """
     lps = LPS_TO_RAS @ affine
     wanted = np.stack([np.cross(orientation[:3], orientation[3:]), orientation[3:], orientation[:3]])

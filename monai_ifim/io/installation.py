@@ -1,6 +1,6 @@
-"""Where the bundles and configs that come with the package are, installed or in a checkout.
+"""Folders of the bundles and configs that come with the package, installed or in a checkout.
 
-Errors are imported where they are raised: asking for a path should not wait for torch.
+Errors are imported where they are raised, so that looking up a path does not import torch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def bundles_folder() -> Path:
 
 
 def resolve_bundle(name: str) -> Path:
-    """A bundle's folder: a path, or the name of a bundle that comes with the package; raises InputError for neither."""
+    """A bundle's folder: a path, or the name of a bundle that comes with the package; raises InputError if it is neither."""
     for candidate in (Path(name), bundles_folder() / name):
         if (candidate / "configs").is_dir():
             return candidate
@@ -32,7 +32,7 @@ def configs_folder() -> Path:
 
 
 def resolve_experiment(name: str) -> Path:
-    """An experiment's file: a path, or the name of one that comes with the package; raises InputError for neither."""
+    """An experiment's file: a path, or the name of one that comes with the package; raises InputError if it is neither."""
     folder = configs_folder() / "evaluation"
     for candidate in (Path(name), folder / f"{name}.yaml"):
         if candidate.is_file():

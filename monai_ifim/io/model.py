@@ -1,4 +1,4 @@
-"""Which model made a result: bundle name, version and the hash of its weights."""
+"""Identity of the model of a result: bundle name, version and hashes of its weights and config."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ INFERENCE_CONFIGS = ("configs/inference.json", "configs/inference.yaml", "config
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """What the sidecar says of the model. class_names: in the order of the network's outputs, empty where unknown.
+    """Identity of a model for the sidecar. class_names: in the order of the network's outputs, empty if unknown.
 
-    config_sha256: of the inference config, whose preprocessing and network decide the result as much as the weights do.
+    config_sha256: of the inference config, whose preprocessing and network definition influence the result too.
     """
 
     name: str | None = None
@@ -31,7 +31,7 @@ class ModelIdentity:
 
 
 def identify_bundle(root: Path, class_names: tuple[str, ...] = ()) -> ModelIdentity:
-    """Identity of the MONAI bundle in `root`; names of classes come from its metadata unless given."""
+    """Identity of the MONAI bundle in `root`; class names are taken from its metadata unless given."""
     weights, config = weights_path(root), config_path(root)
     metadata = read_metadata(root)
     return ModelIdentity(
@@ -44,17 +44,17 @@ def identify_bundle(root: Path, class_names: tuple[str, ...] = ()) -> ModelIdent
 
 
 def weights_path(root: Path) -> Path | None:
-    """The file that a bundle's network is loaded from: its weights, or its TorchScript where there are none."""
+    """The file that a bundle's network is loaded from: its weights, or else its TorchScript."""
     return next((root / name for name in (WEIGHTS, SCRIPT) if (root / name).is_file()), None)
 
 
 def config_path(root: Path) -> Path | None:
-    """The bundle's inference config; None where it has none."""
+    """Path of the bundle's inference config; None if it has none."""
     return next((root / name for name in INFERENCE_CONFIGS if (root / name).is_file()), None)
 
 
 def read_metadata(root: Path) -> dict[str, Any]:
-    """The bundle's metadata.json, empty where there is none; raises InputError where it is no JSON mapping."""
+    """The bundle's metadata.json, empty if it has none; raises InputError if that is not a JSON mapping."""
     path = root / METADATA
     if not path.is_file():
         return {}
@@ -68,7 +68,7 @@ def read_metadata(root: Path) -> dict[str, Any]:
 
 
 def metadata_class_names(metadata: dict[str, Any]) -> tuple[str, ...]:
-    """Class names from channel_def of the bundle's output, in order; empty where it has none or numbers none."""
+    """Class names from channel_def of the bundle's output, in order; empty if there are none, or their keys are not numbers."""
     channels = metadata_output(metadata).get("channel_def")
     if not isinstance(channels, dict) or not all(str(key).isdecimal() for key in channels):
         return ()
@@ -76,12 +76,12 @@ def metadata_class_names(metadata: dict[str, Any]) -> tuple[str, ...]:
 
 
 def metadata_inputs(metadata: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What is stated of each input of the bundle's network, by name."""
+    """The metadata of each input of the bundle's network, by name."""
     return _entries(metadata, "inputs")
 
 
 def metadata_output(metadata: dict[str, Any]) -> dict[str, Any]:
-    """What is stated of the bundle's output: the first that names its classes, or else the first; empty where none is."""
+    """The metadata of the bundle's output: of the first that names its classes, or else of the first; empty if there is none."""
     outputs = _entries(metadata, "outputs")
     named = (value for value in outputs.values() if value.get("channel_def"))
     return next(named, None) or next(iter(outputs.values()), {})

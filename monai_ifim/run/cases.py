@@ -1,4 +1,4 @@
-"""The list of cases behind the inputs somebody named: files, folders, DICOM series, MONAI datalists."""
+"""The list of cases of a run from its inputs: files, folders, DICOM series, MONAI datalists."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PREFERRED_SECTIONS = ("testing", "test", "validation")
 
 @dataclass(frozen=True)
 class Case:
-    """One image to decompose. name: unique in its list, safe as a folder's name."""
+    """One image to decompose. name: unique in its list, and safe as the name of a folder."""
 
     name: str
     source: Source
@@ -32,12 +32,12 @@ class Case:
 def find_cases(
     inputs: Iterable[str | PathLike[str]], frame: int | None = None, series: str | None = None, fix_geometry: bool = False
 ) -> list[Case]:
-    """Cases behind files, folders and datalists, in a stable order; raises InputError where an input holds none.
+    """The cases in files, folders and datalists, in a stable order; raises InputError if an input holds none.
 
-    A folder is searched, at every depth, for images and for series. One with DICOM images in it is one volume; what else lies
-    there, but for further folders, is taken to belong to it.
-    frame: which volume of 4D files to take. series: of the DICOM folders only the volumes of this series UID, or, with
-    "all", each volume that lies in them as a case of its own. fix_geometry: resample irregular DICOM volumes.
+    Folders are searched recursively for images and series. A folder that holds DICOM images is one volume, and its other files
+    are ignored; its subfolders are searched.
+    frame: which volume of 4D files to take. series: take only the volumes of this series UID from DICOM folders, or, with
+    "all", each volume as a case of its own. fix_geometry: resample irregular DICOM volumes.
     """
     paths: dict[Path, None] = {}  # in order, each once
     for entry in inputs:
@@ -55,7 +55,7 @@ def find_cases(
 def list_entries(inputs: str | PathLike[str] | Sequence[str | PathLike[str]], key: str = "image") -> list[dict[str, str]]:
     """The cases as MONAI data dictionaries, [{key: path}, ...], for the `datalist` of a bundle.
 
-    Raises InputError for inputs that would be read wrongly: 4D files, several or irregular DICOM volumes in one folder.
+    Raises InputError for inputs that MONAI would read wrongly: 4D files, several or irregular DICOM volumes in one folder.
     """
     several = [inputs] if isinstance(inputs, (str, PathLike)) else inputs
     cases = find_cases(several)
@@ -65,7 +65,7 @@ def list_entries(inputs: str | PathLike[str] | Sequence[str | PathLike[str]], ke
 
 
 def _of_series(sources: list[Source], series: str) -> list[Source]:
-    """Each volume of the DICOM folders that `series` asks for; other sources are left as they are with "all", else out."""
+    """The volumes of DICOM folders that `series` selects; other sources are kept with "all" and dropped otherwise."""
     chosen: list[Source] = []
     for source in sources:
         files = dicom_files(source.path)
@@ -82,7 +82,7 @@ def _of_series(sources: list[Source], series: str) -> list[Source]:
 
 
 def _expand(path: Path, above: frozenset[Path] = frozenset()) -> list[Path]:
-    """Images and series at and below `path`; a link back to one of the folders above is not followed."""
+    """Images and series at and below `path`; links to a folder above are not followed."""
     if not there(path):
         raise InputError(f"{path}: no such file or folder.")
     if path.is_file():
@@ -103,7 +103,7 @@ def _expand(path: Path, above: frozenset[Path] = frozenset()) -> list[Path]:
 
 
 def _is_image(file: Path) -> bool:
-    """By its suffix, unless it is DICOM and by its own word a report, a plan or the like."""
+    """True for a file with the suffix of an image, unless it is DICOM without an image (a report, a plan)."""
     return file.is_file() and file.name.lower().endswith(IMAGE_SUFFIXES) and not (is_dicom(file) and is_no_image(file))
 
 
@@ -117,7 +117,7 @@ def _holds_dicom(folder: Path) -> bool:
 
 
 def _read_datalist(path: Path) -> list[Path]:
-    """Images of a MONAI datalist; a list, or a mapping whose testing section is meant, or its only section."""
+    """Images of a MONAI datalist: a list, or a mapping with a testing section or with only one section."""
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -154,15 +154,15 @@ def _names_image(entry: Any) -> bool:
 
 
 def _locate(image: str, datalist: Path) -> Path:
-    """Relative names are looked up beside the datalist, then in the folder above it."""
+    """The path of an image: relative names are looked up beside the datalist, then in the folder above it."""
     candidates = [datalist.parent / image, datalist.parent.parent / image]
     return next((candidate for candidate in candidates if there(candidate)), candidates[0])
 
 
 def _named(sources: list[Source]) -> list[Case]:
-    """Names of folders are put in front where base names repeat; a number where even that does not tell them apart.
+    """Cases with unique names: repeated base names get the names of their folders, or else a number.
 
-    Letter case does not tell names apart: some file systems ignore it.
+    Names that differ only in letter case count as equal, because some file systems ignore it.
     """
     names = _names_by_format(sources)
     folders = _folders_below_common(sources)
@@ -184,7 +184,7 @@ def _named(sources: list[Source]) -> list[Case]:
 
 
 def _names_by_format(sources: list[Source]) -> list[str]:
-    """Base names; files of one folder that differ in their suffix alone get it into their names."""
+    """Base names; files of one folder that differ only in their suffix keep it in their names."""
     places = [(source.path.absolute().parent, source.name.lower()) for source in sources]
     repeated = Counter(places)
     return [
@@ -194,7 +194,7 @@ def _names_by_format(sources: list[Source]) -> list[str]:
 
 
 def _folders_below_common(sources: list[Source]) -> list[list[str]]:
-    """For each source the folders between it and the folder that all of them share."""
+    """For each source, the folders between it and the common parent of all."""
     parents = [source.path.absolute().parent for source in sources]
     shared = len(Path(os.path.commonpath(parents)).parts)
     return [list(parent.parts[shared:]) for parent in parents]

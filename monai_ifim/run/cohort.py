@@ -1,4 +1,4 @@
-"""The cases of a run as one pandas frame, and which of them stand out."""
+"""The cases of a run as a pandas frame, and its outliers."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ __all__ = ["LARGEST_Z", "SMALLEST_COHORT", "SMALLEST_GROUP", "VANISHING", "confi
 Array = npt.NDArray[np.float64]
 
 LARGEST_Z = 3.5  # robust z beyond which a case is an outlier (Iglewicz and Hoaglin, 1993)
-SMALLEST_GROUP = 20  # cases of one answer from which on they are compared with each other alone
-SMALLEST_COHORT = 10  # cases below which none is called an outlier
-VANISHING = 1e-12  # of the median of all positive traces
+SMALLEST_GROUP = 20  # number of cases of one answer from which they are compared only with each other
+SMALLEST_COHORT = 10  # number of cases below which none is an outlier
+VANISHING = 1e-12  # share of the median of all positive traces
 SMALLEST_SCALE = {"trace": 1e-3, "confidence": 1e-3, "rank": 0.5}  # spread below which differences are rounding
 MEAN_DEVIATION = float(np.sqrt(np.pi / 2))  # times the mean absolute deviation is a normal distribution's standard deviation
-LONGEST_CAUSE = 200  # characters of what was found wrong with a damaged file
-SMALLEST_DOUBT = 2.0**-53  # what a probability in float64 can be short of 1
+LONGEST_CAUSE = 200  # characters of the cause that an error message quotes
+SMALLEST_DOUBT = 2.0**-53  # smallest difference of a probability in float64 from 1
 OUTLIER_COLUMNS = ("case", "quantity", "kind", "value", "z", "among", "cases")
 
 
 def read_cases(output: str | PathLike[str]) -> pd.DataFrame:
-    """One row a case, in the order of the run, from OUT/cases.parquet; output: the folder OUT, or the file itself.
+    """One row per case, in the order of the run, from OUT/cases.parquet; output: the folder OUT, or the file itself.
 
     Columns of lists hold numpy arrays; whole numbers are pandas' Int64. `attrs["units"]` has the units by column,
-    `attrs["schema_version"]` the version. Raises InputError where there is no table, or one of another major version.
+    `attrs["schema_version"]` the version. Raises InputError if there is no table, or one of another major version.
     """
     path = Path(output)
     if path.is_dir():
@@ -71,24 +71,24 @@ def read_cases(output: str | PathLike[str]) -> pd.DataFrame:
 
 
 def _check_columns(path: Path, known: Mapping[str, Any]) -> None:
-    """Raise InputError where a column that this version knows is missing or of another type; others may be there."""
+    """Raise InputError if a column of this version is missing or of another type; further columns are allowed."""
     wrong = [field.name for field in SCHEMA if not _alike(known.get(field.name), field.type)]
     if wrong:
         raise InputError(f"{path}: column {', '.join(wrong)} missing or of another type: run the same command again.")
 
 
 def _alike(found: Any, wanted: Any) -> bool:
-    """Types are the same; the name that Parquet gives to a list's items does not count."""
+    """True if two types are the same, whatever Parquet calls the items of a list."""
     if found is None or not pa.types.is_list(wanted):
         return bool(found == wanted)
     return bool(pa.types.is_list(found) and found.value_type == wanted.value_type)
 
 
 def confidence(cases: pd.DataFrame) -> Array:
-    """How sure each answer is, [cases] in [0, 1]; NaN where there is none (failed cases, regressions).
+    """Confidence of each answer, [cases] in [0, 1]; NaN if there is none (failed cases, regressions).
 
-    The probability of the predicted class. Where labels are independent, or there is one output alone, it is the larger of
-    p and 1 - p of the label named: there a small p is a sure "no".
+    The probability of the predicted class. For independent labels or a single output, the larger of p and 1 - p of the named
+    label, because a small p is a confident "no".
     """
     probability = cases["probability"].to_numpy(np.float64, na_value=np.nan)
     heads = cases["head"].fillna("").astype(str)
@@ -98,12 +98,12 @@ def confidence(cases: pd.DataFrame) -> Array:
 
 
 def find_outliers(cases: pd.DataFrame) -> pd.DataFrame:
-    """What stands out in a frame of `read_cases`: one row per finding, the most extreme first.
+    """Outliers in a frame of `read_cases`: one row per finding, the most extreme first.
 
     Columns: case; quantity ("trace", "confidence", "rank"); kind ("high", "low", or "vanishing": a trace that is not
     above VANISHING times the cohort's median, or not finite); value, in the quantity's unit; z, the robust z (NaN for
     "vanishing"): distance from the median over 1.4826 MAD, of ln trace, of the log-odds of the confidence, of the
-    rank; among: the answer whose cases it was compared with, "" for all; cases: how many they were.
+    rank; among: the answer whose cases it was compared with, "" for all; cases: their number.
     """
     made = cases[cases["status"] != "failed"]
     answers = made["prediction"].fillna("").astype(str).to_numpy(object)
@@ -136,7 +136,7 @@ def _compared(
     values: Array,
     kinds: tuple[str, ...] = ("high", "low"),
 ) -> list[tuple[Any, ...]]:
-    """Findings of one quantity. values: what is compared, NaN where there is nothing to; shown: in the quantity's unit."""
+    """Findings of one quantity. values: to compare, NaN if unknown; shown: the same in the quantity's unit."""
     known = np.isfinite(values)
     counts = Counter(answers[known])
     large = sorted(answer for answer, number in counts.items() if answer and number >= SMALLEST_GROUP)
@@ -156,7 +156,7 @@ def _compared(
 
 
 def _scale(values: Array, smallest: float) -> float:
-    """1.4826 MAD; where more than half of the values are equal, which makes it 0, sqrt(pi / 2) times the mean deviation."""
+    """1.4826 MAD; if that is 0, because most values are equal, sqrt(pi / 2) times the mean absolute deviation."""
     spread = float(median_abs_deviation(values, scale="normal"))
     if spread == 0:
         spread = MEAN_DEVIATION * float(np.abs(values - np.median(values)).mean())

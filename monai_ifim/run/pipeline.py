@@ -1,4 +1,4 @@
-"""Case after case through three stages that overlap: while one is computed, the next is read and the last is written."""
+"""The pipeline of a run: reading, computing and writing of consecutive cases overlap."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.stop_request import StoppedError, StopRequest, short_of_memory
 from monai_ifim.run.table import CaseRow, row_from_sidecar
 
-READ_AHEAD = 2  # images held ready beside the batch being computed
-WRITE_BEHIND = 2  # cases held until the disk has them
+READ_AHEAD = 2  # images read in advance of the batch being computed
+WRITE_BEHIND = 2  # computed cases that wait to be written
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -61,7 +61,7 @@ class _Loaded:
 
 @dataclass(frozen=True)
 class _Computed:
-    """A case's components on the network's grid, and the seconds so far."""
+    """The components of a case on the network's grid, and the seconds spent so far."""
 
     loaded: _Loaded
     components: dict[str, torch.Tensor]
@@ -71,11 +71,11 @@ class _Computed:
 def decompose_cases(
     bundle: Bundle, cases: Iterable[Case], settings: RunSettings, stop_request: StopRequest | None = None
 ) -> Iterator[CaseRow]:
-    """One row a case, in no promised order; its files are written before its row comes.
+    """Yield one row per case, in any order, after its files are written.
 
-    A case that fails is a row, not the end. Reading and writing have a thread of their own each, computing has the caller's.
-    stop_request: where it comes to be due, what is being computed and written is finished and no other case is begun. Raises
-    StoppedError, after the last row, where no other case could be done: the device is lost, or the disk takes nothing more.
+    A case that fails gives a row too. Reading and writing run in one thread each, computing in the caller's.
+    stop_request: once it is due, cases being computed and written are finished and no other is started. Raises StoppedError,
+    after the last row, if no other case could be done: the device is lost, or the disk cannot be written to.
     """
     stop_request = stop_request or StopRequest()
     with deterministic_algorithms(settings.case.deterministic, settings.device), ScratchFolder() as scratch:
@@ -94,7 +94,7 @@ def decompose_cases(
             loaded = _ahead(reading, lambda case: _load(bundle, case, settings, scratch, stop_request), cases)
             results = _compute(bundle, _until(stop_request, loaded), settings, stop_request)
             yield from _behind(writing, lambda computed: _save(writer, computed, settings, stop_request), results)
-        finally:  # also where the caller stops midway: what is being written is finished, what waits is dropped
+        finally:  # also if the caller stops early: the case being written is finished, waiting ones are dropped
             for pool in {reading, writing}:
                 pool.shutdown(wait=True, cancel_futures=True)
     if stop_request.cause:
@@ -102,10 +102,10 @@ def decompose_cases(
 
 
 def _preprocessing_to_invert(bundle: Bundle) -> tuple[Compose, int]:
-    """The preprocessing for the writer and the number of threads that it may have.
+    """The preprocessing for the writer, and the number of writer threads, 0 for the reader's thread.
 
-    MONAI's inverse switches the transforms' tracing off while it runs, so an image being read at that moment would lose its
-    way back: the writer has a copy of its own, or, where something in the preprocessing cannot be copied, the reader's thread.
+    MONAI's inverse disables the tracing of transforms while it runs, so that an image read at that moment could not be inverted
+    later. The writer therefore uses a copy, or, if the preprocessing cannot be copied, runs in the reader's thread.
     """
     try:
         return deepcopy(bundle.preprocessing), 1
@@ -114,7 +114,7 @@ def _preprocessing_to_invert(bundle: Bundle) -> tuple[Compose, int]:
 
 
 def _ahead(pool: ThreadPoolExecutor, task: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Results in the order of the items, up to READ_AHEAD of them made before they are asked for."""
+    """Results in the order of the items, up to READ_AHEAD of them computed in advance."""
     pending: deque[Future[Result]] = deque()
     for item in items:
         pending.append(pool.submit(task, item))
@@ -127,7 +127,7 @@ def _ahead(pool: ThreadPoolExecutor, task: Callable[[Item], Result], items: Iter
 def _behind(
     pool: ThreadPoolExecutor, task: Callable[[_Computed], CaseRow], results: Iterator[_Computed | CaseRow]
 ) -> Iterator[CaseRow]:
-    """Rows; computed cases are handed to the pool, and no more than WRITE_BEHIND of them wait."""
+    """Rows; computed cases are written by the pool, and at most WRITE_BEHIND of them wait."""
     pending: deque[Future[CaseRow]] = deque()
     for result in results:
         if isinstance(result, CaseRow):
@@ -148,7 +148,7 @@ def _until(stop_request: StopRequest, items: Iterable[Item]) -> Iterator[Item]:
 
 
 def _load(bundle: Bundle, case: Case, settings: RunSettings, scratch: Path, stop_request: StopRequest) -> _Loaded | CaseRow:
-    """The image ready for the network, or the row of a case that is whole already or cannot be read."""
+    """The image for the network, or the row of a case that is kept or cannot be read."""
     started = time.perf_counter()
     try:
         opened = OpenedSource(case.source)
@@ -165,9 +165,9 @@ def _load(bundle: Bundle, case: Case, settings: RunSettings, scratch: Path, stop
             bundle.check_axes(image, path)
             return _Loaded(case, opened, image, None, series, time.perf_counter() - started)
         scan = scan_of(read[bundle.image_key], opened.unit) if settings.case.space == "native" else None
-        bundle.preprocessing.set_random_state(seed=0)  # a random step draws the same for every case, whatever came before it
+        bundle.preprocessing.set_random_state(seed=0)  # random steps then give the same for a case, whatever came before it
         image = bundle.prepare(read, path)
-    except BaseException as error:  # one case's failure is recorded and the others go on, whatever its readers raise
+    except BaseException as error:  # readers raise anything; the failure is recorded and the run continues
         stop_request.read_failed(error)
         return failed_row(case, short_of_memory(error, "cpu") or error)
     _forget_identities(image.applied_operations)
@@ -181,7 +181,7 @@ def _as_scan(read: Any) -> MetaTensor:
 
 
 def _forget_identities(trace: Any) -> None:
-    """Let the writer's copies of the transforms undo what the reader's did: the trace then names classes, not objects."""
+    """Remove object identities from a trace, so that the writer's copies of the transforms can invert it."""
     if isinstance(trace, dict):
         if TraceKeys.ID in trace:
             trace[TraceKeys.ID] = TraceKeys.NONE
@@ -194,7 +194,7 @@ def _forget_identities(trace: Any) -> None:
 def _compute(
     bundle: Bundle, loaded: Iterator[_Loaded | CaseRow], settings: RunSettings, stop_request: StopRequest
 ) -> Iterator[_Computed | CaseRow]:
-    """Components of every loaded case; images of one shape that follow each other share passes, batch_size together."""
+    """Components of the loaded cases; up to batch_size consecutive images of one shape share passes."""
     if settings.case.space == "scanner":
         yield from _decompose_scans(bundle, loaded, settings, stop_request)
         return
@@ -217,7 +217,7 @@ def _compute(
 def _decompose_scans(
     bundle: Bundle, loaded: Iterator[_Loaded | CaseRow], settings: RunSettings, stop_request: StopRequest
 ) -> Iterator[_Computed | CaseRow]:
-    """Each by itself: scans have a geometry each."""
+    """Components of scans, one by one, because each has its own geometry."""
     scanner = ScannerSpace(
         bundle.preprocessing,
         settings.case.statistics,
@@ -234,7 +234,7 @@ def _decompose_scans(
             scan = item.image.to(settings.device)
             decomposition = scanner.decompose(bundle.network, scan, settings.case)
             seconds = time.perf_counter() - started
-            tensors = component_tensors(decomposition, scan[None], settings.case.locality, seconds)
+            tensors = component_tensors(decomposition, scan[None], seconds)
         except (Exception, SystemExit) as error:
             lost = stop_request.compute_failed(item.case.name, error, settings.device)
             yield _failed_computing(item.case, lost or _unfit(bundle, item) or error, settings)
@@ -243,7 +243,7 @@ def _decompose_scans(
 
 
 def _unfit(bundle: Bundle, item: _Loaded) -> InputError | None:
-    """Why what the preprocessing makes of a scan is nothing for the network, where that is so."""
+    """The error if the preprocessed scan does not fit the network, else None."""
     try:
         bundle.prepare({bundle.image_key: item.image.clone()}, item.case.source.path)
     except InputError as error:
@@ -254,14 +254,14 @@ def _unfit(bundle: Bundle, item: _Loaded) -> InputError | None:
 def _decompose_group(
     bundle: Bundle, group: Sequence[_Loaded], settings: RunSettings, stop_request: StopRequest
 ) -> Iterator[_Computed | CaseRow]:
-    """Where the batch fails, its images are tried one by one, so that only the guilty one is lost."""
+    """Components of a batch. If it fails, its images are tried one by one, so that only the culprit fails."""
     if stop_request.due:
         return
     started = time.perf_counter()
     try:
         batch = torch.stack([loaded.image.as_subclass(torch.Tensor) for loaded in group]).to(settings.device)
         decomposition = decompose_with(settings.case, bundle.network, batch)
-        tensors = component_tensors(decomposition, batch, settings.case.locality, time.perf_counter() - started)
+        tensors = component_tensors(decomposition, batch, time.perf_counter() - started)
     except (Exception, SystemExit) as error:
         lost = stop_request.compute_failed(group[0].case.name, error, settings.device)
         if lost is not None or len(group) == 1:
@@ -269,7 +269,7 @@ def _decompose_group(
                 yield _failed_computing(loaded.case, lost or error, settings)
             return
         tensors = None
-    if tensors is None:  # out of the handler, whose error holds on to what the batch took of memory
+    if tensors is None:  # outside of the handler, whose error keeps the batch's memory alive
         for loaded in group:
             yield from _decompose_group(bundle, [loaded], settings, stop_request)
         return
@@ -287,14 +287,14 @@ def _save(writer: SaveIFIM, computed: _Computed, settings: RunSettings, stop_req
         stop_request.case_written()
         seconds = computed.seconds + time.perf_counter() - started
         return row_from_sidecar(case.name, "done", written.sidecar, seconds)
-    except BaseException as error:  # whatever the inverse of the bundle's preprocessing raises
+    except BaseException as error:  # the inverse of a bundle's preprocessing raises anything
         stop_request.write_failed(error)
         lost = stop_request.compute_failed(case.name, error, settings.device)  # a GPU may report an error only now
         return failed_row(case, lost or error)
 
 
 def _check_class_names(model: ModelIdentity, outputs: int) -> None:
-    """Refuse names that would be put to the wrong outputs; two names for the one output of a yes or no are right."""
+    """Raise InputError if class names and outputs differ in number; one binary output may have two names."""
     names = len(model.class_names)
     if names not in (0, outputs) and (names, outputs) != (2, 1):
         raise InputError(
@@ -304,7 +304,7 @@ def _check_class_names(model: ModelIdentity, outputs: int) -> None:
 
 
 def _failed_computing(case: Case, error: BaseException, settings: RunSettings) -> CaseRow:
-    """The row of a case that failed in the network's hands: what somebody's network raises is no bug of this program."""
+    """The row of a case that failed while computing: an error of the user's network is not reported as a bug."""
     error = short_of_memory(error, settings.device) or error
     if isinstance(error, (IFIMError, MemoryError)):
         return failed_row(case, error)
@@ -315,7 +315,7 @@ def _failed_computing(case: Case, error: BaseException, settings: RunSettings) -
 
 
 def failed_row(case: Case, error: BaseException) -> CaseRow:
-    """The row of a case that failed, with the reason in one line; where in the program is for the log."""
+    """The row of a failed case with the reason in one line; the traceback goes to the log."""
     logging.getLogger("monai_ifim").debug("case %s: where the error arose:", case.name, exc_info=error)
     if not isinstance(error, Exception):
         said = single_line(str(error))

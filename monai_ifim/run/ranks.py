@@ -1,4 +1,4 @@
-"""The torchrun engine: every rank decomposes its share of the cases, and the first writes one table of all."""
+"""The torchrun engine: every rank decomposes its share of the cases, and the first writes one table."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from monai_ifim.run.settings import RunSettings, prepared_folder
 from monai_ifim.run.stop_request import StopRequest
 from monai_ifim.run.table import CaseRow
 
-SLOWEST_RANK = timedelta(days=30)  # a rank that is done waits this long; one that died is torchrun's to notice
+SLOWEST_RANK = timedelta(days=30)  # how long a finished rank waits; torchrun notices one that died
 
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class Rank:
-    """One of the processes that torchrun started. number: from 0; local: among those of this machine; size: of them all."""
+    """A process started by torchrun. number: from 0; local: its number on this machine; size: number of all ranks."""
 
     number: int = 0
     local: int = 0
@@ -45,17 +45,17 @@ class Rank:
 
     @property
     def device(self) -> str:
-        """The accelerator that is this rank's by turns, or the CPU."""
+        """The accelerator of this rank, assigned in turn, or the CPU."""
         count = torch.cuda.device_count()
         return f"cuda:{self.local % count}" if count else "cpu"
 
     def share(self, cases: int) -> int:
-        """How many of `cases` fall to this rank."""
+        """Number of `cases` that this rank decomposes."""
         return len(range(self.number, cases, self.size))
 
 
 def rank_of_process(environment: Mapping[str, str] | None = None) -> Rank:
-    """The rank that torchrun's variables (RANK, LOCAL_RANK, WORLD_SIZE) give this process; the only one without them."""
+    """The rank of this process by torchrun's variables (RANK, LOCAL_RANK, WORLD_SIZE); a single one without them."""
     found = os.environ if environment is None else environment
     return Rank(int(found.get("RANK", 0)), int(found.get("LOCAL_RANK", 0)), int(found.get("WORLD_SIZE", 1)))
 
@@ -70,8 +70,8 @@ def run_shard(
 ) -> list[CaseRow]:
     """Decompose this rank's share and return the rows of all ranks; the first rank writes cases.csv and run.json.
 
-    Cases that an earlier run left whole are found first, and the others are dealt out evenly, each to one rank: after the
-    loss of a rank the next run goes on where all of them stopped. report is called with the rows of this rank as they come.
+    Cases that an earlier run finished are kept, and the others are distributed evenly, so that after the loss of a rank the next
+    run continues where all stopped. report is called with the rows of this rank as they are finished.
     All ranks are called with the same cases and settings, and OUT is one folder for all. Once stop_request is due,
     the cases that this rank has not started have no row. Raises StoppedError as `decompose_cases` and does not wait then.
     """
@@ -107,7 +107,7 @@ class ShardedRun:
         output_dir: OUT, one folder for all ranks.
         inferer: the config's IFIMInferer, whose settings hold here too.
         batch_size: as `RunSettings`.
-        conclude: called with OUT by the first rank when all tables are written, to make a page of them, say.
+        conclude: called with OUT by the first rank after all tables are written, for example to write a page.
         shortcuts: space, contents, dicom_pm, scene_bundle of `CaseSettings`.
     """
 
@@ -130,7 +130,7 @@ class ShardedRun:
         self.settings = RunSettings(Path(output_dir), case, batch_size, self.rank.device)
 
     def __call__(self) -> None:
-        """Decompose; where cases failed, raise IFIMError on the first rank once all is written, so that the exit status tells."""
+        """Decompose the cases; raises IFIMError on the first rank, after all is written, if cases failed, for the exit status."""
         bundle = load_bundle(self.root, self.settings.device)
         rows = run_shard(bundle, self.cases, self.settings, _log_failure, self.rank)
         if self.rank.number != 0:
@@ -158,18 +158,18 @@ def _log_failure(row: CaseRow) -> None:
 
 @contextmanager
 def _process_group(rank: Rank) -> Iterator[dist.ProcessGroup | None]:
-    """A group that passes plain objects between the ranks; NCCL's, where a config has made one, could not."""
+    """A process group that exchanges Python objects between the ranks, which an NCCL group of a config cannot."""
     if rank.size == 1:
         yield None
         return
     ours = not dist.is_initialized()
     if ours:
         store, number, size = next(rendezvous("env://", timeout=SLOWEST_RANK))
-        # torchrun's store outlives a lost round, and in it the addresses of ranks that are gone
+        # torchrun's store survives a restart and holds addresses of ranks that are gone
         fresh = dist.PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)  # type: ignore[attr-defined]
         dist.init_process_group("gloo", timeout=SLOWEST_RANK, store=fresh, rank=number, world_size=size)
         yield dist.group.WORLD
-        dist.destroy_process_group()  # not after an error: the other ranks are not there to end it together
+        dist.destroy_process_group()  # not after an error: the other ranks would not take part
         return
     group = dist.new_group(backend="gloo", timeout=SLOWEST_RANK)
     yield group
@@ -177,7 +177,7 @@ def _process_group(rank: Rank) -> Iterator[dist.ProcessGroup | None]:
 
 
 def _gather(value: Value, group: dist.ProcessGroup | None) -> list[Value]:
-    """The value of every rank, in their order."""
+    """The values of all ranks, in their order."""
     if group is None:
         return [value]
     values: list[Any] = [None] * dist.get_world_size(group)

@@ -1,4 +1,4 @@
-"""The files that sum up a run: cases.csv and cases.parquet, one row a case, and run.json, how it was done."""
+"""The files of a run: cases.csv and cases.parquet with one row per case, and run.json with its settings."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ Numbers = tuple[float | None, ...]
 
 @dataclass(frozen=True)
 class CaseRow:
-    """How one case ended. status: "done", "kept" (whole from an earlier run) or "failed"; reason: why it failed.
+    """The result of one case. status: "done", "kept" (whole from an earlier run) or "failed"; reason: why it failed.
 
     Eigenvalues and trace are those of F, in nats per unit^2, where unit is the intensity of the network's input; norms are L2
-    norms over all voxels and channels of the files in `space`; seconds: all of the case, or, where it was kept, those that
-    its decomposition had taken. What is not known is None, a text empty. Field by field with units: UNITS.
+    norms over all voxels and channels of the files in `space`; seconds: of the whole case, or, if it was kept, of its
+    decomposition then. Unknown values are None, unknown texts empty. Field by field with units: UNITS.
     """
 
     case: str
@@ -86,7 +86,7 @@ UNITS: Mapping[str, str] = MappingProxyType(
         "locality_radius": "unit",
         "jacobian_products": "vector-Jacobian products",
     }
-)  # "unit" is what the column of that name says
+)  # "unit" refers to the column of that name
 
 _TEXT, _NUMBER, _WHOLE = pa.string(), pa.float64(), pa.int64()
 _TEXTS, _NUMBERS = pa.list_(_TEXT), pa.list_(_NUMBER)
@@ -126,7 +126,7 @@ SCHEMA = pa.schema(
 
 
 def row_from_sidecar(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | None = None) -> CaseRow:
-    """The row of a case that has a sidecar; raises InputError where the sidecar does not hold what it should."""
+    """The row of a case from its sidecar; raises InputError if the sidecar is damaged."""
     try:
         return _row(case, status, sidecar, seconds)
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
@@ -173,14 +173,14 @@ def _row(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | No
 
 
 def write_table(output: Path, rows: Sequence[CaseRow]) -> None:
-    """cases.csv, with the columns COLUMNS, and cases.parquet, with all of SCHEMA; each whole or absent."""
+    """Write cases.csv, with the columns COLUMNS, and cases.parquet, with all of SCHEMA; each whole or absent."""
     files = {"cases.csv": _csv(rows), "cases.parquet": _parquet(rows)}
     for name, content in files.items():
         atomic.write_bytes(output / name, content)
 
 
 def write_run(output: Path, content: Mapping[str, Any]) -> None:
-    """run.json, whole or absent."""
+    """Write run.json, whole or absent."""
     atomic.write_text(output / "run.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -192,12 +192,12 @@ def _csv(rows: Sequence[CaseRow]) -> bytes:
     for row in rows:
         fields = {name: _writable(getattr(row, name)) for name in COLUMNS}
         lone_return = any(isinstance(value, str) and "\r" in value for value in fields.values())
-        (quoting if lone_return else writer).writerow(fields)  # Python before 3.13 leaves it bare, and readers end a row there
+        (quoting if lone_return else writer).writerow(fields)  # Python before 3.13 does not quote it, and readers end a row there
     return text.getvalue().encode("utf-8")
 
 
 def _parquet(rows: Sequence[CaseRow]) -> bytes:
-    """An empty text is null, except in columns that must hold one."""
+    """The table as Parquet; an empty text becomes null in columns that allow it."""
     columns = {}
     for field in SCHEMA:
         values = [_writable(getattr(row, field.name)) for row in rows]
@@ -208,7 +208,7 @@ def _parquet(rows: Sequence[CaseRow]) -> bytes:
 
 
 def _writable(value: Any) -> Any:
-    """Texts as UTF-8 can hold them: of a file name that is no UTF-8, the odd bytes are spelt out."""
+    """Texts in UTF-8; bytes of a file name that is not UTF-8 are escaped."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, tuple):
@@ -217,7 +217,7 @@ def _writable(value: Any) -> Any:
 
 
 def _norms(files: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
-    """L2 norm of each content over all of its channels, which lie in a file each; None where one is not finite."""
+    """L2 norm of each map over all of its channels, one file each; None if one is not finite."""
     found: dict[str, list[float | None]] = {}
     for file in files:
         found.setdefault(MapContent.of(file).whole.label, []).append(_number(file["norm"]))

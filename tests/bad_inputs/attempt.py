@@ -1,4 +1,4 @@
-"""One row of the table of bad inputs: what is wrong, how to make it, how a run ends and what its user sees."""
+"""A row of the table of bad inputs: the fault, how to make it, the exit status and the message of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Outcome = Literal["failed", "all failed", "refused", "usage", "done"]
 
 @dataclass(frozen=True)
 class Attempt:
-    """A command about to be given, and a folder to spoil things in.
+    """A command to run, and the folder in which its bad input is made.
 
     inputs: a good one before, a good one after. fault: what else goes wrong while it runs.
     """
@@ -29,7 +29,7 @@ class Attempt:
     fault: Callable[[pytest.MonkeyPatch], None] | None = None
 
     def between(self, bad: str | Path) -> Attempt:
-        """With the bad input between the good ones."""
+        """The attempt with the bad input between the two good ones."""
         return replace(self, inputs=(self.inputs[0], bad, *self.inputs[1:]))
 
     def words(self) -> list[str]:
@@ -56,5 +56,5 @@ class Row:
 
 
 def bad_input(make: Callable[[Path], Path]) -> Callable[[Attempt], Attempt]:
-    """What makes a bad file or folder in a folder, as what makes an attempt with it."""
+    """Turns a function that makes a bad file or folder into one that makes an attempt with it."""
     return lambda attempt: attempt.between(make(attempt.folder))

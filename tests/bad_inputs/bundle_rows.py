@@ -1,4 +1,4 @@
-"""Bundles that cannot be used, or whose network cannot."""
+"""Rows of bundles that are unusable, or whose network is."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Content = dict[str, Any]
 
 
 def spoilt(spoil: Callable[[Path], Any]) -> Callable[[Attempt], Attempt]:
-    """With a copy of the bundle that is spoilt."""
+    """The attempt with a damaged copy of the bundle."""
 
     def make(attempt: Attempt) -> Attempt:
         root = shutil.copytree(attempt.bundle, attempt.folder / "spoilt")

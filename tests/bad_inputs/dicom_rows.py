@@ -1,4 +1,4 @@
-"""DICOM folders and files that are no volume, or not whole."""
+"""Rows of DICOM folders and files that are no volume, or incomplete."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def of_slice_2(change: Callable[[Dataset], Any]) -> Callable[[Attempt], Attempt]
 
 
 def stated(**attributes: Any) -> Callable[[Attempt], Attempt]:
-    """A series whose slices all state this."""
+    """A series with this attribute in all slices."""
     return each(lambda _, image: [setattr(image, name, value) for name, value in attributes.items()])
 
 
@@ -111,7 +111,7 @@ def directory(folder: Path) -> Path:
 
 
 def encoded(syntax: str) -> Callable[[Attempt], Attempt]:
-    """Pixel data that claim to be compressed."""
+    """A series whose header says that its pixels are compressed."""
 
     def change(_: int, image: Dataset) -> None:
         image.file_meta.TransferSyntaxUID = syntax
@@ -129,7 +129,7 @@ def of_unknown_syntax(folder: Path) -> Path:
 
 
 def cut(place: Callable[[bytes], int]) -> Callable[[Attempt], Attempt]:
-    """A series one of whose files ends early."""
+    """A series with one truncated file."""
 
     def make(folder: Path) -> Path:
         found = write(folder / "bad", series())

@@ -1,4 +1,4 @@
-"""NIfTI files and pictures: damaged, misleading, or only unusual."""
+"""Rows of NIfTI files and pictures that are damaged, ambiguous, or unusual."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DIM, TYPE, STEP, SLOPE, INTERCEPT, SFORM, MAGIC = 40, 70, 80, 112, 116, 280, 344
 
 
 def save(folder: Path, values: Array = VALUES, name: str = "bad.nii", forms: tuple[int, int] = (1, 1), **further: Any) -> Path:
-    """A file of nibabel's. forms: codes of qform and sform."""
+    """Writes a file with nibabel. forms: codes of qform and sform."""
     image = nib.Nifti1Image(values, AFFINE, **further)
     image.set_qform(AFFINE, forms[0])
     image.set_sform(AFFINE, forms[1])
@@ -33,7 +33,7 @@ def save(folder: Path, values: Array = VALUES, name: str = "bad.nii", forms: tup
 
 
 def patched(place: int, form: str, *numbers: Any, values: Array = VALUES, qform: int = 1) -> Callable[[Attempt], Attempt]:
-    """A good file with other numbers at a place of its header."""
+    """A good file with other bytes at an offset of its header."""
 
     def make(folder: Path) -> Path:
         path = save(folder, values, forms=(qform, 1))

@@ -1,4 +1,4 @@
-"""Places to write to, names, and lists of cases."""
+"""Rows of output folders, file names and lists of cases."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def file_for_the_case(attempt: Attempt) -> Attempt:
 
 
 def no_room_for(name: str, attempt: Attempt) -> Attempt:
-    """The disk is full when the file of this name is to be written."""
+    """A fault: the disk is full when the file of this name is written."""
     real = os.replace
 
     def full(source: str, target: str) -> None:
@@ -43,7 +43,7 @@ def no_room_for(name: str, attempt: Attempt) -> Attempt:
 
 
 def bug(attempt: Attempt) -> Attempt:
-    """Stands for any mistake of the program's own."""
+    """Raises an error that stands for a bug of the program."""
 
     def mistake(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("division by zero")
@@ -52,7 +52,7 @@ def bug(attempt: Attempt) -> Attempt:
 
 
 def named(name: str | bytes) -> Callable[[Attempt], Attempt]:
-    """A good image of an odd name, by way of its folder."""
+    """A good image with an unusual name, given by its folder."""
 
     def make(folder: Path) -> Path:
         (folder / "odd").mkdir()

@@ -1,4 +1,4 @@
-"""What goes in wrong: each row of the table ends as it says, in one line that names the cure, and harms nothing else."""
+"""Bad inputs: each row of the table ends with its exit status and a one-line message with the cure, and affects no other case."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Files = dict[str, Any]
 
 @dataclass(frozen=True)
 class Ground:
-    """What all attempts on networks of one kind share: a bundle, two good images and what a run of these alone leaves."""
+    """Shared by all attempts on networks of one kind: a bundle, two good images, and the files of a run of these alone."""
 
     bundle: Path
     good: tuple[Path, Path]
@@ -55,7 +55,7 @@ def run(attempt: Attempt, monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def content(output: Path, cases: tuple[str, ...] | None = None) -> Files:
-    """What lies in OUT, of all or of some cases; sidecars without what passes."""
+    """Contents of the files in OUT, of all or some cases; sidecars without times and memory."""
     files: Files = {}
     for file in sorted(output.rglob("*")):
         name = file.relative_to(output)
@@ -92,6 +92,7 @@ def grounds(
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.slug)
 def test_bad_input_is_one_line_and_harms_nothing_else(
     row: Row, grounds: dict[int, Ground], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -121,14 +122,14 @@ def test_bad_input_is_one_line_and_harms_nothing_else(
 
 
 def matches(row: Row, line: str) -> bool:
-    """Whether the line is what the table says, with anything for its dots."""
+    """True if the line matches the table's, with any text for its dots."""
     pattern = ".*".join(re.escape(part) for part in row.sees.split("..."))
     assert re.fullmatch(pattern, line), f"{line!r} is not {row.sees!r}"
     return True
 
 
 def check_rows(row: Row, attempt: Attempt, ground: Ground, out: str) -> None:
-    """cases.csv and the screen tell the same; the good cases are as a run without the bad one leaves them."""
+    """cases.csv and the screen agree; the good cases have the files of a run without the bad one."""
     with (attempt.output / "cases.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     failed = {found["case"]: found["reason"] for found in rows if found["status"] == "failed"}
@@ -147,7 +148,7 @@ def check_rows(row: Row, attempt: Attempt, ground: Ground, out: str) -> None:
 
 
 def check_values(attempt: Attempt, case: str) -> None:
-    """The scan as it was written again holds the values that were meant; the case's name is one for any file system."""
+    """The written scan has the expected values; the case's name is valid on any file system."""
     sidecar = json.loads((attempt.output / case / f"{case}_ifim.json").read_text())
     written = {MapContent.of(file).label: file["file"] for file in sidecar["files"]}
     if (attempt.folder / "expected.npy").exists():
@@ -159,7 +160,7 @@ def check_values(attempt: Attempt, case: str) -> None:
 
 
 def check_whole(output: Path) -> None:
-    """Nothing is half-written: each folder has its sidecar and all that this names, and no file waits to be renamed."""
+    """Each folder has a sidecar and all files that it names; no temporary file is left."""
     assert not list(output.rglob(".partial-*"))
     for folder in [place for place in output.glob("*") if place.is_dir()]:
         sidecar = json.loads((folder / f"{folder.name}_ifim.json").read_text())

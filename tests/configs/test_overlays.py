@@ -50,7 +50,7 @@ OVERLAYS = pytest.mark.parametrize("overlay", ["ifim", "ifim_inferer"])
 
 
 class Runs(NamedTuple):
-    """A bundle and what it wrote: without an overlay ("plain") and with each."""
+    """A bundle and the folders it wrote: without an overlay ("plain") and with each."""
 
     bundle: Path
     outputs: dict[str, Path]
@@ -58,7 +58,7 @@ class Runs(NamedTuple):
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """Three labelled slices of an odd size, two classes of four among them."""
+    """Three labelled slices of an odd size, of two of the four classes."""
     root = _copied(TEMPLATE, tmp_path_factory.mktemp("zoo"))
     generator, samples = np.random.default_rng(5), []
     for label, name in enumerate(("first", "second", "third")):
@@ -214,7 +214,7 @@ def test_by_default_components_lie_on_the_grid_of_the_photograph(endoscopic: Run
 
 
 def test_overlays_state_every_setting_of_what_they_put_in() -> None:
-    """As the classes have it by default, but for what only a bundle knows and the locality radius."""
+    """With the defaults of the classes, except entries that only a bundle knows, and the locality radius."""
     handler, inferer = (yaml.safe_load((configs_folder() / f"{name}.yaml").read_text()) for name in ("ifim", "ifim_inferer"))
     stated = [
         (handler["ifim"], IFIMHandler, HandlerArguments, {"network", "batch_transform"}),

@@ -45,7 +45,7 @@ PLACES = {"ifim": ("--ifim#output_dir", "@output_dir"), "ifim_inferer": ("--ifim
 
 
 class Runs(NamedTuple):
-    """A bundle, its images by case, and what it wrote: without an overlay ("plain") and with each."""
+    """A bundle, its images by case, and the folders it wrote: without an overlay ("plain") and with each."""
 
     bundle: Path
     images: dict[str, Path]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from core_cases import Case
-from monai_ifim.core import decompose
+from monai_ifim.core import decompose, locality_radius
 
 Networks = Callable[..., nn.Sequential]
 
@@ -60,12 +60,12 @@ def test_unequal_ranks_are_padded_with_zeros(cnn: Networks, image: Tensor) -> No
 def test_padding_changes_neither_split_nor_radius(cnn: Networks, image: Tensor) -> None:
     network, x = cnn((1, 7, 5), 5).double(), _images_of_unequal_rank(image)
     d = decompose(network, x, energy=0.95)
-    radius = d.locality_radius()
+    radius = locality_radius(network, d)
     for b in range(3):
-        alone = decompose(network, x[b : b + 1], energy=0.95)
+        alone = decompose(network, x[b : b + 1], energy=0.95, locality=True)
         rank = int(alone.rank)
         torch.testing.assert_close(d.high[b], alone.high[0])
-        torch.testing.assert_close(radius[b, :rank], alone.locality_radius()[0], rtol=0.04, atol=0)
+        torch.testing.assert_close(radius[b, :rank], alone.locality_radius[0], rtol=0.04, atol=0)
         assert bool((radius[b, rank:] == 0).all())
 
 

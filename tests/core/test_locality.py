@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from monai_ifim.core import Decomposition, decompose
+from monai_ifim.core import Decomposition, decompose, locality_radius
 
 Networks = Callable[..., nn.Sequential]
 
@@ -35,7 +35,7 @@ def _scanned_radius(network: nn.Module, x: Tensor, u: Tensor, eigenvalue: Tensor
 
 
 def _assert_scan_agrees(network: nn.Module, d: Decomposition, head: str) -> None:
-    radii = d.locality_radius()
+    radii = locality_radius(network, d)
     for b in range(d.image.shape[0]):
         for i in range(int(d.rank[b])):
             found, x = float(radii[b, i]), d.image[b : b + 1]
@@ -70,15 +70,15 @@ def test_radius_ends_at_the_first_exit_even_where_the_band_is_entered_again_furt
 
 def test_float32_radius_agrees_with_float64(linear: Networks, image: Tensor) -> None:
     network = linear((1, 7, 5), 4)
-    found = decompose(network, image.float(), energy=1.0).locality_radius()
-    truth = decompose(network.double(), image, energy=1.0).locality_radius()
+    found = decompose(network, image.float(), energy=1.0, locality=True).locality_radius
+    truth = decompose(network.double(), image, energy=1.0, locality=True).locality_radius
     torch.testing.assert_close(found, truth, rtol=0.05, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_linear_regression_is_quadratic_however_far(linear: Networks, image: Tensor, dtype: torch.dtype) -> None:
     network = linear((1, 7, 5), 3).to(dtype)
-    radius = decompose(network, image.to(dtype), head="gaussian", energy=1.0).locality_radius()
+    radius = decompose(network, image.to(dtype), head="gaussian", energy=1.0, locality=True).locality_radius
     assert radius.shape == (3, 3)
     assert bool(radius.isinf().all())
 
@@ -92,7 +92,7 @@ def test_saturated_prediction_has_a_radius_of_the_logits_own_scale(
     network = linear((1, 7, 5), 4).to(dtype)
     network[-1].bias.data[1] += gap
     d = decompose(network, image.to(dtype), energy=1.0)
-    leading = d.locality_radius()[:, 0]
+    leading = locality_radius(network, d)[:, 0]
     moved = network(d.image + leading.to(dtype)[:, None, None, None] * d.eigenvectors[:, 0])
     change = moved - d.logits
     heaviest = d.logits.clone().scatter(1, d.logits.argmax(1, keepdim=True), -torch.inf).argmax(1, keepdim=True)
@@ -103,14 +103,15 @@ def test_saturated_prediction_has_a_radius_of_the_logits_own_scale(
 
 
 def test_radius_takes_forward_passes_only(cnn: Networks, image: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    d = decompose(cnn((1, 7, 5), 4).double(), image)
+    network = cnn((1, 7, 5), 4).double()
+    d = decompose(network, image)
 
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a backward pass was run")
 
     monkeypatch.setattr(torch.autograd, "grad", refuse)
     monkeypatch.setattr(torch.autograd, "backward", refuse)
-    assert bool((d.locality_radius()[:, 0] > 0).all())
+    assert bool((locality_radius(network, d)[:, 0] > 0).all())
 
 
 def test_radius_stops_where_the_output_stops_being_finite() -> None:
@@ -118,24 +119,24 @@ def test_radius_stops_where_the_output_stops_being_finite() -> None:
         return (3 - x[:, 0, 0, :1]).sqrt() * 0 + x.flatten(1)[:, :1]
 
     x = torch.zeros(1, 1, 2, 3).double()
-    radius = decompose(network, x, head="gaussian").locality_radius()
+    radius = decompose(network, x, head="gaussian", locality=True).locality_radius
     assert radius.item() == pytest.approx(3.0, rel=0.04)
 
 
 def test_network_that_bends_at_once_has_radius_zero() -> None:
     """x + |x| at x = 0: autograd says slope 1 there, a step to the right finds slope 2."""
     x = torch.zeros(1, 1, 2, 3).double()
-    d = decompose(lambda x: x.flatten(1)[:, :1] + x.flatten(1)[:, :1].abs(), x, head="gaussian")
+    d = decompose(lambda x: x.flatten(1)[:, :1] + x.flatten(1)[:, :1].abs(), x, head="gaussian", locality=True)
     torch.testing.assert_close(d.eigenvalues, torch.ones(1, 1).double())
-    assert d.locality_radius().tolist() == [[0.0]]
+    assert d.locality_radius.tolist() == [[0.0]]
 
 
 def test_radius_scales_with_the_unit_of_the_image(linear: Networks, image: Tensor) -> None:
     network = linear((1, 7, 5), 4).double()
-    truth = decompose(network, image, energy=1.0)
-    scaled = decompose(lambda x: network(x / 100), 100 * image, energy=1.0)
+    truth = decompose(network, image, energy=1.0, locality=True)
+    scaled = decompose(lambda x: network(x / 100), 100 * image, energy=1.0, locality=True)
     torch.testing.assert_close(scaled.eigenvalues, truth.eigenvalues * 1e-4)
-    torch.testing.assert_close(scaled.locality_radius(), 100 * truth.locality_radius(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(scaled.locality_radius, 100 * truth.locality_radius, rtol=1e-6, atol=0)
 
 
 class _Bent(nn.Module):
@@ -155,7 +156,7 @@ def test_a_kink_at_the_image_leaves_no_radius_though_longer_steps_come_back_into
     x = image[:1]
     network = _Bent(x, torch.ones_like(x) / x.numel() ** 0.5, kink, 0.9).eval()
     d = decompose(network, x, rank=1)
-    found, u, eigenvalue = float(d.locality_radius()[0, 0]), d.eigenvectors[0, 0], d.eigenvalues[0, 0]
+    found, u, eigenvalue = float(locality_radius(network, d)[0, 0]), d.eigenvectors[0, 0], d.eigenvalues[0, 0]
     steps = torch.tensor([1e-3, 0.05], dtype=torch.float64)
     moved = x + steps.reshape(-1, 1, 1, 1) * u
     near, far = ((_divergence(network, x, moved, "categorical") / (steps.square() * eigenvalue / 2) - 1).abs() > 0.1).tolist()

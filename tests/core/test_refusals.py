@@ -40,7 +40,7 @@ BAD_IMAGES: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "integer": (lambda x: x.to(torch.int16), r"torch\.int16.*image\.float\(\)"),
     "boolean": (lambda x: x > 0, r"torch\.bool.*image\.float\(\)"),
     "complex": (lambda x: x.to(torch.complex128), r"torch\.complex128.*image\.float\(\)"),
-    "empty batch": (lambda x: x[:0], r"\(0, 1, 7, 5\).*nothing in it"),
+    "empty batch": (lambda x: x[:0], r"\(0, 1, 7, 5\).*without any element"),
     "no batch axis": (lambda x: x[0], r"\(1, 7, 5\).*image\[None\]"),
     "too many axes": (lambda x: x[None, None], r"\(1, 1, 3, 1, 7, 5\).*\[B, channel, H, W, D\] is needed"),
     "other dtype": (lambda x: x.float(), r"torch\.float32 and the network torch\.float64.*image\.to\(dtype\)"),
@@ -73,7 +73,7 @@ BAD_OUTPUTS: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "nothing": (lambda z: None, "returned NoneType, not a tensor"),
     "gradient of 0/0": (lambda z: (z - z.detach()).abs().sqrt() + z, "product is NaN or infinite.*sqrt"),
     "batch mean": (lambda z: z - z.mean(0), "depends on the rest of the batch.*one image a batch"),
-    "chance": (lambda z: z + torch.randn_like(z), "or on chance"),
+    "chance": (lambda z: z + torch.randn_like(z), "or is random"),
 }
 
 

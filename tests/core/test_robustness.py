@@ -109,8 +109,8 @@ def test_numbers_from_configs_become_plain(image: Tensor) -> None:
 def test_argument_without_an_entry_for_every_image_goes_as_it_is(image: Tensor) -> None:
     network, weights = linear(4), torch.arange(1.0, 5.0, dtype=torch.float64)
     batch = torch.cat([image, 0.5 * image])
-    found = decompose(lambda x, w: network(x) * w, batch, network_kwargs={"w": weights})
-    assert bool((found.locality_radius()[:, 0] > 0).all())
+    found = decompose(lambda x, w: network(x) * w, batch, network_kwargs={"w": weights}, locality=True)
+    assert bool((found.locality_radius[:, 0] > 0).all())
 
 
 @pytest.mark.parametrize("sigma", [0.0, 1e-200, 1e200, float("inf"), float("nan")])

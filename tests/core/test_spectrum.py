@@ -10,7 +10,7 @@ from torch import Tensor
 from monai_ifim.core import IFIMError, spectrum
 from monai_ifim.core.settings import Settings
 from monai_ifim.core.solvers.base import enough
-from monai_ifim.core.spectrum import Spectrum, solve_spectrum
+from monai_ifim.core.spectrum import Spectrum, count_kept, cuts_through_tie, solve_spectrum
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -163,8 +163,8 @@ def test_enough_is_known_where_the_rest_cannot_move_an_eigenvalue_further_than_t
 def test_of_nothing_everything_is_known_and_of_an_unseen_rest_nothing() -> None:
     nothing = torch.zeros(2, 2, dtype=torch.float64)
     assert enough(solve_spectrum(nothing, torch.ones(2, dtype=torch.float64), EPS), 0.0, Settings())
-    assert not enough(solve_spectrum(nothing, torch.ones(2, dtype=torch.float64), EPS, rest=1.0), 1.0, Settings())
-    half = solve_spectrum(torch.eye(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64), EPS, rest=1.0)
+    assert not enough(solve_spectrum(nothing, torch.ones(2, dtype=torch.float64), EPS, trace_outside=1.0), 1.0, Settings())
+    half = solve_spectrum(torch.eye(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64), EPS, trace_outside=1.0)
     assert not enough(half, 0.0, Settings(energy=0.9))  # the kept one holds half of the trace
 
 
@@ -181,3 +181,26 @@ def test_coefficients_of_many_rows_are_orthonormal(size: int) -> None:
     identity = torch.eye(size, dtype=torch.float64)
     torch.testing.assert_close(found.coefficients @ found.coefficients.T, identity, rtol=0, atol=1e-11)
     assert bool((found.eigenvalues[:-1] >= found.eigenvalues[1:]).all())
+
+
+def _spectrum(*values: float) -> Spectrum:
+    """A spectrum of these eigenvalues, whose sums and shares float64 holds exactly."""
+    return solve_spectrum(torch.eye(len(values), dtype=torch.float64), torch.tensor(values, dtype=torch.float64).sqrt(), EPS)
+
+
+@pytest.mark.parametrize(("energy", "kept"), [(0.25, 1), (0.5, 1), (0.500001, 2), (0.75, 2), (0.750001, 3), (1.0, 3)])
+def test_a_share_that_is_held_exactly_needs_no_further_component(energy: float, kept: int) -> None:
+    found = _spectrum(4.0, 4.0, 8.0)
+    exact = Spectrum(torch.tensor([8.0, 4.0, 4.0]).double(), found.roots, found.coefficients, 16.0)
+    assert count_kept(exact, energy, None) == kept
+
+
+def test_a_share_beyond_what_was_computed_keeps_all_that_was() -> None:
+    found = _spectrum(9.0, 4.0)
+    assert count_kept(Spectrum(found.eigenvalues, found.roots, found.coefficients, 26.0), 0.9, None) == 2
+
+
+@pytest.mark.parametrize(("kept", "tied"), [(0, False), (1, False), (2, True), (3, False), (4, False)])
+def test_a_tie_is_between_the_last_kept_and_the_first_dropped(kept: int, tied: bool) -> None:
+    assert cuts_through_tie(_spectrum(9.0, 4.0, 4.0 * (1 - 1e-9), 1.0), kept, 1e-6) == tied
+    assert not cuts_through_tie(_spectrum(9.0, 4.0, 4.0 * (1 - 1e-5), 1.0), kept, 1e-6)

@@ -1,4 +1,4 @@
-"""Every block of docs/engine.md is run as a reader would paste it."""
+"""Every block of docs/engine.md is run as it stands."""
 
 from __future__ import annotations
 

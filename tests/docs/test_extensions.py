@@ -1,4 +1,4 @@
-"""What the site does to docstrings, formulas and links, on texts made up here."""
+"""The site's extensions on short texts: docstrings, formulas and links."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every command of docs/many_cases.md is run as it stands there, and all of them give one result."""
+"""Every command of docs/many_cases.md is run as it stands, and all give the same result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CASES = 3
 
 
 def run(command: str, folder: Path) -> str:
-    """As a reader's shell does, with the commands that were installed beside this Python."""
+    """Runs a command in a shell that finds the programs installed beside this Python."""
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = str(ROOT)
     finished = subprocess.run(

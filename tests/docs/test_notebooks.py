@@ -1,4 +1,4 @@
-"""The notebooks are those that their scripts make, and run from the first cell to the last in a kernel of their own."""
+"""The notebooks are up to date with their scripts, and run from the first cell to the last."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every block of docs/pipelines.md is run as a reader would paste it, and what comes out is compared with `decompose`."""
+"""Every block of docs/pipelines.md is run as it stands, and its results are compared with those of `decompose`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ CHECKS: dict[str, Check] = {}
 
 
 def checks(title: str) -> Callable[[Check], Check]:
-    """Of what the example under a heading did; it is given the names that the example left."""
+    """Registers the check of the example under a heading; it gets the names that the example defined."""
 
     def register(check: Check) -> Check:
         CHECKS[title] = check
@@ -158,7 +158,7 @@ def check_handler(names: Names) -> None:
 @checks("A MONAI evaluator, with the inferer")
 def check_inferer(names: Names) -> None:
     for sidecar, scan in zip(_check_files("results/inferer", names, energy=0.95), names["scans"], strict=True):
-        radius = _expected(names, scan, energy=0.95).locality_radius()[0]
+        radius = _expected(names, scan, energy=0.95, locality=True).locality_radius[0]
         np.testing.assert_allclose(sidecar["locality_radius"], radius, rtol=0.05)
     found = _collected(names["evaluator"])
     names["evaluator"].run()
@@ -189,9 +189,9 @@ def check_files(names: Names) -> None:
     found = _check_files("results/files", names, energy=0.95)
     assert [path.parent.name for path in names["sidecars"]] == [_name(scan) for scan in names["scans"]]
     for sidecar, scan in zip(found, names["scans"], strict=True):
-        expected = _expected(names, scan, energy=0.95)
+        expected = _expected(names, scan, energy=0.95, locality=True)
         assert sidecar["prediction"]["class"] == CLASSES[int(expected.logits[0].argmax())]
-        np.testing.assert_allclose(sidecar["locality_radius"], expected.locality_radius()[0], rtol=0.05)
+        np.testing.assert_allclose(sidecar["locality_radius"], expected.locality_radius[0], rtol=0.05)
 
 
 @checks("A Lightning module")
@@ -249,7 +249,7 @@ def test_a_zoo_bundle_may_take_the_place_of_the_page_s(template: Names) -> None:
 
 
 class TestWarnings:
-    """What the page warns of is so."""
+    """The page's warnings are true."""
 
     @pytest.mark.parametrize(("given", "writes"), [(None, True), ("$None", False)])
     def test_create_workflow_drops_none(self, given: str | None, writes: bool, names: Names) -> None:
@@ -374,14 +374,14 @@ def _probabilities(names: Names) -> Tensor:
 
 
 def _close(found: Any, expected: Any) -> None:
-    """In norm: alone and in a batch, the last digit of a sum may differ, and with it the side of a rectifier or two."""
+    """Close in norm: a batch may change the last digit of a sum, and with it the side of a rectifier."""
     found, expected = np.asarray(found), np.asarray(expected)
     assert found.shape == expected.shape
     assert np.linalg.norm(found - expected) <= 0.01 * np.linalg.norm(expected)
 
 
 def _collected(evaluator: SupervisedEvaluator) -> list[Names]:
-    """What the evaluator will have put out, one dictionary an image."""
+    """A list that collects the evaluator's outputs, one dictionary per image."""
     found: list[Names] = []
     evaluator.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: found.extend(engine.state.output))
     return found

@@ -1,4 +1,4 @@
-"""docs/reproducibility.md: its commands run as they stand there, and its list of what differs is the one that tests blank."""
+"""docs/reproducibility.md: its commands run as they stand, and its list of varying fields is that of the tests."""
 
 from __future__ import annotations
 

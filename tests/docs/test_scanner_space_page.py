@@ -1,4 +1,4 @@
-"""Every block and every command of docs/scanner_space.md is run as a reader would paste it, on the slice that the page uses."""
+"""Every block and every command of docs/scanner_space.md is run as it stands, on the page's slice."""
 
 from __future__ import annotations
 

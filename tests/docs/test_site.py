@@ -1,4 +1,4 @@
-"""The site is built as the README says, without a warning; its links lead somewhere and its reference is whole."""
+"""The site builds without a warning; its links resolve and its reference is complete."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAGES = sorted(page.relative_to(DOCS).with_suffix("") for page in DOCS.rglob("*.
 
 
 class Page(HTMLParser):
-    """What a page links to, what it loads, and the places in it that can be linked to."""
+    """Links of a page, the files that it loads, and its anchors."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def parsed(site: Path) -> dict[Path, Page]:
-    """Every page by its file."""
+    """The parsed pages by their files."""
     return {file: Page(file.read_text(encoding="utf-8")) for file in sorted(site.rglob("*.html"))}
 
 

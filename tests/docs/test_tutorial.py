@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Example:
-    """A block of a page, and what the page says that it prints, None where it does not say."""
+    """A block of a page, and the output that the page states for it, None if it states none."""
 
     language: str
     code: str
@@ -30,7 +30,7 @@ class Example:
 
 
 def examples(page: str) -> list[Example]:
-    """The blocks of docs/PAGE in their order; a text block belongs to the code right before it."""
+    """The blocks of docs/PAGE in their order; a text block is the output of the code right before it."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     blocks = re.findall(r"^```(\w+)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
     found: list[Example] = []
@@ -59,7 +59,7 @@ def _python(example: Example, names: dict[str, Any], capsys: pytest.CaptureFixtu
 
 
 def _shell(example: Example) -> str:
-    """What the commands print; those of the environment that runs the tests are found first."""
+    """Output of the commands; programs of the environment that runs the tests are found first."""
     found_first = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     ended = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", example.code],

@@ -28,7 +28,7 @@ PARTS = 0.8  # share of the changes that go by the parts of a format
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a target fared: inputs tried, places in the code reached, finds."""
+    """Result of a target: inputs tried, code locations reached, finds."""
 
     target: str
     seconds: int
@@ -38,7 +38,7 @@ class Outcome:
 
 
 def fuzz(target: str, seconds: int, folder: Path) -> Outcome:
-    """One target, in a process of its own."""
+    """Fuzz one target in a process of its own."""
     corpus = folder / target
     corpus.mkdir(parents=True, exist_ok=True)
     limits = [f"-max_total_time={seconds}", f"-timeout={SECONDS_OF_ONE}", f"-rss_limit_mb={MEBIBYTES}", f"-max_len={LONGEST}"]
@@ -56,7 +56,7 @@ def fuzz(target: str, seconds: int, folder: Path) -> Outcome:
 
 
 def fuzz_here(target: str, corpus: str, options: list[str]) -> None:
-    """What the process of one target does; never returns."""
+    """Fuzz one target in this process; never returns."""
     import atheris
 
     with atheris.instrument_imports(include=["monai_ifim"]):
@@ -85,7 +85,7 @@ def fuzz_here(target: str, corpus: str, options: list[str]) -> None:
 
 
 def main() -> None:
-    """Fuzz, and tell."""
+    """Fuzz the targets and print their results."""
     if sys.argv[1:2] == ["--one"]:
         fuzz_here(sys.argv[2], sys.argv[3], sys.argv[4:])
         return

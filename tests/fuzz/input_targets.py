@@ -1,4 +1,4 @@
-"""Fuzzing of what reads inputs before any pixel is: lists of cases, names of files, DICOM and NIfTI headers."""
+"""Fuzz targets before pixels are read: lists of cases, file names, DICOM and NIfTI headers."""
 
 from __future__ import annotations
 

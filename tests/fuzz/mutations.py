@@ -1,6 +1,6 @@
-"""How inputs are changed: where a format has parts, part by part, so that most of what comes out is read to its end.
+"""Mutations of inputs, part by part where a format has parts, so that most results are read to the end.
 
-A mutation takes bytes and a source of chance, and gives bytes; the same chance gives the same bytes.
+A mutation takes bytes and a random generator and returns bytes; the same seed gives the same bytes.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def _change_element(image: pydicom.Dataset, chance: random.Random) -> None:
 
 
 def put_element(image: pydicom.Dataset, keyword: str, value: bytes) -> None:
-    """An element with these bytes as its value, whatever its kind asks for."""
+    """Set an element to these raw bytes, valid for its VR or not."""
     tag = Tag(tag_for_keyword(keyword) or 0)
     image[tag] = RawDataElement(tag, dictionary_VR(tag), len(value), value, 0, False, True, True)
 

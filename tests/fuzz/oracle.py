@@ -1,4 +1,4 @@
-"""What a target of the fuzzer is, and what counts as an answer to a damaged or forged input."""
+"""Fuzz targets, and the accepted results for a damaged or forged input."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Target:
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """An error of the program's own is an answer, if what a user sees of it is one line that says something."""
+    """Accepts errors of the package whose message is one line."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""Fuzzing of what reads a case's sidecar and its companions: resuming, tables, pages, the viewer, scenes, repetition."""
+"""Fuzz targets that read a sidecar and its companions: resuming, tables, pages, the viewer, scenes, repetition."""
 
 from __future__ import annotations
 

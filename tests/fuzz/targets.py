@@ -1,4 +1,4 @@
-"""What is fuzzed: everything that reads files which somebody else may have written, damaged or forged.
+"""The fuzz targets: every reader of files that may come from others, damaged or forged.
 
 A target takes bytes, makes files of them in an empty folder, and reads these as the program does. The program may refuse them by
 an error of its own, of one line that says something. Whatever else it raises is a find, and so is a file outside of the folder.

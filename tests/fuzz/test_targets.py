@@ -1,4 +1,4 @@
-"""What the fuzzer does for long, for seconds: sound inputs, the finds of earlier campaigns, damage drawn with a fixed seed."""
+"""Short runs of the fuzzer's targets: sound inputs, finds of earlier campaigns, seeded random damage."""
 
 from __future__ import annotations
 

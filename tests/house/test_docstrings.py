@@ -1,4 +1,4 @@
-"""Every public name is documented, and what is written in docstrings and in the README is executed."""
+"""Every public name has a docstring, and the examples of docstrings and of the README are executed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def undocumented(node: ast.AST, path: str) -> Iterator[str]:
-    """Public modules, classes, functions and methods below a node, itself included, that say nothing of themselves."""
+    """Public modules, classes, functions and methods below a node, itself included, without a docstring."""
     if not ast.get_docstring(node):  # type: ignore[arg-type]
         yield path
     if isinstance(node, (ast.Module, ast.ClassDef)):  # what a function holds is its own business
@@ -31,7 +31,7 @@ def undocumented(node: ast.AST, path: str) -> Iterator[str]:
 
 
 def definitions(statements: list[ast.stmt]) -> Iterator[ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
-    """Those of a body, under `if` and `try` too."""
+    """Functions and classes of a body, under `if` and `try` too."""
     for statement in statements:
         if isinstance(statement, DEFINITIONS):
             yield statement
@@ -39,7 +39,7 @@ def definitions(statements: list[ast.stmt]) -> Iterator[ast.ClassDef | ast.Funct
             yield from definitions([child for child in ast.iter_child_nodes(statement) if isinstance(child, ast.stmt)])
 
 
-def test_every_public_name_says_what_it_is() -> None:
+def test_every_public_name_has_a_docstring() -> None:
     silent = []
     for path in sorted(PACKAGE.rglob("*.py")):
         module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
@@ -59,7 +59,7 @@ def test_every_public_name_says_what_it_is() -> None:
         ('"""Said."""\nif x:\n    class A:\n        """ """', ["m.A"]),
     ],
 )
-def test_what_says_nothing_of_itself_is_found(source: str, silent: list[str]) -> None:
+def test_a_missing_docstring_is_found(source: str, silent: list[str]) -> None:
     """The counterpart of the test above."""
     assert list(undocumented(ast.parse(source), "m")) == silent
 
@@ -80,7 +80,8 @@ def test_docstring_examples_print_what_they_say(name: str) -> None:
     assert result.failed == 0
 
 
-def test_readme_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_readme_python_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     first = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)[0]
     with warnings.catch_warnings():
         warnings.simplefilter("error")

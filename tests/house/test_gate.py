@@ -1,4 +1,4 @@
-"""What is checked before a commit is of the gate, by the same programs; a floor that tests do not reach fails the gate."""
+"""Hooks before a commit run programs of the gate; the gate fails if tests reach too little of a floor."""
 
 from __future__ import annotations
 
@@ -29,10 +29,18 @@ def test_hook_before_a_commit_runs_a_program_of_the_gate_as_it_is_installed(hook
     assert (hook["repository"], hook["language"]) == ("local", "system")  # nothing is downloaded: versions are constraints.txt's
 
 
+def test_fixtures_whose_tests_are_slow_exist(request: pytest.FixtureRequest) -> None:
+    """A renamed fixture would put its tests into the quick suite."""
+    (shared,) = [plugin for plugin in request.config.pluginmanager.get_plugins() if hasattr(plugin, "SLOW_FIXTURES")]
+    texts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
+    fixtures = set(re.findall(r"^@pytest\.fixture.*\n(?:@.*\n)*def (\w+)\(", texts, flags=re.MULTILINE))
+    assert shared.SLOW_FIXTURES - fixtures == set()
+
+
 @pytest.mark.parametrize(("tried", "passes"), [("-5, 5", True), ("5", False)])
 @pytest.mark.parametrize("floor", ["core", "adapt", "io"])
 def test_gate_fails_where_tests_leave_a_branch_of_a_floor_out(tried: str, passes: bool, floor: str, tmp_path: Path) -> None:
-    """The gate's own report, on a package of three floors of which all but one are tried whole."""
+    """The gate's own coverage report, on a package of three floors of which one is tested in part."""
     (report,) = re.findall(r"^coverage combine.*?^done$", GATE, flags=re.DOTALL | re.MULTILINE)
     script = ["import sys", f"sys.path.insert(0, {str(tmp_path)!r})"]
     for name in ("core", "adapt", "io"):

@@ -1,4 +1,4 @@
-"""Every module of the package: named by a noun, short enough to be read at one sitting, and without assert statements."""
+"""Every module of the package: name, length, and no assert statements."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return whole - sum((node.end_lineno or 0) - node.lineno + 1 for node in imports)
 
 
-def test_modules_are_named_after_something() -> None:
+def test_no_module_has_an_empty_name() -> None:
     assert [path for path in TEXTS if EMPTY_NAMES & set(path.with_suffix("").parts)] == []
 
 
@@ -41,7 +41,7 @@ def test_no_function_is_longer_than_60_lines() -> None:
 
 
 def test_no_module_checks_anything_by_assert() -> None:
-    """`python -O` drops assert statements, and with them whatever they guard."""
+    """`python -O` drops assert statements, and the checks with them."""
     asserts = [(path, node.lineno) for path, tree in TREES.items() for node in ast.walk(tree) if isinstance(node, ast.Assert)]
     assert asserts == []
 

@@ -100,13 +100,13 @@ def test_model_is_stated_by_the_hash_of_its_weights_and_its_metadata(run: dict[s
 def test_numbers_are_those_of_the_decomposition(run: dict[str, Any]) -> None:
     content, bundle = run["content"], run["bundle"]
     image = bundle.preprocess(run["scan"])[None].as_subclass(torch.Tensor)
-    expected = decompose(bundle.network, image, head="categorical", rank=2)
+    expected = decompose(bundle.network, image, head="categorical", rank=2, locality=True)
     logits = bundle.network(image)[0].detach().double()
     best = int(logits.argmax())
     assert content["prediction"]["class"] == f"class {best}"
     np.testing.assert_allclose(list(content["prediction"]["probability"].values()), logits.softmax(0), rtol=1e-6)
     np.testing.assert_allclose(content["eigenvalues"], expected.eigenvalues[0], rtol=1e-6)
-    np.testing.assert_allclose(content["locality_radius"], expected.locality_radius()[0], rtol=1e-3)
+    np.testing.assert_allclose(content["locality_radius"], expected.locality_radius[0], rtol=1e-3)
     assert content["trace"] == pytest.approx(float(expected.trace[0]), rel=1e-6)
     assert (content["rank"], content["jacobian_products"], content["method"]) == (2, 2, "exact")
     assert content["energy_kept"] == pytest.approx(1.0)

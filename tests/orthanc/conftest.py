@@ -1,4 +1,4 @@
-"""Orthanc with its DICOMweb plugin on loopback, behind TLS, for those who know its password."""
+"""Orthanc with its DICOMweb plugin on loopback, behind TLS and a password."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SECONDS_TO_START = 30
 
 @dataclass(frozen=True)
 class Orthanc:
-    """A running server behind TLS; what tests ask it goes by its own REST interface, or by requests alone."""
+    """A running server behind TLS. Tests ask it through its own REST interface, with requests alone."""
 
     url: str
     certificate: Path
@@ -48,13 +48,13 @@ class Orthanc:
         return answer
 
     def take(self, image: Dataset) -> None:
-        """Keep an image."""
+        """Store an image."""
         with BytesIO() as file:
             image.save_as(file)
             self.ask("/instances", file.getvalue())
 
     def instances(self, **query: str) -> list[dict[str, Any]]:
-        """Instances whose attributes are those."""
+        """Instances with these attributes."""
         found = self.ask("/tools/find", json.dumps({"Level": "Instance", "Query": query, "Expand": True}))
         return list(found.json())
 

@@ -1,4 +1,4 @@
-"""`monai-ifim pacs` against a real Orthanc: real CT slices out of it, their maps back into it."""
+"""`monai-ifim pacs` against a real Orthanc: CT slices are fetched from it and their maps stored in it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def maps_in(orthanc: Any, study: str) -> dict[str, Dataset]:
 
 
 def check_alike(stored: dict[str, Dataset], output: Path, sources: list[Dataset]) -> None:
-    """All maps that lie in OUT are stored, voxel by voxel, as the patient's whose images they are of."""
+    """All maps in OUT are stored on the server, voxel by voxel, under the patient of their images."""
     local = [pydicom.dcmread(path) for path in sorted(output.glob("*/*_ifim_*.dcm"))]
     assert {str(one.SOPInstanceUID) for one in local} == set(stored)
     images = {str(source.SOPInstanceUID) for source in sources}

@@ -65,8 +65,7 @@ def test_nothing_of_the_callers_is_changed(subject: Subject, selection: dict[str
     network, image = subject.network.requires_grad_(not frozen), subject.image.requires_grad_(frozen)
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     pixels, random_state = image.detach().clone(), torch.random.get_rng_state()
-    d = decompose(network, image, head=subject.likelihood, method=method, **selection)
-    d.locality_radius()
+    d = decompose(network, image, head=subject.likelihood, method=method, locality=True, **selection)
     assert torch.equal(image, pixels)
     assert image.requires_grad == frozen
     assert image.grad is None

@@ -1,4 +1,4 @@
-"""The world frame of a DICOM series against another program's reading of it."""
+"""The world frame of a DICOM series, compared with dcm2niix."""
 
 from __future__ import annotations
 

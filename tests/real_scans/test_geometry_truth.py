@@ -1,4 +1,4 @@
-"""A voxel of a DICOM series is at one place in the world, whichever file of ours and whichever other program shows it."""
+"""A voxel of a DICOM series has one position (mm), in every file that is written and in every other program that reads it."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def out(request: pytest.FixtureRequest, real_data: Path, tmp_path_factory: pytes
 
 @pytest.fixture(params=NAMES)
 def case(request: pytest.FixtureRequest, out: Path, read_alike: Callable[[Path], Any]) -> dict[str, Any]:
-    """Every file of one case as nibabel and ITK read it alike, by what it holds; name and space."""
+    """Every file of one case by its content, read alike by nibabel and ITK; name and space."""
     folder = out / request.param
     volumes = {path.name.split("_ifim_")[1][:-7]: read_alike(path) for path in folder.glob("*.nii.gz")}
     return {"name": request.param, "space": out.name, "volumes": volumes}

@@ -84,7 +84,7 @@ def test_files_are_those_of_one_case_after_the_other(bundle: Bundle, cases: list
     writer = SaveIFIM(tmp_path / "serial", "native", bundle.preprocessing, bundle_root=bundle.root)
     for case in cases:
         image = bundle.preprocess(case.source.path)
-        tensors = component_tensors(OPTIONS.decompose(bundle.network, image[None]), image[None], False, 0.0)
+        tensors = component_tensors(OPTIONS.decompose(bundle.network, image[None]), image[None], 0.0)
         writer(image, item_of_batch(tensors, 0, image), case.source, case.name)
         for path in (tmp_path / "serial" / case.name).glob("*.nii.gz"):
             mine, serial = nib.load(tmp_path / "out" / case.name / path.name), nib.load(path)

@@ -1,4 +1,4 @@
-"""Load scenes with 3D Slicer's own libraries, say what they hold, and picture them.
+"""Load scenes with 3D Slicer's own libraries, report their contents, and take screenshots.
 
 Run by the tests in an environment that has slicer-core and trame-slicer:  judge.py PICTURES WIDTH HEIGHT SCENE...
 Standard output is one JSON object, {scene: report}. monai_ifim is not imported here. WIDTH and HEIGHT: of a slice view. The

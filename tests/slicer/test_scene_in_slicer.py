@@ -44,7 +44,7 @@ def source_of(sidecar: dict[str, Any]) -> dict[str, Any] | None:
 
 
 class Opened(NamedTuple):
-    """A case and what the judge says of its scene. blob: the one voxel where sensitivity is not zero."""
+    """A case and the judge's report of its scene. blob: the one voxel where sensitivity is not zero."""
 
     folder: Path
     shape: Shape

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from monai_ifim.core import IFIMError
 from monai_ifim.core.operator.rows import all_finite
+from monai_ifim.display.numbers import percent
 from monai_ifim.io.errors import innermost
 
 CURE = "choose space='native' (--space native), which needs no derivative of the preprocessing"
@@ -70,7 +71,7 @@ def check_derivative(name: str, step: Callable[[MetaTensor], MetaTensor], image:
         if not missing > LARGEST_PART:
             return
     raise IFIMError(
-        f"{name} in the preprocessing lets only a part of its gradient through ({missing:.0%} of a change are missing), as "
+        f"{name} in the preprocessing lets only a part of its gradient through ({percent(missing)} of a change is missing), as "
         "where statistics of the image are cut out of it: take them for constants with statistics='freeze' "
         f"(--statistics freeze), or {CURE}."
     )

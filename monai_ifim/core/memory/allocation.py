@@ -1,4 +1,4 @@
-"""Memory of maps as large as an image: where these are hundreds of megabytes, getting it takes longer than filling it."""
+"""Allocation of maps as large as an image in large pages; getting hundreds of megabytes can take longer than filling them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SMALLEST = 2**24  # bytes: less comes from memory that the process has already
+SMALLEST = 2**24  # bytes; smaller tensors reuse memory of the process
 
 
 def in_large_pages(fresh: Tensor) -> Tensor:
-    """A tensor as it comes from `torch.empty`, given memory in pages of 2 MiB instead of 4 KiB once it is written, on Linux.
+    """Ask for pages of 2 MiB instead of 4 KiB for a tensor that `torch.empty` made, on Linux; returns the tensor.
 
-    A kernel set to "madvise", as most are, gives them to those alone who ask, and zeroes them several times as fast.
+    Kernels set to "madvise", as most are, give large pages only on request; they are zeroed several times as fast.
     """
     storage = fresh.untyped_storage()
     advise = _madvise() if fresh.device.type == "cpu" and storage.nbytes() >= SMALLEST else None
     if advise is not None:
         start = -(-storage.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
         stop = (storage.data_ptr() + storage.nbytes()) // mmap.PAGESIZE * mmap.PAGESIZE
-        advise(start, stop - start, mmap.MADV_HUGEPAGE)  # a kernel that does not take the advice changes nothing
+        advise(start, stop - start, mmap.MADV_HUGEPAGE)  # a kernel may ignore the advice
     return fresh
 
 
@@ -36,7 +36,7 @@ def copy_of(tensor: Tensor) -> Tensor:
 
 @cache
 def _madvise() -> Any:
-    """The C library's function, or None where the system knows no such pages."""
+    """The C library's madvise, or None where the system has no large pages."""
     if not hasattr(mmap, "MADV_HUGEPAGE"):
         return None
     function = ctypes.CDLL(None).madvise

@@ -1,10 +1,10 @@
-"""Sizes of the blocks in which float64 algebra over whole images works."""
+"""Blocks of elements for float64 algebra on whole images."""
 
 from __future__ import annotations
 
-BLOCK_ELEMENTS = 2**18  # elements of a float64 working block: 2 MiB, which stay in a processor's cache
-SHORTEST_BLOCK = 2**13  # elements of each row in a block, where rows are many and a loop over them would cost more
-LARGEST_BLOCK = 2**23  # elements of such a block
+BLOCK_ELEMENTS = 2**18  # of a float64 block: 2 MiB, which fit a processor's cache
+SHORTEST_BLOCK = 2**13  # elements of each row at least, as short blocks of many rows cost more in the loop
+LARGEST_BLOCK = 2**23  # elements of all rows together at most
 
 
 def blocks(size: int, rows: int, limit: int = LARGEST_BLOCK) -> list[tuple[int, int]]:

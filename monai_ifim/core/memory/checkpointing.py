@@ -1,6 +1,6 @@
-"""Activation checkpointing of a network's own blocks: what is inside them is computed again instead of kept.
+"""Activation checkpointing of a network's modules: their activations are recomputed instead of saved.
 
-The modules are not changed: for the time of the passes their `forward` runs under `torch.utils.checkpoint`.
+The modules are not changed; during the passes their `forward` runs under `torch.utils.checkpoint`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from torch.utils.checkpoint import checkpoint
 from monai_ifim.core.memory.lean_layers import own_forward, replaceable
 from monai_ifim.core.memory.live_memory import LiveMemory
 
-WORTHWHILE = 2.0  # a block is checkpointed where it saves this many times what it is given
+WORTHWHILE = 2.0  # a module is checkpointed if it saves at least this many times the bytes of its inputs
 
 
 @dataclass
 class ActivationSurvey:
-    """What a forward pass would keep for the backward one: `saved` bytes, by module in `inside`; `given`: bytes that each
-    module is called with; working: bytes alive at once in a pass that keeps nothing; output: of the pass, its graph useless."""
+    """Memory of a forward pass. saved: bytes saved for the backward pass; inside: the same by module; given: bytes of each
+    module's inputs; working: peak bytes of a pass that saves nothing; output: of the pass, detached."""
 
     output: Tensor
     saved: int = 0
@@ -35,7 +35,7 @@ class ActivationSurvey:
 
 
 def survey_activations(forward: Callable[[], Tensor], network: Callable[..., Any], own: set[int]) -> ActivationSurvey:
-    """Run `forward` once, counting what it would save and keeping none of it. own: storages that do not count."""
+    """Run `forward` once and count what it saves, keeping none of it. own: storages that are not counted."""
     survey, open_modules = ActivationSurvey(torch.empty(0)), list[nn.Module]()
     seen: dict[int, weakref.ref[Any]] = {}
 
@@ -70,7 +70,7 @@ def survey_activations(forward: Callable[[], Tensor], network: Callable[..., Any
 
 
 def choose_blocks(network: Callable[..., Any], survey: ActivationSurvey, largest: int) -> list[nn.Module]:
-    """The largest modules, none inside another, that keep no more than `largest` bytes and much more than they are given."""
+    """The largest modules, none inside another, that save at most `largest` bytes and at least WORTHWHILE times their inputs."""
     chosen: list[nn.Module] = []
 
     def visit(module: nn.Module) -> None:
@@ -89,7 +89,7 @@ def choose_blocks(network: Callable[..., Any], survey: ActivationSurvey, largest
 
 @contextmanager
 def checkpointed(blocks: Sequence[nn.Module]) -> Iterator[None]:
-    """Inside, the blocks keep what they are called with and nothing else."""
+    """Context in which the blocks save their inputs only."""
     with own_forward({block: partial(_recomputing, block.forward) for block in blocks}):
         yield
 
@@ -101,4 +101,4 @@ def _recomputing(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def _refuse(_: Any) -> Tensor:
-    raise RuntimeError("a survey of activations keeps nothing to differentiate with")
+    raise RuntimeError("a survey of activations saves nothing, so its output cannot be differentiated")

@@ -1,10 +1,10 @@
-"""Layers in the form that a frozen network's Jacobian needs: the same outputs, less kept for the backward pass.
+"""Layers that save less for the backward pass when only the gradient of the image is needed; their outputs are unchanged.
 
-A convolution, and in eval mode a batch normalisation, is an affine map, whose backward pass needs its weights and nothing of the
-image; PyTorch keeps the whole input all the same. A rectifier needs one bit an element and PyTorch keeps the output; maximum
-pooling needs where each maximum was and PyTorch keeps its input besides. Outputs come from the very same kernels, bit for bit.
-The modules get their own `forward` back on leaving. As a convolution's backward pass here is another convolution, its derivative
-is one too: that is half the work of PyTorch's own double backward pass.
+A convolution, and a batch normalisation in eval mode, is affine: its backward pass needs the weights only, and PyTorch saves the
+input too. A rectifier needs the sign of each element, and PyTorch saves the output; maximum pooling needs the places of the
+maxima, and PyTorch saves the input too. The outputs come from PyTorch's own kernels, bit for bit. The modules have their own
+`forward` again afterwards. The backward pass of a convolution is here another convolution, so differentiating it once more
+takes half the work of PyTorch's double backward pass.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-ADJOINTS: dict[type[nn.Module], tuple[Callable[..., Tensor], bool]] = {  # and whether the module is a forward convolution
+ADJOINTS: dict[type[nn.Module], tuple[Callable[..., Tensor], bool]] = {  # adjoint, and True for a convolution not transposed
     nn.Conv2d: (functional.conv_transpose2d, True),
     nn.Conv3d: (functional.conv_transpose3d, True),
     nn.ConvTranspose2d: (functional.conv2d, False),
@@ -32,7 +32,7 @@ POOLS: dict[type[nn.Module], Callable[..., Any]] = {
 
 
 class _Affine(torch.autograd.Function):
-    """Batch normalisation by running statistics."""
+    """Batch normalisation with running statistics."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, module: Any) -> Tensor:
@@ -49,7 +49,7 @@ class _Affine(torch.autograd.Function):
 
 
 class _Convolution(torch.autograd.Function):
-    """A convolution or a transposed one, each the other's adjoint."""
+    """A convolution or a transposed convolution; each is the adjoint of the other."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, module: Any, output_size: Any) -> Tensor:
@@ -70,13 +70,13 @@ class _Convolution(torch.autograd.Function):
             + 1
             for i in range(spatial)
         ]
-        missing = [ctx.shape[2 + i] - reach[i] for i in range(spatial)]  # what the stride did not reach
+        missing = [ctx.shape[2 + i] - reach[i] for i in range(spatial)]  # elements beyond the last full stride
         settings = (module.stride, module.padding, missing, module.groups, module.dilation)
         return adjoint(gradient, weight, None, *settings), None, None
 
 
 class _Rectifier(torch.autograd.Function):
-    """max(x, 0), its sign kept as one byte an element."""
+    """max(x, 0); saves one byte for each element."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, inplace: bool) -> Tensor:
@@ -93,7 +93,7 @@ class _Rectifier(torch.autograd.Function):
 
 
 class _MaximumPool(torch.autograd.Function):
-    """Maximum over windows, which may overlap."""
+    """Maximum over windows, which may overlap; saves the places of the maxima."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, pool: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
@@ -111,7 +111,7 @@ class _MaximumPool(torch.autograd.Function):
 
 @contextmanager
 def lean_layers(network: Callable[..., Any]) -> Iterator[None]:
-    """Inside, batch normalisations in eval mode and rectifiers of a module keep little for the backward pass."""
+    """Context in which the layers of a module that have a lean form save less for the backward pass."""
     modules = network.modules() if isinstance(network, nn.Module) else ()
     with own_forward({module: form for module in modules if (form := _lean_form(module)) is not None}):
         yield
@@ -119,7 +119,7 @@ def lean_layers(network: Callable[..., Any]) -> Iterator[None]:
 
 @contextmanager
 def own_forward(forms: dict[nn.Module, Callable[..., Any]]) -> Iterator[None]:
-    """Inside, each module runs the given function in the place of its `forward`; afterwards it is as it was."""
+    """Context in which each module runs the given function in place of its `forward`."""
     for module, form in forms.items():
         module.__dict__["forward"] = form
     try:
@@ -130,7 +130,7 @@ def own_forward(forms: dict[nn.Module, Callable[..., Any]]) -> Iterator[None]:
 
 
 def replaceable(module: nn.Module) -> bool:
-    """Whether a module's `forward` is its class's and Python's, so that `own_forward` can stand in for it."""
+    """True if `own_forward` can replace a module's `forward`: it is Python code and that of the class."""
     return not isinstance(module, torch.jit.ScriptModule) and "forward" not in module.__dict__
 
 
@@ -164,7 +164,7 @@ def _convolved(module: Any, x: Tensor, output_size: Any = None) -> Tensor:
 
 
 def _own_forward(module: Any, x: Tensor, output_size: Any) -> Tensor:
-    """A convolution's `forward` as its class has it; only transposed ones take an output size."""
+    """The `forward` of a convolution's class; only transposed ones take an output size."""
     result: Tensor = type(module).forward(module, x, *(() if output_size is None else (output_size,)))
     return result
 

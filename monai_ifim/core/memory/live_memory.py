@@ -1,4 +1,4 @@
-"""How many bytes the tensors made inside a context hold at once; kernels' own buffers are not seen."""
+"""Peak memory of the tensors made inside a context; buffers inside kernels are not counted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from monai_ifim.core.dispatch import Dispatch
 
 
 class LiveMemory(Dispatch):
-    """Counts the bytes of the storages that operations make inside it; `peak` is the most that were alive at once."""
+    """Context that counts the bytes of storages made inside it; `peak`: most bytes alive at once."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -24,7 +24,7 @@ class LiveMemory(Dispatch):
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Run the operation, then count what it returned and was not handed."""
+        """Run the operation, then count the storages of its results that are not those of its inputs."""
         known = {_storage_key(value) for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)}
         result = func(*args, **(kwargs or {}))
         for value in tree_leaves(result):
@@ -49,7 +49,7 @@ class LiveMemory(Dispatch):
 
 
 def storages_of(network: Any, image: Tensor) -> set[int]:
-    """Addresses of what exists anyway: weights, buffers and the image."""
+    """Addresses of the storages of weights, buffers and the image."""
     state = [*network.parameters(), *network.buffers()] if isinstance(network, torch.nn.Module) else []
     return {tensor.untyped_storage().data_ptr() for tensor in [*state, image]}
 

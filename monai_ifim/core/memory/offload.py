@@ -1,7 +1,7 @@
-"""Where tensors go that do not fit: pinned memory of the host for an accelerator's, files for the CPU's own.
+"""Offloads tensors: from an accelerator to pinned host memory, from the CPU to files.
 
-Files are written and read piece by piece rather than mapped: mapped pages count as resident memory, and that is what is to be
-bounded. They lie in the system's folder for temporary files (TMPDIR chooses it) and go with the object.
+Files are written and read piece by piece rather than mapped, because mapped pages count as resident memory, which is to be
+bounded. They are in the system's folder for temporary files (TMPDIR) and are removed with the object that stands for them.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from torch import Tensor
 from monai_ifim.core.errors import IFIMError
 from monai_ifim.core.memory.scratch import ScratchFolder
 
-SMALLEST = 2**16  # bytes below which no activation is moved
+SMALLEST = 2**16  # bytes; smaller activations stay in memory
 
 
-class Overflow:
-    """A store for tensors beside the memory they were computed in."""
+class Offload:
+    """Stores tensors outside the memory that they were computed in."""
 
     def __init__(self) -> None:
         self._folder: ScratchFolder | None = None
         self._count = 0
 
     def put(self, tensor: Tensor) -> StoredFile | StoredHost:
-        """Keep a copy of the tensor elsewhere; raises IFIMError where the disk does not take it."""
+        """Store a copy of the tensor; raises IFIMError where the disk is full or cannot be written."""
         tensor = tensor.detach()
         if tensor.device.type != "cpu":
             host = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=tensor.device.type == "cuda")
@@ -48,8 +48,8 @@ class Overflow:
                     file.write(_bytes_of(piece))
         except OSError as error:
             raise IFIMError(
-                f"no room for what exceeds the memory budget in {self._folder.path} ({error.strerror}): free some, name another "
-                "folder with TMPDIR, or raise memory_budget."
+                f"tensors beyond the memory budget cannot be written to {self._folder.path} ({error.strerror}): free some space, "
+                "name another folder with TMPDIR, or raise memory_budget."
             ) from error
         stored = StoredFile(path, tuple(tensor.shape), tensor.dtype)
         weakref.finalize(stored, path.unlink, missing_ok=True)
@@ -58,14 +58,14 @@ class Overflow:
 
 @dataclass(frozen=True, eq=False)
 class StoredFile:
-    """A tensor of the CPU in a file, row-major."""
+    """A CPU tensor in a file, row-major."""
 
     path: Path
     shape: tuple[int, ...]
     dtype: torch.dtype
 
     def get(self) -> Tensor:
-        """The tensor, read anew."""
+        """The tensor, read from the file."""
         return_freed_memory()
         tensor = torch.empty(self.shape, dtype=self.dtype, device="cpu")
         with self.path.open("rb", buffering=0) as file:
@@ -85,7 +85,7 @@ class StoredFile:
 
 @dataclass(frozen=True, eq=False)
 class StoredHost:
-    """A tensor of an accelerator in the host's memory."""
+    """An accelerator's tensor in host memory."""
 
     values: Tensor
     device: torch.device
@@ -100,19 +100,19 @@ class StoredHost:
 
 
 class SavedActivations:
-    """What autograd saves during a forward pass: up to `allowance` bytes stay in memory, the rest goes to the overflow.
+    """Keeps up to `allowance` bytes of what autograd saves in a forward pass in memory, and offloads the others.
 
-    own: storages that exist anyway (weights, the image) and do not count. A tensor that several operations save is
+    own: storages that are not counted, as they exist anyway (weights, the image). A tensor that several operations save is
     stored once.
     """
 
-    def __init__(self, overflow: Overflow, allowance: int | None, own: set[int]) -> None:
-        self.overflow, self.allowance, self.own = overflow, allowance, own
+    def __init__(self, offload: Offload, allowance: int | None, own: set[int]) -> None:
+        self.offload, self.allowance, self.own = offload, allowance, own
         self.held = self.moved = 0
         self._known: dict[tuple[Any, ...], tuple[weakref.ref[Any], Any]] = {}
 
     def hooks(self) -> AbstractContextManager[None]:
-        """A context in which autograd asks this object."""
+        """The context of a forward pass whose saved tensors this object keeps."""
         return torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack)
 
     def _pack(self, tensor: Tensor) -> Any:
@@ -128,7 +128,7 @@ class SavedActivations:
             self.held += tensor.nbytes
         else:
             self.moved += tensor.nbytes
-            stored = self.overflow.put(tensor)
+            stored = self.offload.put(tensor)
         self._known[key] = (weakref.ref(storage), stored)
         return tensor if stored is None else stored
 
@@ -151,7 +151,7 @@ def _trim() -> Callable[[int], int] | None:
 
 
 def return_freed_memory() -> None:
-    """glibc keeps freed blocks of up to 32 MiB for itself; where memory is short they had better go back to the system."""
+    """Return freed blocks to the system; glibc keeps those of up to 32 MiB in the process."""
     trim = _trim()
     if trim is not None:
         trim(0)
@@ -179,5 +179,7 @@ def _read_into(file: Any, tensor: Tensor) -> None:
     while done < len(view):
         count = file.readinto(view[done:])
         if not count:
-            raise IFIMError(f"{file.name}: a temporary file of this computation was cut short; is something cleaning up TMPDIR?")
+            raise IFIMError(
+                f"{file.name}: a temporary file of this computation was truncated: let nothing clean up TMPDIR while it runs."
+            )
         done += count

@@ -1,4 +1,4 @@
-"""The plan by which a decomposition stays inside a memory budget: what is kept, computed again, or moved elsewhere."""
+"""Plan of a decomposition within a memory budget: what is kept in memory, recomputed, or offloaded."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from monai_ifim.core.memory.checkpointing import ActivationSurvey, choose_blocks
 from monai_ifim.core.memory.lean_layers import lean_layers
 from monai_ifim.core.memory.live_memory import storages_of
 
-BACKWARD = 1.5  # bytes alive at once in a backward pass over those in a forward pass, of what is not kept
-SPECTRAL = 64  # bytes an entry of the Gram matrix takes while its eigenpairs are found: it and seven temporaries
+BACKWARD = 1.5  # peak of temporary bytes in a backward pass over that in a forward pass
+SPECTRAL = 64  # bytes for each entry of the Gram matrix while its eigenpairs are computed: itself and seven temporaries
 MEBIBYTE = 2**20
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes that may stay in memory, None for all of them.
+    """Limits on what stays in memory.
 
-    activations: of what autograd saves; rows: of Jacobian rows; blocks: modules computed again in each backward pass; batch:
-    images that share passes; block_elements: of float64 working blocks. frugal: whether memory counts at all here.
+    batch: images that share passes. frugal: True if there is a limit on memory at all. activations, rows: bytes of saved
+    activations and of Jacobian rows, None for no limit. blocks: modules recomputed in each backward pass. block_elements: size
+    of float64 working blocks.
     """
 
     batch: int
@@ -36,16 +37,16 @@ class MemoryPlan:
 
     @property
     def tight(self) -> bool:
-        """Whether something does not stay in memory that would without a budget."""
+        """True if something may have to be recomputed or offloaded."""
         return self.rows is not None
 
     def strictest(self) -> MemoryPlan:
-        """One image at a time, with nothing in memory that can be elsewhere."""
+        """The plan that needs least memory: one image at a time, activations and rows offloaded."""
         return MemoryPlan(1, True, 0, 0, (), self.block_elements)
 
 
 class BudgetExceededError(Exception):
-    """The passes themselves held more than the budget; `needed` bytes were seen."""
+    """The passes themselves needed more than the budget: `needed` bytes at once."""
 
     def __init__(self, needed: int) -> None:
         super().__init__(needed)
@@ -53,7 +54,7 @@ class BudgetExceededError(Exception):
 
 
 def survey_image(forward: Callable[[Tensor], Tensor], network: Callable[..., Any], image: Tensor) -> ActivationSurvey:
-    """What one forward pass of `image` [1, channel, *spatial] would keep, the network's layers being lean."""
+    """Survey of what one forward pass of `image` [1, channel, *spatial] saves, with lean layers."""
     leaf = image.clone().requires_grad_(True)
     with lean_layers(network):
         return survey_activations(lambda: forward(leaf.clone()), network, storages_of(network, leaf))
@@ -62,9 +63,9 @@ def survey_image(forward: Callable[[Tensor], Tensor], network: Callable[..., Any
 def plan_memory(
     survey: ActivationSurvey, network: Callable[..., Any], images: Tensor, budget: int, rows: int, results: int
 ) -> MemoryPlan:
-    """Fit a decomposition of `images` [B, channel, *spatial] into `budget` bytes, from the survey of one of them.
+    """Plan of a decomposition of `images` [B, channel, *spatial] in `budget` bytes, from the survey of one of them.
 
-    rows: Jacobian rows of an image that are needed at once; results: images' worth of memory that the result itself takes.
+    rows: Jacobian rows of an image needed at once. results: memory of the result for one image, in units of an image.
     """
     row = images[:1].nbytes
     working = int(BACKWARD * survey.working) + 2 * row
@@ -81,7 +82,7 @@ def plan_memory(
 def _tight_plan(
     network: Callable[..., Any], survey: ActivationSurvey, budget: int, working: int, rows: int, block_elements: int
 ) -> MemoryPlan:
-    """One image at a time: blocks computed again where activations do not fit, what is left over moved elsewhere."""
+    """One image at a time; where activations do not fit, blocks are recomputed and the remaining activations offloaded."""
     room = max(0, budget - working)
     kept_rows = min(rows, room // 2)
     room -= kept_rows
@@ -93,10 +94,10 @@ def _tight_plan(
 
 
 def budget_error(budget: int, needed: int) -> IFIMError:
-    """Names the smallest budget that will do."""
+    """Error that names the smallest sufficient budget."""
     return IFIMError(
         f"memory_budget is {_size(budget)} and this network needs {_size(int(1.02 * needed))} at least for one image of this "
-        "size, with everything moved out of memory that can be elsewhere: raise the budget, or use smaller images."
+        "size, with all activations and rows offloaded: raise the budget, or use smaller images."
     )
 
 

@@ -7,16 +7,16 @@ from typing import Protocol
 
 from torch import Tensor
 
-from monai_ifim.core.memory.offload import SMALLEST, Overflow
+from monai_ifim.core.memory.offload import SMALLEST, Offload
 
 SLAB, SLAB_ROWS = 2**26, 64  # most bytes and most rows of one slab
 
 
 class Row(Protocol):
-    """A row of every image of the batch, wherever it is kept."""
+    """One row of each image of the batch, in memory or offloaded."""
 
     def window(self, start: int, stop: int) -> Tensor:
-        """[B, stop - start] on the device of the computation."""
+        """Elements start to stop, [B, stop - start], on the device of the computation."""
         ...
 
 
@@ -32,21 +32,21 @@ class HeldRow:
 
 
 class RowShelf:
-    """Rows in memory up to a number of bytes (None: all), the others in the overflow.
+    """Stores rows: up to `allowance` bytes in memory (None: all of them), the others offloaded.
 
-    On the CPU rows lie side by side in slabs: one by one among the short-lived tensors of the passes, they would keep the C
-    library from ever giving the memory between them back. What a slab has not been filled with takes no memory yet.
+    On the CPU rows are put into slabs. Allocated one by one among the short-lived tensors of the passes, they would keep the C
+    library from returning the memory between them. The unused part of a slab takes no memory.
     """
 
-    def __init__(self, overflow: Overflow, allowance: int | None) -> None:
-        self.overflow, self.allowance = overflow, allowance
+    def __init__(self, offload: Offload, allowance: int | None) -> None:
+        self.offload, self.allowance = offload, allowance
         self.held = 0
         self._free: list[Tensor] = []
 
     def shelve(self, row: Tensor) -> Row:
-        """A place for the row [B, D]."""
+        """Store the row [B, D]."""
         if self.allowance is not None and self.held + row.nbytes > self.allowance:
-            return self.overflow.put(row)
+            return self.offload.put(row)
         self.held += row.nbytes
         if row.device.type != "cpu" or not SMALLEST <= row.nbytes <= SLAB // 2:
             return HeldRow(row)

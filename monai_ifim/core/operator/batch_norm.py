@@ -1,10 +1,10 @@
-"""Gradients of batch and instance normalisation for batches of one, which PyTorch gets wrong on CPUs in one case.
+"""Correct gradients of batch and instance normalisation for batches of one, which PyTorch gets wrong on CPUs in one case.
 
-Where an image [1, C, H, W] lies in memory with its channels last, as behind `tokens.transpose(1, 2).reshape(1, C, H, W)`, and the
-stride of its first axis, which means nothing, is not the usual one, PyTorch's backward kernel takes image and gradient for
-equally laid out when they are not, and mixes channels up without a word (seen in 2.13, in float32 and float64). A transformer
-behind a convolutional stem makes such gradients. They are brought into one layout here, by hooks on the graph, or, where
-TorchScript hides its own graph from that, by looking at every operation of the backward pass.
+Let an image [1, C, H, W] have its channels last in memory, as after `tokens.transpose(1, 2).reshape(1, C, H, W)`, and an unusual
+stride of its first axis, which has one element. PyTorch's backward kernel then assumes that image and gradient have the same
+layout when they do not, and silently mixes channels up (seen in 2.13, in float32 and float64). A transformer behind a
+convolutional stem makes such gradients. Here both get one layout: by hooks on the graph or, where TorchScript hides its graph
+from hooks, by a dispatch mode during the backward pass.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from torch import Tensor
 
 from monai_ifim.core.dispatch import Dispatch
 
-NODE = "NativeBatchNormBackward0"  # batch norm's and, inside it, instance norm's on a CPU
-COMPILED = "DifferentiableGraphBackward"  # a part of the graph that TorchScript has made its own
+NODE = "NativeBatchNormBackward0"  # of batch norm on a CPU, which instance norm calls
+COMPILED = "DifferentiableGraphBackward"  # a part of the graph compiled by TorchScript
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 Gradients = tuple[Tensor | None, ...]
 
 
 def correct_gradients(output: Tensor) -> Callable[[], AbstractContextManager[object]]:
-    """Let every normalisation in the graph of `output` see image and gradient in one layout; backward passes have to run inside
-    the context that is returned."""
+    """Make every normalisation in the graph of `output` get image and gradient in one layout.
+
+    Returns the context that backward passes have to run in.
+    """
     compiled = False
     seen: set[Any] = set()
     waiting: list[Any] = [output.grad_fn]
@@ -45,7 +47,7 @@ def correct_gradients(output: Tensor) -> Callable[[], AbstractContextManager[obj
 
 
 class _InOneLayout(Dispatch):  # type: ignore[no-untyped-call]
-    """Inside, normalisations' backward passes get image and gradient contiguous where one of them is misread."""
+    """Context in which the backward passes of normalisations get contiguous copies of tensors that they would misread."""
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -57,7 +59,7 @@ class _InOneLayout(Dispatch):  # type: ignore[no-untyped-call]
 
 
 def is_misread(tensor: Tensor) -> bool:
-    """Whether a tensor has the layout that is taken for another."""
+    """True if a tensor has the layout that PyTorch's kernel misreads."""
     if tensor.ndim not in CHANNELS_LAST or tensor.shape[0] != 1 or tensor.is_contiguous():
         return False
     usual = tensor.stride(0) == prod(tensor.shape[1:])
@@ -65,13 +67,13 @@ def is_misread(tensor: Tensor) -> bool:
 
 
 def _unusual_strides(node: Any) -> tuple[int, ...] | None:
-    """The strides of a normalisation's image where they are misread; instance normalisation has its image made contiguous."""
+    """Strides of a normalisation's image if they are misread, else None; instance normalisation makes its image contiguous."""
     image = None if node._saved_training else node._saved_input
     return None if image is None or not is_misread(image) else image.stride()
 
 
 def _layout(strides: tuple[int, ...] | None) -> Callable[[Gradients], Gradients | None]:
-    """A hook that hands the gradient on in the image's unusual strides, or contiguous where its own are misread."""
+    """Hook that gives the gradient the image's unusual strides, or makes it contiguous where its own are misread."""
 
     def hook(gradients: Gradients) -> Gradients | None:
         gradient, *others = gradients

@@ -1,4 +1,4 @@
-"""The factor A = M J^T S of F' = A A^T, as products: columns, A v and A^T u. Nothing of it is kept here."""
+"""The factor A = M J^T S of F' = A A^T, as an operator: its columns, A v and A^T u."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from monai_ifim.core.operator.rows import float64_device
 
 @dataclass(frozen=True)
 class Factor:
-    """A for a batch; `columns` of them, each with a unit cotangent and a float64 scale apart from it."""
+    """A [D, r] of each image of a batch; every product is a row [B, D] and a float64 scale apart from it."""
 
     jacobian: Jacobian
     root: SquareRoot
@@ -32,26 +32,26 @@ class Factor:
         return self.jacobian.image
 
     def column_chunks(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """Slices of the columns whose cotangents are built together."""
+        """Slices (first, end) of the columns start to stop whose cotangents are built together."""
         return [(first, min(first + COLUMN_CHUNK, stop)) for first in range(start, stop, COLUMN_CHUNK)]
 
     def cotangents(self, start: int, stop: int) -> Tensor:
-        """Unit cotangents [B, stop - start, *output] of some columns."""
+        """Unit cotangents [B, stop - start, *output] of columns start to stop."""
         return self.root.cotangents(start, stop)
 
     def column(self, cotangent: Tensor, j: int, last: bool = False) -> tuple[Tensor, Tensor]:
-        """Column j from its unit cotangent [B, *output]: row [B, D] and scale [B] with A e_j = scale x row."""
+        """Row [B, D] and scale [B] with A e_j = scale x row, from the unit cotangent [B, *output] of column j."""
         return self._row(cotangent, self.root.scales[:, j], last)
 
     def multiply(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """A v of v [B, r] float64, as row [B, D] and scale [B] float64."""
+        """Row [B, D] and scale [B] float64 with A v = scale x row, for v [B, r] float64."""
         cotangent = self.root.product(v)
         length = cotangent.flatten(1).norm(dim=1)
         safe = torch.where(length > 0, length, 1.0)
         return self._row(cotangent / _beside(safe, cotangent), length)
 
     def adjoint(self, row: Tensor) -> Tensor:
-        """A^T u of images u given as rows [B, D], [B, r] float64. The tangent is scaled to an entry of at most one."""
+        """A^T u, [B, r] float64, of rows u [B, D]; the tangent is scaled so that its largest entry is one."""
         images = row.reshape(self.image.shape)
         if self.metric is not None:
             images = self.metric.apply(images)
@@ -69,5 +69,5 @@ class Factor:
 
 
 def _beside(values: Tensor, like: Tensor) -> Tensor:
-    """[B] with as many axes as `like`."""
+    """[B] reshaped to as many axes as `like`."""
     return values.reshape(-1, *[1] * (like.ndim - 1))

@@ -1,4 +1,4 @@
-"""Products with J = dz/dx at one batch of images: vector-Jacobian products from the kept graph, Jacobian-vector products."""
+"""Products with J = dz/dx at one batch of images: J^T c from the graph of one forward pass, and J u."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ from monai_ifim.core.heads.outputs import as_float64
 from monai_ifim.core.memory.allocation import copy_of
 from monai_ifim.core.operator.batch_norm import correct_gradients
 
-FIRST_AMPLIFICATION = 2.0**12  # of cotangents in float16, whose range is narrow: raised or lowered until gradients fit
+FIRST_AMPLIFICATION = 2.0**12  # first factor of cotangents in float16, raised or lowered until gradients fit its range
 AMPLIFICATION_STEP = 2.0**4
 LARGEST_AMPLIFICATION = 2.0**40
 HALF_TARGET = 2.0**4  # largest gradient entry aimed at: far below float16's 65504, far above its 6e-8
 
 
 class Jacobian:
-    """J of every image of a batch, each by itself; all images share the passes.
+    """J of each image of a batch; all images share the passes.
 
     forward: images [B, channel, *spatial] -> output [B, *output], called inside `passes`, a context for precision and memory.
-    dual_numbers: how J u is made: one pass with dual numbers, which keeps nothing (True), or a derivative of the backward
-    pass, which is faster and keeps a second graph (False); where one does not work, the other is tried.
-    products: how many products from either side were made; expected: how many there will be, where that is known.
+    advance: called with the numbers of products made and expected, for progress.
+    dual_numbers: how J u is computed: by one pass with dual numbers, which saves nothing (True), or as the derivative of the
+    backward pass, which is faster and keeps a second graph (False); if one fails, the other is tried.
+    products: number of products J^T c and J u made; expected: their final number, if known. reached: True once a gradient
+    reached the image.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class Jacobian:
 
     @property
     def differentiable(self) -> bool:
-        """Whether autograd recorded a way from the output back."""
+        """True if the output has a graph."""
         return self._output.requires_grad
 
     @property
@@ -62,10 +64,10 @@ class Jacobian:
         return self._output
 
     def transposed(self, cotangent: Tensor, last: bool = False) -> tuple[Tensor, float]:
-        """J^T c times the returned factor, [B, D] in the image's dtype, for unit cotangents c [B, *output] float64.
+        """J^T c times a factor, [B, D] in the image's dtype, and the factor, for unit cotangents c [B, *output] float64.
 
-        The factor is 1 but for float16. Zeros where no gradient reaches the image. last: free the graph on the way. Raises
-        NetworkError where there is no backward pass.
+        The factor is 1 except in float16. The product is zero where no gradient reaches the image. last: free the graph.
+        Raises NetworkError if there is no backward pass.
         """
         factor = self._half_precision_factor(cotangent) if self._in_half_precision else 1.0
         gradient = self._gradient(cotangent * factor if factor != 1.0 else cotangent, last)
@@ -76,7 +78,7 @@ class Jacobian:
         return gradient.flatten(1), factor
 
     def product(self, tangent: Tensor) -> Tensor:
-        """J u for images u [B, channel, *spatial], [B, *output] float64; raises NetworkError where neither way works."""
+        """J u, [B, *output] float64, for images u [B, channel, *spatial]; raises NetworkError if neither way works."""
         self._count()
         try:
             return self._moved(tangent)
@@ -106,7 +108,8 @@ class Jacobian:
             return moved
 
     def _take_attention_in_steps(self) -> None:
-        """Pass forward anew, attention as matrix products and a softmax: PyTorch's fused kernels have one derivative alone."""
+        """Repeat the forward pass with attention as matrix products and a softmax, which have second derivatives: PyTorch's fused
+        kernels have none."""
         fused, self._attention_in_steps = self._passes, True
 
         @contextmanager
@@ -114,7 +117,7 @@ class Jacobian:
             with fused(), sdpa_kernel(SDPBackend.MATH):
                 yield
 
-        self.release()  # two graphs at once would be too much for a budget
+        self.release()  # before the next graph, for the memory budget
         self._passes = passes
         self._output = self._forward_with_graph()
 
@@ -125,7 +128,7 @@ class Jacobian:
         return output
 
     def use_other_way(self) -> None:
-        """Form J u the other way from now on."""
+        """Compute J u the other way from now on."""
         self._dual_numbers = not self._dual_numbers
 
     def release(self) -> None:
@@ -174,7 +177,7 @@ class Jacobian:
         return torch.float16 in (self.image.dtype, self.output.dtype, autocast)
 
     def _half_precision_factor(self, cotangent: Tensor) -> float:
-        """A power of two that keeps float16 gradients between overflow and underflow; found once, on the first cotangent."""
+        """Power of two that keeps float16 gradients between overflow and underflow; found once, with the first cotangent."""
         if self._amplification is None:
             factor, largest = FIRST_AMPLIFICATION, self._largest_gradient(cotangent, FIRST_AMPLIFICATION)
             while not largest < float("inf") and factor > 1 / LARGEST_AMPLIFICATION:
@@ -182,7 +185,7 @@ class Jacobian:
                 largest = self._largest_gradient(cotangent, factor)
             while 0 < largest < HALF_TARGET and factor < LARGEST_AMPLIFICATION:
                 largest = self._largest_gradient(cotangent, factor * AMPLIFICATION_STEP)
-                if not largest < float("inf"):  # something inside the network is larger than its gradient at the image
+                if not largest < float("inf"):  # a gradient inside the network is larger than that at the image
                     break
                 factor *= AMPLIFICATION_STEP
             self._amplification = factor

@@ -18,7 +18,7 @@ from torch import Tensor
 from monai_ifim.core.errors import IFIMError
 from monai_ifim.core.memory.allocation import in_large_pages
 
-REACH = 6.0  # standard deviations after which a Gaussian is cut off: 1e-8 of its peak
+REACH = 6.0  # standard deviations at which a Gaussian is cut off: 1e-8 of its peak
 BLOCK = 32  # rows of the filter's matrix that are multiplied together
 
 
@@ -34,7 +34,7 @@ class Metric(ABC):
 
     @abstractmethod
     def apply(self, images: Tensor) -> Tensor:
-        """M applied to each of `images` [B, channel, *spatial], the batch that is decomposed or one row for each of it."""
+        """M x for each of `images` x [B, channel, *spatial], one for each image of the batch."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class GaussianLowPass(Metric):
 
 
 def as_metric(metric: Metric | float | Tensor | None) -> Metric | None:
-    """A number or tensor is a noise level; raises IFIMError for what is no metric."""
+    """The metric; a number or tensor is a noise level. Raises IFIMError for anything else."""
     if metric is None or isinstance(metric, Metric):
         return metric
     if isinstance(metric, (int, float, Tensor)) and not isinstance(metric, bool):
@@ -148,7 +148,7 @@ def metric_from(description: Mapping[str, Any]) -> Metric:
 
 
 def check_self_adjoint(metric: Metric, images: Tensor, generator: torch.Generator) -> None:
-    """Raise IFIMError where <M a, b> differs from <a, M b> for random images: F' = M F M would not be what is computed."""
+    """Raise IFIMError if <M a, b> differs from <a, M b> for random images: M F M would not be what is computed."""
     if metric.symmetric:
         return
     shape = (images.shape[0], *images.shape[1:])
@@ -163,7 +163,7 @@ def check_self_adjoint(metric: Metric, images: Tensor, generator: torch.Generato
 
 
 def _filtered(images: Tensor, axis: int, sigma: float) -> Tensor:
-    """The filter along one axis, a block of the matrix's rows at a time: beyond its reach they are zero."""
+    """The images filtered along one axis, a block of the matrix's rows at a time; beyond REACH the rows are zero."""
     size, reach = images.shape[axis], math.ceil(REACH * sigma)
     matrix = _folded_gaussian(size, sigma).to(images)
     lines = images.reshape(math.prod(images.shape[:axis]), size, -1)

@@ -1,8 +1,7 @@
-"""The network as a function of its image alone: eval mode, one output tensor [B, C], nothing of the caller's changed."""
+"""The network as a function of its image: one output tensor, in eval mode, without changes to the caller's modules."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -14,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
-from monai_ifim.core.errors import ImageError, NetworkError, TrainingModeWarning
+from monai_ifim.core.errors import ImageError, NetworkError, TrainingModeWarning, warn_caller
+from monai_ifim.core.operator.arguments import for_items
 from monai_ifim.core.operator.rows import all_finite
 
-TRAINING_FLAGS = {"dropout": 2, "feature_dropout": 2, "alpha_dropout": 2, "batch_norm": 5}  # place among the inputs
+TRAINING_FLAGS = {"dropout": 2, "feature_dropout": 2, "alpha_dropout": 2, "batch_norm": 5}  # index of the flag in the inputs
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Predictor:
     """`network(image, *args, **kwargs)[output_key]` as a plain tensor [B, C].
 
     output_key: index into a tuple or list, or key into a mapping; None takes a tensor as it is, the first entry of a
-    tuple or list, and the only entry of a mapping. spatial: the answer is a map [B, C, *spatial] and stays one.
-    dtype: the passes run with copies of the weights of this dtype, None with the weights as they are.
+    tuple or list, and the only entry of a mapping. spatial: True if the output is a map [B, C, *spatial].
+    dtype: of copies of the weights that the passes run with; None for the weights as they are.
     """
 
     network: Callable[..., Any]
@@ -38,30 +38,25 @@ class Predictor:
     dtype: torch.dtype | None = None
 
     def __call__(self, image: Tensor, items: slice | Tensor = slice(None)) -> Tensor:
-        """Output [B, C] (or a map, see `spatial`) for `image` [B, channel, *spatial], the given items of the batch.
+        """Output [B, C] (a map if `spatial`) for `image` [B, channel, *spatial]; items: which images of the batch these are.
 
-        Raises NetworkError where the output is no such tensor.
+        Raises NetworkError for an output of another kind.
         """
         batch = image.shape[0]
-        args = [_usable(self._take(value, items)) for value in self.args]
-        kwargs = {name: _usable(self._take(value, items)) for name, value in self.kwargs.items()}
+        args = [_usable(for_items(value, items, self.batch)) for value in self.args]
+        kwargs = {name: _usable(for_items(value, items, self.batch)) for name, value in self.kwargs.items()}
         return self._matrix(self._select(_run(self.bare, self._frozen, image, args, kwargs)), batch)
 
     def part(self, items: slice) -> Predictor:
-        """The predictor for some images of the batch, with their share of the arguments."""
-        kwargs = {name: self._take(value, items) for name, value in self.kwargs.items()}
-        batch = len(range(*items.indices(self.batch)))
-        return replace(self, batch=batch, args=[self._take(value, items) for value in self.args], kwargs=kwargs)
-
-    def _take(self, value: Any, items: slice | Tensor) -> Any:
-        """The rows of an argument that belong to `items`; an argument without an entry for every image goes as it is."""
-        belongs = isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == self.batch
-        return value[items] if belongs else value
+        """The predictor for some images of the batch, with their entries of the arguments."""
+        args = [for_items(value, items, self.batch) for value in self.args]
+        kwargs = {name: for_items(value, items, self.batch) for name, value in self.kwargs.items()}
+        return replace(self, batch=len(range(*items.indices(self.batch))), args=args, kwargs=kwargs)
 
     @property
     def bare(self) -> Callable[..., Any]:
-        """The network without its wrappers: replicas and gradient reducers are for training, and what torch.compile makes
-        gives its buffers away after one backward pass."""
+        """The network without DataParallel and torch.compile wrappers: these are for training, and a compiled module frees its
+        buffers after one backward pass."""
         network: Any = self.network
         while True:
             if isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
@@ -74,9 +69,10 @@ class Predictor:
 
     @cached_property
     def _frozen(self) -> dict[str, Tensor]:
-        """Copies of parameters and buffers born in inference mode, which cannot be saved for a backward pass.
+        """Copies of the parameters and buffers that need another dtype, or were made in inference mode and so cannot be saved for
+        a backward pass.
 
-        Looked for once: walking through all modules costs as much as a pass through a small network.
+        Computed once: visiting all modules costs as much as a pass through a small network.
         """
         network = self.bare
         if not isinstance(network, nn.Module):
@@ -150,9 +146,9 @@ def owner_of(network: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def check_image(network: Callable[..., Any], image: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """The image as a plain detached tensor; raises ImageError, naming the cure, where it cannot be decomposed.
+    """The image as a plain detached tensor; raises ImageError, naming the cure, if it cannot be decomposed.
 
-    dtype: what the passes run in where that was asked for; the image is converted then, and the weights will be.
+    dtype: of the passes, if one was requested; the image is converted to it.
     """
     if not isinstance(image, Tensor):
         raise ImageError(f"the image is {_describe(image)}: pass a torch tensor [B, channel, *spatial].")
@@ -165,7 +161,7 @@ def check_image(network: Callable[..., Any], image: Tensor, dtype: torch.dtype |
             "add a missing batch or channel axis with image[None]."
         )
     if image.numel() == 0:
-        raise ImageError(f"the image has shape {tuple(image.shape)}: there is nothing in it to decompose.")
+        raise ImageError(f"the image has shape {tuple(image.shape)}, without any element: pass an image with at least one.")
     _check_placement(network, image, any_dtype=dtype is not None)
     image = image if dtype is None else image.to(dtype)
     if not all_finite(image):
@@ -175,17 +171,16 @@ def check_image(network: Callable[..., Any], image: Tensor, dtype: torch.dtype |
 
 @contextmanager
 def evaluation_mode(network: Callable[..., Any]) -> Iterator[None]:
-    """Every submodule in eval mode and no parameter asking for a gradient inside, autograd on, whatever the caller's mode.
+    """Context with every submodule in eval mode, no gradients of parameters, and autograd on.
 
-    Afterwards each module and parameter is as it was. Without gradients of weights, a convolution keeps no input.
+    Modes and parameters are restored afterwards. Without gradients of weights a convolution saves no input.
     """
     modules = [m for m in network.modules() if hasattr(m, "training")] if isinstance(network, nn.Module) else []
     training = [module for module in modules if module.training]
     if any(module is network or isinstance(module, (_NormBase, _DropoutNd)) for module in training):
-        warnings.warn(
+        warn_caller(
             "the network was in train mode: it is evaluated in eval mode, and its mode restored. Call network.eval() first.",
             TrainingModeWarning,
-            stacklevel=4,
         )
     parameters = list(network.parameters()) if isinstance(network, nn.Module) else []
     trained = [p for p in parameters if p.requires_grad and not nn.parameter.is_lazy(p) and p.is_leaf and not p.is_inference()]
@@ -194,7 +189,7 @@ def evaluation_mode(network: Callable[..., Any]) -> Iterator[None]:
             for parameter in trained:
                 parameter.requires_grad_(False)
             if training and isinstance(network, nn.Module):
-                with suppress(NotImplementedError):  # what torch.export made has one mode, that of its export
+                with suppress(NotImplementedError):  # modules of torch.export have the mode of their export only
                     network.eval()
             yield
         finally:
@@ -205,9 +200,9 @@ def evaluation_mode(network: Callable[..., Any]) -> Iterator[None]:
 
 
 def check_independence(predictor: Predictor, image: Tensor, output: Tensor) -> None:
-    """Raise NetworkError where the answer for one image of a batch depends on the others, or on chance.
+    """Raise NetworkError if the output for one image of a batch depends on the others, or is random.
 
-    image: [B, channel, *spatial]; output: [B, C], what the predictor gave for the whole batch.
+    image: [B, channel, *spatial]; output: [B, C], the predictor's for the whole batch.
     """
     network = predictor.network
     if isinstance(network, nn.Module):
@@ -216,7 +211,7 @@ def check_independence(predictor: Predictor, image: Tensor, output: Tensor) -> N
         if unsettled is not None:
             name = next(name for name, module in network.named_modules() if module is unsettled)
             raise NetworkError(
-                f"layer '{name}' ({type(unsettled).__name__}) has no running statistics, so every answer depends on the "
+                f"layer '{name}' ({type(unsettled).__name__}) has no running statistics, so every output depends on the "
                 "rest of the batch: use track_running_stats=True, or instance or group normalisation."
             )
         if any(isinstance(module, torch.jit.ScriptModule) for module in modules):
@@ -229,8 +224,8 @@ def check_independence(predictor: Predictor, image: Tensor, output: Tensor) -> N
     tolerance = 10 * torch.finfo(together.dtype).eps ** 0.5
     if float((alone - together).abs().max()) > tolerance * max(1.0, float(together.abs().max())):
         raise NetworkError(
-            "the network's answer for the first image changes when it is alone in the batch: it depends on the rest of the "
-            "batch, or on chance (dropout left on). Use layers that treat every image by itself, or one image a batch."
+            "the network's output for the first image changes when it is alone in the batch: it depends on the rest of the "
+            "batch, or is random (dropout left on). Use layers that treat every image by itself, or one image a batch."
         )
 
 
@@ -242,19 +237,19 @@ def _refuse_script(network: nn.Module, reason: str) -> None:
 
 
 def _check_scripts(network: nn.Module) -> None:
-    """Raise NetworkError for TorchScript traced in train mode: the mode is written into its graph, where eval() cannot reach."""
+    """Raise NetworkError for TorchScript traced in train mode: the mode is part of its graph, which eval() does not change."""
     if not isinstance(network, torch.jit.ScriptModule):
         for child in network.children():
             _check_scripts(child)
         return
     graph: Any = getattr(network, "inlined_graph", None)
-    if graph is None:  # a script without forward
+    if graph is None:  # a script without a forward
         return
     for kind, place in TRAINING_FLAGS.items():
         for node in graph.findAllNodes(f"aten::{kind}", recurse=True):
             if list(node.inputs())[place].toIValue() is True:
                 raise NetworkError(
-                    f"the TorchScript has {kind} fixed in train mode, so that its answers depend on chance or on the rest of "
+                    f"the TorchScript has {kind} fixed in train mode, so that its outputs are random or depend on the rest of "
                     "the batch: call network.eval() before torch.jit.trace."
                 )
 

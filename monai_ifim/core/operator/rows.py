@@ -1,4 +1,4 @@
-"""Rows of the factor's Jacobian product, and the small dense algebra on them: Gram matrix, combinations, diagonal."""
+"""Columns of the factor A, kept as rows, and dense float64 algebra on them: Gram matrix, combinations, diagonal."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from monai_ifim.core.memory.row_storage import HeldRow, Row
 
 @dataclass
 class FactorRows:
-    """G^T of F = G G^T for a batch: `scales[b, j] * rows[b, j]`, the scale in float64 apart from the row.
+    """Columns A e_j (or A v_j) of a batch as `factors[j] * rows[j]`, the float64 scale apart from the row.
 
-    like: the images [B, channel, *spatial]; rows: r of [B, D] in the image's dtype, each the product of a unit cotangent;
-    factors: r of [B] float64. shelve: finds a row its place; block_elements: size of the float64 blocks that all algebra
-    works in.
+    like: the images [B, channel, *spatial]. rows: r of [B, D] in the image's dtype, each from a cotangent of unit length.
+    factors: r of [B] float64. shelve: stores a row. block_elements: largest float64 block of the algebra, by default
+    LARGEST_BLOCK.
     """
 
     like: Tensor
@@ -35,7 +35,7 @@ class FactorRows:
 
     @property
     def scales(self) -> Tensor:
-        """[B, r] float64."""
+        """The factors as one tensor [B, r] float64."""
         if not self.factors:
             return torch.zeros(self.like.shape[0], 0, dtype=torch.float64, device=float64_device(self.like))
         return torch.stack(self.factors, dim=1)
@@ -72,7 +72,7 @@ class FactorRows:
         return result
 
     def finite(self) -> bool:
-        """Whether every entry is a finite number."""
+        """True if every entry is a finite number."""
         return all(all_finite(row.window(0, self.size)) for row in self.rows)
 
     def _block(self, start: int, stop: int) -> Tensor:
@@ -88,10 +88,10 @@ class FactorRows:
 
 
 def all_finite(values: Tensor) -> bool:
-    """Whether every entry is a finite number. A sum tells at a fraction of the cost, but where it overflows."""
+    """True if every entry is finite; the sum is tried first, as it is cheaper and finite unless it overflows."""
     return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())
 
 
 def float64_device(tensor: Tensor) -> torch.device:
-    """Where float64 is computed for a tensor: beside it, or on the CPU where its device has none (Apple's MPS)."""
+    """The tensor's device, or the CPU where that has no float64 (Apple's MPS)."""
     return torch.device("cpu") if tensor.device.type == "mps" else tensor.device

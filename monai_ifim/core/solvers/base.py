@@ -1,4 +1,4 @@
-"""What a method returns: the factor's product with an orthonormal basis V of its columns' coordinates, and what V leaves out."""
+"""Result of a solver: A V for an orthonormal V, and a bound on the trace outside span(V)."""
 
 from __future__ import annotations
 
@@ -13,35 +13,40 @@ from monai_ifim.core.spectrum import Spectrum, count_kept, solve_spectrum
 
 @dataclass(frozen=True)
 class Subspace:
-    """Rows of A V, from which eigenpairs follow by Rayleigh and Ritz: exactly those of F where V is everything.
+    """A V for an orthonormal V [r, m] of each image. The Rayleigh-Ritz pairs of A V are eigenpairs of F where V spans R^r.
 
-    rows: m of them; score: [B, m] float64, V^T times the root's score. tail: trace outside of V as estimated, tail_bound:
-    what it stays below with the confidence stated, both [B] float64, zero where V is everything. pairs: how many leading
-    eigenpairs of each image are good enough to report, None for all. residuals: bounds of |F u - l u| of those.
+    rows: the m columns of A V, as rows. score: [B, m] float64, V^T times the score of the head's root.
+    trace_outside: [B] float64, estimate of the trace of F outside span(V); trace_outside_bound: its upper bound, which holds
+    with the probability `confidence`. Both are zero where V spans R^r.
+    pairs: number of leading eigenpairs of each image that are accurate enough to report, None for all. residuals: for each
+    image, bounds of |F u - l u| of those pairs.
     """
 
     method: str
     rows: FactorRows
     score: Tensor
-    tail: Tensor
-    tail_bound: Tensor
+    trace_outside: Tensor
+    trace_outside_bound: Tensor
     confidence: float = 1.0
     pairs: list[int] | None = None
     residuals: list[Tensor] | None = None
 
     def spectra(self, row_eps: float) -> list[Spectrum]:
-        """Of each image, the trace with the estimate of what is outside."""
+        """Spectrum of each image; its trace includes the estimate of the trace outside span(V)."""
         solved = [
-            solve_spectrum(gram, scales, row_eps, float(tail))
-            for gram, scales, tail in zip(self.rows.gram(), self.rows.scales, self.tail, strict=True)
+            solve_spectrum(gram, scales, row_eps, float(outside))
+            for gram, scales, outside in zip(self.rows.gram(), self.rows.scales, self.trace_outside, strict=True)
         ]
         if self.pairs is None:
             return solved
         return [spectrum.leading(count) for spectrum, count in zip(solved, self.pairs, strict=True)]
 
 
-def enough(spectrum: Spectrum, tail_bound: float, settings: Settings) -> bool:
-    """Whether the kept eigenvalues are known to the tolerance: adding what is outside moves each by at most its trace (Weyl)."""
+def enough(spectrum: Spectrum, trace_outside_bound: float, settings: Settings) -> bool:
+    """True if the selection can be made and its eigenvalues are within the tolerance.
+
+    The part of F outside span(V) changes each eigenvalue by at most its trace (Weyl's inequality).
+    """
     if spectrum.trace == 0.0:
         return True
     kept = count_kept(spectrum, settings.energy, settings.rank)
@@ -49,4 +54,4 @@ def enough(spectrum: Spectrum, tail_bound: float, settings: Settings) -> bool:
         return False
     if settings.rank is None and float(spectrum.eigenvalues[:kept].sum()) < settings.energy * spectrum.trace:
         return False
-    return tail_bound <= settings.tolerance * float(spectrum.eigenvalues[kept - 1])
+    return trace_outside_bound <= settings.tolerance * float(spectrum.eigenvalues[kept - 1])

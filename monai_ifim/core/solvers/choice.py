@@ -1,4 +1,4 @@
-"""Which method `method="auto"` stands for, and why."""
+"""Choice of the method for `method="auto"`, with the reason."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from monai_ifim.core.settings import Settings
 from monai_ifim.core.solvers.adaptive import forecast
 from monai_ifim.options import Method
 
-FEW = 8  # columns up to which the exact method is cheap enough never to leave anything out
-SAVING = 0.5  # share of the exact method's products that another one has to stay below
-PRODUCTS_A_STEP = 3.0  # cost of a matrix-free step in vector-Jacobian products: one of these, and a Jacobian-vector product
-STEPS_A_PAIR, FIRST_STEPS = 3, 12  # steps that the leading pairs usually take: 3 k + 12
+FEW = 8  # columns up to which the exact method is always used
+SAVING = 0.5  # another method has to need less than this share of the products of the exact one
+PRODUCTS_A_STEP = 3.0  # cost of a Lanczos step in vector-Jacobian products: one of these and one Jacobian-vector product
+STEPS_A_PAIR, FIRST_STEPS = 3, 12  # usual number of Lanczos steps for k pairs: 3 k + 12
 
 
 def choose_method(settings: Settings, head: Head, root: SquareRoot) -> tuple[Method, str]:
-    """(method, reason in words); raises IFIMError where the method asked for cannot be."""
+    """(method, reason in words); raises IFIMError where the requested method does not work with this head."""
     if head.spatial:
         if settings.method in ("exact", "adaptive"):
             raise IFIMError(
-                f"method={settings.method!r} needs a product for each of the {root.columns} columns that an answer at every "
-                "voxel has: use method='matrix_free', with rank= for the number of components."
+                f"method={settings.method!r} computes all {root.columns} columns of the factor, some for each voxel: use "
+                "method='matrix_free', with rank= for the number of components."
             )
-        return "matrix_free", f"an answer at every voxel has {root.columns} columns, too many to compute each"
+        return "matrix_free", f"an output at every voxel: {root.columns} columns, too many to compute all"
     if settings.method != "auto":
         return settings.method, "asked for"
     if root.columns <= FEW:

@@ -10,7 +10,7 @@ from monai_ifim.core.solvers.base import Subspace
 
 
 def whole_factor(factor: Factor, rows: FactorRows) -> Subspace:
-    """Every column: one vector-Jacobian product each."""
+    """A itself, V being the identity: one vector-Jacobian product for each column."""
     factor.jacobian.expected = factor.columns
     for start, stop in factor.column_chunks(0, factor.columns):
         cotangents = factor.cotangents(start, stop)

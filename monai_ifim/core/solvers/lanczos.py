@@ -1,12 +1,12 @@
 """The matrix-free method: leading eigenpairs of F = A A^T from products with A and A^T alone.
 
-Lanczos in the coordinates of the factor's columns, with full reorthogonalisation: v, A^T A v, ... are made orthonormal, and
-Rayleigh and Ritz on what they span gives the pairs. All images of a batch share the passes. A residual of each pair, from the
-products themselves, says how good it is; after the first convergence a fresh random direction is followed for a few steps, so
-that a further copy of a repeated eigenvalue, which one start vector cannot see, comes to light.
+Lanczos iteration on A^T A, of size r x r, with full reorthogonalisation: v, A^T A v, ... are made orthonormal, and the
+Rayleigh-Ritz method on their span gives the pairs. All images of a batch share the passes. The residual of each pair is computed
+from the products themselves. After the first convergence the iteration goes on for a few steps from a new random direction: one
+start vector finds a repeated eigenvalue only once.
 
-Why not a solver off the shelf: ARPACK (scipy.sparse.linalg.eigsh) takes one image at a time, on the CPU, and 20 products at
-least; torch.lobpcg takes no operator. `tests/core/solvers/test_lanczos.py` has ARPACK as judge.
+Why no library solver: ARPACK (scipy.sparse.linalg.eigsh) takes one image at a time, on the CPU, and at least 20 products;
+torch.lobpcg takes no operator. `tests/core/solvers/test_lanczos.py` compares with ARPACK.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from monai_ifim.core.operator.factor import Factor
 from monai_ifim.core.operator.rows import FactorRows
 from monai_ifim.core.settings import Settings
 from monai_ifim.core.solvers.base import Subspace
-from monai_ifim.core.solvers.trace_probes import CONFIDENCE, TailProbes, random_vectors
+from monai_ifim.core.solvers.trace_probes import CONFIDENCE, TraceProbes, random_vectors
 from monai_ifim.core.spectrum import ROW_NOISE
 
 PROBES = 2  # of the trace
 STEPS_A_PAIR, FURTHER_STEPS = 8, 48  # most steps for k pairs: 8 k + 48
 STEPS_FOR_ENERGY = 96  # most steps where a share of the trace decides how many pairs
 STEPS_AFTER_RESTART = 2
-CHECK_EVERY = 2  # steps between two looks, each of which waits for the device
-SINGLE_ELEMENTS = 2**20  # coordinates of an image's columns from which on the basis is kept in float32
+CHECK_EVERY = 2  # steps between two tests for convergence, each of which waits for the device
+SINGLE_ELEMENTS = 2**20  # number of columns from which on the basis is kept in float32
 ADJOINT_TOLERANCE = 0.05  # wide enough for half precision
-BREAKDOWN = 1e-10  # what reorthogonalisation leaves of a vector that brought nothing new
+BREAKDOWN = 1e-10  # share of its length that a vector inside the span keeps after reorthogonalisation
 
 
 @dataclass
-class KrylovBasis:
-    """Orthonormal basis V of the columns' coordinates and A^T A V, with the small matrices between them.
+class LanczosBasis:
+    """Orthonormal basis V of the Krylov space, A^T A V, and their inner products.
 
-    vectors, images: [B, capacity, r]; projected: V^T A^T A V and squared: (A^T A V)^T A^T A V, [B, m, m] float64.
+    vectors: V, images: A^T A V, both [B, capacity, r]. projected: V^T A^T A V, squared: (A^T A V)^T A^T A V, [B, m, m] float64.
     """
 
     vectors: Tensor
@@ -48,7 +48,7 @@ class KrylovBasis:
     count: int = 0
 
     @classmethod
-    def empty(cls, factor: Factor, capacity: int) -> KrylovBasis:
+    def empty(cls, factor: Factor, capacity: int) -> LanczosBasis:
         """Room for `capacity` vectors."""
         scales = factor.root.scales
         dtype = torch.float64 if factor.columns < SINGLE_ELEMENTS else torch.float32
@@ -68,7 +68,7 @@ class KrylovBasis:
         self.squared[:, : n + 1, n], self.squared[:, n, : n + 1] = inner, inner
 
     def orthogonal(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """w [B, r] without its part in V, of unit length, and the share of its length that was left [B]."""
+        """w [B, r] minus its projection onto V, normalised, and the share of the length of w outside V [B]."""
         before = w.norm(dim=1)
         basis = self.vectors[:, : self.count]
         for _ in range(2):
@@ -78,9 +78,9 @@ class KrylovBasis:
         return w / torch.where(after > 0, after, 1.0)[:, None], share
 
     def ritz(self) -> tuple[Tensor, Tensor]:
-        """Ritz values [B, m], descending, and the lengths of their residuals |A^T A y - theta y|, on the CPU.
+        """Ritz values [B, m], descending, and their residual norms |A^T A y - theta y| [B, m], on the CPU.
 
-        V^T A^T A V is symmetric to the rounding of the passes only, and the residuals are those of the products as they came.
+        V^T A^T A V is symmetric up to the rounding of the passes, and the residuals are computed without assuming more.
         """
         m = self.count
         middle, squared = self.projected[:, :m, :m].cpu(), self.squared[:, :m, :m].cpu()
@@ -91,14 +91,14 @@ class KrylovBasis:
 
 
 def leading_pairs(factor: Factor, rows: FactorRows, settings: Settings, row_eps: float, generator: torch.Generator) -> Subspace:
-    """Iterate until the kept pairs of every image have residuals below the tolerance, or the steps are used up.
+    """Iterate until the residuals of the kept pairs of every image are below the tolerance, or the steps are used up.
 
-    Warns with ConvergenceWarning in the latter case: the pairs that are good enough are reported.
+    In the latter case it warns (ConvergenceWarning) and reports the pairs that are within the tolerance.
     """
     r = factor.columns
     most = most_steps(settings, r)
-    probes = TailProbes.draw(factor, PROBES, generator)
-    basis = KrylovBasis.empty(factor, most)
+    probes = TraceProbes.draw(factor, PROBES, generator)
+    basis = LanczosBasis.empty(factor, most)
     scores: list[Tensor] = []
     v, _ = basis.orthogonal(random_vectors(factor, generator))
     restarted_at: int | None = None
@@ -122,14 +122,14 @@ def leading_pairs(factor: Factor, rows: FactorRows, settings: Settings, row_eps:
         v = torch.where((share > BREAKDOWN)[:, None], v, replacement)
     if not verdict.enough:
         _warn_unfinished(verdict, settings, most)
-    tail = probes.estimate()
+    outside = probes.estimate()
     whole = basis.count == r
-    nothing = torch.zeros_like(tail)
+    nothing = torch.zeros_like(outside)
     return Subspace(
         "matrix_free",
         rows,
         torch.stack(scores, dim=1),
-        nothing if whole else tail,
+        nothing if whole else outside,
         nothing if whole else probes.upper_bound(),
         1.0 if whole else CONFIDENCE,
         None if whole else verdict.good,
@@ -138,10 +138,10 @@ def leading_pairs(factor: Factor, rows: FactorRows, settings: Settings, row_eps:
 
 
 def verified_adjoint(factor: Factor, v: Tensor, row: Tensor, scale: Tensor) -> Tensor:
-    """A^T A v from A v = scale x row, by a way of forming J u under which <v, A^T A v> = |A v|^2; v: [B, r].
+    """A^T A v from A v = scale x row, checked by <v, A^T A v> = |A v|^2; v: [B, r].
 
-    A backward pass that cannot be differentiated may answer with a derivative of zero, in silence. Raises NetworkError where
-    neither way is the transpose of the vector-Jacobian products.
+    A backward pass that cannot be differentiated may return a derivative of zero without an error; then J u is formed the
+    other way. Raises NetworkError where neither way is the transpose of the vector-Jacobian products.
     """
     expected = (row.to(scale.device).to(torch.float64).norm(dim=1) * scale).square()
     for _ in range(2):
@@ -150,20 +150,21 @@ def verified_adjoint(factor: Factor, v: Tensor, row: Tensor, scale: Tensor) -> T
             return w
         factor.jacobian.use_other_way()
     raise NetworkError(
-        "Jacobian-vector products of this network are not the transpose of its vector-Jacobian products: an operation in it has "
-        "a wrong derivative, or one of another order is cut. Use method='exact' or 'adaptive'."
+        "Jacobian-vector products of this network are not the transpose of its vector-Jacobian products: one of its operations "
+        "has a wrong first or second derivative. Use method='exact' or 'adaptive', which need vector-Jacobian products only."
     )
 
 
 def most_steps(settings: Settings, columns: int) -> int:
-    """After how many steps the iteration gives up."""
+    """Largest number of steps of the iteration."""
     return min(columns, STEPS_FOR_ENERGY if settings.rank is None else STEPS_A_PAIR * settings.rank + FURTHER_STEPS)
 
 
 @dataclass(frozen=True)
 class _Verdict:
-    """good: leading pairs of each image with residuals below the tolerance; wanted: pairs asked for, one more than there are
-    where the share of the trace is not reached; residuals: bounds of |F u - l u|, [m] for each image."""
+    """State of the iteration: good, for each image the number of leading pairs with residuals below the tolerance; wanted, the
+    number the selection asks for, one more than there are where they do not hold the share of the trace; residuals, bounds of
+    |F u - l u|, [m] for each image."""
 
     good: list[int]
     wanted: list[int]
@@ -174,27 +175,27 @@ class _Verdict:
         return all(good >= wanted for good, wanted in zip(self.good, self.wanted, strict=True))
 
     @classmethod
-    def of(cls, basis: KrylovBasis, probes: TailProbes, settings: Settings, row_eps: float, complete: bool) -> _Verdict:
+    def of(cls, basis: LanczosBasis, probes: TraceProbes, settings: Settings, row_eps: float, complete: bool) -> _Verdict:
         values, lengths = basis.ritz()
-        tails = probes.estimate().tolist()
+        outsides = probes.estimate().tolist()
         good, wanted, residuals = [], [], []
-        for theta, length, tail in zip(values, lengths, tails, strict=True):
+        for theta, length, outside in zip(values, lengths, outsides, strict=True):
             # F u - theta u = A (A^T A y - theta y) / sqrt(theta), and |A| <= sqrt(theta_1) up to the first residual.
             first = theta[0] + length[0]
             bound = torch.where(theta > 0, (first / torch.where(theta > 0, theta, 1.0)).sqrt() * length, 0.0)
             floor = ROW_NOISE * row_eps * theta[0]
             within = (bound <= torch.maximum(settings.tolerance * theta, floor)) | (theta <= floor)
             good.append(theta.numel() if complete else int(within.int().cumprod(0).sum()))
-            wanted.append(_wanted(theta, tail, settings, basis.vectors.shape[2]))
+            wanted.append(_wanted(theta, outside, settings, basis.vectors.shape[2]))
             residuals.append(bound)
         return cls(good, wanted, residuals)
 
 
-def _wanted(theta: Tensor, tail: float, settings: Settings, columns: int) -> int:
-    """How many of the Ritz pairs the selection keeps; one more than there are where they do not suffice."""
+def _wanted(theta: Tensor, outside: float, settings: Settings, columns: int) -> int:
+    """Number of Ritz pairs that the selection keeps; one more than there are where they do not suffice."""
     if settings.rank is not None:
         return min(settings.rank, columns)
-    trace = float(theta.sum()) + tail
+    trace = float(theta.sum()) + outside
     if trace == 0.0:
         return 0
     short = int((theta.cumsum(0) < settings.energy * trace).sum())
@@ -205,7 +206,7 @@ def _warn_unfinished(verdict: _Verdict, settings: Settings, most: int) -> None:
     asked = f"rank={settings.rank}" if settings.rank is not None else f"energy={settings.energy}"
     warn_caller(
         f"matrix_free stopped after {most} steps with {min(verdict.good)} leading pair(s) within the tolerance; {asked} needs "
-        f"{max(verdict.wanted)} or more. What is reported holds; ask for fewer components (rank=) or a larger tolerance=, or use "
-        "method='exact'.",
+        f"{max(verdict.wanted)} or more. The pairs reported are accurate; ask for fewer components (rank=) or a larger "
+        "tolerance=, or use method='exact'.",
         ConvergenceWarning,
     )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from monai_ifim.core import Decomposition, Head, IFIMError, decompose
 from monai_ifim.core.heads.choice import resolve_head
 from monai_ifim.core.heads.outputs import last_operation
-from monai_ifim.core.locality import locality_radius
+from monai_ifim.core.locality import radii
 from monai_ifim.core.operator.predictor import Predictor, evaluation_mode
 from monai_ifim.core.projection import split
 from monai_ifim.evaluation.classifiers.tasks import Sample
@@ -141,7 +141,7 @@ class Observer:
         norm = float(torch.linalg.vector_norm(whole.image[0].double()))
         with evaluation_mode(self.network):
             first = (whole.eigenvectors[:, :1], whole.eigenvalues[:, :1])
-            radius = float(locality_radius(self.predict, self.head, whole.image, *first)[0, 0])
+            radius = float(radii(self.predict, self.head, whole.image, *first)[0, 0])
         return {"locality_radius": radius, "relative_locality_radius": radius / norm}
 
     def _attributions(self, image: Tensor, target: int) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -1,7 +1,7 @@
-"""An orthogonal, evenly spaced volume out of slices that are not: a tilted gantry, uneven gaps.
+"""Resampling of irregular slices (tilted gantry, uneven gaps) onto an orthogonal, evenly spaced grid.
 
-Each slice is moved within its plane to where its header puts it, then planes at even heights are interpolated between
-neighbouring slices, both linearly. What the slices do not cover gets the smallest value of the volume.
+Each slice is shifted within its plane to the position of its header; then planes at even heights are interpolated between
+neighbouring slices. Both steps are linear. Voxels that no slice covers get the smallest value of the volume.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Values = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class EvenGrid:
-    """Where the new planes lie. heights: of the slices above the first, mm; offsets: of each slice within the plane, in voxels
-    along columns and rows; step: mm between the new planes, which are `count`; affine: voxel -> RAS mm."""
+    """The new grid. heights: of the slices above the first, mm; offsets: of each slice within the plane, in voxels along columns
+    and rows; step: mm between the `count` new planes; affine: voxel -> RAS mm."""
 
     heights: Array
     offsets: Array
@@ -32,7 +32,7 @@ class EvenGrid:
 
 
 def even_grid(name: str, volume: DicomVolume) -> EvenGrid:
-    """The grid for a volume whose slices are sorted by place; raises InputError where two lie at one place."""
+    """The grid for a volume whose slices are sorted by position; raises InputError if two lie at one place."""
     if volume.positions is None or volume.orientation is None or volume.spacing is None or len(volume.positions) < 2:
         raise InputError(f"{name}: its slices state no places or no pixel spacing, so there is no grid to resample it onto.")
     columns, rows = volume.orientation[:3], volume.orientation[3:]
@@ -43,7 +43,7 @@ def even_grid(name: str, volume: DicomVolume) -> EvenGrid:
         raise InputError(f"{name}: two slices lie at the same place: leave one of them out.")
     offsets = np.stack([away @ columns / volume.spacing[0], away @ rows / volume.spacing[1]], axis=1)
     step = float(gaps.min())
-    if step < 0.5 * float(np.median(gaps)):  # where two parts of a series meet, slices may nearly coincide
+    if step < 0.5 * float(np.median(gaps)):  # slices may nearly coincide where two parts of a series meet
         step = float(np.median(gaps))
     lps = np.eye(4)
     lps[:3, 0], lps[:3, 1] = columns * volume.spacing[0], rows * volume.spacing[1]
@@ -69,7 +69,7 @@ def resampled(grid: EvenGrid, slices: Values) -> Values:
 
 
 def _moved(plane: Values, offset: Array, extra: npt.NDArray[np.int_]) -> Values:
-    """A slice [rows, columns] moved by `offset` voxels along columns and rows; NaN where it does not reach."""
+    """A slice [rows, columns] shifted by `offset` voxels along columns and rows; NaN outside of it."""
     wide = np.pad(plane, ((0, extra[1]), (0, extra[0])), mode="edge")
     moved: Values = shift(wide, (offset[1], offset[0]), order=1, mode="nearest") if np.any(np.abs(offset) > 1e-6) else wide
     for axis, (size, start) in enumerate(zip(plane.shape, (offset[1], offset[0]), strict=True)):

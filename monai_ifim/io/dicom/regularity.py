@@ -1,4 +1,4 @@
-"""Whether the slices of a DICOM volume make a regular grid (PS3.3, C.7.6.2: Image Position and Orientation, Patient)."""
+"""Check that the slices of a DICOM volume form a regular grid (PS3.3, C.7.6.2: Image Position and Orientation, Patient)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import numpy as np
 from monai_ifim.io.dicom.volumes import SAME_PLACE, Array, DicomVolume
 from monai_ifim.io.errors import InputError
 
-SPACING_TOLERANCE = 0.05  # mm, or the share of the mean step, whichever is more, by which a slice may be off its place
-SHARE_TOLERANCE = 0.01
-COSINE_TOLERANCE = 0.01  # directions are often written with three decimals
+SPACING_TOLERANCE = 0.05  # mm by which a slice may be off its place; or, if that is more,
+SHARE_TOLERANCE = 0.01  # the share of the mean gap
+COSINE_TOLERANCE = 0.01  # direction cosines are often written with three decimals
 
 
 def check_volume(name: str, volume: DicomVolume) -> None:
     """Raise InputError unless the slices are evenly spaced along their own normal and not shifted against each other.
 
-    ITK builds a volume from the mean step and leaves the shear of a tilted gantry out: without this check the components
-    would lie millimetres off the anatomy. name: what to call the volume in the message.
+    ITK builds a volume from the mean gap and ignores the shear of a tilted gantry, so that components could lie millimetres off
+    the anatomy. name: what the message calls the volume.
     """
     if volume.positions is None:
         if volume.slices > 1:
@@ -34,7 +34,7 @@ def check_volume(name: str, volume: DicomVolume) -> None:
 
 
 def is_regular(volume: DicomVolume) -> bool:
-    """Whether `check_volume` has nothing to say against it."""
+    """True if `check_volume` does not raise."""
     try:
         check_volume("", volume)
     except InputError:
@@ -43,7 +43,7 @@ def is_regular(volume: DicomVolume) -> bool:
 
 
 def _check_directions(name: str, orientation: Array) -> None:
-    """Rows and columns run along two unit vectors at right angles (PS3.3, C.7.6.2.1.1)."""
+    """Raise InputError unless rows and columns are two unit vectors at right angles (PS3.3, C.7.6.2.1.1)."""
     directions = orientation.reshape(2, 3)
     if float(np.abs(directions @ directions.T - np.eye(2)).max()) > COSINE_TOLERANCE:
         raise InputError(

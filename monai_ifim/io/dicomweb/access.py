@@ -1,6 +1,6 @@
-"""How a DICOMweb server may be reached: its address, whom it is trusted by, and with which secret it is asked.
+"""Access to a DICOMweb server: its address, its certificate authorities and the user's credentials.
 
-Secrets come from the environment or from netrc, never from a command line; they go over TLS only, or to this machine itself.
+Credentials come from the environment or from netrc, never from a command line, and are sent only over TLS or to this machine.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ PLAIN_ADDRESS = re.compile(r"https?://[^\s\\@?#\x00-\x1f\x7f]+", flags=re.IGNORE
 
 
 class AccessError(IFIMError):
-    """A server that may not be asked in the way that was wanted."""
+    """A server that must not be accessed as requested."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """What a session needs; made by `access_to`.
+    """Parameters of a session; made by `access_to`.
 
-    server: host and port, for messages. trust: the file of authorities, True for the usual ones; nothing turns verification
-    off. exposed: whether patients' data travel without encryption.
+    server: host and port, for messages. trust: the file of certificate authorities, True for the system's; verification cannot
+    be disabled. exposed: True if patients' data are sent without encryption.
     """
 
     url: str
@@ -61,8 +61,8 @@ class BearerAuth(AuthBase):
 def access_to(url: str, ca_bundle: Path | None = None, environment: Mapping[str, str] | None = None) -> Access:
     """Access to the DICOMweb server at `url`, the address before /studies.
 
-    ca_bundle: PEM file of the authorities that may have signed the server's certificate. environment: by default that of the
-    process. Raises AccessError, which never repeats a URL or a secret.
+    ca_bundle: PEM file of the certificate authorities to accept. environment: by default that of the process.
+    Raises AccessError, whose message never quotes a URL or a secret.
     """
     variables = os.environ if environment is None else environment
     address, host, encrypted = _checked_address(url)
@@ -72,13 +72,13 @@ def access_to(url: str, ca_bundle: Path | None = None, environment: Mapping[str,
         raise AccessError(
             f"{host}: its address begins with http://, so that the password or token would travel in the clear: use https://."
         )
-    proxies = {} if here else get_environ_proxies(address)  # what is meant for this machine does not leave it
+    proxies = {} if here else get_environ_proxies(address)  # requests to this machine use no proxy
     server = urlsplit(address).netloc
     return Access(address, server, auth, _trusted(ca_bundle, variables), proxies, exposed=not (encrypted or here))
 
 
 def _checked_address(url: str) -> tuple[str, str, bool]:
-    """The URL as requests understands it, its host, and whether it is encrypted."""
+    """The URL as requests normalises it, its host, and whether it is encrypted."""
     if "@" in url:
         raise AccessError(
             f"--url holds an '@', as if a name or password were in it: leave them out, and set {USER} and {PASSWORD}, or {TOKEN}."
@@ -106,7 +106,7 @@ def _is_this_machine(host: str) -> bool:
 
 
 def _credentials(url: str, variables: Mapping[str, str]) -> AuthBase | None:
-    """From the environment, else from netrc; None where there are none."""
+    """Credentials from the environment, else from netrc; None if there are none."""
     user, password, token = (variables.get(name, "").strip() for name in (USER, PASSWORD, TOKEN))
     if token and (user or password):
         raise AccessError(f"{TOKEN} is set, and {USER} or {PASSWORD} too: unset what does not belong to this server.")
@@ -123,17 +123,17 @@ def _credentials(url: str, variables: Mapping[str, str]) -> AuthBase | None:
         entry = get_netrc_auth(url, raise_errors=True)
     except (NetrcParseError, OSError):
         broken = True
-    if broken:  # said out here, away from the parser's words, which repeat the file's
+    if broken:  # raised here, without the parser's error, which quotes the file
         raise AccessError("the netrc file cannot be read: correct it, or name another one by the variable NETRC.")
     return None if entry is None else _basic(*entry)
 
 
 def _basic(user: str, password: str) -> AuthBase:
-    return HTTPBasicAuth(user.encode(), password.encode())  # RFC 7617: in UTF-8; requests would take Latin-1
+    return HTTPBasicAuth(user.encode(), password.encode())  # RFC 7617: UTF-8; requests would use Latin-1
 
 
 def _trusted(ca_bundle: Path | None, variables: Mapping[str, str]) -> str | bool:
-    """What requests calls `verify`: a file of authorities, or a folder of hashed ones, or True for the usual ones."""
+    """The `verify` of requests: a file of authorities, a folder of hashed ones, or True for the system's."""
     named = {name: variables[name] for name in CA_BUNDLES if variables.get(name)}
     option, place = ("--ca-bundle", str(ca_bundle)) if ca_bundle is not None else next(iter(named.items()), ("", ""))
     if not place:

@@ -1,7 +1,7 @@
-"""A DICOMweb server (PS3.18): a study's series found by QIDO, instances fetched by WADO, maps stored by STOW.
+"""Client of a DICOMweb server (PS3.18): find series (QIDO), fetch instances (WADO), store maps (STOW).
 
-dicomweb-client speaks; here is decided who may be told a secret, what is tried again, and what is believed of an answer.
-No message and no log line holds a secret, a name or a date.
+dicomweb-client makes the requests; this module adds credentials, retries and checks of the answers. No message and no log line
+holds a secret, a name or a date.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ from monai_ifim.io.dicomweb.access import Access
 
 Answer = TypeVar("Answer")
 
-PASSING = frozenset({408, 429, 502, 503, 504})  # HTTP states that the same question may not meet again
-TIMEOUT = (10.0, 120.0)  # seconds to connect, and without a byte
-LONGEST_WAIT = 60.0  # seconds before another try, whatever the server asks for
+PASSING = frozenset({408, 429, 502, 503, 504})  # HTTP status codes after which a request is repeated
+TIMEOUT = (10.0, 120.0)  # seconds to connect, and to wait for data
+LONGEST_WAIT = 60.0  # seconds between two tries at most, whatever the server asks for
 CHECK_URL = "Is --url the address before /studies, such as https://HOST/dicom-web?"
-WHOLE_BODY = 1 << 62  # bytes; a body sent in chunks could not be sent a second time
+WHOLE_BODY = 1 << 62  # bytes; a body sent in chunks could not be repeated
 SERIES_UID, SERIES_NUMBER, MODALITY = "0020000E", "00200011", "00080060"
 INSTANCE_UID, CLASS_UID, ROWS, COLUMNS = "00080018", "00080016", "00280010", "00280011"
 
 
 class ServerError(IFIMError):
-    """A DICOMweb server that does not do what it is asked."""
+    """A DICOMweb server that refuses a request or answers it wrongly."""
 
 
 class UnreachableError(ServerError):
-    """A DICOMweb server that did not answer in as many tries as it was given."""
+    """A DICOMweb server that did not answer in all tries."""
 
 
 class MissingError(ServerError):
-    """What the DICOMweb server was asked for is not there."""
+    """The requested object does not exist on the server."""
 
 
 @dataclass(frozen=True)
 class RemoteSeries:
-    """The images of a series on the server: their SOP Instance UIDs; size: columns and rows. What is not stated is None."""
+    """A series of images on the server. instances: SOP Instance UIDs; size: columns and rows; None if not stated."""
 
     uid: str
     modality: str
@@ -60,13 +60,13 @@ class RemoteSeries:
 
     @property
     def label(self) -> str:
-        """A short name for files, the same in every run: modality, number, and what tells it from all other series."""
+        """A short name for files, the same in every run: modality, number, and a digest of the UID."""
         digest = hashlib.sha256(self.uid.encode()).hexdigest()[:8]
         parts = (self.modality.replace(" ", "") or "series", None if self.number is None else str(self.number), digest)
         return "-".join(part for part in parts if part is not None)
 
     def facts(self) -> str:
-        """Modality, number, size and count: what tells series apart and names nobody."""
+        """Modality, number, size, count and UID: enough to tell series apart, and nothing personal."""
         number = "" if self.number is None else f"series {self.number}, "
         size = "" if self.size is None else f"{self.size[0]} x {self.size[1]}, "
         count = f"{len(self.instances)} image{'' if len(self.instances) == 1 else 's'}"
@@ -83,18 +83,18 @@ def checked_uid(uid: Any) -> str:
 
 
 class DicomWeb:
-    """Questions to one server over one session; a context manager.
+    """Session with one server; a context manager.
 
-    retries: further tries where the server is away, busy, or breaks off; first_wait: seconds before the first of them, doubled
-    for each that follows. All that is asked may be asked twice: a second STOW of one SOP Instance UID changes nothing.
+    retries: further tries if the server is unreachable or busy or a transfer breaks off; first_wait: seconds before the first
+    retry, doubled for each further one. Every request may be repeated: a second STOW of a SOP Instance UID changes nothing.
     """
 
     def __init__(self, access: Access, retries: int = 5, first_wait: float = 1.0) -> None:
         self.name = access.server
         self.retries, self.first_wait = retries, first_wait
         self._session = requests.Session()
-        self._session.trust_env = False  # `Access` has read the environment; nothing of it may overrule what it has checked
-        self._session.max_redirects = 0  # neither secrets nor patients' data go where nobody has sent them
+        self._session.trust_env = False  # `Access` has read the environment already
+        self._session.max_redirects = 0  # credentials and patients' data are not sent to other addresses
         self._session.auth, self._session.verify, self._session.proxies = access.auth, access.trust, dict(access.proxies)
         self._session.headers["Accept"] = "application/dicom+json"
         for scheme in ("http://", "https://"):
@@ -111,7 +111,7 @@ class DicomWeb:
         self._session.close()
 
     def series_of(self, study: str) -> list[RemoteSeries]:
-        """The study's series that hold images, sorted by UID; none where the study is unknown. Raises ServerError."""
+        """The series of images of a study, sorted by UID; none if the study is unknown. Raises ServerError."""
         found = []
         for uid, entry in self._search(lambda offset: self._client.search_for_series(study, offset=offset), SERIES_UID).items():
             images = [instance for instance in self._instances(study, uid) if _is_image(instance)]
@@ -121,7 +121,7 @@ class DicomWeb:
         return sorted(found, key=lambda series: series.uid)
 
     def retrieve(self, study: str, series: str, instance: str) -> bytes:
-        """An instance as the server keeps it, as the content of a DICOM file. Raises ServerError."""
+        """An instance as the content of a DICOM file. Raises ServerError."""
         found = self._ask(lambda: self._client.retrieve_instance(study, series, instance))
         stated = tuple(found.get(name) for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"))
         if stated != (study, series, instance):
@@ -131,11 +131,11 @@ class DicomWeb:
             return file.getvalue()
 
     def holds(self, study: str, series: str, instance: str) -> bool:
-        """Whether an instance is in the study. Raises ServerError."""
+        """True if an instance is in the study. Raises ServerError."""
         return any(_value(entry, INSTANCE_UID) == instance for entry in self._instances(study, series, instance))
 
     def store(self, study: str, content: Dataset) -> None:
-        """Put an instance into the study that it says it belongs to. Raises ServerError where it is not there afterwards."""
+        """Store an instance in its study. Raises ServerError if the server does not list it afterwards."""
         answer = self._ask(lambda: self._client.store_instances([content], study))
         refused = _failure(answer)
         if refused:
@@ -153,7 +153,7 @@ class DicomWeb:
         return list(found.values())
 
     def _search(self, page: Callable[[int], list[Any]], key: str) -> dict[str, Mapping[str, Any]]:
-        """What a QIDO search finds, by UID; servers give it in pages, or all of it again whatever the offset is."""
+        """All results of a QIDO search by UID; servers return pages, or ignore the offset and return all again."""
         found: dict[str, Mapping[str, Any]] = {}
         while True:
             before = len(found)
@@ -166,9 +166,9 @@ class DicomWeb:
                 return found
 
     def _ask(self, question: Callable[[], Answer]) -> Answer:
-        """The answer, after further tries where trying may help; raises ServerError with the cure.
+        """The answer, after retries if they may help; raises ServerError with the cure.
 
-        urllib3's own retries would not do: requests reads bodies after them, so that a transfer that breaks off is lost.
+        urllib3's own retries do not cover a transfer that breaks off, because requests reads bodies later.
         """
         attempt = 0
         while True:
@@ -183,7 +183,7 @@ class DicomWeb:
                 attempt += 1
             except IFIMError:
                 raise
-            except Exception as error:  # whatever an answer that is no DICOM makes its reader raise
+            except Exception as error:  # the reader raises anything for an answer that is not DICOM
                 kind = type(error).__name__
                 raise ServerError(f"{self.name}: sent an answer that is not DICOM ({kind}). {CHECK_URL}") from None
 
@@ -231,14 +231,14 @@ class DicomWeb:
 
 
 class _Adapter(HTTPAdapter):
-    """Lets the connection state its own Host: dicomweb-client's lacks the port and breaks IPv6 addresses."""
+    """Removes dicomweb-client's Host header, which lacks the port and breaks IPv6 addresses."""
 
     def add_headers(self, request: requests.PreparedRequest, **_: Any) -> None:
         request.headers.pop("Host", None)
 
 
 def _refuse_broken_off(response: requests.Response, *_: Any, **__: Any) -> None:
-    """A multipart body ends with its closing delimiter (RFC 2046, 5.1.1); a cut image would pass for a whole one without it."""
+    """Raise for a multipart body without its closing delimiter (RFC 2046, 5.1.1), which would be a truncated image."""
     header = Message()
     header["Content-Type"] = response.headers.get("Content-Type", "")
     boundary = header.get_boundary()
@@ -249,7 +249,7 @@ def _refuse_broken_off(response: requests.Response, *_: Any, **__: Any) -> None:
 
 
 def _passes(error: requests.RequestException) -> bool:
-    """Whether the same question may be answered the next time."""
+    """True if the same request may succeed later."""
     if error.response is not None:
         return error.response.status_code in PASSING
     broken = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
@@ -270,13 +270,13 @@ def _tls_failure(error: requests.exceptions.SSLError) -> str:
 def _stated_failure(response: requests.Response) -> str:
     try:
         failure = _failure(Dataset.from_json(response.json()))
-    except Exception:  # what comes with a refusal may be anything
+    except Exception:  # the body of a refusal may be anything
         return ""
     return f", {failure}" if failure else ""
 
 
 def _failure(answer: Dataset) -> str:
-    """What STOW says of an instance that it did not store (PS3.18, 10.5.3.2); empty where it says nothing."""
+    """The reason why STOW did not store an instance (PS3.18, 10.5.3.2); empty if it states none."""
     for item in answer.get("FailedSOPSequence") or ():
         reason = item.get("FailureReason")
         return "failure reason not stated" if reason is None else f"failure reason 0x{int(reason):04X}"
@@ -289,7 +289,7 @@ def _by_uid(entries: list[Any], key: str) -> Iterator[tuple[str, Mapping[str, An
 
 
 def _value(entry: Mapping[str, Any], tag: str) -> Any:
-    """The first value of an attribute in DICOM JSON (PS3.18, F.2), None where there is none."""
+    """The first value of an attribute in DICOM JSON (PS3.18, F.2), None if it has none."""
     attribute = entry.get(tag)
     values = attribute.get("Value") if isinstance(attribute, Mapping) else None
     return values[0] if isinstance(values, list) and values else None
@@ -311,9 +311,9 @@ def _size(entry: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def _is_image(entry: Mapping[str, Any]) -> bool:
-    """Whether an instance is a picture of the patient: not a report, a segmentation, a dose or a map made from pictures."""
+    """True if an instance is an acquired image: not a report, a segmentation, a dose or a derived map."""
     stated = str(_value(entry, CLASS_UID))
     name = UID(stated).keyword if UID_FORM.fullmatch(stated) else ""
-    if not name:  # a class of a vendor's own, or none stated
+    if not name:  # a private class, or none stated
         return _size(entry) is not None
     return "ImageStorage" in name or name == "EnhancedUSVolumeStorage"

@@ -1,4 +1,4 @@
-"""A scene and the files that it names as one file, CASE.mrb."""
+"""A scene with its files as one archive, CASE.mrb."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from monai_ifim.io import atomic
 from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.errors import OutputError
 
-NO_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can state
-SCHEMA = ".schema.tsv"  # types of a table's columns: found by its name, not named in the scene
+NO_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest date of a zip entry
+SCHEMA = ".schema.tsv"  # column types of a table; 3D Slicer finds it by its name
 
 
 def write_scene_bundle(scene: Path) -> Path:
-    """Write CASE.mrb beside CASE.mrml: one folder with the scene and the files that it names; returns the bundle's path.
+    """Write CASE.mrb beside CASE.mrml, with the scene and its files in one folder; returns the path of the archive.
 
-    Whole or absent, and the same files give the same bytes. Raises OutputError where the scene or one of its files is missing.
+    Whole or absent; the same files give the same bytes. Raises OutputError if the scene or one of its files is missing.
     """
     files = [scene, *(scene.parent / name for name in _named_files(scene))]
     missing = [file.name for file in files if not file.is_file()]
@@ -33,7 +33,7 @@ def write_scene_bundle(scene: Path) -> Path:
 
 
 def _named_files(scene: Path) -> list[str]:
-    """Names of the scene's files in its order, and of the schemas of its tables."""
+    """Names of the files of a scene in its order, and of the schemas of its tables."""
     try:
         nodes = ET.fromstring(scene.read_bytes())  # nosec B314 # expat opens no external entity and bounds what entities grow to
     except (OSError, ET.ParseError) as error:

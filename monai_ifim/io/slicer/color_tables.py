@@ -1,6 +1,6 @@
-"""Colour tables of maps that lie over anatomy: even steps to the eye, clear where there is nothing to see.
+"""Colour tables for maps shown over anatomy: perceptually uniform, and transparent for small values.
 
-3D Slicer's slice views take a table's opacity as a switch: an entry is either see-through or shown at the layer's opacity.
+3D Slicer's slice views treat a table's opacity as a switch: an entry is transparent or shown at the layer's opacity.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ import numpy.typing as npt
 from monai_ifim.display.style import DIVERGING, SEQUENTIAL
 
 ENTRIES = 256
-CLEAR_SHARE = 0.2  # of the window: what lies below it (signed: this near zero) is see-through
+CLEAR_SHARE = 0.2  # share of the window, from its low end or, for signed maps, from zero, that is transparent
 
 Table = npt.NDArray[np.uint8]
 
 
 def sensitivity_table() -> Table:
-    """RGBA [256, 4] of matplotlib's viridis; its low end is see-through, so that anatomy without influence stays plain."""
+    """RGBA [256, 4] of matplotlib's viridis; its low end is transparent, so that anatomy without influence is shown unchanged."""
     table = _colors(SEQUENTIAL)
     table[: round(CLEAR_SHARE * ENTRIES), 3] = 0
     return table
 
 
 def signed_table() -> Table:
-    """RGBA [256, 4] of matplotlib's RdBu_r, blue below zero and red above, told apart by all kinds of colour sight; a band
-    round zero, which is at the table's middle, is see-through."""
+    """RGBA [256, 4] of matplotlib's RdBu_r, blue below zero and red above, which colour-blind people can distinguish; a
+    band around zero, the table's middle, is transparent."""
     table = _colors(DIVERGING)
     distance = np.abs(np.arange(ENTRIES) - (ENTRIES - 1) / 2) / (ENTRIES / 2)
     table[distance < CLEAR_SHARE, 3] = 0

@@ -1,7 +1,7 @@
-"""The case as a scene that 3D Slicer opens with one double click: CASE.mrml, and CASE.mrb as one file to hand on.
+"""The scene of a case for 3D Slicer, CASE.mrml.
 
-A scene names its files by paths relative to itself, so that the folder can be moved. It holds nothing personal and no date,
-and the same case gives the same bytes.
+It refers to its files by relative paths, so that the folder can be moved. It holds no personal data and no date, and the same
+case gives the same bytes.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.errors import OutputError
 from monai_ifim.io.geometry import Affine, is_invertible
 from monai_ifim.io.slicer.color_tables import ENTRIES, sensitivity_table, signed_table, table_text
-from monai_ifim.io.slicer.spectrum_table import COMPONENT, SHARE, Spectrum, read_spectrum
+from monai_ifim.io.slicer.spectrum_table import COMPONENT, SHARE, SpectrumTable, read_spectrum
 from monai_ifim.io.slicer.views import PRESETS, VIEW_ANGLE, Point, SliceView, camera_before, is_flat, plane_view, slice_view
 from monai_ifim.io.slicer.volumes import GREY, SENSITIVITY, SIGNED, SceneVolume, first_of, scene_volumes
 
 FOUR_UP, PLOT_3D_AND_SLICES, PLOT_AND_SLICES = 3, 36, 37  # vtkMRMLLayoutNode: FourUp, ConventionalPlot, FourUpPlot
 COLOR_IDS = {GREY: "vtkMRMLColorTableNodeGrey", SENSITIVITY: "vtkMRMLColorTableNode1", SIGNED: "vtkMRMLColorTableNode2"}
-LONGEST_NAMED = 80  # characters of a file's name that an error repeats
+LONGEST_NAMED = 80  # characters of a file name that an error message quotes
 LEGEND_FONT = "font-family:Arial;font-size:12px;color:rgba(255,255,255,1);text-shadow:1px -1px 2px rgba(0,0,0,1.0);"
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, section 2.2
-_FILE_NAME = {ord(sign): f"%{ord(sign):02X}" for sign in "% '\"<>"}  # what 3D Slicer decodes, no more
+_FILE_NAME = {ord(sign): f"%{ord(sign):02X}" for sign in "% '\"<>"}  # exactly what 3D Slicer decodes
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One slice view with what it shows. tag: Red, Green or Yellow; in_3d: whether the 3D view shows the slice too."""
+    """One slice view and its layers. tag: Red, Green or Yellow; in_3d: whether the 3D view shows the slice too."""
 
     tag: str
     slice: SliceView
@@ -45,8 +45,8 @@ class View:
 def write_scene(folder: Path, sidecar: Mapping[str, Any], point: Point | None = None) -> Path:
     """Write FOLDER/CASE.mrml, its colour tables and the spectrum's table; returns the scene's path.
 
-    folder: of the case, named after it, with all volumes written; sidecar: what the case's sidecar says or will say; point: RAS
-    mm that the slices go through, else the volume's centre. Raises OutputError where a file or a word of the sidecar is missing.
+    folder: of the case, named after it, with all volumes written; sidecar: content of the case's sidecar; point: RAS mm that the
+    slices go through, by default the volume's centre. Raises OutputError if a file or a part of the sidecar is missing.
     """
     case = folder.name
     try:
@@ -89,11 +89,11 @@ def write_scene(folder: Path, sidecar: Mapping[str, Any], point: Point | None = 
 
 def _check_grid(affine: Affine, shape: tuple[int, ...]) -> None:
     if affine.shape != (4, 4) or not is_invertible(affine) or len(shape) != 3 or min(shape) < 1:
-        raise ValueError("its grid is none of a volume in the world")
+        raise ValueError("its affine or shape is not that of a volume")
 
 
 def _views(volumes: list[SceneVolume], affine: Affine, shape: tuple[int, ...], point: Point | None) -> list[View]:
-    """Red, Green and Yellow: three planes of one picture, or three pictures of the only plane there is."""
+    """Red, Green and Yellow: three planes of a volume, or three maps of a single slice."""
     background = first_of(volumes, "source", "input")
     if background is None:
         raise ValueError("no image among the files")
@@ -107,15 +107,15 @@ def _views(volumes: list[SceneVolume], affine: Affine, shape: tuple[int, ...], p
     return [View(tag, slice_view(affine, shape, name, point), background, overlay, True) for tag, name in planes.items()]
 
 
-def _layout(shape: tuple[int, ...], spectrum: Spectrum) -> int:
-    """Number of 3D Slicer's arrangement of views."""
+def _layout(shape: tuple[int, ...], spectrum: SpectrumTable) -> int:
+    """Number of 3D Slicer's layout."""
     if not spectrum.rows:
         return FOUR_UP
     return PLOT_AND_SLICES if is_flat(shape) else PLOT_3D_AND_SLICES
 
 
-def _write_tables(folder: Path, spectrum: Spectrum) -> list[dict[str, Any]]:
-    """Write the tables that the scene names beside it; returns what it says of the colour tables, in the order of COLOR_IDS."""
+def _write_tables(folder: Path, spectrum: SpectrumTable) -> list[dict[str, Any]]:
+    """Write the tables of the scene; returns the template's entries for the colour tables, in the order of COLOR_IDS."""
     tables = []
     for name, label, table in (
         ("sensitivity", "Sensitivity", sensitivity_table()),
@@ -153,12 +153,12 @@ def _rendered(**content: Any) -> str:
 
 
 def _number(value: float) -> str:
-    """The shortest text that reads back as the same number, without a negative zero."""
+    """The shortest text that reads back as the same number, with 0.0 for a negative zero."""
     return repr(float(value) + 0.0)
 
 
 def _attribute(value: object) -> object:
-    """Text as it stands in an XML attribute: escaped, line ends kept, without signs that XML does not allow."""
+    """Text for an XML attribute: escaped, line ends kept, characters that XML forbids replaced."""
     from markupsafe import Markup, escape
 
     if not isinstance(value, str):

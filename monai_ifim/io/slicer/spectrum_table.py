@@ -1,4 +1,4 @@
-"""The spectrum as a tab-separated table, with the schema beside it by which 3D Slicer knows numbers from text."""
+"""The spectrum as a tab-separated table, and the schema that tells 3D Slicer the types of its columns."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ COMPONENT, EIGENVALUE, SHARE, LOCALITY = "Component", "Eigenvalue", "Share of tr
 
 
 @dataclass(frozen=True)
-class Spectrum:
-    """One row a component: number from 1, eigenvalue, share of the trace in percent, locality radius (NaN: not measured).
+class SpectrumTable:
+    """One row per component: number from 1, eigenvalue, share of the trace in percent, locality radius (NaN: not measured).
 
     units: of eigenvalues and of locality radii.
     """
@@ -26,13 +26,13 @@ class Spectrum:
         return tuple(row[2] for row in self.rows)
 
     def table(self) -> str:
-        """The table; numbers as Python writes them, which is exact."""
+        """The table; numbers in full precision."""
         lines = ["\t".join((COMPONENT, EIGENVALUE, SHARE, LOCALITY))]
         lines += ["\t".join(map(repr, row)) for row in self.rows]
         return "\n".join(lines) + "\n"
 
     def schema(self) -> str:
-        """Types, units and meanings of the columns. 3D Slicer finds it by its name, and plots no column without a type."""
+        """Types, units and meanings of the columns. 3D Slicer finds it by its file name and plots only columns with a type."""
         lines = [
             ("columnName", "type", "componentNames", "nullValue", "unitLabel", "description"),
             (COMPONENT, "int", "", "", "", "Number of the component, the most influential first"),
@@ -43,8 +43,8 @@ class Spectrum:
         return "".join("\t".join(_cell(text) for text in line) + "\n" for line in lines)
 
 
-def read_spectrum(sidecar: Mapping[str, Any]) -> Spectrum:
-    """The spectrum that a sidecar holds; raises KeyError, TypeError or ValueError where it holds none."""
+def read_spectrum(sidecar: Mapping[str, Any]) -> SpectrumTable:
+    """The spectrum of a sidecar; raises KeyError, TypeError or ValueError if it has none."""
     trace = float(sidecar["trace"])
     values = [float(value) for value in sidecar["eigenvalues"]]
     radii = [math.nan if radius is None else float(radius) for radius in sidecar.get("locality_radius") or []]
@@ -52,9 +52,9 @@ def read_spectrum(sidecar: Mapping[str, Any]) -> Spectrum:
     shares = [100.0 * value / trace if trace > 0 else 0.0 for value in values]
     rows = zip(range(1, len(values) + 1), values, shares, radii, strict=False)
     units = sidecar["units"]
-    return Spectrum(tuple(rows), (str(units["eigenvalues"]), str(units["locality_radius"])))
+    return SpectrumTable(tuple(rows), (str(units["eigenvalues"]), str(units["locality_radius"])))
 
 
 def _cell(text: str) -> str:
-    """Text that neither ends a cell nor opens a quoted one."""
+    """Text without tabs, line ends and double quotes."""
     return " ".join(text.replace('"', "'").split())

@@ -1,4 +1,4 @@
-"""The views of a scene: slices that hold the whole volume, and a camera that looks at it."""
+"""The views of a scene: slice views that show the whole volume, and a camera for the 3D view."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ import numpy.typing as npt
 
 from monai_ifim.io.geometry import VIEWS, Affine, cut
 
-# 3D Slicer's own presets [right, up, normal] in RAS: written into the scene, since their signs differ between its versions.
+# 3D Slicer's presets [right, up, normal] in RAS, written into the scene because their signs differ between its versions.
 PRESETS: dict[str, Affine] = {
     "Axial": np.array([[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]).T,
     "Sagittal": np.array([[0.0, -1.0, 0.0], [0.0, 0.0, 1.0], [-1.0, 0.0, 0.0]]).T,
     "Coronal": np.array([[-1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]]).T,
 }
-MARGIN = 1.05  # field of view over the volume's extent
-PIXELS = (
-    64  # of a view's longer side as stored. 3D Slicer keeps the field of view's tighter side when a view grows to its true size
-)
+MARGIN = 1.05  # ratio of the field of view to the volume's extent
+PIXELS = 64  # stored size of a view's longer side; 3D Slicer keeps the field of view of the shorter side when it resizes the view
 LOOK_FROM = (-0.5, 0.8, 0.4)  # RAS: from the patient's front, left and above
 VIEW_ANGLE = 30.0  # of the camera, in degrees
 
@@ -50,7 +48,7 @@ class Camera:
 
 
 def is_flat(shape: tuple[int, ...]) -> bool:
-    """Whether the volume is a single slice, along whichever axis."""
+    """True if the volume is a single slice along any axis."""
     return 1 in shape
 
 
@@ -60,7 +58,7 @@ def slice_view(affine: Affine, shape: tuple[int, ...], orientation: str, point: 
 
 
 def plane_view(affine: Affine, shape: tuple[int, ...]) -> SliceView:
-    """The slice that a flat volume is, seen from where the nearest world plane is looked at."""
+    """The view of a single slice, from the side of the nearest anatomical plane."""
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     view = next(view for view in VIEWS if shape[cut(affine, view).normal] == 1)
     chosen = cut(affine, view)
@@ -74,7 +72,7 @@ def plane_view(affine: Affine, shape: tuple[int, ...]) -> SliceView:
 
 
 def camera_before(affine: Affine, shape: tuple[int, ...]) -> Camera:
-    """A camera in which the whole volume is seen: obliquely, or a flat one face to face."""
+    """A camera that shows the whole volume, obliquely, or a single slice from the front."""
     corners = _corners(affine, shape)
     centre = corners.mean(0)
     radius = float(np.linalg.norm(corners - centre, axis=1).max())

@@ -9,7 +9,7 @@ import torch
 from monai.networks.nets import UNet
 from torch import Tensor, nn
 
-from monai_ifim.core import Decomposition, HeadError, IFIMError, NetworkError, decompose
+from monai_ifim.core import Decomposition, HeadError, IFIMError, NetworkError, decompose, locality_radius
 from monai_ifim.core.heads.voxelwise import mean_probability
 
 
@@ -78,7 +78,7 @@ def test_small_steps_along_an_eigenvector_cost_half_the_eigenvalue(head: str, ou
         p, q = before.sigmoid(), moved.sigmoid()
         divergence = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).flatten(1).sum(1)
     torch.testing.assert_close(divergence, 0.5 * step**2 * d.eigenvalues[:, 0], rtol=1e-2, atol=0)
-    radius = d.locality_radius()
+    radius = locality_radius(network, d)
     assert bool((radius > step).all())
     # Along +u the predicted answers gain.
     labels = (before > 0).double() if outputs == 2 else before.argmax(1, keepdim=True)

@@ -16,10 +16,10 @@ from monai.networks.nets import DenseNet, UNet, resnet10
 from torch import Tensor, nn
 
 from monai_ifim.core import Decomposition, IFIMError, MemoryWarning, decompose
-from monai_ifim.core.batches import Task
+from monai_ifim.core.batches import BatchPart
 from monai_ifim.core.memory.checkpointing import choose_blocks, survey_activations
 from monai_ifim.core.memory.lean_layers import lean_layers
-from monai_ifim.core.memory.offload import Overflow, StoredHost
+from monai_ifim.core.memory.offload import Offload, StoredHost
 from monai_ifim.core.settings import memory_bytes
 
 Networks = Callable[..., nn.Sequential]
@@ -192,33 +192,33 @@ def test_blocks_are_the_largest_modules_below_the_limit(resnet: nn.Module) -> No
 
 @pytest.mark.parametrize("shape", [(3, 70_000), (2, 5, 301, 211)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bool, torch.int64, torch.bfloat16])
-def test_overflow_gives_back_what_it_was_given(shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    overflow = Overflow()
+def test_offload_gives_back_what_it_was_given(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    offload = Offload()
     tensor = (torch.randn(shape) * 10).to(dtype)
     transposed = tensor.transpose(0, -1)
-    stored, other = overflow.put(tensor), overflow.put(transposed)
+    stored, other = offload.put(tensor), offload.put(transposed)
     assert torch.equal(stored.get(), tensor)
     assert torch.equal(other.get(), transposed)
     if tensor.ndim == 2:
         assert torch.equal(stored.window(17, 6003), tensor[:, 17:6003])
 
 
-def test_overflow_of_a_full_disk_names_the_folder_and_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offload_of_a_full_disk_names_the_folder_and_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    overflow = Overflow()
-    stored = overflow.put(torch.ones(3, 5))
+    offload = Offload()
+    stored = offload.put(torch.ones(3, 5))
     (stored.path.parent / "2").symlink_to("/dev/full")  # takes nothing
-    with pytest.raises(IFIMError, match=rf"in {stored.path.parent} \(No space left on device\): free some, .* TMPDIR"):
-        overflow.put(torch.ones(3, 5))
+    with pytest.raises(IFIMError, match=rf"to {stored.path.parent} \(No space left on device\): free some space, .* TMPDIR"):
+        offload.put(torch.ones(3, 5))
 
 
 def test_stored_file_that_was_cut_short_is_told_and_not_read_as_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    overflow = Overflow()
-    stored = overflow.put(torch.ones(3, 500))
+    offload = Offload()
+    stored = offload.put(torch.ones(3, 500))
     stored.path.write_bytes(stored.path.read_bytes()[:-7])
     assert torch.equal(stored.window(0, 20)[:2], torch.ones(2, 20))
-    with pytest.raises(IFIMError, match="cut short"):
+    with pytest.raises(IFIMError, match="truncated"):
         stored.get()
 
 
@@ -243,12 +243,12 @@ def test_budget_holds_for_scripted_and_shared_blocks_and_for_plain_functions() -
         _assert_same(decompose(network, x, memory_budget=budget), truth)
 
 
-def test_overflow_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offload_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    overflow = Overflow()
-    stored = overflow.put(torch.ones(1000, 100))
+    offload = Offload()
+    stored = offload.put(torch.ones(1000, 100))
     assert len(list(tmp_path.rglob("*"))) == 2
-    del stored, overflow
+    del stored, offload
     assert list(tmp_path.iterdir()) == []
 
 
@@ -301,15 +301,15 @@ def test_accelerator_that_runs_out_of_memory_gets_fewer_images_at_a_time_and_say
     network = cnn((1, 9, 7), 4).double()
     x = torch.randn(7, 1, 9, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     truth = decompose(network, x)
-    forward, sizes = Task.forward, list[int]()
+    forward, sizes = BatchPart.forward, list[int]()
 
-    def cramped(task: Task, image: Tensor) -> Tensor:
+    def cramped(part: BatchPart, image: Tensor) -> Tensor:
         sizes.append(image.shape[0])
         if image.shape[0] > 2:
             raise torch.OutOfMemoryError("out of memory")
-        return forward(task, image)
+        return forward(part, image)
 
-    monkeypatch.setattr(Task, "forward", cramped)
+    monkeypatch.setattr(BatchPart, "forward", cramped)
     with pytest.warns(MemoryWarning, match="fewer images at a time") as caught:
         d = decompose(network, x)
     assert len(caught) == 1
@@ -321,10 +321,10 @@ def test_accelerator_that_runs_out_of_memory_gets_fewer_images_at_a_time_and_say
 def test_accelerator_too_small_for_one_image_moves_everything_then_gives_up(
     cnn: Networks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cramped(task: Task, image: Tensor) -> Tensor:
+    def cramped(part: BatchPart, image: Tensor) -> Tensor:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(Task, "forward", cramped)
+    monkeypatch.setattr(BatchPart, "forward", cramped)
     with pytest.warns(MemoryWarning), pytest.raises(torch.OutOfMemoryError):
         decompose(cnn((1, 9, 7), 4), torch.randn(2, 1, 9, 7))
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from monai_ifim.core.memory.offload import Overflow
+from monai_ifim.core.memory.offload import Offload
 from monai_ifim.core.memory.scratch import PREFIX, ScratchFolder
 
 HOLDER = """
 import sys, time, torch
-from monai_ifim.core.memory.offload import Overflow
-store = Overflow()
+from monai_ifim.core.memory.offload import Offload
+store = Offload()
 held = store.put(torch.ones(100))
 print("held", flush=True)
 time.sleep(600)
@@ -37,7 +37,7 @@ def test_folder_goes_at_the_end_of_the_block_and_with_the_object(place: Path) ->
         (folder / "work").write_text("x")
         assert list(place.iterdir()) == [folder]
     assert list(place.iterdir()) == []
-    store = Overflow()
+    store = Offload()
     held = store.put(torch.arange(50.0))
     assert torch.equal(held.get(), torch.arange(50.0))
     assert len(list(place.iterdir())) == 1

@@ -11,7 +11,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
-from monai_ifim.core import GaussianLowPass, IFIMError, Metric, NoiseLevel, decompose
+from monai_ifim.core import GaussianLowPass, IFIMError, Metric, NoiseLevel, decompose, locality_radius
 from monai_ifim.core.dense import dense_fisher
 
 Networks = Callable[..., nn.Sequential]
@@ -75,7 +75,7 @@ def test_a_unit_step_along_an_eigenimage_costs_half_the_eigenvalue(cnn: Networks
         after = network(x + step * d.eigenimages[:, i]).log_softmax(1)
         divergence = (before.exp() * (before - after)).sum(1)
         torch.testing.assert_close(divergence.detach(), 0.5 * step**2 * d.eigenvalues[:, i], rtol=1e-2, atol=0)
-    assert bool((d.locality_radius() > step).all())
+    assert bool((locality_radius(network, d) > step).all())
 
 
 def test_noise_of_one_number_scales_the_eigenvalues_by_its_square(cnn: Networks) -> None:

@@ -32,10 +32,10 @@ def test_precision_asked_for_gives_that_precision(cnn: Networks, precision: str,
 
 
 def test_float64_from_float32_weights_has_float64_results(cnn: Networks) -> None:
-    d = decompose(cnn((1, 9, 7), 5), _image(), precision="float64")
+    d = decompose(cnn((1, 9, 7), 5), _image(), precision="float64", locality=True)
     assert {d.high.dtype, d.eigenvectors.dtype, d.logits.dtype} == {torch.float64}
-    radius = d.locality_radius()
-    assert bool((radius > 0).all())
+    assert d.locality_radius is not None
+    assert bool((d.locality_radius > 0).all())
 
 
 def test_float32_from_a_float64_network(cnn: Networks) -> None:
