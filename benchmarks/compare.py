@@ -1,4 +1,4 @@
-"""The methods against what else computes or replaces them: speed, memory and accuracy, with the bars they have to pass.
+"""Compares the methods with their alternatives: speed, memory and accuracy, with the bars they have to pass.
 
 python -m benchmarks.compare [--rounds N] [--only SECTION ...] [--device cpu|cuda] [--output FOLDER] [--quick]
 python -m benchmarks.compare --short
@@ -10,16 +10,14 @@ and is left out without it. Nothing else should run on the machine meanwhile: tw
 each other down a hundredfold, and not evenly.
 
 The results go to compare-DEVICE.json and compare-DEVICE.md in benchmarks/results, section by section as they are done.
-With --only, what earlier runs found for the other sections stays; every section carries the date and the environment that
-it was measured in. --quick runs everything at tiny sizes to see that it works; its results go to compare-DEVICE-quick and
-mean nothing. --short measures nothing: it prints the rows that have a bar, for docs/engine.md.
+With --only, earlier results of the other sections are kept. Every section has a stamp: date, commit, command line, load before
+measuring, machine and versions. --quick runs everything at tiny sizes to see that it works; its results go to
+compare-DEVICE-quick and mean nothing. --short measures nothing: it prints the rows that have a bar, for docs/engine.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import os
 import re
 import sys
 import traceback
@@ -33,12 +31,17 @@ from benchmarks.attribution import attributions
 from benchmarks.baselines import jacrev, naive, passes
 from benchmarks.batch import batches
 from benchmarks.eigendistortion import eigendistortion
+from benchmarks.exact import exact
+from benchmarks.native import native
 from benchmarks.peaks import memory_budget, memory_classes
 from benchmarks.results import Comparison, Row, Section, read_comparison
+from benchmarks.scanner import scanner_memory, scanner_seconds
+from benchmarks.stamp import take_stamp
 from benchmarks.tables import full_table, short_table
-from benchmarks.timing import Setting, environment_stamp
+from benchmarks.timing import Setting
 
 SECTIONS: dict[str, Callable[[Setting], list[Row]]] = {
+    "exact": exact,
     "passes": passes,
     "naive": naive,
     "jacrev": jacrev,
@@ -51,10 +54,12 @@ SECTIONS: dict[str, Callable[[Setting], list[Row]]] = {
     "memory-budget": memory_budget,
     "memory-classes": memory_classes,
     "batches": batches,
+    "native": native,
+    "scanner": scanner_seconds,
+    "scanner-memory": scanner_memory,
 }
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 5
-BUSY = 0.5  # load average above which other programs disturb
 SEED = 0
 
 
@@ -83,15 +88,12 @@ def main() -> None:
 
 
 def run_sections(names: list[str], setting: Setting, comparison: Comparison, stem: Path) -> list[str]:
-    """Measure and write section by section; returns the names of those that raised an error."""
+    """Measure and write section by section; returns the names of the sections that raised an error."""
     torch.backends.cudnn.allow_tf32 = False  # float32 is float32
     broken = []
-    print(environment_stamp(setting.device))
-    busy = os.getloadavg()[0]
-    if busy > BUSY:
-        print(f"other programs keep {busy:.1f} cores busy: end them first, or the timings are not fair.", file=sys.stderr)
     for name in names:
-        print(f"\n{name}", flush=True)
+        stamp = take_stamp(setting.device)
+        print(f"\n{name}: {stamp.line}", flush=True)
         try:
             with torch.random.fork_rng():
                 torch.manual_seed(SEED)
@@ -105,9 +107,7 @@ def run_sections(names: list[str], setting: Setting, comparison: Comparison, ste
             continue
         for row in rows:
             print(f"  {row.what} | {row.case} | {row.value_text} | {row.bar_text} {row.holds_text} | {row.details}", flush=True)
-        today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        section = Section(today, environment_stamp(setting.device), tuple(rows))
-        comparison = comparison.with_section(name, section, list(SECTIONS))
+        comparison = comparison.with_section(name, Section(stamp, tuple(rows)), list(SECTIONS))
         comparison.write(stem.with_name(f"{stem.name}.json"))
         stem.with_name(f"{stem.name}.md").write_text(full_table(comparison), encoding="utf-8")
     return broken

@@ -1,16 +1,12 @@
 """Seconds to carry the components of one large volume to its own grid and to write all files of the case.
 
-python -m benchmarks.native [--rounds N]
-
 The volume is 256 x 384 x 384 voxels of smooth structure and noise, the bundle the 3D one that comes with the package. Beside it,
 in the same rounds: writing five float32 volumes of that size by nibabel alone, compressed as nibabel does by default.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
-import time
 from pathlib import Path
 
 import nibabel as nib
@@ -18,7 +14,8 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter, zoom
 
-from benchmarks.timing import environment_stamp, interleaved
+from benchmarks.results import Row
+from benchmarks.timing import Setting
 from monai_ifim.adapt.bundle import Bundle, load_bundle
 from monai_ifim.adapt.components import component_tensors, item_of_batch
 from monai_ifim.adapt.saving import SaveIFIM
@@ -29,31 +26,34 @@ from monai_ifim.io.installation import resolve_bundle
 SHAPE = (256, 384, 384)
 SPACING = (0.9, 0.7, 0.8)
 FILES = 5
+SMALL = (24, 32, 40)
+ROUNDS = 3
+OURS, BARE = "all files of the case", "nibabel, five volumes"
 
 
-def write_volume(path: Path) -> None:
+def write_volume(path: Path, shape: tuple[int, ...]) -> None:
     """A volume in whole numbers, as scanners give them."""
     generator = np.random.default_rng(0)
-    coarse = gaussian_filter(generator.standard_normal([size // 8 for size in SHAPE]), 2)
+    coarse = gaussian_filter(generator.standard_normal([size // 8 for size in shape]), 2)
     smooth = zoom(coarse, 8, order=1)
-    values = 400 * smooth / smooth.std() + 20 * generator.standard_normal(SHAPE)
+    values = 400 * smooth / smooth.std() + 20 * generator.standard_normal(shape)
     nib.save(nib.Nifti1Image(values.astype(np.int16), np.diag([*SPACING, 1.0])), path)
 
 
-class Case:
+class WrittenCase:
     """A decomposed volume, and the two ways of writing it."""
 
-    def __init__(self, folder: Path, bundle: Bundle) -> None:
+    def __init__(self, folder: Path, bundle: Bundle, shape: tuple[int, ...]) -> None:
         self.folder, self.bundle = folder, bundle
         path = folder / "volume.nii.gz"
-        write_volume(path)
+        write_volume(path, shape)
         read = bundle.read(path)
         self.scan = scan_of(read[bundle.image_key])
         self.image = bundle.prepare(read, path)
         batch = self.image.as_subclass(torch.Tensor)[None]
         decomposition = decompose(bundle.network, batch, head="categorical")
         self.components = item_of_batch(component_tensors(decomposition, batch, 0.0), 0, self.image)
-        self.values = np.random.default_rng(1).standard_normal(SHAPE).astype(np.float32)
+        self.values = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
 
     def ours(self) -> None:
         """All files of the case: maps on the volume's own grid, the scan, planes, scene, sidecar."""
@@ -66,20 +66,11 @@ class Case:
             nib.save(nib.Nifti1Image(self.values, np.eye(4)), self.folder / f"bare-{i}.nii.gz")
 
 
-def main() -> None:
-    """Print seconds and their ratio."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    rounds = parser.parse_args().rounds
-    print(environment_stamp())
+def native(setting: Setting) -> list[Row]:
+    """Seconds for all files of the case against nibabel's for five bare volumes."""
+    shape = SMALL if setting.quick else SHAPE
     with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
-        case = Case(Path(folder), load_bundle(resolve_bundle("lumpy_lesion_detection_3d")))
-        print(f"reading and decomposing: {time.perf_counter() - started:.1f} s")
-        timings = interleaved({"all files of the case": case.ours, "nibabel, five volumes": case.bare}, rounds)
-    print(timings.describe())
-    print(f"ratio {timings.ratio('all files of the case', 'nibabel, five volumes'):.2f}")
-
-
-if __name__ == "__main__":
-    main()
+        written = WrittenCase(Path(folder), load_bundle(resolve_bundle("lumpy_lesion_detection_3d")), shape)
+        timings = setting.measure({OURS: written.ours, BARE: written.bare}, rounds=ROUNDS)
+    case = f"volume {' x '.join(map(str, shape))}"
+    return [Row(f"{OURS} / {BARE}", case, timings.ratio(OURS, BARE), None, "", timings.describe(), timings.seconds)]

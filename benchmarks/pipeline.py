@@ -17,7 +17,7 @@ from unittest import mock
 import torch
 
 import monai_ifim.adapt.saving as saving
-from benchmarks.timing import environment_stamp
+from benchmarks.stamp import take_stamp
 from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core.operator import predictor
@@ -69,7 +69,7 @@ def main() -> None:
     arguments = parser.parse_args()
     bundle = load_bundle(resolve_bundle(arguments.bundle))
     found = find_cases([arguments.folder])[: arguments.images]
-    print(environment_stamp())
+    print(take_stamp().line)
     for label in ("warm-up", "measured"):
         with tempfile.TemporaryDirectory() as folder, measured() as watch:
             options = CaseSettings("categorical", locality=True)

@@ -1,4 +1,4 @@
-"""What a comparison found: rows with bars, sections with the environment they ran in, one JSON file for each device."""
+"""Results of a comparison: rows with bars, sections with a stamp, one JSON file per device."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.stamp import Stamp
+
 
 @dataclass(frozen=True)
 class Bar:
-    """What a value has to be."""
+    """The limit that a value must not pass."""
 
     limit: float
     at_least: bool
@@ -28,7 +30,7 @@ class Bar:
 class Row:
     """One number of a comparison.
 
-    what: what is divided by what, or the quantity. value: None where it could not be measured, with the reason in `details`.
+    what: the quantity, or numerator / denominator. value: None if it could not be measured, with the reason in `details`.
     unit: "" for a ratio. seconds: of every round, by candidate.
     """
 
@@ -68,10 +70,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """The rows of one section, when and in which environment they were measured."""
+    """The rows of one section, and the stamp that was taken before they were measured."""
 
-    date: str
-    environment: str
+    stamp: Stamp
     rows: tuple[Row, ...]
 
 
@@ -97,7 +98,7 @@ class Comparison:
 
 
 def read_comparison(path: Path, device: str, quick: bool) -> Comparison:
-    """What an earlier run left, or nothing yet."""
+    """The results of earlier runs; empty if there are none."""
     if not path.is_file():
         return Comparison(device, {}, quick)
     content = json.loads(path.read_text(encoding="utf-8"))
@@ -106,4 +107,4 @@ def read_comparison(path: Path, device: str, quick: bool) -> Comparison:
 
 def _section(entry: Mapping[str, Any]) -> Section:
     rows = tuple(Row(**{**row, "bar": None if row["bar"] is None else Bar(**row["bar"])}) for row in entry["rows"])
-    return Section(entry["date"], entry["environment"], rows)
+    return Section(Stamp(**entry["stamp"]), rows)

@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from monai.networks.nets import DenseNet
 
-from benchmarks.timing import environment_stamp, interleaved_medians
+from benchmarks.stamp import take_stamp
+from benchmarks.timing import interleaved_medians
 
 CLASSES = 4
 NETWORK = {
@@ -89,13 +90,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     arguments = parser.parse_args()
     engines = ("one process", "torchrun", "ray")
+    stamp = take_stamp()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         words = [str(write_scans(folder / "scans", arguments.cases, arguments.size)), "--bundle"]
         words += [str(write_bundle(folder / "bundle", arguments.size)), "--head", "categorical", "--overwrite", "--output"]
         candidates = {engine: runner(engine, [*words, str(folder / engine)]) for engine in engines}
         medians = interleaved_medians(candidates, arguments.rounds)
-    print(f"{environment_stamp()}; {os.cpu_count()} cores, one thread a process, {arguments.cases} volumes of {arguments.size}^3")
+    print(f"{stamp.line}; {os.cpu_count()} cores, one thread a process, {arguments.cases} volumes of {arguments.size}^3")
     for engine, seconds in medians.items():
         print(f"{engine:12s} {seconds:7.1f} s   {seconds / medians['one process']:.2f} of one process")
 

@@ -1,7 +1,6 @@
 """A large scan in scanner space: seconds against one forward and one backward pass as MONAI makes them, and peak memory.
 
-python -m benchmarks.scanner [--rounds N] [--output FOLDER]
-python -m benchmarks.scanner peak {passes,scanner} {densenet121,lumpy} [--resolution] [--budget SIZE]
+python -m benchmarks.scanner {passes,scanner} {densenet121,lumpy} [--resolution] [--budget SIZE]   # one peak, as JSON
 
 The scan has 256 x 384 x 384 voxels of smooth structure and noise in whole numbers. The networks have two classes, so that one
 backward pass is all that a decomposition cannot do without: a 3D DenseNet121 with random weights behind Orientation, Spacing,
@@ -9,22 +8,19 @@ percentile scaling, padding and Resize to 96^3; and the 3D bundle that comes wit
 transforms and the network, applied to a scan that wants a gradient, the network's weights frozen.
 
 Seconds are medians of rounds in which both take turns, in one process. Peaks are of fresh processes, above what was resident
-with libraries, network and scan. Results go to scanner-cpu.json and scanner-cpu.md in benchmarks/results.
+with libraries, network and scan.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,9 +39,8 @@ from scipy.ndimage import gaussian_filter, zoom
 from torch import Tensor, nn
 
 from benchmarks.memory import Measurement, MeasurementFailed, Peak
-from benchmarks.results import Bar, Row, Section, read_comparison
-from benchmarks.tables import full_table
-from benchmarks.timing import Setting, Timings, environment_stamp
+from benchmarks.results import Bar, Row
+from benchmarks.timing import Setting, Timings
 from monai_ifim import Decomposition, decompose_scan
 from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.adapt.scanner.preprocessing import reading_steps
@@ -58,7 +53,6 @@ BUDGET = "4GiB"
 LIMIT = 4 * 2**30
 GIBIBYTE = 2**30
 SLOWEST = 2.0  # times the passes
-RESULTS = Path(__file__).parent / "results"
 SMALL = (24, 36, 36)
 
 
@@ -122,8 +116,9 @@ def lumpy(shape: tuple[int, ...] = SHAPE) -> Subject:
 SUBJECTS: dict[str, Callable[[tuple[int, ...]], Subject]] = {"densenet121": densenet121, "lumpy": lumpy}
 
 
-def seconds(setting: Setting, shape: tuple[int, ...]) -> list[Row]:
+def scanner_seconds(setting: Setting) -> list[Row]:
     """Scanner space against the passes, with and without a resolution."""
+    shape = SMALL if setting.quick else SHAPE
     rows = []
     for build in SUBJECTS.values():
         subject = build(shape)
@@ -139,8 +134,9 @@ def seconds(setting: Setting, shape: tuple[int, ...]) -> list[Row]:
     return rows
 
 
-def peaks(setting: Setting, shape: tuple[int, ...]) -> list[Row]:
-    """What the passes and scanner space add to a process, with and without a budget."""
+def scanner_memory(setting: Setting) -> list[Row]:
+    """Peak memory that the passes and scanner space add to a process, with and without a budget."""
+    shape = SMALL if setting.quick else SHAPE
     rows = []
     for name in SUBJECTS:
         for resolution, budget in ((False, None), (True, None), (True, BUDGET)):
@@ -155,7 +151,7 @@ def measured_alone(
     name: str, shape: tuple[int, ...], what: str, resolution: bool = False, budget: str | None = None
 ) -> Measurement:
     """Peak and seconds of one run in a process of its own; raises MeasurementFailed with its last words."""
-    words = ["peak", what, name, "--shape", *map(str, shape), *(["--resolution"] if resolution else [])]
+    words = [what, name, "--shape", *map(str, shape), *(["--resolution"] if resolution else [])]
     words += [] if budget is None else ["--budget", budget]
     done = subprocess.run([sys.executable, "-m", "benchmarks.scanner", *words], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -175,49 +171,20 @@ def measured_here(name: str, shape: tuple[int, ...], run: Callable[[Subject], ob
     return Measurement(peak.above, elapsed, peak.start)
 
 
-SECTIONS: dict[str, Callable[[Setting, tuple[int, ...]], list[Row]]] = {"seconds": seconds, "peak memory": peaks}
-
-
 def main() -> None:
-    """Measure, print and write; with `peak`, measure once in this process and print that."""
+    """Measure one run in this process and print it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    parser.add_argument("--only", choices=SECTIONS, nargs="+", default=list(SECTIONS))
-    parser.add_argument("--quick", action="store_true", help="a small scan, to see that all runs; the numbers mean nothing")
-    alone = parser.add_subparsers(dest="alone").add_parser("peak")
-    alone.add_argument("what", choices=["passes", "scanner"])
-    alone.add_argument("name", choices=SUBJECTS)
-    alone.add_argument("--shape", type=int, nargs=3, default=SHAPE)
-    alone.add_argument("--resolution", action="store_true")
-    alone.add_argument("--budget")
+    parser.add_argument("what", choices=["passes", "scanner"])
+    parser.add_argument("name", choices=SUBJECTS)
+    parser.add_argument("--shape", type=int, nargs=3, default=SHAPE)
+    parser.add_argument("--resolution", action="store_true")
+    parser.add_argument("--budget")
     arguments = parser.parse_args()
-    if arguments.alone:
-        runs: dict[str, Callable[[Subject], object]] = {
-            "passes": Subject.passes,
-            "scanner": lambda subject: subject.decomposed(arguments.resolution, arguments.budget),
-        }
-        print(json.dumps(asdict(measured_here(arguments.name, tuple(arguments.shape), runs[arguments.what]))))
-        return
-    record(arguments.only, Setting(arguments.rounds, torch.device("cpu"), arguments.quick), arguments.output)
-
-
-def record(names: list[str], setting: Setting, output: Path) -> None:
-    """Measure sections and write them beside what earlier runs found for the others."""
-    stem = output / ("scanner-cpu-quick" if setting.quick else "scanner-cpu")
-    comparison = read_comparison(stem.with_suffix(".json"), "cpu", setting.quick)
-    shape = SMALL if setting.quick else SHAPE
-    print(environment_stamp())
-    for name in names:
-        busy = os.getloadavg()[0]
-        rows = SECTIONS[name](setting, shape)
-        for row in rows:
-            print(f"  {row.what} | {row.case} | {row.value_text} | {row.bar_text} {row.holds_text} | {row.details}", flush=True)
-        today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        stamp = f"{environment_stamp()}, load {busy:.1f} before"
-        comparison = comparison.with_section(name, Section(today, stamp, tuple(rows)), list(SECTIONS))
-        comparison.write(stem.with_suffix(".json"))
-        stem.with_suffix(".md").write_text(full_table(comparison), encoding="utf-8")
+    runs: dict[str, Callable[[Subject], object]] = {
+        "passes": Subject.passes,
+        "scanner": lambda subject: subject.decomposed(arguments.resolution, arguments.budget),
+    }
+    print(json.dumps(asdict(measured_here(arguments.name, tuple(arguments.shape), runs[arguments.what]))))
 
 
 def _against_passes(timings: Timings, name: str, subject: Subject, shape: tuple[int, ...]) -> Row:

@@ -11,21 +11,21 @@ FOOT = "Seconds are medians of interleaved rounds of one process, ratios medians
 
 
 def full_table(comparison: Comparison) -> str:
-    """All rows, by section, and below them what each section ran on."""
+    """All rows by section, and below them the stamp of each section."""
     lines = [f"# Comparison on {comparison.device}", *_warning(comparison), "", _line(COLUMNS), _line(["---"] * len(COLUMNS))]
     for name, section in comparison.sections.items():
         lines.append(_line([f"**{name}**", "", "", "", "", ""]))
         lines += [_line([row.what, row.case, row.value_text, row.bar_text, row.holds_text, row.details]) for row in section.rows]
-    stamps: dict[tuple[str, str], list[str]] = {}
+    stamps: dict[str, list[str]] = {}
     for name, section in comparison.sections.items():
-        stamps.setdefault((section.environment, section.date), []).append(name)
+        stamps.setdefault(section.stamp.line, []).append(name)
     lines += ["", FOOT, ""]
-    lines += [f"- {', '.join(names)}: {environment}; {date}" for (environment, date), names in stamps.items()]
+    lines += [f"- {', '.join(names)}: {stamp}" for stamp, names in stamps.items()]
     return "\n".join(lines) + "\n"
 
 
 def short_table(comparison: Comparison) -> str:
-    """The rows that have a bar, without details, and what they ran on."""
+    """The rows that have a bar, without details, and their stamps."""
     lines = [_line(["what", "case", "ratio or value", "bar", "holds?"]), _line(["---"] * 5)]
     for section in comparison.sections.values():
         lines += [
@@ -33,8 +33,8 @@ def short_table(comparison: Comparison) -> str:
             for row in section.rows
             if row.bar is not None
         ]
-    environments = dict.fromkeys(section.environment for section in comparison.sections.values())
-    return "\n".join([*lines, "", *environments]) + "\n"
+    stamps = dict.fromkeys(section.stamp.line for section in comparison.sections.values())
+    return "\n".join([*lines, "", *stamps]) + "\n"
 
 
 def _warning(comparison: Comparison) -> list[str]:

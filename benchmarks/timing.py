@@ -1,23 +1,16 @@
-"""Interleaved timing: every candidate once a round, medians over rounds, ratios from one run; and what it ran on."""
+"""Interleaved timing: every candidate once a round, medians over rounds, ratios from one run."""
 
 from __future__ import annotations
 
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import torch
 
-from monai_ifim.version import __version__
-
 Candidates = Mapping[str, Callable[[], object]]
-
-COMPARED_PACKAGES = ("monai", "captum", "plenoptic")
 
 
 @dataclass(frozen=True)
@@ -45,7 +38,7 @@ class Timings:
 
 @dataclass(frozen=True)
 class Setting:
-    """How a benchmark is run: rounds asked for, device, and whether sizes are the tiny ones of a smoke test."""
+    """How a benchmark is run: number of rounds, device, and whether with the tiny sizes of a smoke test."""
 
     rounds: int
     device: torch.device
@@ -63,12 +56,12 @@ class Setting:
         limits: Mapping[str, int] | None = None,
         warm_up: bool = True,
     ) -> Timings:
-        """Interleaved seconds; `rounds` is the most that is sensible for these candidates, whatever was asked for."""
+        """Interleaved seconds; `rounds` limits the number of rounds for these candidates."""
         most = self.rounds if rounds is None else min(rounds, self.rounds)
         return interleaved(candidates, most, device=self.device, limits=limits, warm_up=warm_up)
 
     def note(self, text: str) -> None:
-        """Say on standard error what is measured now."""
+        """Print on standard error what is measured now."""
         print(f"  {text}", file=sys.stderr, flush=True)
 
 
@@ -108,24 +101,13 @@ def interleaved_medians(candidates: Candidates, rounds: int) -> dict[str, float]
     return {name: timings.median(name) for name in candidates}
 
 
-def environment_stamp(device: torch.device | None = None) -> str:
-    """One line on machine and versions: no path, no name of a host."""
-    packages = [f"monai_ifim {__version__}", f"torch {torch.__version__}", f"Python {platform.python_version()}"]
-    packages += [f"{name} {found}" for name in COMPARED_PACKAGES if (found := _version(name))]
-    machine = [platform.machine(), _processor(), f"{torch.get_num_threads()} thread(s)"]
-    if device is not None and device.type == "cuda":
-        machine += [torch.cuda.get_device_name(device), f"CUDA {torch.version.cuda}"]
-        machine += ["TF32 on" if torch.backends.cudnn.allow_tf32 else "TF32 off"]
-    return ", ".join(part for part in [*packages, *machine] if part)
-
-
 def count(number: int, noun: str) -> str:
     """A number and its noun, in the plural where it has to be."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def wait(device: torch.device | None) -> None:
-    """Until all that was started on a GPU is done."""
+    """Wait until a GPU has finished its work."""
     if device is not None and device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -138,20 +120,3 @@ def _timed(candidate: Callable[[], object], device: torch.device | None) -> floa
     elapsed = time.perf_counter() - start
     del result  # freed outside the clock
     return elapsed
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
-
-
-def _processor() -> str:
-    """The processor's model, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor()

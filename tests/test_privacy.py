@@ -275,6 +275,7 @@ def test_the_search_finds_what_is_planted_and_in_whatever_it_is_packed(good: Pat
     assert found_in(b"0.16010318 7716010318 1.9.77181") == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", ["native", "network", "scanner"])
 def test_no_output_of_a_run_holds_any(space: str, good: Path, bundle: Path, command: Callable[..., Run], tmp_path: Path) -> None:
     words = ("decompose", good, "--bundle", bundle, "-o", tmp_path / "out", "--space", space, "--mrb", "--rank", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import signal
@@ -14,8 +15,72 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from monai_ifim.viewer.gate import HEADERS, PAGE, Gate
+
 Page = Served = Any  # conftest's
 PATIENCE = 30  # seconds
+
+
+async def _answers(page: Path, requests: list[tuple[str, dict[str, str]]]) -> tuple[list[int], dict[str, str]]:
+    """Statuses of requests (path, headers) to a small application behind a gate, and headers of the opened page.
+
+    {secret}, {cookie} and {own} in them stand for the gate's secret, the cookie set with the page, and the page's origin.
+    """
+    from aiohttp import DummyCookieJar, web
+    from aiohttp.test_utils import TestClient, TestServer
+
+    gate, application = Gate(), web.Application()
+
+    async def part(_: web.Request) -> web.Response:
+        return web.Response(text="part")
+
+    application.router.add_get("/part.js", part)
+    gate.guard(application, page)
+    async with TestClient(TestServer(application, host="127.0.0.1"), cookie_jar=DummyCookieJar()) as client:
+        opened = await client.get(f"{PAGE}?secret={gate.secret}")
+        names = {
+            "secret": gate.secret,
+            "cookie": opened.headers["Set-Cookie"].partition(";")[0],
+            "own": f"http://127.0.0.1:{client.port}",
+        }
+        found = []
+        for path, headers in requests:
+            filled = {name: value.format(**names) for name, value in headers.items()}
+            async with client.get(path.format(**names), headers=filled) as response:
+                found.append(response.status)
+        return found, dict(opened.headers)
+
+
+def test_each_lock_of_the_gate_holds_by_itself(tmp_path: Path) -> None:
+    page = tmp_path / "index.html"
+    page.write_text("<html><head></head></html>")
+    cookie = {"Cookie": "{cookie}"}
+    asked = {
+        ("/index.html?secret={secret}", ()): 200,
+        ("/index.html?secret={secret}x", ()): 403,
+        ("/index.html", ()): 403,
+        ("/index.html", (("Cookie", "{cookie}"),)): 403,
+        ("/index.html?secret={secret}", (("Host", "evil.example"),)): 403,
+        ("/part.js", ()): 403,
+        ("/part.js?secret={secret}", ()): 403,
+        ("/part.js", tuple(cookie.items())): 200,
+        ("/part.js", (("Cookie", "{cookie}x"),)): 403,
+        ("/part.js", (*cookie.items(), ("Origin", "{own}"))): 200,
+        ("/part.js", (*cookie.items(), ("Origin", "http://127.0.0.1:1"))): 403,
+        ("/part.js", (*cookie.items(), ("Origin", "https://evil.example"))): 403,
+        ("/part.js", (*cookie.items(), ("Host", "evil.example"))): 403,
+        ("/absent.js", tuple(cookie.items())): 404,
+    }
+    found, headers = asyncio.run(_answers(page, [(path, dict(more)) for path, more in asked]))
+    assert dict(zip(asked, found, strict=True)) == asked
+    assert {name: headers[name] for name in HEADERS} == HEADERS
+
+
+def test_secrets_are_new_at_each_start_and_no_numbers() -> None:
+    secrets = [Gate().secret for _ in range(20)]
+    assert len(set(secrets)) == 20
+    assert all(secret[0].isalpha() and len(secret) > 40 for secret in secrets)
+    assert Gate().address(8080).startswith("http://127.0.0.1:8080/index.html?secret=s")
 
 
 def test_page_asks_no_other_place_and_reloads(page: Page, served: Served) -> None:

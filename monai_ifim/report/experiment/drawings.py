@@ -109,7 +109,9 @@ class Drawings:
 
     def _examples(self, cell: CellRecord, part: Sequence[StoredExample], content: bytes, size: tuple[int, int]) -> Picture:
         names = ", ".join(one.example.image for one in part)
-        planes = " Planes go through the most sensitive voxel, in the proportions of mm." if len(cell.spatial_shape) == 3 else ""
+        planes = (
+            " Planes go through the most sensitive voxel, all of one image in one scale." if len(cell.spatial_shape) == 3 else ""
+        )
         edges = " Letters: the patient's sides." if any(any(p.edges) for one in part for p in one.planes.maps[0].planes) else ""
         return Picture(
             self._file((cell.task, cell.architecture, "examples")),

@@ -34,8 +34,8 @@ TITLES = {
     "gradcam": "GradCAM",
 }
 GREY = ("image", "low")
-TILE = 1.55  # inches
-TALLEST = 1.6  # height of a row over the width of a tile
+TILE, COLUMN, LEFT, TOP, GAP, BELOW = 1.45, 1.55, 1.6, 0.5, 0.12, 0.55  # inches
+TALLEST = 1.3  # height of a plane over the width of a tile
 FLAT = 0.15  # height over width below which letters at top and bottom would cover a plane
 LONGEST_NAME = 20  # letters beside a row
 NORMALS = {"sagittal": 0, "coronal": 1, "axial": 2}  # RAS axis of each view
@@ -80,30 +80,38 @@ def read_examples(folder: Path, cell: CellRecord) -> list[StoredExample]:
 
 
 def example_figure(examples: Sequence[StoredExample]) -> Figure:
-    """A column per map; per image a row per view, with the colour scale of each map below the last one."""
-    rows = [(one, view) for one in examples for view in range(one.views)]
-    heights = [min(TALLEST, _ratio(one.planes.maps[0].planes[view])) for one, view in rows]
-    below = [0.42 if view == one.views - 1 else 0.12 for one, view in rows]
-    height = TILE * sum(heights) + sum(below)
-    figure = new_figure(1.25 + TILE * len(TITLES), 0.6 + height, layout="compressed")
-    grid = figure.subplots(len(rows), len(TITLES), squeeze=False, height_ratios=heights)
-    for row, (one, view) in enumerate(rows):
+    """A column per map; per image a row per view, with the colour scale of each map below the last one.
+
+    All planes of an image have one scale. Axes are placed by hand: a layout engine takes seconds for so many.
+    """
+    rows = [(one, view, *_size(one, view)) for one in examples for view in range(one.views)]
+    gaps = [BELOW if view == one.views - 1 else GAP for one, view, *_ in rows]
+    width, height = LEFT + COLUMN * len(TITLES), TOP + sum(tall for *_, tall in rows) + sum(gaps)
+    figure = new_figure(width, height)
+    figure.set_layout_engine("none")
+    top = height - TOP
+    for row, (one, view, wide, tall) in enumerate(rows):
         for column, (name, title) in enumerate(TITLES.items()):
-            axes = grid[row, column]
-            _tile(axes, one, name, view)
+            left = LEFT + COLUMN * column + (TILE - wide) / 2
+            axes = figure.add_axes((left / width, (top - tall) / height, wide / width, tall / height))
+            _tile(axes, one, name, view, (wide, tall))
             if row == 0:
                 axes.set_title(title, fontsize=8)
-        _describe(grid[row, 0], one, view)
+            if column == 0:
+                _describe(axes, one, view)
+        top -= tall + gaps[row]
     return figure
 
 
-def _ratio(plane: Plane) -> float:
-    """Height over width, as in the world."""
-    down, across = plane.extent
-    return down / across
+def _size(one: StoredExample, view: int) -> tuple[float, float]:
+    """Width and height of a plane in inches; the widest or tallest plane of the image fills its tile."""
+    extents = [plane.extent for plane in one.planes.maps[0].planes]
+    per_inch = max(max(across for _, across in extents), max(down for down, _ in extents) / TALLEST) / TILE
+    down, across = extents[view]
+    return across / per_inch, down / per_inch
 
 
-def _tile(axes: Axes, one: StoredExample, name: str, view: int) -> None:
+def _tile(axes: Axes, one: StoredExample, name: str, view: int, size: tuple[float, float]) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -111,16 +119,14 @@ def _tile(axes: Axes, one: StoredExample, name: str, view: int) -> None:
     found = one.of(name)
     if found is None:
         axes.set_facecolor("#EEEEEE")
-        axes.set_box_aspect(_ratio(one.planes.maps[0].planes[view]))
         axes.text(0.5, 0.5, "n/a", transform=axes.transAxes, ha="center", va="center", color="#555555")
         return
     plane = found.planes[view]
-    aspect = plane.spacing[0] / plane.spacing[1] if plane.has_frame else 1.0
-    axes.imshow(plane.values, cmap=_colors(found), vmin=0, vmax=255, interpolation="nearest", aspect=aspect)
+    axes.imshow(plane.values, cmap=_colors(found), vmin=0, vmax=255, interpolation="nearest", aspect="auto")
     if name == "image":
         _write_edges(axes, plane)
     if view == one.views - 1:
-        _color_bar(axes, found)
+        _color_bar(axes, found, *size)
 
 
 def _write_edges(axes: Axes, plane: Plane) -> None:
@@ -131,7 +137,7 @@ def _write_edges(axes: Axes, plane: Plane) -> None:
         (0.5, 0.98, "center", "top"),
         (0.5, 0.02, "center", "bottom"),
     )
-    shown = plane.edges if _ratio(plane) >= FLAT else (*plane.edges[:2], "", "")
+    shown = plane.edges if plane.extent[0] / plane.extent[1] >= FLAT else (*plane.edges[:2], "", "")
     for letter, (x, y, across, up) in zip(shown, places, strict=True):
         outline = [withStroke(linewidth=1.6, foreground="black")]
         axes.text(x, y, letter, transform=axes.transAxes, ha=across, va=up, fontsize=7, color="white", path_effects=outline)
@@ -143,10 +149,11 @@ def _colors(found: PlaneMap) -> str:
     return DIVERGING if found.window[0] < 0 else SEQUENTIAL
 
 
-def _color_bar(axes: Axes, found: PlaneMap) -> None:
+def _color_bar(axes: Axes, found: PlaneMap, wide: float, tall: float) -> None:
+    """Colour scale below a plane of this size in inches."""
     low, high = found.window
     marks = [number(low), number(high)] if found.kind in GREY or low >= 0 else [number(low), "0", number(high)]
-    bar = axes.inset_axes((0.0, -0.09, 1.0, 0.05))
+    bar = axes.inset_axes(((1 - TILE / wide) / 2, -0.13 / tall, TILE / wide, 0.07 / tall))
     bar.imshow(np.linspace(0, 1, 128)[None], cmap=_colors(found), aspect="auto", vmin=0, vmax=1)
     bar.set_yticks([])
     bar.set_xticks(np.linspace(-0.5, 127.5, len(marks)), marks, fontsize=6.5)

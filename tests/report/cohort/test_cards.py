@@ -19,7 +19,7 @@ from PIL import Image
 from monai_ifim.display.numbers import number
 from monai_ifim.io.planes import CasePlanes
 from monai_ifim.report.cohort.page import write_cohort
-from monai_ifim.report.cohort.pictures import choose_pictures
+from monai_ifim.report.cohort.pictures import WORDS_WEIGHT, choose_pictures
 from monai_ifim.report.cohort.planes import draw_picture_grid
 from monai_ifim.report.cohort.records import read_cohort
 from monai_ifim.run.table import CaseRow
@@ -160,6 +160,16 @@ def test_outliers_then_the_least_confident_have_pictures_first(
         assert sum(montage.weight for montage in found.grids.values()) <= largest
         assert found.left_out == set(expected[len(found.grids) :])
         assert found.left_out
+
+
+def test_texts_of_a_case_count_towards_the_limit(
+    tmp_path: Path, case_run: Callable[..., Path], case_row: Row, large_planes: Callable[[int], CasePlanes]
+) -> None:
+    run = case_run(tmp_path, [case_row("one")], {"one": large_planes(1)})
+    least = draw_picture_grid(large_planes(1), 1).weight
+    cohort = read_cohort(run)
+    assert set(choose_pictures(run, cohort, least + WORDS_WEIGHT).grids) == {"one"}
+    assert choose_pictures(run, cohort, least + WORDS_WEIGHT - 1).left_out == {"one"}
 
 
 def test_what_is_left_out_is_said_and_linked(

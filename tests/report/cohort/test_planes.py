@@ -118,6 +118,11 @@ def test_a_scale_bar_is_the_longest_round_length_within_two_fifths(width: float,
     assert picture.bar.percent <= 40.01
 
 
+@pytest.mark.parametrize(("shape", "percent"), [((10, 40), 100.0), ((50, 40), 100.0), ((100, 40), 50.0)])
+def test_a_tall_picture_is_at_most_a_quarter_taller_than_its_column_is_wide(shape: tuple[int, int], percent: float) -> None:
+    assert only(draw_picture_grid(one_plane(np.zeros(shape)))).percent == percent
+
+
 def test_a_photograph_has_neither_letters_nor_scale() -> None:
     photograph = cut_planes([Layer("source", np.arange(35.0).reshape(7, 5), (0, 34), "")], np.eye(4), (2, 1), photograph=True)
     montage = draw_picture_grid(photograph)

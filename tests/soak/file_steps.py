@@ -1,30 +1,18 @@
-"""Closes the loop of scanner space: a file that is changed along u_1 changes the answer as its eigenvalue says.
-
-IFIM_TEST_DATA=FOLDER python -m benchmarks.file_loop [--output FOLDER]
-python -m benchmarks.file_loop --bundle NAME --scans FILE ... [--output FOLDER]
+"""Steps along u_1 written to files and read back by the untouched bundle, in scanner space.
 
 For each scan: decompose it in scanner space, move it by e along the leading eigenimage, write that as float32 NIfTI with the
-geometry of the original (a photograph or slice has its own header then: values and axes are the same, the affine is the
-reader's), and read this file through the untouched bundle, with MONAI's own transforms and the network in float32. Measured
-is KL(p || p') between the answers to the two files, predicted e^2 l / 2. Steps go up to the locality radius, within which the
-two may differ by a tenth.
+geometry of the original, and read this file through the untouched bundle. Measured is KL(p || p') between the answers to the two
+files, predicted e^2 l / 2. Steps go up to the locality radius, within which the two may differ by a tenth.
 
-The divergence is summed from the float32 logits with 160 digits, so that nothing is lost however sure the answer is. What
-float32 passes lose is measured: `rounding` is by how much the divergence differs when the same two inputs go through a float64
-copy of the network. Without --scans the ten and more real scans and the generated ones of the recorded table are taken; results
-go to file-loop.json and file-loop.md in benchmarks/results.
+The divergence is summed from the float32 logits with 160 digits, so that nothing is lost however sure the answer is.
+`rounding` is the difference to a float64 copy of the network with the same two inputs.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
-import datetime
-import json
-import os
-import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Any
@@ -36,7 +24,6 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
-from benchmarks.timing import count, environment_stamp
 from monai_ifim import Decomposition, decompose_scan
 from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.evaluation.demonstration import demo_slice, demo_volume
@@ -51,7 +38,6 @@ FRACTIONS = (1 / 16, 1 / 4, 1 / 2, 1.0)  # of the locality radius
 NO_RADIUS = 0.05  # typical logit change of the one step that is tried where the radius is 0
 DEVIATION = 0.10  # that defines the radius
 DIGITS = 160
-RESULTS = Path(__file__).parent / "results"
 
 Array = npt.NDArray[Any]
 
@@ -210,98 +196,7 @@ def generated_subjects(folder: Path) -> Iterator[Subject]:
         yield Subject(name, path, VOLUMES, generated=True)
 
 
-def main() -> None:
-    """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scans", type=Path, nargs="+")
-    parser.add_argument("--bundle", default=VOLUMES)
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    if not arguments.scans and "IFIM_TEST_DATA" not in os.environ:
-        parser.error("name --scans, or the folder of real scans in IFIM_TEST_DATA.")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        if arguments.scans:
-            subjects = [Subject(path.name, path, arguments.bundle) for path in arguments.scans]
-        else:
-            subjects = recorded_subjects(Path(os.environ["IFIM_TEST_DATA"]), folder)
-        rows = list(_measured(subjects, folder))
-    stamp = f"{environment_stamp()}; {datetime.datetime.now(datetime.UTC).date().isoformat()}"
-    content = {"environment": stamp, "rows": [asdict(row) | {"ratio": row.ratio, "agrees": row.agrees} for row in rows]}
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "file-loop.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    (arguments.output / "file-loop.md").write_text(table(rows, stamp), encoding="utf-8")
-    print(summary(rows))
-
-
-def table(rows: list[Moved], stamp: str) -> str:
-    """All rows as Markdown, with a summary above."""
-    lines = ["# A changed file changes the answer as predicted", "", summary(rows), ""]
-    lines += [
-        "| scan | resolution | p | l | radius | e | predicted | measured | ratio | rounding | agrees |",
-        "|" + " --- |" * 11,
-    ]
-    for row in rows:
-        numbers = (row.eigenvalue, row.radius, row.step, row.predicted, row.measured)
-        cells = [row.scan, row.resolution or "none", _certainty(row.probability), *(f"{value:.4g}" for value in numbers)]
-        lines.append("| " + " | ".join([*cells, f"{row.ratio:.4f}", f"{row.rounding:.1e}", row.verdict]) + " |")
-    lines += [
-        "",
-        "e and radius: L2 norm in the scan's unit, at a resolution of the change before the low-pass filter; l in nats per its "
-        "square; predicted = e^2 l / 2 and measured in nats; rounding: share of the measured value that float32 passes change.",
-        "",
-        stamp,
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def summary(rows: list[Moved]) -> str:
-    """How many agree, and what is furthest off."""
-    inside = [row for row in rows if row.agrees is not None]
-    scans = {(row.scan, row.generated) for row in rows}
-    real = sum(not generated for _, generated in scans)
-    agreeing = [row for row in inside if row.agrees]
-    middle = [row for row in inside if row.step <= 0.26 * row.radius]
-    flat = sorted({row.scan for row in rows if row.agrees is None})
-    parts = [f"{count(real, 'real scan')} and {len(scans) - real} generated: {len(agreeing)} of {len(inside)} files agree."]
-    if inside:
-        parts.append(f"Furthest off up to the radius: {_worst(inside):.1%}; up to a quarter of it: {_worst(middle):.1%}.")
-        parts.append(f"Of a measured value, float32 passes change at most {max(row.rounding for row in inside):.2%}.")
-        copied = max(row.copied for row in rows)
-        same = "the very same logits" if copied == 0 else f"logits within {copied:.1g}"
-        parts.append(f"Copies in which nothing is moved get {same}.")
-    if flat:
-        parts.append(f"No radius, so that nothing is promised: {', '.join(flat)}.")
-    return " ".join(parts)
-
-
-def _measured(subjects: Iterable[Subject], folder: Path) -> Iterator[Moved]:
-    """Rows as they come, printed."""
-    loops: dict[str, Loop] = {}
-    titles = ("l", "radius", "e", "predicted", "measured")
-    print(f"{'scan':22s} {'':8s}", *(f"{title:>10s}" for title in titles), f"{'ratio':>8s}")
-    for subject in subjects:
-        if subject.bundle not in loops:
-            loops[subject.bundle] = Loop(subject.bundle)
-        for row in loops[subject.bundle].run(subject, folder):
-            numbers = [f"{value:10.3g}" for value in (row.eigenvalue, row.radius, row.step, row.predicted, row.measured)]
-            print(f"{row.scan:22s} {row.resolution or '':8s}", *numbers, f"{row.ratio:8.4f}", flush=True)
-            yield row
-
-
-def _worst(rows: Iterable[Moved]) -> float:
-    return max((abs(row.ratio - 1) for row in rows), default=0.0)
-
-
 def _log_probabilities(logits: list[float]) -> list[Decimal]:
     exact = [Decimal(z) for z in logits]
     total = sum((z.exp() for z in exact), Decimal(0)).ln()
     return [z - total for z in exact]
-
-
-def _certainty(probability: float) -> str:
-    return f"{probability:.4f}" if probability < 0.9999 else f"1 - {1 - probability:.1g}"
-
-
-if __name__ == "__main__":
-    main()
