@@ -19,7 +19,7 @@ from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.errors import OutputError
 from monai_ifim.io.geometry import Affine, is_invertible
 from monai_ifim.io.slicer.color_tables import ENTRIES, sensitivity_table, signed_table, table_text
-from monai_ifim.io.slicer.spectrum_table import COMPONENT, SHARE, Spectrum, read_spectrum
+from monai_ifim.io.slicer.spectrum_table import COMPONENT, SHARE, SpectrumTable, read_spectrum
 from monai_ifim.io.slicer.views import PRESETS, VIEW_ANGLE, Point, SliceView, camera_before, is_flat, plane_view, slice_view
 from monai_ifim.io.slicer.volumes import GREY, SENSITIVITY, SIGNED, SceneVolume, first_of, scene_volumes
 
@@ -107,14 +107,14 @@ def _views(volumes: list[SceneVolume], affine: Affine, shape: tuple[int, ...], p
     return [View(tag, slice_view(affine, shape, name, point), background, overlay, True) for tag, name in planes.items()]
 
 
-def _layout(shape: tuple[int, ...], spectrum: Spectrum) -> int:
+def _layout(shape: tuple[int, ...], spectrum: SpectrumTable) -> int:
     """Number of 3D Slicer's layout."""
     if not spectrum.rows:
         return FOUR_UP
     return PLOT_AND_SLICES if is_flat(shape) else PLOT_3D_AND_SLICES
 
 
-def _write_tables(folder: Path, spectrum: Spectrum) -> list[dict[str, Any]]:
+def _write_tables(folder: Path, spectrum: SpectrumTable) -> list[dict[str, Any]]:
     """Write the tables of the scene; returns the template's entries for the colour tables, in the order of COLOR_IDS."""
     tables = []
     for name, label, table in (

@@ -11,7 +11,7 @@ COMPONENT, EIGENVALUE, SHARE, LOCALITY = "Component", "Eigenvalue", "Share of tr
 
 
 @dataclass(frozen=True)
-class Spectrum:
+class SpectrumTable:
     """One row per component: number from 1, eigenvalue, share of the trace in percent, locality radius (NaN: not measured).
 
     units: of eigenvalues and of locality radii.
@@ -43,7 +43,7 @@ class Spectrum:
         return "".join("\t".join(_cell(text) for text in line) + "\n" for line in lines)
 
 
-def read_spectrum(sidecar: Mapping[str, Any]) -> Spectrum:
+def read_spectrum(sidecar: Mapping[str, Any]) -> SpectrumTable:
     """The spectrum of a sidecar; raises KeyError, TypeError or ValueError if it has none."""
     trace = float(sidecar["trace"])
     values = [float(value) for value in sidecar["eigenvalues"]]
@@ -52,7 +52,7 @@ def read_spectrum(sidecar: Mapping[str, Any]) -> Spectrum:
     shares = [100.0 * value / trace if trace > 0 else 0.0 for value in values]
     rows = zip(range(1, len(values) + 1), values, shares, radii, strict=False)
     units = sidecar["units"]
-    return Spectrum(tuple(rows), (str(units["eigenvalues"]), str(units["locality_radius"])))
+    return SpectrumTable(tuple(rows), (str(units["eigenvalues"]), str(units["locality_radius"])))
 
 
 def _cell(text: str) -> str:
