@@ -40,7 +40,7 @@ def write_volume(path: Path, shape: tuple[int, ...]) -> None:
     nib.save(nib.Nifti1Image(values.astype(np.int16), np.diag([*SPACING, 1.0])), path)
 
 
-class WrittenCase:
+class LargeCase:
     """A decomposed volume, and the two ways of writing it."""
 
     def __init__(self, folder: Path, bundle: Bundle, shape: tuple[int, ...]) -> None:
@@ -70,7 +70,7 @@ def native(setting: Setting) -> list[Row]:
     """Seconds for all files of the case against nibabel's for five bare volumes."""
     shape = SMALL if setting.quick else SHAPE
     with tempfile.TemporaryDirectory() as folder:
-        written = WrittenCase(Path(folder), load_bundle(resolve_bundle("lumpy_lesion_detection_3d")), shape)
+        written = LargeCase(Path(folder), load_bundle(resolve_bundle("lumpy_lesion_detection_3d")), shape)
         timings = setting.measure({OURS: written.ours, BARE: written.bare}, rounds=ROUNDS)
     case = f"volume {' x '.join(map(str, shape))}"
     return [Row(f"{OURS} / {BARE}", case, timings.ratio(OURS, BARE), None, "", timings.describe(), timings.seconds)]

@@ -98,7 +98,7 @@ def draw_picture_grid(planes: CasePlanes, most: float = math.inf) -> PictureGrid
     width = _column_width(drawn)
     sources = iter(_encoded([_colored(plane, _colors(found)) for found in planes.maps for plane in found.planes], most))
     columns = [_column(found, width, sources) for found in planes.maps if found.planes]
-    framed = any(_has_frame(plane) for plane in drawn)
+    framed = any(plane.has_frame for plane in drawn)
     return PictureGrid(tuple(columns), place_text(planes.point) if framed else "")
 
 
@@ -111,7 +111,7 @@ def color_stops(colors: str) -> str:
 
 def _column(found: PlaneMap, width: float, sources: Iterator[str]) -> MapColumn:
     kind = found.kind
-    photograph = kind == "source" and not _has_frame(found.planes[0])
+    photograph = kind == "source" and not found.planes[0].has_frame
     title = TITLES.get("input" if photograph else kind, kind)
     low, high = found.window
     return MapColumn(
@@ -125,7 +125,7 @@ def _column(found: PlaneMap, width: float, sources: Iterator[str]) -> MapColumn:
 
 def _picture(plane: Plane, title: str, width: float, source: str) -> PlanePicture:
     rows, columns = plane.values.shape
-    down, across = _extent(plane)
+    down, across = plane.extent
     left, right, *ends = plane.edges
     top, bottom = ends if down / across >= FLAT else ("", "")
     return PlanePicture(
@@ -137,7 +137,7 @@ def _picture(plane: Plane, title: str, width: float, source: str) -> PlanePictur
         edges=(left, right, top, bottom),
         ratio=round(across / down, 4),
         percent=round(100 * across / width, 2),
-        bar=_bar(across) if _has_frame(plane) else None,
+        bar=_bar(across) if plane.has_frame else None,
     )
 
 
@@ -180,20 +180,9 @@ def _table(colors: str) -> npt.NDArray[np.uint8]:
     return table
 
 
-def _has_frame(plane: Plane) -> bool:
-    return min(plane.spacing) > 0
-
-
-def _extent(plane: Plane) -> tuple[float, float]:
-    """Height and width in mm; in pixels without a world frame."""
-    rows, columns = plane.values.shape
-    down, across = plane.spacing if _has_frame(plane) else (1.0, 1.0)
-    return rows * down, columns * across
-
-
 def _column_width(planes: Sequence[Plane]) -> float:
     """Width of a column in mm (or pixels), the same for all planes of a case."""
-    extents = [_extent(plane) for plane in planes] or [(1.0, 1.0)]
+    extents = [plane.extent for plane in planes] or [(1.0, 1.0)]
     return max(max(across for _, across in extents), max(down for down, _ in extents) / TALLEST)
 
 
@@ -207,7 +196,7 @@ def _bar(across: float) -> ScaleBar:
 
 def _place(plane: Plane) -> str:
     """Position of the plane along its normal: S 12.5 mm; empty without a world frame."""
-    if not _has_frame(plane) or plane.view not in NORMALS:
+    if not plane.has_frame or plane.view not in NORMALS:
         return ""
     return side_text(plane.offset, NORMALS[plane.view])
 
