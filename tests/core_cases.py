@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from monai_ifim.core import Decomposition, GaussianHead, Head, decompose
 from monai_ifim.core.dense import dense_fisher
+from monai_ifim.core.heads.square_root import SquareRoot
+from monai_ifim.core.operator.factor import Factor
+from monai_ifim.core.operator.jacobian import Jacobian
 
 NetworkFactory = Callable[..., nn.Sequential]
 
@@ -138,6 +141,16 @@ def linear_network(shape: tuple[int, ...], outputs: int, *, seed: int = 0, gain:
     layer.weight.data = torch.randn(outputs, size, generator=generator) * gain / size**0.5
     layer.bias.data = torch.randn(outputs, generator=generator)
     return nn.Sequential(nn.Flatten(), layer).eval()
+
+
+def matrix_factor(matrix: Tensor) -> Factor:
+    """The factor A = J^T S of matrices A [B, D, r]: J = A^T and S = I, for images [B, 1, 1, D]."""
+    batch, size, columns = matrix.shape
+    jacobian = Jacobian(
+        lambda x: torch.einsum("bdc,bd->bc", matrix, x.flatten(1)), torch.zeros(batch, 1, 1, size, dtype=torch.float64)
+    )
+    ones, identity = torch.ones(batch, columns, dtype=torch.float64), torch.eye(columns, dtype=torch.float64)
+    return Factor(jacobian, SquareRoot(ones, ones, lambda start, stop: identity[start:stop].expand(batch, -1, -1)))
 
 
 @pytest.fixture(scope="session", params=CASES, ids=lambda case: case.name)

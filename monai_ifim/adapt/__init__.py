@@ -1,4 +1,4 @@
-"""MONAI's words for the decomposition: inferer, handler, transforms, bundles, network checks."""
+"""MONAI components for the decomposition: inferer, handler, transforms, bundles, network checks."""
 
 from monai_ifim.adapt.handler import IFIMHandler
 from monai_ifim.adapt.inferer import IFIMInferer

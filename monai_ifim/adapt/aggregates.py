@@ -183,13 +183,13 @@ def mean_of(outputs: Tensor, mean: Mean) -> Tensor:
 
 
 def _margins(whole: Sequence[int], window: Sequence[int]) -> list[int]:
-    """Zeros before and after each axis, last axis first, so that a window fits into the image."""
+    """Padding before and after each axis, last axis first, that makes an image at least as large as a window."""
     lacking = [max(0, edge - size) for size, edge in zip(whole, window, strict=True)]
     return [count for lack in reversed(lacking) for count in (lack // 2, lack - lack // 2)]
 
 
 def _name_as_inner(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Where `state` holds just the inner network's own names, put them under 'network.'."""
+    """Prefix 'network.' to the names in `state` if they are those of the inner network alone."""
     inner = set(module.network.state_dict())  # type: ignore[union-attr]
     if {prefix + name for name in inner} == {name for name in state if name.startswith(prefix)}:
         for name in inner:

@@ -37,7 +37,7 @@ STATE_KEYS = ("model", "network", "net", "state_dict", "model_state_dict")
 
 @dataclass(frozen=True)
 class Bundle:
-    """What a decomposition needs of a bundle.
+    """Network, preprocessing and metadata of a bundle, as a decomposition needs them.
 
     channels, spatial_shape: of the image that the network takes, None where not stated. outputs: stated number of classes.
     further: names and shapes without batch axis of the other inputs that the metadata states, in its order.
@@ -66,7 +66,7 @@ class Bundle:
         return self.prepare(self.read(path), path)
 
     def read(self, path: Path) -> dict[str, Any]:
-        """What the steps that read make of a file, before any that changes it; raises InputError where it cannot be read."""
+        """Run the reading steps of the preprocessing on a file; raises InputError if it cannot be read."""
         try:
             data: dict[str, Any] = self.preprocessing({self.image_key: str(path)}, end=self._reading_steps())
         except Exception as error:
@@ -98,7 +98,7 @@ class Bundle:
         return image
 
     def check_axes(self, read: MetaTensor, path: Path) -> None:
-        """Raise InputError where a freshly read image has fewer axes than the network takes: no preprocessing adds any."""
+        """Raise InputError if a freshly read image has fewer axes than the network takes; preprocessing adds none."""
         if self.spatial_dims is not None and read.ndim - 1 < self.spatial_dims:
             self._check(read, path)
 
@@ -127,7 +127,7 @@ class Bundle:
         return tuple(examples)
 
     def _reading_steps(self) -> int:
-        """How many transforms at the head of the preprocessing read the file."""
+        """Number of transforms at the start of the preprocessing that read the file."""
         count = 0
         for transform in self.preprocessing.transforms:
             if not isinstance(transform, (LoadImaged, EnsureChannelFirstd)):
@@ -309,7 +309,7 @@ def _script(path: Path, root: Path, device: torch.device | str) -> nn.Module:
 
 
 def _load_weights(network: nn.Module, state: Mapping[str, Any], shared: bool) -> None:
-    """Copy the weights in, or, where they are shared, let the parameters be those tensors.
+    """Copy the weights into the network; shared weights become its parameters without a copy.
 
     Copied all the same is what copying would change (another dtype or memory layout, tied parameters, of which the last
     counts) and every buffer, because a network may write to its buffers.
@@ -331,7 +331,7 @@ def _placed(value: Tensor, place: Tensor, parameter: bool) -> Tensor:
 
 
 def _traced(preprocessing: Compose) -> Compose:
-    """With EnsureTyped for ToTensord: the same conversion, without dropping the trace that leads back to the input's grid."""
+    """Replace ToTensord by EnsureTyped: the same conversion, but it keeps the trace that the inverse needs."""
     steps = preprocessing.flatten().transforms
     if not any(isinstance(step, ToTensord) for step in steps):
         return preprocessing

@@ -1,4 +1,4 @@
-"""A decomposition in MONAI's words: MetaTensors that keep the image's affine, metadata and applied operations.
+"""A decomposition as MetaTensors that keep the image's affine, metadata and applied operations.
 
 Every map has its channels on the axis where MONAI's transforms expect them, so that `Invertd` and `SaveImaged` work on
 each: eigenvectors [B, r, channel, *spatial] are folded to [B, r * channel, *spatial], component by component.
@@ -53,7 +53,7 @@ def item_of_batch(tensors: Mapping[str, Tensor], index: int, image: Tensor) -> d
 
 
 def record_of_image(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of one image from the metadata of its maps; raises InputError where they carry none."""
+    """The record of one image from the metadata of its maps; raises InputError if they have none."""
     high = tensors.get("ifim_high")
     record = high.meta.get(RECORD) if isinstance(high, MetaTensor) else None
     if isinstance(record, (list, tuple)) and len(record) == 1:
@@ -84,7 +84,7 @@ def _like(values: Tensor, image: Tensor, record: list[str] | str) -> Tensor:
 
 
 def _records(decomposition: Decomposition, seconds: float) -> list[str]:
-    """One JSON text an image: everything the sidecar says of the decomposition itself."""
+    """One JSON text per image: everything that the sidecar states about the decomposition itself."""
     radius = None if decomposition.locality_radius is None else decomposition.locality_radius.tolist()
     batch = decomposition.rank.numel()
     records = []
@@ -106,7 +106,7 @@ def _records(decomposition: Decomposition, seconds: float) -> list[str]:
 
 
 def _answer(decomposition: Decomposition, b: int) -> dict[str, Any]:
-    """Logits and probabilities of an image; of a segmentation, the mean probability of each class over the voxels alone."""
+    """Logits and probabilities of an image; of a segmentation only the mean probability of each class over the voxels."""
     if decomposition.logits.ndim > 2:
         shares = mean_probability(decomposition.probabilities[b : b + 1])[0]
         return {"logits": [], "probabilities": shares.tolist()}
@@ -115,5 +115,5 @@ def _answer(decomposition: Decomposition, b: int) -> dict[str, Any]:
 
 
 def _finite(values: list[float]) -> list[float | None]:
-    """JSON has no infinity: a radius without an end is null."""
+    """Radii with None for infinity, which JSON cannot hold."""
     return [value if value < float("inf") else None for value in values]

@@ -32,7 +32,7 @@ WRITING = ("preprocessing", "class_names", "bundle_root")  # arguments of `SaveI
 
 
 class Failure(NamedTuple):
-    """A case without a decomposition or without files, and why."""
+    """A case that was not decomposed or not written, and the reason."""
 
     case: str
     reason: str
@@ -40,7 +40,7 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """What one iteration hands to the network: images [B, channel, *spatial] and its further arguments."""
+    """Input of the network in one iteration: images [B, channel, *spatial] and further arguments."""
 
     image: Tensor
     args: Sequence[Any] = ()
@@ -148,7 +148,7 @@ class IFIMHandler:
         self.failures, self.cases = [], 0
 
     def _finish(self, engine: Engine) -> None:
-        """Say what is missing, so that nothing is lost in silence."""
+        """Report missing cases: raise if nothing was decomposed, log the cases that failed."""
         if self.cases == 0 and engine.state.iteration > 0:
             raise IFIMError(
                 "the evaluator never fired FORWARD_COMPLETED (an iteration_update of its own?), so nothing was decomposed: let "
@@ -275,7 +275,7 @@ class _Recorder:
 
 @contextmanager
 def _undisturbed(engine: Engine, network: Callable[..., Any], image: Tensor) -> Iterator[None]:
-    """The evaluator's mode for the network; afterwards mode and random numbers are those before."""
+    """Put the network in the evaluator's mode; mode and random state are restored afterwards."""
     mode = getattr(engine, "mode", None)
     device = image.device if isinstance(image, Tensor) else torch.device("cpu")
     devices, kind = ([], "cuda") if device.type in ("cpu", "mps") else ([device], device.type)
@@ -284,7 +284,7 @@ def _undisturbed(engine: Engine, network: Callable[..., Any], image: Tensor) -> 
 
 
 def _case_names(image: Tensor, iteration: int) -> list[str]:
-    """A name for each image: its file's, or its place in the run."""
+    """A name for each image: that of its file, or else its position in the run."""
     files = image.meta.get("filename_or_obj") if isinstance(image, MetaTensor) else None
     batch = image.shape[0] if isinstance(image, Tensor) and image.ndim > 0 else 1
     if isinstance(files, (list, tuple)) and len(files) == batch and all(isinstance(file, str) for file in files):

@@ -1,4 +1,4 @@
-"""`IFIMInferer`: in the place of a bundle's inferer, it predicts and decomposes."""
+"""`IFIMInferer`: replaces a bundle's inferer; it predicts and decomposes."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def _invert(stacked: MetaTensor, image: MetaTensor, preprocessing: Compose, key:
 
 
 def _check_identities(image: MetaTensor, preprocessing: Compose) -> None:
-    """Refuse a trace whose number is that of a transform of another class.
+    """Raise GeometryError for a trace whose id belongs to a transform of another class.
 
     MONAI's traces tell transforms apart by id(), and Python gives the id of a transform that is gone to the next object.
     """

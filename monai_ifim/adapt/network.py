@@ -1,4 +1,4 @@
-"""Is this network fit for an iFIM, and what will one image cost? Each promise that `decompose` relies on is one finding."""
+"""Checks if a network can be decomposed and estimates the cost of one image; each requirement of `decompose` is a finding."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROUGH = 0.1  # tolerance of the one component that is asked of a segmentation ne
 
 @dataclass(frozen=True)
 class Finding:
-    """One property of the network: whether it holds, and what was seen."""
+    """One property of the network: if it holds, and what was observed."""
 
     name: str
     passed: bool
@@ -38,7 +38,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Cost:
-    """What decomposing one image takes, from one forward pass and one vector-Jacobian product (VJP), both timed once.
+    """Time and memory of one image, extrapolated from one forward pass and one vector-Jacobian product (VJP), each timed once.
 
     seconds: forward_seconds + products * product_seconds. peak_bytes: weights_bytes, results_bytes (rows and components, by
     arithmetic) and pass_bytes, the most that PyTorch's tensors hold at once during the two passes. Not in them: buffers inside
@@ -58,7 +58,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class NetworkReport:
-    """All findings on one network, in the order they were looked at; outputs, head and cost are None where not reached."""
+    """All findings on one network, in the order of the checks; outputs, head and cost are None if not reached."""
 
     findings: tuple[Finding, ...]
     outputs: int | None = None
@@ -67,7 +67,7 @@ class NetworkReport:
 
     @property
     def fit(self) -> bool:
-        """Whether every property holds."""
+        """True if every property holds."""
         return all(finding.passed for finding in self.findings)
 
 
@@ -122,13 +122,13 @@ def check_network(
 
 
 def _probe(findings: list[Finding], name: str, probe: Callable[[], tuple[str, Any]]) -> Any:
-    """Run one probe; its value, or None where it raised, which becomes the finding."""
+    """Run one probe and append its finding; returns its value, or None if it raised."""
     try:
         detail, value = probe()
     except IFIMError as error:
         findings.append(Finding(name, False, str(error)))
         return None
-    except Exception as error:  # whatever somebody's network raises
+    except Exception as error:  # a network may raise anything
         findings.append(Finding(name, False, f"{type(error).__name__}: {' '.join(str(error).split())}"))
         return None
     findings.append(Finding(name, True, detail))
@@ -142,7 +142,7 @@ def _output(predictor: Predictor, image: Tensor) -> tuple[str, int]:
 
 
 def _classes(outputs: int, names: tuple[str, ...], stated: int | None) -> list[Finding]:
-    """Do number and names of the classes, as a bundle's metadata states them, agree with the network?"""
+    """Compares number and names of the classes in the bundle's metadata with the network."""
     findings = []
     if stated is not None:
         detail = f"metadata.json states {stated} output(s) and the network gives {outputs}"
@@ -183,7 +183,7 @@ def _for_two(value: Any) -> Any:
 
 
 class _LeadingColumn(Head):
-    """The head that `asked` stands for, cut to the heaviest column: all of `decompose` for one vector-Jacobian product."""
+    """The head named by `asked`, reduced to its heaviest column, so that `decompose` takes one vector-Jacobian product."""
 
     name: ClassVar[str] = "leading column"
 
@@ -227,7 +227,7 @@ def _decomposition(predictor: Predictor, image: Tensor, settings: Settings) -> t
 
 
 def _cost(predictor: Predictor, image: Tensor, products: int) -> tuple[str, Cost]:
-    """Earlier probes have warmed the network up."""
+    """Time and memory of one image; earlier probes have warmed the network up."""
     with evaluation_mode(predictor.network):
         forward, product = _timed_passes(predictor, image)
         with LiveMemory() as live:

@@ -116,7 +116,7 @@ class SaveIFIM(Transform):
         scan: Scan | None = None,
         series: ReferencedSeries | None = None,
     ) -> WrittenCase:
-        """As a call, for an input opened before; series: its `referenced_series`, read here if needed and not given."""
+        """As a call, for an opened input; series: its `referenced_series`, read here if needed and not given."""
         file, record = _file_of(img), record_of_image(components)
         if (record.get("preprocessing") is not None) != (self.settings.space == "scanner"):
             raise OutputError(
@@ -148,7 +148,7 @@ class SaveIFIM(Transform):
         return write_case(self.output_dir, name, maps, self.settings.contents, facts, beside)
 
     def _scan(self, img: MetaTensor, maps: CaseMaps, given: Scan | None, file: Path | None, unit: str) -> Scan | None:
-        """The scan on the maps' grid; None where they are on the network's, where it is their input, or cannot be had."""
+        """The scan on the maps' grid; None if they lie on the network's, if it is their input, or if it cannot be read."""
         if self.settings.space != "native":
             return None
         if given is not None and given.lies_on(native_shape(img), maps.affine):
@@ -156,7 +156,7 @@ class SaveIFIM(Transform):
         return None if file is None else read_scan(img, file, unit)
 
     def _free_name(self, name: str, digest: str | None) -> str:
-        """Inputs of one name from different folders must not overwrite each other."""
+        """`name`, or `name` with a part of the hash if another input of that name has a case already."""
         sidecar = sidecar_path(self.output_dir, name)
         if digest is None or not sidecar.is_file():
             return name
@@ -167,7 +167,7 @@ class SaveIFIM(Transform):
         return name if holder == digest else f"{name}-{digest[:8]}"
 
     def _maps(self, img: MetaTensor, components: Mapping[str, Any]) -> CaseMaps:
-        """All maps on the grid to write, carried there in one go."""
+        """All maps on the grid to write, resampled together."""
         channels = components["ifim_high"].shape[0]
         rank = int(components["ifim_rank"])
         pieces = [_decomposed(img, components)] + [components[name].as_subclass(Tensor) for name in MAPS]
@@ -231,7 +231,7 @@ SaveIFIMD = SaveIFIMDict = SaveIFIMd
 
 
 def _decomposed(img: Tensor, components: Mapping[str, Any]) -> Tensor:
-    """What was decomposed: the image, or, where the image is only what the preprocessing made of the scan, the scan."""
+    """The decomposed image: `img`, or the scan (high + low) if `img` is the network's input made from it."""
     high, low = (components[name].as_subclass(Tensor) for name in ("ifim_high", "ifim_low"))
     whole, shown = high + low, img.as_subclass(Tensor)
     same = shown.shape == whole.shape and torch.allclose(shown.to(whole), whole, rtol=1e-4, atol=1e-4 * float(whole.abs().max()))
@@ -252,7 +252,7 @@ def _source_of(file: Path | None) -> Source:
 
 
 def _reader_of(img: MetaTensor) -> str | None:
-    """Reader family, told by what it leaves in the metadata."""
+    """MONAI reader that made the image, recognised by the metadata it leaves."""
     if is_photograph(img.meta):
         return "PILReader"
     if img.meta.get("spacing") is not None:

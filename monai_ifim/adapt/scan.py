@@ -1,4 +1,4 @@
-"""The scan that lies under the components, as MONAI's readers give it."""
+"""The scan that a case's components belong to, as MONAI's readers give it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def scan_of(read: Tensor, unit: str = SCANNER_UNITS) -> Scan | None:
 
 
 def read_scan(image: MetaTensor, path: Path, unit: str) -> Scan | None:
-    """Read again the file that `image` was made of; None where that fails or gives another grid than the image came from."""
+    """Read the file of `image` again; None if that fails or gives another grid than the image's own."""
     reading = Compose([LoadImage(image_only=True), EnsureChannelFirst()])
     register_dicom_reader(reading)
     try:

@@ -71,7 +71,7 @@ class CaseSettings(Settings):
 
 
 def check_space(space: str) -> None:
-    """Raise OutputError for a name that is no space."""
+    """Raise OutputError unless `space` is the name of one."""
     if space not in get_args(Space):
         raise OutputError(f"unknown space {space!r}: choose one of {', '.join(map(repr, get_args(Space)))}.")
 

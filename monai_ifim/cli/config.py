@@ -1,4 +1,4 @@
-"""`monai-ifim config`: where the overlays for anybody's bundle lie."""
+"""`monai-ifim config`: prints the paths of the config overlays for MONAI bundles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which engine runs the cases: this process, the processes that torchrun started, or the workers of a Ray cluster."""
+"""Chooses the engine that runs the cases: this process, the processes of torchrun, or workers of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class Engine(StrEnum):
-    """What --engine may be."""
+    """Values of --engine."""
 
     LOCAL = "local"
     RAY = "ray"
 
 
 def chosen_engine(engine: Engine, workers: int | None, rank: Rank, root: Path, settings: RunSettings) -> Run:
-    """The engine as a function of cases, report and stop request; raises IFIMError for choices that contradict each other."""
+    """The engine as a function of cases, report and stop request; raises IFIMError for contradicting options."""
     from monai_ifim.core.errors import IFIMError
 
     if engine is Engine.RAY:

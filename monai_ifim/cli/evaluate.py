@@ -1,4 +1,4 @@
-"""`monai-ifim evaluate`: perturbation experiments on trained networks or on somebody's bundle."""
+"""`monai-ifim evaluate`: perturbation experiments on trained networks or on a bundle."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def default_cache() -> Path:
 
 
 def _command(config: str, overrides: dict[str, object]) -> str:
-    """The command that makes the same results again, without the names of anybody's folders."""
+    """The command that repeats the experiment, with placeholders for folders."""
     settings = "".join(
         f" --set {name}={value}" for name, value in overrides.items() if name not in ("bundle", "datalist", "data_root")
     )
@@ -84,7 +84,7 @@ def _command(config: str, overrides: dict[str, object]) -> str:
 
 
 class _Bars:
-    """Two bars: cells, and epochs or images of the present one."""
+    """Two progress bars: cells, and epochs or images of the current cell."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress

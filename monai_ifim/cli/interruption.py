@@ -28,7 +28,7 @@ SHOW_CURSOR = "\x1b[?25h"
 
 @contextmanager
 def stopping(stop_request: StopRequest, ranks: int = 1) -> Iterator[None]:
-    """SIGINT and SIGTERM end the run inside the block once the cases in hand are done, a second one at once.
+    """Inside the block, SIGINT and SIGTERM stop the run after the cases in progress; a second signal stops it at once.
 
     ranks: of several processes that torchrun started, each is sent more than one signal; torchrun itself ends them for good.
     What ends at once is as if it had been killed: whole files stay whole, and the next run removes the others.
@@ -53,7 +53,7 @@ def stopping(stop_request: StopRequest, ranks: int = 1) -> Iterator[None]:
 
 @contextmanager
 def with_hint() -> Iterator[None]:
-    """Put how to go on behind the reason why a run stopped by itself."""
+    """Append to the reason of a stopped run how to continue it."""
     from monai_ifim.run.stop_request import StoppedError
 
     try:
@@ -63,7 +63,7 @@ def with_hint() -> Iterator[None]:
 
 
 def end_if_stopped(console: Console, stop_request: StopRequest, rows: list[CaseRow], cases: int) -> None:
-    """Where a signal ended the run, say what is left and how to go on; exit status 128 + its number."""
+    """If a signal ended the run: print how many cases remain and how to continue; exit status 128 + its number."""
     if stop_request.signal is None:
         return
     said = f"stopped by {signal.Signals(stop_request.signal).name}: {cases - len(rows)} of {cases} cases left. {how_to_go_on()}"
@@ -72,7 +72,7 @@ def end_if_stopped(console: Console, stop_request: StopRequest, rows: list[CaseR
 
 
 def how_to_go_on() -> str:
-    """The command that was given, to be given again."""
+    """The command line of this process, to run again."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return "To go on, give the same torchrun command again."
     program = [sys.executable, "-m", "monai_ifim.cli.main"] if sys.argv[0].endswith(".py") else [Path(sys.argv[0]).name]
@@ -81,6 +81,6 @@ def how_to_go_on() -> str:
 
 
 def _say(text: str) -> None:
-    """Straight to standard error: a signal may come while anything else is being written."""
+    """Write to standard error without buffering: a signal may arrive while something else is being written."""
     with suppress(OSError):  # it may be closed
         os.write(2, text.encode("utf-8", "replace"))

@@ -56,7 +56,7 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line; an error is one line on standard error and exit status 1, its traceback the log's."""
+    """Run the command line; an error is one line on standard error and exit status 1; its traceback goes to the log."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a name or a minus sign that the terminal's encoding lacks stops no run

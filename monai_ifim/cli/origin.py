@@ -1,4 +1,4 @@
-"""Whose code is about to run: said before any of a bundle does."""
+"""Names the bundle whose code is about to run, before any of it does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`monai-ifim decompose --from SIDECAR.json`: the case again, and whether it agrees."""
+"""`monai-ifim decompose --from SIDECAR.json`: repeats a case and compares the results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STYLES = {"same": "green", "within": "green", "differs": "bold red"}
 def needed(
     context: typer.Context, inputs: list[str] | None, bundle: str | None, output: Path | None, image: Path | None
 ) -> tuple[list[str], str, Path]:
-    """What a run without --from cannot do without; raises UsageError for what is missing or belongs to --from."""
+    """The options that a run without --from needs; raises UsageError if one is missing or belongs to --from."""
     if image is not None:
         context.fail("--image goes with --from: name images as INPUT.")
     if not inputs:
@@ -100,7 +100,7 @@ def _repeated(
 
 
 def _show(console: Console, found: Repetition) -> None:
-    """One table: what decides the numbers where it is not what it was, every result, and the verdict in the last lines."""
+    """Print a table of changed conditions and of every result, then the verdict."""
     table = Table("", "recorded", "repeated", "difference", "allowed", "", box=None, pad_edge=False)
     for each in found.circumstances:
         if not each.same:
@@ -130,7 +130,7 @@ def _verdict(found: Repetition) -> list[str]:
 
 
 def _worst(quantities: Sequence[Quantity]) -> Quantity:
-    """The one that is farthest beyond, or else nearest to, what is allowed."""
+    """The quantity with the largest difference relative to its tolerance."""
     return max(quantities, key=lambda each: each.difference / each.allowed if each.allowed else each.difference)
 
 
@@ -139,10 +139,10 @@ def _number(value: float) -> str:
 
 
 def _short(text: str) -> str:
-    """A hash by its beginning."""
+    """Text of at most 60 characters; a hash is cut to 12."""
     return text[:12] if len(text) == 64 else text[:60]
 
 
 def _plain(text: str) -> Text:
-    """A sidecar's words as they are, on one line."""
+    """Text from a sidecar on one line, without markup or control characters."""
     return Text(" ".join("".join(sign if sign.isprintable() else "?" for sign in text).split()))

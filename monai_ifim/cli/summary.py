@@ -1,4 +1,4 @@
-"""What the command line shows: progress, one line a case, a short table at the end."""
+"""Output of the command line: progress, one line per case, a short table at the end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MARKS = {"done": "ok", "kept": "kept", "failed": "FAILED"}
 
 
 def quiet_libraries() -> None:
-    """MONAI's notices about its own defaults are not for the person at this command line; call before importing it.
+    """Silence the notices of MONAI and other libraries; call before importing MONAI.
 
     Of libraries that quote what they read or ask for (names in DICOM headers, comments in pictures, UIDs of studies) nothing is
     shown, debugging or not.
@@ -39,7 +39,7 @@ def quiet_libraries() -> None:
 
 
 class Pace(ProgressColumn):
-    """Cases a minute and the time left, from the cases that were really made: those kept from an earlier run cost nothing."""
+    """Cases per minute and the remaining time, from the cases made in this run; kept ones do not count."""
 
     def __init__(self) -> None:
         super().__init__()

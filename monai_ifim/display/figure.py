@@ -1,7 +1,7 @@
-"""The figure of a decomposition: its spectrum, the network's answer, and a montage of maps.
+"""The figure of a decomposition: spectrum, the network's answer, and panels of maps.
 
-Arrays are drawn as they lie in memory, the first axis down and the second to the right: there is no world frame here.
-matplotlib is imported where something is drawn and nowhere else, so that the mathematics does without it.
+Arrays are drawn as they lie in memory, the first axis down and the second to the right; there is no world frame here.
+matplotlib is imported when something is drawn, so that importing this module does not need it.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 KEPT, DROPPED, SHARE, GUIDE = BLUE, LIGHT_BLUE, VERMILION, ORANGE
-MOST_BARS = 40  # of a spectrum
+MOST_BARS = 40  # of the spectrum
 MOST_ANSWERS = 7
-LARGEST = 1024  # pixels on a side of a plane
+LARGEST = 1024  # most pixels on a side of a plane
 
 # inches
 LEFT, RIGHT, GAP, TOP = 0.85, 0.15, 0.16, 1.02
@@ -46,7 +46,7 @@ def draw(
     point: Sequence[int] | None,
     largest: int = LARGEST,
 ) -> Figure:
-    """The figure of `Decomposition.plot`; largest: pixels that a plane has at most on a side."""
+    """The figure of `Decomposition.plot`; largest: most pixels on a side of a plane."""
     view = Viewpoint.of(d, index, channel, point, largest)
     panels = panels_of(d, view, components)
     with drawing():
@@ -64,7 +64,7 @@ def draw(
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file on an opaque ground, which can be read in dark notebooks too."""
+    """The figure as a PNG file with an opaque background, which is legible in dark notebooks too."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=figure.dpi, facecolor=figure.get_facecolor(), transparent=False)
     return buffer.getvalue()
@@ -72,7 +72,7 @@ def png(figure: Figure) -> bytes:
 
 @dataclass(frozen=True, eq=False)
 class _Sheet:
-    """A figure whose parts have fixed places in inches from its left and upper edge: no layout has to be searched for.
+    """A figure whose parts have fixed places, in inches from its left and upper edge, so that no layout engine runs.
 
     heights: of the planes of one panel, below each other. block: height of a panel with its title and colour bar. columns:
     panels side by side.
@@ -88,7 +88,7 @@ class _Sheet:
 
     @classmethod
     def of(cls, panels: Sequence[Panel]) -> _Sheet:
-        """Four panels in a row, those of a volume all in one; the planes of a volume at one scale."""
+        """Sheet for the panels: four in a row, those of a volume all in one; the planes of a volume have one scale."""
         from matplotlib.figure import Figure
 
         planes = panels[0].planes
@@ -113,7 +113,7 @@ class _Sheet:
 
 
 def _header(d: Decomposition, view: Viewpoint, asked: bool) -> str:
-    """Which image, what the answer is, how much was kept by which method, and where the planes are."""
+    """Heading: image, answer, share of the trace kept, method, and place of the planes."""
     batch, channels, *shape = d.image.shape
     place = f"{'pixel' if len(shape) == 2 else 'voxel'} {view.point}"
     peak = float(d.sensitivity[(view.index, view.channel, *view.point)])
@@ -130,7 +130,7 @@ def _header(d: Decomposition, view: Viewpoint, asked: bool) -> str:
 
 
 def _draw_spectrum(axes: Axes, d: Decomposition, index: int) -> None:
-    """Eigenvalues as bars, those kept darker, and their cumulative share of the trace."""
+    """Eigenvalues as bars, the kept ones darker, and their cumulative share of the trace as a line."""
     from matplotlib.ticker import MaxNLocator
 
     values = d.spectrum[index].detach().cpu()
@@ -163,7 +163,7 @@ def _draw_spectrum(axes: Axes, d: Decomposition, index: int) -> None:
 
 
 def _draw_answers(axes: Axes, d: Decomposition, index: int) -> None:
-    """The network's answer as bars, the largest ones in the order of the outputs."""
+    """The largest values of the network's answer as bars, in the order of the outputs."""
     kind, values = answer_kind(d), answer_values(d, index)
     chosen = sorted(values.argsort(descending=True, stable=True)[:MOST_ANSWERS].tolist())
     heights = [float(values[c]) for c in chosen]
@@ -184,7 +184,7 @@ def _draw_answers(axes: Axes, d: Decomposition, index: int) -> None:
 
 
 def _draw_panel(sheet: _Sheet, place: int, panel: Panel, view: Viewpoint) -> None:
-    """A column of planes with one colour bar below, which follows the first plane."""
+    """A column of planes with one colour bar below."""
     left, top = sheet.place(place)
     drawn: list[AxesImage] = []
     for axis, (plane, height) in enumerate(zip(panel.planes, sheet.heights, strict=True)):
@@ -221,7 +221,7 @@ def _draw_plane(axes: Axes, plane: Tensor, scale: ColorScale, step: int) -> Axes
 
 
 def _draw_scale(axes: Axes, drawn: AxesImage, panel: Panel) -> None:
-    """The colour bar, pointed where values lie beyond its ends."""
+    """The colour bar of a panel; an end is pointed where values lie beyond it."""
     scale = panel.scale
     lowest, highest = (min(float(p.min()) for p in panel.planes), max(float(p.max()) for p in panel.planes))
     ends = {(True, True): "both", (True, False): "min", (False, True): "max"}

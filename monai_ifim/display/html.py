@@ -1,4 +1,4 @@
-"""What notebooks show of a decomposition: a table in HTML with a small picture below, and one line of text."""
+"""A decomposition in a notebook: an HTML table with a small figure, and one line of text."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from monai_ifim.display.figure import draw, png
 from monai_ifim.display.numbers import count, counted, number, percent, range_text, sizes
 from monai_ifim.display.wording import UNIT, answer, method, unit
 
-MOST_IMAGES = 5  # rows of the table
-MOST_EIGENVALUES = 3  # in a cell of it
-PREVIEWS = (256, 128, 64, 32)  # pixels on a side of a plane
-PREVIEW_BYTES = 220_000  # of the picture's PNG file, a third more in base64
+MOST_IMAGES = 5  # rows of the table at most
+MOST_EIGENVALUES = 3  # in a cell of the table at most
+PREVIEWS = (256, 128, 64, 32)  # sizes of a plane that are tried, in pixels on a side
+PREVIEW_BYTES = 220_000  # largest PNG file of the figure; a third more in base64
 
 
 def notebook_html(d: Decomposition) -> str:
-    """A table of the first images and the picture of the first one, self-contained. Never raises: a notebook would show the
-    traceback in the result's place.
+    """Self-contained HTML: a table of the first images and the figure of the first one.
+
+    It does not raise, as a notebook would show the traceback instead: without a figure it is the table, without both a line.
     """
     try:
         table = _table(d)
-    except Exception:  # a device that is gone, say
+    except Exception:  # for example a device that is gone
         return f"<pre>{escape(object.__repr__(d))}</pre>"
     try:
         picture = _preview(d)
@@ -32,7 +33,7 @@ def notebook_html(d: Decomposition) -> str:
 
 
 def repr_text(d: Decomposition) -> str:
-    """What was decomposed and how much was kept, without a single array."""
+    """One line: shape, dtype and device of the images, head, method, rank and share of the trace kept."""
     images = f"{counted(d.image.shape[0], 'image')} {list(d.image.shape[1:])}"
     dtype = str(d.image.dtype).removeprefix("torch.")
     rank, energy = range_text(d.rank.tolist(), count), range_text(d.energy.tolist(), percent)
@@ -41,7 +42,7 @@ def repr_text(d: Decomposition) -> str:
 
 
 def _table(d: Decomposition) -> str:
-    """The first images, one a row; the caption says what holds for all."""
+    """Table with a row for each of the first images; the caption states what all have in common."""
     batch = d.image.shape[0]
     heads = ("image", "prediction", "rank", f"trace ({UNIT})", "leading eigenvalues (share)", "energy", "error bound")
     rows = [[escape(cell) for cell in _cells(d, b)] for b in range(min(batch, MOST_IMAGES))]
@@ -70,7 +71,7 @@ def _cells(d: Decomposition, index: int) -> tuple[str, ...]:
 
 
 def _preview(d: Decomposition) -> str:
-    """The picture of the first image inside an HTML element, its maps as coarse as it takes to keep it small."""
+    """HTML element with the figure of the first image, at the finest of PREVIEWS that is small enough."""
     for largest in PREVIEWS:
         content = png(draw(d, 0, 0, MOST_EIGENVALUES, None, largest))
         if len(content) <= PREVIEW_BYTES:

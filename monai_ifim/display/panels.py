@@ -1,4 +1,4 @@
-"""The maps of a decomposition as a figure shows them: which planes, how coarse, and between which limits of colour."""
+"""The maps of a decomposition as panels of a figure: planes, their resolution, and their colour scale."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from monai_ifim.display.wording import UNIT
 
 @dataclass(frozen=True)
 class ColorScale:
-    """Colours from low to high; unit: of the numbers at the colour bar."""
+    """Colour map and its limits; unit: of the numbers at the colour bar."""
 
     colors: str
     low: float
@@ -30,7 +30,7 @@ class ColorScale:
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """One map: its planes [rows, columns], float64 on the CPU."""
+    """One map, as planes [rows, columns], float64 on the CPU, with name, title and colour scale."""
 
     name: str
     title: str
@@ -40,9 +40,9 @@ class Panel:
 
 @dataclass(frozen=True)
 class Viewpoint:
-    """Which image and channel are drawn, and the voxel that the planes of a volume go through.
+    """Image and channel to draw, and the voxel that the planes of a volume go through.
 
-    step: a pixel stands for step x step voxels.
+    step: voxels on a side of a pixel.
     """
 
     index: int
@@ -52,7 +52,7 @@ class Viewpoint:
 
     @classmethod
     def of(cls, d: Decomposition, index: int, channel: int, point: Sequence[int] | None, largest: int) -> Viewpoint:
-        """largest: pixels that a plane has at most on a side. Raises ImageError for what is not there."""
+        """largest: most pixels on a side of a plane. Raises ImageError for an index, channel or point out of range."""
         index = _whole("index", index, d.image.shape[0])
         channel = _whole("channel", channel, d.image.shape[1])
         shape = tuple(d.image.shape[2:])
@@ -65,9 +65,9 @@ class Viewpoint:
         return cls(index, channel, places, step)
 
     def planes(self, maps: Tensor, pool: Callable[[Tensor, int], Tensor]) -> tuple[Tensor, ...]:
-        """Of maps [channel, *spatial]: the image, or the planes through the point, one across each axis; float64, on the CPU.
+        """The channel of maps [channel, *spatial] in 2D, or its planes through the point across each axis; float64, on the CPU.
 
-        pool: makes one pixel of step x step voxels.
+        pool: turns step x step voxels into one pixel.
         """
         chosen = maps.detach().as_subclass(Tensor)[self.channel]
         cuts = [chosen] if chosen.ndim == 2 else [chosen.select(axis, place) for axis, place in enumerate(self.point)]
@@ -76,7 +76,10 @@ class Viewpoint:
 
 
 def panels_of(d: Decomposition, view: Viewpoint, components: int) -> list[Panel]:
-    """The image, high, low, sensitivity, and so many eigenvectors as far as kept; raises ImageError for no such number."""
+    """Panels of the image, high, low, sensitivity and the first `components` eigenvectors, at most those kept.
+
+    Raises ImageError unless `components` is a whole number from 0 on.
+    """
     kept = min(_whole("components", components), int(d.rank[view.index]))
     image, low = (view.planes(maps[view.index], _means) for maps in (d.image, d.low))
     high, sensitivity = (view.planes(maps[view.index], _peaks) for maps in (d.high, d.sensitivity))
@@ -96,32 +99,32 @@ def panels_of(d: Decomposition, view: Viewpoint, components: int) -> list[Panel]
 
 
 def _most_sensitive(sensitivity: Tensor) -> tuple[int, ...]:
-    """Indices of the largest value of a map [*spatial], the centre where all are 0."""
+    """Indices of the largest value of a map [*spatial]; the centre if all are 0."""
     sensitivity = sensitivity.detach().as_subclass(Tensor)
     place = tuple(map(int, torch.unravel_index(sensitivity.argmax(), sensitivity.shape)))
     return place if float(sensitivity[place]) > 0 else tuple(size // 2 for size in sensitivity.shape)
 
 
 def _whole(name: str, value: int, size: int | None = None) -> int:
-    """The value as a plain number; raises ImageError unless it is a whole number from 0 on, and below `size`."""
+    """The value as a Python int; raises ImageError unless it is a whole number from 0 on, and below `size`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 0 or (size is not None and value >= size):
         raise ImageError(f"{name}={value!r}: give a whole number from 0 {'on' if size is None else f'to {size - 1}'}.")
     return int(value)
 
 
 def _means(plane: Tensor, step: int) -> Tensor:
-    """Means of step x step voxels, fewer at the far edges: how an image gets smaller."""
+    """Means of step x step voxels, of fewer at the far edges; for images."""
     return functional.avg_pool2d(plane[None, None], step, ceil_mode=True, count_include_pad=False)[0, 0]
 
 
 def _peaks(plane: Tensor, step: int) -> Tensor:
-    """Of step x step voxels the value of largest magnitude: means would lose lone peaks and changes of sign."""
+    """Value of largest magnitude of step x step voxels; for maps whose peaks and signs means would lose."""
     places = functional.max_pool2d(plane.abs()[None], step, ceil_mode=True, return_indices=True)[1]
     return plane.flatten()[places[0]]
 
 
 def _grey_scale(planes: Sequence[Tensor]) -> ColorScale:
-    """Grey between the 0.5th and the 99.5th percentile."""
+    """Grey from the 0.5th to the 99.5th percentile."""
     values = _values(planes)
     low, high = _percentile(values, 0.005), _percentile(values, 0.995)
     if low >= high:
@@ -131,14 +134,14 @@ def _grey_scale(planes: Sequence[Tensor]) -> ColorScale:
 
 
 def _diverging_scale(planes: Sequence[Tensor], unit: str) -> ColorScale:
-    """Two hues about zero up to the 99.9th percentile of the magnitude."""
+    """Two hues around zero, up to the 99.9th percentile of the magnitude."""
     values = _values(planes).abs()
     top = _percentile(values, 0.999) or float(values.max()) or 1.0
     return ColorScale(DIVERGING, -top, top, unit)
 
 
 def _sequential_scale(planes: Sequence[Tensor]) -> ColorScale:
-    """From zero to the 99.5th percentile of what is not zero."""
+    """From zero to the 99.5th percentile of the positive values."""
     values = _values(planes)
     values = values[values > 0]
     return ColorScale(SEQUENTIAL, 0.0, _percentile(values, 0.995) if values.numel() else 1.0, UNIT)
@@ -149,5 +152,5 @@ def _values(planes: Sequence[Tensor]) -> Tensor:
 
 
 def _percentile(values: Tensor, share: float) -> float:
-    """The smallest of the values that at least this share of them does not exceed."""
+    """Smallest of the values that is at least as large as this share of them."""
     return float(values.kthvalue(max(1, math.ceil(share * values.numel()))).values)

@@ -1,4 +1,4 @@
-"""How a decomposition is told in words and numbers, in its figure and in its table alike."""
+"""Texts about a decomposition that its figure and its table share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ UNIT = "nats / unit²"
 
 
 def answer_kind(d: Decomposition) -> str:
-    """What an answer is called; those of a regression, and of a head of one's own, are outputs."""
+    """What one of the network's outputs is called: "class", "label" or "output"."""
     return str(d.record["answers"])
 
 
@@ -22,7 +22,7 @@ def answer_values(d: Decomposition, index: int) -> Tensor:
 
 
 def answer(d: Decomposition, index: int) -> str:
-    """The answer in a few words."""
+    """The network's answer in a few words: the likeliest class, the likely labels, or the first outputs."""
     kind, values = answer_kind(d), answer_values(d, index)
     best = int(values.argmax())
     if kind == "output":
@@ -38,11 +38,11 @@ def answer(d: Decomposition, index: int) -> str:
 
 
 def method(d: Decomposition) -> str:
-    """Head, method and how many products it took."""
+    """Head, method and number of Jacobian products."""
     products = d.record["jacobian_products"]
     return f"{d.record['head']}, {d.record['method']}, {counted(products, 'Jacobian product')}"
 
 
 def unit(d: Decomposition) -> str:
-    """What one unit of a step is."""
+    """Unit of a step along an eigenvector."""
     return d.record["metric_unit"] or "that of the image"

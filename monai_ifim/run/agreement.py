@@ -1,4 +1,4 @@
-"""Do two decompositions of a case agree? Number by number and map by map, with the tolerance of each stated."""
+"""Compares two decompositions of a case number by number and map by map, each with its stated tolerance."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Quantity:
 
     @property
     def verdict(self) -> Verdict:
-        """Equal to the last bit, within what is allowed, or neither."""
+        """Equal to the last bit ("same"), "within" the tolerance, or "differs"."""
         if self.difference == 0:
             return "same"
         return "within" if self.difference <= self.allowed else "differs"
@@ -48,7 +48,7 @@ class Quantity:
 
 @dataclass(frozen=True)
 class RecordedCase:
-    """A whole case: its folder and what its sidecar says."""
+    """A finished case: its folder and its sidecar."""
 
     folder: Path
     sidecar: Sidecar
@@ -123,7 +123,7 @@ def _of(prediction: Mapping[str, Any], kind: str) -> list[Any]:
 
 
 def _sequence(name: str, first: Sequence[Any], second: Sequence[Any], scale: float, allowed: float) -> Quantity:
-    """Largest difference over `scale`; the values shown are the largest ones."""
+    """Largest difference relative to `scale`; the largest values are shown."""
     shown = [max((value for value in values if value is not None), default=None) for values in (first, second)]
     texts = ["-" if value is None else f"{value:.6g}" for value in shown]
     return Quantity(name, texts[0], texts[1], _distance(first, second, scale), allowed)
@@ -163,13 +163,13 @@ def _one_grid(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
 
 
 def _size(case: RecordedCase, content: MapContent) -> float:
-    """What a difference is small against: of high and low the image's norm, of all else its own."""
+    """Norm that a difference is relative to: that of the image for high and low, else the map's own."""
     of = MapContent("input") if content.kind in ("high", "low") else content
     return math.hypot(*(float(file["norm"] or 0.0) for file in case.files(of)))
 
 
 def _rest(content: MapContent, ours: Values, theirs: Values, repeated: RecordedCase) -> float:
-    """Norm of the difference; of an eigenvector, of what no combination of those with nearly its eigenvalue holds."""
+    """Norm of the difference; for an eigenvector, of the part outside the span of those with nearly its eigenvalue."""
     if content.component is None:
         return float(np.linalg.norm(ours - theirs))
     place = content.component - 1

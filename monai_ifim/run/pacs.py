@@ -1,4 +1,4 @@
-"""The round trip of a study: its series from a DICOMweb server onto the disk, the maps of its cases back into it."""
+"""Pulls the series of a study from a DICOMweb server and stores the maps of its cases in it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PULLED = "dicom"  # the folder below OUT that holds what was pulled: patients' d
 
 @dataclass(frozen=True)
 class StoredMap:
-    """How the storing of one map ended: "stored", "kept" (it was in the study already) or "failed", and why."""
+    """Outcome of storing one map: "stored", "kept" (the study had it already) or "failed" with its reason."""
 
     file: str
     status: Literal["stored", "kept", "failed"]
@@ -83,7 +83,7 @@ def cases_of(
 def store_maps(
     server: DicomWeb, study: str, output: Path, rows: Iterable[CaseRow], report: Callable[[StoredMap], None] = lambda _: None
 ) -> list[StoredMap]:
-    """Send the Parametric Maps of all cases that did not fail into the study; one that is not taken is an entry, not the end.
+    """Store the Parametric Maps of all cases that did not fail; a refused map is a result, and the others go on.
 
     Raises UnreachableError where the server is away: the maps lie in OUT, and the next run sends them.
     """
@@ -98,7 +98,7 @@ def store_maps(
 
 
 def _prepare(root: Path, folder: Path, images: Iterable[Path]) -> None:
-    """The folder of a series, readable by nobody else, without what the server no longer lists or a killed run left."""
+    """Make the folder of a series, readable by its owner only; remove files that the server no longer lists and partial files."""
     root.mkdir(parents=True, exist_ok=True)
     root.chmod(0o700)
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def _prepare(root: Path, folder: Path, images: Iterable[Path]) -> None:
 
 
 def _is_whole(path: Path, instance: str) -> bool:
-    """Whether an image lies there from an earlier pull; files are written whole or not at all."""
+    """True if an earlier pull wrote this image; files are written atomically."""
     if not path.is_file():
         return False
     try:
@@ -131,7 +131,7 @@ def _store(server: DicomWeb, study: str, path: Path) -> StoredMap:
 
 
 def _read_map(path: Path, study: str) -> pydicom.Dataset:
-    """A map, once it has been seen to be one of this study: no other patient's study may get it."""
+    """Read a map and check that it belongs to this study, so that it never reaches another patient's."""
     try:
         content = pydicom.dcmread(path)
         belongs = content.StudyInstanceUID == study and content.SOPClassUID == ParametricMapStorage

@@ -1,4 +1,4 @@
-"""A case made again from what its sidecar says: the bundle and the image found, the settings taken over, the two compared."""
+"""Repeats a case from its sidecar: finds bundle and image, takes over the settings, and compares the results."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Circumstance:
-    """Something that decides the numbers, as recorded and now; cause: what to say where it differs, the likeliest first."""
+    """A condition that affects the numbers, as recorded and now. cause: how a difference is reported."""
 
     name: str
     recorded: str
@@ -44,7 +44,7 @@ class Circumstance:
 
     @property
     def same(self) -> bool:
-        """Whether it is what it was; what was not recorded counts as such."""
+        """True if it is unchanged or was not recorded."""
         return self.recorded in (self.now, NOT_RECORDED)
 
 
@@ -59,22 +59,22 @@ class Repetition:
 
     @property
     def agrees(self) -> bool:
-        """Whether every result is within what is allowed."""
+        """True if every result is within its tolerance."""
         return all(quantity.verdict != "differs" for quantity in self.quantities)
 
     @property
     def identical(self) -> bool:
-        """Whether every result is equal to the last bit."""
+        """True if every result is equal to the last bit."""
         return all(quantity.verdict == "same" for quantity in self.quantities)
 
     @property
     def causes(self) -> tuple[str, ...]:
-        """Why the results may differ, the likeliest first."""
+        """Possible causes of a difference, the most likely first."""
         return tuple(dict.fromkeys(each.cause for each in self.circumstances if not each.same))
 
 
 def read_case(path: Path) -> tuple[str, RecordedCase]:
-    """Name and content of the case that a sidecar describes; raises InputError where it is none."""
+    """Name and content of the case that a sidecar describes; raises InputError if the file is no sidecar."""
     if not path.is_file() or not path.name.endswith(SUFFIX):
         raise InputError(f"{path.name}: give the sidecar of a case, CASE{SUFFIX}.")
     return path.name.removesuffix(SUFFIX), RecordedCase(path.parent, read_sidecar(path))
@@ -125,7 +125,7 @@ def find_image(case: RecordedCase, given: Path | None = None) -> Source:
 
 
 def was_deterministic(case: RecordedCase) -> bool:
-    """Whether the case was made by deterministic algorithms alone, and so will be its repetition."""
+    """True if the case was made with deterministic algorithms only; its repetition uses them too."""
     return bool(_computation(case.sidecar).get("deterministic"))
 
 
@@ -171,7 +171,7 @@ def _noise_map(described: Mapping[str, Any] | None, noise: str | None) -> dict[s
 
 
 def _device(recorded: str) -> str:
-    """The recorded device, or the CPU where this machine has none of its kind."""
+    """The recorded device, or the CPU if this machine has no such device."""
     try:
         check_device(recorded)
     except IFIMError:
@@ -181,7 +181,7 @@ def _device(recorded: str) -> str:
 
 @contextmanager
 def _threads(sidecar: Mapping[str, Any], device: str) -> Iterator[None]:
-    """As many threads as then, on the CPU: with another number sums are rounded in another order."""
+    """Use the recorded number of threads on the CPU: another number changes the order of sums, hence rounding."""
     wanted, before = _computation(sidecar).get("threads"), torch.get_num_threads()
     if device == "cpu" and isinstance(wanted, int) and 0 < wanted <= MOST_THREADS:
         torch.set_num_threads(wanted)
@@ -192,7 +192,7 @@ def _threads(sidecar: Mapping[str, Any], device: str) -> Iterator[None]:
 
 
 def _circumstances(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Circumstance]:
-    """What decides the numbers, in the order in which it moves them."""
+    """Conditions that affect the numbers, those with the largest effect first."""
     then, again = recorded["model"], now["model"]
     yield _compared("weights", then.get("weights_sha256"), again["weights_sha256"], "other weights")
     yield _compared("inference config", then.get("config_sha256"), again["config_sha256"], "another inference config")
@@ -230,7 +230,7 @@ def _section(case: RecordedCase, name: str) -> Mapping[str, Any]:
 
 
 def _checked(task: Callable[[], Found], name: str) -> Found:
-    """What `task` gives; InputError where a sidecar does not hold what it should."""
+    """Result of `task`; raises InputError if the sidecar is damaged."""
     try:
         return task()
     except IFIMError:
@@ -245,7 +245,7 @@ def _source(path: Path, recorded: Mapping[str, Any]) -> Source:
 
 
 def _hash(source: Source) -> str | None:
-    """Content hash; None where what lies there cannot be read as what was decomposed."""
+    """Content hash; None if the source cannot be read as the one that was decomposed."""
     try:
         return OpenedSource(source).digest
     except (IFIMError, OSError):
@@ -253,14 +253,14 @@ def _hash(source: Source) -> str | None:
 
 
 def _near(folder: Path, name: str) -> Iterator[Path]:
-    """What may be the input of the case in `folder`: files, and folders with DICOM files in them."""
+    """Files, and folders with DICOM files, that may be the input of the case in `folder`."""
     case = folder.resolve()
     around = list(dict.fromkeys([case.parent.parent, Path.cwd()]))
     for place in dict.fromkeys([case, case.parent, *around, *chain.from_iterable(map(_folders, around))]):
         try:
             if (place / name).is_file() or dicom_files(place / name):
                 yield place / name
-        except OSError:  # not ours to look into
+        except OSError:  # no permission
             continue
 
 

@@ -1,4 +1,4 @@
-"""Resume: which cases an earlier run left whole. Told by content, never by time stamps."""
+"""Resume: finds the cases that an earlier run finished, by their content and never by time stamps."""
 
 from __future__ import annotations
 

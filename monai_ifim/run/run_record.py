@@ -1,4 +1,4 @@
-"""What a run leaves behind when it is over: its table and the record of how it was done."""
+"""The table of a run and the record of how it was done, written at its end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STATUSES = ("done", "kept", "failed")
 
 @dataclass(frozen=True)
 class Start:
-    """When a run began: in seconds since 1970, for people, and by a clock that nobody sets, for how long it took."""
+    """Start of a run. date: seconds since 1970; clock: of a monotonic clock, for the duration."""
 
     date: float = field(default_factory=time.time)
     clock: float = field(default_factory=time.perf_counter)

@@ -32,7 +32,7 @@ class RunSettings:
 
 
 def check_device(device: str) -> None:
-    """Raise IFIMError where nothing can be computed on `device`."""
+    """Raise IFIMError if `device` cannot be used."""
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -40,9 +40,9 @@ def check_device(device: str) -> None:
 
 
 def prepared_folder(output: Path) -> Path:
-    """The folder for results, made where missing and rid of what killed runs left half-written in it.
+    """Make the folder for results if it is missing, and remove the partial files of killed runs from it.
 
-    What others are writing into it now stays. Raises OutputError where it cannot be made or written.
+    Files that other processes are writing now are kept. Raises OutputError if it cannot be made or written.
     """
     doing = "made"
     try:

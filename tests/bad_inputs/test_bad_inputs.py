@@ -184,6 +184,7 @@ def python(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--debug"]], ids=["plain", "debug"])
 def test_traceback_of_a_failed_case_is_for_those_who_ask(options: list[str], grounds: dict[int, Ground], tmp_path: Path) -> None:
     (tmp_path / "bad.nii").write_bytes(b"")

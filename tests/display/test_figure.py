@@ -20,7 +20,9 @@ from torch import Tensor, nn
 
 from core_cases import Case, NetworkFactory
 from monai_ifim.core import GaussianHead, Head, ImageError, decompose
+from monai_ifim.display import figure as figure_module
 from monai_ifim.display.figure import draw
+from monai_ifim.display.panels import ColorScale, Panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -271,3 +273,16 @@ def test_matplotlib_is_loaded_by_drawing_alone_and_pyplot_never() -> None:
     )
     told = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert told.stdout.split() == ["False", "True", "False"]
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest", "pointed"),
+    [(-0.5, 0.9, "min"), (0.1, 1.5, "max"), (-0.5, 1.5, "both"), (0.0, 1.0, "neither"), (0.2, 0.8, "neither")],
+)
+def test_colour_bar_is_pointed_at_the_end_that_values_lie_beyond(lowest: float, highest: float, pointed: str) -> None:
+    plane = torch.tensor([[lowest, 0.5], [0.5, highest]], dtype=torch.float64)
+    panel = Panel("map", "a map", (plane,), ColorScale("gray", 0.0, 1.0, "unit"))
+    axes, bar = Figure().subplots(2)
+    image = figure_module._draw_plane(axes, plane, panel.scale, 1)
+    figure_module._draw_scale(bar, image, panel)
+    assert image.colorbar.extend == pointed

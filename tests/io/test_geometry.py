@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,9 @@ import numpy.typing as npt
 import pytest
 
 from monai_ifim.io.errors import GeometryError
-from monai_ifim.io.geometry import full_affine
+from monai_ifim.io.geometry import PLACE_TOLERANCE, dicom_frames, full_affine, same_grid
+
+Array = npt.NDArray[Any]
 
 
 def test_plane_of_a_photograph_lies_in_space_with_a_step_of_one_across(oblique: npt.NDArray[Any]) -> None:
@@ -28,3 +31,35 @@ def test_plane_of_a_photograph_lies_in_space_with_a_step_of_one_across(oblique: 
 def test_what_is_no_affine_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(GeometryError, match=r"is neither 2D \(3 x 3\) nor 3D \(4 x 4\)"):
         full_affine(np.ones(shape))
+
+
+@pytest.mark.parametrize(("moved", "same"), [(0.5, True), (2.0, False)])
+@pytest.mark.parametrize("corner", ["first", "last"])
+def test_grids_are_compared_at_the_corner_where_they_differ_most(
+    moved: float, same: bool, corner: str, turned: Callable[..., Array]
+) -> None:
+    """The other corner coincides."""
+    affine, shape = turned((0.7, 1.3, 4.1), (0.3, -0.2, 0.5), flip=False), (5, 7, 11)
+    off = moved * PLACE_TOLERANCE * 0.7 * affine[:3, 0] / np.linalg.norm(affine[:3, 0])
+    other = affine.copy()
+    other[:3, 0] += (off if corner == "last" else -off) / (shape[0] - 1)
+    other[:3, 3] += np.zeros(3) if corner == "last" else off
+    assert same_grid(affine, other, shape) is same
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
+def test_dicom_frames_run_as_those_of_the_source_and_keep_every_voxel_at_its_place(
+    order: tuple[int, int, int], flip: bool, turned: Callable[..., Array]
+) -> None:
+    affine = turned((0.7, 1.3, 4.1), (0.1, -0.05, 0.08), flip=flip)[:, [*order, 3]]
+    values = np.arange(4.0 * 5 * 6).reshape(4, 5, 6)
+    wanted = np.array([1.0, 0, 0, 0, 1, 0])
+    frames, lps = dicom_frames(values, affine, wanted)
+    assert lps[:3, 2] @ wanted[:3] > 0.9 * np.linalg.norm(lps[:3, 2])
+    assert lps[:3, 1] @ wanted[3:] > 0.9 * np.linalg.norm(lps[:3, 1])
+    assert np.cross(lps[:3, 2], lps[:3, 1]) @ lps[:3, 0] > 0
+    for index in np.ndindex(frames.shape):
+        voxel = np.argwhere(values == frames[index])[0]
+        place = affine[:3, :3] @ voxel + affine[:3, 3]
+        np.testing.assert_allclose(lps[:3, :3] @ index + lps[:3, 3], place * [-1, -1, 1], atol=1e-9)

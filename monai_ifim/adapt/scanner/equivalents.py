@@ -33,7 +33,7 @@ LARGEST_QUANTILE = 1_000_000  # values up to which MONAI takes percentiles with 
 
 
 def equivalent_of(step: Any, statistics: Statistics) -> Callable[[Tensor], Tensor] | None:
-    """What computes a transform (array or dictionary) on a plain image [channel, *spatial]; None where none is known."""
+    """Function that computes a transform (array or dictionary) on a plain image [channel, *spatial]; None if none is known."""
     known = {
         NormalizeIntensity: _normalize,
         ScaleIntensity: _scale,
@@ -89,14 +89,14 @@ def _normalize(step: NormalizeIntensity, image: Tensor, keep: Statistic) -> Tens
 
 
 def _given(values: Any, channel_wise: bool, channels: int) -> Iterator[Any]:
-    """A constant for each part, None where the image's own statistic is taken."""
+    """The transform's constant for each part; None for the image's own statistic."""
     if not channel_wise:
         return iter([values])
     return iter([None] * channels if values is None else values)
 
 
 def _normalized(part: Tensor, sub: Any, div: Any, nonzero: bool, keep: Statistic) -> Tensor:
-    """With nonzero, a voxel of zero stays zero and has no derivative: any change would make it one of the others at a leap."""
+    """Normalised parts; with nonzero, voxels of zero stay zero and get no gradient, as any change of them is a jump."""
     inside = part != 0 if nonzero else torch.ones_like(part, dtype=torch.bool)
     if not bool(inside.any()):
         return part * 0
@@ -113,7 +113,7 @@ def _constant(value: Any, like: Tensor) -> Tensor:
 
 
 def _deviation(values: Tensor) -> Tensor:
-    """Population standard deviation; of a constant image, where it has no derivative, as a constant."""
+    """Population standard deviation; a constant (no gradient) for a constant image, where it has no derivative."""
     values = values.detach() if bool(values.detach().min() == values.detach().max()) else values
     return values.std(unbiased=False)
 
@@ -155,7 +155,7 @@ def _scale_percentiles(step: ScaleIntensityRangePercentiles, image: Tensor, keep
 
 
 def _clip_percentiles(step: ClipIntensityPercentiles, image: Tensor, keep: Statistic) -> Tensor:
-    """Cut off at two percentiles, or softly, by softplus."""
+    """Clipped to two percentiles of the image, or softly by softplus."""
     parts = []
     for part in _parts(_real(image), step.channel_wise):
         below, above = (None if share is None else keep(percentile(part, share)) for share in (step.lower, step.upper))

@@ -1,4 +1,4 @@
-"""A map of the noise in a NIfTI file, on the grid of the scan that it belongs to."""
+"""Noise levels from the command line: a number, or a NIfTI map on the grid of its scan."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from monai_ifim.io.geometry import Affine, same_grid, world_affine
 
 
 class NoiseMap(NoiseLevel):
-    """A `NoiseLevel` that knows where it lies: sigma [channel, *spatial], affine voxel -> RAS mm, the file's name."""
+    """A `NoiseLevel` with a position: sigma [channel, *spatial], affine voxel -> RAS mm, and the file's name."""
 
     def __init__(self, sigma: Tensor, affine: Affine, name: str) -> None:
         super().__init__(sigma)
         self.affine, self.name = affine, name
 
     def of(self, scan: MetaTensor) -> NoiseLevel:
-        """The level for a scan [channel, *spatial]; raises InputError where the map has another shape or lies elsewhere."""
+        """The level for a scan [channel, *spatial]; raises InputError if the map has another shape or position."""
         sigma = self.sigma[..., 0] if self.sigma.ndim == scan.ndim + 1 and self.sigma.shape[-1] == 1 else self.sigma
         if sigma.shape[1:] != scan.shape[1:]:
             found, wanted = (" x ".join(map(str, values.shape[1:])) for values in (sigma, scan))

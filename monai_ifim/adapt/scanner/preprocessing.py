@@ -1,4 +1,4 @@
-"""The preprocessing as a differentiable function of the scan: which steps let a gradient through, and what stands in for them."""
+"""The preprocessing as a differentiable function of the scan; steps without a true gradient have equivalents."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ READERS = (LoadImage, LoadImaged, EnsureChannelFirst, EnsureChannelFirstd)
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the preprocessing: MONAI's transform, and what stands in for it where its gradient is not to be trusted.
+    """One step of the preprocessing: MONAI's transform, and its equivalent if its gradient is wrong.
 
     key: the image's name for a transform of dictionaries, None for one of arrays.
     """
@@ -45,12 +45,12 @@ class Step:
 
     @property
     def parts(self) -> list[Any]:
-        """The transform, or those of several that resample together."""
+        """The transform, or the transforms that are resampled together."""
         return list(self.transform.transforms) if type(self.transform) is Compose else [self.transform]
 
     @property
     def names(self) -> list[str]:
-        """Their classes."""
+        """Class names of the parts."""
         return [type(part).__name__ for part in self.parts]
 
     def original(self, image: MetaTensor) -> MetaTensor:
@@ -82,7 +82,7 @@ class ScanPreprocessing:
         return scan
 
     def describe(self) -> dict[str, Any]:
-        """For the sidecar: the steps, which of them an equivalent computes, and what becomes of statistics."""
+        """Plain data for the sidecar: the steps, those computed by an equivalent, and how statistics are treated."""
         return {
             "steps": [name for step in self.steps for name in step.names],
             "equivalents": [name for step in self.steps if step.equivalent is not None for name in step.names],
@@ -123,7 +123,7 @@ class ScanPreprocessing:
 
 
 def reading_steps(preprocessing: Compose) -> list[Any]:
-    """The transforms at the head of a Compose that read, and change nothing."""
+    """The transforms at the start of a Compose that read the image and change nothing."""
     found = []
     for transform in preprocessing.flatten().transforms:
         if not isinstance(transform, READERS):
@@ -133,14 +133,14 @@ def reading_steps(preprocessing: Compose) -> list[Any]:
 
 
 def reading_of(preprocessing: Compose) -> Compose:
-    """Those transforms, for data that may lack what else is read, such as a label."""
+    """The reading transforms as a Compose that accepts data without the other keys, such as a label."""
     return Compose([_lenient(step) for step in reading_steps(preprocessing)])
 
 
 def scan_preprocessing(
     preprocessing: Any, statistics: Statistics = "differentiate", image_key: str = "image"
 ) -> ScanPreprocessing:
-    """The steps of a Compose (array or dictionary) behind those that read, or of a single transform.
+    """The steps of a Compose (array or dictionary) after the reading ones, or of a single transform.
 
     Raises IFIMError for a random step, or for statistics that are neither "differentiate" nor "freeze".
     """
@@ -163,7 +163,7 @@ def scan_preprocessing(
 
 
 def squeezed(pipeline: ScanPreprocessing) -> ScanPreprocessing:
-    """For a 2D network: the third axis of a single slice is dropped first."""
+    """The pipeline for a 2D network: it drops the third axis of a single slice first."""
     key = pipeline.whole.key
     drop = SqueezeDim(-1, update_meta=False) if key is None else SqueezeDimd(key, dim=-1, update_meta=False)
     whole = replace(pipeline.whole, transform=Compose([drop, pipeline.whole.transform]))
@@ -173,7 +173,7 @@ def squeezed(pipeline: ScanPreprocessing) -> ScanPreprocessing:
 def _steps(
     transforms: Sequence[Any], key: str | None, statistics: Statistics, joined: Callable[[Sequence[Any]], Compose]
 ) -> Iterator[Step]:
-    """One step a transform; those that MONAI resamples together, lazily, are one."""
+    """One step per transform; transforms that MONAI resamples together (lazily) form one step."""
     lazy = joined(()).lazy
     run: list[Any] = []
     for transform in transforms:
@@ -191,7 +191,7 @@ def _steps(
 
 
 def _lenient(transform: Any) -> Any:
-    """A dictionary transform that passes over names that are not there: the scan comes alone, without its label."""
+    """A dictionary transform that ignores missing keys: the scan comes without its label."""
     if not isinstance(transform, MapTransform):
         return transform
     transform = copy.copy(transform)
@@ -210,7 +210,7 @@ def _name(step: Step) -> str:
 
 
 def _attempt(step: Step, image: MetaTensor) -> MetaTensor:
-    """The output for an image that is a leaf; some transforms write into what they are given, so that they get a copy."""
+    """The output for a leaf image; the transform gets a copy, because some write into their input."""
     try:
         after = step(image * 1)
     except Exception as error:

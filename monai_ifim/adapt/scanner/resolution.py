@@ -1,4 +1,4 @@
-"""The resolution of scanner space: how coarse the changes of a scan are that are decomposed."""
+"""Resolution of scanner space: the scale of the changes that are decomposed, as a low-pass input metric."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def low_pass(
 
 
 def _network_widths(pipeline: ScanPreprocessing, scan: MetaTensor) -> list[float]:
-    """The network's voxel size along each axis of the scan; 0 where the network sees no coarser than the scan."""
+    """The network's voxel size along each axis of the scan; 0 if it is not larger than the scan's."""
     seen = affine_after(pipeline, scan)
     _check_affine(pipeline, scan, seen)
     spacing = _spacing(scan)
@@ -59,7 +59,7 @@ def _network_widths(pipeline: ScanPreprocessing, scan: MetaTensor) -> list[float
 
 
 def affine_after(pipeline: ScanPreprocessing, scan: MetaTensor) -> Any:
-    """The affine [4, 4] of what the preprocessing makes of a scan [channel, *spatial], in mm.
+    """Affine [4, 4] in mm of the network's input that the preprocessing makes of a scan [channel, *spatial].
 
     Where every step keeps the geometry, or changes it whatever the voxels hold, no voxel is resampled: MONAI's lazy
     evaluation keeps account of shapes and affines. The preprocessing runs where that is not so.
@@ -78,20 +78,20 @@ def affine_after(pipeline: ScanPreprocessing, scan: MetaTensor) -> Any:
 
 
 def _moves_blindly(transform: Any) -> bool:
-    """A spatial transform that looks at no voxel."""
+    """True for a spatial transform that does not depend on voxel values."""
     looking = isinstance(transform, CropForeground)  # of which MONAI 1.6 says otherwise
     return isinstance(transform, LazyTrait) and not looking and not transform.requires_current_data
 
 
 def _keeps_geometry(transform: Any) -> bool:
-    """A transform of intensities, or of the type of numbers alone."""
+    """True for a transform that changes only intensities or the data type."""
     if isinstance(transform, (EnsureType, EnsureTyped)):
         return bool(getattr(transform, "converter", transform).track_meta)
     return type(transform).__module__.startswith("monai.transforms.intensity.")
 
 
 def _check_affine(pipeline: ScanPreprocessing, scan: MetaTensor, seen: Any) -> None:
-    """Raise IFIMError where a step has lost what the network's voxels are."""
+    """Raise IFIMError if the affine of the network's input was lost on the way."""
     swapped = [name for step in pipeline.steps for name in step.names if name.startswith("Transpose")]
     lost = np.array_equal(seen, np.eye(4)) and not np.array_equal(_affine(scan), np.eye(4))
     if swapped or lost:

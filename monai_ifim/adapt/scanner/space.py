@@ -1,4 +1,4 @@
-"""Scanner space: the scan itself is decomposed, on its own grid and in its own unit, by the network after its preprocessing."""
+"""Scanner space: decomposes the scan itself, on its own grid and in its own unit, through network and preprocessing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ScannerNetwork(nn.Module):
         self.affine, self.meta = scan.affine.clone(), {name: value for name, value in scan.meta.items() if name != "affine"}
 
     def forward(self, scans: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """What the network answers."""
+        """The network's output for the scans."""
         if self.zeros_held:
             scans = torch.where(scans == 0, scans.detach(), scans)
         places = range(len(scans))  # unbind's views may not be written into, as some transforms do
@@ -57,7 +57,7 @@ class ScannerNetwork(nn.Module):
 
 
 class ScannerSpace:
-    """How the scans of one pipeline are decomposed; the pipeline is probed with the first of them.
+    """Decomposes scans through one preprocessing pipeline, which is probed with the first scan.
 
     preprocessing: a Compose, array or dictionary, with its reading steps at the head; statistics, resolution, image_key: as
     `decompose_scan`; planar: the network is 2D, so that a single slice loses its third axis first.
@@ -113,7 +113,7 @@ class ScannerSpace:
         return _decompose(network, pipeline, scan, settings, args, kwargs)
 
     def read_again(self, batch: Tensor) -> MetaTensor:
-        """The scan that a batch of one network input [1, channel, *spatial] was made of; raises InputError."""
+        """Read the scan of a batch of one network input [1, channel, *spatial] again; raises InputError."""
         if batch.shape[0] != 1:
             raise InputError(
                 f"a batch of {batch.shape[0]}, and scans have a geometry each: space='scanner' takes a batch size of 1."
@@ -189,7 +189,7 @@ def decompose_scan(
 
 
 def _as_network(network: Callable[..., Any], scan: MetaTensor) -> MetaTensor:
-    """The scan in the network's own precision, in float32 where that is none that holds a scan's values."""
+    """The scan as float64 if the network has float64 weights, else as float32."""
     owner = owner_of(network)
     weights = owner.parameters() if isinstance(owner, nn.Module) else iter(())
     wide = any(weight.dtype == torch.float64 for weight in weights)

@@ -1,4 +1,4 @@
-"""What one step of a preprocessing is probed for: that it is computed as MONAI does, and that its gradient is its own."""
+"""Checks of one preprocessing step: it computes what MONAI computes, and its gradient is the true one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LARGEST_PART = 0.02  # of a gradient that may be missing: half precision loses a
 
 
 def differ(ours: Tensor, theirs: Tensor) -> bool:
-    """Whether two outputs are not the same to within rounding; NaN differs."""
+    """True if two outputs differ by more than rounding; NaN differs from everything."""
     if ours.shape != theirs.shape:
         return True
     if ours.numel() == 0:
@@ -78,7 +78,7 @@ def check_derivative(name: str, step: Callable[[MetaTensor], MetaTensor], image:
 
 
 def tells_zeros_apart(run: Callable[[MetaTensor], MetaTensor], image: MetaTensor) -> bool:
-    """Whether `run` leaps where zeros become a small number, as what normalises, or crops to, the rest of an image does.
+    """True if `run` is discontinuous where zeros become small numbers, as normalising or cropping to nonzero voxels is.
 
     Tried on the middle of the image, with zeros around it and with zeros scattered in it. At such voxels there is no derivative.
     """
@@ -109,7 +109,7 @@ def _leaps(run: Callable[[MetaTensor], MetaTensor], image: MetaTensor, lifted: T
 
 
 def _missing(step: Callable[[MetaTensor], MetaTensor], image: MetaTensor, size: float) -> float:
-    """By how much gradient and quotients differ, as a share of either; 0 where they cannot be compared."""
+    """Relative difference of gradient and difference quotients; 0 if they cannot be compared."""
     leaf = image.detach().clone().requires_grad_(True)
     output = step(leaf * 1).as_subclass(Tensor)
     values = image.detach().as_subclass(Tensor)

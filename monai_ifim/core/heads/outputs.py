@@ -1,4 +1,4 @@
-"""What a network's output tells of itself: is it a probability, and which operation made it."""
+"""What can be told from a network's output: if it holds probabilities, and which operation made it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SCRIPTED_RESHAPES = (
 
 
 def sums_to_one(output: Tensor) -> bool:
-    """Whether every row of [B, C] is a probability distribution to within the rounding of its dtype."""
+    """True if every row of [B, C] is a probability distribution to within the rounding of its dtype."""
     values = as_float64(output)
     tolerance = min(LARGEST_SUM_TOLERANCE, SUM_TOLERANCE * output.shape[1] * torch.finfo(output.dtype).eps)
     tolerance = max(tolerance, 1e-6)  # probabilities that went through a file or another program
@@ -41,7 +41,7 @@ def sums_to_one(output: Tensor) -> bool:
 
 
 def last_operation(output: Tensor, network: Any = None) -> str | None:
-    """'sigmoid' or 'softmax' where autograd says that it made `output`, up to reshapes; HIDDEN where it cannot say; else None.
+    """'sigmoid' or 'softmax' if autograd shows that it made `output`, up to reshapes; HIDDEN if it cannot tell; else None.
 
     TorchScript hides its operations from autograd once it has optimised them; there the network's own graph tells.
     """
@@ -67,7 +67,7 @@ def last_operation(output: Tensor, network: Any = None) -> str | None:
 
 
 def _averages_probabilities(node: Any) -> bool:
-    """Whether sigmoids and softmaxes alone enter the sums and averages behind a node of autograd's graph."""
+    """True if only sigmoids and softmaxes enter the sums and averages behind a node of autograd's graph."""
     waiting, seen = [node], {node}
     while waiting:
         node = waiting.pop()

@@ -167,3 +167,21 @@ def test_held_zeros_take_rows_and_columns_out_of_the_fisher_information(
     root = torch.linalg.cholesky(torch.diag(p) - torch.outer(p, p) + 1e-15 * torch.eye(4, dtype=torch.float64))
     values = torch.linalg.eigvalsh(root.T @ jacobian @ jacobian.T @ root).flip(0)[:3]
     torch.testing.assert_close(found.eigenvalues[0], values, rtol=1e-4, atol=0)
+
+
+def test_zeros_alone_are_held_and_negative_values_move() -> None:
+    """Hounsfield units of air and lung are negative."""
+    generator = torch.Generator().manual_seed(2)
+    values = torch.randint(-3, 4, (1, 4, 5, 3), generator=generator).double()
+    assert min((values < 0).sum(), (values == 0).sum(), (values > 0).sum()) > 5
+    scan, network = MetaTensor(values), nn.Sequential(nn.Flatten(), nn.Linear(60, 2).double()).eval()
+    pipeline = scan_preprocessing(Compose([ScaleIntensityRange(-3, 3, -1, 1)]))
+    gradients = []
+    for held in (False, True):
+        leaf = values[None].clone().requires_grad_(True)
+        ScannerNetwork(network, pipeline, scan, zeros_held=held)(leaf)[0, 0].backward()
+        assert leaf.grad is not None
+        gradients.append(leaf.grad[0])
+    free, holding = gradients
+    assert bool((free != 0).all())
+    torch.testing.assert_close(holding, torch.where(values == 0, 0.0, free), rtol=0, atol=0)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_ifim.core import NetworkError, decompose
+from monai_ifim.core.operator.precision import coarsest_eps
 
 Networks = Callable[..., nn.Sequential]
 
@@ -74,3 +75,22 @@ def test_torchscript_cannot_be_given_other_weights(cnn: Networks) -> None:
     scripted = torch.jit.script(cnn((1, 9, 7), 5))
     with pytest.raises(NetworkError, match=r"convert it yourself, network\.double\(\)"):
         decompose(scripted, _image(), precision="float64")
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtypes", "coarsest"),
+    [
+        (None, (torch.float64, torch.float32), torch.float32),
+        (None, (torch.float64,), torch.float64),
+        ("float64", (torch.float64,), torch.float64),
+        ("bfloat16", (torch.float32,), torch.bfloat16),
+        ("float16", (torch.float64, torch.float32), torch.float16),
+        ("float16", (torch.bfloat16,), torch.bfloat16),
+    ],
+)
+def test_coarsest_dtype_of_the_passes_decides_their_eps(
+    precision: str | None, dtypes: tuple[torch.dtype, ...], coarsest: torch.dtype
+) -> None:
+    assert coarsest_eps(precision, torch.device("cpu"), *dtypes) == torch.finfo(coarsest).eps
+    with torch.autocast("cpu", torch.bfloat16):
+        assert coarsest_eps(None, torch.device("cpu"), *dtypes) == torch.finfo(torch.bfloat16).eps

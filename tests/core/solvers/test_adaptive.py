@@ -9,8 +9,11 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
+from core_cases import matrix_factor
 from monai_ifim.core import decompose
-from monai_ifim.core.solvers.trace_probes import CONFIDENCE
+from monai_ifim.core.operator.rows import FactorRows
+from monai_ifim.core.solvers import adaptive
+from monai_ifim.core.solvers.trace_probes import CONFIDENCE, TraceProbes
 
 Networks = Callable[..., nn.Sequential]
 SHAPE = (1, 13, 10)
@@ -141,3 +144,16 @@ def test_everything_kept_means_everything_computed(linear: Networks) -> None:
     d = decompose(network, x, method="adaptive", energy=1.0)
     assert d.record["method"] == "exact"
     assert d.record["jacobian_products"] == 29
+
+
+def test_recovered_columns_are_those_of_the_factor_and_one_of_rounding_is_zero() -> None:
+    """Three columns are known; of the two others, one is zero."""
+    generator = torch.Generator().manual_seed(3)
+    matrix = torch.randn(2, 12, 5, generator=generator, dtype=torch.float64)
+    matrix[:, :, 4] = 0.0
+    factor = matrix_factor(matrix)
+    probes, rows = TraceProbes.draw(factor, 3, generator, known=3), FactorRows(factor.image)
+    adaptive._recover(factor, rows, probes, 3)
+    found = torch.stack([row.window(0, 12) * scale[:, None] for row, scale in zip(rows.rows, rows.factors, strict=True)], 2)
+    torch.testing.assert_close(found[:, :, 0], matrix[:, :, 3])
+    assert not found[:, :, 1].any()

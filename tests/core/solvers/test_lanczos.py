@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from monai_ifim.core import ConvergenceWarning, NetworkError, decompose
 from monai_ifim.core.dense import dense_fisher, top_eigenpairs
+from monai_ifim.core.settings import Settings
+from monai_ifim.core.solvers import lanczos
 
 Networks = Callable[..., nn.Sequential]
 
@@ -208,3 +210,23 @@ def test_fused_attention_is_taken_in_steps(budget: str | None) -> None:
     torch.testing.assert_close(found.eigenvalues[0], values, rtol=1e-4, atol=0)
     overlap = found.eigenvectors[0].flatten(1).double() @ vectors.T
     torch.testing.assert_close(overlap.abs(), torch.eye(2, dtype=torch.float64), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("energy", "rank", "outside", "columns", "wanted"),
+    [
+        (0.39, None, 0.0, 9, 1),  # the first of 4, 3, 2, 1 holds 0.4
+        (0.41, None, 0.0, 9, 2),
+        (0.41, None, 8.0, 9, 3),  # of 18, with what is outside
+        (0.99, None, 8.0, 9, 5),  # not held by the four: one more than there are
+        (0.99, None, 8.0, 4, 4),  # there are no more
+        (0.99, 2, 8.0, 9, 2),
+        (0.99, 7, 0.0, 9, 7),
+        (0.99, 7, 0.0, 4, 4),
+    ],
+)
+def test_pairs_wanted_are_those_that_hold_the_share(
+    energy: float, rank: int | None, outside: float, columns: int, wanted: int
+) -> None:
+    theta = torch.tensor([4.0, 3.0, 2.0, 1.0], dtype=torch.float64)
+    assert lanczos._wanted(theta, outside, Settings(energy=energy, rank=rank), columns) == wanted

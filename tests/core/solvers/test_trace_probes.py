@@ -9,28 +9,15 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from monai_ifim.core.heads.square_root import SquareRoot
-from monai_ifim.core.operator.factor import Factor
-from monai_ifim.core.operator.jacobian import Jacobian
+from core_cases import matrix_factor
 from monai_ifim.core.solvers.trace_probes import CONFIDENCE, TraceProbes, chi_squared_quantile, slack
 
-SHAPE = (2, 1, 3, 4)  # two images of 12 pixels
 COLUMNS = 5
 
 
 def _matrix() -> Tensor:
     """A of each image, [2, 12, 5]."""
     return torch.randn(2, 12, COLUMNS, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-
-
-def _factor() -> Factor:
-    """The factor whose products are those of `_matrix`: J = A^T and S = I."""
-    matrix = _matrix()
-    image = torch.zeros(SHAPE, dtype=torch.float64)
-    jacobian = Jacobian(lambda x: torch.einsum("bdc,bd->bc", matrix, x.flatten(1)), image)
-    ones = torch.ones(2, COLUMNS, dtype=torch.float64)
-    root = SquareRoot(ones, ones, lambda start, stop: torch.eye(COLUMNS).double()[start:stop].expand(2, -1, -1))
-    return Factor(jacobian, root)
 
 
 def _generator(seed: int = 0) -> torch.Generator:
@@ -53,14 +40,14 @@ def test_more_probes_bring_the_bound_nearer_to_the_estimate() -> None:
 
 
 def test_each_bound_is_a_look() -> None:
-    probes = TraceProbes.draw(_factor(), 3, _generator())
+    probes = TraceProbes.draw(matrix_factor(_matrix()), 3, _generator())
     for look in range(4):
         assert probes.looks == look
         torch.testing.assert_close(probes.upper_bound(), probes.estimate() * slack(3, look))
 
 
 def test_probes_are_the_factor_times_their_weights() -> None:
-    probes, matrix = TraceProbes.draw(_factor(), 2, _generator(), known=2), _matrix()
+    probes, matrix = TraceProbes.draw(matrix_factor(_matrix()), 2, _generator(), known=2), _matrix()
     for omega, row, scale in zip(probes.weights, probes.rows, probes.scales, strict=True):
         assert bool((omega[:, :2] == 0).all())
         assert bool((omega[:, 2:] != 0).all())
@@ -68,12 +55,12 @@ def test_probes_are_the_factor_times_their_weights() -> None:
 
 
 def test_estimate_is_unbiased() -> None:
-    estimates = TraceProbes.draw(_factor(), 4000, _generator()).estimate()
+    estimates = TraceProbes.draw(matrix_factor(_matrix()), 4000, _generator()).estimate()
     torch.testing.assert_close(estimates, _matrix().square().sum((1, 2)), rtol=0.05, atol=0)
 
 
 def test_removed_columns_and_directions_leave_the_product_of_the_rest() -> None:
-    factor, matrix = _factor(), _matrix()
+    factor, matrix = matrix_factor(_matrix()), _matrix()
     probes = TraceProbes.draw(factor, 2, _generator())
     basis = torch.linalg.qr(torch.randn(2, COLUMNS - 1, COLUMNS - 1, generator=_generator(1), dtype=torch.float64))[0]
     v = torch.cat([torch.zeros(2, 1).double(), basis[:, :, 0]], dim=1)  # orthogonal to the first column's unit vector
@@ -86,7 +73,7 @@ def test_removed_columns_and_directions_leave_the_product_of_the_rest() -> None:
 
 
 def test_nothing_is_left_once_every_column_is_removed() -> None:
-    factor = _factor()
+    factor = matrix_factor(_matrix())
     probes = TraceProbes.draw(factor, 2, _generator())
     for j in range(COLUMNS):
         probes.remove_column(j, *factor.column(factor.cotangents(j, j + 1)[:, 0], j))
@@ -94,7 +81,7 @@ def test_nothing_is_left_once_every_column_is_removed() -> None:
 
 
 def test_further_probes_are_averaged_in_and_looks_stay_counted() -> None:
-    factor = _factor()
+    factor = matrix_factor(_matrix())
     probes, more = TraceProbes.draw(factor, 1, _generator(0)), TraceProbes.draw(factor, 3, _generator(1))
     expected = (probes.estimate() + 3 * more.estimate()) / 4
     probes.upper_bound()
