@@ -1,4 +1,4 @@
-"""Tasks with a known answer, the observers that answer them best, and perturbation experiments on any classifier."""
+"""Perturbation experiments on classifiers, and lumpy tasks with their ideal observers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inputs for a first try that need neither a download nor data of one's own."""
+"""Demonstration inputs that need neither a download nor own data."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Macro AUROC under perturbation, with the uncertainty over images.
 
-The AUROC belongs to a set of images, not to one, so it is resampled as a whole. Written as a share of won pairs it is a
-bilinear form in how often each image was drawn, and all resamples are one matrix product.
+The AUROC is a property of a set of images, so the set is resampled. As the share of won pairs it is a bilinear form in the
+number of times each image was drawn, and all resamples are one matrix product.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 class AurocPoint:
     """Macro AUROC of `images` images at a perturbation norm relative to |x|, with its 95 % bootstrap interval.
 
-    low and high are NaN where a class has one image only: how images of that class vary is not known.
+    low and high are NaN if a class has only one image: its variation is unknown.
     """
 
     norm: float
@@ -69,13 +69,13 @@ class Scores:
         return usable
 
     def has_every_class(self, usable: Mask) -> bool:
-        """Whether the labels of the usable images are all of 0..classes-1, for two classes or more."""
+        """True if the labels of the usable images are all of 0..classes-1, for two or more classes."""
         classes = self.values.shape[-1]
         return classes > 1 and np.array_equal(np.unique(self.labels[usable]), np.arange(classes))
 
 
 def read_scores(measurements: pd.DataFrame) -> Scores:
-    """Scores out of the table of one cell; probability columns p00, p01, ... that are empty belong to other cells."""
+    """Scores from the table of one cell; empty probability columns p00, p01, ... belong to other cells."""
     columns = sorted((name for name in measurements.columns if re.fullmatch(r"p\d{2,}", name)), key=lambda name: int(name[1:]))
     columns = [name for name in columns if measurements[name].notna().any()]
     family, families = pd.factorize(measurements["family"])

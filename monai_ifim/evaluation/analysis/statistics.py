@@ -1,4 +1,4 @@
-"""Paired comparisons over images: how large a difference is, how sure one may be of it, and how many were tried.
+"""Paired comparisons over images: effect size, bootstrap interval, signed-rank test, and correction for multiple tests.
 
 Everything here takes one value per image. Draws of one image are repeats of one observation and are averaged before
 (:mod:`monai_ifim.evaluation.analysis.curves`), so that the number of images, not of draws, sets the uncertainty.
@@ -111,7 +111,7 @@ def _comparison(first: Array, second: Array, difference: Array, interval: Interv
 def mean_intervals(values: Array, seed: int, resamples: int, method: str = "percentile") -> list[Interval]:
     """Mean over images of each column of [n, K] with its 95 % bootstrap interval; values that are not finite are left out.
 
-    method: "percentile", or "BCa" (Efron 1987), which gives way to the percentile interval where it is undefined.
+    method: "percentile", or "BCa" (Efron 1987), replaced by the percentile interval where it is undefined.
     All columns with the same images get the same resamples, whatever else is in the table.
     """
     usable = np.isfinite(values)
@@ -167,8 +167,8 @@ def _bootstrap(sample: Array, seed: int, resamples: int, method: str) -> tuple[A
 def signed_rank_p_value(differences: npt.ArrayLike) -> float:
     """Two-sided p value of Wilcoxon's signed-rank test of finite differences [n]; 1 where n < 2 or all are zero.
 
-    Zeros are ranked with the others and then bear no sign (Pratt 1959), so that many equal pairs weaken the evidence of
-    the few unequal ones instead of dropping out of sight; splitting their ranks ("zsplit") gives the same exact test.
+    Zeros are ranked with the others and have no sign (Pratt 1959), so that many equal pairs weaken the evidence of the few
+    unequal ones; splitting their ranks ("zsplit") gives the same exact test.
     Ties get mean ranks. The null distribution is enumerated exactly given the ranks (shift algorithm, Streitberg and
     Roehmel 1986): with mostly zero differences the normal approximation finds p = 0.025 for five positive differences
     among sixty, where no sign test can go below 2 / 2^5. Above 150 nonzero differences the normal approximation is used.
@@ -195,7 +195,7 @@ def signed_rank_p_value(differences: npt.ArrayLike) -> float:
 def holm(p_values: Sequence[float] | Array) -> list[float]:
     """Holm's step-down adjustment (1979) within one family of tests; a NaN stays NaN and does not count as a test.
 
-    Written out: scipy has none, and the one of statsmodels collects garbage at every call, which takes longer than all the rest.
+    Own code: scipy has none, and that of statsmodels runs the garbage collector at every call, which takes longer than all else.
     """
     values = np.asarray(p_values, dtype=np.float64)
     adjusted = np.full(values.shape, np.nan)

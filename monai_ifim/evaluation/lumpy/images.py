@@ -46,7 +46,7 @@ _TAIL = 7.0  # a Gaussian is 2e-11 of its peak there, below float32 rounding
 
 @dataclass(frozen=True)
 class LumpyParameters:
-    """All that fixes the distribution of a lumpy volume.
+    """Parameters of the distribution of a lumpy volume.
 
     Args:
         shape: voxels per axis; two or three axes, any sizes.
@@ -105,7 +105,7 @@ class LumpyParameters:
 
 @dataclass(frozen=True)
 class LumpyVolume:
-    """One realisation and the truth about it.
+    """One random volume, with its label and the place of the lesion.
 
     Args:
         image: float32 ``[*shape]``, background + lesion (if any) + noise, in grey values.
@@ -139,7 +139,7 @@ def _sum_of_blobs(places: Tensor, shape: Sequence[int], width: float) -> Tensor:
 
 
 def lesion_template(parameters: LumpyParameters, place: Sequence[int] | None = None) -> Tensor:
-    """Lesion without background or noise, in grey values: float64 ``[*shape]``.
+    """The lesion without background or noise, in grey values: float64 ``[*shape]``.
 
     Args:
         parameters: of the task.

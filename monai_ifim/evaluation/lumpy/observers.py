@@ -1,6 +1,6 @@
-"""Observers of the lumpy task: the best that linear and Gaussian theory can do, for networks to be measured against.
+"""Hotelling and ideal observers of the lumpy task: upper bounds that networks are compared with.
 
-All of them know the parameters of the task. The background is taken for Gaussian with the exact mean and covariance
+All know the parameters of the task. The background is modelled as Gaussian with the exact mean and covariance
 of the lumpy model; on the torus that covariance is circulant, so its inverse is a division in Fourier space.
 
 Notation: x is an image less the mean background, s_l the lesion at place l, K the covariance of background and noise,
@@ -67,7 +67,7 @@ def auroc_interval(
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the AUROC, of 95 % coverage, both classes resampled apart.
+    """95 % percentile bootstrap interval of the AUROC; the two classes are resampled separately.
 
     Args:
         labels: ``[n]`` in {0, 1}.
@@ -208,7 +208,7 @@ class LumpyObservers:
 
 
 def observe(parameters: LumpyParameters, volumes: Iterable[LumpyVolume]) -> tuple[list[int], list[ObserverScores]]:
-    """Labels and statistics of many volumes, all read by the same observers."""
+    """Labels and observer statistics of many volumes."""
     observers = LumpyObservers(parameters)
     labels: list[int] = []
     scores: list[ObserverScores] = []
@@ -219,7 +219,7 @@ def observe(parameters: LumpyParameters, volumes: Iterable[LumpyVolume]) -> tupl
 
 
 def observer_report(dataset: LumpyDataset) -> dict[str, Any]:
-    """AUROC of each observer on a test set, with its 95 % bootstrap interval, beside what Gaussian theory predicts.
+    """AUROC of each observer on a test set with its 95 % bootstrap interval, and the values that Gaussian theory predicts.
 
     Returns:
         Plain data: number of volumes, seed, SNR, and per observer ``auroc`` and ``interval``; for the two linear

@@ -1,4 +1,4 @@
-"""Attribution maps to compare the iFIM with, all computed by Captum (Kokhlikyan et al., arXiv:2009.07896)."""
+"""Attribution maps by Captum (Kokhlikyan et al., arXiv:2009.07896), as controls for the iFIM."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ WINDOWS_PER_AXIS = {2: 8, 3: 4}  # occluding windows that would cover an axis si
 SMALLEST_WINDOW = 2
 
 _INTERPOLATION = {2: "bilinear", 3: "trilinear"}
-# What hands its input on entry by entry makes no feature map; in a transformer it is attention weights [B, head, N, N].
+# Layers that act entry by entry give no feature map of their own; in a transformer they hold attention weights [B, head, N, N].
 _PASSES_ON = (_DropoutNd, nn.Softmax, nn.Identity)
 
 
 def attribute(network: nn.Module, image: Tensor, target: int, method: str, predict: Callable[[Tensor], Tensor]) -> Tensor:
     """Attribution of the output `target` to every entry of an image, [channel, *spatial], detached, in the image's dtype.
 
-    The network is evaluated in eval mode and left as it was, the image untouched.
+    The network is evaluated in eval mode; network and image are left unchanged.
 
     Args:
         network: the module itself, whose layers Grad-CAM chooses from.

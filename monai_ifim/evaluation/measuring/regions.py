@@ -1,4 +1,4 @@
-"""How much of an image lies in its corners, along its border, and in fine detail: the places where shortcuts hide."""
+"""Shares of an image in its corners, along its border and in fine detail, where shortcut features often lie."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def fine_share(image: Tensor) -> float:
 def region_shares(image: Tensor, high: Tensor, sensitivity: Tensor) -> dict[str, float]:
     """Shares of |high|^2 and of the sensitivity in corners and border beside those of the area, and of fine detail.
 
-    All three are [channel, *spatial]. Shares of area are what white noise would have.
+    All three are [channel, *spatial]. The shares of area are the expected shares of white noise.
     """
     found: dict[str, float] = {}
     for name, mask in (("corner", corner_mask(image.shape[1:])), ("border", border_mask(image.shape[1:]))):

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, RandFlipd
 from PIL import Image
 
 from monai_ifim.core import IFIMError
-from monai_ifim.evaluation.classifiers.tasks import DatalistTask, LumpyTask, Sample, balanced, read_labelled
+from monai_ifim.evaluation.classifiers.tasks import DatalistTask, LumpyTask, Sample, affine_of, balanced, read_labelled
 from monai_ifim.evaluation.lumpy.images import LumpyParameters
 
 PARAMETERS = LumpyParameters(shape=(19, 23), mean_lumps=9, lump_width=3.0, lesion_width=1.5, margin=4)
@@ -124,3 +125,26 @@ def test_balanced_takes_the_classes_in_turn_and_every_sample_once() -> None:
     assert len({s.name for s in balanced(samples, 99, seed=5)}) == 13
     assert [s.name for s in chosen] == [s.name for s in balanced(samples, 13, seed=5)][:8]
     assert [s.name for s in chosen] != [s.name for s in balanced(samples, 8, seed=6)]
+
+
+def test_affines_are_in_ras_and_pictures_have_none(pictures: Path) -> None:
+    affine = torch.tensor([[0.0, -2, 0, 5], [3, 0, 0, 6], [0, 0, 4, 7], [0, 0, 0, 1]], dtype=torch.float64)
+    image = torch.zeros(1, 3, 4, 5)
+    np.testing.assert_array_equal(affine_of(MetaTensor(image, affine=affine, meta={"space": "RAS"})), affine.numpy())
+    flipped = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine.numpy()
+    np.testing.assert_array_equal(affine_of(MetaTensor(image, affine=affine, meta={"space": "LPS"})), flipped)
+    assert affine_of(image) is None
+    assert affine_of(MetaTensor(image, affine=torch.diag(torch.tensor([1.0, 0.0, 1.0, 1.0])))) is None
+    assert {sample.affine for sample in pictured(pictures).testing()} == {None}
+
+
+def test_lumpy_images_have_the_affine_of_their_files(tmp_path: Path) -> None:
+    import nibabel as nib
+
+    from monai_ifim.evaluation.lumpy.images import write_volume
+
+    volume = lumpy(parameters=LumpyParameters(shape=(9, 11, 10), margin=2)).testing()[0]
+    np.testing.assert_array_equal(nib.load(write_volume(volume.image[0], tmp_path / "v.nii.gz")).affine, volume.affine)
+    flat = lumpy().testing()[0]
+    assert flat.affine is not None
+    np.testing.assert_allclose(flat.affine[:2, :2], np.diag([2.0, 2.0]))
