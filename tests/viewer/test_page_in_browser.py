@@ -16,6 +16,8 @@ from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from monai_ifim.display.numbers import number
+
 Array = npt.NDArray[Any]
 Page = Any  # conftest's
 ODD = "odd 100% & <b>"
@@ -43,8 +45,8 @@ def test_views_open_at_the_most_sensitive_voxel_with_its_values(page: Page, run:
     place, background, overlay = page.reading("cross")
     assert place == pytest.approx(_place(case, case.blob), abs=0.06)
     ramp = sum(case.blob) / (sum(case.shape) - 3)
-    assert background == f"Image {int(1000 * ramp)} Hounsfield units"
-    assert overlay == f"Sensitivity {case.peak} nats per (network input intensity)²"
+    assert background == f"Image {number(int(1000 * ramp))} Hounsfield units"
+    assert overlay == f"Sensitivity {number(case.peak)} nats per (network input intensity)²"
     assert [title.split("\n")[0] for title in page.titles()] == ["Axial", "Coronal", "Sagittal"]
 
 
@@ -58,7 +60,7 @@ def test_planted_blob_is_drawn_where_it_lies_in_the_patient(bare: Page, run: Any
     bare.wait(lambda: bare.reading("pointer")[0])
     place, _, overlay = bare.reading("pointer")
     assert _voxels_apart(case, place, _place(case, case.blob)) < 0.5
-    assert overlay.startswith(f"Sensitivity {case.peak} ")
+    assert overlay.startswith(f"Sensitivity {number(case.peak)} ")
 
 
 def test_patient_is_seen_from_the_feet_with_the_right_side_at_the_left(page: Page) -> None:
@@ -271,7 +273,7 @@ def test_only_cases_of_the_list_are_opened(page: Page) -> None:
     for name in ("../../../etc", "other", "", "a tilted/../b sagittal", None, 7, ["a tilted"]):
         page.set_state("case_name", name)
         page.wait(lambda: page.state("case_name") == "a tilted")
-    assert page.reading("cross")[2].startswith("Sensitivity 2.5 ")
+    assert page.reading("cross")[2].startswith("Sensitivity 2.50 ")
     assert not page.state("problem")
 
 
