@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def check(
     bundle: Annotated[str, BUNDLE],
     image: Annotated[
-        Path | None, typer.Option(help="An image to probe with; random numbers of the stated shape without.")
+        Path | None, typer.Option(help="Image to probe with; by default random numbers of the shape in metadata.json.")
     ] = None,
     *,
     given: GivenSettings,

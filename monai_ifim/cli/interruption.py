@@ -76,7 +76,7 @@ def how_to_go_on() -> str:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return "To go on, give the same torchrun command again."
     program = [sys.executable, "-m", "monai_ifim.cli.main"] if sys.argv[0].endswith(".py") else [Path(sys.argv[0]).name]
-    again = " (but for --overwrite, which begins anew)" if "--overwrite" in sys.argv else ""
+    again = " (--overwrite would make all cases again)" if "--overwrite" in sys.argv else ""
     return f"To go on{again}: {shlex.join([*program, *sys.argv[1:]])}"
 
 

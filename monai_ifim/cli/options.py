@@ -22,7 +22,7 @@ FIX_GEOMETRY = typer.Option(
     "--fix-geometry", help="Resample DICOM volumes with a tilted gantry or uneven gaps onto an even grid."
 )
 OUTPUT = typer.Option("--output", "-o", help="Folder for the results.")
-OVERWRITE = typer.Option("--overwrite", help="Make cases again that are whole already.")
+OVERWRITE = typer.Option("--overwrite", help="Make finished cases again.")
 
 
 @dataclass(frozen=True)

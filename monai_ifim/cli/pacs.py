@@ -23,14 +23,14 @@ MARKS = {"stored": "stored", "kept": "kept", "failed": "FAILED"}
 
 @takes_settings(without=("dicom_pm",))
 def pacs(
-    url: Annotated[str, typer.Option(help="Address of the DICOMweb server, what comes before /studies.")],
+    url: Annotated[str, typer.Option(help="Address of the DICOMweb server, the part before /studies.")],
     study: Annotated[str, typer.Option(metavar="UID", help="Study Instance UID.")],
     bundle: Annotated[str, BUNDLE],
     output: Annotated[Path, OUTPUT],
     *,
     given: GivenSettings,
     series: Annotated[
-        str | None, typer.Option(metavar="UID", help="Of a study of several series the one to take; all: each as a case.")
+        str | None, typer.Option(metavar="UID", help="UID of the series to take, if the study has several; all: each as a case.")
     ] = None,
     fix_geometry: Annotated[bool, FIX_GEOMETRY] = False,
     device: Annotated[str | None, DEVICE] = None,

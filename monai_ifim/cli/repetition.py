@@ -29,7 +29,7 @@ def needed(
 ) -> tuple[list[str], str, Path]:
     """The options that a run without --from needs; raises UsageError if one is missing or belongs to --from."""
     if image is not None:
-        context.fail("--image goes with --from: name images as INPUT.")
+        context.fail("--image needs --from: give images as INPUT.")
     if not inputs:
         context.fail("Missing argument 'INPUT...'.")
     if bundle is None:

@@ -71,7 +71,9 @@ class RecordedCase:
             try:
                 volumes.append(np.asarray(nib.load(path).dataobj, dtype=np.float64) * float(file["scale"]))
             except Exception as error:  # a damaged file fails in as many ways as gzip and NIfTI have
-                raise InputError(f"{path.name}: cannot be read ({innermost(error)}): nothing to compare with.") from error
+                raise InputError(
+                    f"{path.name}: cannot be read ({innermost(error)}), so it is not compared: decompose the image again."
+                ) from error
         return np.stack(volumes) if volumes and len({volume.shape for volume in volumes}) == 1 else None
 
 

@@ -27,7 +27,7 @@ from monai_ifim.run.settings import RunSettings, check_device
 
 SUFFIX = "_ifim.json"
 MOST_THREADS = 1024
-DAMAGED = "its sidecar does not say how the case was made"
+DAMAGED = "its sidecar does not state how the case was made"
 NOT_RECORDED = "not recorded"
 
 Found = TypeVar("Found")
@@ -94,7 +94,7 @@ def find_bundle(case: RecordedCase, given: str | None = None) -> Path:
         if None not in wanted and (identity.weights_sha256, identity.config_sha256) == wanted:
             return root
     name = model.get("bundle") or "that was not recorded"
-    raise InputError(f"the bundle {name} of this case does not come with the package: say where it is, --bundle DIR.")
+    raise InputError(f"the bundle {name} of this case does not come with the package: give its folder, --bundle DIR.")
 
 
 def find_image(case: RecordedCase, given: Path | None = None) -> Source:
@@ -118,10 +118,10 @@ def find_image(case: RecordedCase, given: Path | None = None) -> Source:
         return found[-1]  # with another content, which the comparison names as a cause
     if found:
         raise InputError(
-            f"{name}: the file of this name at {found[0].path} has another content than the one decomposed: say which to take, "
+            f"{name}: the file of this name at {found[0].path} is not the one that was decomposed, by its hash: give that one, "
             "--image PATH."
         )
-    raise InputError(f"{name}: the image of this case is not near it: say where it is, --image PATH.")
+    raise InputError(f"{name}: the image of this case was not found near its files: give its path, --image PATH.")
 
 
 def was_deterministic(case: RecordedCase) -> bool:
@@ -137,7 +137,7 @@ def repeat_case(
     Raises IFIMError where that cannot be done or there is nothing to compare.
     """
     if output.resolve() == case.folder.parent.resolve():
-        raise OutputError(f"{output}: the case to be compared lies there: choose another --output.")
+        raise OutputError(f"{output}: holds the case to compare with: choose another --output.")
     settings = _checked(lambda: _settings(case.sidecar, output, device, noise), name)
     bundle = load_bundle(root, settings.device)
     with _threads(case.sidecar, settings.device):
@@ -153,7 +153,7 @@ def _settings(sidecar: Mapping[str, Any], output: Path, device: str | None, nois
     """The settings that the sidecar states, without the files that the comparison does not read."""
     if sidecar["settings"] is None:
         raise InputError(
-            "an earlier version made this case, whose sidecar does not state all settings: decompose the image anew."
+            "an earlier version made this case, whose sidecar does not state all settings: decompose the image again."
         )
     described = dict(sidecar["settings"]) | {"dicom_pm": False, "scene_bundle": False}
     case = CaseSettings.from_description(described, **_noise_map(described["metric"], noise))
@@ -166,7 +166,7 @@ def _noise_map(described: Mapping[str, Any] | None, noise: str | None) -> dict[s
     if described is None or described.get("sigma") != "map":
         return {}
     if noise is None:
-        raise InputError("this case was made with a noise map: say where it is, --noise FILE.")
+        raise InputError("this case was made with a noise map: give its path, --noise FILE.")
     return {"metric": read_noise(noise)}
 
 
@@ -237,7 +237,7 @@ def _checked(task: Callable[[], Found], name: str) -> Found:
         raise
     except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise InputError(f"{name}: {DAMAGED} ({said}): decompose the image anew.") from error
+        raise InputError(f"{name}: {DAMAGED} ({said}): decompose the image again.") from error
 
 
 def _source(path: Path, recorded: Mapping[str, Any]) -> Source:

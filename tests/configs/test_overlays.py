@@ -269,4 +269,4 @@ def test_config_prints_the_path_alone(overlay: str) -> None:
 def test_config_lists_what_there_is_where_the_name_is_unknown() -> None:
     result = CliRunner().invoke(app, ["config", "moon"])
     assert isinstance(result.exception, IFIMError)
-    assert str(result.exception) == "moon: no such overlay; there are ifim, ifim_inferer."
+    assert str(result.exception) == "moon: no such overlay: choose one of ifim, ifim_inferer."

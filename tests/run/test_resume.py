@@ -55,7 +55,7 @@ KEPT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "tolerance of the exact method": ({}, {"tolerance": 0.3}),
     "budget": ({}, {"memory_budget": "2GiB"}),
     "a radius less": ({"locality": True}, {"locality": False}),
-    "the same head made anew": (GAUSSIAN, {"head": GaussianHead(1.0)}),
+    "an equal head of another object": (GAUSSIAN, {"head": GaussianHead(1.0)}),
     "a bundle less": ({"scene_bundle": True}, {"scene_bundle": False}),
     "contents in another order": ({"contents": ("low", "high")}, {"contents": "high,low"}),
 }

@@ -71,8 +71,8 @@ def check_derivative(name: str, step: Callable[[MetaTensor], MetaTensor], image:
         if not missing > LARGEST_PART:
             return
     raise IFIMError(
-        f"{name} in the preprocessing lets only a part of its gradient through ({percent(missing)} of a change is missing), as "
-        "where statistics of the image are cut out of it: take them for constants with statistics='freeze' "
+        f"{name} in the preprocessing has an incomplete gradient ({percent(missing)} of a change is missing), "
+        "as where statistics of the image are detached: treat them as constants with statistics='freeze' "
         f"(--statistics freeze), or {CURE}."
     )
 

@@ -47,6 +47,6 @@ class BernoulliHead(Head):
         """Refuses an output that a sigmoid or softmax made."""
         if operation in ("sigmoid", "softmax"):
             raise HeadError(
-                f"the network's last operation is a {operation} where logits were promised: "
-                f"pass head='probabilities', or, for more digits, take the {operation} off the network."
+                f"the network's last operation is a {operation} where logits are expected: "
+                f"pass head='probabilities', or, for more digits, remove the {operation} from the network."
             )

@@ -57,6 +57,6 @@ class CategoricalHead(Head):
             )
         if sums_to_one(output) or operation == "softmax":
             raise HeadError(
-                "the network's output is already a softmax (no negative value, each row sums to one) where logits were "
-                "promised: pass head='probabilities', or, for more digits, take the softmax off the network."
+                "the network's output is already a softmax (no negative value, each row sums to one) where logits are "
+                "expected: pass head='probabilities', or, for more digits, remove the softmax from the network."
             )

@@ -49,7 +49,7 @@ class VoxelwiseHead(Head):
                 "head='voxelwise_bernoulli' for one logit a voxel."
             )
         if operation == "softmax" or sums_to_one(output):
-            raise HeadError("the network's output is already a softmax at every voxel where logits were promised: take it off.")
+            raise HeadError("the network's output is already a softmax at every voxel where logits are expected: remove it.")
 
 
 class VoxelwiseBernoulliHead(BernoulliHead):

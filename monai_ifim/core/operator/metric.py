@@ -143,8 +143,8 @@ def metric_from(description: Mapping[str, Any]) -> Metric:
     except KeyError as error:
         raise IFIMError(f"the description of the metric {kind!r} lacks {error}.") from error
     if kind == "noise level":
-        raise IFIMError("the metric is a noise map, of which a description holds the hash alone: give the map again.")
-    raise IFIMError(f"the metric {kind!r} is code of its maker's, which no description holds: pass it as metric= in Python.")
+        raise IFIMError("the metric is a noise map, and its description holds only a hash: give the map again.")
+    raise IFIMError(f"the metric {kind!r} is a custom class, which a description cannot restore: pass it as metric= in Python.")
 
 
 def check_self_adjoint(metric: Metric, images: Tensor, generator: torch.Generator) -> None:
