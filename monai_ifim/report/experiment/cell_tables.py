@@ -221,7 +221,7 @@ def _number(value: Estimate) -> str:
 
 
 def shortcuts(cells: Sequence[CellRecord]) -> Table | None:
-    """Does the classifier look at the edge of the picture, or at fine texture?"""
+    """Where x_high and the sensitivity lie: corners, border and fine detail, beside the image's and an even spread's share."""
     rows = []
     for cell in cells:
         for label, *names in SHORTCUTS:
@@ -233,6 +233,7 @@ def shortcuts(cells: Sequence[CellRecord]) -> Table | None:
     return Table(
         "Signs of shortcuts: which share of x_high's power and of the sensitivity lies in the corners, on the border, or in fine "
         "detail (beyond half the Nyquist frequency). The last column is what an even spread, such as white noise, would give. "
+        "x_high is finer than the image where its share of fine detail exceeds the image's. "
         "Mean over images [95 % interval], number of images.",
         ("architecture", "where", "share of x_high", "share of the sensitivity", "share of the image", "even spread"),
         tuple(rows),

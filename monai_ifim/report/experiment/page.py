@@ -109,6 +109,8 @@ def _negative(results: ExperimentRecord) -> Section:
         blocks += [Paragraph("The claim is not shown, or reversed, here:"), Listing(lines)]
     elif results.cells:
         blocks.append(Paragraph("None: the claim holds in every cell that gave a result."))
+    if auroc := tables.reversed_auroc(results):
+        blocks += [Paragraph("The loss of macro AUROC, leading eigenspace less complement, is reversed here:"), Listing(auroc)]
     if results.failed:
         rows = tuple(f"{results.title(f.task)}, {f.architecture}: {f.reason}" for f in results.failed)
         blocks += [Paragraph("These cells failed and have no result:"), Listing(rows)]

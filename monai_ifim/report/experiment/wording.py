@@ -51,7 +51,8 @@ MEANING: tuple[tuple[str, str], ...] = (
     (
         "leading eigenspace",
         "The few directions u₁ ... uₖ in which the Fisher information of the classifier at this very image is largest. x_high "
-        "is the part of the image x that lies in them, x_low the rest: x_high + x_low = x.",
+        "is the part of the image x that lies in them, x_low the rest: x_high + x_low = x. For two classes it is one direction, "
+        "the input gradient of the log-odds, and noise in it is compared with noise orthogonal to the gradient.",
     ),
     (
         "norm",
