@@ -88,9 +88,9 @@ def _repeated(
         from monai_ifim.cli.origin import name_origin
         from monai_ifim.core.determinism import tell_cublas
         from monai_ifim.core.memory.scratch import ScratchFolder
-        from monai_ifim.run.repetition import find_bundle, find_image, read_case, repeat_case, was_deterministic
+        from monai_ifim.run.repetition import find_bundle, find_image, read_recorded_case, repeat_case, was_deterministic
 
-        name, case = read_case(sidecar)
+        name, case = read_recorded_case(sidecar)
         source = find_image(case, image)
         root = find_bundle(case, bundle)
         name_origin(console, root)

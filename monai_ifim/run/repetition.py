@@ -73,7 +73,7 @@ class Repetition:
         return tuple(dict.fromkeys(each.cause for each in self.circumstances if not each.same))
 
 
-def read_case(path: Path) -> tuple[str, RecordedCase]:
+def read_recorded_case(path: Path) -> tuple[str, RecordedCase]:
     """Name and content of the case that a sidecar describes; raises InputError if the file is no sidecar."""
     if not path.is_file() or not path.name.endswith(SUFFIX):
         raise InputError(f"{path.name}: give the sidecar of a case, CASE{SUFFIX}.")

@@ -26,7 +26,7 @@ from monai_ifim.io.maps import MapContent
 from monai_ifim.run.agreement import RecordedCase, compare
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.local import run_cases
-from monai_ifim.run.repetition import Repetition, find_bundle, find_image, read_case, repeat_case
+from monai_ifim.run.repetition import Repetition, find_bundle, find_image, read_recorded_case, repeat_case
 from monai_ifim.run.settings import RunSettings
 from synthetic_series import ORIENTATIONS, Series, write
 
@@ -61,7 +61,7 @@ def decomposed(root: Path, image: Path, output: Path, case: dict[str, Any] | Non
 
 
 def repeated(sidecar: Path, root: Path, output: Path, image: Path | None = None, **more: Any) -> Repetition:
-    name, case = read_case(sidecar)
+    name, case = read_recorded_case(sidecar)
     return repeat_case(name, case, find_bundle(case, str(root)), find_image(case, image), output, **more)
 
 
@@ -318,13 +318,13 @@ def test_as_many_threads_as_then_and_afterwards_as_before(root: Path, scan: Path
 
 def test_a_bundle_is_taken_by_itself_only_where_it_comes_with_the_package(root: Path, scan: Path, tmp_path: Path) -> None:
     """What lies near a sidecar may be anybody's, and a bundle is code."""
-    _, case = read_case(decomposed(root, scan, tmp_path / "out"))
+    _, case = read_recorded_case(decomposed(root, scan, tmp_path / "out"))
     with pytest.raises(InputError, match="does not come with the package: give its folder, --bundle DIR"):
         find_bundle(case)
     shipped = resolve_bundle("mednist_classification")
     picture = tmp_path / "in" / "picture.png"
     Image.fromarray(np.random.default_rng(3).integers(0, 255, (64, 64), dtype=np.uint8)).save(picture)
-    _, case = read_case(decomposed(shipped, picture, tmp_path / "shipped"))
+    _, case = read_recorded_case(decomposed(shipped, picture, tmp_path / "shipped"))
     assert find_bundle(case).resolve() == shipped.resolve()
 
 
@@ -359,7 +359,7 @@ def test_a_repetition_never_writes_over_the_case(root: Path, scan: Path, tmp_pat
     with pytest.raises(OutputError, match="choose another --output"):
         repeated(sidecar, root, tmp_path / "out" / ".." / "out")
     with pytest.raises(InputError, match="give the sidecar of a case"):
-        read_case(tmp_path / "out" / "run.json")
+        read_recorded_case(tmp_path / "out" / "run.json")
 
 
 def test_a_file_name_that_leads_out_of_the_folder_is_not_read(root: Path, scan: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ __all__ = [
     "family_meanings",
     "in_line",
     "measure",
-    "selection",
+    "selection_text",
     "verdict",
 ]
 
@@ -121,7 +121,7 @@ def estimate_text(value: Estimate | None, with_sign: bool = False) -> str:
     return numbers.estimate(value.value, value.low, value.high, with_sign)
 
 
-def selection(content: Mapping[str, Any]) -> str:
+def selection_text(content: Mapping[str, Any]) -> str:
     """The rule that selects the leading eigenspace."""
     if content.get("rank") is not None:
         return f"the {content['rank']} leading eigenvectors"
