@@ -253,8 +253,10 @@ def test_an_evaluator_of_another_name_is_reached_from_the_command_line(tmp_path:
     parser = ConfigParser()
     parser.read_config([tmp_path / "train.json", configs_folder() / "ifim.yaml"])
     parser.update({"ifim_evaluator": "@validate#evaluator", "ifim#preprocessing": "@validate#preprocessing"})
+    parser.update({"ifim#seed": 3})  # which the overlay does not state
     assert parser.get_parsed_content("initialize") == [2, None]
     handler = parser.get_parsed_content("ifim")
+    assert handler.settings.seed == 3
     engine = parser.get_parsed_content("validate#evaluator")
     assert engine.has_event_handler(handler._decompose_batch, IterationEvents.FORWARD_COMPLETED)
 

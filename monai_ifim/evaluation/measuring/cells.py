@@ -140,7 +140,7 @@ def _keep_only(folder: Path, key: str) -> None:
     record = folder / "identity.json"
     known = json.loads(record.read_text(encoding="utf-8"))["fingerprint"] if record.is_file() else None
     if known != key:
-        for path in [*folder.glob("images/*"), folder / "montage.npz"]:  # montage.npz: of format 1
+        for path in folder.glob("images/*"):
             path.unlink(missing_ok=True)
         write_text(record, json.dumps({"fingerprint": key}))
 

@@ -157,7 +157,7 @@ def test_outliers_then_the_least_confident_have_pictures_first(
         found = choose_pictures(run, cohort, largest)
         assert abs(len(found.grids) - cases) <= 1
         assert list(found.grids) == expected[: len(found.grids)]
-        assert sum(montage.weight for montage in found.grids.values()) <= largest
+        assert sum(grid.weight for grid in found.grids.values()) <= largest
         assert found.left_out == set(expected[len(found.grids) :])
         assert found.left_out
 

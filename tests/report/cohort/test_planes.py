@@ -33,8 +33,8 @@ def one_plane(values: Any, spacing: tuple[float, float] = (1.0, 1.0), content: s
     return CasePlanes((-1.0, 2.0, -0.01), (PlaneMap(content, (0.0, 1.0), "unit", (plane,)),))
 
 
-def only(montage: PictureGrid) -> Any:
-    ((picture,),) = [column.pictures for column in montage.columns]
+def only(grid: PictureGrid) -> Any:
+    ((picture,),) = [column.pictures for column in grid.columns]
     return picture
 
 
@@ -91,11 +91,11 @@ def test_the_sensitive_voxel_is_the_bright_pixel_of_every_plane(case_planes: Cal
 
 
 def test_shapes_are_those_in_millimetres_and_all_planes_of_a_case_have_one_scale(case_planes: Callable[..., CasePlanes]) -> None:
-    montage = draw_picture_grid(case_planes(np.diag([*SPACING, 1.0]), SHAPE, INDEX))
+    grid = draw_picture_grid(case_planes(np.diag([*SPACING, 1.0]), SHAPE, INDEX))
     size = dict(zip("xyz", np.array(SHAPE) * SPACING, strict=True))  # 18.9, 30.6, 52 mm
     extents = {"axial": (size["x"], size["y"]), "coronal": (size["x"], size["z"]), "sagittal": (size["y"], size["z"])}
-    assert len(montage.columns) == 4
-    for column in montage.columns:
+    assert len(grid.columns) == 4
+    for column in grid.columns:
         scales = []
         for picture in column.pictures:
             across, down = extents[picture.view]
@@ -125,11 +125,11 @@ def test_a_tall_picture_is_at_most_a_quarter_taller_than_its_column_is_wide(shap
 
 def test_a_photograph_has_neither_letters_nor_scale() -> None:
     photograph = cut_planes([Layer("source", np.arange(35.0).reshape(7, 5), (0, 34), "")], np.eye(4), (2, 1), photograph=True)
-    montage = draw_picture_grid(photograph)
-    picture = only(montage)
-    assert (picture.bar, picture.place, picture.edges, montage.point) == (None, "", ("", "", "", ""), "")
+    grid = draw_picture_grid(photograph)
+    picture = only(grid)
+    assert (picture.bar, picture.place, picture.edges, grid.point) == (None, "", ("", "", "", ""), "")
     assert picture.alt == "Image, 7 \N{MULTIPLICATION SIGN} 5 pixels"
-    assert montage.columns[0].title == "Image"
+    assert grid.columns[0].title == "Image"
 
 
 def test_letters_of_a_flat_picture_stay_off_it() -> None:
