@@ -220,7 +220,7 @@ def test_a_scene_takes_no_file_from_elsewhere(name: str, place: Path, out: Path,
     with nothing_outside_changes(place, out):
         scene = write_scene(out / "scan", sidecar)
         scene.write_text(scene.read_text().replace("scan_ifim_high.nii.gz", name))
-        with pytest.raises(OutputError, match="no file of its own folder"):
+        with pytest.raises(OutputError, match="which is not in its folder"):
             write_scene_bundle(scene)
         scene.unlink()
         sidecar["files"][1]["file"] = name
@@ -240,7 +240,7 @@ def test_a_scene_bundle_holds_names_below_one_folder(case: Path) -> None:
 def test_a_table_with_cases_elsewhere_makes_no_page(name: str, place: Path, out: Path) -> None:
     out.mkdir()
     write_table(out, [CaseRow("fine", "failed", "why"), CaseRow(name, "done")])
-    with nothing_outside_changes(place, out), pytest.raises(InputError, match="no name of a folder"):
+    with nothing_outside_changes(place, out), pytest.raises(InputError, match="not a name of a folder"):
         write_cohort(out)
     assert not (out / "index.html").exists()
 

@@ -80,7 +80,7 @@ class IFIMHandler:
             default what the evaluator's `prepare_batch` returned. A plain ignite engine has neither: give this and network.
         on_failure: "raise" ends the run with an IFIMError that names the case. "record" logs the error, notes it in
             `failures` and goes on; the other images of such a batch still get their files, the batch's output no components.
-        keywords: fields of `CaseSettings` (head, energy, space, contents, ...), in the place of those of `settings`, and
+        keywords: fields of `CaseSettings` (head, energy, space, contents, ...), which replace those of `settings`, and
             preprocessing, class_names, bundle_root as `SaveIFIM`.
 
     Raises:
@@ -233,7 +233,7 @@ class IFIMHandler:
 class _Recorder:
     """Keeps what an evaluator's `prepare_batch` returned: called a second time, it might return something else.
 
-    It stands in the place of `prepare_batch` from the start of an iteration until its one call, so that the evaluator has its
+    It replaces `prepare_batch` from the start of an iteration until its one call, so that the evaluator has its
     own function again after each batch, whatever happens in it.
     """
 

@@ -19,9 +19,9 @@ class IFIMInferer(Inferer):
 
     Args:
         settings: how to decompose; by default `Settings()`.
-        scanner: decompose, in the place of the network's input, the scan that it was made of, read again; the components then
+        scanner: decompose the scan, read again, instead of the network's input that was made of it; the components then
             lie on the scan's grid, in its unit, and a batch holds one image.
-        shortcuts: fields of `Settings` (head, energy, rank, ...), in the place of those of `settings`.
+        shortcuts: fields of `Settings` (head, energy, rank, ...), which replace those of `settings`.
 
     Raises:
         IFIMError: invalid settings, or an unknown name among the shortcuts.

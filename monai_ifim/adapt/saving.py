@@ -63,7 +63,7 @@ class SaveIFIM(Transform):
         class_names: in the order of the network's outputs.
         bundle_root: the bundle whose name, version, weights and class names the sidecar states.
         image_key: name of the image in a dictionary `preprocessing`.
-        shortcuts: space, contents, dicom_pm, scene_bundle, in the place of those of `settings`.
+        shortcuts: space, contents, dicom_pm, scene_bundle, which replace those of `settings`.
 
     Raises:
         OutputError, IFIMError: invalid settings, or an unknown name among the shortcuts.

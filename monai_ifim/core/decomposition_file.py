@@ -57,14 +57,14 @@ def read_decomposition(
 
     path = Path(file)
     if not path.is_file():
-        raise IFIMError(f"{path} is no file: give the path of a file that Decomposition.save wrote.")
+        raise IFIMError(f"{path} is not a file: give the path of a file that Decomposition.save wrote.")
     try:
         with safe_open(path, framework="pt", device="cpu") as opened:
             record = _record(path, opened.metadata() or {})
             tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118 (not a mapping)
     except (OSError, SafetensorError) as error:
         raise IFIMError(
-            f"{path} is no whole safetensors file ({error}): save the decomposition again, or copy the file again."
+            f"{path} is not a complete safetensors file ({error}): save the decomposition again, or copy the file again."
         ) from error
     _check_tensors(path, tensors, required, optional)
     return tensors, record

@@ -135,7 +135,7 @@ class Settings:
         Raises IFIMError for a field that is unknown or missing, and for a head or metric that its description does not hold.
         """
         if not isinstance(description, Mapping):
-            raise IFIMError(f"{description!r} describes no settings.")
+            raise IFIMError(f"{description!r} does not describe settings.")
         known = cls.options()
         _check_names(description, known)
         values = dict(description) | given

@@ -30,12 +30,12 @@ class MapContent:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"{self.kind!r} is no kind of map; there are {', '.join(KINDS)}")
+            raise ValueError(f"{self.kind!r} is not a kind of map; the kinds are {', '.join(KINDS)}")
         if (self.component is None) == (self.kind == "eigenvector"):
             raise ValueError(f"component {self.component!r} of {self.kind}: an eigenvector has a component, other maps have none")
         for name, number in (("component", self.component), ("channel", self.channel)):
             if number is not None and (type(number) is not int or number < 1):
-                raise ValueError(f"{name} {number!r} is no whole number from 1 on")
+                raise ValueError(f"{name} {number!r} is not a whole number from 1 on")
 
     @classmethod
     def of(cls, file: Mapping[str, Any]) -> MapContent:

@@ -116,7 +116,7 @@ def _check_place(path: Path, image: Any, spare: Any) -> None:
         monais = correct_nifti_header_if_necessary(spare).affine
     except Exception as error:  # MONAI also reads a qform whose code says that it does not count
         raise InputError(
-            f"{path.name}: its qform is no rotation ({innermost(error)}), and MONAI cannot read it: write another (nibabel: "
+            f"{path.name}: its qform is not a rotation ({innermost(error)}), and MONAI cannot read it: write another (nibabel: "
             "image.set_qform(image.affine, 1))."
         ) from error
     if sform[1] > 0 and qform[1] > 0 and not same_grid(sform[0], qform[0], shape):

@@ -235,7 +235,7 @@ def _number(value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, (bool, str)):
-        raise TypeError(f"{value!r} is no number")
+        raise TypeError(f"{value!r} is not a number")
     return float(value) if math.isfinite(value) else None
 
 
@@ -248,11 +248,11 @@ def _count(value: Any) -> int | None:
     if number is None:
         return None
     if number != int(number) or abs(number) > LARGEST_WHOLE:
-        raise ValueError(f"{value!r} is no whole number")
+        raise ValueError(f"{value!r} is not a whole number")
     return int(number)
 
 
 def _text(value: Any) -> str:
     if value is not None and not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"{value!r} is not a text")
     return value or ""

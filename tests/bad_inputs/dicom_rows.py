@@ -195,7 +195,7 @@ ROWS = [
     ),
     Row(
         "a DICOMDIR named as the input", bad_input(lambda folder: directory(folder) / "DICOMDIR"), "failed",
-        "DICOMDIR: a DICOMDIR is an index of other files and no image: name the folder that holds those.",
+        "DICOMDIR: a DICOMDIR is an index of other files, not an image: name the folder that holds those.",
     ),
     Row(
         "a DICOM file without pixel data", of_slice_2(lambda image: delattr(image, "PixelData")), "failed",
@@ -225,7 +225,7 @@ ROWS = [
     ),
     Row(
         "directions that are none", stated(ImageOrientationPatient=[2, 0, 0, 0, 1, 0]), "failed",
-        "bad: its Image Orientation is no pair of unit vectors at right angles, so its slices have no direction: export the "
+        "bad: its Image Orientation is not a pair of unit vectors at right angles, so its slices have no direction: export the "
         "images again.",
     ),
     Row(
@@ -233,8 +233,8 @@ ROWS = [
         "bad: 6 volumes in one folder; choose with --series UID, or --series all. It holds ...",
     ),
     Row(
-        "words in the place of numbers", of_slice_2(no_numbers), "failed",
-        "IM...: places, directions or spacings in its DICOM header are no numbers: export the image again.",
+        "words instead of numbers", of_slice_2(no_numbers), "failed",
+        "IM...: places, directions or spacings in its DICOM header are not numbers: export the image again.",
     ),
     Row(
         "a Rescale Slope of 0", stated(RescaleSlope=0), "failed",

@@ -93,7 +93,7 @@ NOTHING_IN_IT = "...: no image and no DICOM series in it."
 
 ROWS = [
     Row(
-        "a file in the place of the output folder", output(file_as_output), "refused",
+        "a file instead of the output folder", output(file_as_output), "refused",
         "...: cannot be made (File exists): choose another --output.",
     ),
     Row(
@@ -109,7 +109,7 @@ ROWS = [
         "...: cannot be made (File name too long): choose another --output.",
     ),
     Row(
-        "a file in the place of the case's folder", file_for_the_case, "failed",
+        "a file instead of the case's folder", file_for_the_case, "failed",
         "bad/bad_ifim.json: Not a directory: another file or folder has its name: move it away, or choose another --output.",
     ),
     Row(

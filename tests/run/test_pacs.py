@@ -109,7 +109,7 @@ def test_unknown_study_is_told(server: DicomWeb, pacs: FakePacs, status: int) ->
 
 
 def test_study_that_is_no_uid_is_refused_unasked(server: DicomWeb, pacs: FakePacs) -> None:
-    with pytest.raises(ServerError, match="is no DICOM UID"):
+    with pytest.raises(ServerError, match="is not a DICOM UID"):
         choose_series(server, "../../instances", None)
     assert pacs.asked == []
 

@@ -21,7 +21,7 @@ from monai_ifim.options import HEADS
 
 Answers = Literal["class", "label", "output"]
 Values = Literal["probability", "mean_probability", "mean"]
-UNDESCRIBED = "undescribed"  # key of a parameter that is no plain data
+UNDESCRIBED = "undescribed"  # key of a parameter that is not plain data
 
 
 class Head(ABC):
@@ -67,7 +67,7 @@ class Head(ABC):
     def describe(self) -> dict[str, Any]:
         """Name and parameters as plain data: the public attributes of the object.
 
-        A head without a line in `options.HEADS` names its class too. A parameter that is no plain data is named by its type
+        A head without a line in `options.HEADS` names its class too. A parameter that is not plain data is named by its type
         under "undescribed"; such a head equals no other in `Settings`.
         """
         own = f"{type(self).__module__}:{type(self).__qualname__}"

@@ -18,7 +18,7 @@ SMALLEST_SIGMA = 1e-75  # whose inverse square and its square stay inside float6
 class GaussianHead(Head):
     """Regression with known noise: p(y | z) = N(z, Sigma); S = L^{-T} with Sigma = L L^T.
 
-    sigma: standard deviation of every output, a number or [C], in the output's unit. covariance: [C, C], in its place.
+    sigma: standard deviation of every output, a number or [C], in the output's unit. covariance: [C, C], instead of sigma.
     Raises HeadError where sigma is not positive or the covariance not symmetric positive definite.
     """
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 SUM_TOLERANCE = 16.0  # how far a row of probabilities may be from summing to one, in units of C eps
 LARGEST_SUM_TOLERANCE = 1e-2
-HIDDEN = "hidden"  # autograd shows a compiled graph, a clamp or an average in the place of the operation
+HIDDEN = "hidden"  # autograd shows a compiled graph, a clamp or an average instead of the operation
 OPAQUE = ("Clamp", "Compiled", "DifferentiableGraph")
 RESHAPES = (
     "View", "Reshape", "Unsafe", "Squeeze", "Unsqueeze", "Slice", "Select", "Clone", "Alias", "ToCopy", "Transpose", "Permute",

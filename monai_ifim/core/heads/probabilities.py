@@ -60,7 +60,7 @@ class CategoricalProbabilityHead(Head):
         return as_float64(output)
 
     def logits(self, output: Tensor) -> Tensor:
-        """log p, with the smallest normal number in the place of zero."""
+        """log p, with the smallest normal number instead of zero."""
         return output.clamp_min(torch.finfo(output.dtype).tiny).log()
 
     def divergence(self, output: Tensor, moved: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ def head_from(description: str | Mapping[str, Any]) -> str | Head:
         check_head(description)
         return description
     if not isinstance(description, Mapping) or not isinstance(description.get("name"), str):
-        raise HeadError(f"{description!r} describes no head.")
+        raise HeadError(f"{description!r} does not describe a head.")
     parameters = {name: value for name, value in description.items() if name != "name"}
     if description["name"] not in HEADS or "class" in parameters:
         raise HeadError(

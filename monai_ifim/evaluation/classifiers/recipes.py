@@ -90,7 +90,7 @@ class NetworkRecipe:
             found = instantiate(self._path(), "callable")
         except Exception as error:
             raise IFIMError(
-                f"architecture {self.target!r} is no class that can be found: give a name such as "
+                f"architecture {self.target!r} is not a class that can be found: give a name such as "
                 "monai.networks.nets.DenseNet121, or one of the built-in architectures."
             ) from error
         return found

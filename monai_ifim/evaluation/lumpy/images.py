@@ -294,7 +294,7 @@ def write_volume(image: Tensor, path: str | os.PathLike[str], spacing: float | S
 
     target = Path(path)
     if not target.name.endswith(".nii.gz"):
-        raise ValueError(f"{target.name} is no name for a compressed NIfTI file; end it in .nii.gz")
+        raise ValueError(f"{target.name} is not a name for a compressed NIfTI file; end it in .nii.gz")
     if image.ndim not in (2, 3):
         raise ValueError(f"image has {image.ndim} axes; give two or three, without batch or channel")
     write_nifti(target, image.detach().cpu().numpy(), grid_affine(image.ndim, spacing))

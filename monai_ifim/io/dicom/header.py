@@ -25,7 +25,7 @@ TAGS = [
     "RescaleType", "Units", "SeriesNumber", "FrameOfReferenceUID", "StudyInstanceUID",
 ]  # fmt: skip
 NUMBERS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope")
-NO_NUMBERS = "places, directions or spacings in its DICOM header are no numbers: export the image again"
+NO_NUMBERS = "places, directions or spacings in its DICOM header are not numbers: export the image again"
 # SOP classes (PS3.4, B.5) by their standard names: of those that hold pixels, all but the last two.
 IMAGE_CLASSES = re.compile(r"\bImage\b|Volume Storage|Volume Analysis|Map Storage|DICOS")
 DRAWN_ON_IMAGES = ("Segmentation Storage", "RT Dose Storage")
@@ -130,7 +130,7 @@ def _checked_header(path: Path, file: BinaryIO) -> Any:
     except Exception:  # without its cause, whose text may quote the header
         raise _unreadable(path) from None
     if directory:
-        raise InputError(f"{path.name}: a DICOMDIR is an index of other files and no image: name the folder that holds those.")
+        raise InputError(f"{path.name}: a DICOMDIR is an index of other files, not an image: name the folder that holds those.")
     if kind is not None:
         raise NoImageError(f"{path.name}: it holds no image ({kind}): give the images that it belongs to.")
     if not complete:

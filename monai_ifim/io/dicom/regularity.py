@@ -47,8 +47,8 @@ def _check_directions(name: str, orientation: Array) -> None:
     directions = orientation.reshape(2, 3)
     if float(np.abs(directions @ directions.T - np.eye(2)).max()) > COSINE_TOLERANCE:
         raise InputError(
-            f"{name}: its Image Orientation is no pair of unit vectors at right angles, so its slices have no direction: export "
-            "the images again."
+            f"{name}: its Image Orientation is not a pair of unit vectors at right angles, so its slices have no direction: "
+            "export the images again."
         )
 
 

@@ -84,7 +84,7 @@ def _checked_address(url: str) -> tuple[str, str, bool]:
             f"--url holds an '@', as if a name or password were in it: leave them out, and set {USER} and {PASSWORD}, or {TOKEN}."
         )
     if not PLAIN_ADDRESS.fullmatch(url):
-        raise AccessError("--url is no plain web address: give one such as https://HOST/dicom-web, without '?' and '#'.")
+        raise AccessError("--url is not a plain web address: give one such as https://HOST/dicom-web, without '?' and '#'.")
     try:
         address = str(requests.Request("GET", url.rstrip("/")).prepare().url).rstrip("/")
         parts = urlsplit(address)

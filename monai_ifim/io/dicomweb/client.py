@@ -78,7 +78,7 @@ def checked_uid(uid: Any) -> str:
     text = uid.strip(" \0") if isinstance(uid, str) else ""
     if len(text) > LONGEST_UID or not UID_FORM.fullmatch(text):
         shown = repr(str(uid)[:LONGEST_UID])
-        raise ServerError(f"{shown} is no DICOM UID: a UID is of digits and single dots, {LONGEST_UID} characters at most.")
+        raise ServerError(f"{shown} is not a DICOM UID: a UID has digits and single dots, {LONGEST_UID} characters at most.")
     return text
 
 

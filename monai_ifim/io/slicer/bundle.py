@@ -43,7 +43,7 @@ def _named_files(scene: Path) -> list[str]:
     wanted = [name for name in names if name] + schemas
     outside = [name for name in wanted if not is_plain_name(name)]
     if outside:
-        raise OutputError(f"{scene.name}: names {outside[0]!r}, no file of its own folder: run the case again, overwriting.")
+        raise OutputError(f"{scene.name}: names {outside[0]!r}, which is not in its folder: run the case again, overwriting.")
     return wanted
 
 

@@ -119,7 +119,7 @@ def read_cohort(output: Path) -> Cohort:
     cases = read_cases(output)
     outside = [name for name in cases["case"] if "/" in name or name in ("", ".", "..")]
     if outside:
-        raise InputError(f"{output}: case {outside[0]!r} in cases.parquet is no name of a folder: run the command again.")
+        raise InputError(f"{output}: case {outside[0]!r} in cases.parquet is not a name of a folder: run the command again.")
     cases["confidence"] = confidence(cases)
     return Cohort(cases, _read_run(output / "run.json"), find_outliers(cases))
 

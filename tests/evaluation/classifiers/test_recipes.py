@@ -66,7 +66,7 @@ def test_options_go_before_what_is_filled_in() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"_target_": f"{NETS}.NoSuchNet"}, "no class that can be found: give a name such as monai.networks.nets.DenseNet121"),
+        ({"_target_": f"{NETS}.NoSuchNet"}, "not a class that can be found: give a name such as monai.networks.nets.DenseNet121"),
         ({"init_features": 8}, "give the class as _target_"),
         ({**SMALL_DENSE, "_mode_": "callable"}, "no other special key"),
         ({**SMALL_DENSE, "pretrained": True}, "leave pretrained out"),

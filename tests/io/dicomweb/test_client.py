@@ -280,7 +280,7 @@ ODD_UIDS = ["", ".", "..", "../../etc", "1.2/../3", "1..2", ".1", "1.", "1.2\n",
 
 @pytest.mark.parametrize("text", [*ODD_UIDS, None, 12, ["1.2"]])
 def test_uid_that_could_be_a_path_is_refused(text: Any, images: list[Dataset]) -> None:
-    with pytest.raises(ServerError, match="is no DICOM UID") as caught:
+    with pytest.raises(ServerError, match="is not a DICOM UID") as caught:
         checked_uid(text)
     assert str(caught.value).isprintable()
     entry = images[0].to_json_dict()
