@@ -212,8 +212,8 @@ def read_state(root: Path) -> dict[str, Any] | None:
 
 
 def _unreadable(error: Exception, path: Path) -> str:
-    """Why a file cannot be read: our own reader's words where it was that, else what the other one said, in plain words where
-    it advises against safety or speaks of its own parts."""
+    """Why a file cannot be read: the message of `DicomReader` if it refused the file, else that of MONAI's reader, reworded where
+    it advises unsafe loading or names its own internals."""
     ours, said = refusal(error), innermost(error)
     if ours is not None:
         return str(ours)
@@ -225,7 +225,7 @@ def _unreadable(error: Exception, path: Path) -> str:
 
 
 def _why_no_weights(error: Exception) -> str:
-    """PyTorch's own advice is to load what is not plain all the same, which would run the code in it."""
+    """The reason and the cure, without PyTorch's advice to load the file unsafely, which would run code in it."""
     if "TorchScript archive" in str(error):
         return f"a TorchScript archive): name it {SCRIPT}"
     cure = "save what network.state_dict() gives, by torch.save"

@@ -84,7 +84,7 @@ class IFIMHandler:
             preprocessing, class_names, bundle_root as `SaveIFIM`.
 
     Raises:
-        IFIMError: settings that cannot be, or an unknown keyword; the class is `OutputError` or `InputError` where files are
+        IFIMError: invalid settings, or an unknown keyword; the class is `OutputError` or `InputError` where files are
             concerned.
     """
 
@@ -187,8 +187,8 @@ class IFIMHandler:
     def _tensors(
         self, engine: Engine, network: Callable[..., Any], given: NetworkInput, names: list[str]
     ) -> tuple[dict[str, Tensor], Tensor] | None:
-        """Components of the batch, and what was decomposed; None where they could not be had together, once its images were
-        tried one by one."""
+        """Components of the batch and the images that were decomposed; None if the batch failed, after each image was tried
+        alone."""
         try:
             return self._components(network, given)
         except Exception as error:
@@ -243,7 +243,7 @@ class _Recorder:
         self.engine: Engine | None = None
 
     def install(self, engine: Engine) -> None:
-        """Stand in for the evaluator's `prepare_batch`."""
+        """Replace the evaluator's `prepare_batch` by this object."""
         if self.engine is None:
             self.engine, self.prepare = engine, engine.prepare_batch
             engine.prepare_batch = self

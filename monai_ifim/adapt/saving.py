@@ -45,7 +45,7 @@ NO_METADATA = "the image carries no metadata (affine, file name): load it with M
 
 
 class WriterArguments(FileShortcuts, total=False):
-    """Arguments of `SaveIFIM` that other constructors hand on to it."""
+    """Arguments of `SaveIFIM` that other constructors pass to it."""
 
     preprocessing: Compose | None
     class_names: Sequence[str]
@@ -66,7 +66,7 @@ class SaveIFIM(Transform):
         shortcuts: space, contents, dicom_pm, scene_bundle, in the place of those of `settings`.
 
     Raises:
-        OutputError, IFIMError: settings that cannot be, or an unknown name among the shortcuts.
+        OutputError, IFIMError: invalid settings, or an unknown name among the shortcuts.
     """
 
     def __init__(

@@ -69,7 +69,7 @@ def decompose(
         from monai_ifim.cli.interruption import end_if_stopped, stopping, with_hint
         from monai_ifim.cli.origin import name_origin
         from monai_ifim.cli.summary import case_progress, show_rows
-        from monai_ifim.core.determinism import tell_cublas
+        from monai_ifim.core.determinism import configure_cublas
         from monai_ifim.io.installation import resolve_bundle
         from monai_ifim.report.cohort.page import write_cohort
         from monai_ifim.run.cases import find_cases
@@ -78,7 +78,7 @@ def decompose(
         from monai_ifim.run.stop_request import StopRequest
 
         case = given.settings()
-        tell_cublas(case.deterministic)
+        configure_cublas(case.deterministic)
         rank = rank_of_process()
         chosen = rank.device if device in (None, "cuda") else device
         settings = RunSettings(output, case, batch_size, chosen, overwrite)

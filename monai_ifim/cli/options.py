@@ -38,7 +38,7 @@ class GivenSettings:
         return noise
 
     def settings(self, **decided: Any) -> CaseSettings:
-        """The settings; decided: fields that the verb decides itself. Raises IFIMError for what cannot be."""
+        """The settings; decided: fields that the verb decides itself. Raises IFIMError for invalid settings."""
         from monai_ifim.adapt.scanner.noise import read_noise
         from monai_ifim.adapt.settings import CaseSettings
 

@@ -1,4 +1,4 @@
-"""`monai-ifim pacs`: a study from the PACS, its maps back into it."""
+"""`monai-ifim pacs`: pulls a study from a PACS and stores the maps in it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def pacs(
         from monai_ifim.cli.interruption import end_if_stopped, stopping, with_hint
         from monai_ifim.cli.origin import name_origin
         from monai_ifim.cli.summary import case_progress, show_rows
-        from monai_ifim.core.determinism import tell_cublas
+        from monai_ifim.core.determinism import configure_cublas
         from monai_ifim.io.dicomweb.access import access_to
         from monai_ifim.io.dicomweb.client import DicomWeb, checked_uid
         from monai_ifim.io.installation import resolve_bundle
@@ -67,7 +67,7 @@ def pacs(
 
         access, study = access_to(url, ca_bundle), checked_uid(study)
         case = given.settings(dicom_pm=store)
-        tell_cublas(case.deterministic)
+        configure_cublas(case.deterministic)
         chosen_device = device or rank_of_process().device
         settings = RunSettings(output, case, batch_size, chosen_device, overwrite)
         root = resolve_bundle(bundle)

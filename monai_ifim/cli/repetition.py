@@ -48,7 +48,7 @@ def repeat_from(
     device: str | None,
     noise: str | None,
 ) -> None:
-    """Repeat a case, print the comparison and end with 0 where it agrees, 1 where not, 4 where it could not be compared."""
+    """Repeat a case and print the comparison. Exit status: 0 if it agrees, 1 if not, 4 if it could not be compared."""
     _check_alone(context)
     console = Console()
     try:
@@ -86,7 +86,7 @@ def _repeated(
     with ExitStack() as stack:
         stack.enter_context(console.status("repeating the case"))
         from monai_ifim.cli.origin import name_origin
-        from monai_ifim.core.determinism import tell_cublas
+        from monai_ifim.core.determinism import configure_cublas
         from monai_ifim.core.memory.scratch import ScratchFolder
         from monai_ifim.run.repetition import find_bundle, find_image, read_recorded_case, repeat_case, was_deterministic
 
@@ -94,7 +94,7 @@ def _repeated(
         source = find_image(case, image)
         root = find_bundle(case, bundle)
         name_origin(console, root)
-        tell_cublas(was_deterministic(case))
+        configure_cublas(was_deterministic(case))
         folder = output or stack.enter_context(ScratchFolder())
         return repeat_case(name, case, root, source, folder, device, noise)
 

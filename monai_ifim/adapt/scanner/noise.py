@@ -38,7 +38,7 @@ class NoiseMap(NoiseLevel):
 
 def read_noise(noise: str | float | None) -> NoiseLevel | None:
     """A noise level from a number, or from a NIfTI file whose fourth axis holds channels; raises InputError for neither,
-    IFIMError for a level that cannot be."""
+    IFIMError for an invalid level."""
     if noise is None:
         return None
     number = _number(noise)

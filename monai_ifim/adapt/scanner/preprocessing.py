@@ -69,7 +69,7 @@ class Step:
 
 @dataclass(frozen=True)
 class ScanPreprocessing:
-    """What lies between a freshly read scan and the network, differentiable at every step. whole: all of it, as MONAI runs it."""
+    """The preprocessing after reading, differentiable at every step. whole: the same as one pipeline, as MONAI runs it."""
 
     steps: tuple[Step, ...]
     whole: Step
@@ -90,8 +90,8 @@ class ScanPreprocessing:
         }
 
     def check(self, scan: MetaTensor) -> None:
-        """Probe with the middle of a scan, a million voxels of it, that every step lets its whole gradient through, that
-        equivalents equal what they stand for, and that the steps one after the other are the preprocessing.
+        """Check on the middle million voxels of a scan that every step has its full gradient, that equivalents equal MONAI's
+        transforms, and that the steps in sequence equal the whole preprocessing.
 
         Raises IFIMError naming the step that does not.
         """

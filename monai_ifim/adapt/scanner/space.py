@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from monai_ifim.adapt.scanner.noise import NoiseMap
 from monai_ifim.adapt.scanner.preprocessing import ScanPreprocessing, reading_of, scan_preprocessing, squeezed
 from monai_ifim.adapt.scanner.resolution import low_pass
-from monai_ifim.adapt.scanner.step_checks import tells_zeros_apart
+from monai_ifim.adapt.scanner.step_checks import is_discontinuous_at_zeros
 from monai_ifim.adapt.settings import CaseSettings, Resolution, checked_resolution
 from monai_ifim.core import Decomposition, IFIMError
 from monai_ifim.core.decompose import decompose_with
@@ -61,7 +61,7 @@ class ScannerSpace:
 
     preprocessing: a Compose, array or dictionary, with its reading steps at the head; statistics, resolution, image_key: as
     `decompose_scan`; planar: the network is 2D, so that a single slice loses its third axis first.
-    Raises IFIMError for a pipeline or settings that cannot be.
+    Raises IFIMError for an invalid pipeline or invalid settings.
     """
 
     def __init__(
@@ -207,7 +207,7 @@ def _decompose(
 ) -> Decomposition:
     """A scan's decomposition through a pipeline that has been probed."""
     widths: list[float] | None = None
-    zeros_held = tells_zeros_apart(pipeline, scan)
+    zeros_held = is_discontinuous_at_zeros(pipeline, scan)
     metric = settings.metric
     if settings.resolution is not None:
         metric, widths = low_pass(pipeline, scan, settings.resolution, zeros_held)

@@ -1,4 +1,4 @@
-"""The heads that have a name, and heads made again from their descriptions."""
+"""Heads by name, and heads from their descriptions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Input metrics: in which unit, or in which family of changes, the image is allowed to move.
+"""Input metrics: the unit, or the family, of the changes of the image that are decomposed.
 
 A metric is a self-adjoint linear map M on images. With x = M xi the Fisher information of xi is F' = M F M; its eigenvalues
 are in nats per (unit of xi)^2 and M w_i, for an eigenvector w_i of F', is the change of the image that one unit makes.
@@ -133,7 +133,7 @@ def as_metric(metric: Metric | float | Tensor | None) -> Metric | None:
 
 
 def metric_from(description: Mapping[str, Any]) -> Metric:
-    """The metric that `Metric.describe` described; raises IFIMError where a description cannot hold it: a map, one's own code."""
+    """The metric that `Metric.describe` described; raises IFIMError for a noise map or a custom class."""
     kind = description.get("kind")
     try:
         if kind == "Gaussian low-pass":

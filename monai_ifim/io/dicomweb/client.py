@@ -74,7 +74,7 @@ class RemoteSeries:
 
 
 def checked_uid(uid: Any) -> str:
-    """The text, where it is a UID and so safe as a part of a path; raises ServerError."""
+    """The text, if it is a UID, which is safe as a part of a path; raises ServerError otherwise."""
     text = uid.strip(" \0") if isinstance(uid, str) else ""
     if len(text) > LONGEST_UID or not UID_FORM.fullmatch(text):
         shown = repr(str(uid)[:LONGEST_UID])

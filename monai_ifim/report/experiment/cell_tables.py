@@ -55,7 +55,7 @@ SHORTCUTS = (
 
 
 def classifiers(cells: Sequence[CellRecord]) -> Table:
-    """What was tested."""
+    """The classifiers: accuracy, training, weights."""
     names = ("accuracy", "macro_auroc", "test_images", "training_images", "epochs", "training_seed", "parameters", "seconds")
     write = {"accuracy": numbers.proportion, "macro_auroc": numbers.proportion, "seconds": numbers.duration}
     rows = []
@@ -185,7 +185,7 @@ def locality(cells: Sequence[CellRecord]) -> Table:
 
 
 def checks(cells: Sequence[CellRecord]) -> Table | None:
-    """Is the leading eigenspace the trained network's own, and does it stay when it should?"""
+    """Checks of the leading eigenspace: against an untrained network, under slight noise, and between trainings."""
     return _quantities(cells, CHECKS, "Is the leading eigenspace stable, and is it the trained network's own?")
 
 
@@ -241,7 +241,7 @@ def shortcuts(cells: Sequence[CellRecord]) -> Table | None:
 
 
 def all_comparisons(cell: CellRecord) -> Table:
-    """Whatever was compared in a cell."""
+    """Every comparison of a cell."""
     order = list(FAMILIES)
     rows = []
     for c in sorted(cell.comparisons, key=lambda c: (c.kind, order.index(c.second) if c.second in order else len(order))):

@@ -1,4 +1,4 @@
-"""Tables across cells: the answer at a glance, the tally against every control, what did not hold."""
+"""Tables across cells: verdicts, counts against every control, cells in which the claim does not hold."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def claim_by_task(results: ExperimentRecord) -> Table:
 
 
 def claim_by_measure(results: ExperimentRecord) -> Table:
-    """The same question asked with every measure."""
+    """How often the claim holds by each measure."""
     rows = tuple(TableRow((measure(name),), _tally_entries(tally)) for name, tally in results.claim.by_measure.items())
     return Table(
         "The same question asked with every measure: leading eigenspace against complement. "
