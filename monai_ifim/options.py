@@ -51,24 +51,24 @@ class Option:
 
 DECOMPOSITION: dict[str, Option] = {
     "head": Option("auto", f"What the network's outputs are: {', '.join(HEAD_NAMES)}."),
-    "output_key": Option(None, "Which entry holds the outputs, by name or number, where the network returns several."),
+    "output_key": Option(None, "Name or number of the entry that holds the outputs, if the network returns several."),
     "energy": Option(0.99, "Keep the leading components that hold this share of the trace.", float),
     "rank": Option(None, "Keep this many components instead of a share.", int),
     "method": Option("auto", f"{', '.join(get_args(Method)[1:])}, or auto."),
     "tolerance": Option(1e-4, "adaptive, matrix_free: relative error of the kept eigenvalues.", float, decides="approximate"),
     "memory_budget": Option(
-        None, "Bound on rows and saved activations, such as 2GiB; what does not fit is moved or computed again.", decides="never"
+        None, "Limit on rows and saved activations, such as 2GiB; the others are offloaded or recomputed.", decides="never"
     ),
     "metric": Option(
         None,
         "Noise level of the image, a number or a NIfTI map: eigenvalues per standard deviation of the noise.",
         flag="--noise",
     ),
-    "precision": Option(None, f"Of the passes: {', '.join(get_args(Precision))}; by default the network's."),
-    "seed": Option(0, "Of the random vectors of adaptive and matrix_free.", int, minimum=0, decides="approximate"),
+    "precision": Option(None, f"Precision of the passes: {', '.join(get_args(Precision))}; by default the network's."),
+    "seed": Option(0, "Seed of the random vectors of adaptive and matrix_free.", int, minimum=0, decides="approximate"),
     "locality": Option(
         False,
-        "Compute how far each eigenvector may be followed (locality radius); some forward passes more.",
+        "Compute the locality radius of each eigenvector; takes some more forward passes.",
         bool,
         "--locality/--no-locality",
         command_default=True,
@@ -80,7 +80,7 @@ SCAN: dict[str, Option] = {
     "resolution": Option(None, "With --space scanner: coarseness of changes in mm, 0 for none; by default the network's voxels."),
     "deterministic": Option(
         False,
-        "Only operations that repeat to the last bit, on accelerators too.",
+        "Use only operations that repeat to the last bit, on accelerators too.",
         bool,
         "--deterministic",
         decides="at least",
@@ -94,10 +94,10 @@ FILES: dict[str, Option] = {
         CONTENTS, "Which components to write, separated by commas.", flag="--save", command_default=",".join(CONTENTS)
     ),
     "dicom_pm": Option(
-        False, "Write the components as DICOM Parametric Maps too (DICOM inputs alone).", bool, "--dicom-pm", decides="at least"
+        False, "Write the components as DICOM Parametric Maps too (DICOM inputs only).", bool, "--dicom-pm", decides="at least"
     ),
     "scene_bundle": Option(
-        False, "Write each 3D Slicer scene as one .mrb file too, to hand on.", bool, "--mrb", decides="at least"
+        False, "Write each 3D Slicer scene as one .mrb file too, for sharing.", bool, "--mrb", decides="at least"
     ),
 }
 OPTIONS: dict[str, Option] = {**DECOMPOSITION, **SCAN, **FILES}

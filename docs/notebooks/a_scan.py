@@ -60,8 +60,8 @@ print("high + low is the scan:", bool(torch.allclose(frozen.high + frozen.low, v
 # %% [markdown]
 # ## Resolution
 #
-# Voxel by voxel, a network is sensitive to fine texture. `resolution` restricts changes to those that survive a blur of so many
-# millimetres. The decrease of the leading eigenvalue shows how much of the sensitivity was fine detail.
+# So far a change may be as fine as the voxels. `resolution` restricts changes to those that survive a blur of so many
+# millimetres. The decrease of the leading eigenvalue shows how much of the sensitivity was to finer detail.
 
 # %%
 for millimetres in (None, 4.0, 8.0, 12.0):

@@ -65,7 +65,7 @@ class Average(nn.Module, ABC):
                     LOGIT_HEADS[self.mean]().validate(output, last_operation(output, predict.bare))
                 except HeadError as error:
                     raise HeadError(
-                        f"mean={self.mean!r} averages logits of a network, and this one's output is something else: choose "
+                        f"mean={self.mean!r} needs a network whose outputs are logits, and this network's are not: choose "
                         "mean='output' for probabilities, mean='sigmoid' for one logit or independent labels."
                     ) from error
             return output
@@ -82,7 +82,7 @@ class EnsembleAverage(Average):
     def __init__(self, networks: Sequence[nn.Module], mean: Mean = "softmax", output_key: str | int | None = None) -> None:
         super().__init__(mean, output_key)
         if len(networks) == 0:
-            raise NetworkError("an ensemble of no networks: name one or more.")
+            raise NetworkError("the ensemble has no networks: give one or more.")
         self.networks = nn.ModuleList(networks)
 
     def passes(self, image: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
@@ -116,7 +116,7 @@ class AugmentedAverage(SingleNetworkAverage):
     ) -> None:
         super().__init__(network, mean, output_key)
         if len(augmentations) == 0:
-            raise NetworkError("no augmentations: name one or more; the image as it is, is lambda x: x.")
+            raise NetworkError("there are no augmentations: give one or more (lambda x: x leaves the image unchanged).")
         self.augmentations = tuple(augmentations)
 
     def passes(self, image: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
@@ -145,7 +145,7 @@ class PatchAverage(SingleNetworkAverage):
     ) -> None:
         super().__init__(network, mean, output_key)
         if not 0 <= overlap < 1:
-            raise NetworkError(f"overlap {overlap}: windows overlap by a share of their size in [0, 1).")
+            raise NetworkError(f"overlap {overlap}: give the share of a window's size, from 0 on and below 1.")
         self.roi_size = roi_size if isinstance(roi_size, int) else tuple(roi_size)
         self.overlap = overlap
         self.recompute = recompute
@@ -167,7 +167,7 @@ class PatchAverage(SingleNetworkAverage):
         axes = image.ndim - 2
         if not isinstance(self.roi_size, int) and len(self.roi_size) != axes:
             raise NetworkError(
-                f"roi_size {self.roi_size} has {len(self.roi_size)} axes and the image {axes}: give one size an axis."
+                f"roi_size {self.roi_size} has {len(self.roi_size)} axes and the image {axes}: give one size for each axis."
             )
         sizes = ensure_tuple_rep(self.roi_size, axes)
         return tuple(edge if edge > 0 else whole for edge, whole in zip(sizes, image.shape[2:], strict=True))

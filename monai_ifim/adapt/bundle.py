@@ -31,7 +31,7 @@ from monai_ifim.io.model import (
     weights_path,
 )
 
-SAME_NETWORK = "take the weights that were saved of this very network"
+SAME_NETWORK = "give the weights that were saved from this network"
 STATE_KEYS = ("model", "network", "net", "state_dict", "model_state_dict")
 
 
@@ -91,8 +91,7 @@ class Bundle:
             raise InputError(f"{path.name}: the preprocessing of bundle {self.root.name} fails ({innermost(error)}).") from error
         if not isinstance(image, MetaTensor):
             raise InputError(
-                f"the preprocessing of bundle {self.root.name} ends without a MetaTensor under "
-                f"'{self.image_key}': keep track_meta on."
+                f"the preprocessing of bundle {self.root.name} gives no MetaTensor under '{self.image_key}': keep track_meta on."
             )
         self._check(image, path)
         return image
@@ -138,12 +137,12 @@ class Bundle:
     def _check(self, image: MetaTensor, path: Path) -> None:
         if self.channels is not None and image.shape[0] != self.channels:
             raise InputError(
-                f"{path.name}: {image.shape[0]} channel(s), and the network of bundle {self.root.name} takes {self.channels}: "
+                f"{path.name}: {image.shape[0]} channel(s), but the network of bundle {self.root.name} takes {self.channels}: "
                 "convert the image (a colour picture to grey, say)."
             )
         if self.spatial_dims is not None and image.ndim - 1 != self.spatial_dims:
             raise InputError(
-                f"{path.name}: an image of {image.ndim - 1} dimensions {tuple(image.shape[1:])}, and the network of bundle "
+                f"{path.name}: an image of {image.ndim - 1} dimensions {tuple(image.shape[1:])}, but the network of bundle "
                 f"{self.root.name} takes {self.spatial_dims}."
             )
 
@@ -166,7 +165,7 @@ def load_bundle(root: Path, device: torch.device | str = "cpu", state: Mapping[s
     network = _network(parser, root, device, state)
     preprocessing = _content(parser, "preprocessing", root)
     if not isinstance(preprocessing, Compose):
-        raise InputError(f"bundle {root.name}: preprocessing is {type(preprocessing).__name__}, not a Compose.")
+        raise InputError(f"bundle {root.name}: preprocessing is {type(preprocessing).__name__}, not a Compose: make it one.")
     image_key = _image_key(preprocessing, root)
     inputs = metadata_inputs(metadata)
     image_input = image_key if image_key in inputs else next(iter(inputs), None)
@@ -175,7 +174,7 @@ def load_bundle(root: Path, device: torch.device | str = "cpu", state: Mapping[s
     if not isinstance(channels, int | None) or not isinstance(shape, list | None):
         raise InputError(
             f"bundle {root.name}: metadata.json states no number of channels, or no list of sizes, for input '{image_input}': "
-            f"num_channels {channels!r}, spatial_shape {shape!r}."
+            f"num_channels {channels!r}, spatial_shape {shape!r}: correct it."
         )
     return Bundle(
         root=root,
@@ -213,8 +212,8 @@ def read_state(root: Path) -> dict[str, Any] | None:
 
 
 def _unreadable(error: Exception, path: Path) -> str:
-    """Why a file cannot be read: our own reader's words where it was that, else what the other one said, in plain words where
-    it advises against safety or speaks of its own parts."""
+    """Why a file cannot be read: the message of `DicomReader` if it refused the file, else that of MONAI's reader, reworded where
+    it advises unsafe loading or names its own internals."""
     ours, said = refusal(error), innermost(error)
     if ours is not None:
         return str(ours)
@@ -222,17 +221,17 @@ def _unreadable(error: Exception, path: Path) -> str:
         return f"{path.name}: it holds objects or code of Python's, which are not loaded: save plain numbers (numpy.save)."
     if said.startswith("Could not create IO object"):
         said = "no format that is known"
-    return f"{path.name}: cannot be read ({said.replace(str(path), path.name)}): copy it anew, or convert it to NIfTI."
+    return f"{path.name}: cannot be read ({said.replace(str(path), path.name)}): copy it again, or convert it to NIfTI."
 
 
 def _why_no_weights(error: Exception) -> str:
-    """PyTorch's own advice is to load what is not plain all the same, which would run the code in it."""
+    """The reason and the cure, without PyTorch's advice to load the file unsafely, which would run code in it."""
     if "TorchScript archive" in str(error):
         return f"a TorchScript archive): name it {SCRIPT}"
     cure = "save what network.state_dict() gives, by torch.save"
     if isinstance(error, UnpicklingError):
         return f"but objects or code of Python's, which are not loaded): {cure}"
-    return f"{innermost(error)[:200]}): copy it anew, or {cure}"
+    return f"{innermost(error)[:200]}): copy it again, or {cure}"
 
 
 def _shape(stated: Mapping[str, Any]) -> tuple[int | str, ...]:
@@ -244,12 +243,12 @@ def _shape(stated: Mapping[str, Any]) -> tuple[int | str, ...]:
 def _parse(root: Path) -> ConfigParser:
     config = config_path(root)
     if config is None:
-        raise InputError(f"bundle {root.name}: none of {', '.join(INFERENCE_CONFIGS)} in it: export the bundle anew.")
+        raise InputError(f"bundle {root.name}: none of {', '.join(INFERENCE_CONFIGS)} in it: export the bundle again.")
     if str(root.resolve()) not in sys.path:
         sys.path.append(str(root.resolve()))  # a bundle's own modules (scripts/): MONAI runs bundles from their folder
     content = ConfigParser.load_config_file(str(config))
     if not isinstance(content, dict):
-        raise InputError(f"bundle {root.name}: {config.name} is no mapping of names to definitions: take one that MONAI runs.")
+        raise InputError(f"bundle {root.name}: {config.name} is not a mapping of names to definitions: correct it.")
     parser = ConfigParser()
     parser.read_config(content)
     if (root / METADATA).is_file():
@@ -265,8 +264,8 @@ def _content(parser: ConfigParser, name: str, root: Path) -> Any:
         return parser.get_parsed_content(name)
     except Exception as error:
         raise InputError(
-            f"bundle {root.name}: '{name}' cannot be built ({innermost(error)}): correct its inference config, or install what "
-            "that names."
+            f"bundle {root.name}: '{name}' cannot be built ({innermost(error)}): correct its inference config, or install the "
+            "packages that it names."
         ) from error
 
 
@@ -282,9 +281,9 @@ def _network(parser: ConfigParser, root: Path, device: torch.device | str, given
     except InputError as error:
         if not (root / SCRIPT).is_file():
             raise
-        raise InputError(f"{error} To use {SCRIPT}, which needs no class, take {WEIGHTS} out of the bundle.") from error
+        raise InputError(f"{error} To use {SCRIPT}, which needs no class, move {WEIGHTS} out of the bundle.") from error
     if not isinstance(network, nn.Module):
-        raise InputError(f"bundle {root.name}: network_def is {type(network).__name__}, not a torch module.")
+        raise InputError(f"bundle {root.name}: network_def is {type(network).__name__}, not a torch module: correct it.")
     state = (read_state(root) or {}) if given is None else given
     try:
         _load_weights(network, state, shared=given is not None)
@@ -302,8 +301,8 @@ def _script(path: Path, root: Path, device: torch.device | str) -> nn.Module:
     except Exception as error:
         raise InputError(
             f"bundle {root.name}: {SCRIPT} cannot be loaded ({innermost(error)[:200]}): export the network in eval mode by "
-            "torch.jit.script or torch.jit.trace and torch.jit.save. What torch.jit.optimize_for_inference made cannot be "
-            "read back and has no gradients."
+            "torch.jit.script or torch.jit.trace and torch.jit.save. A network saved after torch.jit.optimize_for_inference "
+            "cannot be loaded and has no gradients."
         ) from error
     return network
 
@@ -356,4 +355,4 @@ def _image_key(preprocessing: Compose, root: Path) -> str:
     for transform in preprocessing.flatten().transforms:
         if isinstance(transform, LoadImaged):
             return "image" if "image" in transform.keys else str(transform.keys[0])
-    raise InputError(f"bundle {root.name}: its preprocessing has no LoadImaged, so it is not known which entry is the image.")
+    raise InputError(f"bundle {root.name}: its preprocessing has no LoadImaged, which names the image: add it.")

@@ -60,8 +60,8 @@ def record_of_image(tensors: Mapping[str, Any]) -> dict[str, Any]:
         record = record[0]
     if not isinstance(record, str):
         raise InputError(
-            "the components carry no record of one image: pass what IFIMInferer or IFIMDecomposed gave, decollated, as "
-            "MetaTensors (monai.data.set_track_meta(True))."
+            "the components have no record of a single image: pass the decollated MetaTensors that IFIMInferer or "
+            "IFIMDecomposed returned (monai.data.set_track_meta(True))."
         )
     return dict(json.loads(record))
 

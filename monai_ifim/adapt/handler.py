@@ -84,7 +84,7 @@ class IFIMHandler:
             preprocessing, class_names, bundle_root as `SaveIFIM`.
 
     Raises:
-        IFIMError: settings that cannot be, or an unknown keyword; the class is `OutputError` or `InputError` where files are
+        IFIMError: invalid settings, or an unknown keyword; the class is `OutputError` or `InputError` where files are
             concerned.
     """
 
@@ -134,7 +134,7 @@ class IFIMHandler:
         transform = self.batch_transform
         if not isinstance(engine, Workflow) and (transform is None or self.network is None):
             raise IFIMError(
-                "a plain ignite engine does not say what it feeds to which network: pass network= and batch_transform=, for "
+                "a plain ignite engine states neither its network nor its images: pass network= and batch_transform=, for "
                 "batches (image, label) batch_transform=lambda batch: batch[0].to(device)."
             )
         if transform is not None:
@@ -151,7 +151,7 @@ class IFIMHandler:
         """Report missing cases: raise if nothing was decomposed, log the cases that failed."""
         if self.cases == 0 and engine.state.iteration > 0:
             raise IFIMError(
-                "the evaluator never fired FORWARD_COMPLETED (an iteration_update of its own?), so nothing was decomposed: let "
+                "the evaluator never fired FORWARD_COMPLETED (a custom iteration_update?), so nothing was decomposed: let "
                 "it call engine.fire_event(IterationEvents.FORWARD_COMPLETED) once its prediction is in the output."
             )
         if self.failures:
@@ -163,7 +163,7 @@ class IFIMHandler:
         network = self._network_of(engine)
         if not isinstance(engine.state.output, dict) and self.writer is None:
             raise IFIMError(
-                f"the engine's output is {type(engine.state.output).__name__}, which takes no components: let its process "
+                f"the engine's output is {type(engine.state.output).__name__}, which cannot hold the components: let its process "
                 "function return a dictionary, or give output_dir= to write files."
             )
         names = _case_names(given.image, engine.state.iteration)
@@ -187,8 +187,8 @@ class IFIMHandler:
     def _tensors(
         self, engine: Engine, network: Callable[..., Any], given: NetworkInput, names: list[str]
     ) -> tuple[dict[str, Tensor], Tensor] | None:
-        """Components of the batch, and what was decomposed; None where they could not be had together, once its images were
-        tried one by one."""
+        """Components of the batch and the images that were decomposed; None if the batch failed, after each image was tried
+        alone."""
         try:
             return self._components(network, given)
         except Exception as error:
@@ -243,7 +243,7 @@ class _Recorder:
         self.engine: Engine | None = None
 
     def install(self, engine: Engine) -> None:
-        """Stand in for the evaluator's `prepare_batch`."""
+        """Replace the evaluator's `prepare_batch` by this object."""
         if self.engine is None:
             self.engine, self.prepare = engine, engine.prepare_batch
             engine.prepare_batch = self
@@ -268,7 +268,7 @@ class _Recorder:
         if not isinstance(prepared, (tuple, list)) or len(prepared) not in (2, 4):
             raise IFIMError(
                 "the evaluator's prepare_batch was not called or returned neither (inputs, targets) nor (inputs, targets, "
-                "args, kwargs): say where the images are with batch_transform=."
+                "args, kwargs): give the images by batch_transform=."
             )
         return NetworkInput(prepared[0], *prepared[2:])
 

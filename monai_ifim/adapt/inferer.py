@@ -24,7 +24,7 @@ class IFIMInferer(Inferer):
         shortcuts: fields of `Settings` (head, energy, rank, ...), in the place of those of `settings`.
 
     Raises:
-        IFIMError: settings that cannot be, or an unknown name among the shortcuts.
+        IFIMError: invalid settings, or an unknown name among the shortcuts.
     """
 
     def __init__(

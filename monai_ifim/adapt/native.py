@@ -25,7 +25,7 @@ def network_affine(image: MetaTensor, preprocessing: Compose | None) -> Affine:
         raise GeometryError("Transpose in the preprocessing swaps axes but not MONAI's affine: choose space='native'.")
     if image.ndim == 3 and len(native_shape(image)) == 3:
         raise GeometryError(
-            "the network sees a plane out of a volume, and MONAI's affine no longer says which: choose space='native'."
+            "the network's input is a plane of a volume, and its affine does not state which: choose space='native'."
         )
     return world_affine(image.affine.cpu().numpy(), image.meta)
 
@@ -67,8 +67,8 @@ def _invert(stacked: MetaTensor, image: MetaTensor, preprocessing: Compose, key:
     for transform in preprocessing.flatten().transforms:  # such transforms leave no trace that could give them away later
         if isinstance(transform, (ToTensor, ToTensord)):
             raise GeometryError(
-                f"{type(transform).__name__} in the preprocessing drops MONAI's trace of what was done: use EnsureType in its "
-                "place, or choose space='network'."
+                f"{type(transform).__name__} in the preprocessing removes MONAI's trace of applied operations: use "
+                "EnsureType instead, or choose space='network'."
             )
         spatial = type(transform).__module__.startswith(("monai.transforms.spatial", "monai.transforms.croppad"))
         if spatial and not isinstance(transform, InvertibleTransform):
@@ -117,7 +117,7 @@ def _class_names(preprocessing: Compose) -> dict[Any, str]:
 
 def _another_preprocessing(reason: str) -> GeometryError:
     return GeometryError(
-        f"the image was made by another preprocessing than the one given ({reason}): pass the very object that made it, or "
+        f"the image was made by another preprocessing than the one given ({reason}): pass the same object, or "
         "choose space='network'."
     )
 
@@ -127,12 +127,12 @@ def _check_arrival(inverted: MetaTensor, image: MetaTensor) -> None:
     found, wanted = _trimmed(tuple(inverted.shape[1:])), native_shape(image)
     if found != wanted:
         raise GeometryError(
-            f"the inverse of the preprocessing ends on a grid of {found} where the input has {wanted}: a spatial transform in "
+            f"the inverse of the preprocessing gives a grid of {found}, but the input has {wanted}: a spatial transform in "
             "it has no inverse; choose space='network'."
         )
     if not same_grid(world_affine(inverted.affine.cpu().numpy(), image.meta), native_affine(image), wanted):
         raise GeometryError(
-            "the inverse of the preprocessing ends at another place in the world than the input's: a spatial transform in it "
+            "the inverse of the preprocessing gives another position in the world than the input's: a spatial transform in it "
             "loses the affine; choose space='network'."
         )
 

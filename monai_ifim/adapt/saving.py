@@ -45,7 +45,7 @@ NO_METADATA = "the image carries no metadata (affine, file name): load it with M
 
 
 class WriterArguments(FileShortcuts, total=False):
-    """Arguments of `SaveIFIM` that other constructors hand on to it."""
+    """Arguments of `SaveIFIM` that other constructors pass to it."""
 
     preprocessing: Compose | None
     class_names: Sequence[str]
@@ -66,7 +66,7 @@ class SaveIFIM(Transform):
         shortcuts: space, contents, dicom_pm, scene_bundle, in the place of those of `settings`.
 
     Raises:
-        OutputError, IFIMError: settings that cannot be, or an unknown name among the shortcuts.
+        OutputError, IFIMError: invalid settings, or an unknown name among the shortcuts.
     """
 
     def __init__(
@@ -120,8 +120,8 @@ class SaveIFIM(Transform):
         file, record = _file_of(img), record_of_image(components)
         if (record.get("preprocessing") is not None) != (self.settings.space == "scanner"):
             raise OutputError(
-                f"space={self.settings.space!r} does not fit these components: write those made with scanner= in the space "
-                "'scanner', and no others."
+                f"space={self.settings.space!r} does not fit these components: use 'scanner' for components made with "
+                "scanner=, and for no others."
             )
         source = opened.source
         maps = self._maps(img, components)
@@ -222,7 +222,7 @@ class SaveIFIMd(MapTransform):
         missing = [name for name, values in found.items() if values is None]
         if missing:
             raise InputError(
-                f"no {', '.join(missing)} in the data: put IFIMDecomposed before SaveIFIMd, with one prefix for both."
+                f"no {', '.join(missing)} in the data: put IFIMDecomposed before SaveIFIMd, with the same prefix for both."
             )
         return found
 
@@ -247,7 +247,7 @@ def _file_of(img: MetaTensor) -> Path | None:
 
 def _source_of(file: Path | None) -> Source:
     if file is None:
-        raise InputError("the image does not say which file it came from: load it with MONAI's LoadImage, or pass source=.")
+        raise InputError("the image's metadata does not name its file: load it with MONAI's LoadImage, or pass source=.")
     return Source(file)
 
 

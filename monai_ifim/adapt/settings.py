@@ -17,7 +17,7 @@ Resolution = float | Literal["network"] | None
 
 
 class FileShortcuts(TypedDict, total=False):
-    """The fields of `CaseSettings` that say which files are written, as keywords in the place of `settings=`."""
+    """The fields of `CaseSettings` that decide which files are written, as keywords instead of `settings=`."""
 
     space: Space
     contents: Sequence[str]
@@ -26,7 +26,7 @@ class FileShortcuts(TypedDict, total=False):
 
 
 class CaseShortcuts(SettingsShortcuts, FileShortcuts, total=False):
-    """The fields of `CaseSettings` as keywords, for constructors that take them in the place of `settings=`."""
+    """The fields of `CaseSettings` as keywords, for constructors that accept them instead of `settings=`."""
 
     statistics: Statistics
     resolution: Resolution
@@ -66,7 +66,7 @@ class CaseSettings(Settings):
             raise IFIMError("resolution and metric (noise) are two input metrics: give one of them.")
 
     def written(self, made: Mapping[str, Any]) -> dict[str, Any]:
-        """Description of a case that was computed with the settings described in `made` and is written as these say."""
+        """Description of a case that was computed with the settings described in `made` and written with these."""
         own = self.describe()
         return own | {name: value for name, value in made.items() if name not in FILES}
 

@@ -1,1 +1,1 @@
-"""The command line `monai-ifim`: one file a verb, each a thin call into the library."""
+"""The command line `monai-ifim`: one file per verb, each a thin call into the library."""

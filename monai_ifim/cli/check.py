@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def check(
     bundle: Annotated[str, BUNDLE],
     image: Annotated[
-        Path | None, typer.Option(help="An image to probe with; random numbers of the stated shape without.")
+        Path | None, typer.Option(help="Image to probe with; by default random numbers of the shape in metadata.json.")
     ] = None,
     *,
     given: GivenSettings,
@@ -39,7 +39,7 @@ def check(
 
         refusal: IFIMError | None = None
         try:
-            identity, report = _look(bundle, image, given, device, console)
+            identity, report = _probed(bundle, image, given, device, console)
         except IFIMError as error:
             refusal = error
     if refusal is not None:
@@ -59,10 +59,10 @@ def check(
         raise typer.Exit(1)
 
 
-def _look(
+def _probed(
     bundle: str, image: Path | None, given: GivenSettings, device: str | None, console: Console
 ) -> tuple[ModelIdentity, NetworkReport]:
-    """Say whose the bundle is, load it and probe its network; raises IFIMError where either cannot be done."""
+    """Name the bundle's origin, load it and probe its network; raises IFIMError if either fails."""
     import torch
 
     from monai_ifim.adapt.bundle import load_bundle

@@ -20,5 +20,5 @@ def config(
     if name not in overlays:
         from monai_ifim.io import InputError
 
-        raise InputError(f"{name}: no such overlay; there are {', '.join(overlays)}.")
+        raise InputError(f"{name}: no such overlay: choose one of {', '.join(overlays)}.")
     typer.echo(overlays[name])

@@ -28,7 +28,7 @@ def decompose(
     given: GivenSettings,
     frame: Annotated[int | None, typer.Option(min=0, help="Which volume of 4D files, counted from 0.")] = None,
     series: Annotated[
-        str | None, typer.Option(help="Of DICOM folders the volume of this series UID; all: each volume as a case.")
+        str | None, typer.Option(help="UID of the series to take from DICOM folders; all: each volume as a case.")
     ] = None,
     fix_geometry: Annotated[bool, FIX_GEOMETRY] = False,
     device: Annotated[str | None, DEVICE] = None,
@@ -37,12 +37,18 @@ def decompose(
     engine: Annotated[Engine, typer.Option(help="local: this process; ray: workers of a Ray cluster or of this machine.")] = (
         Engine.LOCAL
     ),
-    workers: Annotated[int | None, typer.Option(min=1, help="With --engine ray: worker processes; by default all fit.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="With --engine ray: number of workers; default: all that fit.")
+    ] = None,
     repeat: Annotated[
         Path | None,
-        typer.Option("--from", metavar="CASE_ifim.json", help="Instead of all this: make this case again and compare."),
+        typer.Option(
+            "--from",
+            metavar="CASE_ifim.json",
+            help="Repeat the case of this sidecar and compare the results.",
+        ),
     ] = None,
-    image: Annotated[Path | None, typer.Option(help="With --from: the case's image, where it is not near its files.")] = None,
+    image: Annotated[Path | None, typer.Option(help="With --from: the image of the case; by default it is searched.")] = None,
 ) -> None:
     """Decompose images by the Fisher information of a bundle's classifier.
 
@@ -63,7 +69,7 @@ def decompose(
         from monai_ifim.cli.interruption import end_if_stopped, stopping, with_hint
         from monai_ifim.cli.origin import name_origin
         from monai_ifim.cli.summary import case_progress, show_rows
-        from monai_ifim.core.determinism import tell_cublas
+        from monai_ifim.core.determinism import configure_cublas
         from monai_ifim.io.installation import resolve_bundle
         from monai_ifim.report.cohort.page import write_cohort
         from monai_ifim.run.cases import find_cases
@@ -72,7 +78,7 @@ def decompose(
         from monai_ifim.run.stop_request import StopRequest
 
         case = given.settings()
-        tell_cublas(case.deterministic)
+        configure_cublas(case.deterministic)
         rank = rank_of_process()
         chosen = rank.device if device in (None, "cuda") else device
         settings = RunSettings(output, case, batch_size, chosen, overwrite)

@@ -36,7 +36,7 @@ def chosen_engine(engine: Engine, workers: int | None, rank: Rank, root: Path, s
 
         return lambda cases, report, stop: run_on_ray(root, identify_bundle(root), cases, settings, report, workers, stop)
     if workers is not None:
-        raise IFIMError("--workers goes with --engine ray; several processes without Ray: torchrun --nproc_per_node=N.")
+        raise IFIMError("--workers needs --engine ray; for several processes without Ray use torchrun --nproc_per_node=N.")
     from monai_ifim.adapt.bundle import load_bundle
 
     bundle = load_bundle(root, settings.device)

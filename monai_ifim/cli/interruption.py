@@ -39,7 +39,7 @@ def stopping(stop_request: StopRequest, ranks: int = 1) -> Iterator[None]:
             stop_request.signal = number
             _say(FIRST if ranks == 1 else "")
         elif ranks == 1:
-            _say(SECOND.format(how_to_go_on()) + (SHOW_CURSOR if os.isatty(2) else ""))
+            _say(SECOND.format(resume_hint()) + (SHOW_CURSOR if os.isatty(2) else ""))
             os._exit(128 + number)  # threads that read, compute or write are not waited for
 
     heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup and the like stay in force
@@ -59,24 +59,24 @@ def with_hint() -> Iterator[None]:
     try:
         yield
     except StoppedError as stop:
-        raise StoppedError(f"{stop} {how_to_go_on()}") from stop
+        raise StoppedError(f"{stop} {resume_hint()}") from stop
 
 
 def end_if_stopped(console: Console, stop_request: StopRequest, rows: list[CaseRow], cases: int) -> None:
     """If a signal ended the run: print how many cases remain and how to continue; exit status 128 + its number."""
     if stop_request.signal is None:
         return
-    said = f"stopped by {signal.Signals(stop_request.signal).name}: {cases - len(rows)} of {cases} cases left. {how_to_go_on()}"
+    said = f"stopped by {signal.Signals(stop_request.signal).name}: {cases - len(rows)} of {cases} cases left. {resume_hint()}"
     console.print(said, markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(128 + stop_request.signal)
 
 
-def how_to_go_on() -> str:
+def resume_hint() -> str:
     """The command line of this process, to run again."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return "To go on, give the same torchrun command again."
     program = [sys.executable, "-m", "monai_ifim.cli.main"] if sys.argv[0].endswith(".py") else [Path(sys.argv[0]).name]
-    again = " (but for --overwrite, which begins anew)" if "--overwrite" in sys.argv else ""
+    again = " (--overwrite would make all cases again)" if "--overwrite" in sys.argv else ""
     return f"To go on{again}: {shlex.join([*program, *sys.argv[1:]])}"
 
 

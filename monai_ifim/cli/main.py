@@ -56,7 +56,7 @@ LOG = logging.getLogger("monai_ifim")
 @app.callback()
 def _root(
     version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
-    debug: bool = typer.Option(False, "--debug", help="Show where in the program an error arose, not just what it says."),
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error, not only its message."),
 ) -> None:
     """Input-dependent Fisher information of medical image classifiers."""
     if debug:

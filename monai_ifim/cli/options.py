@@ -22,7 +22,7 @@ FIX_GEOMETRY = typer.Option(
     "--fix-geometry", help="Resample DICOM volumes with a tilted gantry or uneven gaps onto an even grid."
 )
 OUTPUT = typer.Option("--output", "-o", help="Folder for the results.")
-OVERWRITE = typer.Option("--overwrite", help="Make cases again that are whole already.")
+OVERWRITE = typer.Option("--overwrite", help="Make finished cases again.")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class GivenSettings:
         return noise
 
     def settings(self, **decided: Any) -> CaseSettings:
-        """The settings; decided: fields that the verb decides itself. Raises IFIMError for what cannot be."""
+        """The settings; decided: fields that the verb decides itself. Raises IFIMError for invalid settings."""
         from monai_ifim.adapt.scanner.noise import read_noise
         from monai_ifim.adapt.settings import CaseSettings
 

@@ -1,4 +1,4 @@
-"""`monai-ifim pacs`: a study from the PACS, its maps back into it."""
+"""`monai-ifim pacs`: pulls a study from a PACS and stores the maps in it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ MARKS = {"stored": "stored", "kept": "kept", "failed": "FAILED"}
 
 @takes_settings(without=("dicom_pm",))
 def pacs(
-    url: Annotated[str, typer.Option(help="Address of the DICOMweb server, what comes before /studies.")],
+    url: Annotated[str, typer.Option(help="Address of the DICOMweb server, the part before /studies.")],
     study: Annotated[str, typer.Option(metavar="UID", help="Study Instance UID.")],
     bundle: Annotated[str, BUNDLE],
     output: Annotated[Path, OUTPUT],
     *,
     given: GivenSettings,
     series: Annotated[
-        str | None, typer.Option(metavar="UID", help="Of a study of several series the one to take; all: each as a case.")
+        str | None, typer.Option(metavar="UID", help="UID of the series to take, if the study has several; all: each as a case.")
     ] = None,
     fix_geometry: Annotated[bool, FIX_GEOMETRY] = False,
     device: Annotated[str | None, DEVICE] = None,
@@ -54,7 +54,7 @@ def pacs(
         from monai_ifim.cli.interruption import end_if_stopped, stopping, with_hint
         from monai_ifim.cli.origin import name_origin
         from monai_ifim.cli.summary import case_progress, show_rows
-        from monai_ifim.core.determinism import tell_cublas
+        from monai_ifim.core.determinism import configure_cublas
         from monai_ifim.io.dicomweb.access import access_to
         from monai_ifim.io.dicomweb.client import DicomWeb, checked_uid
         from monai_ifim.io.installation import resolve_bundle
@@ -67,7 +67,7 @@ def pacs(
 
         access, study = access_to(url, ca_bundle), checked_uid(study)
         case = given.settings(dicom_pm=store)
-        tell_cublas(case.deterministic)
+        configure_cublas(case.deterministic)
         chosen_device = device or rank_of_process().device
         settings = RunSettings(output, case, batch_size, chosen_device, overwrite)
         root = resolve_bundle(bundle)

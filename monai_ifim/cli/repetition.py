@@ -29,7 +29,7 @@ def needed(
 ) -> tuple[list[str], str, Path]:
     """The options that a run without --from needs; raises UsageError if one is missing or belongs to --from."""
     if image is not None:
-        context.fail("--image goes with --from: name images as INPUT.")
+        context.fail("--image needs --from: give images as INPUT.")
     if not inputs:
         context.fail("Missing argument 'INPUT...'.")
     if bundle is None:
@@ -48,7 +48,7 @@ def repeat_from(
     device: str | None,
     noise: str | None,
 ) -> None:
-    """Repeat a case, print the comparison and end with 0 where it agrees, 1 where not, 4 where it could not be compared."""
+    """Repeat a case and print the comparison. Exit status: 0 if it agrees, 1 if not, 4 if it could not be compared."""
     _check_alone(context)
     console = Console()
     try:
@@ -86,15 +86,15 @@ def _repeated(
     with ExitStack() as stack:
         stack.enter_context(console.status("repeating the case"))
         from monai_ifim.cli.origin import name_origin
-        from monai_ifim.core.determinism import tell_cublas
+        from monai_ifim.core.determinism import configure_cublas
         from monai_ifim.core.memory.scratch import ScratchFolder
-        from monai_ifim.run.repetition import find_bundle, find_image, read_case, repeat_case, was_deterministic
+        from monai_ifim.run.repetition import find_bundle, find_image, read_recorded_case, repeat_case, was_deterministic
 
-        name, case = read_case(sidecar)
+        name, case = read_recorded_case(sidecar)
         source = find_image(case, image)
         root = find_bundle(case, bundle)
         name_origin(console, root)
-        tell_cublas(was_deterministic(case))
+        configure_cublas(was_deterministic(case))
         folder = output or stack.enter_context(ScratchFolder())
         return repeat_case(name, case, root, source, folder, device, noise)
 

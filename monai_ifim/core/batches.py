@@ -207,7 +207,7 @@ def _subspace(
 
 
 def _flat(part: BatchPart, factor: Factor, rows: FactorRows) -> Subspace:
-    """No rows, for a network whose output is constant; raises NetworkError if it is not, so that the gradient was cut."""
+    """Result without rows for a constant output; raises NetworkError if the output is not constant: its gradient was cut."""
     image, output = part.image, factor.jacobian.output
     with torch.no_grad():
         others = [torch.zeros_like(image), 1 - 2 * image, image.flip(-1) + image.mean()]

@@ -85,7 +85,7 @@ def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _record(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The record in a file's metadata; raises IFIMError where the file is none of ours, or of another schema."""
+    """The record in a file's metadata; raises IFIMError if the file is of another kind or schema."""
     if metadata.get("kind") != KIND:
         raise IFIMError(f"{path} is a safetensors file of other content: give a file that Decomposition.save wrote.")
     if metadata.get("schema") != SCHEMA:

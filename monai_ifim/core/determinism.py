@@ -47,7 +47,7 @@ def deterministic_algorithms(wanted: bool, device: torch.device | str = "cpu") -
         cudnn.deterministic, cudnn.benchmark = before
 
 
-def tell_cublas(wanted: bool) -> None:
+def configure_cublas(wanted: bool) -> None:
     """Set the environment for `deterministic_algorithms` on a CUDA device, if `wanted`, before the first computation.
 
     For programs and workers only, whose environment is their own.

@@ -90,7 +90,7 @@ def _checked_head(head: Head, d: Decomposition) -> Head:
 
 
 def _check_output(predictor: Predictor, head: Head, d: Decomposition, precision: str | None) -> None:
-    """Raise NetworkError where the output at d's image, in the precision of `d`, is another than that of `d`."""
+    """Raise NetworkError if the output at d's image, in the precision of `d`, differs from that of `d`."""
     with torch.no_grad(), autocast(precision, d.image.device):
         found = head.logits(predictor(d.image.to(predictor.dtype or d.image.dtype).clone()))
     tolerance = SAME_OUTPUT * coarsest_eps(precision, d.image.device, d.image.dtype, d.logits.dtype) ** 0.5

@@ -33,7 +33,7 @@ UNITS = {
 
 
 class SettingsShortcuts(TypedDict, total=False):
-    """The fields of `Settings` as keywords, for constructors that take them in the place of `settings=`."""
+    """The fields of `Settings` as keywords, for constructors that accept them instead of `settings=`."""
 
     head: str | Head
     output_key: str | int | None
@@ -54,7 +54,7 @@ class Settings:
 
     locality: compute the locality radius too. Numbers of other libraries become plain ones.
     `describe` gives plain data, `from_description` makes the settings again from it, and `differences` names the fields by
-    which two settings give different results. Raises IFIMError, with the cure, for values that cannot be.
+    which two settings give different results. Raises IFIMError, with the cure, for invalid values.
     """
 
     head: str | Head = option("head")
@@ -112,7 +112,7 @@ class Settings:
         allowed: Collection[str] = (),
         besides: Collection[str] = (),
     ) -> Self:
-        """`settings` as this class, with the fields that `shortcuts` names in the place of its own.
+        """`settings` as this class, with the fields in `shortcuts` replaced.
 
         allowed: fields that shortcuts may name, by default all. besides: further keywords of the constructor that took the
         shortcuts. Raises IFIMError for any other name, and lists all of these.
@@ -126,7 +126,7 @@ class Settings:
         return cls(**({name: value for name, value in given.items() if name in known} | dict(shortcuts)))
 
     def describe(self) -> dict[str, Any]:
-        """Every field as plain data; head and metric by what they say of themselves."""
+        """Every field as plain data; head and metric by their own `describe`."""
         return dict(self._description)
 
     @cached_property
@@ -135,7 +135,7 @@ class Settings:
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any], **given: Any) -> Self:
-        """The settings again from `describe`; given: fields to take in the place of those described.
+        """The settings from what `describe` gave; given: fields that replace described ones.
 
         Raises IFIMError for a field that is unknown or missing, and for a head or metric that its description does not hold.
         """
@@ -196,7 +196,7 @@ def _agrees(decides: Decides, asked: Any, recorded: Any, exact: bool) -> bool:
 
 
 def _undescribed(value: Any) -> bool:
-    """True if a description holds a part that could not be described, which then equals nothing."""
+    """True if a description holds a part that could not be described, and so differs from everything."""
     if isinstance(value, Mapping):
         return UNDESCRIBED in value or any(map(_undescribed, value.values()))
     return isinstance(value, list) and any(map(_undescribed, value))

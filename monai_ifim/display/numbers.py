@@ -99,7 +99,7 @@ def range_text(values: Sequence[float], form: Callable[[float], str] = number) -
 
 
 def percent(share: float | None) -> str:
-    """A share in percent to one decimal. "100 %" says that nothing but rounding is missing, "0 %" that it is zero.
+    """A share in percent to one decimal. "100 %" is 1 up to rounding, and "0 %" is exactly zero.
 
     >>> percent(0.5).replace(FIRM_SPACE, " "), percent(0.99996).replace(FIRM_SPACE, " "), percent(1.0).replace(FIRM_SPACE, " ")
     ('50.0 %', '> 99.9 %', '100 %')
@@ -129,7 +129,7 @@ def _inside(value: float, whole: int, decimals: int) -> str:
 
 
 def probability(p: float | None) -> str:
-    """A probability to three digits; above 0.999 as 1 minus what is missing to it, so that it reads 1 only where it is 1.
+    """A probability to three digits; above 0.999 as 1 minus a small number, so that only 1 itself reads 1.
 
     >>> probability(0.25), probability(0.9996).split(FIRM_SPACE), probability(1.0)
     ('0.250', ['1', '−', '0.000400'], '1')

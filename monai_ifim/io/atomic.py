@@ -93,5 +93,5 @@ def _held(folder: Path, suffix: str) -> BinaryIO:
 
 def _remove_unless_held(path: Path) -> None:
     with suppress(FileNotFoundError, PermissionError, IsADirectoryError), path.open("r+b") as file:
-        if locks.use_of(file.fileno()) != "held":  # without locks, two runs must not write into one folder
+        if locks.lock_state(file.fileno()) != "held":  # without locks, two runs must not write into one folder
             path.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from monai_ifim.core.errors import IFIMError
 LONGEST_TOLD = 1800  # characters of a message; a list of twelve volumes has half as many
 _ROOM = "make room and run the same command again, whole cases are kept"
 _RIGHTS = "choose another place, or get the right to use this one"
-_IN_THE_WAY = "something else lies in its place: move it away, or choose another --output"
+_IN_THE_WAY = "another file or folder has its name: move it away, or choose another --output"
 CURES = {
     errno.ENOSPC: _ROOM,
     errno.EDQUOT: _ROOM,

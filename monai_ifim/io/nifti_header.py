@@ -44,7 +44,7 @@ class NiftiHeader:
     def _readable(self) -> Any:
         if self.refusal is not None:
             said = innermost(self.refusal).replace(str(self.path), self.path.name)
-            raise InputError(f"{self.path.name}: not a readable NIfTI file ({said}): copy it anew.") from self.refusal
+            raise InputError(f"{self.path.name}: not a readable NIfTI file ({said}): copy it again.") from self.refusal
         return self.image
 
 
@@ -58,7 +58,7 @@ def read_nifti_header(path: Path) -> NiftiHeader:
             stated = kind(block[: kind.sizeof_hdr], check=False)  # nibabel.load would repair it and log that
             views, refusal = _views(nib.Nifti2Image if second else nib.Nifti1Image, file.fobj)
     except Exception as error:
-        raise InputError(f"{path.name}: not a readable NIfTI file ({error}): copy it anew.") from error
+        raise InputError(f"{path.name}: not a readable NIfTI file ({error}): copy it again.") from error
     return NiftiHeader(path, stated, *views, refusal)
 
 
@@ -82,7 +82,7 @@ def _check_sizes(path: Path, header: Any) -> None:
     count = int(header["dim"][0])
     shape = [int(size) for size in header["dim"][1 : count + 1]]
     if not 1 <= count <= 7 or min(shape) < 1:
-        raise InputError(f"{path.name}: its header states a size of {tuple(shape)}: it is damaged, export the image anew.")
+        raise InputError(f"{path.name}: its header states a size of {tuple(shape)}: it is damaged, export the image again.")
     if count > 4 and math.prod(shape[3:]) > 1:
         raise InputError(f"{path.name}: {count} axes {tuple(shape)}; only 3D and 4D files are read: take one volume out of it.")
     steps = [float(step) for step, size in zip(header["pixdim"][1:4], shape[:3], strict=False) if size > 1]
@@ -136,7 +136,7 @@ def _check_type(path: Path, header: Any) -> None:
         kind = header.get_data_dtype().kind
     except Exception as error:
         code = int(header["datatype"])
-        raise InputError(f"{path.name}: its voxels are of an unknown type (code {code}): export the image anew.") from error
+        raise InputError(f"{path.name}: its voxels are of an unknown type (code {code}): export the image again.") from error
     if kind == "c":
         raise InputError(f"{path.name}: its voxels are complex numbers: take their magnitude (numpy.abs) or phase first.")
     if kind == "V":
@@ -149,6 +149,6 @@ def _check_length(path: Path, header: Any, voxels: int) -> None:
     held = path.stat().st_size * (LARGEST_DEFLATION if path.name.lower().endswith(".gz") else 1)
     if needed > held:
         raise InputError(
-            f"{path.name}: its header promises {needed} bytes of voxels, more than are in the file: it is cut short or damaged, "
-            "copy it anew."
+            f"{path.name}: its header states {needed} bytes of voxels, more than are in the file: it is cut short or damaged, "
+            "copy it again."
         )

@@ -1,1 +1,1 @@
-"""The page a reader sees: figures, tables, Markdown and HTML made from the records of an experiment; computes no statistics."""
+"""Pages of experiments and of cohorts: figures, tables, Markdown and HTML from their records; computes no statistics."""

@@ -71,7 +71,9 @@ class RecordedCase:
             try:
                 volumes.append(np.asarray(nib.load(path).dataobj, dtype=np.float64) * float(file["scale"]))
             except Exception as error:  # a damaged file fails in as many ways as gzip and NIfTI have
-                raise InputError(f"{path.name}: cannot be read ({innermost(error)}): nothing to compare with.") from error
+                raise InputError(
+                    f"{path.name}: cannot be read ({innermost(error)}), so it is not compared: decompose the image again."
+                ) from error
         return np.stack(volumes) if volumes and len({volume.shape for volume in volumes}) == 1 else None
 
 
@@ -88,8 +90,8 @@ def compare(recorded: RecordedCase, repeated: RecordedCase) -> list[Quantity]:
 
 
 def _widening(sidecar: Sidecar) -> Mapping[str, float]:
-    """What is allowed of numbers, of maps, and of what falls off exponentially with the distance between logits, by how the
-    recorded ones were made."""
+    """Factors on the tolerances of numbers, of maps, and of quantities that fall off exponentially with the distance between
+    logits, by the method and precision of the recorded case."""
     factor = HALF_PRECISION if "float16" in f"{sidecar['settings']['precision']} {sidecar['dtype']}" else 1.0
     loose = 0.0 if sidecar["method"] == "exact" else float(sidecar["settings"]["tolerance"])
     numbers, logits = max(factor * NUMBERS, 2 * loose), sidecar["prediction"].get("logits") or [0.0]

@@ -77,7 +77,7 @@ def _of_series(sources: list[Source], series: str) -> list[Source]:
         alone = len(volumes) == 1
         chosen += [source if alone else replace(source, series=volume.key) for volume in wanted]
     if not chosen:
-        raise InputError(f"no input holds the series {series}: leave --series out to see what there is.")
+        raise InputError(f"no input holds the series {series}: leave --series out to list the series.")
     return chosen
 
 
@@ -134,7 +134,7 @@ def _read_datalist(path: Path) -> list[Path]:
                 f"{path.name}: several files for one image are not read: stack them into one file of several volumes."
             )
         if not isinstance(image, str) or not image.strip():
-            raise InputError(f"{path.name}: an entry names no image: {str(entry)[:80]}.")
+            raise InputError(f"{path.name}: an entry has no image: {str(entry)[:80]}.")
         images.append(_locate(image, path))
     return images
 
@@ -146,7 +146,7 @@ def _section(content: dict[str, Any], path: Path) -> Any:
     for name in PREFERRED_SECTIONS:
         if name in sections:
             return sections[name]
-    raise InputError(f"{path.name}: no section 'testing', and not just one of another name, but {sorted(sections)}.")
+    raise InputError(f"{path.name}: has the sections {sorted(sections)}: name one 'testing', or leave only one.")
 
 
 def _names_image(entry: Any) -> bool:

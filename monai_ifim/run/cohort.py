@@ -57,7 +57,7 @@ def read_cases(output: str | PathLike[str]) -> pd.DataFrame:
         units = json.loads(metadata.get(b"monai_ifim.units", json.dumps(dict(UNITS))))
     except (OSError, ValueError, pa.ArrowException) as error:
         said = single_line(str(error))[:LONGEST_CAUSE]
-        raise InputError(f"{path}: not a readable Parquet file ({said}): run the same command again to make it anew.") from error
+        raise InputError(f"{path}: not a readable Parquet file ({said}): run the same command again.") from error
     version = metadata.get(b"monai_ifim.schema_version", b"").decode("utf-8", "replace")
     if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
         raise InputError(

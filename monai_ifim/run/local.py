@@ -35,5 +35,5 @@ def run_cases(
         with suppress(OSError):  # a full disk may have no room for the table either
             write_outcome(bundle.identity, settings, cases, rows, began)
         whole = sum(row.status != "failed" for row in rows)
-        raise StoppedError(f"{stop} {whole} of {len(cases)} cases are whole.") from stop
+        raise StoppedError(f"{stop} {whole} of {len(cases)} cases are finished.") from stop
     return write_outcome(bundle.identity, settings, cases, rows, began)

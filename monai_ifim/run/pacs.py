@@ -113,7 +113,7 @@ def _is_whole(path: Path, instance: str) -> bool:
         return False
     try:
         return bool(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SOPInstanceUID"]).SOPInstanceUID == instance)
-    except Exception:  # a damaged file is fetched anew
+    except Exception:  # a damaged file is fetched again
         return False
 
 
@@ -140,5 +140,5 @@ def _read_map(path: Path, study: str) -> pydicom.Dataset:
     except Exception as error:  # whatever damage to a file makes its reader raise
         raise OutputError(f"{path.name}: cannot be read ({type(error).__name__}): run again with --overwrite.") from None
     if not belongs:
-        raise OutputError(f"{path.name}: is no map of this study: run again with --overwrite.")
+        raise OutputError(f"{path.name}: is not a map of this study: run again with --overwrite.")
     return content

@@ -309,7 +309,7 @@ def _failed_computing(case: Case, error: BaseException, settings: RunSettings) -
     if isinstance(error, (IFIMError, MemoryError)):
         return failed_row(case, error)
     said = f"{type(error).__name__}: {single_line(str(error))}"
-    refused = IFIMError(f"the network fails on this image ({said}): see what `monai-ifim check` says of the bundle.")
+    refused = IFIMError(f"the network fails on this image ({said}): run `monai-ifim check` on the bundle.")
     refused.__cause__ = error
     return failed_row(case, refused)
 
@@ -319,5 +319,5 @@ def failed_row(case: Case, error: BaseException) -> CaseRow:
     logging.getLogger("monai_ifim").debug("case %s: where the error arose:", case.name, exc_info=error)
     if not isinstance(error, Exception):
         said = single_line(str(error))
-        error = InputError(f"the bundle's preprocessing ends the program ({type(error).__name__}: {said}): correct it.")
+        error = InputError(f"the bundle's preprocessing exits the program ({type(error).__name__}: {said}): correct it.")
     return CaseRow(case.name, "failed", explained(refused_operation(error) or error), case.source.path.name)

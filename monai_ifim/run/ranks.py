@@ -139,7 +139,7 @@ class ShardedRun:
             self.conclude(self.settings.output)
         failed = sum(row.status == "failed" for row in rows)
         if failed:
-            raise IFIMError(f"{failed} of {len(rows)} cases failed: cases.csv in {self.settings.output} says why.")
+            raise IFIMError(f"{failed} of {len(rows)} cases failed: see the reasons in cases.csv in {self.settings.output}.")
 
 
 def _kept(bundle: Bundle, cases: Sequence[Case], settings: RunSettings) -> dict[str, CaseRow]:

@@ -27,7 +27,7 @@ from monai_ifim.run.settings import RunSettings, check_device
 
 SUFFIX = "_ifim.json"
 MOST_THREADS = 1024
-DAMAGED = "its sidecar does not say how the case was made"
+DAMAGED = "its sidecar does not state how the case was made"
 NOT_RECORDED = "not recorded"
 
 Found = TypeVar("Found")
@@ -73,7 +73,7 @@ class Repetition:
         return tuple(dict.fromkeys(each.cause for each in self.circumstances if not each.same))
 
 
-def read_case(path: Path) -> tuple[str, RecordedCase]:
+def read_recorded_case(path: Path) -> tuple[str, RecordedCase]:
     """Name and content of the case that a sidecar describes; raises InputError if the file is no sidecar, or one of an
     earlier version, which does not state all settings."""
     if not path.is_file() or not path.name.endswith(SUFFIX):
@@ -82,7 +82,7 @@ def read_case(path: Path) -> tuple[str, RecordedCase]:
     if "settings" in content and content["settings"] is None:
         raise InputError(
             f"{path.name}: an earlier version made this case, and its sidecar does not state all settings: decompose the image "
-            "anew."
+            "again."
         )
     return path.name.removesuffix(SUFFIX), RecordedCase(path.parent, content)
 
@@ -101,7 +101,7 @@ def find_bundle(case: RecordedCase, given: str | None = None) -> Path:
         if None not in wanted and (identity.weights_sha256, identity.config_sha256) == wanted:
             return root
     name = model.get("bundle") or "that was not recorded"
-    raise InputError(f"the bundle {name} of this case does not come with the package: say where it is, --bundle DIR.")
+    raise InputError(f"the bundle {name} of this case does not come with the package: give its folder, --bundle DIR.")
 
 
 def find_image(case: RecordedCase, given: Path | None = None) -> Source:
@@ -125,10 +125,10 @@ def find_image(case: RecordedCase, given: Path | None = None) -> Source:
         return found[-1]  # with another content, which the comparison names as a cause
     if found:
         raise InputError(
-            f"{name}: the file of this name at {found[0].path} has another content than the one decomposed: say which to take, "
+            f"{name}: the file of this name at {found[0].path} is not the one that was decomposed, by its hash: give that one, "
             "--image PATH."
         )
-    raise InputError(f"{name}: the image of this case is not near it: say where it is, --image PATH.")
+    raise InputError(f"{name}: the image of this case was not found near its files: give its path, --image PATH.")
 
 
 def was_deterministic(case: RecordedCase) -> bool:
@@ -144,7 +144,7 @@ def repeat_case(
     Raises IFIMError where that cannot be done or there is nothing to compare.
     """
     if output.resolve() == case.folder.parent.resolve():
-        raise OutputError(f"{output}: the case to be compared lies there: choose another --output.")
+        raise OutputError(f"{output}: holds the case to compare with: choose another --output.")
     settings = _checked(lambda: _settings(case.sidecar, output, device, noise), name)
     bundle = load_bundle(root, settings.device)
     with _threads(case.sidecar, settings.device):
@@ -169,7 +169,7 @@ def _noise_map(described: Mapping[str, Any] | None, noise: str | None) -> dict[s
     if described is None or described.get("sigma") != "map":
         return {}
     if noise is None:
-        raise InputError("this case was made with a noise map: say where it is, --noise FILE.")
+        raise InputError("this case was made with a noise map: give its path, --noise FILE.")
     return {"metric": read_noise(noise)}
 
 
@@ -240,7 +240,7 @@ def _checked(task: Callable[[], Found], name: str) -> Found:
         raise
     except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise InputError(f"{name}: {DAMAGED} ({said}): decompose the image anew.") from error
+        raise InputError(f"{name}: {DAMAGED} ({said}): decompose the image again.") from error
 
 
 def _source(path: Path, recorded: Mapping[str, Any]) -> Source:

@@ -24,14 +24,14 @@ def kept_row(identity: ModelIdentity, case: Case, settings: RunSettings, opened:
     sidecar = sidecar_path(settings.output, case.name)
     try:
         content = read_sidecar(sidecar) if sidecar.is_file() else None
-        if content is None or not _answers(content, identity, case, settings, opened or OpenedSource(case.source)):
+        if content is None or not _matches(content, identity, case, settings, opened or OpenedSource(case.source)):
             return None
         return row_from_sidecar(case.name, "kept", content)
     except DAMAGE:
         return None
 
 
-def _answers(
+def _matches(
     content: Mapping[str, Any], identity: ModelIdentity, case: Case, settings: RunSettings, opened: OpenedSource
 ) -> bool:
     """True if a sidecar states this input, this model and these settings, and all of its files are there."""

@@ -34,10 +34,10 @@ def write_outcome(
     began: Start,
     engine: Mapping[str, Any] | None = None,
 ) -> list[CaseRow]:
-    """Write cases.csv, cases.parquet and run.json; returns the rows in the order of the cases, of which a run that was stopped
-    has not begun all.
+    """Write cases.csv, cases.parquet and run.json; returns the rows in the order of the cases, and fewer if the run
+    was stopped.
 
-    engine: what ran the cases, where it was not this process alone.
+    engine: what ran the cases, if it was not this process alone.
     """
     by_name = {row.case: row for row in rows}
     ordered = [by_name[case.name] for case in cases if case.name in by_name]
@@ -50,7 +50,7 @@ def write_outcome(
 
 
 def tabulate(output: str | Path) -> list[CaseRow]:
-    """Write cases.csv and cases.parquet of every whole case that lies in OUT, whichever pipeline made it, sorted by name."""
+    """Write cases.csv and cases.parquet of all finished cases in OUT, whichever pipeline made them, sorted by name."""
     rows = []
     for sidecar in sorted(Path(output).glob("*/*_ifim.json")):
         if sidecar.name != f"{sidecar.parent.name}_ifim.json":

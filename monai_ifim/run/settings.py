@@ -16,7 +16,7 @@ from monai_ifim.io import OutputError, atomic
 class RunSettings:
     """How to run. output: folder for the results; case: how each case is made; batch_size: images that share backward passes.
 
-    overwrite: make cases again that an earlier run finished. Raises IFIMError for a device or batch size that cannot be.
+    overwrite: make cases again that an earlier run finished. Raises IFIMError for an invalid device or batch size.
     """
 
     output: Path

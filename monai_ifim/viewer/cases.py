@@ -82,7 +82,7 @@ def viewable_cases(output: Path) -> tuple[str, ...]:
 def read_case(output: Path, name: str) -> ViewedCase:
     """Read the sidecar of a case. name: one of `viewable_cases`; raises ViewerError for a damaged sidecar."""
     sidecar_file = output / name / f"{name}_ifim.json"
-    with _told_of(sidecar_file.name):
+    with _damage_as_viewer_error(sidecar_file.name):
         sidecar = up_to_date(json.loads(sidecar_file.read_text(encoding="utf-8")))
         layers = [_layer(sidecar_file.parent, sidecar, entry) for entry in sidecar["files"]]
         has_world = sidecar["input"]["reader"] != "PILReader"
@@ -92,7 +92,7 @@ def read_case(output: Path, name: str) -> ViewedCase:
 
 
 @contextmanager
-def _told_of(file: str) -> Iterator[None]:
+def _damage_as_viewer_error(file: str) -> Iterator[None]:
     """Turn the exceptions that a damaged sidecar causes into ViewerError."""
     try:
         yield
@@ -129,7 +129,7 @@ def check_whole(path: Path) -> None:
 
 def facts(case: ViewedCase) -> dict[str, Any]:
     """Rows of the side panel: answer, spectrum and settings of a case; raises ViewerError for a damaged sidecar."""
-    with _told_of(f"{case.name}_ifim.json"):
+    with _damage_as_viewer_error(f"{case.name}_ifim.json"):
         return _facts(case.sidecar)
 
 

@@ -1,4 +1,4 @@
-"""Access control of the viewer: a secret, made anew at each start, is needed to see anything.
+"""Access control of the viewer: a new secret at each start is needed to see anything.
 
 The page is served for the secret in its address. Its scripts and fonts, which are public, are served for the cookie set with the
 page. Pictures are sent through a WebSocket, which needs the cookie, the page's origin and the secret: the cookie alone is not

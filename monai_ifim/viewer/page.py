@@ -71,7 +71,8 @@ READING = (
     (
         "Sensitive part",
         "the part of this image that lies in the few directions in which small changes move the answer most. Red adds to the "
-        "image, blue subtracts from it. The insensitive part is the rest of the image.",
+        "image, blue subtracts from it. The insensitive part is the rest of the image; very small "
+        "changes of it hardly move the answer, larger ones can.",
     ),
     ("Direction", "one pattern of change: red voxels brighter and blue ones darker, together, make the answer more certain."),
     ("Spectrum", "how much of the information each direction holds."),

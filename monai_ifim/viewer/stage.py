@@ -122,7 +122,7 @@ class Stage:
         view.render_window().SetMultiSamples(0)
         view.set_box_visible(False)
         view.set_orientation_marker(vtkMRMLAbstractViewNode.OrientationMarkerTypeAxes)
-        view.interactor().AddObserver(vtkCommand.WindowResizeEvent, lambda *_: self.look_round(view), LAST)
+        view.interactor().AddObserver(vtkCommand.WindowResizeEvent, lambda *_: self.reset_camera(view), LAST)
 
     def show(self, case: ViewedCase | None) -> None:
         """Remove the earlier case from the stage; the layers of the new one are set next."""
@@ -200,10 +200,10 @@ class Stage:
         for view in self.views:
             view.reset_view()
         for space in self.app.view_manager.get_threed_views():
-            self.look_round(space)
+            self.reset_camera(space)
         self.go_to(self.point)
 
-    def look_round(self, view: ThreeDView) -> None:
+    def reset_camera(self, view: ThreeDView) -> None:
         """Point the camera of a 3D view at the whole background, from the front, a little from above and from the side."""
         if self.background is None:
             return

@@ -218,9 +218,9 @@ def test_sigmoids_stitched_by_a_sliding_window_inferer_are_not_taken_for_logits(
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda n: EnsembleAverage([]), "no networks"),
+        (lambda n: EnsembleAverage([]), "the ensemble has no networks"),
         (lambda n: EnsembleAverage([n], mean="median"), "choose one of 'softmax'"),
-        (lambda n: AugmentedAverage(n, []), "no augmentations"),
+        (lambda n: AugmentedAverage(n, []), "there are no augmentations"),
         (lambda n: PatchAverage(n, 4, overlap=1.0), r"overlap 1\.0"),
         (lambda n: PatchAverage(n, (4, 3, 2))(IMAGE), "has 3 axes and the image 2"),
         (lambda n: EnsembleAverage([nn.Sequential(n, nn.Softmax(1))])(IMAGE), "mean='output' for probabilities"),

@@ -252,7 +252,7 @@ def test_preprocessing_that_loses_the_trace_is_refused_with_the_cure(
         {"_target_": "EnsureTyped", "keys": "image", "track_meta": False},
     ]
     bundle = load_bundle(make_bundle(tmp_path / "tiny", steps=steps))
-    with pytest.raises(InputError, match="ends without a MetaTensor under 'image': keep track_meta on"):
+    with pytest.raises(InputError, match="gives no MetaTensor under 'image': keep track_meta on"):
         bundle.preprocess(write_scan(tmp_path / "scan.nii.gz", (11, 6, 8), oblique))
 
 

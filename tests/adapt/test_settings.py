@@ -123,7 +123,7 @@ def test_a_handler_in_scanner_space_takes_its_settings_from_one_place() -> None:
     assert (by_settings.settings.space, by_settings.settings.resolution) == ("scanner", 2.0)
     assert by_settings.scanner is not None
     assert (by_settings.scanner.resolution, by_settings.scanner.statistics) == (2.0, "freeze")
-    with pytest.raises(IFIMError, match=r"resolution=3.0 in the settings and 2.0 in scanner=: state it once"):
+    with pytest.raises(IFIMError, match=r"resolution=3.0 in the settings and 2.0 in scanner=: give it in one place"):
         IFIMHandler(space="scanner", resolution=3.0, scanner=ScannerSpace(pipeline, resolution=2.0))
 
 

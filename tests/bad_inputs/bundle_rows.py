@@ -87,7 +87,7 @@ def stated_channels(value: Any) -> Callable[[Attempt], Attempt]:
     return edited(METADATA, lambda content: content["network_data_format"]["inputs"]["image"].update(num_channels=value))
 
 
-NO_FIT = "bundle spoilt: models/model.pt does not fit network_def (...): take the weights that were saved of this very network."
+NO_FIT = "bundle spoilt: models/model.pt does not fit network_def (...): give the weights that were saved from this network."
 NAMES = "bundle tiny: {} class names for 3 outputs: correct channel_def in its configs/metadata.json."
 
 ROWS = [
@@ -101,12 +101,12 @@ ROWS = [
     ),
     Row(
         "weights that are cut short", spoilt(cut), "refused",
-        "bundle spoilt: models/model.pt holds no plain weights (...): copy it anew, or save what network.state_dict() gives, by "
+        "bundle spoilt: models/model.pt holds no plain weights (...): copy it again, or save what network.state_dict() gives, by "
         "torch.save.",
     ),
     Row(
         "weights in an empty file", holding(WEIGHTS, b""), "refused",
-        "bundle spoilt: models/model.pt holds no plain weights (EOFError): copy it anew, or save what network.state_dict() "
+        "bundle spoilt: models/model.pt holds no plain weights (EOFError): copy it again, or save what network.state_dict() "
         "gives, by torch.save.",
     ),
     Row(
@@ -125,7 +125,7 @@ ROWS = [
     Row(
         "a bundle without an inference config", without(CONFIG), "refused",
         "bundle spoilt: none of configs/inference.json, configs/inference.yaml, configs/inference.yml in it: export the bundle "
-        "anew.",
+        "again.",
     ),
     Row(
         "an inference config that is no JSON", holding(CONFIG, b"{"), "refused",
@@ -133,7 +133,7 @@ ROWS = [
     ),
     Row(
         "an inference config that is a list", holding(CONFIG, b"[1]"), "refused",
-        "bundle spoilt: inference.json is no mapping of names to definitions: take one that MONAI runs.",
+        "bundle spoilt: inference.json is not a mapping of names to definitions: correct it.",
     ),
     Row(
         "a config without network_def", edited(CONFIG, lambda content: content.pop("network_def")), "refused",

@@ -158,15 +158,15 @@ def without_dicom(folder: Path) -> Path:
 
 TWO = "bad: 2 volumes in one folder; choose with --series UID, or --series all. It holds CT, ... OT, ..."
 TWO_OF_ONE_KIND = "bad: 2 volumes in one folder; choose with --series UID, or --series all. It holds CT, ...; CT, ..."
-BREAKS_OFF = "...: its DICOM header breaks off, or it is no image: copy the file anew, or leave it out."
-PIXELS_BREAK_OFF = "IM...: its pixel data break off: copy the file anew, or leave it out."
+BREAKS_OFF = "...: its DICOM header breaks off, or it is no image: copy the file again, or leave it out."
+PIXELS_BREAK_OFF = "IM...: its pixel data break off: copy the file again, or leave it out."
 UNEVEN = (
     "bad: the slices are not evenly spaced (gaps of 2.50 to {} mm; is one missing?): put evenly spaced slices into a folder of "
     "their own, or resample the volume onto an even grid with --fix-geometry."
 )
 NOT_DECODED = (
     "bad: its pixels cannot be decoded (transfer syntax: {}...): convert the file to an uncompressed transfer syntax (dcmconv, "
-    "gdcmconv), or export it anew."
+    "gdcmconv), or export it again."
 )
 
 ROWS = [
@@ -187,7 +187,7 @@ ROWS = [
     Row("a secondary capture beside the series", bad_input(beside(screenshot())), "failed", TWO.replace("CT, ... OT", "...OT")),
     Row(
         "a plan or report instead of a series", bad_input(lambda folder: write(folder / "bad", [plan()]) / "IM000"), "failed",
-        "IM000: it holds no image (RT Plan Storage): name the images that it goes with.",
+        "IM000: it holds no image (RT Plan Storage): give the images that it belongs to.",
     ),
     Row(
         "a DICOMDIR and nothing else", bad_input(directory), "refused",
@@ -199,7 +199,7 @@ ROWS = [
     ),
     Row(
         "a DICOM file without pixel data", of_slice_2(lambda image: delattr(image, "PixelData")), "failed",
-        "IM...: a DICOM file without pixel data: export the image anew, or leave the file out.",
+        "IM...: a DICOM file without pixel data: export the image again, or leave the file out.",
     ),
     Row("a DICOM file that ends in its pixels", cut(lambda content: content.rindex(PIXELS) + 30), "failed", PIXELS_BREAK_OFF),
     Row(
@@ -213,20 +213,20 @@ ROWS = [
     Row("a folder without a DICOM file", bad_input(without_dicom), "refused", "...: no image and no DICOM series in it."),
     Row(
         "a text under a DICOM file's name", bad_input(words_as_dicom), "failed",
-        "bad.dcm: cannot be read (no format that is known): copy it anew, or convert it to NIfTI.",
+        "bad.dcm: cannot be read (no format that is known): copy it again, or convert it to NIfTI.",
     ),
     Row(
         "a Pixel Spacing of zero", stated(PixelSpacing=[0, 0]), "failed",
-        "bad: its Pixel Spacing is 0 x 0 mm, and must be above zero: export the images anew.",
+        "bad: its Pixel Spacing is 0 x 0 mm, and must be above zero: export the images again.",
     ),
     Row(
         "slices without Pixel Spacing", each(lambda _, image: delattr(image, "PixelSpacing")), "failed",
-        "bad: its slices state no Pixel Spacing, so their size is not known: export the images anew.",
+        "bad: its slices state no Pixel Spacing, so their size is not known: export the images again.",
     ),
     Row(
         "directions that are none", stated(ImageOrientationPatient=[2, 0, 0, 0, 1, 0]), "failed",
         "bad: its Image Orientation is no pair of unit vectors at right angles, so its slices have no direction: export the "
-        "images anew.",
+        "images again.",
     ),
     Row(
         "slices without a place", each(lambda _, image: delattr(image, "ImagePositionPatient")), "failed",
@@ -234,10 +234,10 @@ ROWS = [
     ),
     Row(
         "words in the place of numbers", of_slice_2(no_numbers), "failed",
-        "IM...: places, directions or spacings in its DICOM header are no numbers: export the image anew.",
+        "IM...: places, directions or spacings in its DICOM header are no numbers: export the image again.",
     ),
     Row(
         "a Rescale Slope of 0", stated(RescaleSlope=0), "failed",
-        "IM...: its Rescale Slope is 0, which leaves nothing of the image: export the image anew.",
+        "IM...: its Rescale Slope is 0, which leaves nothing of the image: export the image again.",
     ),
 ]  # fmt: skip

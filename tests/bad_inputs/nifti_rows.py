@@ -170,32 +170,32 @@ NO_STEP = (
     "bad.nii: its header states voxels of {} x 2.3 x 3.7: a size must be above zero; write the true sizes into the header ..."
 )
 NO_PLACE = "bad.nii: its affine is singular or not finite, so its voxels have no place: give it a true one (...)."
-CUT = "...: its header promises ... bytes of voxels, more than are in the file: it is cut short or damaged, copy it anew."
+CUT = "...: its header states ... bytes of voxels, more than are in the file: it is cut short or damaged, copy it again."
 
 ROWS = [
     Row("a file that is missing", lambda a: a.between(a.folder / "gone.nii.gz"), "refused", "...: no such file or folder."),
     Row("an empty file", text("empty.nii.gz"), "failed", "empty.nii.gz: the file is empty."),
     Row(
         "a .nii.gz that is cut short", cut(".nii.gz"), "failed",
-        "bad.nii.gz: cannot be read (...end-of-stream marker was reached): copy it anew, or convert it to NIfTI.",
+        "bad.nii.gz: cannot be read (...end-of-stream marker was reached): copy it again, or convert it to NIfTI.",
     ),
     Row("a .nii that is cut short", cut(".nii"), "failed", CUT),
     Row("a header that promises more than the file holds", bad_input(promising_too_much), "failed", CUT),
     Row(
         "NIfTI of a wrong magic number", patched(MAGIC, "4s", b"xyz\0"), "failed",
-        "bad.nii: not a readable NIfTI file (...): copy it anew.",
+        "bad.nii: not a readable NIfTI file (...): copy it again.",
     ),
     Row(
         "a text under a NIfTI's name", text("bad.nii.gz"), "failed",
-        "bad.nii.gz: not a readable NIfTI file (...): copy it anew.",
+        "bad.nii.gz: not a readable NIfTI file (...): copy it again.",
     ),
     Row(
         "a file of no known format", text("bad"), "failed",
-        "bad: cannot be read (no format that is known): copy it anew, or convert it to NIfTI.",
+        "bad: cannot be read (no format that is known): copy it again, or convert it to NIfTI.",
     ),
     Row(
         "a .hdr without its .img", bad_input(without_its_image), "failed",
-        "bad.hdr: cannot be read (...): copy it anew, or convert it to NIfTI.",
+        "bad.hdr: cannot be read (...): copy it again, or convert it to NIfTI.",
     ),
     Row("NaN in the image", one_voxel_is(np.nan), "failed", NOT_FINITE),
     Row("infinity in the image", one_voxel_is(np.inf), "failed", NOT_FINITE),
@@ -204,7 +204,7 @@ ROWS = [
     Row("a voxel size that is NaN", patched(STEP, "<f", np.nan), "failed", NO_STEP.format("nan")),
     Row(
         "a negative number of voxels", patched(DIM, "<4h", 3, -9, 7, 11), "failed",
-        "bad.nii: its header states a size of (-9, 7, 11): it is damaged, export the image anew.",
+        "bad.nii: its header states a size of (-9, 7, 11): it is damaged, export the image again.",
     ),
     Row("a singular affine", patched(SFORM, "<4f", 0.0, 0.0, 0.0, 0.0, qform=0), "failed", NO_PLACE),
     Row("an affine that is not finite", patched(SFORM, "<f", np.inf, qform=0), "failed", NO_PLACE),
@@ -243,11 +243,11 @@ ROWS = [
     ),
     Row(
         "voxels of an unknown type", patched(TYPE, "<h", 999), "failed",
-        "bad.nii: its voxels are of an unknown type (code 999): export the image anew.",
+        "bad.nii: its voxels are of an unknown type (code 999): export the image again.",
     ),
     Row(
         "an intercept that is NaN", patched(SLOPE, "<2f", 2.0, np.nan, values=STORED), "failed",
-        "bad.nii: not a readable NIfTI file (Valid slope but invalid intercept nan): copy it anew.",
+        "bad.nii: not a readable NIfTI file (Valid slope but invalid intercept nan): copy it again.",
     ),
     Row("scl_slope 0", right(STORED, without_scaling), "done", "done"),
     Row("big endian", right(VALUES, big_endian), "done", "done"),
@@ -260,11 +260,11 @@ ROWS = [
     ),
     Row(
         "a picture that is cut short", bad_input(cut_picture), "failed",
-        "bad.png: cannot be read (...): copy it anew, or convert it to NIfTI.", dims=2,
+        "bad.png: cannot be read (...): copy it again, or convert it to NIfTI.", dims=2,
     ),
     Row(
         "a text under a picture's name", text("bad.png"), "failed",
-        "bad.png: cannot be read (cannot identify image file 'bad.png'): copy it anew, or convert it to NIfTI.", dims=2,
+        "bad.png: cannot be read (cannot identify image file 'bad.png'): copy it again, or convert it to NIfTI.", dims=2,
     ),
     Row(
         "a colour picture for a network of one channel", bad_input(lambda folder: picture(folder, 3)), "failed",

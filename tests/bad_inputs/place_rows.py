@@ -87,7 +87,7 @@ def pipe(folder: Path) -> Path:
 
 
 NO_JSON = "list.json: not a JSON datalist (...)."
-NO_IMAGE = "list.json: an entry names no image: {}."
+NO_IMAGE = "list.json: an entry has no image: {}."
 NO_ROOM = "...: No space left on device: make room and run the same command again, whole cases are kept."
 NOTHING_IN_IT = "...: no image and no DICOM series in it."
 
@@ -110,7 +110,7 @@ ROWS = [
     ),
     Row(
         "a file in the place of the case's folder", file_for_the_case, "failed",
-        "bad/bad_ifim.json: Not a directory: something else lies in its place: move it away, or choose another --output.",
+        "bad/bad_ifim.json: Not a directory: another file or folder has its name: move it away, or choose another --output.",
     ),
     Row(
         "a disk that is full in the middle of a case",

@@ -136,14 +136,14 @@ def test_a_noise_map_that_lies_elsewhere_fails_the_case(bundle: Path, scan: Path
     path = write(tmp_path / "noise.nii.gz", np.ones(SHAPE), moved)
     result = decompose(scan, bundle, tmp_path / "out", "--noise", path)
     assert result.exit_code == 3
-    assert "lies elsewhere than the scan" in " ".join(result.output.split())
+    assert "has another affine than the scan" in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (("--noise", "loud"), "--noise loud: neither a number nor a NIfTI file"),
-        (("--noise", "gone.nii.gz"), "--noise gone.nii.gz: neither a number nor a NIfTI file"),
+        (("--noise", "loud"), "--noise loud: neither a number nor a readable NIfTI file"),
+        (("--noise", "gone.nii.gz"), "--noise gone.nii.gz: neither a number nor a readable NIfTI file"),
         (("--noise", "0"), "noise level must be finite"),
         (("--noise", "nan"), "noise level must be finite"),
         (("--noise", "-3"), "noise level must be finite"),

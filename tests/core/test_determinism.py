@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_ifim.core import IFIMError, decompose
-from monai_ifim.core.determinism import WORKSPACE, deterministic_algorithms, refused_operation, tell_cublas
+from monai_ifim.core.determinism import WORKSPACE, configure_cublas, deterministic_algorithms, refused_operation
 
 cudnn = torch.backends.cudnn
 
@@ -89,13 +89,13 @@ def test_cublas_has_to_be_told_before_python_starts(value: str | None, monkeypat
 
 def test_programs_tell_it_and_keep_what_their_user_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(WORKSPACE, "")
-    told: list[Callable[[], None]] = [lambda: tell_cublas(False), lambda: tell_cublas(True)]
+    told: list[Callable[[], None]] = [lambda: configure_cublas(False), lambda: configure_cublas(True)]
     monkeypatch.delenv(WORKSPACE)
     for tell in told:
         tell()
     with deterministic_algorithms(True, "cuda"):
         pass
     monkeypatch.setenv(WORKSPACE, ":16:8")
-    tell_cublas(True)
+    configure_cublas(True)
     with deterministic_algorithms(True, "cuda"):
         pass

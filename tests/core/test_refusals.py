@@ -121,11 +121,11 @@ def _sigmoid(z: Tensor) -> Tensor:
 
 
 BAD_HEADS: dict[str, tuple[Callable[[Tensor], Tensor], str, str]] = {
-    "softmax, auto": (_softmax, "auto", "already a softmax.*head='probabilities'.*take the softmax off"),
+    "softmax, auto": (_softmax, "auto", "already a softmax.*head='probabilities'.*remove the softmax"),
     "softmax, categorical": (_softmax, "categorical", "already a softmax.*head='probabilities'"),
     "softmax, bernoulli": (_softmax, "bernoulli", "last operation is a softmax.*head='probabilities'"),
     "sigmoid, auto": (_sigmoid, "auto", "last operation is a sigmoid.*pass head='bernoulli'"),
-    "sigmoid, bernoulli": (_sigmoid, "bernoulli", "last operation is a sigmoid.*take the sigmoid off"),
+    "sigmoid, bernoulli": (_sigmoid, "bernoulli", "last operation is a sigmoid.*remove the sigmoid"),
     "reshaped sigmoid, auto": (lambda z: z.sigmoid()[:, :, None], "auto", "last operation is a sigmoid"),
     "reshaped sigmoid, bernoulli": (lambda z: z.sigmoid().squeeze(-1), "bernoulli", "last operation is a sigmoid"),
     "logits, probabilities": (lambda z: z, "probabilities", r"values outside \[0, 1\].*head='categorical'"),

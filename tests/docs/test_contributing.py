@@ -73,9 +73,15 @@ def test_recipe_works_as_it_stands(recipe: str, copy: Path, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
 
 
-def test_the_four_recipes_are_there_and_each_writes_a_file() -> None:
-    assert NAMES == ["Add a head", "Add a solver", "Add a reader", "Add an output file"]
-    assert all([block.language for block in blocks(recipe) if block.file][0] == "python" for recipe in RECIPES)
+def test_the_recipes_are_there_and_each_but_that_of_an_option_writes_a_file() -> None:
+    assert NAMES == ["Add a head", "Add a solver", "Add an option of the engine", "Add a reader", "Add an output file"]
+    first = {name: next(block for block in blocks(recipe) if block.file) for name, recipe in zip(NAMES, RECIPES, strict=True)}
+    assert [name for name, block in first.items() if block.language != "python"] == ["Add an option of the engine"]
+
+
+def test_an_option_of_the_engine_is_added_in_at_most_five_files() -> None:
+    recipe = RECIPES[NAMES.index("Add an option of the engine")]
+    assert len({block.file for block in blocks(recipe) if block.file}) <= 5
 
 
 def test_code_of_the_recipes_keeps_the_rules(copy: Path) -> None:

@@ -267,7 +267,7 @@ class TestWarnings:
     def test_the_preprocessing_has_to_be_the_very_object(self, names: Names) -> None:
         image = names["preprocessing"]({"image": names["scans"][0]})["image"]
         components = IFIMDecompose(names["network"])(image)
-        with pytest.raises(GeometryError, match="pass the very object"):
+        with pytest.raises(GeometryError, match="pass the same object"):
             SaveIFIM("out", preprocessing=_run(SETUP, {})["preprocessing"])(image, components)
 
     def test_components_are_there_from_model_completed_on(self, names: Names) -> None:

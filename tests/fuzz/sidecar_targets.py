@@ -73,11 +73,11 @@ def use_any_sidecar(content: bytes, folder: Path) -> None:
         assert all(map(is_plain_name, named)), named
         write_scene_bundle(scene)
     with refusing():
-        name, case = repetition.read_case(path)
+        name, case = repetition.read_recorded_case(path)
         repetition._checked(lambda: repetition._settings(case.sidecar, folder / "again", "cpu", None), name)
         repetition._checked(lambda: compare(case, case), name)
     with refusing():
-        _, case = repetition.read_case(path)
+        _, case = repetition.read_recorded_case(path)
         assert repetition.find_image(case).path.name == case.sidecar["input"]["file"]
 
 

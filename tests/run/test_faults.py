@@ -110,8 +110,8 @@ def lose_a_worker(image: Tensor) -> Tensor:
 
 
 READERS = {
-    "exits": (end_in(SystemExit(3)), "the bundle's preprocessing ends the program (SystemExit: 3): correct it."),
-    "is interrupted": (end_in(KeyboardInterrupt()), "the bundle's preprocessing ends the program (KeyboardInterrupt: )"),
+    "exits": (end_in(SystemExit(3)), "the bundle's preprocessing exits the program (SystemExit: 3): correct it."),
+    "is interrupted": (end_in(KeyboardInterrupt()), "the bundle's preprocessing exits the program (KeyboardInterrupt: )"),
     "has no memory": (end_in(MemoryError("of 3 GB")), "not enough memory"),
     "stops": (end_in(StopIteration()), "StopIteration"),
     "loses its worker": (lose_a_worker, "DataLoader worker"),
@@ -169,7 +169,7 @@ def test_device_that_is_lost_ends_the_run_and_the_next_goes_on(
     assert network.failures <= 2  # the last try of a batch is with as little memory as there is a way to
     first = str(error).splitlines()[0]
     assert str(stopped.value).startswith(f"s3: the device cpu is lost ({first}), and no further case can be computed")
-    assert f"{3} of {CASES} cases are whole." in str(stopped.value)
+    assert f"{3} of {CASES} cases are finished." in str(stopped.value)
     assert [row.case for row in seen if row.status == "done"] == ["s0", "s1", "s2"]
     failed = [row for row in seen if row.status == "failed"]
     assert [row.case for row in failed] == [f"s{i}" for i in range(3, 3 + batch_size)]
@@ -297,7 +297,7 @@ def test_full_disk_ends_the_run_and_the_next_goes_on(ground: Ground, small_disk:
     assert len(done) >= 3
     assert PATIENCE <= len(failed) <= PATIENCE + WRITE_BEHIND + 1  # and what was computed by then
     assert len(seen) < CASES
-    assert f"{len(done)} of {CASES} cases are whole." in told
+    assert f"{len(done)} of {CASES} cases are finished." in told
     ground.check_whole(output, len(done))
     small_disk.make_room()
     rows = ground.run(output)

@@ -123,7 +123,7 @@ def test_second_signal_stops_at_once(tmp_path: Path, make_bundle: Callable[..., 
     started.send(signal.SIGINT)
     status, _, err = started.ended(within=10)
     assert status == 130
-    assert "stopped at once. To go on (but for --overwrite, which begins anew): " in err
+    assert "stopped at once. To go on (--overwrite would make all cases again): " in err
 
 
 @pytest.mark.slow

@@ -228,7 +228,7 @@ def test_map_that_is_refused_does_not_keep_the_others_back(server: DicomWeb, pac
 def test_map_of_another_study_is_never_sent(server: DicomWeb, pacs: FakePacs, tmp_path: Path) -> None:
     write_maps(tmp_path, "a", "high", study=generate_uid())
     [stored] = store_maps(server, STUDY, tmp_path, [CaseRow("a", "done")])
-    assert (stored.status, "no map of this study" in stored.reason) == ("failed", True)
+    assert (stored.status, "not a map of this study" in stored.reason) == ("failed", True)
     assert pacs.asked == []
 
 

@@ -26,7 +26,7 @@ from monai_ifim.io.maps import MapContent
 from monai_ifim.run.agreement import RecordedCase, compare
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.local import run_cases
-from monai_ifim.run.repetition import Repetition, find_bundle, find_image, read_case, repeat_case
+from monai_ifim.run.repetition import Repetition, find_bundle, find_image, read_recorded_case, repeat_case
 from monai_ifim.run.settings import RunSettings
 from synthetic_series import ORIENTATIONS, Series, write
 
@@ -61,7 +61,7 @@ def decomposed(root: Path, image: Path, output: Path, case: dict[str, Any] | Non
 
 
 def repeated(sidecar: Path, root: Path, output: Path, image: Path | None = None, **more: Any) -> Repetition:
-    name, case = read_case(sidecar)
+    name, case = read_recorded_case(sidecar)
     return repeat_case(name, case, find_bundle(case, str(root)), find_image(case, image), output, **more)
 
 
@@ -116,7 +116,7 @@ def test_a_noise_map_has_to_be_named_and_is_known_by_its_hash(root: Path, scan: 
         nib.save(nib.Nifti1Image(values, image.affine), tmp_path / f"{name}.nii.gz")
     options = {"metric": read_noise(str(tmp_path / "noise.nii.gz")), "rank": 2}
     sidecar = decomposed(root, scan, tmp_path / "out", space="scanner", options=options)
-    with pytest.raises(InputError, match="made with a noise map: say where it is, --noise FILE"):
+    with pytest.raises(InputError, match="made with a noise map: give its path, --noise FILE"):
         repeated(sidecar, root, tmp_path / "again")
     assert repeated(sidecar, root, tmp_path / "again", noise=str(tmp_path / "noise.nii.gz")).identical
     found = repeated(sidecar, root, tmp_path / "again", noise=str(tmp_path / "other.nii.gz"))
@@ -177,10 +177,10 @@ def test_another_image_disagrees_only_where_it_was_asked_for(
     assert found.causes == ("another image",)
     assert verdicts(found)["source"] == "differs"
     scan.unlink()
-    with pytest.raises(InputError, match=r"elsewhere/scan.nii.gz has another content than the one decomposed.*--image PATH"):
+    with pytest.raises(InputError, match=r"elsewhere/scan.nii.gz is not the one that was decomposed, by its hash.*--image PATH"):
         repeated(sidecar, root, tmp_path / "again")
     shutil.rmtree(other.parent)
-    with pytest.raises(InputError, match="not near it: say where it is, --image PATH"):
+    with pytest.raises(InputError, match="not found near its files: give its path, --image PATH"):
         repeated(sidecar, root, tmp_path / "again")
 
 
@@ -282,7 +282,7 @@ def test_a_sidecar_of_schema_1_does_not_state_all_settings(root: Path, scan: Pat
         content.update(schema_version="1.2")
 
     edit(sidecar, age)
-    with pytest.raises(InputError, match="does not state all settings: decompose the image anew"):
+    with pytest.raises(InputError, match="does not state all settings: decompose the image again"):
         repeated(sidecar, root, tmp_path / "again")
 
 
@@ -318,13 +318,13 @@ def test_as_many_threads_as_then_and_afterwards_as_before(root: Path, scan: Path
 
 def test_a_bundle_is_taken_by_itself_only_where_it_comes_with_the_package(root: Path, scan: Path, tmp_path: Path) -> None:
     """What lies near a sidecar may be anybody's, and a bundle is code."""
-    _, case = read_case(decomposed(root, scan, tmp_path / "out"))
-    with pytest.raises(InputError, match="does not come with the package: say where it is, --bundle DIR"):
+    _, case = read_recorded_case(decomposed(root, scan, tmp_path / "out"))
+    with pytest.raises(InputError, match="does not come with the package: give its folder, --bundle DIR"):
         find_bundle(case)
     shipped = resolve_bundle("mednist_classification")
     picture = tmp_path / "in" / "picture.png"
     Image.fromarray(np.random.default_rng(3).integers(0, 255, (64, 64), dtype=np.uint8)).save(picture)
-    _, case = read_case(decomposed(shipped, picture, tmp_path / "shipped"))
+    _, case = read_recorded_case(decomposed(shipped, picture, tmp_path / "shipped"))
     assert find_bundle(case).resolve() == shipped.resolve()
 
 
@@ -340,9 +340,9 @@ def test_a_bundle_is_taken_by_itself_only_where_it_comes_with_the_package(root: 
         (lambda content: content["input"].update(file="../scan.nii.gz"), "names no input file"),
         (lambda content: content.update(input=None), "'input' is missing"),
         (lambda content: content["settings"].update(head="own"), "unknown head 'own'"),
-        (lambda content: content["settings"].update(head={"name": "own", "class": "mine:Own"}), "'own' is code of its maker's"),
-        (lambda content: content["settings"].update(metric={"kind": "Own"}), "'Own' is code of its maker's"),
-        (lambda content: content.update(eigenvalues=["much"]), "does not say how the case was made"),
+        (lambda content: content["settings"].update(head={"name": "own", "class": "mine:Own"}), "'own' is a custom class"),
+        (lambda content: content["settings"].update(metric={"kind": "Own"}), "'Own' is a custom class"),
+        (lambda content: content.update(eigenvalues=["much"]), "does not state how the case was made"),
     ],
 )
 def test_a_sidecar_that_does_not_tell_how_is_one_error(
@@ -359,8 +359,8 @@ def test_a_sidecar_of_an_earlier_version_is_refused_before_anything_is_looked_fo
     content = json.loads(sidecar.read_text())
     content["files"] = [{"content": file["kind"], **file} for file in content["files"] if file["component"] is None]
     sidecar.write_text(json.dumps(content | {"schema_version": "1.6", "source": None}))
-    with pytest.raises(InputError, match="decompose the image anew"):
-        read_case(sidecar)
+    with pytest.raises(InputError, match="decompose the image again"):
+        read_recorded_case(sidecar)
 
 
 def test_a_repetition_never_writes_over_the_case(root: Path, scan: Path, tmp_path: Path) -> None:
@@ -368,7 +368,7 @@ def test_a_repetition_never_writes_over_the_case(root: Path, scan: Path, tmp_pat
     with pytest.raises(OutputError, match="choose another --output"):
         repeated(sidecar, root, tmp_path / "out" / ".." / "out")
     with pytest.raises(InputError, match="give the sidecar of a case"):
-        read_case(tmp_path / "out" / "run.json")
+        read_recorded_case(tmp_path / "out" / "run.json")
 
 
 def test_a_file_name_that_leads_out_of_the_folder_is_not_read(root: Path, scan: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from monai_ifim.core.settings import Settings
 from monai_ifim.io import read_sidecar
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.local import run_cases
-from monai_ifim.run.repetition import find_image, read_case, repeat_case
+from monai_ifim.run.repetition import find_image, read_recorded_case, repeat_case
 from monai_ifim.run.resume import kept_row
 from monai_ifim.run.settings import RunSettings
 
@@ -55,7 +55,7 @@ KEPT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "tolerance of the exact method": ({}, {"tolerance": 0.3}),
     "budget": ({}, {"memory_budget": "2GiB"}),
     "a radius less": ({"locality": True}, {"locality": False}),
-    "the same head made anew": (GAUSSIAN, {"head": GaussianHead(1.0)}),
+    "an equal head of another object": (GAUSSIAN, {"head": GaussianHead(1.0)}),
     "a bundle less": ({"scene_bundle": True}, {"scene_bundle": False}),
     "contents in another order": ({"contents": ("low", "high")}, {"contents": "high,low"}),
 }
@@ -142,7 +142,7 @@ def test_run_and_sidecar_state_the_settings_whole_as_plain_data(root: Path, scan
 @pytest.mark.parametrize("head", [GaussianHead(3.0), GaussianHead(covariance=np.diag([1.0, 2.0, 3.0]))])  # type: ignore[arg-type]
 def test_a_case_of_a_head_with_parameters_is_repeated(head: GaussianHead, root: Path, scan: Path, tmp_path: Path) -> None:
     assert status(load_bundle(root), scan, tmp_path / "out", CaseSettings(head, output_key=None, locality=True)) == "done"
-    name, case = read_case(tmp_path / "out" / "scan" / "scan_ifim.json")
+    name, case = read_recorded_case(tmp_path / "out" / "scan" / "scan_ifim.json")
     found = repeat_case(name, case, root, find_image(case), tmp_path / "again")
     assert found.identical
     assert found.causes == ()

@@ -166,7 +166,7 @@ def opened(served: Served, browser: webdriver.Chrome) -> Page:
 
 @pytest.fixture
 def page(opened: Page, run: Run) -> Page:
-    """The page at the first case, opened anew whatever the last test did to it, with its pictures drawn."""
+    """The page at the first case, opened again whatever the last test did to it, with its pictures drawn."""
     for name in ("b sagittal", min(run.cases)):
         opened.choose_case(name)
     opened.wait(lambda: len(opened.titles()) == 3)

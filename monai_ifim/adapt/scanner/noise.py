@@ -32,15 +32,13 @@ class NoiseMap(NoiseLevel):
                 f"the noise map {self.name} has {found} voxels and the scan {wanted}: resample it onto the scan's grid."
             )
         if not same_grid(self.affine, world_affine(scan.affine, scan.meta), tuple(sigma.shape[1:])):
-            raise InputError(
-                f"the noise map {self.name} lies elsewhere than the scan (their affines differ): resample it onto that grid."
-            )
+            raise InputError(f"the noise map {self.name} has another affine than the scan: resample it onto the scan's grid.")
         return NoiseLevel(sigma)
 
 
 def read_noise(noise: str | float | None) -> NoiseLevel | None:
     """A noise level from a number, or from a NIfTI file whose fourth axis holds channels; raises InputError for neither,
-    IFIMError for a level that cannot be."""
+    IFIMError for an invalid level."""
     if noise is None:
         return None
     number = _number(noise)
@@ -53,7 +51,7 @@ def read_noise(noise: str | float | None) -> NoiseLevel | None:
         affine = np.asarray(image.affine, dtype=np.float64)
     except Exception as error:
         raise InputError(
-            f"--noise {path.name}: neither a number nor a NIfTI file that can be read ({innermost(error)})."
+            f"--noise {path.name}: neither a number nor a readable NIfTI file ({innermost(error)}): give one of them."
         ) from error
     values = np.moveaxis(values, 3, 0) if values.ndim == 4 else values[None]
     return NoiseMap(torch.from_numpy(np.ascontiguousarray(values)), affine, path.name)

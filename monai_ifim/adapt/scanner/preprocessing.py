@@ -69,7 +69,7 @@ class Step:
 
 @dataclass(frozen=True)
 class ScanPreprocessing:
-    """What lies between a freshly read scan and the network, differentiable at every step. whole: all of it, as MONAI runs it."""
+    """The preprocessing after reading, differentiable at every step. whole: the same as one pipeline, as MONAI runs it."""
 
     steps: tuple[Step, ...]
     whole: Step
@@ -90,8 +90,8 @@ class ScanPreprocessing:
         }
 
     def check(self, scan: MetaTensor) -> None:
-        """Probe with the middle of a scan, a million voxels of it, that every step lets its whole gradient through, that
-        equivalents equal what they stand for, and that the steps one after the other are the preprocessing.
+        """Check on the middle million voxels of a scan that every step has its full gradient, that equivalents equal MONAI's
+        transforms, and that the steps in sequence equal the whole preprocessing.
 
         Raises IFIMError naming the step that does not.
         """
@@ -114,11 +114,11 @@ class ScanPreprocessing:
             with torch.no_grad():
                 wanted, found = self.whole.original(sample.clone()), self(sample.clone())
         except Exception as error:
-            raise IFIMError(f"the preprocessing fails on the scan alone ({innermost(error)}): {CURE}.") from error
+            raise IFIMError(f"the preprocessing fails when given the scan alone ({innermost(error)}): {CURE}.") from error
         if differ(found, wanted):
             raise IFIMError(
-                "the steps of the preprocessing give another image one by one than all together, as where one of them uses what "
-                f"another has put under a name of its own: {CURE}."
+                "the steps of the preprocessing, run one by one, give another image than the whole (does a step use an entry "
+                f"that another step adds?): {CURE}."
             )
 
 
@@ -151,9 +151,9 @@ def scan_preprocessing(
     ours = [transform for transform in transforms if image_key in getattr(transform, "keys", (image_key,))]  # not of a label
     for transform in ours:
         if isinstance(transform, READERS):
-            raise IFIMError(f"{type(transform).__name__} comes after other steps: put reading first, or {CURE}.")
+            raise IFIMError(f"{type(transform).__name__} reads after other steps: put it first, or {CURE}.")
         for random in _random_parts(transform):
-            raise IFIMError(f"{type(random).__name__} is random, so that no scan has one answer: take it out, or {CURE}.")
+            raise IFIMError(f"{type(random).__name__} is random, so the output for a scan is not defined: remove it, or {CURE}.")
 
     def joined(parts: Sequence[Any]) -> Compose:
         return Compose(parts, whole.map_items, whole.unpack_items, lazy=whole.lazy, overrides=whole.overrides)
@@ -215,8 +215,8 @@ def _attempt(step: Step, image: MetaTensor) -> MetaTensor:
         after = step(image * 1)
     except Exception as error:
         raise IFIMError(
-            f"{_name(step)} in the preprocessing fails on an image that is differentiated ({innermost(error)}): {CURE}."
+            f"{_name(step)} in the preprocessing fails on an image that requires gradients ({innermost(error)}): {CURE}."
         ) from error
     if not after.requires_grad:
-        raise IFIMError(f"{_name(step)} in the preprocessing lets no gradient through: {CURE}.")
+        raise IFIMError(f"{_name(step)} in the preprocessing has no gradient: {CURE}.")
     return after

@@ -91,7 +91,7 @@ def _keeps_geometry(transform: Any) -> bool:
 
 
 def _check_affine(pipeline: ScanPreprocessing, scan: MetaTensor, seen: Any) -> None:
-    """Raise IFIMError if the affine of the network's input was lost on the way."""
+    """Raise IFIMError if the preprocessing loses the affine of the network's input."""
     swapped = [name for step in pipeline.steps for name in step.names if name.startswith("Transpose")]
     lost = np.array_equal(seen, np.eye(4)) and not np.array_equal(_affine(scan), np.eye(4))
     if swapped or lost:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from monai_ifim.adapt.scanner.noise import NoiseMap
 from monai_ifim.adapt.scanner.preprocessing import ScanPreprocessing, reading_of, scan_preprocessing, squeezed
 from monai_ifim.adapt.scanner.resolution import low_pass
-from monai_ifim.adapt.scanner.step_checks import tells_zeros_apart
+from monai_ifim.adapt.scanner.step_checks import is_discontinuous_at_zeros
 from monai_ifim.adapt.settings import CaseSettings, Resolution, checked_resolution
 from monai_ifim.core import Decomposition, IFIMError
 from monai_ifim.core.decompose import decompose_with
@@ -61,7 +61,7 @@ class ScannerSpace:
 
     preprocessing: a Compose, array or dictionary, with its reading steps at the head; statistics, resolution, image_key: as
     `decompose_scan`; planar: the network is 2D, so that a single slice loses its third axis first.
-    Raises IFIMError for a pipeline or settings that cannot be.
+    Raises IFIMError for an invalid pipeline or invalid settings.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ScannerSpace:
         planar: bool = False,
     ) -> None:
         if preprocessing is None:
-            raise IFIMError("space='scanner' decomposes what the preprocessing starts from: pass preprocessing=.")
+            raise IFIMError("space='scanner' needs the preprocessing: pass preprocessing=.")
         self.statistics: Statistics = statistics
         self.resolution = checked_resolution(resolution)
         self.image_key, self.planar = image_key, planar
@@ -92,7 +92,7 @@ class ScannerSpace:
             defaults = {name: CaseSettings.options()[name].default for name in stated}
             for name, value in stated.items():
                 if value not in (defaults[name], own[name]):
-                    raise IFIMError(f"{name}={value!r} in the settings and {own[name]!r} in scanner=: state it once.")
+                    raise IFIMError(f"{name}={value!r} in the settings and {own[name]!r} in scanner=: give it in one place.")
         return CaseSettings.of(given, own)
 
     def decompose(
@@ -116,12 +116,12 @@ class ScannerSpace:
         """Read the scan of a batch of one network input [1, channel, *spatial] again; raises InputError."""
         if batch.shape[0] != 1:
             raise InputError(
-                f"a batch of {batch.shape[0]}, and scans have a geometry each: space='scanner' takes a batch size of 1."
+                f"a batch of {batch.shape[0]} images: space='scanner' needs a batch size of 1, as each scan has its own geometry."
             )
         names = batch.meta.get("filename_or_obj") if isinstance(batch, MetaTensor) else None
         name = names[0] if isinstance(names, (list, tuple)) and names else names
         if not isinstance(name, str) or not self.reading.transforms:
-            raise InputError("the image names no file, or the preprocessing reads none: begin it with LoadImage, track_meta on.")
+            raise InputError("the image's file is unknown: begin the preprocessing with LoadImage, with track_meta on.")
         register_dicom_reader(self.reading)
         dictionary = any(hasattr(step, "keys") for step in self.reading.transforms)
         try:
@@ -207,7 +207,7 @@ def _decompose(
 ) -> Decomposition:
     """A scan's decomposition through a pipeline that has been probed."""
     widths: list[float] | None = None
-    zeros_held = tells_zeros_apart(pipeline, scan)
+    zeros_held = is_discontinuous_at_zeros(pipeline, scan)
     metric = settings.metric
     if settings.resolution is not None:
         metric, widths = low_pass(pipeline, scan, settings.resolution, zeros_held)

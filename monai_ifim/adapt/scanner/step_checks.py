@@ -1,4 +1,4 @@
-"""Checks of one preprocessing step: it computes what MONAI computes, and its gradient is the true one."""
+"""Checks of one preprocessing step: its output equals MONAI's, and its gradient is correct."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def differ(ours: Tensor, theirs: Tensor) -> bool:
 
 
 def sample_of(image: MetaTensor, run: Callable[[MetaTensor], MetaTensor], voxels: int = SAMPLE) -> MetaTensor:
-    """The middle of an image [channel, *spatial], small enough to be run on again and again; all of it where `run` finds
-    nothing to work on there."""
+    """The middle of an image [channel, *spatial], small enough for repeated runs; the whole image if `run` gives no varying
+    output for the middle."""
     side = 1
     while np.prod([min(size, side) for size in image.shape[1:]]) < min(voxels, image[0].numel()):
         side += 1
@@ -71,13 +71,13 @@ def check_derivative(name: str, step: Callable[[MetaTensor], MetaTensor], image:
         if not missing > LARGEST_PART:
             return
     raise IFIMError(
-        f"{name} in the preprocessing lets only a part of its gradient through ({percent(missing)} of a change is missing), as "
-        "where statistics of the image are cut out of it: take them for constants with statistics='freeze' "
+        f"{name} in the preprocessing has an incomplete gradient ({percent(missing)} of a change is missing), "
+        "as where statistics of the image are detached: treat them as constants with statistics='freeze' "
         f"(--statistics freeze), or {CURE}."
     )
 
 
-def tells_zeros_apart(run: Callable[[MetaTensor], MetaTensor], image: MetaTensor) -> bool:
+def is_discontinuous_at_zeros(run: Callable[[MetaTensor], MetaTensor], image: MetaTensor) -> bool:
     """True if `run` is discontinuous where zeros become small numbers, as normalising or cropping to nonzero voxels is.
 
     Tried on the middle of the image, with zeros around it and with zeros scattered in it. At such voxels there is no derivative.
@@ -86,12 +86,12 @@ def tells_zeros_apart(run: Callable[[MetaTensor], MetaTensor], image: MetaTensor
     around = torch.ones(sample.shape[1:], dtype=torch.bool)
     around[tuple(slice(size // 4, size - size // 4) for size in around.shape)] = False
     numbers = torch.rand(sample.shape[1:], generator=torch.Generator().manual_seed(0))
-    return any(_leaps(run, sample, zeros * (1 + numbers)) for zeros in (around, numbers < 1 / 2))
+    return any(_jumps(run, sample, zeros * (1 + numbers)) for zeros in (around, numbers < 1 / 2))
 
 
-def _leaps(run: Callable[[MetaTensor], MetaTensor], image: MetaTensor, lifted: Tensor) -> bool:
-    """The same for zeros in an image where `lifted` [*spatial] is not zero, which become so many times a small number and, by
-    way of comparison, a smaller one. No two are lifted alike, or a step that subtracts the smallest would not see it."""
+def _jumps(run: Callable[[MetaTensor], MetaTensor], image: MetaTensor, lifted: Tensor) -> bool:
+    """The same for the zeros of an image where `lifted` [*spatial] is not zero: they become `lifted` times a small number and,
+    for comparison, a smaller one. The values of `lifted` differ, so that a step that subtracts the smallest value sees them."""
     lifted = lifted.to(image)
     plain = image.as_subclass(Tensor)
     largest = plain.abs().max() if bool(plain.any()) else torch.ones_like(plain.max())

@@ -77,7 +77,7 @@ class Head(ABC):
 
     @classmethod
     def from_description(cls, parameters: dict[str, Any]) -> Self:
-        """The head again from what `describe` gave besides the name; raises HeadError where that cannot be."""
+        """The head with the parameters that `describe` gave; raises HeadError if they do not fit."""
         try:
             return cls(**parameters)
         except TypeError as error:

@@ -44,9 +44,9 @@ class BernoulliHead(Head):
         return log_partition_remainder(less_likely, towards).sum(1)
 
     def validate(self, output: Tensor, operation: str | None) -> None:
-        """Refuses an output that a sigmoid or softmax made."""
+        """Raise HeadError if a sigmoid or softmax made the output."""
         if operation in ("sigmoid", "softmax"):
             raise HeadError(
-                f"the network's last operation is a {operation} where logits were promised: "
-                f"pass head='probabilities', or, for more digits, take the {operation} off the network."
+                f"the network's last operation is a {operation} where logits are expected: "
+                f"pass head='probabilities', or, for more digits, remove the {operation} from the network."
             )

@@ -49,7 +49,7 @@ class CategoricalHead(Head):
         return log_partition_remainder(p, change - change.gather(1, predicted))
 
     def validate(self, output: Tensor, operation: str | None) -> None:
-        """Needs two classes or more, and values that are no probabilities already."""
+        """Raise HeadError for a single class, and for values that are already probabilities."""
         if output.shape[1] < 2:
             raise HeadError(
                 "head 'categorical' needs at least two outputs and the network gives one: "
@@ -57,6 +57,6 @@ class CategoricalHead(Head):
             )
         if sums_to_one(output) or operation == "softmax":
             raise HeadError(
-                "the network's output is already a softmax (no negative value, each row sums to one) where logits were "
-                "promised: pass head='probabilities', or, for more digits, take the softmax off the network."
+                "the network's output is already a softmax (no negative value, each row sums to one) where logits are "
+                "expected: pass head='probabilities', or, for more digits, remove the softmax from the network."
             )

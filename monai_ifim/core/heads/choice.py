@@ -43,8 +43,8 @@ def resolve_head(head: str | Head, output: Tensor, operation: str | None = None)
 def _automatic_head(output: Tensor, operation: str | None) -> Head:
     if operation == "sigmoid":
         raise HeadError(
-            "head='auto': the network's last operation is a sigmoid: pass head='probabilities', or take the sigmoid off "
-            "and pass head='bernoulli', which keeps more digits."
+            "head='auto': the network's last operation is a sigmoid: pass head='probabilities', or remove the "
+            "sigmoid and pass head='bernoulli', which keeps more digits."
         )
     if operation == HIDDEN and bool(((output >= 0) & (output <= 1)).all()):
         raise HeadError(

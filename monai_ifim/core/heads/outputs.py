@@ -1,4 +1,4 @@
-"""What can be told from a network's output: if it holds probabilities, and which operation made it."""
+"""Properties of a network's output: whether it holds probabilities, and which operation made it."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class CategoricalProbabilityHead(Head):
         """Each row must be non-negative and sum to one."""
         if output.shape[1] < 2 or not sums_to_one(output):
             raise HeadError(
-                "head='probabilities' was promised, but the output has values outside [0, 1] or rows that do not sum to "
+                "head='probabilities' does not fit: the output has values outside [0, 1] or rows that do not sum to "
                 "one: pass head='categorical' for logits."
             )
 
@@ -109,6 +109,6 @@ class BernoulliProbabilityHead(Head):
         """Every value must lie in [0, 1]."""
         if bool(((output < 0) | (output > 1)).any()):
             raise HeadError(
-                "head='probabilities' was promised, but the output has values outside [0, 1]: "
+                "head='probabilities' does not fit: the output has values outside [0, 1]: "
                 "pass head='bernoulli' (independent labels) or head='categorical' (exclusive classes) for logits."
             )

@@ -1,4 +1,4 @@
-"""The heads that have a name, and heads made again from their descriptions."""
+"""Heads by name, and heads from their descriptions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def head_from(description: str | Mapping[str, Any]) -> str | Head:
     parameters = {name: value for name, value in description.items() if name != "name"}
     if description["name"] not in HEADS or "class" in parameters:
         raise HeadError(
-            f"head {description['name']!r} is code of its maker's, which no description holds: pass the Head itself as head= in "
-            "Python."
+            f"head {description['name']!r} is a custom class, which a description cannot restore: pass the Head itself as head= "
+            "in Python."
         )
     return head_class(description["name"]).from_description(parameters)

@@ -1,4 +1,4 @@
-"""Heads for segmentation networks: an answer of its own at every voxel, all independent given the image.
+"""Heads for segmentation networks: one answer per voxel, independent given the image.
 
 The output [B, C, *spatial] has as many answers as voxels, so that F = sum over voxels of J_v^T M_v J_v has far more columns
 than an image has room for; only `method="matrix_free"` computes it.
@@ -41,7 +41,7 @@ class VoxelwiseHead(Head):
         return CategoricalHead().divergence(before, after).reshape(batch, -1).sum(1)
 
     def validate(self, output: Tensor, operation: str | None) -> None:
-        """Needs a map of two classes or more, of logits."""
+        """Raise HeadError unless the output is a map of logits of two classes or more."""
         _check_map(output)
         if output.shape[1] < 2:
             raise HeadError(
@@ -49,7 +49,7 @@ class VoxelwiseHead(Head):
                 "head='voxelwise_bernoulli' for one logit a voxel."
             )
         if operation == "softmax" or sums_to_one(output):
-            raise HeadError("the network's output is already a softmax at every voxel where logits were promised: take it off.")
+            raise HeadError("the network's output is already a softmax at every voxel where logits are expected: remove it.")
 
 
 class VoxelwiseBernoulliHead(BernoulliHead):
@@ -75,13 +75,13 @@ class VoxelwiseBernoulliHead(BernoulliHead):
         return super().divergence(output.flatten(1), moved.flatten(1))
 
     def validate(self, output: Tensor, operation: str | None) -> None:
-        """Needs a map, of logits."""
+        """Raise HeadError unless the output is a map of logits."""
         _check_map(output)
         super().validate(output, operation)
 
 
 def mean_probability(probabilities: Tensor) -> Tensor:
-    """[B, C] of probabilities [B, C, *spatial]: the mean over voxels; what has no voxels is left as it is."""
+    """[B, C] of probabilities [B, C, *spatial]: the mean over voxels; without voxels unchanged."""
     return probabilities.flatten(2).mean(2) if probabilities.ndim > 2 else probabilities
 
 

@@ -13,15 +13,15 @@ Use = Literal["held", "abandoned", "unknown"]
 def hold(descriptor: int, path: Path) -> bool:
     """Lock a new file or folder until its descriptor is closed; False if another process removed it before it was locked.
 
-    On a file system without locks nothing is locked, and `use_of` says "unknown".
+    On a file system without locks nothing is locked, and `lock_state` says "unknown".
     """
     with suppress(OSError):
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     return path.exists()
 
 
-def use_of(descriptor: int) -> Use:
-    """Whether a living process holds a file or folder. If it is abandoned, it is locked from then on by the caller."""
+def lock_state(descriptor: int) -> Use:
+    """State of the lock on a file or folder; an abandoned one is from then on locked by the caller."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -53,7 +53,7 @@ def remove_abandoned(place: Path) -> None:
 def _remove_unless_held(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        if locks.use_of(descriptor) == "abandoned":  # without locks, another process of this user may be using it
+        if locks.lock_state(descriptor) == "abandoned":  # without locks, another process of this user may be using it
             shutil.rmtree(folder, ignore_errors=True)
     finally:
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Input metrics: in which unit, or in which family of changes, the image is allowed to move.
+"""Input metrics: the unit, or the family, of the changes of the image that are decomposed.
 
 A metric is a self-adjoint linear map M on images. With x = M xi the Fisher information of xi is F' = M F M; its eigenvalues
 are in nats per (unit of xi)^2 and M w_i, for an eigenvector w_i of F', is the change of the image that one unit makes.
@@ -133,7 +133,7 @@ def as_metric(metric: Metric | float | Tensor | None) -> Metric | None:
 
 
 def metric_from(description: Mapping[str, Any]) -> Metric:
-    """The metric that `Metric.describe` described; raises IFIMError where a description cannot hold it: a map, one's own code."""
+    """The metric that `Metric.describe` described; raises IFIMError for a noise map or a custom class."""
     kind = description.get("kind")
     try:
         if kind == "Gaussian low-pass":
@@ -143,8 +143,8 @@ def metric_from(description: Mapping[str, Any]) -> Metric:
     except KeyError as error:
         raise IFIMError(f"the description of the metric {kind!r} lacks {error}.") from error
     if kind == "noise level":
-        raise IFIMError("the metric is a noise map, of which a description holds the hash alone: give the map again.")
-    raise IFIMError(f"the metric {kind!r} is code of its maker's, which no description holds: pass it as metric= in Python.")
+        raise IFIMError("the metric is a noise map, and its description holds only a hash: give the map again.")
+    raise IFIMError(f"the metric {kind!r} is a custom class, which a description cannot restore: pass it as metric= in Python.")
 
 
 def check_self_adjoint(metric: Metric, images: Tensor, generator: torch.Generator) -> None:

@@ -1,4 +1,4 @@
-"""What the passes of a network run in, by the names of `Settings.precision`."""
+"""Precision of a network's passes, by the names of `Settings.precision`."""
 
 from __future__ import annotations
 

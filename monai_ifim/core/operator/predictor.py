@@ -140,7 +140,7 @@ class Predictor:
 
 
 def owner_of(network: Callable[..., Any]) -> Callable[..., Any]:
-    """The module itself where its bound `forward` was passed: its mode and its layers have to be seen."""
+    """The module of a bound `forward`, because its mode and layers are needed; any other callable unchanged."""
     owner = getattr(network, "__self__", None)
     return owner if isinstance(owner, nn.Module) and getattr(network, "__name__", "") in ("forward", "__call__") else network
 

@@ -23,10 +23,10 @@ __all__ = [
     "AurocPoint",
     "Scores",
     "area_difference",
-    "macro_auroc",
     "macro_auroc_curves",
     "read_scores",
     "resample_within_classes",
+    "weighted_macro_auroc",
 ]
 
 
@@ -88,7 +88,7 @@ def read_scores(measurements: pd.DataFrame) -> Scores:
     return Scores(tuple(str(name) for name in families), grid, labels, values)
 
 
-def macro_auroc(scores: Array, labels: Labels, weights: Array) -> Array:
+def weighted_macro_auroc(scores: Array, labels: Labels, weights: Array) -> Array:
     """Macro average of the one-versus-rest AUROC, [R], of scores [draws, images, classes], averaged over draws.
 
     labels: [images], every class 0..classes-1 being there. weights: [R, images], how often each image was drawn.
@@ -133,7 +133,7 @@ def macro_auroc_curves(measurements: pd.DataFrame, seed: int, resamples: int) ->
             if scores.has_every_class(usable):
                 if usable.tobytes() not in drawn:
                     drawn[usable.tobytes()] = _weights(scores.labels[usable], seed, resamples)
-                found = macro_auroc(values[:, usable], scores.labels[usable], drawn[usable.tobytes()])
+                found = weighted_macro_auroc(values[:, usable], scores.labels[usable], drawn[usable.tobytes()])
                 points.append(
                     AurocPoint(float(norm), int(usable.sum()), float(found[0]), *_bounds(found[1:], scores.labels[usable]))
                 )
@@ -159,7 +159,7 @@ def area_difference(
     if not scores.has_every_class(usable):
         return images, np.nan, np.nan, np.nan
     weights = _weights(scores.labels[usable], seed, resamples)
-    curves = [[macro_auroc(values[:, usable], scores.labels[usable], weights) for values in family] for family in pair]
+    curves = [[weighted_macro_auroc(values[:, usable], scores.labels[usable], weights) for values in family] for family in pair]
     area = np.trapezoid(np.array(curves), scores.grid, axis=1) / (scores.grid[-1] - scores.grid[0])
     difference = area[1] - area[0]
     return images, float(difference[0]), *_bounds(difference[1:], scores.labels[usable])

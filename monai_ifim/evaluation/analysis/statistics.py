@@ -216,7 +216,7 @@ def _rank_biserial(differences: Array) -> float:
 
 
 def _spread(values: Array) -> bool:
-    """Whether [n] values differ by more than rounding."""
+    """True if [n] values differ by more than rounding."""
     return len(values) > 1 and bool(np.ptp(values) > _ROUNDING * np.abs(values).max())
 
 

@@ -79,7 +79,7 @@ class LumpyTask(Task):
     parameters: of the images; with a place, the lesion's place is known exactly.
     first_amplitudes: lesion amplitudes of the first half of a training, each for an equal part of it: bright lesions make the
     start of the training easier.
-    training_images: per epoch, drawn anew for each. test_images: half of them with a lesion. seed: of all images.
+    training_images: per epoch, new ones for each. test_images: half of them with a lesion. seed: of all images.
     """
 
     name: str

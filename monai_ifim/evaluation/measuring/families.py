@@ -172,7 +172,9 @@ _REGISTRY: dict[str, Family] = {
             _noise_in_complement,
             "complement",
             "Gaussian noise of the same norm in the orthogonal complement of that space. It is spread over far more directions "
-            "than the leading eigenspace has; the random subspace controls for that.",
+            "than the leading eigenspace has; the random subspace controls for that. Its effect is a mean over random directions "
+            "and no bound: perturbations chosen inside the complement can move the answer more than noise in the leading "
+            "eigenspace does.",
             Line("#0072B2", (0, (5, 2)), "s"),
         ),
         Family(

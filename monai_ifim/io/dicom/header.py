@@ -25,7 +25,7 @@ TAGS = [
     "RescaleType", "Units", "SeriesNumber", "FrameOfReferenceUID", "StudyInstanceUID",
 ]  # fmt: skip
 NUMBERS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope")
-NO_NUMBERS = "places, directions or spacings in its DICOM header are no numbers: export the image anew"
+NO_NUMBERS = "places, directions or spacings in its DICOM header are no numbers: export the image again"
 # SOP classes (PS3.4, B.5) by their standard names: of those that hold pixels, all but the last two.
 IMAGE_CLASSES = re.compile(r"\bImage\b|Volume Storage|Volume Analysis|Map Storage|DICOS")
 DRAWN_ON_IMAGES = ("Segmentation Storage", "RT Dose Storage")
@@ -115,7 +115,7 @@ def _read(path: Path, file: BinaryIO) -> DicomFile:
 
 
 def _unreadable(path: Path) -> InputError:
-    return InputError(f"{path.name}: its DICOM header cannot be read: copy the file anew, or leave it out.")
+    return InputError(f"{path.name}: its DICOM header cannot be read: copy the file again, or leave it out.")
 
 
 def _checked_header(path: Path, file: BinaryIO) -> Any:
@@ -132,9 +132,9 @@ def _checked_header(path: Path, file: BinaryIO) -> Any:
     if directory:
         raise InputError(f"{path.name}: a DICOMDIR is an index of other files and no image: name the folder that holds those.")
     if kind is not None:
-        raise NoImageError(f"{path.name}: it holds no image ({kind}): name the images that it goes with.")
+        raise NoImageError(f"{path.name}: it holds no image ({kind}): give the images that it belongs to.")
     if not complete:
-        raise InputError(f"{path.name}: its DICOM header breaks off, or it is no image: copy the file anew, or leave it out.")
+        raise InputError(f"{path.name}: its DICOM header breaks off, or it is no image: copy the file again, or leave it out.")
     _check_numbers(path, header)
     if start is not None:
         _check_pixels(path, header, start, held)
@@ -161,9 +161,9 @@ def _check_numbers(path: Path, header: Any) -> None:
     if not all(math.isfinite(value) for value in stated):
         raise InputError(f"{path.name}: {NO_NUMBERS}.")
     if min(sizes) < 1:
-        raise InputError(f"{path.name}: its DICOM header states an image of no size: export the image anew.")
+        raise InputError(f"{path.name}: its DICOM header states an image of no size: export the image again.")
     if slope == 0:
-        raise InputError(f"{path.name}: its Rescale Slope is 0, which leaves nothing of the image: export the image anew.")
+        raise InputError(f"{path.name}: its Rescale Slope is 0, which leaves nothing of the image: export the image again.")
 
 
 def _several(value: Any) -> list[Any]:
@@ -187,11 +187,11 @@ def _check_pixels(path: Path, header: Any, start: bytes, held: int) -> None:
     """
     implicit, little = header.original_encoding
     if len(start) < (8 if implicit else 12):
-        raise InputError(f"{path.name}: a DICOM file without pixel data: export the image anew, or leave the file out.")
+        raise InputError(f"{path.name}: a DICOM file without pixel data: export the image again, or leave the file out.")
     (length,) = struct.unpack("<L" if little else ">L", start[-4:])
     if length == UNDEFINED or "42" in str(header.get("PhotometricInterpretation", "")):  # YBR_FULL_422 and the like: fewer
         return
     counts = [header.get(name) or 1 for name in ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel")]
     needed = math.ceil(math.prod(int(count) for count in counts) * int(header.get("BitsAllocated") or 1) / 8)
     if min(length, held) < needed:
-        raise InputError(f"{path.name}: its pixel data break off: copy the file anew, or leave it out.")
+        raise InputError(f"{path.name}: its pixel data break off: copy the file again, or leave it out.")

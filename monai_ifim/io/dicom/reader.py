@@ -34,7 +34,7 @@ _KNOWN: ContextVar[Mapping[Path, DicomVolume | None]] = ContextVar("known", defa
 
 @contextmanager
 def known_volume(path: Path, volume: DicomVolume | None) -> Iterator[None]:
-    """Every `DicomReader` of this thread takes `path` for `volume`, without opening a file for its header, inside the block.
+    """Context in which every `DicomReader` of this thread reads `path` as `volume`, without reading headers again.
 
     volume: None for a path that is not DICOM.
     """

@@ -48,17 +48,17 @@ def _check_directions(name: str, orientation: Array) -> None:
     if float(np.abs(directions @ directions.T - np.eye(2)).max()) > COSINE_TOLERANCE:
         raise InputError(
             f"{name}: its Image Orientation is no pair of unit vectors at right angles, so its slices have no direction: export "
-            "the images anew."
+            "the images again."
         )
 
 
 def _check_spacing(name: str, volume: DicomVolume) -> None:
     if volume.spacing is None and volume.slices > 1:
-        raise InputError(f"{name}: its slices state no Pixel Spacing, so their size is not known: export the images anew.")
+        raise InputError(f"{name}: its slices state no Pixel Spacing, so their size is not known: export the images again.")
     if volume.spacing is not None and min(volume.spacing) <= 0:
         columns, rows = volume.spacing
         raise InputError(
-            f"{name}: its Pixel Spacing is {rows:g} x {columns:g} mm, and must be above zero: export the images anew."
+            f"{name}: its Pixel Spacing is {rows:g} x {columns:g} mm, and must be above zero: export the images again."
         )
 
 

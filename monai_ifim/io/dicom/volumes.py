@@ -136,11 +136,11 @@ def undecoded(name: str, volume: DicomVolume) -> InputError:
     named = {str(uid.name) if UID_FORM.fullmatch(uid) else "no UID" for uid in found if uid is not None}
     stated = ", ".join(sorted(named)) or "not stated"
     if all(uid in UncompressedTransferSyntaxes for uid in found):
-        cure = "convert it to grey values, or copy it anew"
+        cure = "convert it to grey values, or copy it again"
         return InputError(f"{name}: its pixels cannot be decoded (a colour palette, or a damaged file): {cure}.")
     return InputError(
         f"{name}: its pixels cannot be decoded (transfer syntax: {stated}): convert the file to an uncompressed transfer syntax "
-        "(dcmconv, gdcmconv), or export it anew."
+        "(dcmconv, gdcmconv), or export it again."
     )
 
 

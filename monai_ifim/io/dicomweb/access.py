@@ -70,7 +70,7 @@ def access_to(url: str, ca_bundle: Path | None = None, environment: Mapping[str,
     auth = _credentials(address, variables)
     if auth is not None and not (encrypted or here):
         raise AccessError(
-            f"{host}: its address begins with http://, so that the password or token would travel in the clear: use https://."
+            f"{host}: its address begins with http://, so the password or token would be sent unencrypted: use https://."
         )
     proxies = {} if here else get_environ_proxies(address)  # requests to this machine use no proxy
     server = urlsplit(address).netloc
@@ -92,7 +92,7 @@ def _checked_address(url: str) -> tuple[str, str, bool]:
     except ValueError:
         host = None
     if not host:
-        raise AccessError("--url names no host that can be asked: give an address such as https://HOST/dicom-web.")
+        raise AccessError("--url has no valid host: give an address such as https://HOST/dicom-web.")
     return address, host, parts.scheme == "https"
 
 

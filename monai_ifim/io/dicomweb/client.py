@@ -74,7 +74,7 @@ class RemoteSeries:
 
 
 def checked_uid(uid: Any) -> str:
-    """The text, where it is a UID and so safe as a part of a path; raises ServerError."""
+    """The text, if it is a UID, which is safe as a part of a path; raises ServerError otherwise."""
     text = uid.strip(" \0") if isinstance(uid, str) else ""
     if len(text) > LONGEST_UID or not UID_FORM.fullmatch(text):
         shown = repr(str(uid)[:LONGEST_UID])
@@ -125,7 +125,7 @@ class DicomWeb:
         found = self._ask(lambda: self._client.retrieve_instance(study, series, instance))
         stated = tuple(found.get(name) for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"))
         if stated != (study, series, instance):
-            raise ServerError(f"{self.name}: sent another object where {instance} was asked for: tell those who run it.")
+            raise ServerError(f"{self.name}: sent another object than {instance}: tell the server's administrator.")
         with BytesIO() as file:
             found.save_as(file)
             return file.getvalue()
@@ -139,7 +139,7 @@ class DicomWeb:
         answer = self._ask(lambda: self._client.store_instances([content], study))
         refused = _failure(answer)
         if refused:
-            raise ServerError(f"{self.name}: does not store it ({refused}): ask those who run it.")
+            raise ServerError(f"{self.name}: does not store it ({refused}): ask the server's administrator.")
         confirmed = {item.get("ReferencedSOPInstanceUID") for item in answer.get("ReferencedSOPSequence") or ()}
         instance = str(content.SOPInstanceUID)
         if instance not in confirmed and not self.holds(study, str(content.SeriesInstanceUID), instance):
@@ -212,21 +212,21 @@ class DicomWeb:
         if isinstance(error, requests.exceptions.SSLError):
             return ServerError(f"{self.name}: {_tls_failure(error)}")
         if isinstance(error, requests.TooManyRedirects):
-            return ServerError(f"{self.name}: sends on to another address, which is not followed: give that one as --url.")
+            return ServerError(f"{self.name}: redirects to another address, which is not followed: give that address as --url.")
         if isinstance(error, requests.exceptions.InvalidJSONError):
             return ServerError(f"{self.name}: answers, but not as a DICOMweb server. {CHECK_URL}")
         if status == 401:
             return ServerError(
-                f"{self.name}: does not accept who asks (HTTP 401): set IFIM_PACS_USER and IFIM_PACS_PASSWORD, or "
+                f"{self.name}: asks for a login (HTTP 401): set IFIM_PACS_USER and IFIM_PACS_PASSWORD, or "
                 "IFIM_PACS_TOKEN, or an entry for this host in ~/.netrc."
             )
         if status == 403:
-            return ServerError(f"{self.name}: does not allow this (HTTP 403): ask those who run it for the right to.")
+            return ServerError(f"{self.name}: does not allow this (HTTP 403): ask the server's administrator for permission.")
         if status == 404:
-            return MissingError(f"{self.name}: has no such thing (HTTP 404). {CHECK_URL}")
+            return MissingError(f"{self.name}: does not have the requested object (HTTP 404). {CHECK_URL}")
         if error.response is not None:
             refused = _stated_failure(error.response)
-            return ServerError(f"{self.name}: refuses (HTTP {status}{refused}): ask those who run it.")
+            return ServerError(f"{self.name}: refuses (HTTP {status}{refused}): ask the server's administrator.")
         return ServerError(f"{self.name}: cannot be asked ({type(error).__name__}). {CHECK_URL}")
 
 

@@ -82,7 +82,7 @@ def referenced_series(opened: OpenedSource) -> ReferencedSeries:
     if len(frames) > 1 or len(studies) > 1 or "" in frames | studies:
         raise OutputError(
             f"{name}: its files do not all name one Frame of Reference UID and one Study Instance UID, so a Parametric Map "
-            "cannot be tied to them: export the series anew, or leave --dicom-pm out."
+            "cannot be tied to them: export the series again, or leave --dicom-pm out."
         )
     return ReferencedSeries(volume, volume.positions, volume.orientation, volume.spacing, headers)
 
@@ -196,8 +196,8 @@ def _reference_of(file: Path, header: Dataset) -> Dataset:
 
 def _unreadable(file: Path) -> OutputError:
     return OutputError(
-        f"{file.name}: an element of its DICOM header that a Parametric Map takes over cannot be read: export the image anew, or "
-        "leave --dicom-pm out."
+        f"{file.name}: an element of its DICOM header that a Parametric Map takes over cannot be read: export the image again, "
+        "or leave --dicom-pm out."
     )
 
 

@@ -55,7 +55,7 @@ SHORTCUTS = (
 
 
 def classifiers(cells: Sequence[CellRecord]) -> Table:
-    """What was tested."""
+    """The classifiers: accuracy, training, weights."""
     names = ("accuracy", "macro_auroc", "test_images", "training_images", "epochs", "training_seed", "parameters", "seconds")
     write = {"accuracy": numbers.proportion, "macro_auroc": numbers.proportion, "seconds": numbers.duration}
     rows = []
@@ -185,7 +185,7 @@ def locality(cells: Sequence[CellRecord]) -> Table:
 
 
 def checks(cells: Sequence[CellRecord]) -> Table | None:
-    """Is the leading eigenspace the trained network's own, and does it stay when it should?"""
+    """Checks of the leading eigenspace: against an untrained network, under slight noise, and between trainings."""
     return _quantities(cells, CHECKS, "Is the leading eigenspace stable, and is it the trained network's own?")
 
 
@@ -221,7 +221,7 @@ def _number(value: Estimate) -> str:
 
 
 def shortcuts(cells: Sequence[CellRecord]) -> Table | None:
-    """Does the classifier look at the edge of the picture, or at fine texture?"""
+    """Where x_high and the sensitivity lie: corners, border and fine detail, beside the image's and an even spread's share."""
     rows = []
     for cell in cells:
         for label, *names in SHORTCUTS:
@@ -233,6 +233,7 @@ def shortcuts(cells: Sequence[CellRecord]) -> Table | None:
     return Table(
         "Signs of shortcuts: which share of x_high's power and of the sensitivity lies in the corners, on the border, or in fine "
         "detail (beyond half the Nyquist frequency). The last column is what an even spread, such as white noise, would give. "
+        "x_high is finer than the image where its share of fine detail exceeds the image's. "
         "Mean over images [95 % interval], number of images.",
         ("architecture", "where", "share of x_high", "share of the sensitivity", "share of the image", "even spread"),
         tuple(rows),
@@ -240,7 +241,7 @@ def shortcuts(cells: Sequence[CellRecord]) -> Table | None:
 
 
 def all_comparisons(cell: CellRecord) -> Table:
-    """Whatever was compared in a cell."""
+    """Every comparison of a cell."""
     order = list(FAMILIES)
     rows = []
     for c in sorted(cell.comparisons, key=lambda c: (c.kind, order.index(c.second) if c.second in order else len(order))):

@@ -33,7 +33,7 @@ class Drawings:
         self._taken: set[str] = set()
 
     def forest(self, results: ExperimentRecord) -> Picture:
-        """All cells."""
+        """Forest plot of all cells."""
         return self._picture(
             lambda: forest_figure(results),
             ("forest",),
@@ -71,7 +71,7 @@ class Drawings:
         )
 
     def removal(self, cells: Sequence[CellRecord]) -> Picture:
-        """Taking components away."""
+        """Removal of components."""
         return self._picture(
             lambda: removal_figure(cells),
             (cells[0].task, "removal"),

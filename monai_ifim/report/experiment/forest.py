@@ -25,7 +25,7 @@ LONGEST_NAME = 44  # letters beside a row
 
 @dataclass(frozen=True)
 class Item:
-    """A row of a forest plot; comparison: None where there is no result, and then `reason` says so."""
+    """A row of a forest plot; comparison: None if there is no result, for the given `reason`."""
 
     label: str
     comparison: Comparison | None
@@ -88,7 +88,7 @@ def control_figure(cells: Sequence[CellRecord], first: str, measure: str) -> Fig
 
 
 def _row(axes: Axes, place: float, item: Item, written: bool) -> None:
-    """Dot, bar and, where `written`, the verdict at the right end; what has no result says so in its place."""
+    """Dot, bar and, where `written`, the verdict at the right end; a row without a result shows the reason."""
     said = verdict(item.comparison)
     across = axes.get_yaxis_transform()
     difference = item.comparison.estimate if item.comparison else Estimate(None)

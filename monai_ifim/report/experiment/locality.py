@@ -1,4 +1,4 @@
-"""Figure of one task: how far the quadratic picture foretells what a step along the most sensitive direction does."""
+"""Figure of one task: measured and predicted divergence of steps along the most sensitive direction."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["has_locality", "locality_figure"]
 
 
 def has_locality(cells: Sequence[CellRecord]) -> bool:
-    """Whether any cell has curves of steps along u_1."""
+    """True if any cell has curves of steps along u_1."""
     return any(cell.curve(name, "divergence") for cell in cells for name in families_of("step"))
 
 

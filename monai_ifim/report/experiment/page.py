@@ -1,4 +1,4 @@
-"""The whole report: one page, as Markdown with figures beside it and as one HTML file that needs nothing else."""
+"""The report of an experiment: one page, as Markdown with figures beside it and as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _page(results: ExperimentRecord, drawings: Drawings) -> Page:
 
 
 def _answers(results: ExperimentRecord) -> tuple[str, ...]:
-    """The answer in words, first of all how many cells of how many."""
+    """The result in words, first the number of cells in which the claim holds."""
     total = results.claim.total
     cells, holds, reverse = (0 if n is None else n for n in (total.cells, total.holds, total.reverse))
     if not cells:
@@ -109,6 +109,8 @@ def _negative(results: ExperimentRecord) -> Section:
         blocks += [Paragraph("The claim is not shown, or reversed, here:"), Listing(lines)]
     elif results.cells:
         blocks.append(Paragraph("None: the claim holds in every cell that gave a result."))
+    if auroc := tables.reversed_auroc(results):
+        blocks += [Paragraph("The loss of macro AUROC, leading eigenspace less complement, is reversed here:"), Listing(auroc)]
     if results.failed:
         rows = tuple(f"{results.title(f.task)}, {f.architecture}: {f.reason}" for f in results.failed)
         blocks += [Paragraph("These cells failed and have no result:"), Listing(rows)]

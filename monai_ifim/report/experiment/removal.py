@@ -1,4 +1,4 @@
-"""Figure of one task: what taking parts of the image away does."""
+"""Figure of one task: the effect of removing parts of the image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["has_removal", "removal_figure"]
 
 
 def has_removal(cells: Sequence[CellRecord]) -> bool:
-    """Whether any cell has curves of attenuation."""
+    """True if any cell has curves of attenuation."""
     return any(cell.curve(name, "absolute_change") for cell in cells for name in families_of("attenuation"))
 
 

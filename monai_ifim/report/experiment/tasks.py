@@ -11,7 +11,7 @@ from monai_ifim.report.experiment.curves import measures_with_values
 from monai_ifim.report.experiment.drawings import Drawings
 from monai_ifim.report.experiment.locality import has_locality
 from monai_ifim.report.experiment.removal import has_removal
-from monai_ifim.report.experiment.wording import family, selection
+from monai_ifim.report.experiment.wording import family, selection_text
 from monai_ifim.report.pages.blocks import Block, Definitions, Listing, Paragraph, Section, Table
 from monai_ifim.report.pages.texts import plain
 
@@ -63,7 +63,7 @@ def _facts(cells: Sequence[CellRecord]) -> tuple[tuple[str, str], ...]:
         "images perturbed": [numbers.count(cell.images) for cell in cells],
         "classes": [", ".join(cell.classes) or numbers.NOT_AVAILABLE for cell in cells],
         "size of the network's input": [numbers.sizes(cell.spatial_shape) or numbers.NOT_AVAILABLE for cell in cells],
-        "leading eigenspace": [selection(cell.selection) for cell in cells],
+        "leading eigenspace": [selection_text(cell.selection) for cell in cells],
     }
     if any("bundle" in cell.classifier for cell in cells):
         facts["bundle"] = [_bundle(cell) for cell in cells]

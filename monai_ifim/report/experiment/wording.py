@@ -21,7 +21,7 @@ __all__ = [
     "family_meanings",
     "in_line",
     "measure",
-    "selection",
+    "selection_text",
     "verdict",
 ]
 
@@ -51,7 +51,8 @@ MEANING: tuple[tuple[str, str], ...] = (
     (
         "leading eigenspace",
         "The few directions u₁ ... uₖ in which the Fisher information of the classifier at this very image is largest. x_high "
-        "is the part of the image x that lies in them, x_low the rest: x_high + x_low = x.",
+        "is the part of the image x that lies in them, x_low the rest: x_high + x_low = x. For two classes it is one direction, "
+        "the input gradient of the log-odds, and noise in it is compared with noise orthogonal to the gradient.",
     ),
     (
         "norm",
@@ -120,7 +121,7 @@ def estimate_text(value: Estimate | None, with_sign: bool = False) -> str:
     return numbers.estimate(value.value, value.low, value.high, with_sign)
 
 
-def selection(content: Mapping[str, Any]) -> str:
+def selection_text(content: Mapping[str, Any]) -> str:
     """The rule that selects the leading eigenspace."""
     if content.get("rank") is not None:
         return f"the {content['rank']} leading eigenvectors"

@@ -201,7 +201,7 @@ class _WorkerPool:
                 reason = IFIMError(f"a worker died {ATTEMPTS} times before it was ready (out of memory?): {words}")
             if reason is not None:
                 self._refusal = reason
-                warnings.warn(f"one worker less, it could not start: {reason}", stacklevel=2)
+                warnings.warn(f"the run goes on with one worker less, which could not start: {reason}", stacklevel=2)
                 return
         self.restarts += 1
         self._start(slot)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from monai_ifim.adapt.bundle import Bundle, load_bundle
 from monai_ifim.core import IFIMError
-from monai_ifim.core.determinism import tell_cublas
+from monai_ifim.core.determinism import configure_cublas
 from monai_ifim.io import ModelIdentity
 from monai_ifim.run.cases import Case
 from monai_ifim.run.pipeline import decompose_cases
@@ -62,7 +62,7 @@ class DecomposingWorker:
         device = "cuda:0" if task.settings.device.startswith("cuda") else task.settings.device  # the only GPU that Ray shows it
         self._settings = replace(task.settings, output=output, device=device)
         self._threads = task.threads
-        tell_cublas(task.settings.case.deterministic)
+        configure_cublas(task.settings.case.deterministic)
         torch.set_num_threads(task.threads)
         self._bundle = load_bundle(root, device, None if state is None else unpack_state(state))
         if _content(self._bundle.identity) != _content(task.identity):

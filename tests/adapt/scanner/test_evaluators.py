@@ -290,7 +290,7 @@ def test_space_scanner_without_preprocessing_is_refused_at_once() -> None:
 
 
 def test_an_image_that_names_no_file_is_refused(normalised: Compose, make_network: Callable[..., nn.Module]) -> None:
-    with pytest.raises(IFIMError, match="names no file"):
+    with pytest.raises(IFIMError, match="file is unknown"):
         IFIMInferer(scanner=ScannerSpace(normalised))(torch.rand(1, 1, 9, 8, 7), make_network())
 
 

@@ -30,7 +30,7 @@ from monai_ifim import decompose_scan
 from monai_ifim.adapt.scanner.preprocessing import scan_preprocessing
 from monai_ifim.adapt.scanner.resolution import HeldZeros
 from monai_ifim.adapt.scanner.space import ScannerNetwork
-from monai_ifim.adapt.scanner.step_checks import tells_zeros_apart
+from monai_ifim.adapt.scanner.step_checks import is_discontinuous_at_zeros
 from monai_ifim.core import GaussianLowPass
 
 SIZE = (14, 12, 15)
@@ -80,13 +80,13 @@ def network() -> nn.Module:
 
 @pytest.mark.parametrize("steps", LEAPING.values(), ids=LEAPING.keys())
 def test_a_preprocessing_that_leaps_from_zero_is_found_out(steps: list[Any], stripped: MetaTensor) -> None:
-    assert tells_zeros_apart(scan_preprocessing(Compose(steps)), stripped)
-    assert tells_zeros_apart(scan_preprocessing(Compose(steps)), stripped + 1)  # though this scan has none
+    assert is_discontinuous_at_zeros(scan_preprocessing(Compose(steps)), stripped)
+    assert is_discontinuous_at_zeros(scan_preprocessing(Compose(steps)), stripped + 1)  # though this scan has none
 
 
 @pytest.mark.parametrize("steps", SMOOTH.values(), ids=SMOOTH.keys())
 def test_one_that_does_not_is_not(steps: list[Any], stripped: MetaTensor) -> None:
-    assert not tells_zeros_apart(scan_preprocessing(Compose(steps)), stripped)
+    assert not is_discontinuous_at_zeros(scan_preprocessing(Compose(steps)), stripped)
 
 
 @pytest.mark.parametrize("resolution", [None, "network", 3.0])

@@ -62,7 +62,7 @@ def test_a_map_of_one_slice_fits_an_image_of_two_axes(oblique: Array, tmp_path: 
 
 @pytest.mark.parametrize(
     ("shape", "move", "words"),
-    [((5, 4, 4), 0.0, "has 5 x 4 x 4 voxels and the scan 5 x 4 x 3"), (SHAPE, 1.5, "lies elsewhere than the scan")],
+    [((5, 4, 4), 0.0, "has 5 x 4 x 4 voxels and the scan 5 x 4 x 3"), (SHAPE, 1.5, "has another affine than the scan")],
 )
 def test_a_map_that_is_not_the_scans_is_refused(
     shape: tuple[int, ...], move: float, words: str, oblique: Array, tmp_path: Path
@@ -78,7 +78,7 @@ def test_a_map_that_is_not_the_scans_is_refused(
 def test_what_is_neither_a_number_nor_a_map_is_refused(oblique: Array, tmp_path: Path) -> None:
     (tmp_path / "noise.nii").write_bytes(b"no NIfTI")
     for name in ("noise.nii", "absent.nii.gz", "much"):
-        with pytest.raises(InputError, match=f"--noise {name}: neither a number nor a NIfTI file"):
+        with pytest.raises(InputError, match=f"--noise {name}: neither a number nor a readable NIfTI file"):
             read_noise(str(tmp_path / name))
     with pytest.raises(IFIMError, match="noise"):
         read_noise(str(write(tmp_path / "zero.nii", np.zeros(SHAPE), oblique)))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_ifim.core.memory.locks import hold, use_of
+from monai_ifim.core.memory.locks import hold, lock_state
 
 HOLDER = """
 import os, sys, time
@@ -36,10 +36,10 @@ def test_a_file_is_held_as_long_as_its_process_lives(path: Path) -> None:
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"True\n"
-        assert use_of(descriptor) == "held"
+        assert lock_state(descriptor) == "held"
         holder.kill()
         holder.wait()
-        assert use_of(descriptor) == "abandoned"
+        assert lock_state(descriptor) == "abandoned"
     finally:
         holder.kill()
         holder.wait()
@@ -61,5 +61,5 @@ def test_without_locks_the_use_is_unknown(path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(fcntl, "flock", refuse)
     descriptor = os.open(path, os.O_RDONLY)
     assert hold(descriptor, path)
-    assert use_of(descriptor) == "unknown"
+    assert lock_state(descriptor) == "unknown"
     os.close(descriptor)

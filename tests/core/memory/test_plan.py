@@ -230,7 +230,7 @@ def test_rows_of_an_accelerator_lie_in_the_hosts_memory() -> None:
 
 
 def test_budget_holds_for_scripted_and_shared_blocks_and_for_plain_functions() -> None:
-    """Of TorchScript's modules no forward can be run anew, and a block that is called twice is one block."""
+    """Of TorchScript's modules no forward can be run again, and a block that is called twice is one block."""
     x = torch.randn(1, 1, 90, 70, generator=torch.Generator().manual_seed(3)).double()
     plain = _deep()
     shared = nn.Sequential(plain[0], plain[1], plain[1], *plain[5:]).eval()

@@ -88,7 +88,7 @@ def test_spectrum_is_that_of_difference_quotients(name: str, form: str, settings
     p = network(image).softmax(1)[0]
     expected = torch.linalg.eigvalsh(jacobian.T @ (torch.diag(p) - torch.outer(p, p)) @ jacobian).flip(0)[:3]
     asked = FORMS[form](network, image)
-    for _ in range(3):  # TorchScript compiles anew after its first runs
+    for _ in range(3):  # TorchScript compiles again after its first runs
         found = decompose(asked, image, **settings)
         torch.testing.assert_close(found.spectrum[0, :3], expected, rtol=1e-6, atol=1e-9 * float(expected[0]))
 

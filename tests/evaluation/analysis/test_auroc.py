@@ -11,10 +11,10 @@ from sklearn.metrics import roc_auc_score
 
 from monai_ifim.evaluation.analysis.auroc import (
     area_difference,
-    macro_auroc,
     macro_auroc_curves,
     read_scores,
     resample_within_classes,
+    weighted_macro_auroc,
 )
 
 Array = np.ndarray[Any, Any]
@@ -66,7 +66,7 @@ def _table(scores: Array, labels: Array, family: str, grid: tuple[float, ...] = 
 def test_value_is_the_share_of_counted_pairs(draws: int, images: int, classes: int) -> None:
     scores, labels = _scores(draws, images, classes)
     expected = np.mean([_counted(one, labels) for one in scores])
-    assert macro_auroc(scores, labels, np.ones((1, images)))[0] == pytest.approx(expected, rel=1e-12)
+    assert weighted_macro_auroc(scores, labels, np.ones((1, images)))[0] == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -74,13 +74,13 @@ def test_value_is_scikit_learns(classes: int) -> None:
     scores, labels = _scores(3, 29, classes)
     settings = {"multi_class": "ovr", "average": "macro"} if classes > 2 else {}
     expected = np.mean([roc_auc_score(labels, one if classes > 2 else one[:, 1], **settings) for one in scores])
-    assert macro_auroc(scores, labels, np.ones((1, 29)))[0] == pytest.approx(expected, rel=1e-12)
+    assert weighted_macro_auroc(scores, labels, np.ones((1, 29)))[0] == pytest.approx(expected, rel=1e-12)
 
 
 def test_weights_are_repeated_images() -> None:
     scores, labels = _scores(2, 13, 3)
     weights = resample_within_classes(labels, seed=4, resamples=6)
-    for found, weight in zip(macro_auroc(scores, labels, weights), weights, strict=True):
+    for found, weight in zip(weighted_macro_auroc(scores, labels, weights), weights, strict=True):
         rows = np.repeat(np.arange(13), weight.astype(int))
         expected = np.mean([_counted(one[rows], labels[rows]) for one in scores])
         assert found == pytest.approx(expected, rel=1e-12)
@@ -98,7 +98,7 @@ def test_resamples_keep_the_size_of_every_class() -> None:
 def test_resample_without_a_class_has_no_value() -> None:
     scores, labels = _scores(1, 7, 3)
     weights = np.stack([np.ones(7), (labels != 1).astype(float)])
-    found = macro_auroc(scores, labels, weights)
+    found = weighted_macro_auroc(scores, labels, weights)
     assert np.isfinite(found).tolist() == [True, False]
 
 

@@ -121,7 +121,7 @@ def test_what_holds_no_image_is_passed_over_beside_a_series_and_named_alone(name
     assert (volume.series, volume.slices) == (series.uid, 6)
     np.testing.assert_array_equal(np.sort(read(folder).numpy(), axis=None), np.sort(series.values, axis=None))
     alone = write(tmp_path / "alone", [other])
-    with pytest.raises(InputError, match=rf"it holds no image \({name}\): name the images that it goes with"):
+    with pytest.raises(InputError, match=rf"it holds no image \({name}\): give the images that it belongs to"):
         OpenedSource(Source(alone)).check(channels=1)
 
 

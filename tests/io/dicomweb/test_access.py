@@ -106,7 +106,7 @@ def test_broken_netrc_is_refused_and_not_repeated(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize("environment", [WITH_PASSWORD, WITH_TOKEN])
 def test_secrets_go_over_tls_or_to_this_machine_alone(environment: dict[str, str]) -> None:
     for url in ("http://pacs.example/dicom-web", "http://10.0.0.7:8042", "http://127.0.0.1.example", "HTTP://localhost.example"):
-        with pytest.raises(AccessError, match="in the clear: use https://"):
+        with pytest.raises(AccessError, match="unencrypted: use https://"):
             access_to(url, environment=environment)
     for url in ("http://127.0.0.1:8042/dicom-web", "http://[::1]:8042/dicom-web", "http://localhost/dicom-web", PACS):
         access = access_to(url, environment=environment)

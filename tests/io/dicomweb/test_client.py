@@ -250,9 +250,9 @@ def test_redirect_is_not_followed(images: list[Dataset]) -> None:
         for status in (302, 307, 308):
             away = refuses(status, Location=f"{other.url}/studies")
             with FakePacs(images, [away] * 2) as pacs, client(pacs, SIGNED_IN) as server:
-                with pytest.raises(ServerError, match="sends on to another address, which is not followed"):
+                with pytest.raises(ServerError, match="redirects to another address, which is not followed"):
                     server.store(images[0].StudyInstanceUID, images[0])
-                with pytest.raises(ServerError, match="sends on to another address"):
+                with pytest.raises(ServerError, match="redirects to another address"):
                     server.series_of(images[0].StudyInstanceUID)
         assert other.asked == []
 

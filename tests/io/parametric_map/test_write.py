@@ -536,7 +536,7 @@ def test_same_maps_and_settings_make_the_same_objects(native: Array, series: Sou
     others = [
         write_all(tmp_path / "values", series, changed),
         write_all(tmp_path / "place", series, replace(maps, affine=moved)),
-        write_all(tmp_path / "settings", series, maps, selection={"rank": 1}),
+        write_all(tmp_path / "settings", series, maps, settings=sidecar_of(maps)["settings"] | {"rank": 1}),
     ]
     for one, another in itertools.combinations([first, *others], 2):
         assert not uids(one) & uids(another)

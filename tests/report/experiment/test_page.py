@@ -107,6 +107,34 @@ def test_cells_that_do_not_hold_are_named_with_their_numbers(experiment: Path, c
     assert "&lt;4&gt; &amp; the run stopped" in lines[2]
 
 
+def test_cells_with_a_reversed_auroc_are_named_with_their_numbers(
+    tmp_path: Path, cell_content: Callable[..., Content], experiment_content: Any
+) -> None:
+    areas = {"Reversed": (-0.215, -0.358, -0.063), "Open": (-0.006, -0.251, 0.238), "Lost": (0.172, 0.069, 0.27)}
+    cells = []
+    for name, (value, low, high) in areas.items():
+        cell = cell_content(name.lower(), name, "Net", ["a", "b"], [9, 8], 12, 2.0, 5)
+        cell["curves"] = []
+        cell["macro_auroc_area"] = {"value": value, "low": low, "high": high, "images": 12}
+        cell["classifier"]["macro_auroc"] = 0.454
+        cells.append(cell)
+    (tmp_path / "results.json").write_text(json.dumps(experiment_content(cells, [])))
+    write_report(tmp_path)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    section = text[text.index('<section id="negative"') : text.index('<section id="meaning"')]
+    assert "The loss of macro AUROC, leading eigenspace less complement, is reversed here:" in section
+    (line,) = re.findall(r"<li>(.*?)</li>", section)
+    assert line.startswith("Reversed, Net: difference")
+    assert shows(line.partition("difference")[2].rstrip("."), -0.215, -0.358, -0.063, 0.454)
+
+
+def test_the_page_says_what_two_classes_and_a_mean_over_directions_mean(page: Any) -> None:
+    text = " ".join(page.text.split())
+    assert "For two classes it is one direction, the input gradient of the log-odds" in text
+    assert "Its effect is a mean over random directions and no bound" in text
+    assert "x_high is finer than the image where its share of fine detail exceeds the image's" in text
+
+
 def test_every_comparison_is_in_the_table_of_its_cell(page: Any, content: Content) -> None:
     for cell in content["cells"]:
         table = page.table(f"{cell['task_title']}, {cell['architecture']}: all comparisons")
