@@ -20,7 +20,7 @@ from torch import Tensor
 from monai_ifim.adapt.components import component_tensors, item_of_batch
 from monai_ifim.adapt.saving import SaveIFIM
 from monai_ifim.adapt.scanner.space import ScannerSpace, decomposed_batch
-from monai_ifim.adapt.settings import CaseSettings, CaseShortcuts
+from monai_ifim.adapt.settings import CaseSettings, CaseShortcuts, own_keywords
 from monai_ifim.core import IFIMError
 from monai_ifim.core.operator.arguments import for_items
 from monai_ifim.core.settings import Settings
@@ -104,7 +104,7 @@ class IFIMHandler:
             raise IFIMError(f"unknown on_failure {on_failure!r}: choose one of {', '.join(map(repr, get_args(OnFailure)))}.")
         given: dict[str, Any] = dict(keywords)
         writing = {name: given.pop(name) for name in WRITING if name in given}
-        case = CaseSettings.of(settings, given)
+        case = CaseSettings.of(settings, given, besides=(*own_keywords(IFIMHandler), *WRITING))
         if scanner is None and case.space == "scanner":
             scanner = ScannerSpace(writing.get("preprocessing"), case.statistics, case.resolution, image_key)
         self.scanner = scanner

@@ -17,7 +17,7 @@ from torch import Tensor
 from monai_ifim.adapt.components import MAPS, record_of_image, unfold_eigenvectors
 from monai_ifim.adapt.native import carry_to_native, native_affine, native_shape, network_affine
 from monai_ifim.adapt.scan import read_scan
-from monai_ifim.adapt.settings import CaseSettings, FileShortcuts
+from monai_ifim.adapt.settings import CaseSettings, FileShortcuts, own_keywords
 from monai_ifim.io import (
     CaseFacts,
     CaseMaps,
@@ -80,7 +80,7 @@ class SaveIFIM(Transform):
         image_key: str = "image",
         **shortcuts: Unpack[FileShortcuts],
     ) -> None:
-        self.settings = CaseSettings.of(settings, shortcuts, FILES)
+        self.settings = CaseSettings.of(settings, shortcuts, FILES, own_keywords(SaveIFIM))
         self.output_dir = Path(output_dir)
         self.preprocessing = preprocessing
         self.image_key = image_key

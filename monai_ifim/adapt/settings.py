@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import Parameter, signature
 from math import isfinite
 from typing import Any, Literal, TypedDict, get_args
 
@@ -68,6 +69,11 @@ class CaseSettings(Settings):
         """Description of a case that was computed with the settings described in `made` and written with these."""
         own = self.describe()
         return own | {name: value for name, value in made.items() if name not in FILES}
+
+
+def own_keywords(constructor: Callable[..., Any]) -> tuple[str, ...]:
+    """Names of the keyword-only parameters of a constructor that takes settings as further keywords."""
+    return tuple(name for name, each in signature(constructor).parameters.items() if each.kind is Parameter.KEYWORD_ONLY)
 
 
 def check_space(space: str) -> None:

@@ -82,7 +82,7 @@ def compose_record(
         "device": str(image.device),
         "computation": last_digits(image),
         "units": f"nats per ({'unit of the image' if metric is None else metric.unit})^2",
-        "versions": {"monai_ifim": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {"monai_ifim": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
     }
 
 

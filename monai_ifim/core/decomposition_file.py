@@ -34,7 +34,10 @@ def write_decomposition(file: str | PathLike[str], tensors: Mapping[str, Tensor]
         raise IFIMError(f"the record holds more than plain data ({error}): let Metric.describe() return plain data.") from error
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as the umask has it; safetensors lets only the owner read
         save_file(_separate(tensors), temporary, metadata)
+        temporary.chmod(mode)
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from monai_ifim.core.decomposition import Decomposition
-from monai_ifim.core.errors import NetworkError
+from monai_ifim.core.errors import HeadError, NetworkError
 from monai_ifim.core.heads.base import Head
 from monai_ifim.core.heads.registry import head_class, head_from
 from monai_ifim.core.operator.precision import autocast, coarsest_eps, weight_dtype
@@ -40,12 +40,11 @@ def locality_radius(
     In the unit of the image, or of the metric; see `radii`. Forward passes only.
     network, network_args, network_kwargs: those that `d` was made with, on the device of `d`. head, output_key and precision
     are those of `d.record`; head: needed where it was a Head of your own, whose description does not hold its code.
-    Raises NetworkError where the network's output at `d.image` is not that of `d`, and IFIMError as `decompose` does.
+    Raises HeadError for another head than that of `d`, NetworkError where the network's output at `d.image` is not that of
+    `d`, and IFIMError as `decompose` does.
     """
     settings = d.record["settings"]
-    if head is None:
-        described = head_from(settings["head"])
-        head = described if isinstance(described, Head) else head_class(d.record["head"])()
+    head = _recorded_head(d) if head is None else _checked_head(head, d)
     network, dtype = owner_of(network), weight_dtype(settings["precision"])
     image = check_image(network, d.image, dtype)
     further = (tuple(network_args), dict(network_kwargs or {}))
@@ -73,6 +72,21 @@ def radii(
         first = torch.where(eigenvalues > 0, FIRST_CHANGE * (scale.to(eigenvalues) / eigenvalues).sqrt(), 0.0)
         search = _Search(predictor, head, image, output, eigenimages.flatten(0, 1), eigenvalues.flatten(), largest_pass)
         return search.run(first.flatten()).reshape(eigenvalues.shape)
+
+
+def _recorded_head(d: Decomposition) -> Head:
+    """The head of `d` from its record; raises HeadError where that was a Head of its maker's."""
+    described = head_from(d.record["settings"]["head"])
+    return described if isinstance(described, Head) else head_class(d.record["head"])()
+
+
+def _checked_head(head: Head, d: Decomposition) -> Head:
+    """The head given; raises HeadError if the record of `d` describes another, whose divergence would be a different one."""
+    asked = d.record["settings"]["head"]
+    expected = head_class(d.record["head"])().describe() if isinstance(asked, str) else asked
+    if not isinstance(head, Head) or head.describe() != expected:
+        raise HeadError(f"head={head!r} is not the head of this decomposition, {expected}: leave head= out, or pass that Head.")
+    return head
 
 
 def _check_output(predictor: Predictor, head: Head, d: Decomposition, precision: str | None) -> None:

@@ -106,15 +106,20 @@ class Settings:
 
     @classmethod
     def of(
-        cls, settings: Settings | None = None, shortcuts: Mapping[str, Any] | None = None, allowed: Collection[str] = ()
+        cls,
+        settings: Settings | None = None,
+        shortcuts: Mapping[str, Any] | None = None,
+        allowed: Collection[str] = (),
+        besides: Collection[str] = (),
     ) -> Self:
         """`settings` as this class, with the fields in `shortcuts` replaced.
 
-        allowed: fields that shortcuts may name, by default all. Raises IFIMError for any other name, and lists those.
+        allowed: fields that shortcuts may name, by default all. besides: further keywords of the constructor that took the
+        shortcuts. Raises IFIMError for any other name, and lists all of these.
         """
         shortcuts = shortcuts or {}
         known = cls.options()
-        _check_names(shortcuts, allowed or known)
+        _check_names(shortcuts, allowed or known, besides)
         if settings is not None and not isinstance(settings, Settings):
             raise IFIMError(f"settings={settings!r}: give {cls.__name__}(...), or its fields as keywords.")
         given = {} if settings is None else {each.name: getattr(settings, each.name) for each in fields(settings)}
@@ -170,9 +175,10 @@ def selection(settings: Settings | Mapping[str, Any]) -> dict[str, float]:
     return {"energy": energy} if rank is None else {"rank": rank}
 
 
-def _check_names(given: Collection[str], known: Collection[str]) -> None:
+def _check_names(given: Collection[str], known: Collection[str], besides: Collection[str] = ()) -> None:
     if unknown := sorted(set(given) - set(known)):
-        raise IFIMError(f"unknown setting {', '.join(map(repr, unknown))}: the settings are {', '.join(known)}.")
+        others = f"; other keywords are {', '.join(besides)}" if besides else ""
+        raise IFIMError(f"unknown setting {', '.join(map(repr, unknown))}: the settings are {', '.join(known)}{others}.")
 
 
 def _described(value: Any) -> Any:

@@ -7,7 +7,7 @@ from html import escape
 
 from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.display.figure import draw, png
-from monai_ifim.display.numbers import count, counted, number, percent, range_text, sizes
+from monai_ifim.display.numbers import FIRM_SPACE, count, counted, number, percent, range_text, sizes
 from monai_ifim.display.wording import UNIT, answer, method, unit
 
 MOST_IMAGES = 5  # rows of the table at most
@@ -33,12 +33,14 @@ def notebook_html(d: Decomposition) -> str:
 
 
 def repr_text(d: Decomposition) -> str:
-    """One line: shape, dtype and device of the images, head, method, rank and share of the trace kept."""
+    """One line: shape, dtype and device of the images, head, method, rank and share of the trace kept. ASCII alone, as any
+    console and log can hold it."""
     images = f"{counted(d.image.shape[0], 'image')} {list(d.image.shape[1:])}"
     dtype = str(d.image.dtype).removeprefix("torch.")
     rank, energy = range_text(d.rank.tolist(), count), range_text(d.energy.tolist(), percent)
     how = f"{d.record['head']}, {d.record['method']}"
-    return f"Decomposition({images} {dtype} on {d.image.device}: {how}, rank {rank}, {energy} of the trace)"
+    text = f"Decomposition({images} {dtype} on {d.image.device}: {how}, rank {rank}, {energy} of the trace)"
+    return text.replace(FIRM_SPACE, " ").encode("ascii", "backslashreplace").decode()
 
 
 def _table(d: Decomposition) -> str:

@@ -74,10 +74,17 @@ class Repetition:
 
 
 def read_recorded_case(path: Path) -> tuple[str, RecordedCase]:
-    """Name and content of the case that a sidecar describes; raises InputError if the file is no sidecar."""
+    """Name and content of the case that a sidecar describes; raises InputError if the file is no sidecar, or one of an
+    earlier version, which does not state all settings."""
     if not path.is_file() or not path.name.endswith(SUFFIX):
         raise InputError(f"{path.name}: give the sidecar of a case, CASE{SUFFIX}.")
-    return path.name.removesuffix(SUFFIX), RecordedCase(path.parent, read_sidecar(path))
+    content = read_sidecar(path)
+    if "settings" in content and content["settings"] is None:
+        raise InputError(
+            f"{path.name}: an earlier version made this case, and its sidecar does not state all settings: decompose the image "
+            "again."
+        )
+    return path.name.removesuffix(SUFFIX), RecordedCase(path.parent, content)
 
 
 def find_bundle(case: RecordedCase, given: str | None = None) -> Path:
@@ -151,10 +158,6 @@ def repeat_case(
 
 def _settings(sidecar: Mapping[str, Any], output: Path, device: str | None, noise: str | None) -> RunSettings:
     """The settings that the sidecar states, without the files that the comparison does not read."""
-    if sidecar["settings"] is None:
-        raise InputError(
-            "an earlier version made this case, whose sidecar does not state all settings: decompose the image again."
-        )
     described = dict(sidecar["settings"]) | {"dicom_pm": False, "scene_bundle": False}
     case = CaseSettings.from_description(described, **_noise_map(described["metric"], noise))
     used = _device(sidecar["device"]) if device is None else device

@@ -160,3 +160,9 @@ def test_deterministic_algorithms_are_on_while_an_inferer_computes() -> None:
 def test_a_space_that_is_none_is_an_output_error() -> None:
     with pytest.raises(OutputError, match="unknown space 'mars'"):
         SaveIFIM("out", space="mars")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["handler", "array writer", "dictionary writer"])
+def test_a_misspelt_argument_that_is_no_setting_is_refused_with_those_names_too(name: str) -> None:
+    with pytest.raises(IFIMError, match="unknown setting 'class_nmes': .*; other keywords are .*class_names"):
+        UNKNOWN[name][0](class_nmes=["one"])

@@ -17,7 +17,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from core_cases import Case
-from monai_ifim.core import Decomposition, GaussianHead, IFIMError, Metric, NetworkError, decompose, locality_radius
+from monai_ifim.core import (
+    BernoulliHead,
+    Decomposition,
+    GaussianHead,
+    HeadError,
+    IFIMError,
+    Metric,
+    NetworkError,
+    decompose,
+    locality_radius,
+)
 
 Networks = Callable[..., nn.Sequential]
 
@@ -152,6 +162,27 @@ def test_radius_of_another_network_is_refused(d: Decomposition, cnn: Networks) -
         locality_radius(cnn((1, 7, 5), 4, seed=9).double(), d)
     with pytest.raises(NetworkError, match="pass the network"):
         locality_radius(cnn((1, 7, 5), 3).double(), d)
+
+
+def test_radius_with_another_head_is_refused(d: Decomposition, cnn: Networks, image: Tensor) -> None:
+    network = cnn((1, 7, 5), 4).double()
+    for head in (BernoulliHead(), "categorical"):
+        with pytest.raises(HeadError, match="leave head= out"):
+            locality_radius(network, d, head=head)  # type: ignore[arg-type]
+    regression = decompose(network, image, head=GaussianHead(2.0), locality=True)
+    torch.testing.assert_close(locality_radius(network, regression, head=GaussianHead(2.0)), regression.locality_radius)
+    with pytest.raises(HeadError, match="leave head= out"):
+        locality_radius(network, regression, head=GaussianHead(1.0))
+
+
+def test_record_consists_of_plain_types_which_torch_loads_safely(d: Decomposition, tmp_path: Path) -> None:
+    torch.save(d.record, tmp_path / "record.pt")
+    assert torch.load(tmp_path / "record.pt", weights_only=True) == d.record
+
+
+def test_saved_file_has_the_permissions_of_any_new_file(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    assert file.stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 def test_missing_file_and_folder_are_refused(d: Decomposition, tmp_path: Path) -> None:

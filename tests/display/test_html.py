@@ -214,3 +214,9 @@ def test_blocks_of_the_page_run_in_order(tmp_path: Path, monkeypatch: pytest.Mon
         with Image.open(tmp_path / name) as made, Image.open(DOCS / "figures" / name) as shown:
             assert made.size == shown.size
     assert len(list(tmp_path.glob("plot-*.png"))) == 2
+
+
+def test_one_line_is_ascii_for_any_console(cnn: NetworkFactory) -> None:
+    d = decompose(cnn((1, 7, 5), 4), torch.randn(2, 1, 7, 5), energy=0.5)
+    assert repr(d).isascii()
+    assert " %" in repr(d)

@@ -103,7 +103,7 @@ def test_planes_come_back_as_they_were_written(
 def _assert_same(found: CasePlanes, expected: CasePlanes) -> None:
     assert found.point == expected.point
     for one, other in zip(found.maps, expected.maps, strict=True):
-        assert (one.content, one.window, one.unit) == (other.content, other.window, other.unit)
+        assert (one.kind, one.window, one.unit) == (other.kind, other.window, other.unit)
         for mine, theirs in zip(one.planes, other.planes, strict=True):
             assert (mine.view, mine.spacing, mine.edges, mine.offset) == (
                 theirs.view,

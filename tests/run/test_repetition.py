@@ -354,6 +354,15 @@ def test_a_sidecar_that_does_not_tell_how_is_one_error(
         repeated(sidecar, root, tmp_path / "again")
 
 
+def test_a_sidecar_of_an_earlier_version_is_refused_before_anything_is_looked_for(root: Path, scan: Path, tmp_path: Path) -> None:
+    sidecar = decomposed(root, scan, tmp_path / "out")
+    content = json.loads(sidecar.read_text())
+    content["files"] = [{"content": file["kind"], **file} for file in content["files"] if file["component"] is None]
+    sidecar.write_text(json.dumps(content | {"schema_version": "1.6", "source": None}))
+    with pytest.raises(InputError, match="decompose the image again"):
+        read_recorded_case(sidecar)
+
+
 def test_a_repetition_never_writes_over_the_case(root: Path, scan: Path, tmp_path: Path) -> None:
     sidecar = decomposed(root, scan, tmp_path / "out")
     with pytest.raises(OutputError, match="choose another --output"):
