@@ -292,10 +292,10 @@ class TestWarnings:
         getattr(_trainer(inference_mode=mode), stage)(_Stepping(names["network"], step), names["loader"])
         _close(torch.cat(found), torch.cat([_expected(names, scan).high for scan in names["scans"]]))
 
-    def test_lightning_refuses_a_decomposition_as_prediction(self, names: Names) -> None:
-        module = _Stepping(names["network"], lambda network, image: decompose(network, image))
-        with pytest.raises(ValueError, match="frozen dataclass"):
-            _trainer().predict(module, names["loader"])
+    def test_lightning_takes_a_decomposition_as_prediction(self, names: Names) -> None:
+        predictions = _trainer().predict(_Stepping(names["network"], decompose), names["loader"])
+        assert all(isinstance(found, Decomposition) for found in predictions)
+        _close(torch.cat([found.high for found in predictions]), torch.cat([_expected(names, s).high for s in names["scans"]]))
 
     def test_mixed_precision_reaches_the_step(self, names: Names) -> None:
         def exempt(network: nn.Module, image: Tensor) -> dict[str, Tensor]:

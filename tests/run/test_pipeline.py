@@ -19,6 +19,7 @@ from monai_ifim.adapt.bundle import Bundle, load_bundle
 from monai_ifim.adapt.components import component_tensors, item_of_batch
 from monai_ifim.adapt.saving import SaveIFIM
 from monai_ifim.adapt.settings import CaseSettings
+from monai_ifim.core.decompose import decompose_with
 from monai_ifim.run import pipeline
 from monai_ifim.run.cases import Case, find_cases
 from monai_ifim.run.pipeline import decompose_cases
@@ -81,10 +82,10 @@ def test_one_case_is_read_and_another_written_while_a_third_is_computed(
 def test_files_are_those_of_one_case_after_the_other(bundle: Bundle, cases: list[Case], tmp_path: Path) -> None:
     settings = RunSettings(tmp_path / "out", OPTIONS)
     assert {row.status for row in decompose_cases(bundle, cases, settings)} == {"done"}
-    writer = SaveIFIM(tmp_path / "serial", "native", bundle.preprocessing, bundle_root=bundle.root)
+    writer = SaveIFIM(tmp_path / "serial", space="native", preprocessing=bundle.preprocessing, bundle_root=bundle.root)
     for case in cases:
         image = bundle.preprocess(case.source.path)
-        tensors = component_tensors(OPTIONS.decompose(bundle.network, image[None]), image[None], 0.0)
+        tensors = component_tensors(decompose_with(OPTIONS, bundle.network, image[None]), image[None], 0.0)
         writer(image, item_of_batch(tensors, 0, image), case.source, case.name)
         for path in (tmp_path / "serial" / case.name).glob("*.nii.gz"):
             mine, serial = nib.load(tmp_path / "out" / case.name / path.name), nib.load(path)
