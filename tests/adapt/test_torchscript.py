@@ -151,5 +151,5 @@ def test_where_the_class_is_missing_beside_weights_the_torchscript_is_named(tmp_
     weights = (root / "models" / "model.pt").read_bytes()
     scripted(root, torch.jit.script(normalised()), {"_target_": "nowhere.Net"})
     (root / "models" / "model.pt").write_bytes(weights)
-    with pytest.raises(IFIMError, match=r"'network_def' cannot be built.*take models/model\.pt out"):
+    with pytest.raises(IFIMError, match=r"'network_def' cannot be built.*move models/model\.pt out"):
         load_bundle(root)
