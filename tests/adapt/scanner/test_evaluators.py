@@ -268,7 +268,7 @@ def test_a_handler_takes_one_scan_a_batch_and_says_so(
     handler = IFIMHandler(space="scanner", preprocessing=normalised, on_failure=on_failure, output_dir=tmp_path / "out")
     loader = loader_of(paths, normalised, batch=2)
     if on_failure == "raise":
-        with pytest.raises(IFIMError, match=r"^case a, b: a batch of 2, .* needs a batch size of 1"):
+        with pytest.raises(IFIMError, match=r"^case a, b: a batch of 2 images: .* needs a batch size of 1"):
             run(loader, make_network(), val_handlers=[handler])
         return
     items = run(loader, make_network(), val_handlers=[handler])
