@@ -147,7 +147,7 @@ ROWS = [
         "a network whose class is not there",
         edited(CONFIG, lambda content: content.update(network_def={"_target_": "no.such.Net"})), "refused",
         "bundle spoilt: 'network_def' cannot be built (Cannot locate class or function path: 'no.such.Net'): correct its "
-        "inference config, or install what that names.",
+        "inference config, or install the packages that it names.",
     ),
     Row(
         "metadata that is no JSON", holding(METADATA, b"{"), "refused",
@@ -160,16 +160,16 @@ ROWS = [
     Row(
         "metadata with words for numbers", stated_channels("one"), "refused",
         "bundle spoilt: metadata.json states no number of channels, or no list of sizes, for input 'image': num_channels 'one', "
-        "spatial_shape [9, 8, 7].",
+        "spatial_shape [9, 8, 7]: correct it.",
     ),
     Row(
         "images of fewer channels than the metadata states", stated_channels(2), "all failed",
-        "...nii.gz: 1 channel(s), and the network of bundle spoilt takes 2: convert the image (a colour picture to grey, say).",
+        "...nii.gz: 1 channel(s), but the network of bundle spoilt takes 2: convert the image (a colour picture to grey, say).",
     ),
     Row(
         "a network of more channels than the metadata states", spoilt(of_two_channels), "all failed",
-        "the network fails on this image (RuntimeError: ... to have 2 channels, but got 1 channels instead): see what ... says "
-        "of the bundle.",
+        "the network fails on this image (RuntimeError: ... to have 2 channels, but got 1 channels instead): run ... on "
+        "the bundle.",
     ),
     Row("more class names than outputs", names(5), "all failed", NAMES.format(5)),
     Row("fewer class names than outputs", names(2), "all failed", NAMES.format(2)),

@@ -231,7 +231,7 @@ ROWS = [
     ),
     Row(
         "2D where 3D is wanted", with_values(np.ones((5, 4), np.float32)), "failed",
-        "bad.nii: an image of 2 dimensions (5, 4), and the network of bundle ... takes 3.",
+        "bad.nii: an image of 2 dimensions (5, 4), but the network of bundle ... takes 3.",
     ),
     Row(
         "complex numbers", with_values((VALUES + 1j * VALUES).astype(np.complex64)), "failed",
@@ -268,7 +268,7 @@ ROWS = [
     ),
     Row(
         "a colour picture for a network of one channel", bad_input(lambda folder: picture(folder, 3)), "failed",
-        "bad.png: 3 channel(s), and the network of bundle ... takes 1: convert the image (a colour picture to grey, say).",
+        "bad.png: 3 channel(s), but the network of bundle ... takes 1: convert the image (a colour picture to grey, say).",
         dims=2,
     ),
 ]  # fmt: skip
