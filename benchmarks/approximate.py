@@ -22,7 +22,7 @@ from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.core.heads.categorical import CategoricalHead
 from monai_ifim.core.operator.factor import Factor
 from monai_ifim.core.operator.jacobian import Jacobian
-from monai_ifim.core.operator.predictor import evaluation_mode
+from monai_ifim.core.operator.module_state import evaluation_mode
 from monai_ifim.io.installation import resolve_bundle
 
 DATA_VARIABLE = "IFIM_TEST_DATA"

@@ -20,7 +20,9 @@ from monai_ifim.core.heads.square_root import SquareRoot
 from monai_ifim.core.memory.blocks import LARGEST_BLOCK
 from monai_ifim.core.memory.live_memory import LiveMemory
 from monai_ifim.core.operator.arguments import is_per_image
-from monai_ifim.core.operator.predictor import Predictor, check_independence, evaluation_mode
+from monai_ifim.core.operator.module_state import evaluation_mode
+from monai_ifim.core.operator.predictor import Predictor
+from monai_ifim.core.operator.requirements import check_independence
 from monai_ifim.core.settings import Settings
 from monai_ifim.display.numbers import bytes_size, counted, duration
 

@@ -27,7 +27,8 @@ from monai_ifim.core.operator.factor import Factor
 from monai_ifim.core.operator.jacobian import Jacobian
 from monai_ifim.core.operator.metric import check_self_adjoint
 from monai_ifim.core.operator.precision import autocast, coarsest_eps
-from monai_ifim.core.operator.predictor import Predictor, check_independence
+from monai_ifim.core.operator.predictor import Predictor
+from monai_ifim.core.operator.requirements import check_independence
 from monai_ifim.core.operator.rows import FactorRows
 from monai_ifim.core.settings import Settings
 from monai_ifim.core.solvers.adaptive import adaptive_columns

@@ -13,8 +13,10 @@ from monai_ifim.core.heads.base import Head
 from monai_ifim.core.heads.choice import answers_at_every_voxel
 from monai_ifim.core.memory.allocation import copy_of
 from monai_ifim.core.operator.metric import Metric
+from monai_ifim.core.operator.module_state import evaluation_mode
 from monai_ifim.core.operator.precision import weight_dtype
-from monai_ifim.core.operator.predictor import Predictor, check_image, evaluation_mode, owner_of
+from monai_ifim.core.operator.predictor import Predictor, owner_of
+from monai_ifim.core.operator.requirements import check_image
 from monai_ifim.core.settings import Settings
 from monai_ifim.options import Method, Precision
 

@@ -12,8 +12,10 @@ from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.core.errors import HeadError, NetworkError
 from monai_ifim.core.heads.base import Head
 from monai_ifim.core.heads.registry import head_class, head_from
+from monai_ifim.core.operator.module_state import evaluation_mode
 from monai_ifim.core.operator.precision import autocast, coarsest_eps, weight_dtype
-from monai_ifim.core.operator.predictor import Predictor, check_image, evaluation_mode, owner_of
+from monai_ifim.core.operator.predictor import Predictor, owner_of
+from monai_ifim.core.operator.requirements import check_image
 
 DEVIATION = 0.10  # share of e^2 l / 2 by which the divergence may be off inside the radius
 FIRST_CHANGE = 0.05  # typical logit change of the first step: far above rounding, small against the curvature

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from monai_ifim.core import IFIMError
-from monai_ifim.core.operator.predictor import check_image, evaluation_mode
+from monai_ifim.core.operator.module_state import evaluation_mode
+from monai_ifim.core.operator.requirements import check_image
 
 __all__ = ["ATTRIBUTIONS", "attribute", "last_spatial_layer"]
 

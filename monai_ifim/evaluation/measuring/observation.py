@@ -17,7 +17,8 @@ from monai_ifim.core import Decomposition, Head, IFIMError, decompose
 from monai_ifim.core.heads.choice import resolve_head
 from monai_ifim.core.heads.outputs import last_operation
 from monai_ifim.core.locality import radii
-from monai_ifim.core.operator.predictor import Predictor, evaluation_mode
+from monai_ifim.core.operator.module_state import evaluation_mode
+from monai_ifim.core.operator.predictor import Predictor
 from monai_ifim.core.projection import split
 from monai_ifim.evaluation.classifiers.tasks import Sample
 from monai_ifim.evaluation.measuring.attributions import attribute
