@@ -18,7 +18,7 @@ from monai_ifim.core.operator.precision import weight_dtype
 from monai_ifim.core.operator.predictor import Predictor, owner_of
 from monai_ifim.core.operator.requirements import check_image
 from monai_ifim.core.settings import Settings
-from monai_ifim.options import Method, Precision
+from monai_ifim.options import Method, Precision, Verify
 
 
 def decompose(
@@ -36,6 +36,7 @@ def decompose(
     seed: int = 0,
     output_key: str | int | None = None,
     locality: bool = False,
+    verify: Verify = "sample",
     network_args: Sequence[Any] = (),
     network_kwargs: Mapping[str, Any] | None = None,
     progress: bool = False,
@@ -62,6 +63,9 @@ def decompose(
         seed: of the random vectors that adaptive and matrix_free draw; the global random state is left alone.
         output_key: which entry of a tuple or mapping that the network returns holds the outputs.
         locality: also compute the locality radius, by some more forward passes; `core.locality_radius` makes it later.
+        verify: compare derivatives with differences of the network's output, by three forward passes: "sample" for the first
+            image of each network, shape and setting and every 20th after it, "always" for the first image of each batch, or
+            "never". `record["verification"]` holds the outcome; a disagreement is a GradientWarning.
         network_args, network_kwargs: further inputs of the network; tensors in them have the batch as first axis.
         progress: count the Jacobian products on standard error.
 
@@ -69,7 +73,8 @@ def decompose(
         A `Decomposition` whose tensors are plain and on the image's device.
 
     Raises:
-        IFIMError: the image, network, head or settings do not fit; the message names the cure.
+        IFIMError: the image, network, head or settings do not fit, or the network gives the same image different answers; the
+            message names the cure.
     """
     settings = Settings(
         head,
@@ -83,6 +88,7 @@ def decompose(
         precision=precision,
         seed=seed,
         locality=locality,
+        verify=verify,
     )
     return decompose_with(settings, network, x, network_args, network_kwargs, progress)
 
