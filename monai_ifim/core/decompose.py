@@ -100,8 +100,12 @@ def decompose_with(
     network_args: Sequence[Any] = (),
     network_kwargs: Mapping[str, Any] | None = None,
     progress: bool = False,
+    names: Sequence[str] = (),
 ) -> Decomposition:
-    """`decompose` with its options as one object; see there for the other arguments, the result and what is raised."""
+    """`decompose` with its options as one object; see there for the other arguments, the result and what is raised.
+
+    names: of the images, by which the records of later ones name the one that was verified; numbers by default.
+    """
     network = owner_of(network)
     dtype = weight_dtype(settings.precision)
     image = check_image(network, x, dtype)
@@ -115,4 +119,4 @@ def decompose_with(
         dtype=dtype,
     )
     with evaluation_mode(network):
-        return decompose_in_parts(predictor, copy_of(image), settings, progress)
+        return decompose_in_parts(predictor, copy_of(image), settings, progress, names)

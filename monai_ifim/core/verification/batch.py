@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -61,8 +61,11 @@ class BatchVerification:
 
     def finish(self, forward: Callable[[Tensor], Tensor], image: Tensor) -> dict[str, Any]:
         """The record of the batch; warns of a disagreement. forward: the network at images [B, channel, *spatial]: image."""
-        if any(one.outcome == "disagrees" for one in self.found.values()):
-            warn_of_disagreement(self.found, self.names, likely_causes(self.network, forward, image))
+        wrong = [number for number, one in self.found.items() if one.outcome == "disagrees"]
+        if wrong:
+            causes = likely_causes(self.network, forward, image)
+            self.found |= {number: replace(self.found[number], reason=causes) for number in wrong}
+            warn_of_disagreement(self.found, self.names)
         record, latest = described(self.found, self.names, SCHEDULE.latest(self.network, self.kind))
         if self.found and latest is not None:
             SCHEDULE.keep(self.network, self.kind, latest)

@@ -58,7 +58,8 @@ class Verification:
 
     deviation: |A^T d - difference quotient| over the larger of the two, the root mean square over the directions tried; None if
     no step gave one. step: root mean square of the change of the image, in its unit. repeated: largest difference between two
-    answers to the image, over their size. passes: forward passes. reason: why an outcome is "inconclusive".
+    answers to the image, over their size. passes: forward passes. reason: why an outcome is "inconclusive", or likely causes
+    of a disagreement.
     """
 
     outcome: Outcome

@@ -41,7 +41,7 @@ def of_image(record: Mapping[str, Any], number: int) -> dict[str, Any] | None:
     return None if verification is None else dict(verification["images"][number])
 
 
-def warn_of_disagreement(found: Mapping[int, Verification], names: Sequence[str], causes: str) -> None:
+def warn_of_disagreement(found: Mapping[int, Verification], names: Sequence[str]) -> None:
     """GradientWarning for the worst image whose derivatives disagree with differences."""
     wrong = {number: one for number, one in found.items() if one.outcome == "disagrees"}
     if not wrong:
@@ -49,6 +49,6 @@ def warn_of_disagreement(found: Mapping[int, Verification], names: Sequence[str]
     number, one = max(wrong.items(), key=lambda item: item[1].deviation or 0.0)
     warn_caller(
         f"{names[number]}: the network's derivatives deviate by {one.deviation:.0%} from differences of its output (tolerance "
-        f"{one.tolerance:.0%}), so eigenvalues and components are not those of its answer. {causes}",
+        f"{one.tolerance:.0%}), so eigenvalues and components are not those of its answer. {one.reason}",
         GradientWarning,
     )
