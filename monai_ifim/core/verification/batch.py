@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from monai_ifim.core.operator.moved_image import MovedImage
 from monai_ifim.core.operator.predictor import Predictor
@@ -42,7 +42,7 @@ class BatchVerification:
         """The verification of a batch [B, channel, *spatial] by the schedule of this process; names: of its images."""
         network = getattr(predictor.bare, "ends_in", predictor.bare)
         autocast = torch.is_autocast_enabled(image.device.type)
-        kind = (tuple(image.shape[1:]), image.dtype, image.device.type, autocast, _setting(settings))
+        kind = (tuple(image.shape[1:]), image.dtype, image.device.type, autocast, _setting(settings), _hooks(predictor.bare))
         images, start = SCHEDULE.next_images(network, kind, image.shape[0], settings.verify)
         names = tuple(names) or tuple(f"image {start + number}" for number in range(image.shape[0]))
         return cls(network, kind, images, names, start, settings.seed, changes)
@@ -70,6 +70,14 @@ class BatchVerification:
         if self.found and latest is not None:
             SCHEDULE.keep(self.network, self.kind, latest)
         return record
+
+
+def _hooks(network: Callable[..., Any]) -> int:
+    """Number of hooks of all modules: one that is left on after the first image makes another network of it."""
+    if not isinstance(network, nn.Module):
+        return 0
+    kinds = ("_backward_hooks", "_backward_pre_hooks", "_forward_hooks", "_forward_pre_hooks")
+    return sum(len(module.__dict__[kind]) for module in network.modules() for kind in kinds if module.__dict__.get(kind))
 
 
 def _setting(settings: Settings) -> str:

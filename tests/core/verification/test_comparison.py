@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from monai_ifim.core import GaussianHead, GradientWarning, NetworkError, NoiseLevel, decompose
+from monai_ifim.core import GaussianHead, GradientWarning, NetworkError, decompose
 
 SEEDS = range(20)
 IMAGE = (1, 2, 13, 10)
@@ -133,7 +133,7 @@ RIGHT: dict[str, Callable[[], nn.Module]] = {
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"precision": "float64"}, {"method": "matrix_free", "rank": 2}, {"metric": NoiseLevel(0.3)}, {"memory_budget": "64MiB"}],
+    [{}, {"precision": "float64"}, {"method": "matrix_free", "rank": 2}, {"metric": 0.3}, {"memory_budget": "64MiB"}],
     ids=str,
 )
 @pytest.mark.parametrize("kind", RIGHT)
