@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from monai_ifim.core.batches import decompose_in_parts
+from monai_ifim.core.batches import decompose_in_parts, with_state
 from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.core.heads.base import Head
 from monai_ifim.core.heads.choice import answers_at_every_voxel
@@ -118,5 +118,6 @@ def decompose_with(
         spatial=answers_at_every_voxel(settings.head),
         dtype=dtype,
     )
-    with evaluation_mode(network):
-        return decompose_in_parts(predictor, copy_of(image), settings, progress, names)
+    with evaluation_mode(network) as state:
+        d = decompose_in_parts(predictor, copy_of(image), settings, progress, names, state.changes)
+    return with_state(d, state.not_restored)

@@ -38,7 +38,9 @@ def described(
 def of_image(record: Mapping[str, Any], number: int) -> dict[str, Any] | None:
     """The entry of one image of a batch, from the record of the batch."""
     verification = record.get("verification")
-    return None if verification is None else dict(verification["images"][number])
+    if verification is None:
+        return None
+    return dict(verification["images"][number]) | {"not_restored": verification.get("not_restored", [])}
 
 
 def warn_of_disagreement(found: Mapping[int, Verification], names: Sequence[str]) -> None:
