@@ -122,11 +122,6 @@ def decompose_in_parts(
     return replace(d, record=d.record | {"verification": verification.finish(whole.forward, image)})
 
 
-def with_state(d: Decomposition, not_restored: Sequence[str]) -> Decomposition:
-    """The decomposition with the names of what could not be given back to the network, in the record of its verification."""
-    return replace(d, record=d.record | {"verification": d.record["verification"] | {"not_restored": list(not_restored)}})
-
-
 def _planned(whole: BatchPart, budget: int) -> MemoryPlan:
     """The plan for the budget, from one forward pass of the first image."""
     first, network = whole.part(slice(0, 1)), whole.predictor.bare

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
-from monai_ifim.core.batches import decompose_in_parts, with_state
+from monai_ifim.core.batches import decompose_in_parts
 from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.core.heads.base import Head
 from monai_ifim.core.heads.choice import answers_at_every_voxel
@@ -17,6 +18,7 @@ from monai_ifim.core.operator.module_state import evaluation_mode
 from monai_ifim.core.operator.precision import weight_dtype
 from monai_ifim.core.operator.predictor import Predictor, owner_of
 from monai_ifim.core.operator.requirements import check_image
+from monai_ifim.core.operator.shortcuts import whole_shortcuts
 from monai_ifim.core.settings import Settings
 from monai_ifim.options import Method, Precision, Verify
 
@@ -118,6 +120,8 @@ def decompose_with(
         spatial=answers_at_every_voxel(settings.head),
         dtype=dtype,
     )
-    with evaluation_mode(network) as state:
+    with evaluation_mode(network) as state, whole_shortcuts(predictor.bare) as corrections:
         d = decompose_in_parts(predictor, copy_of(image), settings, progress, names, state.changes)
-    return with_state(d, state.not_restored)
+        corrected = corrections()
+    verification = d.record["verification"] | {"not_restored": list(state.not_restored)}
+    return replace(d, record=d.record | {"corrections": corrected, "verification": verification})
