@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
 from monai_ifim.core.errors import TrainingModeWarning, warn_caller
+from monai_ifim.core.operator.eager_execution import eager_execution
 
 
 @contextmanager
@@ -29,7 +30,7 @@ def evaluation_mode(network: Callable[..., Any]) -> Iterator[None]:
         )
     parameters = list(network.parameters()) if isinstance(network, nn.Module) else []
     trained = [p for p in parameters if p.requires_grad and not nn.parameter.is_lazy(p) and p.is_leaf and not p.is_inference()]
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), eager_execution():
         try:
             for parameter in trained:
                 parameter.requires_grad_(False)
