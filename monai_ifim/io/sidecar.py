@@ -202,7 +202,7 @@ def _version(package: str) -> str:
 _RESULTS = (
     "eigenvalues", "rank", "energy_kept", "trace", "locality_radius", "method",
     "method_reason", "jacobian_products", "error_bound", "confidence", "residuals",
-    "metric", "preprocessing", "dtype", "computation", "seconds",
+    "metric", "preprocessing", "output", "dtype", "computation", "seconds",
 )  # fmt: skip
 
 

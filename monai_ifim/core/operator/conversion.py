@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -22,6 +22,7 @@ from monai_ifim.core.operator.eager_execution import COMPILED_CALL, without_comp
 from monai_ifim.core.operator.script_conversion import converted_script
 
 Network = Callable[..., Any]
+WITHOUT_PARTS = frozenset({type(None), bool, int, float, str, bytes, torch.Size, torch.dtype, torch.device, type})
 
 
 def converted(network: Network, dtype: torch.dtype | None) -> Network:
@@ -33,7 +34,7 @@ def converted(network: Network, dtype: torch.dtype | None) -> Network:
     if nothing in it changes. Raises NetworkError for a TorchScript that cannot be copied.
     """
     reached = _Reached(network)
-    change = _Change(dtype, reached.registered)
+    change = _Change(dtype, reached)
     leaves = [value for value in reached.values if change.concerns(value)]
     return _Copier(change, reached.leading_to(leaves)).copy(network) if leaves else network
 
@@ -52,6 +53,8 @@ class _Reached:
             if isinstance(value, nn.Module) and not isinstance(value, torch.jit.ScriptModule):
                 self.registered |= {id(each) for kind in ("_parameters", "_buffers") for each in vars(value)[kind].values()}
             for part in _parts(value, top=value is root):
+                if type(part) in WITHOUT_PARTS or (type(part) in (dict, OrderedDict) and not part):
+                    continue
                 self._holders.setdefault(id(part), []).append(id(value))
                 if id(part) not in seen:
                     seen.add(id(part))
@@ -72,9 +75,11 @@ class _Reached:
 class _Change:
     """What happens to the leaves of a network: tensors, TorchScript modules, compiled functions."""
 
-    def __init__(self, dtype: torch.dtype | None, registered: set[int]) -> None:
-        self.dtype, self._registered = dtype, registered
-        self._replaced: set[torch.dtype] = set()
+    def __init__(self, dtype: torch.dtype | None, reached: _Reached) -> None:
+        self.dtype, self._registered = dtype, reached.registered
+        self._replaced: set[torch.dtype] = set()  # dtypes of registered tensors that are converted
+        tensors = [value for value in reached.values if id(value) in reached.registered and isinstance(value, Tensor)]
+        self._replaced = {tensor.dtype for tensor in tensors if self._target(tensor) not in (None, tensor.dtype)}
 
     def concerns(self, value: Any) -> bool:
         """True for a leaf that changes."""
@@ -145,8 +150,10 @@ class _Copier:
             for place in list(value) if isinstance(value, dict) else range(len(value)):
                 fresh[place] = self.copy(value[place])
             return fresh
-        fresh = self._copies[id(value)] = object.__new__(type(value))
-        fresh.__dict__.update({name: self.copy(part) for name, part in vars(value).items() if name != COMPILED_CALL})
+        fresh = self._copies[id(value)] = _shell(value)
+        for name, part in _attributes(value).items():
+            if name != COMPILED_CALL:
+                _set(fresh, name, self.copy(part))
         if isinstance(fresh, nn.RNNBase):
             fresh.flatten_parameters()
         return fresh
@@ -179,8 +186,28 @@ def _parts(value: Any, top: bool) -> Iterator[Any]:
         with suppress(ValueError):  # an empty cell
             yield value.cell_contents
     elif isinstance(value, (nn.Module, SimpleNamespace)) or top or _is_record(value):
-        yield from getattr(value, "__dict__", {}).values()
+        yield from _attributes(value).values()
 
 
 def _is_record(value: Any) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """Attributes of an object, also of a dataclass with slots."""
+    if _is_record(value) and not hasattr(value, "__dict__"):
+        return {each.name: getattr(value, each.name) for each in dataclasses.fields(value) if hasattr(value, each.name)}
+    return getattr(value, "__dict__", {})
+
+
+def _shell(value: Any) -> Any:
+    """A new object of the value's class; not by copy.copy, which asks modules and dataclasses for a state of their own."""
+    return SimpleNamespace() if isinstance(value, SimpleNamespace) else object.__new__(type(value))
+
+
+def _set(value: Any, name: str, part: Any) -> None:
+    """Set an attribute as it is, past `__setattr__` and properties."""
+    if hasattr(value, "__dict__"):
+        value.__dict__[name] = part
+    else:
+        object.__setattr__(value, name, part)

@@ -14,7 +14,7 @@ INSIDE_PYTORCH = ("CheckpointFunction", "BackwardHookFunction")  # Python functi
 
 
 def layer_named(network: Callable[..., Any], module: nn.Module) -> str:
-    """ "layer 'path' (Class)", or "the network (Class)" for the network itself."""
+    """A module in a message: layer 'path' (Class), or the network (Class) for the network itself."""
     path = next((name for name, each in _named_modules(network) if each is module), "")
     kind = getattr(module, "original_name", type(module).__name__)
     return f"layer {path!r} ({kind})" if path else f"the network ({kind})"
@@ -125,8 +125,8 @@ def _repeated(
 def _backward(graph: _LayerGraph, output: Tensor, leaf: Tensor, twice: bool) -> None:
     """Run the backward pass, or the backward pass of the backward pass, and note the layers that begin."""
     nodes = list(graph.layers)
+    graph.watch(nodes)
     if not twice:
-        graph.watch(nodes)
         torch.autograd.grad(output, leaf, torch.ones_like(output), allow_unused=True)
         return
     made: list[Any] = []

@@ -44,7 +44,13 @@ IN_FORWARD: tuple[tuple[str, str], ...] = (
         "numpy code has no derivative: write it with operations of PyTorch.",
     ),
     (
-        r"Could not run '.*' with arguments from the|not (implemented|supported) for .*(Sparse|Quantized)",
+        r"element 0 of tensors does not require grad",
+        "it differentiates in its own forward pass, which runs without gradients too: do that under torch.enable_grad(), with "
+        "respect to a tensor that requires a gradient.",
+    ),
+    (
+        r"(?i)could not run '.*' with arguments from the|not implemented for .*(sparse|quantized)|unsupported for sparse|"
+        r"unsupported (memory format|tensor layout)|sparse tensors? do(es)? not",
         "this operation does not exist for such tensors: pass the network with dense floating-point weights, and call "
         ".to_dense() on what is sparse.",
     ),
@@ -61,7 +67,8 @@ IN_BACKWARD: tuple[tuple[str, str], ...] = (
     ),
     (
         r"through the graph a second time|already been freed",
-        "it keeps a tensor of an earlier pass with its graph: compute it anew in each forward pass, or keep its .detach().",
+        "its graph is freed before: give create_graph=True to its own torch.autograd.grad, and .detach() what it keeps from one "
+        "pass to the next.",
     ),
     (
         r"incorrect number of gradients|returned an invalid gradient",
