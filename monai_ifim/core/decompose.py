@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +18,7 @@ from monai_ifim.core.operator.module_state import evaluation_mode
 from monai_ifim.core.operator.precision import weight_dtype
 from monai_ifim.core.operator.predictor import Predictor, owner_of
 from monai_ifim.core.operator.requirements import check_image
+from monai_ifim.core.operator.shortcuts import whole_shortcuts
 from monai_ifim.core.settings import Settings
 from monai_ifim.options import Method, Precision
 
@@ -109,5 +111,6 @@ def decompose_with(
         spatial=answers_at_every_voxel(settings.head),
         dtype=dtype,
     )
-    with evaluation_mode(network):
-        return decompose_in_parts(predictor, copy_of(image), settings, progress)
+    with evaluation_mode(network), whole_shortcuts(predictor.bare) as corrections:
+        d = decompose_in_parts(predictor, copy_of(image), settings, progress)
+        return replace(d, record=d.record | {"corrections": corrections()})
