@@ -20,7 +20,7 @@ from monai_ifim.core.operator.predictor import Predictor, owner_of
 from monai_ifim.core.operator.requirements import check_image
 from monai_ifim.core.operator.shortcuts import whole_shortcuts
 from monai_ifim.core.settings import Settings
-from monai_ifim.options import Method, Precision
+from monai_ifim.options import Method, Precision, Verify
 
 
 def decompose(
@@ -38,6 +38,7 @@ def decompose(
     seed: int = 0,
     output_key: str | int | None = None,
     locality: bool = False,
+    verify: Verify = "sample",
     network_args: Sequence[Any] = (),
     network_kwargs: Mapping[str, Any] | None = None,
     progress: bool = False,
@@ -65,6 +66,9 @@ def decompose(
         output_key: name, number or path ("heads.diagnosis", "0.logits") of the entry that holds the logits, where the network
             returns several. None takes one that is certain (`OutputSelection`), which `record["output"]` names.
         locality: also compute the locality radius, by some more forward passes; `core.locality_radius` makes it later.
+        verify: compare derivatives with differences of the network's output, by three forward passes: "sample" for the first
+            image of each network, shape and setting and every 20th after it, "always" for the first image of each batch, or
+            "never". `record["verification"]` holds the outcome; a disagreement is a GradientWarning.
         network_args, network_kwargs: further inputs of the network; tensors in them have the batch as first axis.
         progress: count the Jacobian products on standard error.
 
@@ -72,7 +76,8 @@ def decompose(
         A `Decomposition` whose tensors are plain and on the image's device.
 
     Raises:
-        IFIMError: the image, network, head or settings do not fit; the message names the cure.
+        IFIMError: the image, network, head or settings do not fit, or the network gives the same image different answers; the
+            message names the cure.
     """
     settings = Settings(
         head,
@@ -86,6 +91,7 @@ def decompose(
         precision=precision,
         seed=seed,
         locality=locality,
+        verify=verify,
     )
     return decompose_with(settings, network, x, network_args, network_kwargs, progress)
 
@@ -97,8 +103,12 @@ def decompose_with(
     network_args: Sequence[Any] = (),
     network_kwargs: Mapping[str, Any] | None = None,
     progress: bool = False,
+    names: Sequence[str] = (),
 ) -> Decomposition:
-    """`decompose` with its options as one object; see there for the other arguments, the result and what is raised."""
+    """`decompose` with its options as one object; see there for the other arguments, the result and what is raised.
+
+    names: of the images, by which the records of later ones name the one that was verified; numbers by default.
+    """
     network = owner_of(network)
     dtype = weight_dtype(settings.precision)
     image = check_image(network, x, dtype)
@@ -111,6 +121,8 @@ def decompose_with(
         spatial=answers_at_every_voxel(settings.head),
         dtype=dtype,
     )
-    with evaluation_mode(network), whole_shortcuts(predictor.bare) as corrections:
-        d = decompose_in_parts(predictor, copy_of(image), settings, progress)
-        return replace(d, record=d.record | {"corrections": corrections()})
+    with evaluation_mode(network) as state, whole_shortcuts(predictor.bare) as corrections:
+        d = decompose_in_parts(predictor, copy_of(image), settings, progress, names, state.changes)
+        corrected = corrections()
+    verification = d.record["verification"] | {"not_restored": list(state.not_restored)}
+    return replace(d, record=d.record | {"corrections": corrected, "verification": verification})
