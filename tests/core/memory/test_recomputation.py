@@ -277,9 +277,9 @@ def test_budget_with_blocks_that_change_their_input() -> None:
     network, x = _Deep(nn.Identity).eval(), torch.randn(1, 1, 120, 100)
     runs: list[int] = []
     network.blocks[0].layers[0].register_forward_pre_hook(lambda *_: runs.append(1))
-    truth = decompose(network, x, energy=1.0)
+    truth = decompose(network, x, energy=1.0, verify="never")
     assert len(runs) == 1
-    found = decompose(network, x, energy=1.0, memory_budget="3MiB")
+    found = decompose(network, x, energy=1.0, memory_budget="3MiB", verify="never")
     assert len(runs) > 4  # surveyed, run and recomputed
     torch.testing.assert_close(found.eigenvalues, truth.eigenvalues, rtol=1e-5, atol=0)
 
@@ -288,5 +288,5 @@ def test_refusal_under_a_budget_and_its_cure() -> None:
     torch.manual_seed(1)
     network, x = _Deep(lambda: _Counting(0.1)).eval(), torch.randn(1, 1, 120, 100)
     with pytest.raises(NetworkError, match=r"block 'blocks\.1.*' gives another output.*Leave memory_budget out"):
-        decompose(network, x, memory_budget="3MiB")
+        decompose(network, x, memory_budget="3MiB", verify="never")
     assert all(float(b) == 0 for b in network.buffers())
