@@ -16,6 +16,7 @@ from torch import Tensor
 
 from monai_ifim.core import Decomposition
 from monai_ifim.core.heads.voxelwise import mean_probability
+from monai_ifim.core.verification.record import of_image
 from monai_ifim.io import InputError
 
 MAPS = ("ifim_high", "ifim_low", "ifim_sensitivity", "ifim_eigenvectors")
@@ -98,6 +99,7 @@ def _records(decomposition: Decomposition, seconds: float) -> list[str]:
             "error_bound": float(decomposition.error_bound[b]),
             "residuals": decomposition.residuals[b, :rank].tolist(),
             "locality_radius": None if radius is None else _finite(radius[b][:rank]),
+            "verification": of_image(decomposition.record, b),
             **_answer(decomposition, b),
             "seconds": seconds / batch,
         }
