@@ -152,7 +152,7 @@ def _run_plan(part: BatchPart, plan: MemoryPlan) -> Decomposition:
     with ExitStack() as stack:
         if plan.frugal or part.settings.method == "matrix_free" or part.predictor.spatial:
             stack.enter_context(lean_layers(part.predictor.running))
-        stack.enter_context(checkpointed(plan.blocks))
+        stack.enter_context(checkpointed(plan.blocks, part.predictor.running))
         with _metered(part, plan) as check:
             with _saved_activations(part, plan, offload):
                 advance = _trimming(part.advance) if plan.frugal else part.advance
