@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from monai_ifim.core.memory.replaced_forward import ReplacedForward
 from monai_ifim.core.operator.eager_execution import COMPILED_CALL, without_compiler
 from monai_ifim.core.operator.script_conversion import converted_script
 
@@ -151,8 +152,8 @@ class _Copier:
                 fresh[place] = self.copy(value[place])
             return fresh
         fresh = self._copies[id(value)] = _shell(value)
-        for name, part in _attributes(value).items():
-            if name != COMPILED_CALL:
+        for name, part in dict(_attributes(value)).items():  # other threads may replace a forward meanwhile
+            if name != COMPILED_CALL and not isinstance(part, ReplacedForward):
                 _set(fresh, name, self.copy(part))
         if isinstance(fresh, nn.RNNBase):
             fresh.flatten_parameters()
