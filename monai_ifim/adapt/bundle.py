@@ -32,7 +32,7 @@ from monai_ifim.io.model import (
 
 PLANE_CURE = (
     "give the file of one slice (of a DICOM series, one of its files), or let the preprocessing take a plane out of the volume "
-    "(SpatialCropd with roi_slices, then SqueezeDimd with dim=-1)"
+    "(SpatialCropd with roi_slices, then SqueezeDimd with dim=-1) and choose --space scanner"
 )
 
 
@@ -114,8 +114,9 @@ class Bundle:
         except InputError:
             raise
         except Exception as error:
-            self._check(read, path, read)
-            raise InputError(self._failed(error, path)) from error
+            if self.spatial_dims is not None and read.ndim - self.steps.channel_first != self.spatial_dims:
+                self._check(read, path, read)
+            raise InputError(self._failed(error, read, path)) from error
         if not isinstance(image, MetaTensor):
             raise InputError(
                 f"the preprocessing of bundle {self.root.name} gives no MetaTensor under '{self.image_key}': keep track_meta on."
@@ -163,11 +164,12 @@ class Bundle:
             examples.append(torch.rand(1, *sizes, generator=generator))
         return tuple(examples)
 
-    def _failed(self, error: Exception, path: Path) -> str:
+    def _failed(self, error: Exception, read: MetaTensor, path: Path) -> str:
         """What a failing preprocessing says."""
         missing = missing_entry(error)
         if missing is None:
-            return f"{path.name}: the preprocessing of bundle {self.root.name} fails ({innermost(error)})."
+            found = f"{path.name}: the preprocessing of bundle {self.root.name} fails ({innermost(error)})"
+            return f"{found} on an image of {_sizes(read.shape)}: give an image like those of the training, or correct it."
         return (
             f"{path.name}: the preprocessing of bundle {self.root.name} looks for an entry that the image's data lacks "
             f"({missing}): give it beside the image in a datalist (.json)."
@@ -177,7 +179,7 @@ class Bundle:
         """Raise InputError for an image, preprocessed or just read, of other channels or axes than the network takes."""
         channels = self.channels is not None and image.shape[0] != self.channels
         axes = self.spatial_dims is not None and image.ndim - 1 != self.spatial_dims
-        if not self.steps.channel_first and (channels or axes or self._no_channel_axis(image, read)):
+        if (channels or axes) and self._lacks_channel_axis(image, read):
             raise InputError(
                 f"{path.name}: read as {_sizes(read.shape)} and preprocessed to {_sizes(image.shape)}, which is not [channel, "
                 f"*spatial] as the network of bundle {self.root.name} takes it: add {self._channel_step()} after "
@@ -195,10 +197,12 @@ class Bundle:
                 "convert the image (a colour picture to grey, say)."
             )
 
-    def _no_channel_axis(self, image: MetaTensor, read: MetaTensor) -> bool:
-        """True if no step added a channel axis to a file without one, where the metadata does not say what the network takes."""
+    def _lacks_channel_axis(self, image: MetaTensor, read: MetaTensor) -> bool:
+        """True if a file without a channel axis, or with one at its end, got none at the front."""
         spatial = read.meta.get("spatial_shape") if isinstance(read, MetaTensor) else None
-        return self.spatial_dims is None and spatial is not None and image.ndim == read.ndim == len(spatial)
+        if spatial is None or self.steps.channel_first or image.ndim != read.ndim or image.ndim < (self.spatial_dims or 0):
+            return False
+        return read.ndim == len(spatial) or (read.ndim == len(spatial) + 1 and read.shape[-1] == self.channels)
 
     def _channel_step(self) -> str:
         return "EnsureChannelFirst" if self.steps.file_key is None else f"EnsureChannelFirstd (keys: {self.file_key})"

@@ -106,6 +106,8 @@ def _like(values: Tensor, image: Tensor, record: list[str] | str) -> Tensor:
     if isinstance(image, MetaTensor):
         result.copy_meta_from(image)
         result.affine = image.affine.clone()
+        traces = image.applied_operations  # an inverse takes its entry out of the list: each map has one of its own
+        result.applied_operations = [list(entry) if isinstance(entry, list) else entry for entry in traces]
     elif not isinstance(record, str):
         result.is_batch = True
     result.meta[RECORD] = record

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import CodeType
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 from monai.transforms import Compose, ConcatItemsd, CopyItemsd, DeleteItemsd, LoadImaged, MapTransform, SelectItemsd
 from monai.transforms.post.dictionary import Ensembled
 
+LIBRARIES = ("monai.", "torch", "numpy", "builtins", "functools", "abc")
 WHOLE_DICTIONARY = ("items", "values")  # methods of a dictionary that give every entry
 
 
@@ -110,15 +112,36 @@ def _texts(attributes: Mapping[str, Any]) -> set[str]:
 
 def _mentioned(step: Any, known: set[str]) -> set[str]:
     """Names that the code of a function or a class, or its attributes, hold; all known keys if it goes through every entry."""
-    attributes = dict(getattr(step, "__dict__", {}))
-    classes = [cls for cls in type(step).__mro__ if not cls.__module__.startswith(("monai.", "builtins"))]
-    methods = [value for cls in classes for value in vars(cls).values()]
-    texts, names = _texts(attributes), set[str]()
-    for function in (step, *attributes.values(), *methods):
-        _collect(getattr(function, "__code__", None), texts, names)
-        texts |= _texts({"cell": [cell.cell_contents for cell in getattr(function, "__closure__", None) or () if _filled(cell)]})
+    classes = [cls for cls in type(step).__mro__ if not cls.__module__.startswith(LIBRARIES)]
+    texts, names, seen = set[str](), set[str](), set[int]()
+    waiting = [step, vars(step) if hasattr(step, "__dict__") else {}, *(dict(vars(cls)) for cls in classes)]
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        texts |= _texts({"value": value})
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, (tuple, list)):
+            waiting.extend(value)
+        elif isinstance(value, functools.partial):
+            waiting += [value.func, value.args, value.keywords]
+        elif isinstance(value, (FunctionType, MethodType)) and not str(value.__module__).startswith(LIBRARIES):
+            waiting += _parts_of(value, texts, names)
     mentioned = {text for text in texts if text.isidentifier()}
     return known | mentioned if names & set(WHOLE_DICTIONARY) else mentioned
+
+
+def _parts_of(function: Any, texts: set[str], names: set[str]) -> list[Any]:
+    """What a function holds besides its code: defaults, the values of its closure, and the functions that it names."""
+    function = getattr(function, "__func__", function)
+    own = set[str]()
+    _collect(function.__code__, texts, own)
+    names |= own
+    cells = [cell.cell_contents for cell in function.__closure__ or () if _filled(cell)]
+    named = [function.__globals__.get(name) for name in own]
+    return [function.__defaults__, function.__kwdefaults__, cells, [each for each in named if isinstance(each, FunctionType)]]
 
 
 def _collect(code: Any, texts: set[str], names: set[str]) -> None:

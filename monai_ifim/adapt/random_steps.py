@@ -21,8 +21,9 @@ from monai_ifim.io import InputError
 
 CHANCE = (Randomizable, RandomizableTrait)
 DRAWS = 16  # of a step: a choice of two that always falls alike is missed once in 30 000 times
-PROBE = (17, 23, 19)  # voxels of the image on which steps are tried
-AXES = (3, 2)  # of that image, one after the other
+AXES = (3, 2)  # of the images on which steps are tried, one after the other
+PROBE = (17, 23, 19)  # their voxels
+LONG_PROBE = (1021, 7, 11)  # a crop larger than the other has no choice there
 SHAPE_KEEPING = ("monai.transforms.intensity", "monai.transforms.smooth_field")
 
 
@@ -116,9 +117,13 @@ def _is_constant(step: Any) -> bool:
     prob = getattr(step, "prob", None)
     if isinstance(step, RandomizableTransform) and isinstance(prob, int | float) and 0 < prob < 1:
         return False
-    found = (_outputs(step, axes) for axes in AXES)
-    outputs = next((each for each in found if each is not None), None)
-    return outputs is not None and all(_equal(output, outputs[0]) for output in outputs)
+    if type(step).__module__.startswith("monai.transforms.croppad"):
+        cropper = getattr(step, "cropper", step)
+        return not getattr(cropper, "random_center", True) and not getattr(cropper, "random_size", True)
+    outputs, axes = next(((found, axes) for axes in AXES if (found := _outputs(step, axes)) is not None), (None, 0))
+    if outputs is None or not _all_equal(outputs):
+        return False
+    return _all_equal(_outputs(step, axes, LONG_PROBE) or [])
 
 
 def _keeps_shape(step: Any, quiet: Any) -> bool:
@@ -133,19 +138,19 @@ def _keeps_shape(step: Any, quiet: Any) -> bool:
     return type(step).__module__.startswith(SHAPE_KEEPING)  # some take images of one stated size only
 
 
-def _outputs(step: Any, axes: int) -> list[Any] | None:
+def _outputs(step: Any, axes: int, sizes: Sequence[int] = PROBE) -> list[Any] | None:
     """Outputs for a small image of so many axes and several draws; None if the step fails on it."""
     try:
         step = copy.deepcopy(step)  # whose draws are then left as they are
         with _own_chance():
-            return [_drawn(step, axes, seed) for seed in range(DRAWS)]
+            return [_drawn(step, sizes[:axes], seed) for seed in range(DRAWS)]
     except Exception:  # a crop larger than the image, a label that is not there, another number of axes
         return None
 
 
-def _drawn(step: Any, axes: int, seed: int) -> Any:
+def _drawn(step: Any, sizes: Sequence[int], seed: int) -> Any:
     keys = _all_keys(step)
-    values = torch.arange(float(np.prod(PROBE[:axes]))).sin().reshape(1, *PROBE[:axes])
+    values = torch.arange(float(np.prod(sizes))).sin().reshape(1, *sizes)
     data: Any = {key: MetaTensor(values.clone()) for key in keys} if keys else MetaTensor(values.clone())
     if isinstance(step, Randomizable):
         step.set_random_state(seed=seed)
@@ -186,6 +191,10 @@ def _own_chance() -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numbers)  # noqa: NPY002
+
+
+def _all_equal(outputs: Sequence[Any]) -> bool:
+    return all(_equal(output, outputs[0]) for output in outputs)
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -237,7 +237,7 @@ def _decompose_scans(
             tensors = component_tensors(_recorded(decomposition, bundle), scan[None], seconds)
         except (Exception, SystemExit) as error:
             lost = stop_request.compute_failed(item.case.name, error, settings.device)
-            yield _failed_computing(item.case, lost or _unfit(bundle, item) or error, settings)
+            yield _failed_computing(item.case, lost or _unfit(bundle, item) or error, settings, bundle)
             continue
         yield _Computed(item, item_of_batch(tensors, 0, item.image), item.seconds + time.perf_counter() - started)
 
@@ -266,7 +266,7 @@ def _decompose_group(
         lost = stop_request.compute_failed(group[0].case.name, error, settings.device)
         if lost is not None or len(group) == 1:
             for loaded in group:
-                yield _failed_computing(loaded.case, lost or error, settings)
+                yield _failed_computing(loaded.case, lost or error, settings, bundle)
             return
         tensors = None
     if tensors is None:  # outside of the handler, whose error keeps the batch's memory alive
@@ -308,13 +308,14 @@ def _check_class_names(model: ModelIdentity, outputs: int) -> None:
         )
 
 
-def _failed_computing(case: Case, error: BaseException, settings: RunSettings) -> CaseRow:
+def _failed_computing(case: Case, error: BaseException, settings: RunSettings, bundle: Bundle) -> CaseRow:
     """The row of a case that failed while computing: an error of the user's network is not reported as a bug."""
     error = short_of_memory(error, settings.device) or error
     if isinstance(error, (IFIMError, MemoryError)):
         return failed_row(case, error)
     said = f"{type(error).__name__}: {single_line(str(error))}"
-    refused = IFIMError(f"the network fails on this image ({said}): run `monai-ifim check` on the bundle.")
+    axis = "" if bundle.steps.channel_first else " Its preprocessing has no EnsureChannelFirst(d), which puts the channels first."
+    refused = IFIMError(f"the network fails on this image ({said}): run `monai-ifim check` on the bundle.{axis}")
     refused.__cause__ = error
     return failed_row(case, refused)
 
