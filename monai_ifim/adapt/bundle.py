@@ -105,7 +105,7 @@ class Bundle:
         Raises InputError where the preprocessing fails or ends in another number of channels than the network takes.
         """
         read = data[self.file_key]
-        if self.spatial_dims == 2 and read.ndim == 3 + self.steps.channel_first and read.shape[-1] == 1:
+        if self.spatial_dims == 2 and read.ndim == 3 + self.steps.reads_channel_first and read.shape[-1] == 1:
             read = SqueezeDim(-1, update_meta=False)(read)
             data = data | {self.file_key: read}
         self.check_axes(read, path)
@@ -114,7 +114,7 @@ class Bundle:
         except InputError:
             raise
         except Exception as error:
-            if self.spatial_dims is not None and read.ndim - self.steps.channel_first != self.spatial_dims:
+            if self.spatial_dims is not None and read.ndim - self.steps.reads_channel_first != self.spatial_dims:
                 self._check(read, path, read)
             raise InputError(self._failed(error, read, path)) from error
         if not isinstance(image, MetaTensor):
@@ -127,7 +127,7 @@ class Bundle:
     def check_axes(self, read: MetaTensor, path: Path) -> None:
         """Raise InputError if a freshly read image has fewer axes than the network takes; preprocessing adds none but that of
         channels."""
-        if self.spatial_dims is not None and read.ndim - self.steps.channel_first < self.spatial_dims:
+        if self.spatial_dims is not None and read.ndim - self.steps.reads_channel_first < self.spatial_dims:
             self._check(read, path, read)
 
     def _prepared(self, data: dict[str, Any]) -> Any:
@@ -200,9 +200,10 @@ class Bundle:
     def _lacks_channel_axis(self, image: MetaTensor, read: MetaTensor) -> bool:
         """True if a file without a channel axis, or with one at its end, got none at the front."""
         spatial = read.meta.get("spatial_shape") if isinstance(read, MetaTensor) else None
-        if spatial is None or self.steps.channel_first or image.ndim != read.ndim or image.ndim < (self.spatial_dims or 0):
+        if spatial is None or self.steps.channel_first or image.ndim < (self.spatial_dims or 0):
             return False
-        return read.ndim == len(spatial) or (read.ndim == len(spatial) + 1 and read.shape[-1] == self.channels)
+        same = image.ndim == read.ndim or image.shape[0] == read.shape[0] > 1
+        return same and (read.ndim == len(spatial) or (read.ndim == len(spatial) + 1 and read.shape[-1] == self.channels))
 
     def _channel_step(self) -> str:
         return "EnsureChannelFirst" if self.steps.file_key is None else f"EnsureChannelFirstd (keys: {self.file_key})"

@@ -63,7 +63,12 @@ class InputSteps:
     @property
     def channel_first(self) -> bool:
         """True if a step puts the channel axis first."""
-        return any(isinstance(step, CHANNEL_FIRST) or _loads_channel_first(step) for step in flat(self.compose.transforms))
+        return _puts_channel_first(self.compose.transforms)
+
+    @property
+    def reads_channel_first(self) -> bool:
+        """True if the reading steps do."""
+        return _puts_channel_first(self.compose.transforms[: self.reading])
 
     @property
     def beside(self) -> dict[str, str]:
@@ -160,6 +165,7 @@ def _reads(step: Any, key: str | None) -> bool:
     return isinstance(step, LOADERS) and (key is None or key in keys_of(step))
 
 
-def _loads_channel_first(step: Any) -> bool:
-    loader = getattr(step, "_loader", step)
-    return isinstance(step, LOADERS) and bool(getattr(loader, "ensure_channel_first", False))
+def _puts_channel_first(transforms: Iterable[Any]) -> bool:
+    steps = list(flat(transforms))
+    loaders = [getattr(step, "_loader", step) for step in steps if isinstance(step, LOADERS)]
+    return any(isinstance(step, CHANNEL_FIRST) for step in steps) or any(each.ensure_channel_first for each in loaders)
