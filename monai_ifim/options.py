@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 Method = Literal["auto", "exact", "adaptive", "matrix_free"]
 Precision = Literal["float32", "float64", "bfloat16", "float16"]
 Space = Literal["native", "network", "scanner"]
+Verify = Literal["sample", "always", "never"]
 Statistics = Literal["differentiate", "freeze"]
 Decides = Literal["always", "approximate", "at least", "never"]
 SAME = object()  # the command line's default is the field's
@@ -73,6 +74,11 @@ DECOMPOSITION: dict[str, Option] = {
         "--locality/--no-locality",
         command_default=True,
         decides="at least",
+    ),
+    "verify": Option(
+        "sample",
+        "Compare derivatives with differences of the network's output: sample (the first image and every 20th), always, never.",
+        decides="never",
     ),
 }
 SCAN: dict[str, Option] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import os
@@ -17,11 +18,14 @@ import numpy.typing as npt
 import pytest
 import torch
 import yaml
+from PIL import Image
 from torch import nn
+
+from monai_ifim.report.pages.blocks import Picture
 
 Array = npt.NDArray[Any]
 SLOW_FIXTURES = {  # other programs, and bundles and experiments that are run whole
-    "browser", "cluster", "endoscopic", "orthanc", "quick", "slicer_python", "template",
+    "browser", "cluster", "endoscopic", "orthanc", "quick", "site", "slicer_python", "template",
 }  # fmt: skip
 RAS_FROM_LPS = np.array([-1.0, -1.0, 1.0])
 
@@ -62,6 +66,13 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("set IFIM_TEST_DATA to the folder of real scans to run this test")
     return Path(folder)
+
+
+@pytest.fixture
+def blank_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """index.html of a run with a blank figure: drawing takes a second, and most tests of runs are about other things."""
+    picture = Picture("figures/distributions.png", _blank_png(), (1, 1), alt="Histograms", caption="Distribution of the cases.")
+    monkeypatch.setattr("monai_ifim.report.cohort.page.distribution_picture", lambda cohort: picture)
 
 
 @pytest.fixture(scope="session")
@@ -177,6 +188,12 @@ def rotated(spacing: tuple[float, ...], vector: tuple[float, ...], flip: bool = 
     affine[:3, :3] *= np.asarray(spacing) * (-1 if flip else 1, 1, 1)
     affine[:3, 3] = (-73.25, 41.5, 118.75)
     return affine
+
+
+def _blank_png() -> bytes:
+    content = io.BytesIO()
+    Image.new("L", (1, 1)).save(content, "png")
+    return content.getvalue()
 
 
 def _corners(affine: Array, shape: tuple[int, ...]) -> Array:

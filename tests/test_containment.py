@@ -53,6 +53,7 @@ ODD_NAMES = [
     "..", "....", "a..b", " ", "-rf", "~", "$(touch x)", "`id`", "a;b", "a|b", "a\\..\\b", "new\nline", "\u202egnp", "%2e%2e%2f",
     "case.partial-x", ".hidden", "con", "*", "[ab]", "Ünï", "\udcff",
 ]  # fmt: skip
+pytestmark = pytest.mark.usefixtures("blank_figure")
 
 
 def tree(root: Path, without: Path | None = None) -> dict[str, Any]:

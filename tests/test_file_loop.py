@@ -24,7 +24,7 @@ from monai_ifim.io.installation import resolve_bundle
 Array = npt.NDArray[Any]
 ZOO = Path(__file__).resolve().parent / "zoo_bundles"
 BUNDLES = ["lumpy_lesion_detection_3d", "mednist_classification", "classification_template", "endoscopic_inbody_classification"]
-EACH_BUNDLE = pytest.mark.parametrize("name", BUNDLES)
+EACH_BUNDLE = pytest.mark.parametrize("name", [*BUNDLES[:3], pytest.param(BUNDLES[3], marks=pytest.mark.slow)])
 DEVIATION = 0.10  # that defines the locality radius
 RESOLVED = 0.005  # share of a divergence that float32 passes lose at these steps: a few thousandths at most
 DIGITS = 160

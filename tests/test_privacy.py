@@ -313,6 +313,7 @@ def test_a_series_that_is_chosen_is_named_by_its_uid_alone(
     assert command("--debug", "decompose", bad / "two", *out, "--series", "1.2.3").found(lambda _: True) == {}
 
 
+@pytest.mark.slow
 def test_codes_that_are_no_codes_are_not_repeated(
     place: Path, series: list[Dataset], other: list[Dataset], bundle: Path, command: Callable[..., Run], tmp_path: Path
 ) -> None:
@@ -458,6 +459,7 @@ def test_a_cluster_of_our_own_reports_to_nobody(place: Path, bundle: Path, monke
     assert told == ["0"]
 
 
+@pytest.mark.slow
 def test_neither_the_library_nor_its_transforms_tell_any_at_debug(
     place: Path, good: Path, bad: Path, series: list[Dataset], bundle: Path, make_network: Callable[..., Any], tmp_path: Path
 ) -> None:

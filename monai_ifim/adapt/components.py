@@ -18,6 +18,7 @@ from torch.nn import functional
 from monai_ifim.adapt.collation import Margins, padded
 from monai_ifim.core import Decomposition
 from monai_ifim.core.heads.voxelwise import mean_probability
+from monai_ifim.core.verification.record import of_image
 from monai_ifim.io import InputError
 
 MAPS = ("ifim_high", "ifim_low", "ifim_sensitivity", "ifim_eigenvectors")
@@ -129,6 +130,7 @@ def _records(decomposition: Decomposition, seconds: float) -> list[str]:
             "error_bound": float(decomposition.error_bound[b]),
             "residuals": decomposition.residuals[b, :rank].tolist(),
             "locality_radius": None if radius is None else _finite(radius[b][:rank]),
+            "verification": of_image(decomposition.record, b),
             **_answer(decomposition, b),
             "seconds": seconds / batch,
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_ifim.adapt.bundle import Bundle
-from monai_ifim.core import Head, IFIMError, TrainingModeWarning
+from monai_ifim.core import GradientWarning, Head, IFIMError, TrainingModeWarning
 from monai_ifim.core.decompose import decompose_with
 from monai_ifim.core.heads.choice import answers_at_every_voxel, resolve_head
 from monai_ifim.core.heads.square_root import SquareRoot
@@ -26,6 +26,7 @@ from monai_ifim.core.operator.requirements import check_independence
 from monai_ifim.core.settings import Settings
 from monai_ifim.display.numbers import bytes_size, counted, duration
 
+PROBED = 4  # columns of the factor that `check` computes
 ROUGH = 0.1  # tolerance of the one component that is asked of a segmentation network
 
 
@@ -105,13 +106,15 @@ def check_network(
     """Probe a network with one input [1, channel, *spatial]; args: its further inputs for that image.
 
     Looks at: an output it can read, number and names of the classes, eval-mode determinism, independence within a batch,
-    differentiability and head (by a decomposition of one column), time and memory of one image.
+    differentiability and head (by a decomposition of few columns), derivatives against differences of the output, time and
+    memory of one image.
     """
     spatial = answers_at_every_voxel(settings.head)
     predictor = Predictor(network, image.shape[0], settings.output_key, tuple(args), spatial=spatial)
     findings: list[Finding] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TrainingModeWarning)
+        warnings.simplefilter("ignore", GradientWarning)  # a finding says it
         outputs = _probe(findings, "output", lambda: _output(predictor, image))
         if outputs is None:
             return NetworkReport(tuple(findings))
@@ -121,9 +124,9 @@ def check_network(
         leading = _probe(findings, "decomposition", lambda: _decomposition(predictor, image, settings))
         if leading is None:
             return NetworkReport(tuple(findings), outputs)
-        head, products = leading
-        cost = _probe(findings, "cost", lambda: _cost(predictor, image, products))
-    return NetworkReport(tuple(findings), outputs, head, cost)
+        _probe(findings, "derivatives", lambda: _derivatives(leading.verification))
+        cost = _probe(findings, "cost", lambda: _cost(predictor, image, leading.products))
+    return NetworkReport(tuple(findings), outputs, leading.head, cost)
 
 
 def _probe(findings: list[Finding], name: str, probe: Callable[[], tuple[str, Any]]) -> Any:
@@ -187,10 +190,10 @@ def _for_two(value: Any) -> Any:
     return torch.cat([value, value]) if is_per_image(value, 1) else value
 
 
-class _LeadingColumn(Head):
-    """The head named by `asked`, reduced to its heaviest column, so that `decompose` takes one vector-Jacobian product."""
+class _LeadingColumns(Head):
+    """The head named by `asked`, reduced to its heaviest columns, so that `decompose` takes few vector-Jacobian products."""
 
-    name: ClassVar[str] = "leading column"
+    name: ClassVar[str] = "leading columns"
 
     def __init__(self, asked: str | Head) -> None:
         self.asked = asked
@@ -201,10 +204,10 @@ class _LeadingColumn(Head):
         self.chosen = resolve_head(self.asked, output, operation)
 
     def square_root(self, output: Tensor) -> SquareRoot:
-        """The first column of the chosen head's."""
+        """The first columns of the chosen head's."""
         whole = self.chosen.square_root(output)
         self.columns = whole.columns
-        return SquareRoot(whole.scales[:, :1], whole.score[:, :1], whole.build)
+        return SquareRoot(whole.scales[:, :PROBED], whole.score[:, :PROBED], whole.build)
 
     def probabilities(self, output: Tensor) -> Tensor:
         """See `Head`."""
@@ -215,20 +218,39 @@ class _LeadingColumn(Head):
         return self.chosen.divergence(output, moved)
 
 
-def _decomposition(predictor: Predictor, image: Tensor, settings: Settings) -> tuple[str, tuple[str, int]]:
+@dataclass(frozen=True)
+class _Leading:
+    """A decomposition of few columns: the head, the products of a whole one, and its verification."""
+
+    head: str
+    products: int
+    verification: dict[str, Any]
+
+
+def _decomposition(predictor: Predictor, image: Tensor, settings: Settings) -> tuple[str, _Leading]:
     further = (predictor.network, image, predictor.args, predictor.kwargs)
+    always: dict[str, Any] = {"rank": 1, "locality": False, "verify": "always"}
     if predictor.spatial:
-        rough = Settings.of(settings, {"rank": 1, "tolerance": ROUGH, "locality": False})
-        record = decompose_with(rough, *further).record
-        products = record["jacobian_products"]
-        return f"differentiable; head {record['head']}, {products} Jacobian products for a first component", (
-            record["head"],
-            products,
+        record = decompose_with(Settings.of(settings, {"tolerance": ROUGH} | always), *further).record
+        leading = _Leading(record["head"], record["jacobian_products"], record["verification"])
+        return f"differentiable; head {leading.head}, {leading.products} Jacobian products for a first component", leading
+    head = _LeadingColumns(settings.head)
+    record = decompose_with(Settings.of(settings, {"head": head} | always), *further).record
+    leading = _Leading(head.chosen.name, head.columns, record["verification"])
+    return f"differentiable; head {leading.head}, {leading.products} vector-Jacobian product(s) an image", leading
+
+
+def _derivatives(verification: Mapping[str, Any]) -> tuple[str, None]:
+    """Raises IFIMError where the derivatives disagree with differences of the output."""
+    outcome, deviation = verification["outcome"], verification["deviation"]
+    if outcome == "inconclusive":
+        return f"not compared with differences of the output: {verification['reason']}", None
+    if outcome == "disagrees":
+        raise IFIMError(
+            f"derivatives deviate by {deviation:.0%} from differences of the output (tolerance {verification['tolerance']:.0%}): "
+            f"eigenvalues and components are not those of its answer. {verification['reason']}"
         )
-    head = _LeadingColumn(settings.head)
-    decompose_with(Settings.of(settings, {"head": head, "rank": 1, "locality": False}), *further)
-    name = head.chosen.name
-    return f"differentiable; head {name}, {head.columns} vector-Jacobian product(s) an image", (name, head.columns)
+    return f"derivatives agree with differences of the output within {deviation:.1%}", None
 
 
 def _cost(predictor: Predictor, image: Tensor, products: int) -> tuple[str, Cost]:

@@ -21,6 +21,7 @@ from monai_ifim.display import numbers
 if TYPE_CHECKING:
     from monai_ifim.run.table import CaseRow
 
+DOUBT = "the network's derivatives disagree with differences of its output (monai-ifim check names likely causes)"
 MARKS = {"done": "ok", "kept": "kept", "failed": "FAILED"}
 
 
@@ -111,4 +112,5 @@ def _line(row: CaseRow) -> str:
     text = f"{MARKS[row.status]:7s} {row.case}"
     if row.status == "failed":
         return f"{text}: {row.reason}"
-    return f"{text} ({numbers.duration(row.seconds)})" if row.seconds is not None else text
+    text = f"{text} ({numbers.duration(row.seconds)})" if row.seconds is not None else text
+    return f"{text}: {DOUBT}" if row.verification == "disagrees" else text

@@ -4,6 +4,7 @@ from monai_ifim.core.decompose import decompose
 from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.core.errors import (
     ConvergenceWarning,
+    GradientWarning,
     HeadError,
     IFIMError,
     ImageError,
@@ -31,6 +32,7 @@ __all__ = [
     "Decomposition",
     "GaussianHead",
     "GaussianLowPass",
+    "GradientWarning",
     "Head",
     "HeadError",
     "IFIMError",

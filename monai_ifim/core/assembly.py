@@ -34,7 +34,7 @@ def assemble(
     spectra = subspace.spectra(row_eps)
     kept = [count_kept(spectrum, settings.energy, settings.rank) for spectrum in spectra]
     _warn_of_ties(spectra, kept, row_eps)
-    weights = _combination_weights(spectra, kept, rows.scales, subspace.score).to(rows.scales.device)
+    weights = combination_weights(spectra, kept, rows.scales, subspace.score).to(rows.scales.device)
     flat = rows.combine(weights)
     kept = orthonormalise(flat, kept)
     flat = _fix_undecided_signs(flat, spectra, kept, subspace.score)
@@ -115,7 +115,7 @@ def _residuals(kept: list[int], subspace: Subspace) -> list[Tensor]:
     ]
 
 
-def _combination_weights(spectra: list[Spectrum], kept: list[int], scales: Tensor, score: Tensor) -> Tensor:
+def combination_weights(spectra: list[Spectrum], kept: list[int], scales: Tensor, score: Tensor) -> Tensor:
     """[B, k, r] weights of the unscaled rows in the signed unit eigenvectors u_i = G v_i / sqrt(l_i).
 
     A step along +u_i raises the log-probability of the predicted class: its derivative along u_i is sqrt(l_i) (w . v_i).

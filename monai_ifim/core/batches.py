@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from monai_ifim.core.assembly import assemble, compose_record
+from monai_ifim.core.assembly import assemble, combination_weights, compose_record
 from monai_ifim.core.decomposition import Decomposition, joined
 from monai_ifim.core.errors import MemoryWarning, NetworkError, warn_caller
 from monai_ifim.core.heads.base import Head
@@ -26,6 +27,7 @@ from monai_ifim.core.memory.row_storage import RowShelf
 from monai_ifim.core.operator.factor import Factor
 from monai_ifim.core.operator.jacobian import Jacobian
 from monai_ifim.core.operator.metric import check_self_adjoint
+from monai_ifim.core.operator.moved_image import MovedImage
 from monai_ifim.core.operator.precision import autocast, coarsest_eps
 from monai_ifim.core.operator.predictor import Predictor
 from monai_ifim.core.operator.requirements import check_independence
@@ -36,6 +38,9 @@ from monai_ifim.core.solvers.base import Subspace
 from monai_ifim.core.solvers.choice import choose_method
 from monai_ifim.core.solvers.exact import whole_factor
 from monai_ifim.core.solvers.lanczos import leading_pairs, most_steps
+from monai_ifim.core.verification.batch import BatchVerification
+from monai_ifim.core.verification.comparison import Expectation
+from monai_ifim.core.verification.directions import Directions, change_by_product, combined, random_direction
 
 RESULTS = 8  # memory of high, low, diag F in float64 and their temporaries, in units of an image
 
@@ -45,6 +50,7 @@ class BatchPart:
     """Some images of a batch, with the network and settings for them.
 
     asked: the settings as given; settings: the same with the metric bound to these images. advance: see `Jacobian`.
+    first: number of the first of these images in the batch. verification: of the batch.
     """
 
     predictor: Predictor
@@ -52,12 +58,15 @@ class BatchPart:
     asked: Settings
     settings: Settings
     advance: Callable[[int, int | None], None]
+    verification: BatchVerification
+    first: int = 0
 
     def part(self, items: slice) -> BatchPart:
         """Some of these images."""
         metric = self.settings.input_metric
         settings = self.settings if metric is None else replace(self.settings, metric=metric.part(items))
-        return replace(self, predictor=self.predictor.part(items), image=self.image[items], settings=settings)
+        predictor, first = self.predictor.part(items), self.first + (items.start or 0)
+        return replace(self, predictor=predictor, image=self.image[items], settings=settings, first=first)
 
     def passes(self) -> AbstractContextManager[object]:
         """The context that a forward pass runs in."""
@@ -69,14 +78,25 @@ class BatchPart:
             return self.predictor(image)
 
 
-def decompose_in_parts(predictor: Predictor, image: Tensor, asked: Settings, progress: bool) -> Decomposition:
-    """Decompose a batch, as many images at a time as fit the memory budget and the memory of the device."""
+def decompose_in_parts(
+    predictor: Predictor,
+    image: Tensor,
+    asked: Settings,
+    progress: bool = False,
+    names: Sequence[str] = (),
+    changes: Callable[[], Sequence[str]] = tuple,
+) -> Decomposition:
+    """Decompose a batch, as many images at a time as fit the memory budget and the memory of the device.
+
+    names: of the images, for the record of their verification. changes: names of what passes have changed in the network.
+    """
+    verification = BatchVerification.planned(predictor, image, asked, names, changes)
     settings, metric = asked, asked.input_metric
     if metric is not None:
         metric = metric.bound(image)
         check_self_adjoint(metric, image, torch.Generator().manual_seed(settings.seed))
         settings = replace(settings, metric=metric)
-    whole = BatchPart(predictor, image, asked, settings, _print_progress if progress else _no_progress)
+    whole = BatchPart(predictor, image, asked, settings, _print_progress if progress else _no_progress, verification)
     plan = MemoryPlan(image.shape[0])
     if settings.budget is not None:
         plan = _planned(whole, settings.budget)
@@ -98,7 +118,8 @@ def decompose_in_parts(predictor: Predictor, image: Tensor, asked: Settings, pro
         start += plan.batch
     if progress:
         sys.stderr.write("\n")
-    return joined(parts, image)
+    d = joined(parts, image)
+    return replace(d, record=d.record | {"verification": verification.finish(whole.forward, image)})
 
 
 def _planned(whole: BatchPart, budget: int) -> MemoryPlan:
@@ -147,18 +168,86 @@ def _run_plan(part: BatchPart, plan: MemoryPlan) -> Decomposition:
         rows = FactorRows(part.image, shelve=RowShelf(offload, allowance).shelve, block_elements=plan.block_elements)
         row_eps = _row_eps(part, jacobian.output)
         subspace = _subspace(part, factor, rows, method, row_eps, generator)
+        metric, products = part.settings.input_metric, jacobian.products
+        directions = _directions_by_products(part, factor, subspace, row_eps)
         jacobian.release()
         if plan.frugal:
             return_freed_memory()  # of the passes, before the eigenproblem takes its own
-        record = compose_record(part.asked, part.settings.input_metric, head, part.image, subspace, jacobian.products, reason)
+        record = compose_record(part.asked, metric, head, part.image, subspace, products, reason)
         d = assemble(head, part.image, jacobian.output, subspace, part.settings, row_eps, record)
-        return _with_locality(part, plan, head, d) if part.settings.locality else d
+        d = _with_locality(part, plan, head, d) if part.settings.locality else d
+        expectations, output = _expectations(part, plan, d, rows, directions), jacobian.output
+    del factor, root, jacobian, subspace, rows  # their memory
+    _verify(part, plan, head, output, row_eps, expectations)
+    return d
 
 
 def _with_locality(part: BatchPart, plan: MemoryPlan, head: Head, d: Decomposition) -> Decomposition:
     """The decomposition with its locality radius; within a budget no pass holds more images than the part."""
     largest = part.image.shape[0] if plan.frugal else LARGEST_PASS
     return replace(d, locality_radius=radii(part.predictor, head, part.image, d.eigenimages, d.eigenvalues, largest))
+
+
+def _directions_by_products(
+    part: BatchPart, factor: Factor, subspace: Subspace, row_eps: float
+) -> dict[int, tuple[Tensor, Tensor]]:
+    """(direction [D], A^T d) of each image to verify whose rows do not span the columns of A, by one product J u for all."""
+    due = part.verification.due(part.first, part.image.shape[0])
+    if subspace.method != "matrix_free" or not due:
+        return {}
+    spectra = [spectrum.leading(1) for spectrum in subspace.spectra(row_eps)]
+    kept = [spectrum.eigenvalues.numel() for spectrum in spectra]
+    weights = combination_weights(spectra, kept, subspace.rows.scales, subspace.score)
+    leading = subspace.rows.combine(weights.to(subspace.rows.scales.device))
+    directions = {}
+    for item in due:
+        value = float(spectra[item].eigenvalues[0]) if kept[item] else 0.0
+        random = random_direction(part.image[item], part.verification.seed(part.first + item))
+        directions[item] = combined(random, leading[item, 0] if kept[item] else None, value, spectra[item].trace)
+    changes = change_by_product(factor, directions)
+    return {item: (direction, changes[item]) for item, direction in directions.items()}
+
+
+def _expectations(
+    part: BatchPart, plan: MemoryPlan, d: Decomposition, rows: FactorRows, directions: dict[int, tuple[Tensor, Tensor]]
+) -> dict[int, list[Callable[[], Expectation]]]:
+    """What is expected along the directions of each image to verify; within a memory budget along one, so that rows are freed."""
+    expectations: dict[int, list[Callable[[], Expectation]]] = {}
+    for item in part.verification.due(part.first, part.image.shape[0]):
+        one = slice(item, item + 1)
+        metric = part.settings.input_metric
+        about = Directions(part.image[one], d.sensitivity[one], None if metric is None else metric.part(one))
+        seed = part.verification.seed(part.first + item)
+        if item in directions:
+            expectations[item] = [partial(_same, about.expectation(*directions[item]))]
+            continue
+        leading = d.eigenvectors[item, 0].flatten() if int(d.rank[item]) else None
+        value = float(d.eigenvalues[item, 0]) if leading is not None else 0.0
+        first = combined(random_direction(part.image[item], seed), leading, value, float(d.trace[item]))
+        expectations[item] = about.by_rows(rows, item, first, seed, more=not plan.frugal)
+        if plan.frugal:
+            expectations[item] = [partial(_same, expectations[item][0]())]
+    return expectations
+
+
+def _same(expectation: Expectation) -> Expectation:
+    return expectation
+
+
+def _verify(
+    part: BatchPart,
+    plan: MemoryPlan,
+    head: Head,
+    output: Tensor,
+    row_eps: float,
+    expectations: dict[int, list[Callable[[], Expectation]]],
+) -> None:
+    """Verify these images; raises NetworkError if the network gives one of them different answers."""
+    for item, expected in expectations.items():
+        one = slice(item, item + 1)
+        together = 1 if plan.frugal else 3
+        moved = MovedImage(part.predictor, item, part.image[one], output[one], head, together, part.passes)
+        part.verification.verify(part.first + item, moved, expected, row_eps)
 
 
 def _saved_activations(part: BatchPart, plan: MemoryPlan, offload: Offload) -> AbstractContextManager[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -17,8 +18,9 @@ from monai_ifim.core.operator.module_state import evaluation_mode
 from monai_ifim.core.operator.precision import weight_dtype
 from monai_ifim.core.operator.predictor import Predictor, owner_of
 from monai_ifim.core.operator.requirements import check_image
+from monai_ifim.core.operator.shortcuts import whole_shortcuts
 from monai_ifim.core.settings import Settings
-from monai_ifim.options import Method, Precision
+from monai_ifim.options import Method, Precision, Verify
 
 
 def decompose(
@@ -36,6 +38,7 @@ def decompose(
     seed: int = 0,
     output_key: str | int | None = None,
     locality: bool = False,
+    verify: Verify = "sample",
     network_args: Sequence[Any] = (),
     network_kwargs: Mapping[str, Any] | None = None,
     progress: bool = False,
@@ -62,6 +65,9 @@ def decompose(
         seed: of the random vectors that adaptive and matrix_free draw; the global random state is left alone.
         output_key: which entry of a tuple or mapping that the network returns holds the outputs.
         locality: also compute the locality radius, by some more forward passes; `core.locality_radius` makes it later.
+        verify: compare derivatives with differences of the network's output, by three forward passes: "sample" for the first
+            image of each network, shape and setting and every 20th after it, "always" for the first image of each batch, or
+            "never". `record["verification"]` holds the outcome; a disagreement is a GradientWarning.
         network_args, network_kwargs: further inputs of the network; tensors in them have the batch as first axis.
         progress: count the Jacobian products on standard error.
 
@@ -69,7 +75,8 @@ def decompose(
         A `Decomposition` whose tensors are plain and on the image's device.
 
     Raises:
-        IFIMError: the image, network, head or settings do not fit; the message names the cure.
+        IFIMError: the image, network, head or settings do not fit, or the network gives the same image different answers; the
+            message names the cure.
     """
     settings = Settings(
         head,
@@ -83,6 +90,7 @@ def decompose(
         precision=precision,
         seed=seed,
         locality=locality,
+        verify=verify,
     )
     return decompose_with(settings, network, x, network_args, network_kwargs, progress)
 
@@ -94,8 +102,12 @@ def decompose_with(
     network_args: Sequence[Any] = (),
     network_kwargs: Mapping[str, Any] | None = None,
     progress: bool = False,
+    names: Sequence[str] = (),
 ) -> Decomposition:
-    """`decompose` with its options as one object; see there for the other arguments, the result and what is raised."""
+    """`decompose` with its options as one object; see there for the other arguments, the result and what is raised.
+
+    names: of the images, by which the records of later ones name the one that was verified; numbers by default.
+    """
     network = owner_of(network)
     dtype = weight_dtype(settings.precision)
     image = check_image(network, x, dtype)
@@ -108,5 +120,8 @@ def decompose_with(
         spatial=answers_at_every_voxel(settings.head),
         dtype=dtype,
     )
-    with evaluation_mode(network):
-        return decompose_in_parts(predictor, copy_of(image), settings, progress)
+    with evaluation_mode(network) as state, whole_shortcuts(predictor.bare) as corrections:
+        d = decompose_in_parts(predictor, copy_of(image), settings, progress, names, state.changes)
+        corrected = corrections()
+    verification = d.record["verification"] | {"not_restored": list(state.not_restored)}
+    return replace(d, record=d.record | {"corrections": corrected, "verification": verification})

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_ifim.core.operator.batch_norm import correct_gradients
+from monai_ifim.core.operator.shortcuts import whole_shortcuts
 
 
 def dense_jacobian(network: nn.Module, image: Tensor) -> Tensor:
@@ -84,7 +85,8 @@ def _function(network: nn.Module, image: Tensor) -> tuple[Callable[[Tensor], Ten
     shape = image.shape
 
     def function(flat: Tensor) -> Tensor:
-        output: Tensor = wide(flat.reshape(shape))
+        with whole_shortcuts(wide):
+            output: Tensor = wide(flat.reshape(shape))
         correct_gradients(output)
         return output[0]
 

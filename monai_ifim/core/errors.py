@@ -36,6 +36,10 @@ class ConvergenceWarning(UserWarning):
     """The iteration stopped before every requested component was within the tolerance."""
 
 
+class GradientWarning(UserWarning):
+    """The network's derivatives disagree with differences of its output: what is decomposed is not the network's answer."""
+
+
 class MemoryWarning(UserWarning):
     """The device's memory was full; the computation continues with less of it, more slowly."""
 

@@ -16,7 +16,7 @@ from monai_ifim.core.heads.base import UNDESCRIBED, Head
 from monai_ifim.core.heads.registry import check_head, head_from
 from monai_ifim.core.operator.metric import Metric, as_metric, metric_from
 from monai_ifim.core.spectrum import check_selection
-from monai_ifim.options import Decides, Method, Option, Precision, option
+from monai_ifim.options import Decides, Method, Option, Precision, Verify, option
 
 UNITS = {
     "": 1,
@@ -46,6 +46,7 @@ class SettingsShortcuts(TypedDict, total=False):
     precision: Precision | None
     seed: int
     locality: bool
+    verify: Verify
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Settings:
     precision: Precision | None = option("precision")
     seed: int = option("seed")
     locality: bool = option("locality")
+    verify: Verify = option("verify")
 
     def __post_init__(self) -> None:
         check_head(self.head)
@@ -85,6 +87,7 @@ class Settings:
         check_name("method", self.method, get_args(Method))
         if self.precision is not None:
             check_name("precision", self.precision, get_args(Precision))
+        check_name("verify", self.verify, get_args(Verify))
         check_switches(self)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
@@ -137,13 +140,15 @@ class Settings:
     def from_description(cls, description: Mapping[str, Any], **given: Any) -> Self:
         """The settings from what `describe` gave; given: fields that replace described ones.
 
-        Raises IFIMError for a field that is unknown or missing, and for a head or metric that its description does not hold.
+        A missing field that never decides the result has its default. Raises IFIMError for any other that is missing or
+        unknown, and for a head or metric that its description does not hold.
         """
         if not isinstance(description, Mapping):
             raise IFIMError(f"{description!r} does not describe settings.")
         known = cls.options()
         _check_names(description, known)
         values = dict(description) | given
+        values = {name: one.default for name, one in known.items() if one.decides == "never"} | values
         if missing := [name for name in known if name not in values]:
             raise IFIMError(f"the setting {', '.join(map(repr, missing))} is missing from the description.")
         if isinstance(values["head"], Mapping):
@@ -156,11 +161,12 @@ class Settings:
         """Fields by which a result that was made with `recorded` is not what these settings ask for.
 
         recorded: settings or their description. exact: the method was the exact one, which draws nothing at random and
-        has no tolerance. A field that only one of the two has is a difference.
+        has no tolerance. A field that only one of the two has is a difference, unless it never decides the result.
         """
         then = recorded.describe() if isinstance(recorded, Settings) else dict(recorded)
         now, known = self.describe(), self.options()
         alone = [name for name in (*now, *then) if (name in now) != (name in then)]
+        alone = [name for name in alone if name not in known or known[name].decides != "never"]
         both = [name for name in now if name in then and not _agrees(known[name].decides, now[name], then[name], exact)]
         return (*dict.fromkeys(alone), *both)
 

@@ -203,8 +203,8 @@ def _version(package: str) -> str:
 
 _RESULTS = (
     "eigenvalues", "rank", "energy_kept", "trace", "locality_radius", "method",
-    "method_reason", "jacobian_products", "error_bound", "confidence", "residuals",
-    "metric", "preprocessing", "left_out", "dtype", "computation", "seconds",
+    "method_reason", "corrections", "jacobian_products", "error_bound", "confidence", "residuals",
+    "metric", "preprocessing", "left_out", "dtype", "computation", "verification", "seconds",
 )  # fmt: skip
 
 

@@ -232,7 +232,7 @@ def _decompose_scans(
         started = time.perf_counter()
         try:
             scan = item.image.to(settings.device)
-            decomposition = scanner.decompose(bundle.network, scan, settings.case)
+            decomposition = scanner.decompose(bundle.network, scan, settings.case, name=item.case.name)
             seconds = time.perf_counter() - started
             tensors = component_tensors(_recorded(decomposition, bundle), scan[None], seconds)
         except (Exception, SystemExit) as error:
@@ -260,7 +260,7 @@ def _decompose_group(
     started = time.perf_counter()
     try:
         batch = torch.stack([loaded.image.as_subclass(torch.Tensor) for loaded in group]).to(settings.device)
-        decomposition = decompose_with(settings.case, bundle.network, batch)
+        decomposition = decompose_with(settings.case, bundle.network, batch, names=[loaded.case.name for loaded in group])
         tensors = component_tensors(_recorded(decomposition, bundle), batch, time.perf_counter() - started)
     except (Exception, SystemExit) as error:
         lost = stop_request.compute_failed(group[0].case.name, error, settings.device)

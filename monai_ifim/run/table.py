@@ -19,7 +19,7 @@ from monai_ifim.io import InputError, MapContent, atomic
 
 __all__ = ["COLUMNS", "SCHEMA", "SCHEMA_VERSION", "UNITS", "CaseRow", "row_from_sidecar", "write_run", "write_table"]
 
-SCHEMA_VERSION = "1.0"  # of cases.parquet; a reader of 1.x reads every 1.y
+SCHEMA_VERSION = "1.1"  # of cases.parquet; a reader of 1.x reads every 1.y
 LARGEST_WHOLE = 2**53
 
 Numbers = tuple[float | None, ...]
@@ -30,7 +30,9 @@ class CaseRow:
     """The result of one case. status: "done", "kept" (whole from an earlier run) or "failed"; reason: why it failed.
 
     Eigenvalues and trace are those of F, in nats per unit^2, where unit is the intensity of the network's input; norms are L2
-    norms over all voxels and channels of the files in `space`; seconds: of the whole case, or, if it was kept, of its
+    norms over all voxels and channels of the files in `space`. verification: "agrees", "disagrees", "inconclusive" or "never":
+    the derivatives against differences of the network's output, deviation by how much they deviated, verified_by: the case that
+    was verified, "itself" for its own. seconds: of the whole case, or, if it was kept, of its
     decomposition then. Unknown values are None, unknown texts empty. Field by field with units: UNITS.
     """
 
@@ -57,6 +59,9 @@ class CaseRow:
     head: str = ""
     method: str = ""
     jacobian_products: int | None = None
+    verification: str = ""
+    deviation: float | None = None
+    verified_by: str = ""
     space: str = ""
     unit: str = ""
     frame: int | None = None
@@ -66,6 +71,7 @@ class CaseRow:
 
 COLUMNS = (
     "case", "status", "reason", "input", "prediction", "probability", "rank", "energy_kept", "eigenvalue", "trace", "seconds",
+    "verification",
 )  # of cases.csv  # fmt: skip
 
 UNITS: Mapping[str, str] = MappingProxyType(
@@ -85,6 +91,7 @@ UNITS: Mapping[str, str] = MappingProxyType(
         "norm_sensitivity": "nats per unit^2",
         "locality_radius": "unit",
         "jacobian_products": "vector-Jacobian products",
+        "deviation": "1 (share of the derivative)",
     }
 )  # "unit" refers to the column of that name
 
@@ -115,6 +122,9 @@ SCHEMA = pa.schema(
         ("head", _TEXT),
         ("method", _TEXT),
         ("jacobian_products", _WHOLE),
+        ("verification", _TEXT),
+        ("deviation", _NUMBER),
+        ("verified_by", _TEXT),
         ("space", _TEXT),
         ("unit", _TEXT),
         ("frame", _WHOLE),
@@ -141,6 +151,7 @@ def _row(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | No
     outputs = means if probabilities is None else probabilities
     eigenvalues = _numbers(sidecar["eigenvalues"]) or ()
     norms = _norms(sidecar["files"])
+    verification = sidecar.get("verification") or {}
     return CaseRow(
         case=case,
         status=status,
@@ -164,6 +175,9 @@ def _row(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | No
         head=_text(model["head"]),
         method=_text(sidecar["method"]),
         jacobian_products=_count(sidecar["jacobian_products"]),
+        verification=_text(verification.get("outcome")),
+        deviation=_number(verification.get("deviation")),
+        verified_by=_text(verification.get("by")),
         space=_text(sidecar["space"]["name"]),
         unit=_text(sidecar["units"]["maps"]),
         frame=_count(sidecar["input"]["frame"]),

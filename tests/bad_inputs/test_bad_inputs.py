@@ -30,6 +30,7 @@ TABLE = [*nifti_rows.ROWS, *dicom_rows.ROWS, *bundle_rows.ROWS, *place_rows.ROWS
 STATUS = {"done": 0, "refused": 1, "usage": 2, "failed": 3, "all failed": 3}
 PASSING = ("seconds", "peak_memory_bytes")  # of a sidecar: another in every run
 Files = dict[str, Any]
+pytestmark = pytest.mark.usefixtures("blank_figure")
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,7 @@ def test_traceback_of_a_failed_case_is_for_those_who_ask(options: list[str], gro
     assert "FAILED  bad: bad.nii: the file is empty." in result.stdout
 
 
+@pytest.mark.slow
 def test_mistake_of_the_program_is_one_line_and_its_place_where_asked() -> None:
     spoil = (
         "import sys\n"

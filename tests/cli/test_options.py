@@ -31,6 +31,7 @@ WORDS: dict[str, tuple[list[str], Any]] = {  # of the command line, and the valu
     "precision": (["--precision", "float64"], "float64"),
     "seed": (["--seed", "7"], 7),
     "locality": (["--no-locality"], False),
+    "verify": (["--verify", "always"], "always"),
     "statistics": (["--space", "scanner", "--statistics", "freeze"], "freeze"),
     "resolution": (["--space", "scanner", "--resolution", "2.5"], 2.5),
     "deterministic": (["--deterministic"], True),

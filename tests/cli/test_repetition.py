@@ -13,6 +13,8 @@ from typer.testing import CliRunner, Result
 
 from monai_ifim.cli.main import app
 
+pytestmark = pytest.mark.usefixtures("blank_figure")
+
 
 def invoke(*words: Any) -> Result:
     return CliRunner().invoke(app, ["decompose", *(str(word) for word in words)], env={"COLUMNS": "200"})

@@ -27,6 +27,7 @@ STEPS = [
     {"_target_": "Spacingd", "keys": "image", "pixdim": PIXDIM, "padding_mode": "border", "diagonal": True},
     {"_target_": "NormalizeIntensityd", "keys": "image"},
 ]
+pytestmark = pytest.mark.usefixtures("blank_figure")
 
 
 @pytest.fixture

@@ -16,11 +16,12 @@ import numpy.typing as npt
 import pytest
 from typer.testing import CliRunner, Result
 
-from monai_ifim.cli.main import app
+from monai_ifim.cli.main import app, main
 from monai_ifim.core.errors import IFIMError
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "monai", "itk", "nibabel", "numpy", "scipy"}
+pytestmark = pytest.mark.usefixtures("blank_figure")
 
 
 def invoke(*words: Any) -> Result:
@@ -101,12 +102,17 @@ def test_wrong_settings_are_one_error_before_any_case(
     assert not (tmp_path / "out").exists()
 
 
-def test_an_expected_error_is_one_line_on_standard_error_and_status_1(bundle: Path, tmp_path: Path) -> None:
+def test_an_expected_error_is_one_line_on_standard_error_and_status_1(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ("decompose", tmp_path / "gone [x].nii", "--bundle", bundle, "-o", tmp_path / "out")
-    result = run_python("-m", "monai_ifim.cli.main", *words)
-    assert result.returncode == 1
-    assert "Traceback" not in result.stderr
-    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    monkeypatch.setattr(sys, "argv", ["monai-ifim", *map(str, words)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 1
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    lines = [line for line in said.splitlines() if line.startswith("error: ")]
     assert lines == [f"error: {tmp_path / 'gone [x].nii'}: no such file or folder."]
 
 

@@ -38,6 +38,7 @@ OTHERS: dict[str, Any] = {  # another value of each field than the default
     "precision": "float64",
     "seed": 7,
     "locality": True,
+    "verify": "always",
 }
 
 
@@ -63,6 +64,16 @@ def network(x: Tensor) -> Tensor:
     return x.flatten(1)[:, :3] * torch.tensor([1.0, 2.0, 3.0])
 
 
+def test_a_field_that_never_decides_may_be_missing_from_a_description() -> None:
+    description = {name: value for name, value in Settings(rank=2).describe().items() if name != "verify"}
+    assert Settings.from_description(description).verify == "sample"
+    assert Settings(rank=2, verify="never").gives_same_result(description)
+    del description["energy"]
+    with pytest.raises(IFIMError, match="'energy' is missing"):
+        Settings.from_description(description)
+    assert Settings(rank=2).differences(description) == ("energy",)
+
+
 def through_json(settings: Settings) -> dict[str, Any]:
     description: dict[str, Any] = json.loads(json.dumps(settings.describe(), allow_nan=False))
     return description
@@ -82,7 +93,7 @@ def test_a_field_is_made_again_from_its_description_and_told_apart(name: str) ->
     again = Settings.from_description(description)
     assert through_json(again) == description
     assert again.gives_same_result(settings)
-    decides = {"memory_budget": (), "seed": ("seed",), "tolerance": ("tolerance",)}.get(name, (name,))
+    decides = {"memory_budget": (), "verify": (), "seed": ("seed",), "tolerance": ("tolerance",)}.get(name, (name,))
     assert settings.differences(Settings()) == decides
     assert Settings().differences(settings) == (() if name == "locality" else decides)  # a radius more does no harm
 

@@ -263,6 +263,7 @@ def test_figure_can_be_stored_and_opened_again(linear: NetworkFactory, image: Te
     assert pickle.loads(pickle.dumps(figure))._repr_png_() == figure._repr_png_()  # noqa: S301 # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_matplotlib_is_loaded_by_drawing_alone_and_pyplot_never() -> None:
     probe = (
         "import sys, torch\n"

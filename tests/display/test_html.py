@@ -171,6 +171,7 @@ def test_html_never_raises(monkeypatch: pytest.MonkeyPatch, linear: NetworkFacto
     assert len(told.rows) == 5
 
 
+@pytest.mark.slow
 def test_picture_of_noise_stays_small(linear: NetworkFactory) -> None:
     noise = torch.randn(1, 1, 71, 83, 90, generator=torch.Generator().manual_seed(7))  # not the seed of the weights
     d = decompose(linear((1, 71, 83, 90), 5), noise, rank=3)
@@ -201,6 +202,7 @@ def test_line_of_text_is_short_and_says_what_was_kept(case: Case) -> None:
     assert f"rank {low if low == high else f'{low} to {high}'}, " in text
 
 
+@pytest.mark.slow
 def test_blocks_of_the_page_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}

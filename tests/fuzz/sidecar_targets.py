@@ -166,6 +166,7 @@ def sound_sidecar() -> dict[str, Any]:
         "eigenvalues": [0.5, 0.25], "rank": 2, "energy_kept": 0.99, "trace": 0.76, "locality_radius": [0.1, None],
         "settings": CaseSettings().describe(), "method": "exact", "method_reason": "few columns", "jacobian_products": 1,
         "error_bound": 0.0, "confidence": 1.0, "residuals": [0.0, 0.0], "metric": None, "preprocessing": None,
+        "verification": {"by": "itself", "outcome": "agrees", "deviation": 0.015, "tolerance": 0.1, "passes": 3},
         "dtype": "float32", "device": "cpu", "computation": {"deterministic": False, "threads": 1}, "seconds": 0.5,
         "files": files, "scene": "case.mrml", "planes": "case_planes.npz", "parametric_maps": [],
         "versions": {}, "peak_memory_bytes": 1,

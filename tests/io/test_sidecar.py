@@ -32,7 +32,7 @@ Array = npt.NDArray[Any]
 KEYS = {
     "schema_version", "input", "model", "prediction", "eigenvalues", "rank", "energy_kept", "trace", "locality_radius",
     "method", "jacobian_products", "error_bound", "units", "files", "versions", "seconds", "peak_memory_bytes",
-    "settings", "method_reason", "confidence", "residuals", "metric",
+    "settings", "method_reason", "confidence", "residuals", "metric", "verification",
     "scene", "planes", "parametric_maps",
 }  # fmt: skip
 PLANTED = {

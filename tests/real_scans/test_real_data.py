@@ -23,6 +23,7 @@ from monai_ifim.run.table import CaseRow
 NAMES = ["spm152", "MR_Gd", "spmMotor", "pcasl_frame-003", "ct_plain"]
 FILES = {"input", "high", "low", "sensitivity", "eigenvector-01"}
 Run = dict[str, CaseRow]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="session", params=["native", "network"])

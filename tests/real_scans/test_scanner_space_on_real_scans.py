@@ -21,6 +21,7 @@ from monai_ifim.run.settings import RunSettings
 
 Array = npt.NDArray[Any]
 NIFTI = ("MR_Gd", "spm152", "spmMotor")
+pytestmark = pytest.mark.slow
 
 
 def decomposed(path: Path, output: Path, frame: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:

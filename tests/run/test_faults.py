@@ -118,7 +118,10 @@ READERS = {
 }
 
 
-@pytest.mark.parametrize(("step", "reason"), READERS.values(), ids=READERS)
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [pytest.param(*row, id=name, marks=[pytest.mark.slow] * (name == "loses its worker")) for name, row in READERS.items()],
+)
 def test_reader_that_dies_costs_its_case_alone(
     step: Callable[[Tensor], Tensor], reason: str, ground: Ground, tmp_path: Path
 ) -> None:

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 import ray
 from PIL import Image
+from typer.testing import CliRunner
 
 from monai_ifim.adapt.bundle import Bundle, load_bundle
 from monai_ifim.adapt.settings import CaseSettings
+from monai_ifim.cli.main import app
 from monai_ifim.io import identify_bundle
 from monai_ifim.report.cohort.page import write_cohort as write_page
 from monai_ifim.run.cases import Case, find_cases
@@ -55,10 +57,12 @@ def run(bundle: Bundle, cases: list[Case], output: Path, **settings: Any) -> Pat
     return output
 
 
-@pytest.mark.parametrize("space", ["native", "network", "scanner"])
-@pytest.mark.parametrize("method", ["exact", "adaptive", "matrix_free"])
+@pytest.mark.parametrize(
+    ("method", "space"),
+    [("exact", "native"), ("adaptive", "native"), ("matrix_free", "native"), ("adaptive", "network"), ("matrix_free", "scanner")],
+)
 def test_twice_is_the_same_bytes(
-    space: Any, method: Any, root: Path, write_cohort: Callable[..., Path], tmp_path: Path, one_thread: None
+    method: Any, space: Any, root: Path, write_cohort: Callable[..., Path], tmp_path: Path, one_thread: None
 ) -> None:
     scans = write_cohort(tmp_path / "in", 3)
     (scans / "broken.nii.gz").write_bytes(b"")
@@ -96,7 +100,7 @@ def test_photographs_of_several_channels_are_the_same_bytes(
 def test_cases_in_another_order_are_the_same_bytes_and_the_table_follows_the_order(
     root: Path, write_cohort: Callable[..., Path], tmp_path: Path, one_thread: None
 ) -> None:
-    cases = find_cases([write_cohort(tmp_path / "in", 5)])
+    cases = find_cases([write_cohort(tmp_path / "in", 3)])
     first, second = run(load_bundle(root), cases, tmp_path / "first"), run(load_bundle(root), cases[::-1], tmp_path / "second")
     write_page(first)
     write_page(second)
@@ -139,15 +143,20 @@ def test_one_process_and_one_or_two_workers_write_the_same_bytes(
         assert written_bytes(output, tmp_path / "scratch", engine=False) == expected
 
 
-def test_a_dicom_series_with_parametric_maps_is_the_same_bytes_in_another_process(root: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_dicom_series_with_parametric_maps_is_the_same_bytes_in_another_process(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
+) -> None:
     """Names are hashed by another number there, and the clock and the time zone are others."""
     write(tmp_path / "in" / "series", Series(ORIENTATIONS["oblique"], slices=7).slices())
-    found = []
-    for name, zone in (("first", "UTC"), ("second", "Pacific/Auckland")):
-        words = ["decompose", "in", "--bundle", "bundle", "-o", name, "--head", "categorical", "--dicom-pm", "--mrb"]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "TZ": zone, "PYTHONHASHSEED": str(len(name)), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "monai_ifim.cli.main", *words]
-        subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=120)
-        found.append(written_bytes(tmp_path / name, tmp_path / "scratch"))
-    assert sum(name.endswith(".dcm") for name in found[0]) >= 4
-    assert found[0] == found[1]
+    words = ["decompose", "in", "--bundle", "bundle", "--head", "categorical", "--dicom-pm", "--mrb", "-o"]
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(app, [*words, "here"]).exit_code == 0
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT), "TZ": "Pacific/Auckland", "PYTHONHASHSEED": "6", "OMP_NUM_THREADS": "1"
+    }  # fmt: skip
+    command = [sys.executable, "-m", "monai_ifim.cli.main", *words, "there"]
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
+    here, there = (written_bytes(tmp_path / name, tmp_path / "scratch") for name in ("here", "there"))
+    assert sum(name.endswith(".dcm") for name in here) >= 4
+    assert here == there

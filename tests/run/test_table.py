@@ -39,7 +39,8 @@ TYPES = {
     "probability": "double", "rank": "int64", "energy_kept": "double", "eigenvalue": "double", "trace": "double",
     "seconds": "double", "eigenvalues": "[double]", "class_names": "[string]", "probabilities": "[double]",
     "means": "[double]", "norm_input": "double", "norm_high": "double", "norm_low": "double", "norm_sensitivity": "double",
-    "locality_radius": "[double]", "head": "string", "method": "string", "jacobian_products": "int64", "space": "string",
+    "locality_radius": "[double]", "head": "string", "method": "string", "jacobian_products": "int64",
+    "verification": "string", "deviation": "double", "verified_by": "string", "space": "string",
     "unit": "string", "frame": "int64", "input_sha256": "string", "weights_sha256": "string",
 }  # fmt: skip
 HOSTILE = (
@@ -68,6 +69,9 @@ FULL = CaseRow(
     head="categorical",
     method="exact",
     jacobian_products=1,
+    verification="agrees",
+    deviation=0.015,
+    verified_by="a",
     space="native",
     unit="network input intensity",
     frame=3,

@@ -102,15 +102,17 @@ class ScannerSpace:
         settings: Settings,
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
+        name: str | None = None,
     ) -> Decomposition:
-        """The decomposition of one scan [channel, *spatial]; args, kwargs: of the network. Raises IFIMError."""
+        """The decomposition of one scan [channel, *spatial]; args, kwargs: of the network; name: of the scan, for the record of
+        later scans that refer to its verification. Raises IFIMError."""
         settings = self.settings(settings)
         scan = _as_network(network, scan)
         pipeline = squeezed(self.pipeline) if self.planar and scan.ndim == 4 and scan.shape[-1] == 1 else self.pipeline
         if not self._probed:
             pipeline.check(scan)
             self._probed = True
-        return _decompose(network, pipeline, scan, settings, args, kwargs)
+        return _decompose(network, pipeline, scan, settings, args, kwargs, () if name is None else (name,))
 
     def read_again(self, batch: Tensor) -> MetaTensor:
         """Read the scan of a batch of one network input [1, channel, *spatial] again; raises InputError."""
@@ -204,6 +206,7 @@ def _decompose(
     settings: CaseSettings,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
+    names: Sequence[str] = (),
 ) -> Decomposition:
     """A scan's decomposition through a pipeline that has been probed."""
     widths: list[float] | None = None
@@ -215,6 +218,6 @@ def _decompose(
         metric = metric.of(scan)
     wrapped = ScannerNetwork(network, pipeline, scan, zeros_held)
     of_scan = Settings.of(settings, {"metric": metric})
-    found = decompose_with(of_scan, wrapped, scan.as_subclass(Tensor)[None], args, kwargs)
+    found = decompose_with(of_scan, wrapped, scan.as_subclass(Tensor)[None], args, kwargs, names=names)
     described = pipeline.describe() | {"zeros_held": zeros_held, "resolution": settings.resolution, "resolution_mm": widths}
     return replace(found, record=found.record | {"settings": settings.describe(), "preprocessing": described})

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from monai_ifim.core.memory.lean_layers import own_forward, replaceable
 from monai_ifim.core.memory.live_memory import LiveMemory
+from monai_ifim.core.memory.replaced_forward import own_forward, replaceable
 
 WORTHWHILE = 2.0  # a module is checkpointed if it saves at least this many times the bytes of its inputs
 

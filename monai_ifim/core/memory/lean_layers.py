@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from monai_ifim.core.memory.replaced_forward import own_forward, replaceable
+
 NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 ADJOINTS: dict[type[nn.Module], tuple[Callable[..., Tensor], bool]] = {  # adjoint, and True for a convolution not transposed
     nn.Conv2d: (functional.conv_transpose2d, True),
@@ -115,23 +117,6 @@ def lean_layers(network: Callable[..., Any]) -> Iterator[None]:
     modules = network.modules() if isinstance(network, nn.Module) else ()
     with own_forward({module: form for module in modules if (form := _lean_form(module)) is not None}):
         yield
-
-
-@contextmanager
-def own_forward(forms: dict[nn.Module, Callable[..., Any]]) -> Iterator[None]:
-    """Context in which each module runs the given function in place of its `forward`."""
-    for module, form in forms.items():
-        module.__dict__["forward"] = form
-    try:
-        yield
-    finally:
-        for module in forms:
-            del module.__dict__["forward"]
-
-
-def replaceable(module: nn.Module) -> bool:
-    """True if `own_forward` can replace a module's `forward`: it is Python code and that of the class."""
-    return not isinstance(module, torch.jit.ScriptModule) and "forward" not in module.__dict__
 
 
 def _lean_form(module: nn.Module) -> Callable[..., Any] | None:

@@ -149,11 +149,27 @@ def _facts(case: CaseFields) -> tuple[tuple[str, str], ...]:
         "grid of the files": words(case["space"]),
         "head": words(case["head"]),
         "method": f"{method}{products}" if method else "",
+        "derivatives": _verification(case),
         "time": "" if pd.isna(case["seconds"]) else numbers.duration(float(case["seconds"])),
         "input, SHA-256": words(case["input_sha256"]),
         "weights, SHA-256": words(case["weights_sha256"]),
     }
     return tuple((name, shortened(text)) for name, text in said.items() if text)
+
+
+def _verification(case: CaseFields) -> str:
+    """How the derivatives compare with differences of the network's output."""
+    outcome, by = words(case["verification"]), words(case["verified_by"])
+    if outcome in ("", "never"):
+        return "not compared with differences of the output" if outcome else ""
+    where = "on this image" if by == "itself" else f"on {by}"
+    if outcome == "inconclusive":
+        return f"differences of the output say nothing, tried {where}"
+    deviation = "" if pd.isna(case["deviation"]) else f" within {numbers.percent(float(case['deviation']))}"
+    if outcome == "agrees":
+        return f"agree with differences of the output{deviation}, compared {where}"
+    share = "" if pd.isna(case["deviation"]) else f" by {numbers.percent(float(case['deviation']))}"
+    return f"DISAGREE with differences of the output{share}, compared {where}: eigenvalues are not those of its answer"
 
 
 def _zero_or_units(case: CaseFields) -> str:

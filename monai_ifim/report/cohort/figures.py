@@ -85,7 +85,7 @@ def _panel(axes: Axes, group: CaseGroup, quantity: CohortQuantity, axis: Quantit
     positive = values[values > 0] if zero else values
     counts, _ = np.histogram(axis.place(positive), axis.edges)
     width = float(axis.edges[1] - axis.edges[0])
-    axes.bar(axis.edges[:-1], counts, width, align="edge", color=color, edgecolor="white", linewidth=0.3)
+    axes.stairs(counts, axis.edges, fill=True, color=color)  # one artist: as many bars take a second to draw
     peak = int(counts.max(initial=0))
     if axis.zero is not None:
         zeros = len(values) - len(positive)

@@ -211,6 +211,7 @@ def frozen_by_hand(steps: Compose, scan: MetaTensor) -> Compose:
     return Compose([*geometry.transforms, *numbers, steps.transforms[-1]])
 
 
+@pytest.mark.slow
 def test_steps_with_statistics_of_their_own_give_the_fisher_information_of_difference_quotients(
     own_statistics: Compose, curved: nn.Module, make_scan: Callable[..., MetaTensor]
 ) -> None:
@@ -220,6 +221,7 @@ def test_steps_with_statistics_of_their_own_give_the_fisher_information_of_diffe
     assert_pairs(found, fisher, 1e-2, 3)
 
 
+@pytest.mark.slow
 def test_frozen_they_give_that_of_difference_quotients_with_the_statistics_held(
     own_statistics: Compose, curved: nn.Module, make_scan: Callable[..., MetaTensor]
 ) -> None:

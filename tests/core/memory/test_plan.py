@@ -119,11 +119,11 @@ def test_blocks_are_computed_again_and_nothing_of_the_network_is_changed() -> No
         handles.append(module.register_forward_hook(count))
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     keys = {name: set(module.__dict__) for name, module in network.named_modules()}
-    truth = decompose(network, x)
+    truth = decompose(network, x, verify="never")
     assert calls["0"] == calls["1.0"] == calls["4.5"] == 1
     budget = 4 * MEBIBYTE  # of which activations would take 6
     calls.update(dict.fromkeys(calls, 0))
-    d = decompose(network, x, memory_budget=budget)
+    d = decompose(network, x, memory_budget=budget, verify="never")
     for handle in handles:
         handle.remove()
     _assert_same(d, truth)

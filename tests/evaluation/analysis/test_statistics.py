@@ -221,6 +221,7 @@ def test_holm_by_hand(given: list[float], expected: list[float]) -> None:
     assert holm(given) == pytest.approx(expected, nan_ok=True)
 
 
+@pytest.mark.slow
 def test_holm_is_that_of_statsmodels() -> None:
     generator = np.random.default_rng(12)
     for size in (1, 2, 7, 30):

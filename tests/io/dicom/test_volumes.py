@@ -352,6 +352,7 @@ def test_compressed_files_are_decoded(name: str, real_data: Path) -> None:
         np.testing.assert_allclose(image.affine.numpy()[:3, 0], along, rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_palette_that_itk_cannot_read_is_refused_and_not_read_as_indices(real_data: Path) -> None:
     with pytest.raises(Exception, match="its pixels cannot be decoded"):
         read(real_data / "dicom" / "compressed" / "gdcm-US-ALOKA-16.dcm")

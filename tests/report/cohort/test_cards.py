@@ -27,6 +27,7 @@ from monai_ifim.run.table import CaseRow
 Row = Callable[..., CaseRow]
 Planes = Callable[..., CasePlanes]
 AFFINE, SHAPE, INDEX = np.diag([0.9, 0.9, 4.0, 1.0]), (21, 34, 13), (5, 20, 9)
+pytestmark = pytest.mark.usefixtures("blank_figure")
 
 
 def card(text: str, position: int) -> str:

@@ -156,6 +156,7 @@ def one_cell(folder: Path, cell: Content, experiment_content: Any) -> Any:
     return read_experiment(folder / "results.json").cells[0]
 
 
+@pytest.mark.slow
 def test_large_figures_are_split_until_each_is_small(
     tmp_path: Path, cell_content: Callable[..., Content], experiment_content: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,1 @@
+"""Verification of decompositions by differences of the network's output."""
