@@ -146,7 +146,9 @@ def _probe(findings: list[Finding], name: str, probe: Callable[[], tuple[str, An
 def _output(predictor: Predictor, image: Tensor) -> tuple[str, int]:
     with evaluation_mode(predictor.network), torch.no_grad():
         outputs = predictor(image).shape[1]
-    return f"{outputs} output(s) for an input of {tuple(image.shape[1:])}", outputs
+    chosen = predictor.selection.chosen
+    read = "" if chosen is None else f", read from {chosen!r} of what the network returns"
+    return f"{outputs} output(s) for an input of {tuple(image.shape[1:])}{read}", outputs
 
 
 def _classes(outputs: int, names: tuple[str, ...], stated: int | None) -> list[Finding]:

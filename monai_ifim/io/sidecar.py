@@ -204,7 +204,7 @@ def _version(package: str) -> str:
 _RESULTS = (
     "eigenvalues", "rank", "energy_kept", "trace", "locality_radius", "method",
     "method_reason", "corrections", "jacobian_products", "error_bound", "confidence", "residuals",
-    "metric", "preprocessing", "left_out", "dtype", "computation", "verification", "seconds",
+    "metric", "preprocessing", "left_out", "output", "dtype", "computation", "verification", "seconds",
 )  # fmt: skip
 
 
