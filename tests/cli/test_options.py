@@ -76,7 +76,7 @@ def test_every_field_is_set_from_the_command_line(name: str) -> None:
         assert getattr(found, name).describe() == value.describe()
     else:
         assert getattr(found, name) == value
-    assert name in {*found.differences(plain), *plain.differences(found), "memory_budget"}
+    assert name in {*found.differences(plain), *plain.differences(found), "memory_budget", "verify"}
 
 
 def test_without_words_the_settings_are_those_of_python() -> None:
