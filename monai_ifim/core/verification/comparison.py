@@ -93,11 +93,11 @@ def verify_image(
     tolerance = TOLERANCE + (PER_EPS * row_eps if row_eps > SINGLE else 0.0)
     used, trial = [own, moved], _Trial(moved, first)
     repeated, deviation, quotient = trial.run(own)
-    alone = moved.together == 1
-    if not alone and (repeated > REPEATED * row_eps**0.5 or not _within([deviation], DOUBTFUL)):
+    alone, most = moved.together == 1, REPEATED * row_eps**0.5
+    if not alone and (not repeated <= most or not _within([deviation], DOUBTFUL)):
         moved.together = own.together = 1  # the image's neighbours in a pass may have an influence
         repeated, deviation, quotient = trial.run(own)
-    if repeated > REPEATED * row_eps**0.5:
+    if not repeated <= most:
         raise _another_answer(changes())
     deviations = [deviation]
     if not _within(deviations, DOUBTFUL):

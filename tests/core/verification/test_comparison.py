@@ -212,6 +212,41 @@ def test_an_answer_by_chance_is_refused(amount: float) -> None:
             decompose(Chance(amount).eval(), torch.rand(IMAGE))
 
 
+class Learns(nn.Module):
+    """Follows the mean of its features, in eval mode too."""
+
+    def __init__(self, always: bool) -> None:
+        super().__init__()
+        self.first, self.last, self.always = nn.Conv2d(2, 8, 3), nn.Linear(8, 3), always
+        self.register_buffer("seen", torch.zeros(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.first(x).mean((2, 3))
+        if self.always or self.training:
+            self.seen.mul_(0.9).add_(0.1 * features.detach().mean(0))  # type: ignore[operator, union-attr]
+        return self.last(features - self.seen)  # type: ignore[no-any-return, operator]
+
+
+def test_an_answer_that_learns_is_refused_and_the_buffer_named() -> None:
+    torch.manual_seed(0)
+    network = Learns(always=True).eval()
+    for _ in range(2):
+        with pytest.raises(NetworkError, match="the network changes seen when it answers.*freeze these values in eval mode"):
+            decompose(network, torch.rand(IMAGE))
+        assert not network.seen.any()  # type: ignore[operator, union-attr]
+    network.always = False  # the cure
+    assert _outcome(network, torch.rand(IMAGE))["outcome"] == "agrees"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_networks_of_half_precision_are_not_doubted(dtype: torch.dtype) -> None:
+    for seed in range(5):
+        torch.manual_seed(seed)
+        network, image = RIGHT["rectifiers"]().eval().to(dtype), torch.randn(IMAGE).to(dtype)
+        found = decompose(network, image, seed=seed).record["verification"]
+        assert found["outcome"] == "agrees"
+
+
 def test_the_answer_is_compared_alone_where_neighbours_in_a_pass_have_an_influence() -> None:
     torch.manual_seed(0)
     network = Function(lambda x: x - x.mean(0, keepdim=True) + x.square().mean())
