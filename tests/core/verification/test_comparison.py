@@ -163,6 +163,52 @@ def test_saturated_predictions_are_not_doubted(gap: float) -> None:
         assert _outcome(network, torch.randn(IMAGE))["outcome"] == "agrees"
 
 
+ZEROS = torch.where(torch.arange(260).reshape(IMAGE) % 3 > 0, torch.rand(IMAGE), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("network", "image"),
+    [
+        (lambda: nn.Sequential(nn.Conv2d(2, 6, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(528, 3)), torch.zeros(IMAGE)),
+        (lambda: nn.Sequential(nn.Conv2d(2, 6, 3), nn.MaxPool2d(3), nn.Flatten(), nn.Linear(36, 3)), torch.ones(IMAGE)),
+        (lambda: nn.Sequential(nn.ReLU6(), nn.Conv2d(2, 6, 3), nn.Flatten(), nn.Linear(528, 3)), ZEROS),
+    ],
+    ids=["rectifiers at zero", "ties of max pooling", "a clamp at its bound"],
+)
+def test_an_image_on_a_kink_is_verified_beside_it(network: Callable[[], nn.Module], image: Tensor) -> None:
+    for seed in range(5):
+        torch.manual_seed(seed)
+        found = _outcome(network(), image, seed=seed)
+        assert found["outcome"] == "agrees"
+        assert "lies on a kink" in found["reason"]
+
+
+def test_a_cut_gradient_is_noticed_on_a_kink_too() -> None:
+    for seed in range(5):
+        torch.manual_seed(seed)
+        network = nn.Sequential(nn.ReLU6(), Function(_two_branches)).eval()
+        with pytest.warns(GradientWarning):
+            decompose(network, ZEROS, seed=seed)
+
+
+class Cancelling(nn.Module):
+    """A function whose float32 gradient consists of rounding errors."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.flatten(1)[:, :3]
+        steep = 1e-2 * (1e11 * y).sin()
+        plain = 1.0 * y
+        return steep + plain - 1e-2 * (1e11 * y).sin()
+
+
+def test_inaccurate_products_are_told_from_a_cut_gradient() -> None:
+    torch.manual_seed(0)
+    image = torch.rand(IMAGE)
+    with pytest.warns(GradientWarning, match="precision='float64'"):
+        decompose(Cancelling().eval(), image)
+    assert _outcome(Cancelling().eval(), image, precision="float64")["outcome"] == "agrees"  # the cure
+
+
 def test_large_offsets_are_not_doubted() -> None:
     for seed in SEEDS:
         torch.manual_seed(seed)
