@@ -107,6 +107,6 @@ def leading_pairs(function: Function, head: str, image: Tensor, count: int) -> t
     size = image.numel()
     operator = LinearOperator((size, size), matvec=product, dtype="float64")
     start = torch.rand(size, generator=torch.Generator().manual_seed(3), dtype=torch.float64).numpy()
-    values, vectors = eigsh(operator, k=count, v0=start, tol=1e-10)
+    values, vectors = eigsh(operator, k=count, v0=start, tol=1e-8)
     order = values.argsort()[::-1].copy()
     return torch.as_tensor(values[order].copy()), torch.as_tensor(vectors.T[order].copy())
