@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from monai_ifim import Decomposition, decompose
 from monai_ifim.core.errors import IFIMError
 from monai_ifim.core.operator.shortcuts import whole_shortcuts
 from zoo.entry import Entry
-from zoo.truth import dense_pairs, leading_pairs, quadratic_forms
+from zoo.truth import dense_pairs, leading_pairs, products
 
 RANDOM = 3  # directions in which F is compared, besides the eigenvectors
 APPROXIMATE = 1e-8  # tolerance of adaptive and matrix_free
@@ -50,11 +51,20 @@ class Subject:
         self.network = entry.network()
         self.image = entry.image()
         self._judge = entry.network()  # a truth shares no state with what it judges
+        self.random = torch.randn(RANDOM, *entry.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
         self._pairs: tuple[Tensor, Tensor] | None = None
 
     def function(self, images: Tensor) -> Tensor:
         """Outputs of the judge's own copy."""
         return self.entry.answer(self._judge, images)
+
+    def products(self, directions: Tensor) -> Tensor:
+        """S^T J v for directions v, from difference quotients."""
+        return products(self.function, self.entry.head, self.image, directions)
+
+    @cached_property
+    def _random_products(self) -> Tensor:
+        return self.products(self.random)
 
     def pairs(self) -> tuple[Tensor, Tensor]:
         """Eigenvalues and eigenvectors of F, once."""
@@ -97,9 +107,9 @@ class Subject:
 
     def _quotients(self, eigenvalues: Tensor, eigenvectors: Tensor, complete: bool) -> float:
         """See `Deviation.quotients`; complete: there are no further components."""
-        random = torch.randn(RANDOM, *self.entry.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-        directions = torch.cat([eigenvectors, random])
-        truth = quadratic_forms(self.function, self.entry.head, self.image, directions)
+        directions = torch.cat([eigenvectors, self.random])
+        columns = torch.cat([self.products(eigenvectors), self._random_products])
+        truth = columns @ columns.T
         along = directions.flatten(1) @ eigenvectors.flatten(1).T
         claimed = (along * eigenvalues) @ along.T
         lengths = truth.diagonal().clamp(min=0).sqrt()
