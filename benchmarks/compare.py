@@ -39,6 +39,7 @@ from benchmarks.scanner import scanner_memory, scanner_seconds
 from benchmarks.stamp import take_stamp
 from benchmarks.tables import full_table, short_table
 from benchmarks.timing import Setting
+from benchmarks.verification import verification
 
 SECTIONS: dict[str, Callable[[Setting], list[Row]]] = {
     "exact": exact,
@@ -54,6 +55,7 @@ SECTIONS: dict[str, Callable[[Setting], list[Row]]] = {
     "memory-budget": memory_budget,
     "memory-classes": memory_classes,
     "batches": batches,
+    "verification": verification,
     "native": native,
     "scanner": scanner_seconds,
     "scanner-memory": scanner_memory,

@@ -20,7 +20,7 @@ import monai_ifim.adapt.saving as saving
 from benchmarks.stamp import take_stamp
 from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.adapt.settings import CaseSettings
-from monai_ifim.core.operator import predictor
+from monai_ifim.core.operator.predictor import Predictor
 from monai_ifim.io import write_case
 from monai_ifim.io.installation import resolve_bundle
 from monai_ifim.run.cases import find_cases
@@ -52,7 +52,7 @@ def measured() -> Iterator[Stopwatch]:
     """Network passes (forward and backward) and file writing timed at the functions through which all of them go."""
     watch = Stopwatch()
     with (
-        mock.patch.object(predictor, "_run", watch.wrap("passes", predictor._run)),
+        mock.patch.object(Predictor, "__call__", watch.wrap("passes", Predictor.__call__)),
         mock.patch.object(torch.autograd, "grad", watch.wrap("passes", torch.autograd.grad)),
         mock.patch.object(saving, "write_case", watch.wrap("writing", write_case)),
     ):

@@ -52,7 +52,7 @@ class Option:
 
 DECOMPOSITION: dict[str, Option] = {
     "head": Option("auto", f"What the network's outputs are: {', '.join(HEAD_NAMES)}."),
-    "output_key": Option(None, "Name or number of the entry that holds the outputs, if the network returns several."),
+    "output_key": Option(None, "Name, number or path (heads.diagnosis) of the logits, if the network returns several outputs."),
     "energy": Option(0.99, "Keep the leading components that hold this share of the trace.", float),
     "rank": Option(None, "Keep this many components instead of a share.", int),
     "method": Option("auto", f"{', '.join(get_args(Method)[1:])}, or auto."),

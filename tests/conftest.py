@@ -45,11 +45,14 @@ def pytest_sessionstart() -> None:
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest picks tests by their marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests slow that use one of the slow fixtures."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark tests slow that use one of the slow fixtures; of several processes, start with the files that have slow tests."""
     for item in items:
         if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
+    if hasattr(config, "workerinput"):  # a long file that comes last leaves the other process idle
+        long = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in long)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -82,6 +82,9 @@ def check_bundle(bundle: Bundle, image: Path | None, settings: Settings, device:
     example = bundle.example(image).as_subclass(Tensor)[None].to(device)
     args = [value.to(device) for value in bundle.further_examples()]
     report = check_network(bundle.network, example, settings, bundle.identity.class_names, bundle.outputs, args)
+    said = bundle.steps.describe()
+    if said:
+        report = replace(report, findings=(Finding("preprocessing", True, "; ".join(said)), *report.findings))
     if not args:
         return report
     named = ", ".join(f"{name} {tuple(value.shape[1:])}" for (name, _), value in zip(bundle.further, args, strict=True))
@@ -143,7 +146,9 @@ def _probe(findings: list[Finding], name: str, probe: Callable[[], tuple[str, An
 def _output(predictor: Predictor, image: Tensor) -> tuple[str, int]:
     with evaluation_mode(predictor.network), torch.no_grad():
         outputs = predictor(image).shape[1]
-    return f"{outputs} output(s) for an input of {tuple(image.shape[1:])}", outputs
+    chosen = predictor.selection.chosen
+    read = "" if chosen is None else f", read from {chosen!r} of what the network returns"
+    return f"{outputs} output(s) for an input of {tuple(image.shape[1:])}{read}", outputs
 
 
 def _classes(outputs: int, names: tuple[str, ...], stated: int | None) -> list[Finding]:

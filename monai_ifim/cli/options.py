@@ -46,9 +46,6 @@ class GivenSettings:
         if given.get("space") == "scanner" and given["resolution"] is None and given["metric"] is None:
             given["resolution"] = "network"  # the network cannot tell finer changes apart
         given["metric"] = read_noise(given.get("metric"))
-        key = given.get("output_key")
-        if isinstance(key, str) and key.lstrip("-").isdecimal():
-            given["output_key"] = int(key)
         return CaseSettings(**given)
 
 

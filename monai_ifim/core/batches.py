@@ -124,7 +124,7 @@ def decompose_in_parts(
 
 def _planned(whole: BatchPart, budget: int) -> MemoryPlan:
     """The plan for the budget, from one forward pass of the first image."""
-    first, network = whole.part(slice(0, 1)), whole.predictor.bare
+    first, network = whole.part(slice(0, 1)), whole.predictor.running
     survey = survey_image(first.forward, network, first.image)
     columns = resolve_head(whole.settings.head, survey.output).square_root(survey.output).columns
     if whole.predictor.spatial:  # the rows are then those of the Lanczos steps
@@ -151,12 +151,13 @@ def _run_plan(part: BatchPart, plan: MemoryPlan) -> Decomposition:
     generator = torch.Generator().manual_seed(part.settings.seed)
     with ExitStack() as stack:
         if plan.frugal or part.settings.method == "matrix_free" or part.predictor.spatial:
-            stack.enter_context(lean_layers(part.predictor.bare))
-        stack.enter_context(checkpointed(plan.blocks))
+            stack.enter_context(lean_layers(part.predictor.running))
+        stack.enter_context(checkpointed(plan.blocks, part.predictor.running))
         with _metered(part, plan) as check:
             with _saved_activations(part, plan, offload):
                 advance = _trimming(part.advance) if plan.frugal else part.advance
-                jacobian = Jacobian(part.forward, part.image, part.passes, advance, dual_numbers=plan.frugal)
+                network = part.predictor.running
+                jacobian = Jacobian(part.forward, part.image, part.passes, advance, plan.frugal, network)
             head = _checked_head(part, jacobian)
             root = head.square_root(jacobian.output)
             factor = Factor(jacobian, root, part.settings.input_metric)
@@ -174,6 +175,7 @@ def _run_plan(part: BatchPart, plan: MemoryPlan) -> Decomposition:
         if plan.frugal:
             return_freed_memory()  # of the passes, before the eigenproblem takes its own
         record = compose_record(part.asked, metric, head, part.image, subspace, products, reason)
+        record["output"] = part.predictor.selection.chosen  # path of the logits, None where the network returns one tensor
         d = assemble(head, part.image, jacobian.output, subspace, part.settings, row_eps, record)
         d = _with_locality(part, plan, head, d) if part.settings.locality else d
         expectations, output = _expectations(part, plan, d, rows, directions), jacobian.output
@@ -254,7 +256,7 @@ def _saved_activations(part: BatchPart, plan: MemoryPlan, offload: Offload) -> A
     """The context of the forward pass whose graph is kept; it offloads activations where the plan limits them."""
     if plan.activations is None:
         return nullcontext()
-    return SavedActivations(offload, plan.activations, storages_of(part.predictor.bare, part.image)).hooks()
+    return SavedActivations(offload, plan.activations, storages_of(part.predictor.running, part.image)).hooks()
 
 
 @contextmanager
@@ -322,7 +324,7 @@ def _checked_head(part: BatchPart, jacobian: Jacobian) -> Head:
         )
     with part.passes():
         check_independence(part.predictor, part.image, output)
-    network = part.predictor.bare
+    network = part.predictor.running
     return resolve_head(part.settings.head, output, last_operation(jacobian.graph, getattr(network, "ends_in", network)))
 
 

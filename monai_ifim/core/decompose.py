@@ -63,7 +63,8 @@ def decompose(
         precision: of the passes: "float32", "float64", or "bfloat16", "float16" by autocast; by default that of network, image
             and the caller's autocast. The small eigenproblem is always float64.
         seed: of the random vectors that adaptive and matrix_free draw; the global random state is left alone.
-        output_key: which entry of a tuple or mapping that the network returns holds the outputs.
+        output_key: name, number or path ("heads.diagnosis", "0.logits") of the entry that holds the logits, where the network
+            returns several. None takes one that is certain (`OutputSelection`), which `record["output"]` names.
         locality: also compute the locality radius, by some more forward passes; `core.locality_radius` makes it later.
         verify: compare derivatives with differences of the network's output, by three forward passes: "sample" for the first
             image of each network, shape and setting and every 20th after it, "always" for the first image of each batch, or

@@ -74,9 +74,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_head(self.head)
-        check_output_key(self.output_key)
         energy, rank = check_selection(self.energy, self.rank)
         checked: dict[str, Any] = {
+            "output_key": check_output_key(self.output_key),
             "energy": energy,
             "rank": rank,
             "tolerance": check_tolerance(self.tolerance),
@@ -221,10 +221,13 @@ def check_switches(settings: Settings) -> None:
             raise IFIMError(f"{name}={getattr(settings, name)!r}: give True or False.")
 
 
-def check_output_key(key: str | int | None) -> None:
-    """Raise IFIMError unless `key` is a name, a number or None."""
-    if isinstance(key, bool) or not isinstance(key, (str, int, type(None))):
-        raise IFIMError(f"output_key={key!r}: give the name or the number of the entry that holds the outputs.")
+def check_output_key(key: str | int | None) -> str | int | None:
+    """The key, a number where it is one; raises IFIMError unless it is a name, a path ("heads.diagnosis"), a number or None."""
+    if isinstance(key, bool) or not isinstance(key, (str, Integral, type(None))) or key == "":
+        raise IFIMError(f"output_key={key!r}: give the name, path or number of the entry that holds the outputs.")
+    if isinstance(key, str):
+        return int(key) if key.removeprefix("-").isdecimal() else key
+    return None if key is None else int(key)
 
 
 def check_tolerance(tolerance: float) -> float:

@@ -34,10 +34,10 @@ def demo_volume(directory: str | os.PathLike[str]) -> Path:
     Args:
         directory: folder for the file; made where missing.
     """
-    from monai_ifim.evaluation.lumpy.images import LumpyDataset, LumpyParameters, write_volume
+    from monai_ifim.evaluation.lumpy.images import LumpyDataset, LumpyParameters, write_image
 
     target = Path(directory) / "lumpy_lesion.nii.gz"
     if target.is_file():
         return target
     dataset = LumpyDataset(LumpyParameters(), length=_DEMO_INDEX + 1, seed=_DEMO_SEED)
-    return write_volume(dataset.volume(_DEMO_INDEX).image, target, spacing=2.0)
+    return write_image(dataset.volume(_DEMO_INDEX).image, target, spacing=2.0)

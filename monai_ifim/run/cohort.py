@@ -18,7 +18,7 @@ from scipy.stats import median_abs_deviation
 
 from monai_ifim.io import InputError
 from monai_ifim.io.errors import single_line
-from monai_ifim.run.table import SCHEMA, SCHEMA_VERSION, UNITS
+from monai_ifim.run.table import SCHEMA, SCHEMA_VERSION, SINCE_1_1, UNITS
 
 __all__ = ["LARGEST_Z", "SMALLEST_COHORT", "SMALLEST_GROUP", "VANISHING", "confidence", "find_outliers", "read_cases"]
 
@@ -64,10 +64,21 @@ def read_cases(output: str | PathLike[str]) -> pd.DataFrame:
             f"{path}: schema version {version or 'missing'}; this program reads {SCHEMA_VERSION}: read it with the version of "
             "monai_ifim that wrote it, or run the same command again."
         )
+    if version == "1.0":
+        table = _with_newer_columns(table)
+        columns = {field.name: field.type for field in table.schema}
     _check_columns(path, columns)
     frame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
     frame.attrs.update(schema_version=version, units=units)
     return frame
+
+
+def _with_newer_columns(table: pa.Table) -> pa.Table:
+    """A table of schema 1.0 with the columns added since, empty."""
+    for name in SINCE_1_1:
+        if name not in table.column_names:
+            table = table.append_column(SCHEMA.field(name), pa.nulls(table.num_rows, SCHEMA.field(name).type))
+    return table
 
 
 def _check_columns(path: Path, known: Mapping[str, Any]) -> None:

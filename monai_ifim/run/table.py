@@ -20,6 +20,7 @@ from monai_ifim.io import InputError, MapContent, atomic
 __all__ = ["COLUMNS", "SCHEMA", "SCHEMA_VERSION", "UNITS", "CaseRow", "row_from_sidecar", "write_run", "write_table"]
 
 SCHEMA_VERSION = "1.1"  # of cases.parquet; a reader of 1.x reads every 1.y
+SINCE_1_1 = ("verification", "deviation", "verified_by")  # columns that a table of 1.0 lacks
 LARGEST_WHOLE = 2**53
 
 Numbers = tuple[float | None, ...]

@@ -76,7 +76,7 @@ def test_every_field_is_set_from_the_command_line(name: str) -> None:
         assert getattr(found, name).describe() == value.describe()
     else:
         assert getattr(found, name) == value
-    assert name in {*found.differences(plain), *plain.differences(found), "memory_budget"}
+    assert name in {*found.differences(plain), *plain.differences(found), "memory_budget", "verify"}
 
 
 def test_without_words_the_settings_are_those_of_python() -> None:
@@ -123,8 +123,8 @@ def test_changes_of_a_scan_are_as_coarse_as_the_network_s_voxels_unless_told_oth
     assert settings_of(*words).resolution == resolution
 
 
-@pytest.mark.parametrize(("word", "key"), [("2", 2), ("-1", -1), ("logits", "logits"), ("2b", "2b")])
-def test_an_entry_of_the_output_goes_by_name_or_number(word: str, key: str | int) -> None:
+@pytest.mark.parametrize(("word", "key"), [("2", 2), ("-1", -1), ("logits", "logits"), ("2b", "2b"), ("0.logits", "0.logits")])
+def test_an_entry_of_the_output_goes_by_name_number_or_path(word: str, key: str | int) -> None:
     assert settings_of("--output-key", word).output_key == key
 
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
@@ -23,6 +20,7 @@ from monai.engines import IterationEvents
 from PIL import Image
 from typer.testing import CliRunner
 
+from bundle_run import run_bundle
 from monai_ifim import IFIMError, IFIMHandler, IFIMInferer, SaveIFIMd, decompose
 from monai_ifim.adapt.handler import HandlerArguments
 from monai_ifim.adapt.saving import WriterArguments
@@ -110,27 +108,15 @@ def _parsed(root: Path) -> ConfigParser:
 
 
 def _run_all(root: Path) -> Runs:
-    """`python -m monai.bundle run` without an overlay and with each, side by side."""
+    """The bundle without an overlay and with each."""
     outputs = {name: root / f"out_{name}" for name in ("plain", "ifim", "ifim_inferer")}
-    running = {name: _start(root, name, output) for name, output in outputs.items()}
-    texts = {name: process.communicate(timeout=600)[0] for name, process in running.items()}
-    assert {name: process.returncode for name, process in running.items()} == dict.fromkeys(outputs, 0), "\n".join(texts.values())
+    for name, output in outputs.items():
+        files = [f"configs/{_config(root).name}"]
+        if name != "plain":
+            files.append(str(configs_folder() / f"{name}.yaml"))
+        words = ("--config_file", str(files), "--bundle_root", ".", "--output_dir", str(output))
+        run_bundle(root, RUN_KEYS[root.name], *words, *SETTINGS.get((root.name, name), ()))
     return Runs(root, outputs)
-
-
-def _start(root: Path, name: str, output: Path) -> subprocess.Popen[str]:
-    files = [f"configs/{_config(root).name}"]
-    if name != "plain":
-        files.append(str(configs_folder() / f"{name}.yaml"))
-    words = ("--config_file", str(files), "--bundle_root", ".", "--output_dir", str(output))
-    return subprocess.Popen(
-        [sys.executable, "-m", "monai.bundle", "run", RUN_KEYS[root.name], *words, *SETTINGS.get((root.name, name), ())],
-        cwd=root,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 def _tables(folder: Path) -> dict[str, bytes]:

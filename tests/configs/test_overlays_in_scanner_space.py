@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +16,7 @@ import torch
 from monai.bundle import ConfigParser
 from PIL import Image
 
+from bundle_run import run_bundle
 from monai_ifim import decompose_scan
 from monai_ifim.adapt.scanner.preprocessing import reading_of
 from monai_ifim.core import Decomposition
@@ -105,25 +103,13 @@ def config(root: Path) -> Path:
 
 
 def run_all(root: Path, images: dict[str, Path], run: str, *words: str) -> Runs:
-    """`python -m monai.bundle run` without an overlay and with each, side by side."""
+    """The bundle without an overlay and with each."""
     outputs = {name: root / f"out_{name}" for name in RUNS[root.name]}
-    running = {name: start(root, name, run, (*words, "--output_dir", str(output))) for name, output in outputs.items()}
-    texts = {name: process.communicate(timeout=600)[0] for name, process in running.items()}
-    assert {name: process.returncode for name, process in running.items()} == dict.fromkeys(outputs, 0), "\n".join(texts.values())
+    for name, output in outputs.items():
+        files = [f"configs/{config(root).name}", *([] if name == "plain" else [str(configs_folder() / f"{name}.yaml")])]
+        settings = ("--config_file", str(files), "--bundle_root", ".", *words, "--output_dir", str(output))
+        run_bundle(root, run, *settings, *RUNS[root.name][name], *PLACES[name])
     return Runs(root, images, outputs)
-
-
-def start(root: Path, name: str, run: str, words: tuple[str, ...]) -> subprocess.Popen[str]:
-    files = [f"configs/{config(root).name}", *([] if name == "plain" else [str(configs_folder() / f"{name}.yaml")])]
-    command = [sys.executable, "-m", "monai.bundle", "run", run, "--config_file", str(files), "--bundle_root", ".", *words]
-    return subprocess.Popen(
-        [*command, *RUNS[root.name][name], *PLACES[name]],
-        cwd=root,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 def expected(runs: Runs, name: str, **options: Any) -> tuple[Decomposition, Array]:

@@ -22,12 +22,13 @@ def test_blocks_run_in_order_without_a_warning_and_do_what_the_page_says(capsys:
         for number, block in enumerate(BLOCKS):
             exec(compile(block, f"engine.md: block {number + 1}", "exec"), names)
             seen.append(names.get("d"))
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 7
     methods = [d.record["method"] for d in seen if d is not None]  # type: ignore[attr-defined]
     assert methods[:2] == ["matrix_free", "matrix_free"]
     printed = capsys.readouterr().out
     assert "nats per (standard deviation of the noise)^2" in printed
     assert "columns of similar weight are asked for" in printed
+    assert "\nheads.diagnosis\n" in printed
 
 
 def test_every_method_head_and_precision_that_there_is_is_on_the_page() -> None:

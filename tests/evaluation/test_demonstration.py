@@ -13,7 +13,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from monai_ifim.evaluation.demonstration import demo_slice, demo_volume
-from monai_ifim.evaluation.lumpy.images import LumpyDataset, LumpyParameters, write_volume
+from monai_ifim.evaluation.lumpy.images import LumpyDataset, LumpyParameters, write_image
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "lumpy_lesion_detection_3d"
 
@@ -72,7 +72,7 @@ def test_configs_describe_one_network() -> None:
 
 def test_a_file_reaches_the_network_as_a_training_volume_does(tmp_path: Path) -> None:
     item = LumpyDataset(LumpyParameters(), length=2, seed=9)[1]
-    path = write_volume(item["image"][0], tmp_path / "volume.nii.gz")
+    path = write_image(item["image"][0], tmp_path / "volume.nii.gz")
     from_file = _config("inference.yaml").get_parsed_content("preprocessing")({"image": str(path)})["image"]
     drawn = _config("train.yaml").get_parsed_content("train#preprocessing")(item)["image"]
     torch.testing.assert_close(torch.as_tensor(from_file), torch.as_tensor(drawn), atol=1e-5, rtol=0)

@@ -47,6 +47,15 @@ def cases(tmp_path: Path, write_cohort: Callable[..., Path]) -> list[Case]:
     return find_cases([write_cohort(tmp_path / "in", 6)])
 
 
+def test_the_first_case_is_verified_and_named_in_the_records_of_the_others(
+    bundle: Bundle, cases: list[Case], tmp_path: Path
+) -> None:
+    rows = list(decompose_cases(bundle, cases, RunSettings(tmp_path / "out", OPTIONS, batch_size=2)))
+    assert {row.verification for row in rows} == {"agrees"}
+    assert sorted(row.verified_by for row in rows) == sorted(["itself"] + [cases[0].name] * 5)
+    assert all(0 <= row.deviation < 0.1 for row in rows if row.deviation is not None)
+
+
 class Gate:
     """Runs a function, and says that it began and waits for leave before it ends."""
 
@@ -101,7 +110,7 @@ def test_preprocessing_that_cannot_be_copied_still_leads_back(bundle: Bundle, ca
             return image
 
     steps = [*bundle.preprocessing.transforms, Lambdad("image", func=locked, inv_func=locked)]
-    stubborn = replace(bundle, preprocessing=Compose(steps))
+    stubborn = replace(bundle, steps=replace(bundle.steps, compose=Compose(steps)))
     with pytest.raises(TypeError):
         pipeline.deepcopy(Holder(lock))
     stubborn.preprocessing.holder = Holder(lock)  # a lock cannot be copied

@@ -33,7 +33,7 @@ from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.table import CaseRow, row_from_sidecar, write_table
 
 Content = dict[str, Any]
-CSV_HEADER = "case,status,reason,input,prediction,probability,rank,energy_kept,eigenvalue,trace,seconds"
+CSV_HEADER = "case,status,reason,input,prediction,probability,rank,energy_kept,eigenvalue,trace,seconds,verification"
 TYPES = {
     "case": "string", "status": "string", "reason": "string", "input": "string", "prediction": "string",
     "probability": "double", "rank": "int64", "energy_kept": "double", "eigenvalue": "double", "trace": "double",
@@ -221,7 +221,7 @@ def test_the_file_states_version_and_units(tmp_path: Path) -> None:
     write_table(tmp_path, [])
     metadata = pq.read_schema(tmp_path / "cases.parquet").metadata
     units = json.loads(metadata[b"monai_ifim.units"])
-    assert metadata[b"monai_ifim.schema_version"] == b"1.0"
+    assert metadata[b"monai_ifim.schema_version"] == b"1.1"
     assert {units[name] for name in ("eigenvalue", "eigenvalues", "trace", "norm_sensitivity")} == {"nats per unit^2"}
     numbers = {name for name, kind in TYPES.items() if "string" not in kind} - {"frame"}
     assert set(units) == numbers
@@ -304,7 +304,7 @@ def test_the_reader_gives_what_is_in_the_file(real_run: Path) -> None:
                     assert case[name] == expected
     assert frame["rank"].dtype == pd.Int64Dtype()
     assert frame.attrs["units"]["trace"] == "nats per unit^2"
-    assert frame.attrs["schema_version"] == "1.0"
+    assert frame.attrs["schema_version"] == "1.1"
 
 
 def test_no_table_says_what_to_do(tmp_path: Path) -> None:
@@ -323,7 +323,7 @@ def with_metadata(path: Path, **changes: str) -> None:
 def test_another_major_version_is_refused(tmp_path: Path, version: str) -> None:
     write_table(tmp_path, [FULL])
     with_metadata(tmp_path / "cases.parquet", schema_version=version)
-    with pytest.raises(InputError, match=rf"schema version ({version or 'missing'}); this program reads 1\.0: read it with"):
+    with pytest.raises(InputError, match=rf"schema version ({version or 'missing'}); this program reads 1\.1: read it with"):
         read_cases(tmp_path)
 
 
@@ -333,6 +333,16 @@ def test_a_later_minor_version_with_a_new_column_is_read(tmp_path: Path) -> None
     pq.write_table(pq.read_table(path).append_column("new", pa.array([1, 2])), path)
     with_metadata(path, schema_version="1.4")
     assert read_cases(path)["new"].tolist() == [1, 2]
+
+
+def test_a_table_of_the_first_version_is_read_without_its_newer_columns(tmp_path: Path) -> None:
+    write_table(tmp_path, [FULL, FAILED])
+    path = tmp_path / "cases.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["verification", "deviation", "verified_by"]), path)
+    with_metadata(path, schema_version="1.0")
+    frame = read_cases(path)
+    assert frame["trace"].tolist()[0] == FULL.trace
+    assert frame[["verification", "deviation", "verified_by"]].isna().all(axis=None)
 
 
 @pytest.mark.parametrize("change", ["drop", "type", "list"])

@@ -1,6 +1,6 @@
 """Activation checkpointing of a network's modules: their activations are recomputed instead of saved.
 
-The modules are not changed; during the passes their `forward` runs under `torch.utils.checkpoint`.
+The modules are not changed; during the passes their `forward` runs in a `RecomputedCall`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils._pytree import tree_leaves
 
 from monai_ifim.core.memory.live_memory import LiveMemory
-from monai_ifim.core.memory.replaced_forward import own_forward, replaceable
+from monai_ifim.core.memory.recomputation import RecomputedCall
+from monai_ifim.core.memory.replaced_forward import current_form, own_forward, replaceable
 
 WORTHWHILE = 2.0  # a module is checkpointed if it saves at least this many times the bytes of its inputs
 
@@ -49,19 +50,17 @@ def survey_activations(forward: Callable[[], Tensor], network: Callable[..., Any
                 survey.inside[module] = survey.inside.get(module, 0) + tensor.nbytes
         return 0
 
-    def enter(module: nn.Module, args: Any) -> None:
-        survey.given[module] = survey.given.get(module, 0) + sum(a.nbytes for a in args if isinstance(a, Tensor))
+    def measured(module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        survey.given[module] = survey.given.get(module, 0) + _bytes_of(args, kwargs)
         open_modules.append(module)
-
-    def leave(module: nn.Module, args: Any, output: Any) -> None:
-        open_modules.pop()
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            open_modules.pop()
 
     modules = network.modules() if isinstance(network, nn.Module) else ()
     with ExitStack() as stack:
-        for module in modules:
-            if not isinstance(module, torch.jit.ScriptModule):
-                stack.callback(module.register_forward_pre_hook(enter).remove)
-                stack.callback(module.register_forward_hook(leave, always_call=True).remove)
+        stack.enter_context(own_forward({m: partial(measured, m, current_form(m)) for m in modules if replaceable(m)}))
         stack.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, _refuse))
         live = stack.enter_context(LiveMemory())
         survey.output = forward().detach()
@@ -88,16 +87,27 @@ def choose_blocks(network: Callable[..., Any], survey: ActivationSurvey, largest
 
 
 @contextmanager
-def checkpointed(blocks: Sequence[nn.Module]) -> Iterator[None]:
-    """Context in which the blocks save their inputs only."""
-    with own_forward({block: partial(_recomputing, block.forward) for block in blocks}):
+def checkpointed(blocks: Sequence[nn.Module], network: Callable[..., Any]) -> Iterator[None]:
+    """Context in which the blocks, modules of `network`, save copies of their inputs only."""
+    with own_forward({block: partial(_recomputing, current_form(block), partial(_path, network, block)) for block in blocks}):
         yield
 
 
-def _recomputing(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _recomputing(forward: Callable[..., Any], path: Callable[[], str], *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
-    return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+    return RecomputedCall(forward, path).run(args, kwargs)
+
+
+def _path(network: Callable[..., Any], block: nn.Module) -> str:
+    named = network.named_modules() if isinstance(network, nn.Module) else ()
+    return next((name for name, module in named if module is block), type(block).__name__)
+
+
+def _bytes_of(args: Any, kwargs: Any) -> int:
+    """Bytes of the tensors among a module's arguments, each counted once."""
+    tensors = {id(leaf): leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+    return sum(tensor.nbytes for tensor in tensors.values())
 
 
 def _refuse(_: Any) -> Tensor:

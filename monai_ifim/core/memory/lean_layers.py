@@ -133,44 +133,44 @@ def _lean_form(module: nn.Module) -> Callable[..., Any] | None:
     return None
 
 
-def _rectified(module: Any, x: Tensor) -> Tensor:
-    if not (torch.is_grad_enabled() and x.requires_grad):
-        return functional.relu(x, inplace=module.inplace)
-    result: Tensor = _Rectifier.apply(x, module.inplace)  # type: ignore[no-untyped-call]
+def _rectified(module: Any, input: Tensor) -> Tensor:
+    if not (torch.is_grad_enabled() and input.requires_grad):
+        return functional.relu(input, inplace=module.inplace)
+    result: Tensor = _Rectifier.apply(input, module.inplace)  # type: ignore[no-untyped-call]
     return result
 
 
-def _convolved(module: Any, x: Tensor, output_size: Any = None) -> Tensor:
-    whole = x.ndim == len(module.kernel_size) + 2
-    if not (torch.is_grad_enabled() and x.requires_grad and whole) or module.weight.requires_grad:
-        return _own_forward(module, x, output_size)
-    result: Tensor = _Convolution.apply(x, module, output_size)  # type: ignore[no-untyped-call]
+def _convolved(module: Any, input: Tensor, output_size: Any = None) -> Tensor:
+    whole = input.ndim == len(module.kernel_size) + 2
+    if not (torch.is_grad_enabled() and input.requires_grad and whole) or module.weight.requires_grad:
+        return _own_forward(module, input, output_size)
+    result: Tensor = _Convolution.apply(input, module, output_size)  # type: ignore[no-untyped-call]
     return result
 
 
-def _own_forward(module: Any, x: Tensor, output_size: Any) -> Tensor:
+def _own_forward(module: Any, input: Tensor, output_size: Any) -> Tensor:
     """The `forward` of a convolution's class; only transposed ones take an output size."""
-    result: Tensor = type(module).forward(module, x, *(() if output_size is None else (output_size,)))
+    result: Tensor = type(module).forward(module, input, *(() if output_size is None else (output_size,)))
     return result
 
 
-def _pooled(module: Any, x: Tensor) -> Tensor:
+def _pooled(module: Any, input: Tensor) -> Tensor:
     settings = (module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode)
     pool = partial(_with_places, POOLS[type(module)], settings)
-    if not (torch.is_grad_enabled() and x.requires_grad) or x.ndim != (4 if type(module) is nn.MaxPool2d else 5):
-        return pool(x)[0]
-    result: Tensor = _MaximumPool.apply(x, pool)  # type: ignore[no-untyped-call]
+    if not (torch.is_grad_enabled() and input.requires_grad) or input.ndim != (4 if type(module) is nn.MaxPool2d else 5):
+        return pool(input)[0]
+    result: Tensor = _MaximumPool.apply(input, pool)  # type: ignore[no-untyped-call]
     return result
 
 
-def _with_places(pool: Callable[..., Any], settings: tuple[Any, ...], x: Tensor) -> tuple[Tensor, Tensor]:
-    result, places = pool(x, *settings)
+def _with_places(pool: Callable[..., Any], settings: tuple[Any, ...], input: Tensor) -> tuple[Tensor, Tensor]:
+    result, places = pool(input, *settings)
     return result, places
 
 
-def _normalised(module: Any, x: Tensor) -> Tensor:
-    if not (torch.is_grad_enabled() and x.requires_grad):
+def _normalised(module: Any, input: Tensor) -> Tensor:
+    if not (torch.is_grad_enabled() and input.requires_grad):
         statistics = (module.running_mean, module.running_var, module.weight, module.bias)
-        return functional.batch_norm(x, *statistics, training=False, momentum=0.0, eps=module.eps)
-    result: Tensor = _Affine.apply(x, module)  # type: ignore[no-untyped-call]
+        return functional.batch_norm(input, *statistics, training=False, momentum=0.0, eps=module.eps)
+    result: Tensor = _Affine.apply(input, module)  # type: ignore[no-untyped-call]
     return result

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from monai_ifim.core.errors import IFIMError
+from monai_ifim.core.memory.saved_tensor import SavedTensor
 from monai_ifim.core.memory.scratch import ScratchFolder
 
 SMALLEST = 2**16  # bytes; smaller activations stay in memory
@@ -118,11 +119,11 @@ class SavedActivations:
     def _pack(self, tensor: Tensor) -> Any:
         storage = tensor.untyped_storage()
         if self.allowance is None or tensor.nbytes < SMALLEST or storage.data_ptr() in self.own:
-            return tensor
+            return SavedTensor.of(tensor)
         key = (storage._cdata, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor._version, tensor.dtype)
         known = self._known.get(key)
         if known is not None and known[0]() is not None:
-            return tensor if known[1] is None else known[1]
+            return SavedTensor.of(tensor) if known[1] is None else known[1]
         stored = None
         if self.held + tensor.nbytes <= self.allowance:
             self.held += tensor.nbytes
@@ -130,14 +131,11 @@ class SavedActivations:
             self.moved += tensor.nbytes
             stored = self.offload.put(tensor)
         self._known[key] = (weakref.ref(storage), stored)
-        return tensor if stored is None else stored
+        return SavedTensor.of(tensor) if stored is None else stored
 
 
-def _unpack(packed: Any) -> Tensor:
-    if isinstance(packed, Tensor):
-        return packed
-    tensor: Tensor = packed.get()
-    return tensor
+def _unpack(packed: SavedTensor | StoredFile | StoredHost) -> Tensor:
+    return packed.get()
 
 
 @cache

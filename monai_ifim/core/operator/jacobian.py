@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,13 @@ from monai_ifim.core.errors import NetworkError
 from monai_ifim.core.heads.outputs import as_float64
 from monai_ifim.core.memory.allocation import copy_of
 from monai_ifim.core.operator.batch_norm import correct_gradients
+from monai_ifim.core.operator.failing_layers import (
+    layer_of_error,
+    layer_without_backward,
+    layer_without_second_derivative,
+    layers_with_own_backward,
+)
+from monai_ifim.core.operator.refusals import IN_BACKWARD, cure_of, said_by, stays
 
 FIRST_AMPLIFICATION = 2.0**12  # first factor of cotangents in float16, raised or lowered until gradients fit its range
 AMPLIFICATION_STEP = 2.0**4
@@ -29,6 +37,7 @@ class Jacobian:
     advance: called with the numbers of products made and expected, for progress.
     dual_numbers: how J u is computed: by one pass with dual numbers, which saves nothing (True), or as the derivative of the
     backward pass, which is faster and keeps a second graph (False); if one fails, the other is tried.
+    network: that `forward` calls, whose layers errors name.
     products: number of products J^T c and J u made; expected: their final number, if known. reached: True once a gradient
     reached the image.
     """
@@ -40,8 +49,10 @@ class Jacobian:
         passes: Callable[[], AbstractContextManager[object]] = nullcontext,
         advance: Callable[[int, int | None], None] = lambda done, expected: None,
         dual_numbers: bool = False,
+        network: Callable[..., Any] | None = None,
     ) -> None:
         self._forward, self._passes, self._advance = forward, passes, advance
+        self._network = network or forward
         self.image = image
         self.products = 0
         self.expected: int | None = None
@@ -82,30 +93,47 @@ class Jacobian:
         self._count()
         try:
             return self._moved(tangent)
-        except NetworkError:
-            if self._attention_in_steps:
-                raise
-            self._take_attention_in_steps()
+        except _NoWayError:
+            if not self._attention_in_steps:
+                self._take_attention_in_steps()
+        try:
             return self._moved(tangent)
+        except _NoWayError as error:
+            raise self._without_product(error) from error
+
+    def layers_with_own_backward(self) -> tuple[str, ...]:
+        """Functions with a backward pass written in Python, each with its layer, for errors."""
+        return layers_with_own_backward(self._forward, self._passes, self.image, self._network)
 
     def _moved(self, tangent: Tensor) -> Tensor:
         ways = (self._forward_mode, self._double_backward) if self._dual_numbers else (self._double_backward, self._forward_mode)
-        try:
-            return as_float64(ways[0](tangent))
-        except torch.OutOfMemoryError:
-            raise
-        except (NotImplementedError, RuntimeError) as first:
+        refused: list[Exception] = []
+        for way in ways:
             try:
-                moved = as_float64(ways[1](tangent))
-            except (NotImplementedError, RuntimeError) as error:
-                if isinstance(error, torch.OutOfMemoryError):
+                moved = as_float64(way(tangent))
+            except (RuntimeError, NetworkError) as error:
+                if isinstance(error, RuntimeError) and stays(error):
                     raise
-                raise NetworkError(
-                    f"the network has neither a differentiable backward pass nor forward-mode derivatives ({first}; {error}): "
-                    "use method='exact' or 'adaptive'."
-                ) from error
-            self.use_other_way()
+                refused.append(error)
+                continue
+            if refused:
+                self.use_other_way()
             return moved
+        raise _NoWayError(*(refused if self._dual_numbers else reversed(refused)))
+
+    def _without_product(self, error: _NoWayError) -> NetworkError:
+        forward_mode, double_backward = error.args
+        first = layer_of_error(forward_mode.__cause__ or forward_mode, self._network)
+        second = layer_without_second_derivative(self._forward, self._passes, self.image, self._network)
+        return NetworkError(
+            f"the network has neither forward-mode derivatives ({first}: {said_by(forward_mode)}) nor a differentiable backward "
+            f"pass ({second}: {said_by(double_backward)}): use method='exact' or 'adaptive'."
+        )
+
+    def _without_backward(self, error: RuntimeError) -> NetworkError:
+        layer = layer_without_backward(self._forward, self._passes, self.image, self._network)
+        cure = cure_of(error, IN_BACKWARD) or "pass a PyTorch module or TorchScript made of differentiable operations."
+        return NetworkError(f"{layer} has no backward pass: {said_by(error)}: {cure}")
 
     def _take_attention_in_steps(self) -> None:
         """Repeat the forward pass with attention as matrix products and a softmax, which have second derivatives: PyTorch's fused
@@ -124,7 +152,10 @@ class Jacobian:
     def _forward_with_graph(self) -> Tensor:
         with self._passes():
             output = self._forward(copy_of(self._leaf))  # a copy, so that a network may write into its input
-        self._backward = correct_gradients(output)
+        try:
+            self._backward = correct_gradients(output)
+        except RuntimeError as error:  # what a layer saved was overwritten
+            raise self._without_backward(error) from error
         return output
 
     def use_other_way(self) -> None:
@@ -160,13 +191,10 @@ class Jacobian:
                 (gradient,) = torch.autograd.grad(
                     self._output, self._leaf, cotangent.to(self._output), retain_graph=not last, allow_unused=True
                 )
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
-            raise NetworkError(
-                f"the network has no backward pass: {error}. Pass a PyTorch module or TorchScript made of differentiable "
-                "operations."
-            ) from error
+            if stays(error):
+                raise
+            raise self._without_backward(error) from error
         return gradient
 
     @property
@@ -199,3 +227,7 @@ class Jacobian:
     def _count(self) -> None:
         self.products += 1
         self._advance(self.products, self.expected)
+
+
+class _NoWayError(Exception):
+    """J u failed in forward mode and by double backward; args: the two errors."""

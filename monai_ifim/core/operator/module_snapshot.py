@@ -18,9 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from monai_ifim.core.memory.replaced_forward import ReplacedForward
+from monai_ifim.core.operator.shortcuts import WholeShortcut
 from monai_ifim.core.operator.tensor_values import TensorValues, copyable
 
 CONTAINERS = (dict, list, set, deque)
+STAND_INS = (ReplacedForward, WholeShortcut)  # what decompositions themselves put into modules, and take out again
 NUMBERS = (bool, int, float, complex, str, torch.Size)
 _STANDARD = frozenset(nn.Module().__dict__)  # attributes of every module
 _HOOKS = tuple(sorted(name for name in _STANDARD if name.endswith("_hooks") and "state_dict" not in name))
@@ -180,10 +182,10 @@ def _changed_attributes(module: nn.Module, then: dict[str, Any]) -> Iterator[Cha
     for name, value in then.items():
         now = held.get(name, _MISSING)
         same = now is value or (type(now) in NUMBERS and type(now) is type(value) and now == value)
-        if not same and not isinstance(value, ReplacedForward):
+        if not same and not isinstance(value, STAND_INS) and not isinstance(now, STAND_INS):
             yield Change(module, name, partial(held.__setitem__, name, value))
     for name in held.keys() - then.keys():
-        if not isinstance(held[name], ReplacedForward):
+        if not isinstance(held[name], STAND_INS):
             yield Change(module, name, partial(held.pop, name, None))
 
 

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
 from monai_ifim.core.errors import NetworkError, TrainingModeWarning, warn_caller
+from monai_ifim.core.operator.eager_execution import eager_execution
 from monai_ifim.core.operator.module_snapshot import ModuleSnapshot
 
 _lock = threading.RLock()  # held while states are saved and given back, never during a pass
@@ -130,7 +131,7 @@ def evaluation_mode(network: Callable[..., Any]) -> Iterator[ModuleState]:
     """
     state = ModuleState(network)
     written: tuple[str, ...] = ()
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), eager_execution():
         try:
             if state.enter():
                 warn_caller(

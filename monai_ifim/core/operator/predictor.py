@@ -12,15 +12,19 @@ from torch import Tensor, nn
 
 from monai_ifim.core.errors import NetworkError
 from monai_ifim.core.operator.arguments import for_items
+from monai_ifim.core.operator.conversion import converted
+from monai_ifim.core.operator.eager_execution import without_compiler
+from monai_ifim.core.operator.output_selection import OutputSelection, shape_of
+from monai_ifim.core.operator.refusals import forward_refusal
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """`network(image, *args, **kwargs)[output_key]` as a plain tensor [B, C].
+    """`network(image, *args, **kwargs)` as a plain tensor [B, C].
 
-    output_key: index into a tuple or list, or key into a mapping; None takes a tensor as it is, the first entry of a
-    tuple or list, and the only entry of a mapping. spatial: True if the output is a map [B, C, *spatial].
-    dtype: of copies of the weights that the passes run with; None for the weights as they are.
+    output_key: name, number or path of the entry that holds the logits; `OutputSelection` says what None takes.
+    spatial: True if the output is a map [B, C, *spatial]. dtype: of a copy of the network that the passes run with; None for
+    the weights as they are.
     """
 
     network: Callable[..., Any]
@@ -30,16 +34,28 @@ class Predictor:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     spatial: bool = False
     dtype: torch.dtype | None = None
+    _copies: dict[tuple[int, torch.dtype | None], Callable[..., Any]] = field(default_factory=dict, repr=False, compare=False)
+    selection: OutputSelection = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "selection", OutputSelection(self.output_key))
 
     def __call__(self, image: Tensor, items: slice | Tensor = slice(None)) -> Tensor:
         """Output [B, C] (a map if `spatial`) for `image` [B, channel, *spatial]; items: which images of the batch these are.
 
-        Raises NetworkError for an output of another kind.
+        Raises NetworkError for an output of another kind, and where PyTorch refuses an operation of the network.
         """
-        batch = image.shape[0]
-        args = [_usable(for_items(value, items, self.batch)) for value in self.args]
-        kwargs = {name: _usable(for_items(value, items, self.batch)) for name, value in self.kwargs.items()}
-        return self._matrix(self._select(_run(self.bare, self._frozen, image, args, kwargs)), batch)
+        args = [self._usable(for_items(value, items, self.batch)) for value in self.args]
+        kwargs = {name: self._usable(for_items(value, items, self.batch)) for name, value in self.kwargs.items()}
+        network = self.running
+        try:
+            returned = network(image, *args, **kwargs)
+        except RuntimeError as error:
+            refusal = forward_refusal(error, network)
+            if refusal is None:
+                raise
+            raise refusal from error
+        return self._matrix(self.selection(returned, image, self.spatial), image.shape[0])
 
     def part(self, items: slice) -> Predictor:
         """The predictor for some images of the batch, with their entries of the arguments."""
@@ -55,57 +71,36 @@ class Predictor:
         while True:
             if isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
                 network = network.module
-            elif type(network).__name__ == "OptimizedModule" and hasattr(network, "_orig_mod"):
-                network = network._orig_mod
+            elif (inner := without_compiler(network)) is not network:
+                network = inner
             else:
-                break
-        return network  # type: ignore[no-any-return]
+                return network  # type: ignore[no-any-return]
 
     @cached_property
-    def _frozen(self) -> dict[str, Tensor]:
-        """Copies of the parameters and buffers that need another dtype, or were made in inference mode and so cannot be saved for
-        a backward pass.
+    def running(self) -> Callable[..., Any]:
+        """The network that the passes run: `bare`, or a copy of it where it needs another dtype or was made in inference mode.
 
-        Computed once: visiting all modules costs as much as a pass through a small network.
+        Found once: visiting all modules costs as much as a pass through a small network. The copy belongs to this predictor and
+        those made from it. Raises NetworkError for lazy layers.
         """
         network = self.bare
-        if not isinstance(network, nn.Module):
-            return {}
-        tensors = [*network.parameters(), *network.buffers()]
-        if any(nn.parameter.is_lazy(tensor) for tensor in tensors):
-            raise NetworkError(
-                "the network has lazy layers without weights yet: run one forward pass and load its weights first."
-            )
-        if self.dtype is None and not any(tensor.is_inference() for tensor in tensors):
-            return {}
-        state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-        other = {name: tensor for name, tensor in state.items() if tensor.is_floating_point() and tensor.dtype != self.dtype}
-        if self.dtype is not None and other:
-            _refuse_script(network, f"the network's weights are not {self.dtype}")
-            return {name: tensor.detach().to(self.dtype) for name, tensor in other.items()}
-        frozen = {name: tensor.clone() for name, tensor in state.items() if tensor.is_inference()}
-        if frozen and any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
-            raise NetworkError(
-                "the TorchScript network was made or loaded inside torch.inference_mode(), so autograd cannot use its "
-                "weights: load it outside torch.inference_mode()."
-            )
-        return frozen
+        key = (id(network), self.dtype)
+        if key not in self._copies:
+            tensors = [*network.parameters(), *network.buffers()] if isinstance(network, nn.Module) else []
+            if any(nn.parameter.is_lazy(tensor) for tensor in tensors):
+                raise NetworkError(
+                    "the network has lazy layers without weights yet: run one forward pass and load its weights first."
+                )
+            changes = self.dtype is not None or any(tensor.is_inference() for tensor in tensors)
+            self._copies[key] = converted(network, self.dtype) if changes else network
+        return self._copies[key]
 
-    def _select(self, output: Any) -> Any:
-        key = self.output_key
-        if isinstance(output, Mapping):
-            if key is None and len(output) == 1:
-                return next(iter(output.values()))
-            if key not in output:
-                entries = ", ".join(f"{name!r}: {describe(value)}" for name, value in output.items())
-                raise NetworkError(f"the network returns a mapping; name the logits with output_key, one of {entries}.")
-            return output[key]
-        if isinstance(output, (tuple, list)):
-            index = 0 if key is None else key
-            if not isinstance(index, int) or not -len(output) <= index < len(output):
-                raise NetworkError(f"the network returns {len(output)} values: output_key={key!r} is none of them.")
-            return output[index]
-        return output
+    def _usable(self, value: Any) -> Any:
+        """An argument of the network in the dtype of the passes, and not made in inference mode."""
+        if not isinstance(value, Tensor):
+            return value
+        value = value.clone() if value.is_inference() else value
+        return value if self.dtype is None or not value.is_floating_point() else value.to(self.dtype)
 
     def _matrix(self, returned: Any, batch: int) -> Tensor:
         if not isinstance(returned, Tensor):
@@ -113,7 +108,11 @@ class Predictor:
                 f"the network returned {describe(returned)}, not a tensor, so nothing can be differentiated: pass the "
                 "PyTorch module or TorchScript itself (not an ONNX or TensorRT session), or name its logits with output_key."
             )
+        if returned.layout != torch.strided or returned.is_nested:
+            raise NetworkError(f"the network's output is {shape_of(returned)}: return a dense tensor, output.to_dense().")
         output: Tensor = returned.as_subclass(Tensor)  # MONAI's MetaTensor is slow in inner loops
+        if output.is_complex():
+            raise NetworkError(f"the network's output is {output.dtype}: return real logits, for instance their .abs() or .real.")
         if not output.is_floating_point():
             raise NetworkError(f"the network's output is {output.dtype}: return the logits, not class indices.")
         if output.ndim == 0 or output.shape[0] != batch:
@@ -137,26 +136,6 @@ def owner_of(network: Callable[..., Any]) -> Callable[..., Any]:
     """The module of a bound `forward`, because its mode and layers are needed; any other callable unchanged."""
     owner = getattr(network, "__self__", None)
     return owner if isinstance(owner, nn.Module) and getattr(network, "__name__", "") in ("forward", "__call__") else network
-
-
-def _refuse_script(network: nn.Module, reason: str) -> None:
-    if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
-        raise NetworkError(
-            f"{reason}, and TorchScript cannot be given any: convert it yourself, network.double(), image.double()."
-        )
-
-
-def _run(
-    network: Callable[..., Any], frozen: Mapping[str, Tensor], image: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Any:
-    """One forward pass with the parameters and buffers named in `frozen` replaced."""
-    if frozen and isinstance(network, nn.Module):
-        return torch.func.functional_call(network, dict(frozen), (image, *args), dict(kwargs))
-    return network(image, *args, **kwargs)
-
-
-def _usable(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 
 def describe(value: Any) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from monai_ifim.core.errors import ImageError, NetworkError
+from monai_ifim.core.operator.output_selection import shape_of
 from monai_ifim.core.operator.predictor import Predictor, describe
 from monai_ifim.core.operator.rows import all_finite
 
@@ -23,6 +24,8 @@ def check_image(network: Callable[..., Any], image: Tensor, dtype: torch.dtype |
     """
     if not isinstance(image, Tensor):
         raise ImageError(f"the image is {describe(image)}: pass a torch tensor [B, channel, *spatial].")
+    if image.layout != torch.strided or image.is_nested:
+        raise ImageError(f"the image is {shape_of(image)}: pass a dense tensor, image.to_dense().")
     image = image.detach().as_subclass(Tensor)
     if not image.is_floating_point():
         raise ImageError(f"the image is {image.dtype}: convert it, image.float(), and scale it as the network was trained.")

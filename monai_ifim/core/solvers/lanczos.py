@@ -149,9 +149,11 @@ def verified_adjoint(factor: Factor, v: Tensor, row: Tensor, scale: Tensor) -> T
         if bool((((v * w).sum(1) - expected).abs() <= ADJOINT_TOLERANCE * expected).all()):
             return w
         factor.jacobian.use_other_way()
+    written = factor.jacobian.layers_with_own_backward()
     raise NetworkError(
         "Jacobian-vector products of this network are not the transpose of its vector-Jacobian products: one of its operations "
         "has a wrong first or second derivative. Use method='exact' or 'adaptive', which need vector-Jacobian products only."
+        + (f" Look at these functions with a backward pass of their own: {', '.join(written)}." if written else "")
     )
 
 

@@ -18,7 +18,7 @@ from monai_ifim.evaluation.measuring.end_points import REMOVAL
 from monai_ifim.evaluation.measuring.families import families_of
 from monai_ifim.evaluation.records import Curve
 
-__all__ = ["areas", "curve_bands", "image_curves", "removals"]
+__all__ = ["areas", "curve_bands", "image_curves", "removal_values"]
 
 ACCURACY = "accuracy"  # the mean of `correct` over images
 MACRO_AUROC = "macro_auroc"
@@ -30,7 +30,7 @@ def image_curves(measurements: pd.DataFrame, measure: str) -> pd.DataFrame:
     """Curve of every image, draws averaged: rows (family, image), columns the norms relative to |x|, ascending.
 
     NaN where an image has no value at a norm; every family in the table has a row for every image. Removals, each at
-    a norm of its own, are in `removals`. Raises IFIMError for a missing column or key, or a key that occurs twice.
+    a norm of its own, are in `removal_values`. Raises IFIMError for a missing column or key, or a key that occurs twice.
     """
     rows = _rows(measurements, measure)
     rows = _unique(rows[~rows["family"].isin(families_of("removal"))], KEY)
@@ -55,7 +55,7 @@ def areas(measurements: pd.DataFrame, measure: str) -> pd.DataFrame:
     return table.reindex(index=curves.index.unique("image"), columns=curves.index.unique("family"))
 
 
-def removals(measurements: pd.DataFrame, measure: str) -> pd.DataFrame:
+def removal_values(measurements: pd.DataFrame, measure: str) -> pd.DataFrame:
     """Value at the end point of each removal: rows images, columns `remove_high` and `remove_low`, in the measure's unit.
 
     NaN where one of the components is zero. Raises IFIMError as `image_curves`.

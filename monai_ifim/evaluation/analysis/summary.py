@@ -18,7 +18,7 @@ from scipy import stats
 
 from monai_ifim.core import IFIMError
 from monai_ifim.evaluation.analysis.auroc import area_difference
-from monai_ifim.evaluation.analysis.curves import BAND_RESAMPLES, areas, curve_bands, removals
+from monai_ifim.evaluation.analysis.curves import BAND_RESAMPLES, areas, curve_bands, removal_values
 from monai_ifim.evaluation.analysis.statistics import BLOCK, CONFIDENCE, RESAMPLES, compare_columns, holm, mean_intervals
 from monai_ifim.evaluation.measuring.end_points import CLAIM, MEASURES, REMOVAL, compared_measures, curve_measures
 from monai_ifim.evaluation.measuring.families import families_of
@@ -105,7 +105,7 @@ def _comparisons(measurements: pd.DataFrame, seed: int, resamples: int) -> list[
         seconds = [name for name in families_of("noise", "pixels") if name in table.columns and name != CLAIM.first]
         if CLAIM.first in table.columns and seconds:
             found += _compare(table, CLAIM.first, seconds, measure, "area", seed, resamples)
-        table = removals(measurements, measure)
+        table = removal_values(measurements, measure)
         if len(table.columns) == len(REMOVAL):
             found += _compare(table, REMOVAL[0], REMOVAL[1:], measure, "removal", seed, resamples)
     return found

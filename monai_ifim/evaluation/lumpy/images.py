@@ -37,7 +37,7 @@ __all__ = [
     "lesion_window",
     "lump_mean",
     "noise_covariance",
-    "write_volume",
+    "write_image",
 ]
 
 SPACING = 2.0  # mm between voxel centres, for files and pictures
@@ -277,7 +277,7 @@ def grid_affine(axes: int, spacing: float | Sequence[float] = SPACING) -> npt.ND
     return np.diag([*steps, steps[-1]][:3] + [1.0])
 
 
-def write_volume(image: Tensor, path: str | os.PathLike[str], spacing: float | Sequence[float] = SPACING) -> Path:
+def write_image(image: Tensor, path: str | os.PathLike[str], spacing: float | Sequence[float] = SPACING) -> Path:
     """Write an image as float32 NIfTI, axes right-anterior-superior, qform and sform equal with code 1.
 
     A two-dimensional image is written with a third axis of one voxel. The file appears whole or not at all.
@@ -290,12 +290,12 @@ def write_volume(image: Tensor, path: str | os.PathLike[str], spacing: float | S
     Raises:
         ValueError: for another number of axes, a spacing that does not fit them, or another file ending.
     """
-    from monai_ifim.io.nifti import write_volume as write_nifti
+    from monai_ifim.io.nifti import write_volume
 
     target = Path(path)
     if not target.name.endswith(".nii.gz"):
         raise ValueError(f"{target.name} is not a name for a compressed NIfTI file; end it in .nii.gz")
     if image.ndim not in (2, 3):
         raise ValueError(f"image has {image.ndim} axes; give two or three, without batch or channel")
-    write_nifti(target, image.detach().cpu().numpy(), grid_affine(image.ndim, spacing))
+    write_volume(target, image.detach().cpu().numpy(), grid_affine(image.ndim, spacing))
     return target

@@ -14,7 +14,7 @@ from monai_ifim.display import numbers
 from monai_ifim.display.style import BLUE, VERMILION
 from monai_ifim.report.cohort.records import ALL_CASES, Array, CaseGroup, Cohort, CohortQuantity
 from monai_ifim.report.pages.blocks import Picture
-from monai_ifim.report.pages.style import drawing, new_figure, png
+from monai_ifim.report.pages.style import new_figure, page_style, small_png
 from monai_ifim.report.pages.texts import shortened
 
 __all__ = ["distribution_figure", "distribution_picture"]
@@ -39,9 +39,9 @@ class QuantityAxis:
 
 def distribution_picture(cohort: Cohort) -> Picture:
     """The figure with caption and alternative text."""
-    with drawing(), warnings.catch_warnings():
+    with page_style(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # class names in any script; the tables have them
-        content, size = png(distribution_figure(cohort))
+        content, size = small_png(distribution_figure(cohort))
     names = ", ".join(quantity.title for quantity in cohort.quantities())
     classes = len(cohort.groups()) - 1
     rows = f"a row for all cases and one for each of {classes} predicted classes" if classes > 0 else "one row, all cases"

@@ -19,7 +19,7 @@ from monai_ifim.report.experiment.locality import locality_figure
 from monai_ifim.report.experiment.removal import removal_figure
 from monai_ifim.report.experiment.wording import in_line
 from monai_ifim.report.pages.blocks import Picture
-from monai_ifim.report.pages.style import LARGEST_BYTES, drawing, png
+from monai_ifim.report.pages.style import LARGEST_BYTES, page_style, small_png
 
 __all__ = ["Drawings"]
 
@@ -138,5 +138,5 @@ class Drawings:
 
 
 def _draw(draw: Callable[[], Figure], maps: Sequence[str] = ()) -> tuple[bytes, tuple[int, int]]:
-    with drawing():
-        return png(draw(), maps)
+    with page_style():
+        return small_png(draw(), maps)

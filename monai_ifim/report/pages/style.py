@@ -21,13 +21,13 @@ from monai_ifim.display import numbers, style
 __all__ = [
     "LARGEST_BYTES",
     "MOST_COLUMNS",
-    "drawing",
     "label_rows",
     "log_axis",
     "mark_empty",
     "new_figure",
+    "page_style",
     "panels",
-    "png",
+    "small_png",
     "tick_text",
 ]
 
@@ -57,7 +57,7 @@ SETTINGS: Mapping[Any, Any] = MappingProxyType(
 )
 
 
-def drawing() -> AbstractContextManager[None]:
+def page_style() -> AbstractContextManager[None]:
     """The style of all figures of a page inside; the caller's settings afterwards."""
     return style.drawing(SETTINGS)
 
@@ -95,7 +95,7 @@ def mark_empty(axes: Axes) -> None:
     axes.set_xticks([])
 
 
-def png(figure: Figure, maps: Sequence[str] = ()) -> tuple[bytes, tuple[int, int]]:
+def small_png(figure: Figure, maps: Sequence[str] = ()) -> tuple[bytes, tuple[int, int]]:
     """PNG file of a figure, in the finest of RESOLUTIONS that stays below LARGEST_BYTES, and its (width, height) in pixels.
 
     If none does, the file is larger. maps: colour maps in the figure: each gets an equal share of the palette, and the margins

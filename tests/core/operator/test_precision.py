@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from monai_ifim.core import NetworkError, decompose
+from monai_ifim.core import decompose
 from monai_ifim.core.operator.precision import coarsest_eps
 
 Networks = Callable[..., nn.Sequential]
@@ -68,13 +68,6 @@ def test_float16_gradients_neither_underflow_nor_overflow(gain: float, size: int
     truth = decompose(_Mean(gain), x, energy=1.0)
     d = decompose(_Mean(gain).half(), x.half(), head="categorical", energy=1.0)
     torch.testing.assert_close(d.eigenvalues[0, 0], truth.eigenvalues[0, 0], rtol=0.02, atol=0)
-
-
-@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
-def test_torchscript_cannot_be_given_other_weights(cnn: Networks) -> None:
-    scripted = torch.jit.script(cnn((1, 9, 7), 5))
-    with pytest.raises(NetworkError, match=r"convert it yourself, network\.double\(\)"):
-        decompose(scripted, _image(), precision="float64")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from monai_ifim.core import IFIMError
-from monai_ifim.evaluation.analysis.curves import areas, curve_bands, image_curves, removals
+from monai_ifim.evaluation.analysis.curves import areas, curve_bands, image_curves, removal_values
 
 Array = np.ndarray[Any, Any]
 
@@ -122,7 +122,7 @@ def test_family_that_one_image_lacks_is_missing_for_that_image(table: pd.DataFra
 
 
 def test_removal_is_the_value_at_the_end_point(table: pd.DataFrame) -> None:
-    found = removals(table, "absolute_change")
+    found = removal_values(table, "absolute_change")
     assert found.columns.tolist() == ["remove_high", "remove_low"]
     for image, row in found.iterrows():
         for family in found.columns:
@@ -133,13 +133,13 @@ def test_removal_is_the_value_at_the_end_point(table: pd.DataFrame) -> None:
 def test_nothing_to_remove_has_no_value(table: pd.DataFrame) -> None:
     nothing = table.copy()
     nothing.loc[(table["image"] == "1.png") & (table["family"] == "remove_high"), "relative_norm"] = 0.0
-    found = removals(nothing, "absolute_change")
+    found = removal_values(nothing, "absolute_change")
     assert found.index[found["remove_high"].isna()].tolist() == ["1.png"]
     assert found["remove_low"].notna().all()
 
 
 def test_table_without_removals_has_none(table: pd.DataFrame) -> None:
-    found = removals(table[table["family"] == "noise_high"], "absolute_change")
+    found = removal_values(table[table["family"] == "noise_high"], "absolute_change")
     assert found.shape == (IMAGES, 0)
 
 
@@ -211,7 +211,7 @@ def test_table_that_is_no_measurement_is_refused(table: pd.DataFrame, change: An
 
 def test_removal_measured_twice_is_refused(table: pd.DataFrame) -> None:
     with pytest.raises(IFIMError, match="measured twice"):
-        removals(pd.concat([table, table]), "flipped")
+        removal_values(pd.concat([table, table]), "flipped")
 
 
 def test_text_columns_may_be_categories(table: pd.DataFrame) -> None:

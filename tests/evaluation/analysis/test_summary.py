@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from monai_ifim.core import IFIMError
-from monai_ifim.evaluation.analysis.curves import areas, removals
+from monai_ifim.evaluation.analysis.curves import areas, removal_values
 from monai_ifim.evaluation.analysis.statistics import compare_paired
 from monai_ifim.evaluation.analysis.summary import summarise_cell, summarise_experiment
 from monai_ifim.evaluation.records import CellDescription, CellRecord, Comparison, Estimate, ExperimentHeader, FailedCell, Tally
@@ -162,7 +162,7 @@ def test_curves_are_of_every_family_but_the_removals(cell: CellRecord) -> None:
 @pytest.mark.parametrize("second", ["noise_low", "pixels_saliency", "remove_low"])
 def test_comparison_is_first_less_second(tables: Tables, cell: CellRecord, second: str, measure: str) -> None:
     rows = tables[0].sort_values("image")
-    table = removals(rows, measure) if second == "remove_low" else areas(rows, measure)
+    table = removal_values(rows, measure) if second == "remove_low" else areas(rows, measure)
     first = "remove_high" if second == "remove_low" else "noise_high"
     expected = compare_paired(table[first], table[second], seed=5, resamples=200)
     found = _comparison(cell, second, measure)

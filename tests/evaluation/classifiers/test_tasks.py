@@ -141,10 +141,10 @@ def test_affines_are_in_ras_and_pictures_have_none(pictures: Path) -> None:
 def test_lumpy_images_have_the_affine_of_their_files(tmp_path: Path) -> None:
     import nibabel as nib
 
-    from monai_ifim.evaluation.lumpy.images import write_volume
+    from monai_ifim.evaluation.lumpy.images import write_image
 
     volume = lumpy(parameters=LumpyParameters(shape=(9, 11, 10), margin=2)).testing()[0]
-    np.testing.assert_array_equal(nib.load(write_volume(volume.image[0], tmp_path / "v.nii.gz")).affine, volume.affine)
+    np.testing.assert_array_equal(nib.load(write_image(volume.image[0], tmp_path / "v.nii.gz")).affine, volume.affine)
     flat = lumpy().testing()[0]
     assert flat.affine is not None
     np.testing.assert_allclose(flat.affine[:2, :2], np.diag([2.0, 2.0]))

@@ -196,7 +196,7 @@ def test_dataset_items_are_what_monai_expects() -> None:
 
 def test_a_written_volume_reads_back_with_its_geometry(tmp_path: Path) -> None:
     image = torch.arange(7 * 10 * 5, dtype=torch.float32).reshape(7, 10, 5) / 3
-    path = lumpy.write_volume(image, tmp_path / "new" / "case.nii.gz", spacing=(1.5, 2.0, 2.5))
+    path = lumpy.write_image(image, tmp_path / "new" / "case.nii.gz", spacing=(1.5, 2.0, 2.5))
     read = nibabel.load(path)
     assert read.get_data_dtype() == np.float32
     np.testing.assert_array_equal(np.asarray(read.dataobj), image.numpy())
@@ -208,18 +208,18 @@ def test_a_written_volume_reads_back_with_its_geometry(tmp_path: Path) -> None:
 
 
 def test_a_flat_image_is_written_with_a_third_axis(tmp_path: Path) -> None:
-    read = nibabel.load(lumpy.write_volume(torch.rand(6, 9), tmp_path / "flat.nii.gz"))
+    read = nibabel.load(lumpy.write_image(torch.rand(6, 9), tmp_path / "flat.nii.gz"))
     assert read.shape == (6, 9, 1)
     np.testing.assert_allclose(read.header.get_zooms(), (2, 2, 2))
 
 
 def test_writing_refuses_what_no_file_can_hold(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="end it in .nii.gz"):
-        lumpy.write_volume(torch.rand(4, 4), tmp_path / "case.nii")
+        lumpy.write_image(torch.rand(4, 4), tmp_path / "case.nii")
     with pytest.raises(ValueError, match="without batch or channel"):
-        lumpy.write_volume(torch.rand(1, 4, 4, 4), tmp_path / "case.nii.gz")
+        lumpy.write_image(torch.rand(1, 4, 4, 4), tmp_path / "case.nii.gz")
     with pytest.raises(ValueError, match="spacing"):
-        lumpy.write_volume(torch.rand(4, 4, 4), tmp_path / "case.nii.gz", spacing=(1, 2))
+        lumpy.write_image(torch.rand(4, 4, 4), tmp_path / "case.nii.gz", spacing=(1, 2))
 
 
 def test_a_broken_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,5 +228,5 @@ def test_a_broken_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        lumpy.write_volume(torch.rand(4, 4, 4), tmp_path / "case.nii.gz")
+        lumpy.write_image(torch.rand(4, 4, 4), tmp_path / "case.nii.gz")
     assert list(tmp_path.iterdir()) == []

@@ -54,6 +54,27 @@ def render(tmp_path: Path, case_run: Callable[..., Path]) -> Callable[..., str]:
     return make
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({}, "derivatives agree with differences of the output within 1.5 %, compared on this image"),
+        ({"verified_by": "two"}, "within 1.5 %, compared on two"),
+        ({"verification": "disagrees", "deviation": 0.93}, "DISAGREE with differences of the output by 93.0 %, compared on this"),
+        ({"verification": "inconclusive", "deviation": None}, "differences of the output say nothing, tried on this image"),
+        ({"verification": "never", "deviation": None, "verified_by": "never"}, "not compared with differences of the output"),
+    ],
+)
+def test_a_card_tells_how_the_derivatives_compare(
+    fields: dict[str, Any], said: str, render: Callable[..., str], case_row: Row
+) -> None:
+    assert said in words(card(render([case_row("one", **fields)]), 1))
+
+
+def test_a_card_of_an_earlier_version_tells_nothing_of_it(render: Callable[..., str], case_row: Row) -> None:
+    row = case_row("one", verification="", deviation=None, verified_by="")
+    assert "differences of the output" not in render([row])
+
+
 def test_a_card_tells_answer_spectrum_numbers_and_files(
     render: Callable[..., str], case_row: Row, case_planes: Planes, tmp_path: Path, parse_html: Any
 ) -> None:

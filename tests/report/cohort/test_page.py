@@ -27,7 +27,7 @@ from monai_ifim.io import InputError
 from monai_ifim.report.cohort.figures import distribution_figure
 from monai_ifim.report.cohort.page import write_cohort
 from monai_ifim.report.cohort.records import read_cohort
-from monai_ifim.report.pages.style import drawing
+from monai_ifim.report.pages.style import page_style
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.cohort import find_outliers, read_cases
 from monai_ifim.run.local import run_cases
@@ -295,7 +295,7 @@ def test_the_figure_has_a_row_for_each_class_and_every_case_in_a_bar(tmp_path: P
     write_table(tmp_path, rows)
     made = [r for r in rows if r.status != "failed"]
     names = sorted({r.prediction for r in made}, key=lambda name: -sum(r.prediction == name for r in made))
-    with drawing():
+    with page_style():
         axes = np.reshape(distribution_figure(read_cohort(tmp_path)).axes, (4, 5))
     for line, name in zip(axes, ["all cases", *names], strict=True):
         cases = [r for r in made if name in ("all cases", r.prediction)]
@@ -315,7 +315,7 @@ def _heights(patch: StepPatch | Rectangle) -> np.ndarray:
 def test_the_median_is_drawn_where_it_is(tmp_path: Path) -> None:
     rows = [row(f"c{i}", 10.0 ** (i - 5), sure=0.5 + 0.04 * i) for i in range(11)]
     write_table(tmp_path, rows)
-    with drawing():
+    with page_style():
         axes = distribution_figure(read_cohort(tmp_path)).axes
     assert axes[0].lines[0].get_xdata()[0] == pytest.approx(0.0)  # of 1e-5 ... 1e5
     assert axes[3].lines[0].get_xdata()[0] == pytest.approx(0.7)

@@ -20,7 +20,7 @@ from monai_ifim.evaluation.measuring.examples import example_planes
 from monai_ifim.evaluation.records import Example, read_experiment
 from monai_ifim.report.experiment.drawings import Drawings
 from monai_ifim.report.experiment.examples import TITLES, StoredExample, example_figure, read_examples
-from monai_ifim.report.pages.style import drawing
+from monai_ifim.report.pages.style import page_style
 
 Content = dict[str, Any]
 Maps = dict[str, torch.Tensor]
@@ -31,7 +31,7 @@ TILTED = np.array([[0.1, -0.79, 0.3, 4.0], [1.19, 0.08, 0.2, -7.0], [0.0, 0.1, -
 
 @pytest.fixture(autouse=True)
 def house_style() -> Iterator[None]:
-    with drawing():
+    with page_style():
         yield
 
 

@@ -21,7 +21,7 @@ from monai_ifim.report.experiment.forest import control_figure, forest_figure
 from monai_ifim.report.experiment.lines import VERDICTS
 from monai_ifim.report.experiment.locality import locality_figure
 from monai_ifim.report.experiment.removal import removal_figure
-from monai_ifim.report.pages.style import drawing
+from monai_ifim.report.pages.style import page_style
 
 Content = dict[str, Any]
 
@@ -33,7 +33,7 @@ def results(experiment: Path) -> ExperimentRecord:
 
 @pytest.fixture(autouse=True)
 def house_style() -> Iterator[None]:
-    with drawing():
+    with page_style():
         yield
 
 

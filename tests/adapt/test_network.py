@@ -45,11 +45,22 @@ def test_a_good_network_passes_every_look(make_network: MakeNetwork) -> None:
     report = check(make_network(), names=("a", "b", "c"))
     assert report.fit
     found = {finding.name: finding.detail for finding in report.findings}
-    assert list(found) == ["output", "class names", "determinism", "independence", "decomposition", "cost"]
+    assert list(found) == ["output", "class names", "determinism", "independence", "decomposition", "derivatives", "cost"]
     assert "3 output(s)" in found["output"]
     assert "3 class names for 3 outputs: a, b, c" in found["class names"]
     assert "head categorical, 2 vector-Jacobian" in found["decomposition"]
     assert (report.outputs, report.head) == (3, "categorical")
+
+
+def test_a_cut_gradient_fails_the_check(make_network: MakeNetwork) -> None:
+    network = Spoilt(make_network(), lambda z: z - 3 * z.detach()).eval()
+    report = check(network)
+    assert not report.fit
+    assert set(failed(report)) == {"derivatives"}
+    assert "derivatives deviate by" in failed(report)["derivatives"]
+    assert "Look for gradients cut by" in failed(report)["derivatives"]
+    network.spoil = lambda z: -2 * z  # the cure: the same output with its gradient
+    assert check(network).fit
 
 
 def test_a_network_in_train_mode_is_looked_at_in_eval_mode_and_left_in_train_mode(make_network: MakeNetwork) -> None:
