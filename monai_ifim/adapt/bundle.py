@@ -4,35 +4,36 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError  # nosec B403 # to tell it from other errors; nothing is unpickled
 from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from monai.transforms import Compose, EnsureChannelFirstd, EnsureTyped, LoadImaged, SqueezeDimd, ToTensord
+from monai.transforms import Compose, SqueezeDim
 from torch import Tensor, nn
 
+from monai_ifim.adapt.input_steps import IMAGE, InputSteps, input_steps
+from monai_ifim.adapt.random_steps import RandomStepWarning
+from monai_ifim.adapt.repeat_check import RepeatCheck, missing_entry
+from monai_ifim.adapt.weights import network_with_weights
 from monai_ifim.io import InputError, ModelIdentity, OpenedSource, Source, identify_bundle
-from monai_ifim.io.dicom.reader import register_dicom_reader
 from monai_ifim.io.errors import innermost, refusal
 from monai_ifim.io.model import (
     INFERENCE_CONFIGS,
     METADATA,
-    SCRIPT,
-    WEIGHTS,
     config_path,
     metadata_inputs,
     metadata_output,
     read_metadata,
-    weights_path,
 )
 
-SAME_NETWORK = "give the weights that were saved from this network"
-STATE_KEYS = ("model", "network", "net", "state_dict", "model_state_dict")
+PLANE_CURE = (
+    "give the file of one slice (of a DICOM series, one of its files), or let the preprocessing take a plane out of the volume "
+    "(SpatialCropd with roi_slices, then SqueezeDimd with dim=-1) and choose --space scanner"
+)
 
 
 @dataclass(frozen=True)
@@ -45,33 +46,57 @@ class Bundle:
 
     root: Path
     network: nn.Module
-    preprocessing: Compose
-    image_key: str
+    steps: InputSteps
     identity: ModelIdentity
     channels: int | None
     spatial_shape: tuple[int | str, ...] | None
     outputs: int | None = None
     further: tuple[tuple[str, tuple[int | str, ...]], ...] = ()
+    repeatable: RepeatCheck = field(default_factory=RepeatCheck, repr=False, compare=False)
 
     @property
     def spatial_dims(self) -> int | None:
         """2 or 3, None where the metadata does not say."""
         return len(self.spatial_shape) if self.spatial_shape else None
 
-    def preprocess(self, path: Path) -> MetaTensor:
+    @property
+    def preprocessing(self) -> Compose:
+        """The preprocessing as it is run (`InputSteps.compose`)."""
+        return self.steps.compose
+
+    @property
+    def image_key(self) -> str:
+        """The entry of a data dictionary that the network takes; also a name for the image where there is no dictionary."""
+        return self.steps.input_key or IMAGE
+
+    @property
+    def file_key(self) -> str:
+        """The entry under which the image's file is read."""
+        return self.steps.file_key or IMAGE
+
+    def preprocess(self, path: Path, beside: Mapping[str, Any] | None = None) -> MetaTensor:
         """The network's input [channel, *spatial] for an image file or series folder, by the bundle's own preprocessing.
 
-        Raises InputError where the file cannot be read or has another number of channels than the network.
+        beside: entries of the image's data dictionary besides the image. Raises InputError where the file cannot be read or has
+        another number of channels than the network.
         """
-        return self.prepare(self.read(path), path)
+        return self.prepare(self.read(path, beside), path)
 
-    def read(self, path: Path) -> dict[str, Any]:
-        """Run the reading steps of the preprocessing on a file; raises InputError if it cannot be read."""
+    def read(self, path: Path, beside: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Run the reading steps of the preprocessing on a file; raises InputError if it cannot be read, or if something is
+        missing that the network's input is made of."""
+        given = beside or {}
+        for key, why in self.steps.beside.items():
+            if key not in given:
+                raise InputError(
+                    f"{path.name}: the network's input is made of '{key}' too ({why} in the preprocessing of bundle "
+                    f"{self.root.name}): give it beside the image in a datalist (.json), "
+                    f'{{"{IMAGE}": "{path.name}", "{key}": ...}}.'
+                )
         try:
-            data: dict[str, Any] = self.preprocessing({self.image_key: str(path)}, end=self._reading_steps())
+            return self.steps(self.steps.data(str(path), given), end=self.steps.reading)
         except Exception as error:
             raise InputError(_unreadable(error, path)) from error
-        return data
 
     def prepare(self, data: dict[str, Any], path: Path) -> MetaTensor:
         """The network's input [channel, *spatial] from what `read` gave.
@@ -79,27 +104,38 @@ class Bundle:
         A single slice that its reader gave a third axis is taken as the plane that a 2D network wants.
         Raises InputError where the preprocessing fails or ends in another number of channels than the network takes.
         """
-        image = data[self.image_key]
-        if self.spatial_dims == 2 and image.ndim == 4 and image.shape[-1] == 1:
-            data = SqueezeDimd(self.image_key, dim=-1, update_meta=False)(data)
-        read = data[self.image_key]
+        read = data[self.file_key]
+        if self.spatial_dims == 2 and read.ndim == 3 + self.steps.reads_channel_first and read.shape[-1] == 1:
+            read = SqueezeDim(-1, update_meta=False)(read)
+            data = data | {self.file_key: read}
         self.check_axes(read, path)
         try:
-            image = self.preprocessing(data, start=self._reading_steps())[self.image_key]
+            image = self._prepared(data)
+        except InputError:
+            raise
         except Exception as error:
-            self._check(read, path)
-            raise InputError(f"{path.name}: the preprocessing of bundle {self.root.name} fails ({innermost(error)}).") from error
+            if self.spatial_dims is not None and read.ndim - self.steps.reads_channel_first != self.spatial_dims:
+                self._check(read, path, read)
+            raise InputError(self._failed(error, read, path)) from error
         if not isinstance(image, MetaTensor):
             raise InputError(
                 f"the preprocessing of bundle {self.root.name} gives no MetaTensor under '{self.image_key}': keep track_meta on."
             )
-        self._check(image, path)
+        self._check(image, path, read)
         return image
 
     def check_axes(self, read: MetaTensor, path: Path) -> None:
-        """Raise InputError if a freshly read image has fewer axes than the network takes; preprocessing adds none."""
-        if self.spatial_dims is not None and read.ndim - 1 < self.spatial_dims:
-            self._check(read, path)
+        """Raise InputError if a freshly read image has fewer axes than the network takes; preprocessing adds none but that of
+        channels."""
+        if self.spatial_dims is not None and read.ndim - self.steps.reads_channel_first < self.spatial_dims:
+            self._check(read, path, read)
+
+    def _prepared(self, data: dict[str, Any]) -> Any:
+        """The steps after reading, which are run once more for the first image to see that they repeat."""
+        again = self.repeatable.copied(data)
+        image = self.steps(data, start=self.steps.reading)[self.image_key]
+        self.repeatable.check(self.steps, again, image, self.root.name)
+        return image
 
     def example(self, path: Path | None) -> Tensor:
         """An input [channel, *spatial]: the image at `path`, or seeded random numbers of the shape the metadata states.
@@ -108,6 +144,9 @@ class Bundle:
         """
         if path is not None:
             OpenedSource(Source(path)).check(self.channels)
+            if self.steps.beside:
+                also = ", ".join(map(repr, self.steps.beside))
+                raise InputError(f"{path.name}: the network's input is made of {also} too: check it without an image.")
             return self.preprocess(path)
         shape = [size for size in self.spatial_shape or () if isinstance(size, int)]
         if self.channels is None or not shape or len(shape) != self.spatial_dims:
@@ -125,26 +164,49 @@ class Bundle:
             examples.append(torch.rand(1, *sizes, generator=generator))
         return tuple(examples)
 
-    def _reading_steps(self) -> int:
-        """Number of transforms at the start of the preprocessing that read the file."""
-        count = 0
-        for transform in self.preprocessing.transforms:
-            if not isinstance(transform, (LoadImaged, EnsureChannelFirstd)):
-                break
-            count += 1
-        return count
+    def _failed(self, error: Exception, read: MetaTensor, path: Path) -> str:
+        """What a failing preprocessing says."""
+        missing = missing_entry(error)
+        if missing is None:
+            found = f"{path.name}: the preprocessing of bundle {self.root.name} fails ({innermost(error)})"
+            return f"{found} on an image of {_sizes(read.shape)}: give an image like those of the training, or correct it."
+        return (
+            f"{path.name}: the preprocessing of bundle {self.root.name} looks for an entry that the image's data lacks "
+            f"({missing}): give it beside the image in a datalist (.json)."
+        )
 
-    def _check(self, image: MetaTensor, path: Path) -> None:
-        if self.channels is not None and image.shape[0] != self.channels:
+    def _check(self, image: MetaTensor, path: Path, read: MetaTensor) -> None:
+        """Raise InputError for an image, preprocessed or just read, of other channels or axes than the network takes."""
+        channels = self.channels is not None and image.shape[0] != self.channels
+        axes = self.spatial_dims is not None and image.ndim - 1 != self.spatial_dims
+        if (channels or axes) and self._lacks_channel_axis(image, read):
+            raise InputError(
+                f"{path.name}: read as {_sizes(read.shape)} and preprocessed to {_sizes(image.shape)}, which is not [channel, "
+                f"*spatial] as the network of bundle {self.root.name} takes it: add {self._channel_step()} after "
+                f"{'LoadImage' if self.steps.file_key is None else 'LoadImaged'} in its inference config."
+            )
+        if axes:
+            cure = "" if self.spatial_dims != 2 or image.ndim != 4 else f": {PLANE_CURE}"
+            raise InputError(
+                f"{path.name}: an image of {image.ndim - 1} dimensions {tuple(image.shape[1:])}, but the network of bundle "
+                f"{self.root.name} takes {self.spatial_dims}{cure}."
+            )
+        if channels:
             raise InputError(
                 f"{path.name}: {image.shape[0]} channel(s), but the network of bundle {self.root.name} takes {self.channels}: "
                 "convert the image (a colour picture to grey, say)."
             )
-        if self.spatial_dims is not None and image.ndim - 1 != self.spatial_dims:
-            raise InputError(
-                f"{path.name}: an image of {image.ndim - 1} dimensions {tuple(image.shape[1:])}, but the network of bundle "
-                f"{self.root.name} takes {self.spatial_dims}."
-            )
+
+    def _lacks_channel_axis(self, image: MetaTensor, read: MetaTensor) -> bool:
+        """True if a file without a channel axis, or with one at its end, got none at the front."""
+        spatial = read.meta.get("spatial_shape") if isinstance(read, MetaTensor) else None
+        if spatial is None or self.steps.channel_first or image.ndim < (self.spatial_dims or 0):
+            return False
+        same = image.ndim == read.ndim or image.shape[0] == read.shape[0] > 1
+        return same and (read.ndim == len(spatial) or (read.ndim == len(spatial) + 1 and read.shape[-1] == self.channels))
+
+    def _channel_step(self) -> str:
+        return "EnsureChannelFirst" if self.steps.file_key is None else f"EnsureChannelFirstd (keys: {self.file_key})"
 
 
 def load_bundle(root: Path, device: torch.device | str = "cpu", state: Mapping[str, Tensor] | None = None) -> Bundle:
@@ -162,11 +224,11 @@ def load_bundle(root: Path, device: torch.device | str = "cpu", state: Mapping[s
         raise
     except Exception as error:
         raise InputError(f"bundle {root.name}: its inference config cannot be read ({innermost(error)}): correct it.") from error
-    network = _network(parser, root, device, state)
-    preprocessing = _content(parser, "preprocessing", root)
-    if not isinstance(preprocessing, Compose):
-        raise InputError(f"bundle {root.name}: preprocessing is {type(preprocessing).__name__}, not a Compose: make it one.")
-    image_key = _image_key(preprocessing, root)
+    network = network_with_weights(lambda: _content(parser, "network_def", root), root, device, state)
+    steps = input_steps(_content(parser, "preprocessing", root), root.name)
+    if steps.left_out or steps.constant:
+        warnings.warn(f"bundle {root.name}: {_of_chance(steps)}", RandomStepWarning, stacklevel=2)
+    image_key = steps.input_key or IMAGE
     inputs = metadata_inputs(metadata)
     image_input = image_key if image_key in inputs else next(iter(inputs), None)
     stated = inputs.get(image_input, {}) if image_input is not None else {}
@@ -179,36 +241,13 @@ def load_bundle(root: Path, device: torch.device | str = "cpu", state: Mapping[s
     return Bundle(
         root=root,
         network=network.to(device).eval(),
-        preprocessing=_with_dicom(_traced(preprocessing.flatten())),
-        image_key=image_key,
+        steps=steps,
         identity=identify_bundle(root),
         channels=channels,
         spatial_shape=tuple(shape) if shape else None,
         outputs=metadata_output(metadata).get("num_channels"),
         further=tuple((name, _shape(value)) for name, value in inputs.items() if name != image_input),
     )
-
-
-def read_state(root: Path) -> dict[str, Any] | None:
-    """The weights in a bundle's models/model.pt by their names in the network; None where its network is not loaded from there.
-
-    Raises InputError where the file holds no plain weights.
-    """
-    path = weights_path(root)
-    if path != root / WEIGHTS:
-        return None
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(f"bundle {root.name}: {WEIGHTS} holds no plain weights ({_why_no_weights(error)}.") from error
-    for key in STATE_KEYS:
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
-        raise InputError(
-            f"bundle {root.name}: {WEIGHTS} does not fit network_def (no tensors by their names in it): {SAME_NETWORK}."
-        )
-    return {name.removeprefix("module."): value for name, value in state.items()}
 
 
 def _unreadable(error: Exception, path: Path) -> str:
@@ -224,14 +263,24 @@ def _unreadable(error: Exception, path: Path) -> str:
     return f"{path.name}: cannot be read ({said.replace(str(path), path.name)}): copy it again, or convert it to NIfTI."
 
 
-def _why_no_weights(error: Exception) -> str:
-    """The reason and the cure, without PyTorch's advice to load the file unsafely, which would run code in it."""
-    if "TorchScript archive" in str(error):
-        return f"a TorchScript archive): name it {SCRIPT}"
-    cure = "save what network.state_dict() gives, by torch.save"
-    if isinstance(error, UnpicklingError):
-        return f"but objects or code of Python's, which are not loaded): {cure}"
-    return f"{innermost(error)[:200]}): copy it again, or {cure}"
+def _of_chance(steps: InputSteps) -> str:
+    """What was made of the random steps of a preprocessing, and the cure where that is not meant."""
+    said = []
+    if steps.left_out:
+        said.append(
+            f"{', '.join(steps.left_out)} in its preprocessing left out, because random: the components belong to the image "
+            "without it. Remove such steps from the inference config to say so there."
+        )
+    if steps.constant:
+        said.append(
+            f"{', '.join(steps.constant)} in its preprocessing kept, because it does the same for every draw. If it is an "
+            "augmentation of the training, remove it from the inference config."
+        )
+    return " ".join(said)
+
+
+def _sizes(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def _shape(stated: Mapping[str, Any]) -> tuple[int | str, ...]:
@@ -267,92 +316,3 @@ def _content(parser: ConfigParser, name: str, root: Path) -> Any:
             f"bundle {root.name}: '{name}' cannot be built ({innermost(error)}): correct its inference config, or install the "
             "packages that it names."
         ) from error
-
-
-def _network(parser: ConfigParser, root: Path, device: torch.device | str, given: Mapping[str, Tensor] | None) -> nn.Module:
-    path = weights_path(root)
-    if path is None:
-        raise InputError(f"bundle {root.name}: no weights at {WEIGHTS}, nor TorchScript at {SCRIPT}: copy one of them there.")
-    if path == root / SCRIPT:
-        return _script(path, root, device)
-    try:
-        with torch.random.fork_rng(devices=[]):  # random initial weights are drawn and then replaced
-            network = _content(parser, "network_def", root)
-    except InputError as error:
-        if not (root / SCRIPT).is_file():
-            raise
-        raise InputError(f"{error} To use {SCRIPT}, which needs no class, move {WEIGHTS} out of the bundle.") from error
-    if not isinstance(network, nn.Module):
-        raise InputError(f"bundle {root.name}: network_def is {type(network).__name__}, not a torch module: correct it.")
-    state = (read_state(root) or {}) if given is None else given
-    try:
-        _load_weights(network, state, shared=given is not None)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"bundle {root.name}: {WEIGHTS} does not fit network_def ({reason}): {SAME_NETWORK}.") from error
-    return network
-
-
-def _script(path: Path, root: Path, device: torch.device | str) -> nn.Module:
-    try:
-        with torch.inference_mode(False), warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            network: nn.Module = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]
-    except Exception as error:
-        raise InputError(
-            f"bundle {root.name}: {SCRIPT} cannot be loaded ({innermost(error)[:200]}): export the network in eval mode by "
-            "torch.jit.script or torch.jit.trace and torch.jit.save. A network saved after torch.jit.optimize_for_inference "
-            "cannot be loaded and has no gradients."
-        ) from error
-    return network
-
-
-def _load_weights(network: nn.Module, state: Mapping[str, Any], shared: bool) -> None:
-    """Copy the weights into the network; shared weights become its parameters without a copy.
-
-    Copied all the same is what copying would change (another dtype or memory layout, tied parameters, of which the last
-    counts) and every buffer, because a network may write to its buffers.
-    """
-    own = dict(network.named_parameters(remove_duplicate=False))
-    tied = len({id(parameter) for parameter in own.values()}) < len(own)
-    if not shared or tied:
-        network.load_state_dict(dict(state))
-        return
-    places = network.state_dict()
-    taken = {name: value if name not in places else _placed(value, places[name], name in own) for name, value in state.items()}
-    network.load_state_dict(taken, assign=True)
-
-
-def _placed(value: Tensor, place: Tensor, parameter: bool) -> Tensor:
-    if value.shape != place.shape or (parameter and (value.dtype, value.stride()) == (place.dtype, place.stride())):
-        return value
-    return torch.empty_like(place).copy_(value)
-
-
-def _traced(preprocessing: Compose) -> Compose:
-    """Replace ToTensord by EnsureTyped: the same conversion, but it keeps the trace that the inverse needs."""
-    steps = preprocessing.flatten().transforms
-    if not any(isinstance(step, ToTensord) for step in steps):
-        return preprocessing
-    return Compose(
-        [
-            EnsureTyped(step.keys, dtype=step.converter.dtype, device=step.converter.device)
-            if isinstance(step, ToTensord)
-            else step
-            for step in steps
-        ],
-        lazy=preprocessing.lazy,
-        overrides=preprocessing.overrides,
-    )
-
-
-def _with_dicom(preprocessing: Compose) -> Compose:
-    register_dicom_reader(preprocessing)
-    return preprocessing
-
-
-def _image_key(preprocessing: Compose, root: Path) -> str:
-    for transform in preprocessing.flatten().transforms:
-        if isinstance(transform, LoadImaged):
-            return "image" if "image" in transform.keys else str(transform.keys[0])
-    raise InputError(f"bundle {root.name}: its preprocessing has no LoadImaged, which names the image: add it.")

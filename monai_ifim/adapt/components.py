@@ -7,13 +7,15 @@ each: eigenvectors [B, r, channel, *spatial] are folded to [B, r * channel, *spa
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from monai.data import MetaTensor
 from torch import Tensor
+from torch.nn import functional
 
+from monai_ifim.adapt.collation import Margins, padded
 from monai_ifim.core import Decomposition
 from monai_ifim.core.heads.voxelwise import mean_probability
 from monai_ifim.core.verification.record import of_image
@@ -39,6 +41,33 @@ def component_tensors(decomposition: Decomposition, image: Tensor, seconds: floa
         "ifim_eigenvalues": decomposition.eigenvalues,
         "ifim_rank": decomposition.rank,
     }
+
+
+def joined_tensors(singles: Sequence[Mapping[str, Tensor]], margins: Sequence[Margins], batch: Tensor) -> dict[str, Tensor]:
+    """One batch of the tensors of single images of different sizes: maps padded by zeros like the images of `batch`, ranks by
+    zeros to the largest."""
+    channels, rank = batch.shape[1], max(single["ifim_eigenvalues"].shape[1] for single in singles)
+    found = [padded_rank(single, rank, channels) for single in singles]
+    result = {name: torch.cat([each[name].as_subclass(Tensor) for each in found]) for name in ("pred", *NUMBERS)}
+    records = [record for single in singles for record in cast(MetaTensor, single["ifim_high"]).meta[RECORD]]
+    for name in MAPS:
+        maps = [padded(each[name].as_subclass(Tensor), margin) for each, margin in zip(found, margins, strict=True)]
+        result[name] = _like(torch.cat(maps), batch, records)
+    return result
+
+
+def padded_rank(tensors: Mapping[str, Tensor], rank: int, channels: int) -> dict[str, Tensor]:
+    """The same tensors, of a batch or of one image, with eigenvalues and eigenvectors padded by zeros to `rank`."""
+    values, vectors = tensors["ifim_eigenvalues"], tensors["ifim_eigenvectors"]
+    lacking = rank - values.shape[-1]
+    if lacking <= 0:
+        return dict(tensors)
+    axis = values.ndim - 1
+    filled = functional.pad(vectors.as_subclass(Tensor), [0, 0] * (vectors.ndim - axis - 1) + [0, lacking * channels])
+    if isinstance(vectors, MetaTensor):
+        filled = MetaTensor(filled)
+        filled.copy_meta_from(vectors)
+    return {**tensors, "ifim_eigenvalues": functional.pad(values, [0, lacking]), "ifim_eigenvectors": filled}
 
 
 def item_of_batch(tensors: Mapping[str, Tensor], index: int, image: Tensor) -> dict[str, Tensor]:
@@ -78,6 +107,8 @@ def _like(values: Tensor, image: Tensor, record: list[str] | str) -> Tensor:
     if isinstance(image, MetaTensor):
         result.copy_meta_from(image)
         result.affine = image.affine.clone()
+        traces = image.applied_operations  # an inverse takes its entry out of the list: each map has one of its own
+        result.applied_operations = [list(entry) if isinstance(entry, list) else entry for entry in traces]
     elif not isinstance(record, str):
         result.is_batch = True
     result.meta[RECORD] = record

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -17,9 +16,11 @@ from monai.engines import IterationEvents, Workflow
 from monai.transforms import Compose
 from torch import Tensor
 
-from monai_ifim.adapt.components import component_tensors, item_of_batch
+from monai_ifim.adapt.batch_components import batch_components
+from monai_ifim.adapt.components import item_of_batch
+from monai_ifim.adapt.random_steps import refuse_random
 from monai_ifim.adapt.saving import SaveIFIM
-from monai_ifim.adapt.scanner.space import ScannerSpace, decomposed_batch
+from monai_ifim.adapt.scanner.space import ScannerSpace
 from monai_ifim.adapt.settings import CaseSettings, CaseShortcuts, own_keywords
 from monai_ifim.core import IFIMError
 from monai_ifim.core.operator.arguments import for_items
@@ -28,6 +29,10 @@ from monai_ifim.io import Source
 from monai_ifim.io.errors import reason_of
 
 OnFailure = Literal["raise", "record"]
+AUGMENTED = (
+    "so an augmented image would be decomposed: remove it from the preprocessing, or set its prob to 0 (of a bundle, on MONAI's "
+    "command line: --preprocessing#transforms#N#prob 0)."
+)
 WRITING = ("preprocessing", "class_names", "bundle_root")  # arguments of `SaveIFIM` among the handler's keywords
 
 
@@ -46,13 +51,11 @@ class NetworkInput:
     args: Sequence[Any] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
-    def item(self, index: int) -> NetworkInput:
-        """One image, a plain tensor [1, channel, *spatial], with its share of the arguments."""
+    def item(self, index: int, image: Tensor) -> NetworkInput:
+        """One image of the batch, [channel, *spatial], as a batch of its own, with its share of the arguments."""
         batch, items = self.image.shape[0], slice(index, index + 1)
         kwargs = {name: for_items(value, items, batch) for name, value in self.kwargs.items()}
-        return NetworkInput(
-            self.image.as_subclass(Tensor)[items], [for_items(value, items, batch) for value in self.args], kwargs
-        )
+        return NetworkInput(image[None], [for_items(value, items, batch) for value in self.args], kwargs)
 
 
 class HandlerArguments(CaseShortcuts, total=False):
@@ -112,6 +115,7 @@ class IFIMHandler:
         self.writer: SaveIFIM | None = None
         if output_dir is not None:
             self.writer = SaveIFIM(output_dir, self.settings, image_key=image_key, **writing)
+        refuse_random(writing.get("preprocessing"), AUGMENTED)
         self.network = network
         self.batch_transform = batch_transform
         self.on_failure = on_failure
@@ -146,6 +150,7 @@ class IFIMHandler:
 
     def _start(self, engine: Engine) -> None:
         self.failures, self.cases = [], 0
+        refuse_random(_transform_of(getattr(engine.state, "dataloader", None)), AUGMENTED)
 
     def _finish(self, engine: Engine) -> None:
         """Report missing cases: raise if nothing was decomposed, log the cases that failed."""
@@ -204,16 +209,14 @@ class IFIMHandler:
     def _one_by_one(self, engine: Engine, network: Callable[..., Any], given: NetworkInput, names: list[str]) -> None:
         for index, single in enumerate(decollate_batch(given.image)):
             try:
-                tensors, _ = self._components(network, given.item(index))
+                tensors, _ = self._components(network, given.item(index, single))
             except Exception as error:
                 self._fail(engine, names[index], error)
             else:
                 self._save(engine, single, tensors, 0, names[index])
 
     def _components(self, network: Callable[..., Any], given: NetworkInput) -> tuple[dict[str, Tensor], Tensor]:
-        start = time.perf_counter()
-        decomposition, image = decomposed_batch(self.settings, self.scanner, network, given.image, given.args, given.kwargs)
-        return component_tensors(decomposition, image, time.perf_counter() - start), image
+        return batch_components(self.settings, self.scanner, network, given.image, given.args, given.kwargs)
 
     def _save(self, engine: Engine, image: Tensor, tensors: Mapping[str, Tensor], index: int, name: str) -> None:
         if self.writer is None:
@@ -281,6 +284,14 @@ def _undisturbed(engine: Engine, network: Callable[..., Any], image: Tensor) -> 
     devices, kind = ([], "cuda") if device.type in ("cpu", "mps") else ([device], device.type)
     with torch.random.fork_rng(devices, device_type=kind), nullcontext() if mode is None else mode(network):
         yield
+
+
+def _transform_of(loader: Any) -> Any:
+    """What a loader's data set does to each image; None if it does not say."""
+    dataset = getattr(loader, "dataset", None)
+    while getattr(dataset, "transform", None) is None and getattr(dataset, "dataset", None) is not None:
+        dataset = getattr(dataset, "dataset", None)
+    return getattr(dataset, "transform", None)
 
 
 def _case_names(image: Tensor, iteration: int) -> list[str]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import time
+import warnings
 from collections.abc import Callable
 from typing import Any, Unpack
 
 from monai.inferers import Inferer
 from torch import Tensor
 
-from monai_ifim.adapt.components import component_tensors
-from monai_ifim.adapt.scanner.space import ScannerSpace, decomposed_batch
+from monai_ifim.adapt.batch_components import batch_components
+from monai_ifim.adapt.random_steps import RandomStepWarning, drawn_steps
+from monai_ifim.adapt.scanner.space import ScannerSpace
 from monai_ifim.core.settings import Settings, SettingsShortcuts
 
 
@@ -44,8 +45,14 @@ class IFIMInferer(Inferer):
 
         Returns batched tensors: pred (logits [B, C]), the MetaTensors ifim_high, ifim_low, ifim_sensitivity
         [B, channel, *spatial] and ifim_eigenvectors [B, r * channel, *spatial], ifim_eigenvalues [B, r], ifim_rank [B].
+        Images that `pad_list_data_collate` padded are decomposed each at its own size; their maps are padded by zeros again.
         Raises IFIMError where image and network do not fit.
         """
-        start = time.perf_counter()
-        decomposition, image = decomposed_batch(self.settings, self.scanner, network, inputs, args, kwargs)
-        return component_tensors(decomposition, image, time.perf_counter() - start)
+        drawn = drawn_steps(inputs)
+        if drawn:
+            warnings.warn(
+                f"{', '.join(drawn)} changed the image at random: its components belong to the augmented image.",
+                RandomStepWarning,
+                stacklevel=2,
+            )
+        return batch_components(self.settings, self.scanner, network, inputs, args, kwargs)[0]

@@ -25,7 +25,7 @@ def network_affine(image: MetaTensor, preprocessing: Compose | None) -> Affine:
         raise GeometryError("Transpose in the preprocessing swaps axes but not MONAI's affine: choose space='native'.")
     if image.ndim == 3 and len(native_shape(image)) == 3:
         raise GeometryError(
-            "the network's input is a plane of a volume, and its affine does not state which: choose space='native'."
+            "the network's input is a plane of a volume, and its affine does not state which: choose space='scanner'."
         )
     return world_affine(image.affine.cpu().numpy(), image.meta)
 
@@ -85,7 +85,7 @@ def _invert(stacked: MetaTensor, image: MetaTensor, preprocessing: Compose, key:
     except (RuntimeError, ValueError, NotImplementedError) as error:
         if "most recently applied" in innermost(error):  # MONAI tells transforms apart by their identity
             raise _another_preprocessing(innermost(error)) from error
-        raise GeometryError(f"the preprocessing cannot be inverted ({innermost(error)}): choose space='network'.") from error
+        raise GeometryError(f"the preprocessing cannot be inverted ({innermost(error)}): {_elsewhere(image)}.") from error
     return result if isinstance(result, MetaTensor) else MetaTensor(result)
 
 
@@ -128,13 +128,19 @@ def _check_arrival(inverted: MetaTensor, image: MetaTensor) -> None:
     if found != wanted:
         raise GeometryError(
             f"the inverse of the preprocessing gives a grid of {found}, but the input has {wanted}: a spatial transform in "
-            "it has no inverse; choose space='network'."
+            f"it has no inverse; {_elsewhere(image)}."
         )
     if not same_grid(world_affine(inverted.affine.cpu().numpy(), image.meta), native_affine(image), wanted):
         raise GeometryError(
             "the inverse of the preprocessing gives another position in the world than the input's: a spatial transform in it "
             "loses the affine; choose space='network'."
         )
+
+
+def _elsewhere(image: MetaTensor) -> str:
+    """The space that needs no inverse: of a plane taken out of a volume the network's grid has no known place."""
+    plane = image.ndim == 3 and len(native_shape(image)) == 3
+    return f"choose space='{'scanner' if plane else 'network'}'"
 
 
 def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -82,6 +82,9 @@ def check_bundle(bundle: Bundle, image: Path | None, settings: Settings, device:
     example = bundle.example(image).as_subclass(Tensor)[None].to(device)
     args = [value.to(device) for value in bundle.further_examples()]
     report = check_network(bundle.network, example, settings, bundle.identity.class_names, bundle.outputs, args)
+    said = bundle.steps.describe()
+    if said:
+        report = replace(report, findings=(Finding("preprocessing", True, "; ".join(said)), *report.findings))
     if not args:
         return report
     named = ", ".join(f"{name} {tuple(value.shape[1:])}" for (name, _), value in zip(bundle.further, args, strict=True))

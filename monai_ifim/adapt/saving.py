@@ -14,8 +14,10 @@ from monai.transforms.transform import MapTransform, Transform
 from monai.utils import ensure_tuple
 from torch import Tensor
 
+from monai_ifim.adapt.collation import at_own_size
 from monai_ifim.adapt.components import MAPS, record_of_image, unfold_eigenvectors
 from monai_ifim.adapt.native import carry_to_native, native_affine, native_shape, network_affine
+from monai_ifim.adapt.random_steps import drawn_steps, refuse_random
 from monai_ifim.adapt.scan import read_scan
 from monai_ifim.adapt.settings import CaseSettings, FileShortcuts, own_keywords
 from monai_ifim.io import (
@@ -82,6 +84,7 @@ class SaveIFIM(Transform):
     ) -> None:
         self.settings = CaseSettings.of(settings, shortcuts, FILES, own_keywords(SaveIFIM))
         self.output_dir = Path(output_dir)
+        refuse_random(preprocessing, "so an augmented image would be written: remove it, or set its prob to 0.")
         self.preprocessing = preprocessing
         self.image_key = image_key
         names = ensure_tuple(class_names)
@@ -118,6 +121,8 @@ class SaveIFIM(Transform):
     ) -> WrittenCase:
         """As a call, for an opened input; series: its `referenced_series`, read here if needed and not given."""
         file, record = _file_of(img), record_of_image(components)
+        img, components = at_own_size(img, components)
+        self._check_drawn(img)
         if (record.get("preprocessing") is not None) != (self.settings.space == "scanner"):
             raise OutputError(
                 f"space={self.settings.space!r} does not fit these components: use 'scanner' for components made with "
@@ -136,6 +141,7 @@ class SaveIFIM(Transform):
             frame=source.frame,
             series=source.series,
             resampled=opened.resampled,
+            beside=opened.beside,
         )
         name = case or self._free_name(source.name, digest)
         of_maps = {"unit": unit} if self.settings.space == "scanner" else {}
@@ -146,6 +152,15 @@ class SaveIFIM(Transform):
             series = referenced_series(opened)
         beside = Companions(scan, series if self.settings.dicom_pm else None, self.settings.scene_bundle)
         return write_case(self.output_dir, name, maps, self.settings.contents, facts, beside)
+
+    def _check_drawn(self, img: MetaTensor) -> None:
+        """Raise InputError for an image that was augmented; with its preprocessing at hand that is known already."""
+        drawn = drawn_steps(img) if self.preprocessing is None else []
+        if drawn:
+            raise InputError(
+                f"{', '.join(drawn)} changed the image at random, so an augmented image would be written: remove it from the "
+                "preprocessing, or set its prob to 0."
+            )
 
     def _scan(self, img: MetaTensor, maps: CaseMaps, given: Scan | None, file: Path | None, unit: str) -> Scan | None:
         """The scan on the maps' grid; None if they lie on the network's, if it is their input, or if it cannot be read."""

@@ -11,10 +11,12 @@ from monai.transforms.transform import MapTransform, Transform
 from monai.utils import TransformBackends
 from torch import Tensor
 
-from monai_ifim.adapt.components import item_of_batch
+from monai_ifim.adapt.components import item_of_batch, padded_rank
 from monai_ifim.adapt.inferer import IFIMInferer
 from monai_ifim.core import IFIMError
 from monai_ifim.core.settings import Settings, SettingsShortcuts
+
+MOST_PADDED = 32  # outputs: each costs an image more
 
 
 class IFIMDecompose(Transform):
@@ -38,9 +40,21 @@ class IFIMDecompose(Transform):
         self.inferer = IFIMInferer(settings, **shortcuts)
 
     def __call__(self, img: Tensor) -> dict[str, Tensor]:
-        """The tensors of `IFIMInferer` for this one image, without the batch axis."""
+        """The tensors of `IFIMInferer` for this one image, without the batch axis.
+
+        Eigenvalues and eigenvectors are padded by zeros to the asked rank, or without one to the number of outputs (up to
+        MOST_PADDED), so that the images of a loader form a batch whatever their ranks.
+        """
         batch = img[None] if self.device is None else img[None].to(self.device)
-        return item_of_batch(self.inferer(batch, self.network), 0, img)
+        found = item_of_batch(self.inferer(batch, self.network), 0, img)
+        return padded_rank(found, self._most(found["pred"]), img.shape[0])
+
+    def _most(self, pred: Tensor) -> int:
+        """Number of eigenvalues that an image of this network can have: that of the outputs, where they are few."""
+        asked = self.inferer.settings.rank
+        if asked is not None:
+            return asked
+        return len(pred) if pred.ndim == 1 and len(pred) <= MOST_PADDED else 0
 
 
 class IFIMDecomposed(MapTransform):

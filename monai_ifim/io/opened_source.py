@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,11 @@ class OpenedSource:
             return sha256_of(self.source.path)
         lines = sorted(f"{sha256_of(file)}  {file.name}\n" for file in self.volume.files)
         return hashlib.sha256("".join(lines).encode("utf-8")).hexdigest()
+
+    @cached_property
+    def beside(self) -> dict[str, dict[str, Any]]:
+        """Name, None for what is no file, and hex SHA-256 of each entry of `Source.beside`; raises OSError."""
+        return {key: _identity(value) for key, value in self.source.beside}
 
     @cached_property
     def unit(self) -> str:
@@ -179,3 +185,11 @@ class OpenedSource:
         image.set_qform(grid.affine, 1)
         nib.save(image, target)
         return target
+
+
+def _identity(value: Any) -> dict[str, Any]:
+    """Name and hash of a file; of another value the hash alone, as it may tell something about a person."""
+    if isinstance(value, Path):
+        return {"file": value.name, "sha256": sha256_of(value)}
+    text = json.dumps(value, sort_keys=True, default=str)
+    return {"file": None, "sha256": hashlib.sha256(text.encode("utf-8")).hexdigest()}

@@ -8,7 +8,7 @@ import platform
 import resource
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -35,7 +35,8 @@ SPACES = {
 
 @dataclass(frozen=True)
 class InputIdentity:
-    """The input: base name, content hash, grid, and the reader that opened it. frame: of a 4D file, from 0."""
+    """The input: base name, content hash, grid, and the reader that opened it. frame: of a 4D file, from 0. beside: files and
+    values that the network's input is made of besides it (`OpenedSource.beside`)."""
 
     file: str
     sha256: str | None
@@ -45,6 +46,7 @@ class InputIdentity:
     frame: int | None = None
     series: str | None = None
     resampled: bool = False
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,7 @@ def _version(package: str) -> str:
 _RESULTS = (
     "eigenvalues", "rank", "energy_kept", "trace", "locality_radius", "method",
     "method_reason", "corrections", "jacobian_products", "error_bound", "confidence", "residuals",
-    "metric", "preprocessing", "output", "dtype", "computation", "verification", "seconds",
+    "metric", "preprocessing", "left_out", "output", "dtype", "computation", "verification", "seconds",
 )  # fmt: skip
 
 

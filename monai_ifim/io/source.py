@@ -6,6 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from monai_ifim.io.errors import InputError
 
@@ -21,13 +22,15 @@ class Source:
     """One input: a file, or a folder that holds DICOM files.
 
     frame: which volume of a 4D file, from 0. series: which volume of a DICOM folder (`io.dicom.volumes.DicomVolume.key`); None
-    if there is only one. fix_geometry: resample an irregular DICOM volume onto an orthogonal, even grid.
+    if there is only one. fix_geometry: resample an irregular DICOM volume onto an orthogonal, even grid. beside: further entries
+    (key, value) of the image's data dictionary; a Path is a file.
     """
 
     path: Path
     frame: int | None = None
     series: str | None = None
     fix_geometry: bool = False
+    beside: tuple[tuple[str, Any], ...] = ()
 
     @property
     def suffix(self) -> str:

@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -16,6 +16,8 @@ from monai_ifim.io import InputError, OpenedSource, Source
 from monai_ifim.io.dicom.header import dicom_files, is_dicom, is_no_image
 from monai_ifim.io.dicom.volumes import index_dicom
 from monai_ifim.io.source import IMAGE_SUFFIXES, bounded_name, there
+
+Beside = tuple[tuple[str, Any], ...]  # further entries of an image's data dictionary
 
 EVERY_SERIES = "all"
 PREFERRED_SECTIONS = ("testing", "test", "validation")
@@ -28,6 +30,11 @@ class Case:
     name: str
     source: Source
 
+    def of_entries(self, keys: Collection[str]) -> Case:
+        """The case with only these of the entries beside its image, which then identify it."""
+        beside = tuple((key, value) for key, value in self.source.beside if key in keys)
+        return self if beside == self.source.beside else replace(self, source=replace(self.source, beside=beside))
+
 
 def find_cases(
     inputs: Iterable[str | PathLike[str]], frame: int | None = None, series: str | None = None, fix_geometry: bool = False
@@ -39,16 +46,20 @@ def find_cases(
     frame: which volume of 4D files to take. series: take only the volumes of this series UID from DICOM folders, or, with
     "all", each volume as a case of its own. fix_geometry: resample irregular DICOM volumes.
     """
-    paths: dict[Path, None] = {}  # in order, each once
+    paths: dict[Path, list[Beside]] = {}  # in order, each once for all that lies beside it
     for entry in inputs:
         found = _expand(Path(entry))
         if not found:
             index = ", but a DICOMDIR, which is an index: copy the images that it names, too" if _is_index(Path(entry)) else ""
             raise InputError(f"{entry}: no image and no DICOM series in it{index}.")
-        paths.update(dict.fromkeys(found))
+        for path, beside in found:
+            others = paths.setdefault(path, [])
+            if beside not in others and (beside or not others):
+                others[:] = [each for each in others if each] + [beside]
     if not paths:
         raise InputError("no input: name a file, a folder, a DICOM series or a datalist (.json).")
-    sources = [Source(path, frame, fix_geometry=fix_geometry) for path in paths]
+    pairs = [(path, beside) for path, several in paths.items() for beside in several]
+    sources = [Source(path, frame, fix_geometry=fix_geometry, beside=beside) for path, beside in pairs]
     return _named(sources if series is None else _of_series(sources, series))
 
 
@@ -81,16 +92,16 @@ def _of_series(sources: list[Source], series: str) -> list[Source]:
     return chosen
 
 
-def _expand(path: Path, above: frozenset[Path] = frozenset()) -> list[Path]:
-    """Images and series at and below `path`; links to a folder above are not followed."""
+def _expand(path: Path, above: frozenset[Path] = frozenset()) -> list[tuple[Path, Beside]]:
+    """Images and series at and below `path`, with what a datalist names beside them; links to a folder above are not followed."""
     if not there(path):
         raise InputError(f"{path}: no such file or folder.")
     if path.is_file():
-        return _read_datalist(path) if path.suffix.lower() == ".json" else [path]
+        return _read_datalist(path) if path.suffix.lower() == ".json" else [(path, ())]
     if not path.is_dir():
         raise InputError(f"{path}: neither a file nor a folder.")
     series = _holds_dicom(path)
-    found = [path] if series else []
+    found: list[tuple[Path, Beside]] = [(path, ())] if series else []
     seen = above | {path.resolve()}
     for child in sorted(path.iterdir()):
         if child.name.startswith("."):
@@ -98,7 +109,7 @@ def _expand(path: Path, above: frozenset[Path] = frozenset()) -> list[Path]:
         if child.is_dir() and child.resolve() not in seen:
             found.extend(_expand(child, seen))
         elif not series and _is_image(child):
-            found.append(child)
+            found.append((child, ()))
     return found
 
 
@@ -116,7 +127,7 @@ def _holds_dicom(folder: Path) -> bool:
     return any(is_dicom(file) and not is_no_image(file) for file in files)
 
 
-def _read_datalist(path: Path) -> list[Path]:
+def _read_datalist(path: Path) -> list[tuple[Path, Beside]]:
     """Images of a MONAI datalist: a list, or a mapping with a testing section or with only one section."""
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
@@ -135,8 +146,24 @@ def _read_datalist(path: Path) -> list[Path]:
             )
         if not isinstance(image, str) or not image.strip():
             raise InputError(f"{path.name}: an entry has no image: {str(entry)[:80]}.")
-        images.append(_locate(image, path))
+        beside = _beside(entry, path) if isinstance(entry, dict) else ()
+        images.append((_locate(image, path), beside))
     return images
+
+
+def _beside(entry: dict[str, Any], datalist: Path) -> Beside:
+    """The other entries of an image's data; a text that names a file there is, by its path."""
+    return tuple((key, _located(value, datalist)) for key, value in sorted(entry.items()) if key != "image")
+
+
+def _located(value: Any, datalist: Path) -> Any:
+    if not isinstance(value, str) or not value.strip():
+        return value
+    try:
+        place = _locate(value, datalist)
+        return place if there(place) else value
+    except (InputError, ValueError):  # a text of other kinds
+        return value
 
 
 def _section(content: dict[str, Any], path: Path) -> Any:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ from monai_ifim.adapt.components import component_tensors, item_of_batch, record
 from monai_ifim.adapt.saving import SaveIFIM
 from monai_ifim.adapt.scan import scan_of
 from monai_ifim.adapt.scanner.space import ScannerSpace
-from monai_ifim.core import IFIMError
+from monai_ifim.core import Decomposition, IFIMError
 from monai_ifim.core.decompose import decompose_with
 from monai_ifim.core.determinism import deterministic_algorithms, refused_operation
 from monai_ifim.core.memory.scratch import ScratchFolder
@@ -78,6 +78,7 @@ def decompose_cases(
     after the last row, if no other case could be done: the device is lost, or the disk cannot be written to.
     """
     stop_request = stop_request or StopRequest()
+    cases = (case.of_entries(bundle.steps.keys.wanted) for case in cases)
     with deterministic_algorithms(settings.case.deterministic, settings.device), ScratchFolder() as scratch:
         preprocessing, writers = _preprocessing_to_invert(bundle)
         writer = SaveIFIM(
@@ -159,13 +160,12 @@ def _load(bundle: Bundle, case: Case, settings: RunSettings, scratch: Path, stop
         series = referenced_series(opened) if settings.case.dicom_pm else None
         path = opened.readable_path(scratch)
         with known_volume(path, opened.readable_volume):
-            read = bundle.read(path)
+            read = bundle.read(path, dict(case.source.beside))
         if settings.case.space == "scanner":
-            image = _as_scan(read[bundle.image_key])
+            image = _as_scan(read[bundle.file_key])
             bundle.check_axes(image, path)
             return _Loaded(case, opened, image, None, series, time.perf_counter() - started)
-        scan = scan_of(read[bundle.image_key], opened.unit) if settings.case.space == "native" else None
-        bundle.preprocessing.set_random_state(seed=0)  # random steps then give the same for a case, whatever came before it
+        scan = scan_of(read[bundle.file_key], opened.unit) if settings.case.space == "native" else None
         image = bundle.prepare(read, path)
     except BaseException as error:  # readers raise anything; the failure is recorded and the run continues
         stop_request.read_failed(error)
@@ -234,10 +234,10 @@ def _decompose_scans(
             scan = item.image.to(settings.device)
             decomposition = scanner.decompose(bundle.network, scan, settings.case, name=item.case.name)
             seconds = time.perf_counter() - started
-            tensors = component_tensors(decomposition, scan[None], seconds)
+            tensors = component_tensors(_recorded(decomposition, bundle), scan[None], seconds)
         except (Exception, SystemExit) as error:
             lost = stop_request.compute_failed(item.case.name, error, settings.device)
-            yield _failed_computing(item.case, lost or _unfit(bundle, item) or error, settings)
+            yield _failed_computing(item.case, lost or _unfit(bundle, item) or error, settings, bundle)
             continue
         yield _Computed(item, item_of_batch(tensors, 0, item.image), item.seconds + time.perf_counter() - started)
 
@@ -245,7 +245,7 @@ def _decompose_scans(
 def _unfit(bundle: Bundle, item: _Loaded) -> InputError | None:
     """The error if the preprocessed scan does not fit the network, else None."""
     try:
-        bundle.prepare({bundle.image_key: item.image.clone()}, item.case.source.path)
+        bundle.prepare({bundle.file_key: item.image.clone()}, item.case.source.path)
     except InputError as error:
         return error
     return None
@@ -261,12 +261,12 @@ def _decompose_group(
     try:
         batch = torch.stack([loaded.image.as_subclass(torch.Tensor) for loaded in group]).to(settings.device)
         decomposition = decompose_with(settings.case, bundle.network, batch, names=[loaded.case.name for loaded in group])
-        tensors = component_tensors(decomposition, batch, time.perf_counter() - started)
+        tensors = component_tensors(_recorded(decomposition, bundle), batch, time.perf_counter() - started)
     except (Exception, SystemExit) as error:
         lost = stop_request.compute_failed(group[0].case.name, error, settings.device)
         if lost is not None or len(group) == 1:
             for loaded in group:
-                yield _failed_computing(loaded.case, lost or error, settings)
+                yield _failed_computing(loaded.case, lost or error, settings, bundle)
             return
         tensors = None
     if tensors is None:  # outside of the handler, whose error keeps the batch's memory alive
@@ -276,6 +276,11 @@ def _decompose_group(
     share = (time.perf_counter() - started) / len(group)
     for index, loaded in enumerate(group):
         yield _Computed(loaded, item_of_batch(tensors, index, loaded.image), loaded.seconds + share)
+
+
+def _recorded(decomposition: Decomposition, bundle: Bundle) -> Decomposition:
+    """The decomposition; its record says which random steps of the preprocessing were left out."""
+    return replace(decomposition, record=decomposition.record | {"left_out": list(bundle.steps.left_out)})
 
 
 def _save(writer: SaveIFIM, computed: _Computed, settings: RunSettings, stop_request: StopRequest) -> CaseRow:
@@ -303,13 +308,14 @@ def _check_class_names(model: ModelIdentity, outputs: int) -> None:
         )
 
 
-def _failed_computing(case: Case, error: BaseException, settings: RunSettings) -> CaseRow:
+def _failed_computing(case: Case, error: BaseException, settings: RunSettings, bundle: Bundle) -> CaseRow:
     """The row of a case that failed while computing: an error of the user's network is not reported as a bug."""
     error = short_of_memory(error, settings.device) or error
     if isinstance(error, (IFIMError, MemoryError)):
         return failed_row(case, error)
     said = f"{type(error).__name__}: {single_line(str(error))}"
-    refused = IFIMError(f"the network fails on this image ({said}): run `monai-ifim check` on the bundle.")
+    axis = "" if bundle.steps.channel_first else " Its preprocessing has no EnsureChannelFirst(d), which puts the channels first."
+    refused = IFIMError(f"the network fails on this image ({said}): run `monai-ifim check` on the bundle.{axis}")
     refused.__cause__ = error
     return failed_row(case, refused)
 

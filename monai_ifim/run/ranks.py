@@ -143,7 +143,8 @@ class ShardedRun:
 
 
 def _kept(bundle: Bundle, cases: Sequence[Case], settings: RunSettings) -> dict[str, CaseRow]:
-    rows = ((case.name, kept_row(bundle.identity, case, settings)) for case in cases)
+    wanted = bundle.steps.keys.wanted
+    rows = ((case.name, kept_row(bundle.identity, case.of_entries(wanted), settings)) for case in cases)
     return {name: row for name, row in rows if row is not None}
 
 

@@ -112,6 +112,12 @@ def find_image(case: RecordedCase, given: Path | None = None) -> Source:
     """
     recorded = _section(case, "input")
     name, digest = recorded.get("file"), recorded.get("sha256")
+    if recorded.get("beside"):
+        also = ", ".join(map(repr, recorded["beside"]))
+        raise InputError(
+            f"this case was made of {also} besides its image, and a sidecar does not say where these lie: decompose the "
+            "datalist again, into another --output."
+        )
     if not is_plain_name(name):
         raise InputError(f"{DAMAGED} (it names no input file).")
     if given is not None and not there(given):

@@ -41,6 +41,7 @@ def _matches(
         content["input"]["frame"] == case.source.frame
         and content["input"]["series"] == case.source.series
         and content["input"]["resampled"] == opened.resampled
+        and content["input"].get("beside", {}) == opened.beside
         and model["weights_sha256"] == identity.weights_sha256
         and model["config_sha256"] == identity.config_sha256
         and model["version"] == identity.version

@@ -117,7 +117,7 @@ def test_a_missing_definition_is_named(name: str, tmp_path: Path, make_bundle: M
         ({"network_def": "$torch.nn.Linear(2)"}, "'network_def' cannot be built"),
         ({"network_def": {"_target_": "NoSuchNet"}}, "'network_def' cannot be built"),
         ({"preprocessing": "$[1, 2]"}, "preprocessing is list, not a Compose"),
-        ({"preprocessing": {"_target_": "Compose", "transforms": [{"_target_": "LoadImage"}]}}, "no LoadImaged"),
+        ({"preprocessing": {"_target_": "Compose", "transforms": [{"_target_": "Resize", "spatial_size": 4}]}}, "no LoadImaged"),
     ],
 )
 def test_a_definition_of_the_wrong_kind_is_refused(

@@ -110,7 +110,7 @@ def test_preprocessing_that_cannot_be_copied_still_leads_back(bundle: Bundle, ca
             return image
 
     steps = [*bundle.preprocessing.transforms, Lambdad("image", func=locked, inv_func=locked)]
-    stubborn = replace(bundle, preprocessing=Compose(steps))
+    stubborn = replace(bundle, steps=replace(bundle.steps, compose=Compose(steps)))
     with pytest.raises(TypeError):
         pipeline.deepcopy(Holder(lock))
     stubborn.preprocessing.holder = Holder(lock)  # a lock cannot be copied

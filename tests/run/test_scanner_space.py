@@ -19,6 +19,7 @@ from PIL import Image
 
 from monai_ifim import decompose_scan
 from monai_ifim.adapt.bundle import Bundle, load_bundle
+from monai_ifim.adapt.random_steps import RandomStepWarning
 from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core import IFIMError
 from monai_ifim.io import read_sidecar
@@ -423,12 +424,20 @@ def test_a_step_that_blocks_fails_every_case_by_its_name_with_the_cure(
         assert "--space native" in row.reason
 
 
-def test_a_random_step_ends_the_run_before_any_case(make_bundle: Callable[..., Path], volume: Path, tmp_path: Path) -> None:
+def test_a_random_step_is_left_out(make_bundle: Callable[..., Path], volume: Path, tmp_path: Path) -> None:
     step = {"_target_": "RandGaussianNoised", "keys": "image", "prob": 0.5}
-    random = load_bundle(make_bundle(tmp_path / "bundle", steps=[*STEPS, step]))
-    with pytest.raises(IFIMError, match="RandGaussianNoised is random, .*--space native"):
-        run(random, volume, tmp_path / "out")
-    assert not (tmp_path / "out" / "volume").exists()
+    with pytest.warns(RandomStepWarning, match=r"RandGaussianNoised \(prob 0.5\) in its preprocessing left out"):
+        random = load_bundle(make_bundle(tmp_path / "bundle", steps=[*STEPS, step]))
+    plain = load_bundle(make_bundle(tmp_path / "plain", steps=STEPS))
+    found, expected = (read_sidecar(run_one(each, volume, tmp_path / each.root.name)) for each in (random, plain))
+    assert found["left_out"] == ["RandGaussianNoised (prob 0.5)"]
+    assert found["eigenvalues"] == pytest.approx(expected["eigenvalues"], rel=1e-6)
+
+
+def run_one(bundle: Bundle, volume: Path, folder: Path) -> Path:
+    [row] = run(bundle, volume, folder / "out")
+    assert row.status == "done", row.reason
+    return folder / "out" / row.case / f"{row.case}_ifim.json"
 
 
 def test_an_image_of_other_channels_or_axes_than_the_network_s_is_refused_in_words(

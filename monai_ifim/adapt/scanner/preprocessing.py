@@ -16,12 +16,13 @@ from monai.transforms import (
     LoadImage,
     LoadImaged,
     MapTransform,
-    Randomizable,
     SqueezeDim,
     SqueezeDimd,
 )
 from torch import Tensor
 
+from monai_ifim.adapt.input_keys import input_keys
+from monai_ifim.adapt.random_steps import refuse_random
 from monai_ifim.adapt.scanner.equivalents import equivalent_of
 from monai_ifim.adapt.scanner.step_checks import CURE, check_derivative, differ, sample_of
 from monai_ifim.adapt.settings import check_statistics
@@ -112,9 +113,13 @@ class ScanPreprocessing:
     def _check_whole(self, sample: MetaTensor) -> None:
         try:
             with torch.no_grad():
-                wanted, found = self.whole.original(sample.clone()), self(sample.clone())
+                wanted, again, found = (*(self.whole.original(sample.clone()) for _ in range(2)), self(sample.clone()))
         except Exception as error:
             raise IFIMError(f"the preprocessing fails when given the scan alone ({innermost(error)}): {CURE}.") from error
+        if differ(again, wanted):
+            raise IFIMError(
+                "the preprocessing gives another image each time, so its output for a scan is not defined: take the chance out."
+            )
         if differ(found, wanted):
             raise IFIMError(
                 "the steps of the preprocessing, run one by one, give another image than the whole (does a step use an entry "
@@ -152,12 +157,12 @@ def scan_preprocessing(
     for transform in ours:
         if isinstance(transform, READERS):
             raise IFIMError(f"{type(transform).__name__} reads after other steps: put it first, or {CURE}.")
-        for random in _random_parts(transform):
-            raise IFIMError(f"{type(random).__name__} is random, so the output for a scan is not defined: remove it, or {CURE}.")
 
     def joined(parts: Sequence[Any]) -> Compose:
         return Compose(parts, whole.map_items, whole.unpack_items, lazy=whole.lazy, overrides=whole.overrides)
 
+    refuse_random(Compose(ours), "so the output for a scan is not defined: remove it, or set its prob to 0.")
+    _check_keys(whole.transforms, key)
     steps = tuple(_steps(ours, key, statistics, joined))
     return ScanPreprocessing(steps, Step(joined(transforms), key), statistics)
 
@@ -199,10 +204,16 @@ def _lenient(transform: Any) -> Any:
     return transform
 
 
-def _random_parts(transform: Any) -> list[Any]:
-    if type(transform) is Compose:  # which MONAI counts among the random ones, whatever is in it
-        return [random for part in transform.transforms for random in _random_parts(part)]
-    return [transform] if isinstance(transform, Randomizable) else []
+def _check_keys(transforms: Sequence[Any], key: str | None) -> None:
+    """Raise IFIMError if the image is made of other entries too, which are no part of the scan."""
+    if key is None:
+        return
+    keys = input_keys(transforms, key)
+    for other in sorted(keys.needed - {key}):
+        raise IFIMError(
+            f"the network's input is made of '{other}' too ({keys.why.get(other, 'a step')} in the preprocessing), and not of "
+            f"the scan alone: {CURE}."
+        )
 
 
 def _name(step: Step) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from monai_ifim.core.memory.replaced_forward import ReplacedForward
 from monai_ifim.core.operator.eager_execution import COMPILED_CALL, without_compiler
 from monai_ifim.core.operator.script_conversion import converted_script
 
@@ -151,8 +152,8 @@ class _Copier:
                 fresh[place] = self.copy(value[place])
             return fresh
         fresh = self._copies[id(value)] = _shell(value)
-        for name, part in _attributes(value).items():
-            if name != COMPILED_CALL:
+        for name, part in dict(_attributes(value)).items():  # other threads may replace a forward meanwhile
+            if not isinstance(part, ReplacedForward):
                 _set(fresh, name, self.copy(part))
         if isinstance(fresh, nn.RNNBase):
             fresh.flatten_parameters()
@@ -173,7 +174,7 @@ def _parts(value: Any, top: bool) -> Iterator[Any]:
     if isinstance(value, torch.jit.ScriptModule):
         return
     if isinstance(value, dict):
-        yield from value.values()
+        yield from list(value.values())  # a copy: other threads may add hooks meanwhile
     elif isinstance(value, (list, tuple, set, frozenset, deque)):
         yield from value
     elif isinstance(value, MethodType):
@@ -194,10 +195,14 @@ def _is_record(value: Any) -> bool:
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    """Attributes of an object, also of a dataclass with slots."""
+    """Attributes of an object, also of a dataclass with slots, but those by which a module runs something else than its code."""
     if _is_record(value) and not hasattr(value, "__dict__"):
         return {each.name: getattr(value, each.name) for each in dataclasses.fields(value) if hasattr(value, each.name)}
-    return getattr(value, "__dict__", {})
+    attributes = dict(getattr(value, "__dict__", {}))  # a copy: other threads may replace a `forward` meanwhile
+    attributes.pop(COMPILED_CALL, None)
+    if isinstance(attributes.get("forward"), ReplacedForward):
+        del attributes["forward"]
+    return attributes
 
 
 def _shell(value: Any) -> Any:

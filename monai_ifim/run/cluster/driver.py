@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from monai_ifim.adapt.bundle import read_state
+from monai_ifim.adapt.weights import read_state
 from monai_ifim.core import IFIMError
 from monai_ifim.io import ModelIdentity, atomic, sidecar_path
 from monai_ifim.io.model import weights_path

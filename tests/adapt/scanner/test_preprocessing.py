@@ -74,9 +74,6 @@ def by_its_mean(image: Tensor) -> Tensor:
 
 
 REFUSED = {
-    "random": (RandGaussianNoise(prob=1.0), "RandGaussianNoise is random"),
-    "one of several": (OneOf([NormalizeIntensity(), Resize(SIZE)]), "OneOf is random"),
-    "random, in a Compose of its own": (Compose([RandGaussianNoise()], map_items=2), "RandGaussianNoise is random"),
     "no gradient": (HistogramNormalize(), "HistogramNormalize in the preprocessing has no gradient"),
     "numpy": (Lambda(through_numpy), r"Lambda in the preprocessing fails on an image that requires gradients \(Can't call numpy"),
     "raises": (StdShiftIntensity(1.0, channel_wise=True), "StdShiftIntensity in the preprocessing fails on an image"),
@@ -94,6 +91,26 @@ def test_a_step_without_a_true_gradient_is_refused_by_name_with_the_cure(
     with pytest.raises(IFIMError, match=message) as refusal:
         decompose_scan(network, steps, hounsfield)
     assert CURE in str(refusal.value)
+
+
+RANDOM = {
+    "random": (RandGaussianNoise(prob=1.0), r"RandGaussianNoise \(prob 1\)"),
+    "one of several": (OneOf([NormalizeIntensity(), Resize(SIZE)]), "OneOf"),
+    "in a Compose of its own": (Compose([RandGaussianNoise()], map_items=2), r"RandGaussianNoise \(prob 0.1\)"),
+    "inside a deterministic step": (Lambda(RandGaussianNoise()), r"RandGaussianNoise \(prob 0.1\)"),
+}
+
+
+@pytest.mark.parametrize(("step", "name"), RANDOM.values(), ids=RANDOM.keys())
+def test_a_random_step_is_refused_by_name_with_the_cure(step: Any, name: str, hounsfield: MetaTensor, network: nn.Module) -> None:
+    with pytest.raises(IFIMError, match=f"{name} in the preprocessing is random, .*: remove it, or set its prob to 0"):
+        decompose_scan(network, Compose([step, Resize(SIZE)]), hounsfield)
+
+
+def test_a_step_of_a_random_kind_that_draws_nothing_is_as_good_as_none(hounsfield: MetaTensor, network: nn.Module) -> None:
+    still = decompose_scan(network, Compose([RandGaussianNoise(prob=0.0), Resize(SIZE)]), hounsfield)
+    plain = decompose_scan(network, Compose([Resize(SIZE)]), hounsfield)
+    torch.testing.assert_close(still.eigenvalues, plain.eigenvalues)
 
 
 @pytest.mark.parametrize("step", [AdjustContrast(1.7), Lambda(by_its_mean)], ids=["AdjustContrast", "Lambda"])

@@ -334,3 +334,24 @@ def test_global_tensor_is_out_of_reach_and_the_cure_helps() -> None:
         decompose(Global(cure=False).eval(), _image(), precision="float64")
     assert isinstance(caught.value.__cause__, RuntimeError)
     decompose(Global(cure=True).eval(), _image(), precision="float64")
+
+
+def test_threads_that_share_a_network_in_several_precisions() -> None:
+    network = Checkpointed(reentrant=True)
+    truth = {dtype: decompose(Plain(True).to(dtype), _image().to(dtype)).eigenvalues for dtype in (torch.float32, torch.float64)}
+    found: dict[int, Tensor] = {}
+
+    def run(number: int) -> None:
+        precision: Any = "float64" if number % 2 else None
+        method: Any = ("exact", "matrix_free")[number // 2 % 2]
+        found[number] = decompose(network, _image(), precision=precision, method=method).eigenvalues
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == list(range(8))
+    for number, eigenvalues in found.items():
+        expected, digits = truth[torch.float64 if number % 2 else torch.float32], (1e-9 if number % 2 else 1e-4)
+        torch.testing.assert_close(eigenvalues, expected, rtol=digits, atol=0)

@@ -19,8 +19,9 @@ import pytest
 import ray
 import torch
 
-from monai_ifim.adapt.bundle import load_bundle, read_state
+from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.adapt.settings import CaseSettings
+from monai_ifim.adapt.weights import read_state
 from monai_ifim.core import IFIMError
 from monai_ifim.io import InputError, identify_bundle
 from monai_ifim.run.cases import find_cases
