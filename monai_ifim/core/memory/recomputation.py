@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from monai_ifim.core.errors import IFIMError, NetworkError
 from monai_ifim.core.memory.replaced_forward import chosen_forms, current_forms
 from monai_ifim.core.memory.saved_tensor import SavedTensor
+from monai_ifim.core.memory.stepped_attention import STEPPED_ATTENTION
 
 SAMPLES = 2**12  # elements of an output that are compared
 TOLERANCE = 0.5  # power of the machine epsilon by which a repeated output may differ, relative to its largest element
@@ -165,7 +165,7 @@ class _Surroundings:
             if torch.amp.autocast_mode.is_autocast_available(kind)
         ]
         self._cached = torch.is_autocast_cache_enabled()
-        self._attention = _attention_kernels()
+        self._stepped = STEPPED_ATTENTION.on
 
     @contextmanager
     def again(self) -> Iterator[None]:
@@ -173,8 +173,8 @@ class _Surroundings:
         with ExitStack() as stack:
             for kind, dtype, enabled in self._autocast:
                 stack.enter_context(torch.autocast(kind, dtype, enabled, self._cached))
-            if self._attention != _attention_kernels():
-                stack.enter_context(sdpa_kernel(self._attention))
+            if self._stepped:
+                stack.enter_context(STEPPED_ATTENTION.held())
             yield
 
 
@@ -212,17 +212,6 @@ def _agree(first: list[_Sample] | None, second: list[_Sample]) -> bool:
 def _order(tensor: Tensor) -> list[int]:
     """Axes by decreasing stride: the order of the elements in memory."""
     return sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
-
-
-def _attention_kernels() -> list[SDPBackend]:
-    flags: Any = torch.backends.cuda
-    enabled = {
-        SDPBackend.MATH: flags.math_sdp_enabled(),
-        SDPBackend.FLASH_ATTENTION: flags.flash_sdp_enabled(),
-        SDPBackend.EFFICIENT_ATTENTION: flags.mem_efficient_sdp_enabled(),
-        SDPBackend.CUDNN_ATTENTION: flags.cudnn_sdp_enabled(),
-    }
-    return [kernel for kernel, on in enabled.items() if on]
 
 
 def _refuse(_: Any) -> Tensor:

@@ -152,8 +152,9 @@ class _Copier:
                 fresh[place] = self.copy(value[place])
             return fresh
         fresh = self._copies[id(value)] = _shell(value)
-        for name, part in _attributes(value).items():
-            _set(fresh, name, self.copy(part))
+        for name, part in dict(_attributes(value)).items():  # other threads may replace a forward meanwhile
+            if not isinstance(part, ReplacedForward):
+                _set(fresh, name, self.copy(part))
         if isinstance(fresh, nn.RNNBase):
             fresh.flatten_parameters()
         return fresh

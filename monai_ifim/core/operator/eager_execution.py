@@ -9,13 +9,14 @@ turns them back.
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
 import torch.utils.checkpoint
+
+from monai_ifim.core.process_switch import ProcessSwitch
 
 COMPILED_CALL = "_compiled_call_impl"  # attribute in which `module.compile()` keeps the compiled call
 
@@ -35,28 +36,6 @@ def without_compiler(value: Any) -> Any:
     if type(value).__name__ == "OptimizedModule" and hasattr(value, "_orig_mod"):
         return value._orig_mod
     return getattr(value, "__dict__", {}).get("_torchdynamo_orig_callable", value)
-
-
-class _Switch:
-    """A switch of the process that any number of threads may hold."""
-
-    def __init__(self, turned: Callable[[], AbstractContextManager[object]]) -> None:
-        self._turned, self._lock, self._holders, self._stack = turned, threading.Lock(), 0, ExitStack()
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Context in which the switch is turned."""
-        with self._lock:
-            if self._holders == 0:
-                self._stack.enter_context(self._turned())
-            self._holders += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._holders -= 1
-                if self._holders == 0:
-                    self._stack.close()
 
 
 class _WithoutReentry:
@@ -82,5 +61,5 @@ def _forced_eager() -> AbstractContextManager[object]:
     return torch.compiler.set_stance("force_eager")  # type: ignore[no-any-return]
 
 
-_CHECKPOINTS = _Switch(_checkpoints_without_reentry)
-_COMPILER = _Switch(_forced_eager)
+_CHECKPOINTS = ProcessSwitch(_checkpoints_without_reentry)
+_COMPILER = ProcessSwitch(_forced_eager)

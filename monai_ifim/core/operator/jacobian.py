@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from monai_ifim.core.errors import NetworkError
 from monai_ifim.core.heads.outputs import as_float64
 from monai_ifim.core.memory.allocation import copy_of
+from monai_ifim.core.memory.stepped_attention import STEPPED_ATTENTION
 from monai_ifim.core.operator.batch_norm import correct_gradients
 from monai_ifim.core.operator.failing_layers import (
     layer_of_error,
@@ -24,6 +25,7 @@ from monai_ifim.core.operator.failing_layers import (
 )
 from monai_ifim.core.operator.refusals import IN_BACKWARD, cure_of, said_by, stays
 
+_FORWARD_MODE = threading.RLock()  # levels of dual numbers, and filters of warnings, are those of the whole process
 FIRST_AMPLIFICATION = 2.0**12  # first factor of cotangents in float16, raised or lowered until gradients fit its range
 AMPLIFICATION_STEP = 2.0**4
 LARGEST_AMPLIFICATION = 2.0**40
@@ -136,13 +138,12 @@ class Jacobian:
         return NetworkError(f"{layer} has no backward pass: {said_by(error)}: {cure}")
 
     def _take_attention_in_steps(self) -> None:
-        """Repeat the forward pass with attention as matrix products and a softmax, which have second derivatives: PyTorch's fused
-        kernels have none."""
+        """Repeat the forward pass with attention that has second derivatives."""
         fused, self._attention_in_steps = self._passes, True
 
         @contextmanager
         def passes() -> Iterator[None]:
-            with fused(), sdpa_kernel(SDPBackend.MATH):
+            with fused(), STEPPED_ATTENTION.held():
                 yield
 
         self.release()  # before the next graph, for the memory budget
@@ -167,7 +168,7 @@ class Jacobian:
         self._output, self._linearised = self.output, None
 
     def _forward_mode(self, tangent: Tensor) -> Tensor:
-        with torch.no_grad(), forward_ad.dual_level(), self._passes(), warnings.catch_warnings():
+        with _FORWARD_MODE, torch.no_grad(), forward_ad.dual_level(), self._passes(), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             output = self._forward(forward_ad.make_dual(self.image.clone(), tangent))  # type: ignore[no-untyped-call]
             moved = forward_ad.unpack_dual(output).tangent  # type: ignore[no-untyped-call]

@@ -11,7 +11,7 @@ more passes taken: other directions, then float64 and other steps, before a disa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any, Literal
@@ -34,7 +34,7 @@ UNSETTLED = "rounding errors are as large as the change of the output, or differ
 LEAST_SIGNAL = 10.0  # change of the output over its rounding error below which a difference says nothing
 LARGEST_STEP = 0.25  # root mean square of the largest displacement over that of the image
 PLATEAU = 0.05  # relative difference of two quotients that have converged, at steps h and 2 h
-STEPS = (1.0, 0.5, 2.0, 0.25, 4.0, 0.125, 8.0, 16.0)  # of the search, in units of the first
+STEPS = (1.0, 0.5, 0.25, 0.125, 1 / 16, 1 / 32, 2.0, 4.0, 8.0, 16.0)  # of the search, in units of the first
 REPEATED = 10.0  # largest difference of two answers to one image, in units of the square root of eps
 CHANCE = 0.1  # the same for two equal calls, in units of the change along the step
 
@@ -125,7 +125,7 @@ class _Trial:
         self.noise = NOISE * moved.eps * sqrt(self._sum_rounding() ** 2 + expectation.rounding**2)
         lengths = _root_mean_square(moved.image), _root_mean_square(expectation.displacement)
         unit = lengths[0] / lengths[1] if min(lengths) > 0 else 1.0  # step that is as large as the image
-        signal = 40.0 if moved.eps > 1e-9 else 1e5  # where errors by rounding and by kinks or curvature balance
+        signal = 40.0 if moved.eps > 1e-9 else 1e3  # where errors by rounding and by kinks or curvature balance
         wanted = signal * self.noise / self.size if self.size > 0 else 1e3 * moved.eps * unit
         self.step = min(LARGEST_STEP * unit, wanted) if wanted > 0 else LARGEST_STEP * unit
 
@@ -152,13 +152,19 @@ class _Trial:
         return float((self.expectation.change - quotient).norm()) / size
 
     def converged(self) -> float | None:
-        """Deviation of the quotient at the smallest two steps h, 2 h that agree; the first step is halved before all else."""
+        """Deviation of the quotient at the smallest of two steps h, 2 h that agree, three where it disagrees; None if none do.
+
+        Kinks of a piecewise linear network scatter the quotients of long steps, and two of them may agree by chance.
+        """
         found: dict[float, Tensor] = {}
         for share in STEPS:
             found[share] = self.quotient(share * self.step)
             for smaller in sorted(found):
-                if 2 * smaller in found and self._agree(found[smaller], found[2 * smaller], smaller * self.step):
-                    return self.deviation(found[smaller], smaller * self.step)
+                if not self._agree(found, smaller):
+                    continue
+                deviation = self.deviation(found[smaller], smaller * self.step)
+                if deviation is not None and (deviation <= TOLERANCE or self._agree(found, 2 * smaller)):
+                    return deviation
         return None
 
     def check_chance(self, quotient: Tensor, changes: Callable[[], Sequence[str]]) -> None:
@@ -168,9 +174,13 @@ class _Trial:
         if difference > CHANCE * size and difference * self.step > LEAST_SIGNAL * self.noise:
             raise _another_answer(changes())
 
-    def _agree(self, nearer: Tensor, further: Tensor, step: float) -> bool:
+    def _agree(self, found: Mapping[float, Tensor], share: float) -> bool:
+        """True if the quotients at this share of the first step and at its double have converged."""
+        if share not in found or 2 * share not in found:
+            return False
+        nearer, further = found[share], found[2 * share]
         size = max(self.size, float(nearer.norm()), float(further.norm()))
-        enough = size * step > LEAST_SIGNAL * self.noise
+        enough = size * share * self.step > LEAST_SIGNAL * self.noise
         return enough and float((nearer - further).norm()) <= PLATEAU * size
 
     def _sum_rounding(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import pytest
@@ -154,6 +155,19 @@ def test_second_derivatives_of_a_block_that_changes_its_input() -> None:
     expected = second()
     with checkpointed([network.block], network):
         torch.testing.assert_close(second(), expected, rtol=1e-12, atol=0)
+
+
+def test_another_thread_may_run_the_backward_pass_as_autograd_does_for_accelerators() -> None:
+    network, cotangents = _made("SiLU"), torch.eye(2, dtype=torch.float64)[:, None]
+    network.block.layers.append(nn.Conv2d(CHANNELS, CHANNELS, 1).double().requires_grad_(False))
+    leaf = _image().requires_grad_()
+    expected = [torch.autograd.grad(network(leaf * 1.0), leaf, c)[0] for c in cotangents]
+    with lean_layers(network), checkpointed([network.block], network), torch.autocast("cpu", torch.bfloat16, enabled=False):
+        output = network(leaf * 1.0)
+        with ThreadPoolExecutor(1) as pool:
+            for c, gradient in zip(cotangents, expected, strict=True):
+                (found,) = pool.submit(torch.autograd.grad, output, leaf, c, retain_graph=True).result()
+                torch.testing.assert_close(found, gradient, rtol=1e-12, atol=0)
 
 
 def test_copies_of_the_arguments_are_all_that_a_block_keeps() -> None:
