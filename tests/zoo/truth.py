@@ -62,12 +62,17 @@ def square_root(head: str, output: Tensor) -> Tensor:
     return torch.diag_embed(1 / roots if head == "bernoulli_probabilities" else roots)
 
 
-def quadratic_forms(function: Function, head: str, image: Tensor, directions: Tensor) -> Tensor:
-    """v_i^T F v_j [n, n] from difference quotients."""
+def products(function: Function, head: str, image: Tensor, directions: Tensor) -> Tensor:
+    """S^T J v for directions v [n, channel, *spatial], [n, r * *spatial]: from difference quotients."""
     with torch.no_grad():
         root = square_root(head, function(image))[0]
     moved = slopes(function, image, directions)
-    columns = torch.einsum("cr...,nc...->nr...", root, moved).flatten(1)
+    return torch.einsum("cr...,nc...->nr...", root, moved).flatten(1)
+
+
+def quadratic_forms(function: Function, head: str, image: Tensor, directions: Tensor) -> Tensor:
+    """v_i^T F v_j [n, n] from difference quotients."""
+    columns = products(function, head, image, directions)
     return columns @ columns.T
 
 
@@ -107,6 +112,6 @@ def leading_pairs(function: Function, head: str, image: Tensor, count: int) -> t
     size = image.numel()
     operator = LinearOperator((size, size), matvec=product, dtype="float64")
     start = torch.rand(size, generator=torch.Generator().manual_seed(3), dtype=torch.float64).numpy()
-    values, vectors = eigsh(operator, k=count, v0=start, tol=1e-10)
+    values, vectors = eigsh(operator, k=count, v0=start, tol=1e-8)
     order = values.argsort()[::-1].copy()
     return torch.as_tensor(values[order].copy()), torch.as_tensor(vectors.T[order].copy())

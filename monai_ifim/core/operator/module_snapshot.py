@@ -114,7 +114,7 @@ class ModuleSnapshot:
             if isinstance(value, Tensor):
                 self._add(module, name, value, tensors)
             elif isinstance(value, CONTAINERS):
-                entries = value.copy()
+                entries = dict(value) if isinstance(value, dict) else list(value)
                 self._containers.append((module, name, value, entries))
                 for key, entry in entries.items() if isinstance(entries, dict) else enumerate(entries):
                     if isinstance(entry, Tensor):

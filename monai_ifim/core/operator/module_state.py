@@ -49,7 +49,7 @@ class _Group:
         found = self.snapshot.changes() if self.snapshot is not None else []
         if found and self.snapshot is not None:
             for change in found:
-                with suppress(RuntimeError, AttributeError):  # it is then among those that remain
+                with suppress(Exception):  # of the module's own code; the change is then among those that remain
                     change.undo()
             remaining = [(change.module, change.name) for change in self.snapshot.changes()]
         for parameter in self.frozen:
