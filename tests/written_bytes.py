@@ -16,7 +16,9 @@ import pydicom
 from monai_ifim.report.cohort.page import write_cohort
 
 NUMBER = rb"-?[0-9][0-9.eE+-]*"
-SIDECAR_FIELDS = {b"seconds": NUMBER, b"peak_memory_bytes": NUMBER}
+OBJECT = rb"\{.*?^  \}"
+SIDECAR_FIELDS = {b"seconds": NUMBER, b"peak_memory_bytes": NUMBER, b"verification": OBJECT}
+TABLE_FIELDS = {"seconds": pa.float64(), "deviation": pa.float64(), "verified_by": pa.string()}
 RUN_FIELDS = {b"seconds": NUMBER, b"started": rb'"[^"]*"'}
 ENGINE = re.compile(rb'^  "engine": \{.*?^  \},?$', re.DOTALL | re.MULTILINE)
 DICOM_FIELDS = ("InstanceCreationDate", "InstanceCreationTime", "ContentDate", "ContentTime", "ContributionDateTime")
@@ -53,7 +55,7 @@ def _content(path: Path, engine: bool) -> Any:
 def _blanked(text: bytes, fields: dict[bytes, bytes]) -> bytes:
     """The text with the values of these keys of its outermost level, each of which occurs once, left out."""
     for name, value in fields.items():
-        text, count = re.subn(rb'(?m)^  "' + name + rb'": ' + value, b'  "' + name + b'": -', text)
+        text, count = re.subn(rb'(?ms)^  "' + name + rb'": ' + value, b'  "' + name + b'": -', text)
         assert count == 1, (name, count)
     return text
 
@@ -68,12 +70,14 @@ def _without_seconds(path: Path) -> str:
 
 
 def _parquet(path: Path) -> bytes:
-    """The table written again with zeros for seconds; its schema and metadata as they are."""
+    """The table written again with zeros for seconds and no word on who was verified; its schema and metadata as they are."""
     table = pq.read_table(path)
-    place = table.schema.get_field_index("seconds")
-    zeros = pa.array([None if value is None else 0.0 for value in table["seconds"].to_pylist()], pa.float64())
+    for name, kind in TABLE_FIELDS.items():
+        place, blank = table.schema.get_field_index(name), 0.0 if pa.types.is_floating(kind) else "-"
+        values = pa.array([None if value is None else blank for value in table[name].to_pylist()], kind)
+        table = table.set_column(place, table.schema.field(place), values)
     buffer = io.BytesIO()
-    pq.write_table(table.set_column(place, table.schema.field(place), zeros), buffer)
+    pq.write_table(table, buffer)
     return buffer.getvalue()
 
 

@@ -204,7 +204,7 @@ def _directions_by_products(
     directions = {}
     for item in due:
         value = float(spectra[item].eigenvalues[0]) if kept[item] else 0.0
-        random = random_direction(part.image[item], part.verification.seed(part.first + item))
+        random = random_direction(part.image[item], part.verification.seed)
         directions[item] = combined(random, leading[item, 0] if kept[item] else None, value, spectra[item].trace)
     changes = change_by_product(factor, directions)
     return {item: (direction, changes[item]) for item, direction in directions.items()}
@@ -219,7 +219,7 @@ def _expectations(
         one = slice(item, item + 1)
         metric = part.settings.input_metric
         about = Directions(part.image[one], d.sensitivity[one], None if metric is None else metric.part(one))
-        seed = part.verification.seed(part.first + item)
+        seed = part.verification.seed
         if item in directions:
             expectations[item] = [partial(_same, about.expectation(*directions[item]))]
             continue

@@ -24,15 +24,14 @@ class BatchVerification:
     """Verification of a batch.
 
     network: that the schedule counts the images of; kind: their shape and settings. images: numbers of those to verify, in the
-    batch. start: number of the first image of the batch among those of the kind. found: outcomes so far.
+    batch. seed: of the random directions, the same for all images. found: outcomes so far.
     """
 
     network: Callable[..., Any]
     kind: Hashable
     images: Sequence[int]
     names: Sequence[str]
-    start: int
-    base_seed: int
+    seed: int
     changes: Callable[[], Sequence[str]]
     found: dict[int, Verification] = field(default_factory=dict)
 
@@ -46,15 +45,11 @@ class BatchVerification:
         kind = (tuple(image.shape[1:]), image.dtype, image.device.type, autocast, _setting(settings), _hooks(predictor.bare))
         images, start = SCHEDULE.next_images(network, kind, image.shape[0], settings.verify)
         names = tuple(names) or tuple(f"image {start + number}" for number in range(image.shape[0]))
-        return cls(network, kind, images, names, start, settings.seed, changes)
+        return cls(network, kind, images, names, settings.seed, changes)
 
     def due(self, first: int, count: int) -> list[int]:
         """Images to verify among `count` from number `first` on, counted from there."""
         return [number - first for number in self.images if first <= number < first + count]
-
-    def seed(self, number: int) -> int:
-        """Seed of the random directions of an image of the batch, another one for each image of the kind."""
-        return (self.base_seed + 1_000_003 * (self.start + number)) % 2**63
 
     def verify(self, number: int, moved: MovedImage, expectations: Sequence[Callable[[], Expectation]], row_eps: float) -> None:
         """Verify one image; raises NetworkError as `verify_image`."""
