@@ -60,7 +60,7 @@ class Ground:
 
     def with_step(self, function: Callable[[Tensor], Tensor]) -> Bundle:
         steps = [*self.bundle.preprocessing.transforms, Lambdad("image", func=function, inv_func=lambda image: image)]
-        return replace(self.bundle, preprocessing=Compose(steps))
+        return replace(self.bundle, steps=replace(self.bundle.steps, compose=Compose(steps)))
 
     def with_network(self, network: nn.Module) -> Bundle:
         return replace(self.bundle, network=network)

@@ -315,4 +315,4 @@ def test_the_deviation_is_that_of_the_derivative() -> None:
     network = Function(lambda x: 3 * x - 2 * x.detach())
     with pytest.warns(GradientWarning):
         found = decompose(network.double().eval(), torch.rand(IMAGE).double()).record["verification"]
-    assert found["deviation"] == pytest.approx(2 / 3, rel=1e-4)
+    assert found["deviation"] == pytest.approx(2 / 3, rel=1e-3)
