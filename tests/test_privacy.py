@@ -290,6 +290,7 @@ def test_no_output_of_a_run_holds_any(space: str, good: Path, bundle: Path, comm
         assert again.found() == {}
 
 
+@pytest.mark.usefixtures("blank_figure")
 @pytest.mark.parametrize("words", [(), ("--fix-geometry",)], ids=["plain", "fix-geometry"])
 def test_no_refusal_of_a_case_quotes_any(
     words: tuple[str, ...], bad: Path, bundle: Path, command: Callable[..., Run], tmp_path: Path
@@ -302,6 +303,7 @@ def test_no_refusal_of_a_case_quotes_any(
     assert run.found() == series_alone  # the two series in one folder, to choose from
 
 
+@pytest.mark.usefixtures("blank_figure")
 def test_a_series_that_is_chosen_is_named_by_its_uid_alone(
     bad: Path, bundle: Path, command: Callable[..., Run], tmp_path: Path
 ) -> None:
@@ -313,6 +315,7 @@ def test_a_series_that_is_chosen_is_named_by_its_uid_alone(
     assert command("--debug", "decompose", bad / "two", *out, "--series", "1.2.3").found(lambda _: True) == {}
 
 
+@pytest.mark.usefixtures("blank_figure")
 @pytest.mark.slow
 def test_codes_that_are_no_codes_are_not_repeated(
     place: Path, series: list[Dataset], other: list[Dataset], bundle: Path, command: Callable[..., Run], tmp_path: Path
@@ -339,6 +342,7 @@ def test_codes_that_are_no_codes_are_not_repeated(
     assert odd.found() == {}
 
 
+@pytest.mark.usefixtures("blank_figure")
 def test_one_volume_of_several_and_pictures_and_slices_bring_none(
     place: Path, series: list[Dataset], bundle: Path, flat_bundle: Path, command: Callable[..., Run], tmp_path: Path
 ) -> None:
@@ -359,6 +363,7 @@ def test_one_volume_of_several_and_pictures_and_slices_bring_none(
     assert run.found() == {}
 
 
+@pytest.mark.usefixtures("blank_figure")
 @pytest.mark.parametrize("load", [{"reader": "PydicomReader"}, {"reader": "NibabelReader"}, {"image_only": False}], ids=str)
 def test_no_reader_and_no_log_of_a_failing_step_tells_any(
     load: dict[str, Any], place: Path, good: Path, series: list[Dataset], make_bundle: Callable[..., Path],
@@ -379,6 +384,7 @@ def test_no_reader_and_no_log_of_a_failing_step_tells_any(
     assert found_in(command("--debug", "check", "--bundle", root, "--image", place / "slice.dcm").said) == set()
 
 
+@pytest.mark.usefixtures("blank_figure")
 def test_check_tells_none(good: Path, bad: Path, bundle: Path, command: Callable[..., Run]) -> None:
     assert found_in(command("check", "--bundle", bundle, "--image", good / "series").said) == set()
     assert found_in(command("--debug", "check", "--bundle", bundle, "--image", bad / "Rows", "--json").said) == set()
@@ -423,6 +429,7 @@ def test_only_parametric_maps_keep_identity_and_no_free_text(
         assert list(planted_elements(pydicom.dcmread(path).file_meta)) == []
 
 
+@pytest.mark.usefixtures("blank_figure")
 def test_a_round_trip_with_a_pacs_leaves_identity_in_dicom_alone(
     series: list[Dataset], other: list[Dataset], bundle: Path, command: Callable[..., Run], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -492,6 +499,7 @@ def test_neither_the_library_nor_its_transforms_tell_any_at_debug(
             assert found_in(repr(image.meta).encode()) == set()
 
 
+@pytest.mark.usefixtures("blank_figure")
 def test_names_of_files_and_folders_are_the_users_and_are_repeated(
     bundle: Path, command: Callable[..., Run], tmp_path: Path
 ) -> None:

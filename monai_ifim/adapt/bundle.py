@@ -133,7 +133,13 @@ class Bundle:
     def _prepared(self, data: dict[str, Any]) -> Any:
         """The steps after reading, which are run once more for the first image to see that they repeat."""
         again = self.repeatable.copied(data)
-        image = self.steps(data, start=self.steps.reading)[self.image_key]
+        made: Any = self.steps(data, start=self.steps.reading)
+        if not isinstance(made, Mapping):
+            raise InputError(
+                f"the preprocessing of bundle {self.root.name} makes {len(made)} images of one: let it make one, or decompose "
+                "the mean over windows (PatchAverage in network_def)."
+            )
+        image = made[self.image_key]
         self.repeatable.check(self.steps, again, image, self.root.name)
         return image
 

@@ -18,6 +18,7 @@ from monai.transforms import (
     EnsureTyped,
     LoadImage,
     LoadImaged,
+    MapTransform,
     ToTensor,
     ToTensord,
 )
@@ -124,6 +125,8 @@ def _settled(whole: Compose, bundle: str, found: InputSteps) -> InputSteps:
     """The same with the transforms that are run: each is a copy where it differs from the bundle's own."""
     steps, left_out, constant = [], list[str](), list[str]()
     for step in whole.transforms:
+        if isinstance(step, MapTransform) and keys_of(step) and set(keys_of(step)) <= set(found.unread):
+            continue
         settled = lenient(_traced(step), frozenset(found.unread))
         constant += [described(part) for part in kept_random_parts(settled)]
         try:

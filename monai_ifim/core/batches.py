@@ -39,8 +39,8 @@ from monai_ifim.core.solvers.choice import choose_method
 from monai_ifim.core.solvers.exact import whole_factor
 from monai_ifim.core.solvers.lanczos import leading_pairs, most_steps
 from monai_ifim.core.verification.batch import BatchVerification
-from monai_ifim.core.verification.comparison import Expectation
 from monai_ifim.core.verification.directions import Directions, change_by_product, combined, random_direction
+from monai_ifim.core.verification.trial import Expectation
 
 RESULTS = 8  # memory of high, low, diag F in float64 and their temporaries, in units of an image
 

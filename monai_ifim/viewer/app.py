@@ -22,7 +22,8 @@ from monai_ifim.io.slicer.color_tables import CLEAR_SHARE
 from monai_ifim.io.units import HOUNSFIELD
 from monai_ifim.viewer.cases import ViewedLayer, ViewerError, facts, read_case
 from monai_ifim.viewer.page import build_page, view_frame
-from monai_ifim.viewer.stage import LoadedLayer, Point, Stage, depth, edges, orientation, slice_number
+from monai_ifim.viewer.slice_geometry import depth, edges, orientation, slice_number
+from monai_ifim.viewer.stage import LoadedLayer, Point, Stage
 
 NO_OVERLAY = "none"
 OPACITY = {"sensitivity": 0.6, "signed": 0.6, "image": 1.0}  # initial opacity of an overlay, by kind

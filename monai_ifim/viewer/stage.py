@@ -14,9 +14,9 @@ from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.vtkCommonCore import vtkCommand, vtkLogger, vtkOutputWindow
 from vtkmodules.vtkCommonMath import vtkMatrix4x4
 
-from monai_ifim.display.sides import edge_letters, side_text
 from monai_ifim.io.slicer.color_tables import sensitivity_table, signed_table
 from monai_ifim.viewer.cases import Kind, ViewedCase, ViewedLayer, ViewerError, check_whole
+from monai_ifim.viewer.slice_geometry import matrix_array, nearest_plane
 from slicer import (
     vtkMRMLAbstractViewNode,
     vtkMRMLColorTableNode,
@@ -98,7 +98,7 @@ class Stage:
             return None
         axis = int(np.argmin(self.background.values.shape[::-1]))
         normal = np.linalg.inv(self.background.to_voxel)[:3, axis]
-        return _named(normal)
+        return nearest_plane(normal)
 
     @property
     def views(self) -> list[SliceView]:
@@ -253,7 +253,7 @@ class Stage:
         node.GetRASToIJKMatrix(matrix)
         image = node.GetImageData()
         values = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
-        volume = LoadedLayer(layer, node, values, _array(matrix))
+        volume = LoadedLayer(layer, node, values, matrix_array(matrix))
         display = node.GetDisplayNode()
         display.SetAndObserveColorNodeID(self._colors[layer.kind][0].GetID())
         self.set_window(volume, layer.window)
@@ -303,7 +303,7 @@ class Stage:
     def _on_release(self, view: SliceView) -> None:
         x, y = view.interactor().GetEventPosition()
         if max(abs(x - self._press[0]), abs(y - self._press[1])) < CLICK:
-            place = _array(view.get_view_node().GetXYToRAS()) @ (x, y, 0.0, 1.0)
+            place = matrix_array(view.get_view_node().GetXYToRAS()) @ (x, y, 0.0, 1.0)
             self.go_to((float(place[0]), float(place[1]), float(place[2])))
 
     def _on_resize(self, view: SliceView) -> None:
@@ -331,42 +331,8 @@ def _intersections(view: SliceView) -> Any:
     return view.get_displayable_manager_by_class(vtkMRMLCrosshairDisplayableManager).GetSliceIntersectionWidget()
 
 
-def orientation(view: SliceView) -> str:
-    """Name of the anatomical plane nearest to a view, whose plane lies along the volume's axes."""
-    return _named(_array(view.get_view_node().GetSliceToRAS())[:3, 2])
-
-
-def _named(normal: npt.NDArray[Any]) -> str:
-    return ("Sagittal", "Coronal", "Axial")[int(np.abs(normal).argmax())]
-
-
-def edges(view: SliceView) -> tuple[str, str, str, str]:
-    """Edge letters at a view's left, right, top and bottom."""
-    matrix = _array(view.get_view_node().GetSliceToRAS())
-    right, up = matrix[:3, 0], matrix[:3, 1]
-    return edge_letters(-right), edge_letters(right), edge_letters(up), edge_letters(-up)
-
-
-def depth(view: SliceView) -> str:
-    """Position of a view's slice along its normal, for example "S 34.0 mm"."""
-    normal = _array(view.get_view_node().GetSliceToRAS())[:3, 2]
-    axis = int(np.abs(normal).argmax())
-    return side_text(view.get_slice_value() * float(np.sign(normal[axis])), axis)
-
-
-def slice_number(view: SliceView) -> tuple[int, int]:
-    """Number of the slice shown, from 1, and number of slices."""
-    (low, high), step = view.get_slice_range(), view.get_slice_step()
-    count = max(1, round((high - low) / step) + 1) if step > 0 else 1
-    return min(count, max(1, round((view.get_slice_value() - low) / step) + 1)) if step > 0 else 1, count
-
-
 def _table(kind: Kind) -> npt.NDArray[np.uint8]:
     if kind == "image":
         grey = np.arange(256, dtype=np.uint8)
         return np.stack([grey, grey, grey, np.full(256, 255, np.uint8)], axis=1)
     return sensitivity_table() if kind == "sensitivity" else signed_table()
-
-
-def _array(matrix: Any) -> Matrix:
-    return np.array([[matrix.GetElement(i, j) for j in range(4)] for i in range(4)])

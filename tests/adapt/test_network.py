@@ -52,6 +52,13 @@ def test_a_good_network_passes_every_look(make_network: MakeNetwork) -> None:
     assert (report.outputs, report.head) == (3, "categorical")
 
 
+def test_the_output_that_was_read_is_named(make_network: MakeNetwork) -> None:
+    several = Spoilt(make_network(), lambda z: {"features": z.square(), "logits": z}).eval()  # type: ignore[arg-type,return-value]
+    report = check(several)
+    assert report.fit
+    assert "3 output(s) for an input of (1, 7, 9, 8), read from 'logits' of what" in report.findings[0].detail
+
+
 def test_a_cut_gradient_fails_the_check(make_network: MakeNetwork) -> None:
     network = Spoilt(make_network(), lambda z: z - 3 * z.detach()).eval()
     report = check(network)

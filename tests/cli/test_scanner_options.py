@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 from typer.testing import CliRunner, Result
 
+from monai_ifim.adapt.random_steps import RandomStepWarning
 from monai_ifim.adapt.scanner.noise import NoiseMap, read_noise
 from monai_ifim.cli.main import app
 from monai_ifim.core.errors import IFIMError
@@ -165,14 +166,11 @@ def test_options_that_cannot_be_are_one_error_before_any_case(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_bundle_with_a_random_step_is_refused_with_the_cure(
-    make_bundle: Callable[..., Path], scan: Path, tmp_path: Path
-) -> None:
+def test_a_random_step_of_a_bundle_is_left_out_and_named(make_bundle: Callable[..., Path], scan: Path, tmp_path: Path) -> None:
     random = make_bundle(tmp_path / "random", steps=[*STEPS, {"_target_": "RandGaussianNoised", "keys": "image"}])
-    result = decompose(scan, random, tmp_path / "out")
-    assert isinstance(result.exception, IFIMError)
-    assert "RandGaussianNoised is random" in str(result.exception)
-    assert "--space native" in str(result.exception)
+    with pytest.warns(RandomStepWarning, match="RandGaussianNoised"):
+        result = decompose(scan, random, tmp_path / "out")
+    assert sidecar_of(result, tmp_path / "out")["space"]["name"] == "scanner"
 
 
 def test_a_second_run_keeps_and_another_resolution_makes_again(bundle: Path, scan: Path, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def _run(command: str) -> Any:
     return CliRunner().invoke(app, [*words, "--head", "categorical"])
 
 
+@pytest.mark.slow
 def test_commands_do_what_the_page_says(folder: Path) -> None:
     refused, all_series, fixed = COMMANDS
     assert _run(refused).exit_code == 3

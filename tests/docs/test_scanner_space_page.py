@@ -85,6 +85,7 @@ def test_the_changed_file_of_the_page_agrees(page: tuple[dict[str, Any], str]) -
     assert names["measured"] == pytest.approx(names["predicted"], rel=0.1)
 
 
+@pytest.mark.usefixtures("blank_figure")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_run(command: str, tmp_path: Path) -> None:
     words = command.replace("scan.dcm", str(demo_slice())).split()

@@ -20,8 +20,9 @@ from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.cli.main import app
 from monai_ifim.core import IFIMError, decompose
 from monai_ifim.evaluation.classifiers.bundles import BundleTask
+from monai_ifim.evaluation.classifiers.datalist import list_labelled
 from monai_ifim.evaluation.classifiers.models import EvaluatedClassifier, Model
-from monai_ifim.evaluation.classifiers.tasks import Sample, list_labelled
+from monai_ifim.evaluation.classifiers.tasks import Sample
 from monai_ifim.evaluation.experiment import Experiment, load_experiment, only, parse_overrides, run_experiment
 from monai_ifim.evaluation.measuring.cells import weights_sha256
 from monai_ifim.evaluation.measuring.observation import ObservationSettings, Observer, overlap

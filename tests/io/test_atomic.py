@@ -76,6 +76,7 @@ with atomic.replacement(Path(sys.argv[1])) as file:
 """
 
 
+@pytest.mark.slow
 def test_sweep_takes_what_a_killed_process_left_and_spares_what_a_living_one_writes(tmp_path: Path) -> None:
     (tmp_path / "case").mkdir()
     writers = [

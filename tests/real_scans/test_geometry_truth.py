@@ -137,6 +137,7 @@ def _voxels(shape: tuple[int, ...]) -> Array:
     return np.concatenate([corners, np.random.default_rng(8).integers(0, shape, (100, 3))])
 
 
+@pytest.mark.slow
 def test_bright_voxel_is_at_its_place_in_every_scene_of_3d_slicer(truths: dict[str, Truth], tmp_path: Path) -> None:
     python = os.environ.get("IFIM_SLICER_PYTHON")
     if not python:

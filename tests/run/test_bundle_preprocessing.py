@@ -101,8 +101,9 @@ RANDOM = {
 }
 
 
-@pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize("name", RANDOM)
+@pytest.mark.parametrize(
+    ("name", "space"), [*((name, "network") for name in RANDOM), ("rotated", "native"), ("rotated", "scanner")]
+)
 def test_an_augmentation_is_left_out_with_a_warning_and_is_on_record(
     name: str, space: str, make_bundle: MakeBundle, scan: Path, tmp_path: Path
 ) -> None:
@@ -150,6 +151,22 @@ def test_a_flip_that_is_always_drawn_is_kept_and_named(make_bundle: MakeBundle, 
     assert torch.equal(drawn.preprocess(scan).as_tensor(), flipped.preprocess(scan).as_tensor())
     expected = eigenvalues(flipped, scan, tmp_path / "flipped out", "native")
     assert eigenvalues(drawn, scan, tmp_path / "out", "native") == pytest.approx(expected)
+
+
+def test_steps_of_a_label_that_is_not_read_do_not_count(make_bundle: MakeBundle, scan: Path, tmp_path: Path) -> None:
+    of_label = [
+        step("RandSpatialCropd", "label", roi_size=[5, 5, 5]),
+        step("monai.apps.nuclick.transforms.FlattenLabeld", "label"),
+    ]
+    bundle = load_bundle(make_bundle(tmp_path / "labelled", steps=[*READ_BOTH, *of_label, SIZE]))
+    assert bundle.steps.left_out == ()
+    assert run(bundle, scan, tmp_path / "out").status == "done"
+
+
+def test_several_images_of_one_are_refused(make_bundle: MakeBundle, scan: Path, tmp_path: Path) -> None:
+    halves = "$lambda data: [data, data]"
+    row = run(load_bundle(make_bundle(tmp_path / "halves", steps=[*READ, halves])), scan, tmp_path / "out")
+    assert "makes 2 images of one: let it make one" in row.reason
 
 
 def test_a_random_crop_is_refused_and_its_cure_runs(make_bundle: MakeBundle, scan: Path, tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ def test_photographs_of_several_channels_are_the_same_bytes(
     assert written_bytes(first, tmp_path / "scratch") == written_bytes(second, tmp_path / "scratch")
 
 
+@pytest.mark.slow
 def test_cases_in_another_order_are_the_same_bytes_and_the_table_follows_the_order(
     root: Path, write_cohort: Callable[..., Path], tmp_path: Path, one_thread: None
 ) -> None:

@@ -22,7 +22,7 @@ from monai_ifim.core.memory.replaced_forward import chosen_forms, current_forms
 from monai_ifim.core.memory.saved_tensor import SavedTensor
 from monai_ifim.core.memory.stepped_attention import STEPPED_ATTENTION
 
-SAMPLES = 2**12  # elements of an output that are compared
+SAMPLES, SAVED_SAMPLES = 2**12, 2**8  # elements of an output, and of a saved tensor, that are compared
 TOLERANCE = 0.5  # power of the machine epsilon by which a repeated output may differ, relative to its largest element
 
 
@@ -49,16 +49,16 @@ class RecomputedCall:
         with torch.no_grad():
             copies = [tensor.detach().clone() for tensor in tensors]
         self._kept = _Keep.apply(torch.empty(0, requires_grad=True), *copies).grad_fn  # type: ignore[no-untyped-call]
-        versions = [tensor._version for tensor in tensors]
+        versions = [_version(tensor) for tensor in tensors]
         del leaves, copies
         with torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack):
             output = self._forward(*args, **kwargs)
-        self._written = [tensor._version != version for tensor, version in zip(tensors, versions, strict=True)]
+        self._written = [_version(tensor) != version for tensor, version in zip(tensors, versions, strict=True)]
         self._first = _samples(output)
         return output
 
     def _pack(self, tensor: Tensor) -> _Place:
-        place = _Place(len(self._places), tensor.shape, tensor.dtype)
+        place = _Place(len(self._places), _Sample(tensor))
         self._places.append(weakref.ref(place))
         return place
 
@@ -66,19 +66,22 @@ class RecomputedCall:
         if place.number not in self._values:
             self._recompute()
         saved = self._values.pop(place.number, None)
-        if saved is None or (saved.values.shape, saved.values.dtype) != (place.shape, place.dtype):
+        if saved is None:
             raise self._refusal()
         return saved.get()
 
     def _recompute(self) -> None:
-        alive = [place is not None for place in (reference() for reference in self._places)]
-        last = max((i for i, needed in enumerate(alive) if needed), default=-1)
+        alive = [reference() for reference in self._places]
+        last = max((i for i, place in enumerate(alive) if place is not None), default=-1)
         values: dict[int, SavedTensor] = {}
         count = 0
 
         def pack(tensor: Tensor) -> None:
             nonlocal count
-            if count < len(alive) and alive[count]:
+            place = alive[count] if count < len(alive) else None
+            if place is not None:
+                if not self._compared and not place.sample.agrees(_Sample(tensor)):
+                    raise self._refusal()
                 values[count] = SavedTensor.of(tensor)
             count += 1
             if count > last and self._compared:
@@ -126,8 +129,8 @@ class RecomputedCall:
 class _Place:
     """Stands in the graph for a tensor that is recomputed; it dies with the part of the graph that needs it."""
 
-    def __init__(self, number: int, shape: torch.Size, dtype: torch.dtype) -> None:
-        self.number, self.shape, self.dtype = number, shape, dtype
+    def __init__(self, number: int, sample: _Sample) -> None:
+        self.number, self.sample = number, sample
 
 
 class _Argument:
@@ -179,22 +182,22 @@ class _Surroundings:
 
 
 class _Sample:
-    """Some elements of a tensor, and its norm."""
+    """Some elements of a tensor, and its norm if asked for; of numbers without fractions, which flip at ties, the kind only."""
 
-    def __init__(self, tensor: Tensor) -> None:
+    def __init__(self, tensor: Tensor, largest: int = SAVED_SAMPLES, norm: bool = False) -> None:
         plain = tensor.detach().as_subclass(Tensor)
         self.kind = (plain.shape, plain.dtype)
+        if not plain.is_floating_point() or plain.layout != torch.strided:
+            plain = plain.new_empty(0, dtype=torch.float32, layout=torch.strided)
         flat = plain.reshape(-1) if plain.is_contiguous() else plain.permute(_order(plain)).reshape(-1)
-        self.values = flat[:: max(1, flat.numel() // SAMPLES)].clone()
-        self.norm = torch.linalg.vector_norm(plain) if plain.is_floating_point() else plain.sum()
+        self.values = flat[:: max(1, flat.numel() // largest)].clone()
+        self.norm = torch.linalg.vector_norm(plain) if norm else plain.new_zeros(())
 
     def agrees(self, other: _Sample) -> bool:
         """True if both are the same to rounding."""
         if self.kind != other.kind:
             return False
         first, second = (torch.cat([sample.values, sample.norm.to(sample.values).reshape(1)]) for sample in (self, other))
-        if not first.is_floating_point():
-            return torch.equal(first, second)
         relative = torch.finfo(first.dtype).eps ** TOLERANCE
         size = torch.nan_to_num(first[:-1].abs(), posinf=0.0).amax() if first.numel() > 1 else 0.0
         close = torch.isclose(first[:-1], second[:-1], rtol=0.0, atol=relative * float(size), equal_nan=True)
@@ -202,11 +205,21 @@ class _Sample:
 
 
 def _samples(output: Any) -> list[_Sample]:
-    return [_Sample(leaf) for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+    """Samples of the tensors in an output, also of those that are attributes of objects in it."""
+    leaves = tree_leaves(output)
+    leaves = leaves + [
+        part for leaf in leaves if not isinstance(leaf, Tensor) for part in tree_leaves(getattr(leaf, "__dict__", {}))
+    ]
+    return [_Sample(leaf, SAMPLES, norm=True) for leaf in leaves if isinstance(leaf, Tensor)]
 
 
 def _agree(first: list[_Sample] | None, second: list[_Sample]) -> bool:
     return first is not None and len(first) == len(second) and all(a.agrees(b) for a, b in zip(first, second, strict=True))
+
+
+def _version(tensor: Tensor) -> int:
+    """PyTorch's count of the writes to a tensor; it counts none for those made in inference mode."""
+    return 0 if tensor.is_inference() else int(tensor._version)
 
 
 def _order(tensor: Tensor) -> list[int]:

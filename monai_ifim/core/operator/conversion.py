@@ -74,7 +74,7 @@ class _Reached:
 
 
 class _Change:
-    """What happens to the leaves of a network: tensors, TorchScript modules, compiled functions."""
+    """What happens to the leaves of a network, tensors and TorchScript modules."""
 
     def __init__(self, dtype: torch.dtype | None, reached: _Reached) -> None:
         self.dtype, self._registered = dtype, reached.registered
@@ -94,9 +94,7 @@ class _Change:
             return converted_script(value, self.dtype)
         target = self._target(value) or value.dtype
         fresh = value.detach().to(target) if target != value.dtype else value.detach().clone()
-        if isinstance(value, nn.Parameter) and fresh.is_floating_point():
-            return nn.Parameter(fresh, requires_grad=False)
-        return fresh
+        return nn.Parameter(fresh, requires_grad=False) if isinstance(value, nn.Parameter) else fresh
 
     def _target(self, tensor: Tensor) -> torch.dtype | None:
         """Dtype that a tensor gets, None if it keeps its own."""

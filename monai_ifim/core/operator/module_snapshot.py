@@ -68,9 +68,10 @@ class ModuleSnapshot:
                 self._look_at_own(module, tensors)
         self._scripts = [(module, _script_attributes(module)) for module in modules if isinstance(module, torch.jit.ScriptModule)]
         for module, attributes in self._scripts:
+            parameters = set(module._parameters.keys())  # plain tensors in a script that was loaded
             for name, value in attributes.items():
                 if isinstance(value, Tensor):
-                    self._add(module, name, value, tensors)
+                    self._add(module, name, value, tensors, name in parameters)
         self._values = TensorValues(tensors)
 
     def written(self) -> list[tuple[nn.Module, str]]:
@@ -114,7 +115,7 @@ class ModuleSnapshot:
             if isinstance(value, Tensor):
                 self._add(module, name, value, tensors)
             elif isinstance(value, CONTAINERS):
-                entries = value.copy()
+                entries = dict(value) if isinstance(value, dict) else list(value)
                 self._containers.append((module, name, value, entries))
                 for key, entry in entries.items() if isinstance(entries, dict) else enumerate(entries):
                     if isinstance(entry, Tensor):
@@ -122,10 +123,10 @@ class ModuleSnapshot:
         if type(module) in _PLAIN and before == (len(tensors), len(self._containers), len(self._watched)):
             _sizes[type(module)] = min(len(held), _sizes.get(type(module), len(held)))
 
-    def _add(self, module: nn.Module, name: str, tensor: Tensor, tensors: list[Tensor]) -> None:
+    def _add(self, module: nn.Module, name: str, tensor: Tensor, tensors: list[Tensor], weight: bool = False) -> None:
         if nn.parameter.is_lazy(tensor) or tensor.is_inference():  # it can be written to in inference mode only
             return
-        if copyable(tensor):
+        if copyable(tensor) and not weight:
             self._copied.append((module, name))
             tensors.append(tensor)
         else:
@@ -191,9 +192,10 @@ def _changed_attributes(module: nn.Module, then: dict[str, Any]) -> Iterator[Cha
 
 def _script_attributes(module: Any) -> dict[str, Any]:
     """Attributes, parameters and buffers of a TorchScript module; lists among them are copies."""
-    if not hasattr(module, "_concrete_type"):
+    if not hasattr(module, "_c"):
         return {}
-    names = [name for name in module._concrete_type.get_attributes() if name not in ("training", "_is_full_backward_hook")]
+    kind: Any = torch._C.ConcreteModuleType.from_jit_type(module._c._type())
+    names = [name for name in kind.get_attributes() if name not in ("training", "_is_full_backward_hook")]
     return {name: module._c.getattr(name) for name in names}
 
 

@@ -30,7 +30,7 @@ class _Group:
 
     def __init__(self, modules: list[nn.Module]) -> None:
         self.modules, self.users = modules, 0
-        self.training = [module for module in modules if module.training]
+        self.training = [module for module in modules if _in_train_mode(module)]
         self.snapshot: ModuleSnapshot | None = None
         self.frozen: list[nn.Parameter] = []
 
@@ -49,7 +49,7 @@ class _Group:
         found = self.snapshot.changes() if self.snapshot is not None else []
         if found and self.snapshot is not None:
             for change in found:
-                with suppress(RuntimeError, AttributeError):  # it is then among those that remain
+                with suppress(Exception):  # of the module's own code; the change is then among those that remain
                     change.undo()
             remaining = [(change.module, change.name) for change in self.snapshot.changes()]
         for parameter in self.frozen:
@@ -93,7 +93,7 @@ class ModuleState:
             for module in fresh.modules:
                 _groups[id(module)] = fresh
             training = [module for group in self._groups for module in group.training]
-            if any(module.training for module in modules):
+            if any(map(_in_train_mode, modules)):
                 with suppress(NotImplementedError):  # modules of torch.export have the mode of their export only
                     network.eval()
             fresh.save()
@@ -157,7 +157,12 @@ def modules_of(network: nn.Module) -> list[nn.Module]:
             if child is not None and child not in found:
                 found[child] = None
                 waiting.append(child)
-    return [module for module in found if hasattr(module, "training")]
+    return list(found)
+
+
+def _in_train_mode(module: nn.Module) -> bool:
+    """The module's mode; frozen scripts have none."""
+    return bool(getattr(module, "training", False))
 
 
 def _freezable(parameter: nn.Parameter) -> bool:
@@ -172,7 +177,7 @@ def _give_modes_back(modules: Sequence[nn.Module], training: Sequence[nn.Module]
             with suppress(NotImplementedError):
                 module.train(True)
     wanted = {id(module) for module in training}
-    other = [module for module in modules if module.training != (id(module) in wanted)]
+    other = [module for module in modules if _in_train_mode(module) != (id(module) in wanted)]
     for module in other:
         module.training = id(module) in wanted
-    return [module for module in other if module.training != (id(module) in wanted)]
+    return [module for module in other if _in_train_mode(module) != (id(module) in wanted)]

@@ -26,7 +26,8 @@ IN_FORWARD: tuple[tuple[str, str], ...] = (
         "write it out of place: inplace=False, x = x + 1 in place of x += 1.",
     ),
     (
-        r"same device|on different devices|two devices|meta tensor|is not on the expected device",
+        r"same device|on different devices|two devices|meta tensor|is not on the expected device|"
+        r"\(torch\.cuda\.\w+\) and \w+ type \(torch\.(?!cuda)|\(torch\.(?!cuda)\w+\) and \w+ type \(torch\.cuda",
         f"a tensor of it is on another device than the image: {BUFFER}, so that network.to(device) moves it; move further inputs "
         "with value.to(image.device).",
     ),

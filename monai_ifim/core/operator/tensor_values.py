@@ -30,7 +30,7 @@ class TensorValues:
             self._copies = [_joined([tensors[i] for i in group]) for group in self._groups]
 
     def changed(self) -> list[int]:
-        """Numbers of the tensors whose values (to the last bit), shape, dtype, device or need of gradients are others now."""
+        """Numbers of the tensors whose values (to the last bit), shape, dtype or device are others now, or that have a graph."""
         found: list[int] = []
         with torch.no_grad():
             for group, copy in zip(self._groups, self._copies, strict=True):
@@ -60,7 +60,7 @@ class TensorValues:
     def _same(self, i: int, values: Tensor) -> bool:
         tensor = _plain(self.tensors[i])
         kinds = [(each.shape, each.dtype, each.device) for each in (tensor, values)]
-        if kinds[0] != kinds[1] or tensor.requires_grad != (i in self._required_gradient):
+        if kinds[0] != kinds[1] or (tensor.requires_grad and i not in self._required_gradient):
             return False
         return torch.equal(_bytes(tensor), _bytes(values))
 

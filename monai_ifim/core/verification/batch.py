@@ -13,9 +13,10 @@ from monai_ifim.core.operator.moved_image import MovedImage
 from monai_ifim.core.operator.predictor import Predictor
 from monai_ifim.core.settings import Settings
 from monai_ifim.core.verification.causes import likely_causes
-from monai_ifim.core.verification.comparison import Expectation, Verification, verify_image
+from monai_ifim.core.verification.comparison import Verification, verify_image
 from monai_ifim.core.verification.record import described, warn_of_disagreement
 from monai_ifim.core.verification.schedule import SCHEDULE
+from monai_ifim.core.verification.trial import Expectation
 
 
 @dataclass
@@ -64,7 +65,7 @@ class BatchVerification:
         wrong = [number for number, one in self.found.items() if one.outcome == "disagrees"]
         if wrong:
             causes = likely_causes(self.network, forward, image)
-            self.found |= {number: replace(self.found[number], reason=causes) for number in wrong}
+            self.found |= {number: replace(self.found[number], reason=self.found[number].reason or causes) for number in wrong}
             warn_of_disagreement(self.found, self.names)
         record, latest = described(self.found, self.names, SCHEDULE.latest(self.network, self.kind))
         if self.found and latest is not None:

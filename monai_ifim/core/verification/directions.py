@@ -14,7 +14,7 @@ from monai_ifim.core.memory.blocks import blocks
 from monai_ifim.core.operator.factor import Factor
 from monai_ifim.core.operator.metric import Metric
 from monai_ifim.core.operator.rows import FactorRows
-from monai_ifim.core.verification.comparison import Expectation
+from monai_ifim.core.verification.trial import Expectation
 
 COLUMNS = 16  # most columns of the factor that are compared, the heaviest ones
 FURTHER = 3  # random directions besides the first

@@ -15,8 +15,9 @@ from torch.utils.data import Dataset
 from monai_ifim.adapt.bundle import Bundle, load_bundle
 from monai_ifim.core import IFIMError
 from monai_ifim.core.operator.predictor import Predictor
+from monai_ifim.evaluation.classifiers.datalist import list_labelled, read_labelled
 from monai_ifim.evaluation.classifiers.models import TWIN_SEED, EvaluatedClassifier, Model, randomised
-from monai_ifim.evaluation.classifiers.tasks import Sample, Task, affine_of, balanced, list_labelled, read_labelled
+from monai_ifim.evaluation.classifiers.tasks import Sample, Task, affine_of, balanced
 from monai_ifim.evaluation.classifiers.training import Progress
 from monai_ifim.io import OpenedSource
 from monai_ifim.io.installation import resolve_bundle

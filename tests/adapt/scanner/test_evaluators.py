@@ -99,6 +99,7 @@ def assert_files(folder: Path, found: Decomposition, scan: MetaTensor, read_alik
     np.testing.assert_allclose(sidecar["eigenvalues"], found.eigenvalues[0, : found.rank[0]], rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("amp", [False, True])
 def test_a_handler_told_space_scanner_gives_and_writes_the_components_of_decompose_scan(
     amp: bool,

@@ -60,6 +60,7 @@ def _smallest(network: nn.Module, x: Tensor, **settings: Any) -> int:
     return int(found[1])
 
 
+@pytest.mark.slow
 def test_smallest_budget_that_a_refusal_names_will_do_and_changes_no_number(resnet: nn.Module) -> None:
     x = _volume()
     budget = _smallest(resnet, x)

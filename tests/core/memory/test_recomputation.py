@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pytest
@@ -218,6 +219,29 @@ class _Raises(nn.Module):
         if self.calls > 1:
             raise RuntimeError("once only")
         return x
+
+
+@dataclass
+class _State:
+    x: Tensor
+
+
+class _InObject(nn.Module):
+    """Writes into an object that holds a tensor, which is passed on as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Tanh(), nn.Conv2d(CHANNELS, CHANNELS, 1), nn.GELU())
+
+    def forward(self, state: _State) -> _State:
+        state.x = self.layers(state.x)
+        return state
+
+
+def test_a_block_that_changes_an_object_is_refused() -> None:
+    network = _Network(_InObject(), lambda block, x: block(_State(x)).x).double().requires_grad_(False)
+    with checkpointed([network.block], network), pytest.raises(NetworkError, match="block 'block' gives another output"):
+        _gradients(network, torch.ones(1, 1, 2, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("layer", [_Random(), _Counting(1e-3), _Raises()], ids=["random", "counting", "once"])

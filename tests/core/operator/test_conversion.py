@@ -256,6 +256,7 @@ def test_complex_weights_become_as_wide() -> None:
     found = decompose(network, _image(), precision="float64")
     torch.testing.assert_close(found.eigenvalues, decompose(network, _image()).eigenvalues, rtol=1e-4, atol=0)
     assert found.logits.dtype == torch.float64
+    assert isinstance(converted(network, torch.float64).weight, nn.Parameter)  # type: ignore[attr-defined]
 
 
 def test_further_inputs_are_converted() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import warnings
 from collections.abc import Callable
@@ -276,8 +277,15 @@ class _Scripted(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
-def test_attributes_of_a_script_are_given_back() -> None:
+@pytest.mark.parametrize("kind", ["scripted", "loaded", "frozen"])
+def test_attributes_of_a_script_are_given_back(kind: str) -> None:
     network = torch.jit.script(_Scripted()).eval()
+    if kind == "frozen":
+        network = torch.jit.freeze(network, preserved_attrs=["count", "mean", "seen"])
+    if kind == "loaded":
+        file = io.BytesIO()
+        torch.jit.save(network, file)
+        network = torch.jit.load(io.BytesIO(file.getvalue()))
     with evaluation_mode(network) as state:
         network(X)
         assert set(state.changes()) == {"mean", "count", "seen"}

@@ -265,6 +265,28 @@ def test_layers_without_forward_mode_and_without_a_second_derivative_are_both_na
     decompose(network, _image(), method="exact")
 
 
+@pytest.mark.parametrize(
+    ("said", "cure"),
+    [
+        ("Input type (torch.cuda.FloatTensor) and weight type (torch.FloatTensor) should be the same", "another device"),
+        ("Input type (torch.FloatTensor) and weight type (torch.cuda.FloatTensor) should be the same", "another device"),
+        ("Input type (torch.cuda.DoubleTensor) and bias type (torch.cuda.FloatTensor) should be the same", "another dtype"),
+        (
+            "Expected all tensors to be on the same device, but got mat2 is on cpu, different from other tensors on cuda:0",
+            "another device",
+        ),
+    ],
+)
+def test_devices_are_told_from_dtypes(said: str, cure: str) -> None:
+    """What accelerators say; their tensors are not at hand."""
+
+    def refuse(x: Tensor) -> Tensor:
+        raise RuntimeError(said)
+
+    with pytest.raises(NetworkError, match=rf"layer '0\.1' \(Calling\): .*: a tensor of it (is on|has) {cure}"):
+        decompose(_function(refuse), _image())
+
+
 OWN_ERRORS = [
     RuntimeError("my clear message"),
     ValueError("images of 8 x 8 are needed"),

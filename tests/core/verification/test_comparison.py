@@ -163,6 +163,52 @@ def test_saturated_predictions_are_not_doubted(gap: float) -> None:
         assert _outcome(network, torch.randn(IMAGE))["outcome"] == "agrees"
 
 
+ZEROS = torch.where(torch.arange(260).reshape(IMAGE) % 3 > 0, torch.rand(IMAGE), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("network", "image"),
+    [
+        (lambda: nn.Sequential(nn.Conv2d(2, 6, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(528, 3)), torch.zeros(IMAGE)),
+        (lambda: nn.Sequential(nn.Conv2d(2, 6, 3), nn.MaxPool2d(3), nn.Flatten(), nn.Linear(36, 3)), torch.ones(IMAGE)),
+        (lambda: nn.Sequential(nn.ReLU6(), nn.Conv2d(2, 6, 3), nn.Flatten(), nn.Linear(528, 3)), ZEROS),
+    ],
+    ids=["rectifiers at zero", "ties of max pooling", "a clamp at its bound"],
+)
+def test_an_image_on_a_kink_is_verified_beside_it(network: Callable[[], nn.Module], image: Tensor) -> None:
+    for seed in range(5):
+        torch.manual_seed(seed)
+        found = _outcome(network(), image, seed=seed)
+        assert found["outcome"] == "agrees"
+        assert "lies on a kink" in found["reason"]
+
+
+def test_a_cut_gradient_is_noticed_on_a_kink_too() -> None:
+    for seed in range(5):
+        torch.manual_seed(seed)
+        network = nn.Sequential(nn.ReLU6(), Function(_two_branches)).eval()
+        with pytest.warns(GradientWarning):
+            decompose(network, ZEROS, seed=seed)
+
+
+class Cancelling(nn.Module):
+    """A function whose float32 gradient consists of rounding errors."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.flatten(1)[:, :3]
+        steep = 1e-2 * (1e11 * y).sin()
+        plain = 1.0 * y
+        return steep + plain - 1e-2 * (1e11 * y).sin()
+
+
+def test_inaccurate_products_are_told_from_a_cut_gradient() -> None:
+    torch.manual_seed(0)
+    image = torch.rand(IMAGE)
+    with pytest.warns(GradientWarning, match="precision='float64'"):
+        decompose(Cancelling().eval(), image)
+    assert _outcome(Cancelling().eval(), image, precision="float64")["outcome"] == "agrees"  # the cure
+
+
 def test_large_offsets_are_not_doubted() -> None:
     for seed in SEEDS:
         torch.manual_seed(seed)
@@ -210,6 +256,41 @@ def test_an_answer_by_chance_is_refused(amount: float) -> None:
         torch.manual_seed(seed)
         with pytest.raises(NetworkError, match="another answer each time"):
             decompose(Chance(amount).eval(), torch.rand(IMAGE))
+
+
+class Learns(nn.Module):
+    """Follows the mean of its features, in eval mode too."""
+
+    def __init__(self, always: bool) -> None:
+        super().__init__()
+        self.first, self.last, self.always = nn.Conv2d(2, 8, 3), nn.Linear(8, 3), always
+        self.register_buffer("seen", torch.zeros(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.first(x).mean((2, 3))
+        if self.always or self.training:
+            self.seen.mul_(0.9).add_(0.1 * features.detach().mean(0))  # type: ignore[operator, union-attr]
+        return self.last(features - self.seen)  # type: ignore[no-any-return, operator]
+
+
+def test_an_answer_that_learns_is_refused_and_the_buffer_named() -> None:
+    torch.manual_seed(0)
+    network = Learns(always=True).eval()
+    for _ in range(2):
+        with pytest.raises(NetworkError, match="the network changes seen when it answers.*freeze these values in eval mode"):
+            decompose(network, torch.rand(IMAGE))
+        assert not network.seen.any()  # type: ignore[operator, union-attr]
+    network.always = False  # the cure
+    assert _outcome(network, torch.rand(IMAGE))["outcome"] == "agrees"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_networks_of_half_precision_are_not_doubted(dtype: torch.dtype) -> None:
+    for seed in range(5):
+        torch.manual_seed(seed)
+        network, image = RIGHT["rectifiers"]().eval().to(dtype), torch.randn(IMAGE).to(dtype)
+        found = decompose(network, image, seed=seed).record["verification"]
+        assert found["outcome"] == "agrees"
 
 
 def test_the_answer_is_compared_alone_where_neighbours_in_a_pass_have_an_influence() -> None:

@@ -13,8 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, RandFlipd
 from PIL import Image
 
-from monai_ifim.core import IFIMError
-from monai_ifim.evaluation.classifiers.tasks import DatalistTask, LumpyTask, Sample, affine_of, balanced, read_labelled
+from monai_ifim.evaluation.classifiers.tasks import DatalistTask, LumpyTask, Sample, affine_of, balanced
 from monai_ifim.evaluation.lumpy.images import LumpyParameters
 
 PARAMETERS = LumpyParameters(shape=(19, 23), mean_lumps=9, lump_width=3.0, lesion_width=1.5, margin=4)
@@ -101,21 +100,6 @@ def test_augmentation_depends_on_seed_epoch_and_image_alone(pictures: Path) -> N
     assert all(
         torch.equal(e[k], plain[i]) or torch.equal(e[k], plain[i].flip(1)) for e in epochs for k, i in enumerate((3, 0, 2, 1))
     )
-
-
-def test_labels_are_names_indices_or_one_element_lists_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "list.json"
-
-    def read(label: Any) -> int:
-        path.write_text(json.dumps({"testing": [{"image": "x.png", "label": label}]}))
-        return read_labelled(path, "testing", ("cat", "dog"))[0][2]
-
-    assert [read(label) for label in ("dog", 1, 1.0, [1])] == [1, 1, 1, 1]
-    for label in ("cow", 2, -1, 0.5, True, [0, 1], None):
-        with pytest.raises(IFIMError, match="label"):
-            read(label)
-    with pytest.raises(IFIMError, match="no section 'validation'"):
-        read_labelled(path, "validation", ("cat", "dog"))
 
 
 def test_balanced_takes_the_classes_in_turn_and_every_sample_once() -> None:

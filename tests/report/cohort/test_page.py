@@ -231,6 +231,7 @@ HOSTILE = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_hostile_names_are_text_and_links_lead_to_their_folders(tmp_path: Path, parse_html: Any) -> None:
     names = [f"{i}{name.replace('/', '|')}" for i, name in enumerate(HOSTILE)]  # no file has a slash in its name
     rows = [row(case, answer=name, input=name, unit=name, head=name) for case, name in zip(names, HOSTILE, strict=True)]
