@@ -115,7 +115,7 @@ SEGMENTERS = (
         covers=("MedNeXt",),
         slow=True,
     ),
-    Entry("DAF3D, means over the image", "MONAI and torchvision", _daf3d, (1, 16, 16, 16), covers=("DAF3D",), slow=True),
+    Entry("DAF3D, means over the image", "MONAI and torchvision", _daf3d, (1, 16, 16, 16), covers=("DAF3D",), slow=True, seed=2),
     Entry("DiNTS", "MONAI", _dints, (1, 32, 32), VOXELWISE, covers=("DiNTS", "TopologyInstance"), slow=True),
     Entry("Quicknat", "MONAI", _quicknat, (1, 32, 16), VOXELWISE, covers=("Quicknat",)),
     Entry("FlexibleUNet of ResNet10", "MONAI", _flexible, (1, 32, 32), VOXELWISE, covers=("FlexibleUNet",), slow=True),
