@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from monai_ifim.core.assembly import assemble, combination_weights, compose_record
+from monai_ifim.core.assembly import assemble, compose_record
+from monai_ifim.core.batch_part import BatchPart
 from monai_ifim.core.decomposition import Decomposition, joined
 from monai_ifim.core.errors import MemoryWarning, NetworkError, warn_caller
 from monai_ifim.core.heads.base import Head
@@ -27,11 +27,11 @@ from monai_ifim.core.memory.row_storage import RowShelf
 from monai_ifim.core.operator.factor import Factor
 from monai_ifim.core.operator.jacobian import Jacobian
 from monai_ifim.core.operator.metric import check_self_adjoint
-from monai_ifim.core.operator.moved_image import MovedImage
-from monai_ifim.core.operator.precision import autocast, coarsest_eps
+from monai_ifim.core.operator.precision import coarsest_eps
 from monai_ifim.core.operator.predictor import Predictor
 from monai_ifim.core.operator.requirements import check_independence
 from monai_ifim.core.operator.rows import FactorRows
+from monai_ifim.core.part_verification import directions_by_products, expectations_of, verify_part
 from monai_ifim.core.settings import Settings
 from monai_ifim.core.solvers.adaptive import adaptive_columns
 from monai_ifim.core.solvers.base import Subspace
@@ -39,43 +39,8 @@ from monai_ifim.core.solvers.choice import choose_method
 from monai_ifim.core.solvers.exact import whole_factor
 from monai_ifim.core.solvers.lanczos import leading_pairs, most_steps
 from monai_ifim.core.verification.batch import BatchVerification
-from monai_ifim.core.verification.directions import Directions, change_by_product, combined, random_direction
-from monai_ifim.core.verification.trial import Expectation
 
 RESULTS = 8  # memory of high, low, diag F in float64 and their temporaries, in units of an image
-
-
-@dataclass(frozen=True)
-class BatchPart:
-    """Some images of a batch, with the network and settings for them.
-
-    asked: the settings as given; settings: the same with the metric bound to these images. advance: see `Jacobian`.
-    first: number of the first of these images in the batch. verification: of the batch.
-    """
-
-    predictor: Predictor
-    image: Tensor
-    asked: Settings
-    settings: Settings
-    advance: Callable[[int, int | None], None]
-    verification: BatchVerification
-    first: int = 0
-
-    def part(self, items: slice) -> BatchPart:
-        """Some of these images."""
-        metric = self.settings.input_metric
-        settings = self.settings if metric is None else replace(self.settings, metric=metric.part(items))
-        predictor, first = self.predictor.part(items), self.first + (items.start or 0)
-        return replace(self, predictor=predictor, image=self.image[items], settings=settings, first=first)
-
-    def passes(self) -> AbstractContextManager[object]:
-        """The context that a forward pass runs in."""
-        return autocast(self.settings.precision, self.image.device)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Output [B, *output] in the chosen precision."""
-        with self.passes():
-            return self.predictor(image)
 
 
 def decompose_in_parts(
@@ -170,7 +135,7 @@ def _run_plan(part: BatchPart, plan: MemoryPlan) -> Decomposition:
         row_eps = _row_eps(part, jacobian.output)
         subspace = _subspace(part, factor, rows, method, row_eps, generator)
         metric, products = part.settings.input_metric, jacobian.products
-        directions = _directions_by_products(part, factor, subspace, row_eps)
+        directions = directions_by_products(part, factor, subspace, row_eps)
         jacobian.release()
         if plan.frugal:
             return_freed_memory()  # of the passes, before the eigenproblem takes its own
@@ -178,9 +143,9 @@ def _run_plan(part: BatchPart, plan: MemoryPlan) -> Decomposition:
         record["output"] = part.predictor.selection.chosen  # path of the logits, None where the network returns one tensor
         d = assemble(head, part.image, jacobian.output, subspace, part.settings, row_eps, record)
         d = _with_locality(part, plan, head, d) if part.settings.locality else d
-        expectations, output = _expectations(part, plan, d, rows, directions), jacobian.output
+        expectations, output = expectations_of(part, plan, d, rows, directions), jacobian.output
     del factor, root, jacobian, subspace, rows  # their memory
-    _verify(part, plan, head, output, row_eps, expectations)
+    verify_part(part, plan, head, output, row_eps, expectations)
     return d
 
 
@@ -188,68 +153,6 @@ def _with_locality(part: BatchPart, plan: MemoryPlan, head: Head, d: Decompositi
     """The decomposition with its locality radius; within a budget no pass holds more images than the part."""
     largest = part.image.shape[0] if plan.frugal else LARGEST_PASS
     return replace(d, locality_radius=radii(part.predictor, head, part.image, d.eigenimages, d.eigenvalues, largest))
-
-
-def _directions_by_products(
-    part: BatchPart, factor: Factor, subspace: Subspace, row_eps: float
-) -> dict[int, tuple[Tensor, Tensor]]:
-    """(direction [D], A^T d) of each image to verify whose rows do not span the columns of A, by one product J u for all."""
-    due = part.verification.due(part.first, part.image.shape[0])
-    if subspace.method != "matrix_free" or not due:
-        return {}
-    spectra = [spectrum.leading(1) for spectrum in subspace.spectra(row_eps)]
-    kept = [spectrum.eigenvalues.numel() for spectrum in spectra]
-    weights = combination_weights(spectra, kept, subspace.rows.scales, subspace.score)
-    leading = subspace.rows.combine(weights.to(subspace.rows.scales.device))
-    directions = {}
-    for item in due:
-        value = float(spectra[item].eigenvalues[0]) if kept[item] else 0.0
-        random = random_direction(part.image[item], part.verification.seed)
-        directions[item] = combined(random, leading[item, 0] if kept[item] else None, value, spectra[item].trace)
-    changes = change_by_product(factor, directions)
-    return {item: (direction, changes[item]) for item, direction in directions.items()}
-
-
-def _expectations(
-    part: BatchPart, plan: MemoryPlan, d: Decomposition, rows: FactorRows, directions: dict[int, tuple[Tensor, Tensor]]
-) -> dict[int, list[Callable[[], Expectation]]]:
-    """What is expected along the directions of each image to verify; within a memory budget along one, so that rows are freed."""
-    expectations: dict[int, list[Callable[[], Expectation]]] = {}
-    for item in part.verification.due(part.first, part.image.shape[0]):
-        one = slice(item, item + 1)
-        metric = part.settings.input_metric
-        about = Directions(part.image[one], d.sensitivity[one], None if metric is None else metric.part(one))
-        seed = part.verification.seed
-        if item in directions:
-            expectations[item] = [partial(_same, about.expectation(*directions[item]))]
-            continue
-        leading = d.eigenvectors[item, 0].flatten() if int(d.rank[item]) else None
-        value = float(d.eigenvalues[item, 0]) if leading is not None else 0.0
-        first = combined(random_direction(part.image[item], seed), leading, value, float(d.trace[item]))
-        expectations[item] = about.by_rows(rows, item, first, seed, more=not plan.frugal)
-        if plan.frugal:
-            expectations[item] = [partial(_same, expectations[item][0]())]
-    return expectations
-
-
-def _same(expectation: Expectation) -> Expectation:
-    return expectation
-
-
-def _verify(
-    part: BatchPart,
-    plan: MemoryPlan,
-    head: Head,
-    output: Tensor,
-    row_eps: float,
-    expectations: dict[int, list[Callable[[], Expectation]]],
-) -> None:
-    """Verify these images; raises NetworkError if the network gives one of them different answers."""
-    for item, expected in expectations.items():
-        one = slice(item, item + 1)
-        together = 1 if plan.frugal else 3
-        moved = MovedImage(part.predictor, item, part.image[one], output[one], head, together, part.passes)
-        part.verification.verify(part.first + item, moved, expected, row_eps)
 
 
 def _saved_activations(part: BatchPart, plan: MemoryPlan, offload: Offload) -> AbstractContextManager[None]:

@@ -34,7 +34,7 @@ KINK = (
     "compared beside the image: the image itself lies on a kink of the network (rectifiers at zero, ties of max pooling in a "
     "constant area), where its derivative depends on the direction"
 )
-INACCURATE = "the products are inaccurate in this precision; pass precision='float64'"
+INACCURATE = "The products are inaccurate in this precision: pass precision='float64'."
 UNSETTLED = "rounding errors are as large as the change of the output, or difference quotients do not converge"
 REPEATED = 10.0  # largest difference of two answers to one image, in units of the square root of eps
 

@@ -16,7 +16,7 @@ from monai.networks.nets import DenseNet, UNet, resnet10
 from torch import Tensor, nn
 
 from monai_ifim.core import Decomposition, IFIMError, MemoryWarning, decompose
-from monai_ifim.core.batches import BatchPart
+from monai_ifim.core.batch_part import BatchPart
 from monai_ifim.core.memory.checkpointing import choose_blocks, survey_activations
 from monai_ifim.core.memory.lean_layers import lean_layers
 from monai_ifim.core.memory.offload import Offload, StoredHost
