@@ -86,7 +86,7 @@ def test_network_that_cannot_be_decomposed(network: nn.Sequential, image: Tensor
 
 def test_inference_mode_inside_the_network_is_named(network: nn.Sequential, image: Tensor) -> None:
     with pytest.raises(NetworkError, match="no gradient flows.*inference_mode inside forward"):
-        decompose(torch.inference_mode()(network.forward), image)
+        decompose(torch.inference_mode()(network.eval().forward), image)
 
 
 def test_batch_of_one_is_the_cure_for_a_network_that_subtracts_the_batch_mean(network: nn.Sequential, image: Tensor) -> None:
@@ -209,3 +209,17 @@ def test_gaussian_head_of_another_size_than_the_output(network: nn.Sequential, i
 def test_every_refusal_can_be_caught_as_a_value_error() -> None:
     assert all(issubclass(error, IFIMError) for error in (HeadError, ImageError, NetworkError))
     assert issubclass(IFIMError, ValueError)
+
+
+def test_network_of_a_fixed_batch_size_is_refused_and_the_cure_works(image: Tensor) -> None:
+    class Fixed(nn.Module):
+        size = 3
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.reshape(self.size, x[0].numel())[:, :4]
+
+    network, images = Fixed().eval(), image.repeat_interleave(3, 0)[:3]
+    with pytest.raises(NetworkError, match=r"not its first one alone.*its batch size is fixed.*x\.shape\[0\] or -1 in reshapes"):
+        decompose(network, images)
+    network.size = -1  # the cure
+    decompose(network, images)

@@ -53,7 +53,7 @@ class _Reached:
             self.values.append(value)  # keeps it alive, so that its id stays its own
             if isinstance(value, nn.Module) and not isinstance(value, torch.jit.ScriptModule):
                 self.registered |= {id(each) for kind in ("_parameters", "_buffers") for each in vars(value)[kind].values()}
-            for part in _parts(value, top=value is root):
+            for part in parts_of(value, top=value is root):
                 if type(part) in WITHOUT_PARTS or (type(part) in (dict, OrderedDict) and not part):
                     continue
                 self._holders.setdefault(id(part), []).append(id(value))
@@ -167,7 +167,7 @@ class _Copier:
         return fresh
 
 
-def _parts(value: Any, top: bool) -> Iterator[Any]:
+def parts_of(value: Any, top: bool) -> Iterator[Any]:
     """What a value holds, where that is looked for; top: the network itself, whose attributes count whatever it is."""
     if isinstance(value, torch.jit.ScriptModule):
         return

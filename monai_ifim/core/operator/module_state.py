@@ -18,6 +18,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from monai_ifim.core.errors import NetworkError, TrainingModeWarning, warn_caller
 from monai_ifim.core.operator.eager_execution import eager_execution
+from monai_ifim.core.operator.held_modules import module_of
 from monai_ifim.core.operator.module_snapshot import ModuleSnapshot
 
 _lock = threading.RLock()  # held while states are saved and given back, never during a pass
@@ -61,14 +62,14 @@ class _Group:
 
 
 class ModuleState:
-    """The state of a network's modules while they are used.
+    """The state of a network's modules, or of those behind a callable, while they are used.
 
     not_restored: names of what could not be given back when the context ended; empty while other threads use the modules.
     """
 
     def __init__(self, network: Callable[..., Any]) -> None:
         self.not_restored: tuple[str, ...] = ()
-        self._network = network if isinstance(network, nn.Module) else None
+        self._network = module_of(network)
         self._groups: list[_Group] = []
 
     def changes(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from monai_ifim.core.heads.base import Head
 from monai_ifim.core.heads.outputs import as_float64
 from monai_ifim.core.heads.square_root import SquareRoot
+from monai_ifim.core.operator.inner_precision import InnerPrecision
 from monai_ifim.core.operator.predictor import Predictor
 
 
@@ -22,7 +23,8 @@ class MovedImage:
 
     predictor: of the batch; item: number of the image in it. output: f(x), [1, *output]. together: images that may share a
     pass; one, once a pass with more has failed. dtype: of the passes, None for that of the image. context: of the passes.
-    passes: forward passes made so far.
+    coarsest: machine epsilon of what the network converts values to inside, where that is known. passes: forward passes made so
+    far.
     """
 
     predictor: Predictor
@@ -33,6 +35,7 @@ class MovedImage:
     together: int
     context: Callable[[], AbstractContextManager[object]] = nullcontext
     dtype: torch.dtype | None = None
+    coarsest: float = 0.0
     passes: int = 0
 
     @cached_property
@@ -42,13 +45,19 @@ class MovedImage:
 
     @property
     def eps(self) -> float:
-        """Machine epsilon of images and weights in the passes."""
-        return float(torch.finfo(self.dtype or self.image.dtype).eps)
+        """Machine epsilon of images and weights in the passes, or of coarser values inside the network."""
+        return max(float(torch.finfo(self.dtype or self.image.dtype).eps), self.coarsest)
 
     def in_dtype(self, dtype: torch.dtype) -> MovedImage:
         """The same with the image and copies of the weights in `dtype`, without autocast, and no pass made yet."""
         predictor = self.predictor if dtype == self.image.dtype else replace(self.predictor, dtype=dtype)
-        return replace(self, predictor=predictor, dtype=dtype, context=_full_precision(self.image.device), passes=0)
+        return replace(self, predictor=predictor, dtype=dtype, context=_full_precision(self.image.device), coarsest=0.0, passes=0)
+
+    def find_inner_precision(self) -> None:
+        """Find what the network converts values to inside, by one more pass."""
+        with InnerPrecision() as inner:
+            self.at(torch.zeros_like(self.image), [0.0])
+        self.coarsest = inner.eps
 
     def at(self, displacement: Tensor, steps: Sequence[float]) -> Tensor:
         """Outputs [n, *output] float64 at x + steps[i] times the displacement [1, channel, *spatial]."""

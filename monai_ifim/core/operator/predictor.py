@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from monai_ifim.core.errors import NetworkError
 from monai_ifim.core.operator.arguments import for_items
@@ -97,6 +98,11 @@ class Predictor:
 
     def _usable(self, value: Any) -> Any:
         """An argument of the network in the dtype of the passes, and not made in inference mode."""
+        if isinstance(value, (dict, list, tuple)):
+            return tree_map(self._usable_tensor, value)
+        return self._usable_tensor(value)
+
+    def _usable_tensor(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
         value = value.clone() if value.is_inference() else value

@@ -45,6 +45,10 @@ IN_FORWARD: tuple[tuple[str, str], ...] = (
         "numpy code has no derivative: write it with operations of PyTorch.",
     ),
     (
+        r"cannot register a hook on a tensor that doesn't require gradient",
+        "some passes run without gradients: register the hook only where there is one, if x.requires_grad: x.register_hook(...).",
+    ),
+    (
         r"element 0 of tensors does not require grad",
         "it differentiates in its own forward pass, which runs without gradients too: do that under torch.enable_grad(), with "
         "respect to a tensor that requires a gradient.",

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from monai_ifim.core.errors import ImageError, NetworkError
 from monai_ifim.core.operator.output_selection import shape_of
 from monai_ifim.core.operator.predictor import Predictor, describe
+from monai_ifim.core.operator.refusals import said_by
 from monai_ifim.core.operator.rows import all_finite
 
 TRAINING_FLAGS = {"dropout": 2, "feature_dropout": 2, "alpha_dropout": 2, "batch_norm": 5}  # index of the flag in the inputs
@@ -62,8 +63,7 @@ def check_independence(predictor: Predictor, image: Tensor, output: Tensor) -> N
             _check_scripts(network)
     if image.shape[0] == 1:
         return
-    with torch.no_grad():
-        alone = predictor(image[:1].clone(), slice(0, 1))
+    alone = _answer_alone(predictor, image)
     together = output.detach()[:1]
     tolerance = 10 * torch.finfo(together.dtype).eps ** 0.5
     if float((alone - together).abs().max()) > tolerance * max(1.0, float(together.abs().max())):
@@ -71,6 +71,21 @@ def check_independence(predictor: Predictor, image: Tensor, output: Tensor) -> N
             "the network's output for the first image changes when it is alone in the batch: it depends on the rest of the "
             "batch, or is random (dropout left on). Use layers that treat every image by itself, or one image a batch."
         )
+
+
+def _answer_alone(predictor: Predictor, image: Tensor) -> Tensor:
+    """The output for the first image of a batch by itself; raises NetworkError for a network of a fixed batch size."""
+    try:
+        with torch.no_grad():
+            return predictor(image[:1].clone(), slice(0, 1))
+    except (NetworkError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # of the network's own code
+        raise NetworkError(
+            f"the network answers this batch of {image.shape[0]} images, but not its first one alone ({said_by(error)}): its "
+            "batch size is fixed, so that no image can be told to be treated by itself. Export or write it for any batch size, "
+            "for instance with x.shape[0] or -1 in reshapes."
+        ) from error
 
 
 def _check_scripts(network: nn.Module) -> None:

@@ -42,7 +42,8 @@ class BatchVerification:
         """The verification of a batch [B, channel, *spatial] by the schedule of this process; names: of its images."""
         network = getattr(predictor.bare, "ends_in", predictor.bare)
         autocast = torch.is_autocast_enabled(image.device.type)
-        kind = (tuple(image.shape[1:]), image.dtype, image.device.type, autocast, _setting(settings), _hooks(predictor.bare))
+        form = (tuple(image.shape[1:]), image.dtype, image.device.type)
+        kind: Hashable = (form, autocast, _setting(settings), _hooks(predictor.bare), _switches(predictor))
         images, start = SCHEDULE.next_images(network, kind, image.shape[0], settings.verify)
         names = tuple(names) or tuple(f"image {start + number}" for number in range(image.shape[0]))
         return cls(network, kind, images, names, settings.seed, changes)
@@ -74,6 +75,12 @@ def _hooks(network: Callable[..., Any]) -> int:
         return 0
     kinds = ("_backward_hooks", "_backward_pre_hooks", "_forward_hooks", "_forward_pre_hooks")
     return sum(len(module.__dict__[kind]) for module in network.modules() for kind in kinds if module.__dict__.get(kind))
+
+
+def _switches(predictor: Predictor) -> tuple[Hashable, ...]:
+    """What the further arguments may choose a path of the network by: which are given, names, and switches on or off."""
+    given = [*enumerate(predictor.args), *sorted(predictor.kwargs.items())]
+    return tuple((name, value if isinstance(value, (bool, str)) else type(value).__name__) for name, value in given)
 
 
 def _setting(settings: Settings) -> str:

@@ -94,6 +94,7 @@ def verify_image(
         if not _within(deviations, tolerance):
             wide = _widest(own, moved, first)
             used.append(wide)
+            tolerance += _for_inner_precision(own, wide, row_eps)
             deviations, reason = _second_look(wide, trials, tolerance)
     passes = sum(one.passes for one in {id(one): one for one in used}.values())
     length = trial.step * root_mean_square(first.displacement)
@@ -102,6 +103,16 @@ def verify_image(
         return Verification("inconclusive", None, tolerance, length, repeated, passes, UNSETTLED)
     total = _total(known)
     return Verification("agrees" if total <= tolerance else "disagrees", total, tolerance, length, repeated, passes, reason)
+
+
+def _for_inner_precision(own: MovedImage, wide: MovedImage, row_eps: float) -> float:
+    """What the tolerance grows by where the network itself computes in half precision, as by autocast in its forward().
+
+    From then on the steps of `wide` are those for the rounding errors of the values inside.
+    """
+    for moved in {id(one): one for one in (own, wide)}.values():
+        moved.find_inner_precision()
+    return PER_EPS * own.eps if own.eps > max(row_eps, SINGLE) else 0.0
 
 
 def _second_look(wide: MovedImage, trials: Sequence[Trial], tolerance: float) -> tuple[list[float | None], str]:

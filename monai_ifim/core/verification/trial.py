@@ -106,12 +106,15 @@ class Trial:
         """|S^T w| for rounding errors w of the output in units of eps, with random signs.
 
         A logit is a sum of terms as large as the largest one; an output that the head reads as a probability is rounded by its
-        own size.
+        own size. Outputs that S does not depend on do not count, such as classes masked with a large negative number.
         """
+        root, generator = self.moved.root, torch.Generator().manual_seed(0)
+        weights = torch.randn(root.scales.shape, generator=generator, dtype=torch.float64, device="cpu").to(root.scales)
         output = as_float64(self.moved.output)
+        output = output.where(root.product(weights).reshape(output.shape) != 0, 0.0)
         read = self.moved.head.logits(self.moved.output) is self.moved.output
         sizes = output.abs().amax().expand_as(output) if read else output.abs()
-        signs = torch.randint(0, 2, output.shape, generator=torch.Generator().manual_seed(0)).to(sizes) * 2 - 1
+        signs = torch.randint(0, 2, output.shape, generator=generator, device="cpu").to(sizes) * 2 - 1
         return float(self._on_columns(signs * sizes).norm())
 
     def _on_columns(self, outputs: Tensor) -> Tensor:

@@ -35,3 +35,11 @@ def test_items_are_taken_of_what_belongs_to_them_and_all_of_the_rest() -> None:
     assert torch.equal(for_items(each, torch.tensor([2, 2, 0]), 3), each[[2, 2, 0]])
     assert for_items(shared, slice(1, 2), 3) is shared
     assert for_items("sum", slice(1, 2), 3) == "sum"
+
+
+def test_tensors_in_containers_count_one_by_one() -> None:
+    value = {"each": torch.arange(6.0).reshape(3, 2), "shared": [torch.arange(4.0), "sum"]}
+    found = for_items(value, slice(1, 2), 3)
+    assert torch.equal(found["each"], value["each"][1:2])  # type: ignore[index]
+    assert found["shared"][0] is value["shared"][0]
+    assert found["shared"][1] == "sum"

@@ -127,6 +127,12 @@ class Holder(nn.Module):
         return x[..., :3].matmul(self.weight) if self.weight.ndim == 2 else x * self.weight
 
 
+def _with_hook(x: Tensor, always: bool) -> Tensor:
+    if always or x.requires_grad:
+        x.register_hook(lambda gradient: None)
+    return x.sin()
+
+
 def _through_numpy(x: Tensor) -> Tensor:
     return torch.from_numpy(np.tanh(x.numpy()))
 
@@ -204,6 +210,11 @@ CASES = {
         lambda: _function(lambda x: torch.autograd.grad(x.square().sum(), x, create_graph=True)[0]),
         r"layer '0\.1' \(Calling\): element 0 of tensors.*under torch\.enable_grad\(\), with respect to a tensor that requires",
         lambda: _function(partial(_own_gradient, create_graph=True)),
+    ),
+    "hook on an activation": Case(
+        lambda: _function(partial(_with_hook, always=True)),
+        r"layer '0\.1' \(Calling\): cannot register a hook.*only where there is one, if x\.requires_grad",
+        lambda: _function(partial(_with_hook, always=False)),
     ),
     "numpy": Case(
         lambda: _function(_through_numpy),

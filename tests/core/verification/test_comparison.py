@@ -163,6 +163,66 @@ def test_saturated_predictions_are_not_doubted(gap: float) -> None:
         assert _outcome(network, torch.randn(IMAGE))["outcome"] == "agrees"
 
 
+class Masked(Function):
+    """One class is switched off by a large negative logit."""
+
+    def __init__(self, middle: Callable[[Tensor], Tensor], value: float) -> None:
+        super().__init__(middle)
+        self.value = value
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).index_fill(1, torch.tensor([2]), self.value)
+
+
+@pytest.mark.parametrize("value", [-1e4, -1e30, torch.finfo(torch.float32).min])
+def test_masked_classes_hide_nothing(value: float) -> None:
+    for seed in range(5):
+        torch.manual_seed(seed)
+        assert _outcome(Masked(torch.sin, value), torch.randn(IMAGE))["outcome"] == "agrees"
+        with pytest.warns(GradientWarning):
+            decompose(Masked(_two_branches, value).eval(), torch.rand(IMAGE))
+
+
+class Coarse(nn.Module):
+    """A network that converts to another precision by itself, and back."""
+
+    def __init__(self, kind: str, network: nn.Module) -> None:
+        super().__init__()
+        self.kind, self.network = kind, network
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "cast":
+            return self.network(x).float()  # type: ignore[no-any-return]
+        if self.kind == "cast of the image":
+            return self.network(x.bfloat16().to(x.dtype))  # type: ignore[no-any-return]
+        with torch.autocast("cpu", getattr(torch, self.kind)):
+            return self.network(x).float()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float16", "cast", "cast of the image"])
+def test_precision_that_a_network_chooses_itself_is_not_doubted(kind: str) -> None:
+    for seed in range(5):
+        torch.manual_seed(seed)
+        smooth = _outcome(Coarse(kind, Function(torch.sin)), torch.randn(IMAGE))["outcome"]
+        kinked = _outcome(Coarse(kind, nn.Sequential(nn.ReLU6(), Function(torch.sin))), ZEROS)["outcome"]
+        assert {smooth, kinked} <= ({"agrees", "inconclusive"} if kind == "cast of the image" else {"agrees"})
+
+
+def test_a_cast_at_the_end_hides_no_cut_gradient() -> None:
+    for precision in ("float32", "float64"):
+        torch.manual_seed(0)
+        with pytest.warns(GradientWarning):
+            decompose(Coarse("cast", Function(_two_branches)).eval(), torch.rand(IMAGE), precision=precision)  # type: ignore[arg-type]
+
+
+def test_another_default_device_does_not_matter() -> None:
+    torch.manual_seed(0)
+    network, image = Function(torch.sin), torch.rand(IMAGE)
+    with torch.device("meta"):
+        assert _outcome(network, image)["outcome"] == "agrees"
+        assert _outcome(network, image, method="matrix_free", rank=1)["outcome"] == "agrees"
+
+
 ZEROS = torch.where(torch.arange(260).reshape(IMAGE) % 3 > 0, torch.rand(IMAGE), 0.0)
 
 

@@ -129,3 +129,16 @@ def test_networks_are_not_kept_alive() -> None:
 def test_a_callable_without_weak_references_is_verified_each_time() -> None:
     schedule, values = VerificationSchedule(), {"a": 1}
     assert [schedule.next_images(values.get, "kind", 1, "sample")[0] for _ in range(2)] == [[0], [0]]
+
+
+def test_a_path_that_an_argument_chooses_has_a_first_image_of_its_own() -> None:
+    class Paths(nn.Module):
+        def forward(self, x: Tensor, scale: float, path: str = "whole") -> Tensor:
+            logits = x.flatten(1)[:, :3] * scale
+            return logits if path == "whole" else logits + 2 * x.flatten(1)[:, 3:6].detach()
+
+    network = Paths().eval()
+    assert _by(decompose(network, IMAGE, network_args=[2.0])) == ["itself"]
+    assert _by(decompose(network, IMAGE, network_args=[3.0])) == ["image 1"]
+    with pytest.warns(GradientWarning):
+        decompose(network, IMAGE, network_args=[2.0], network_kwargs={"path": "cut"})
