@@ -46,7 +46,7 @@ same comparisons as tests.
   gets wrong. Their own rounding is most of what the table shows.
 - **Verification** is the outcome in `record["verification"]` of the same decompositions.
 
-Deviations are the largest of all ways. Allowed are, of a row, {row}; of a map, {map}.
+Deviations are the largest of all ways. The tolerances are {row} for a row and {map} for a map.
 
 """
 

@@ -7,8 +7,9 @@ from functools import lru_cache
 from itertools import cycle
 
 import pytest
+import torch
 
-from monai_ifim.core.errors import GradientWarning
+from monai_ifim.core import GradientWarning, decompose
 from zoo.comparison import Deviation, Subject
 from zoo.entry import Entry
 from zoo.packages import FOLDER, folder
@@ -39,6 +40,20 @@ def test_a_decomposition_agrees_with_the_truths(entry: Entry, way: str) -> None:
     for name, tolerance in tolerances(entry).items():
         assert getattr(deviation, name) < tolerance, deviation
     assert deviation.verification != "disagrees"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("entry", ZOO, ids=lambda entry: entry.name)
+def test_verification_never_doubts_a_network_in_single_precision(entry: Entry) -> None:
+    if entry.source != "MONAI" and folder() is None:
+        pytest.skip(f"set {FOLDER} to a folder with the packages of tests/zoo/requirements.txt to run this test")
+    network, options = entry.network().float(), entry.options()
+    if entry.voxelwise:
+        options |= {"method": "matrix_free", "rank": 1, "tolerance": 0.1}
+    for seed in range(20):
+        image = torch.rand(1, *entry.shape, generator=torch.Generator().manual_seed(100 + seed))
+        found = decompose(network, image, verify="always", seed=seed, **options).record["verification"]
+        assert found["outcome"] == "agrees", found
 
 
 def test_the_quotients_notice_a_wrong_factor(monkeypatch: pytest.MonkeyPatch) -> None:
