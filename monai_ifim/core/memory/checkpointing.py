@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from monai_ifim.core.errors import NetworkError
 from monai_ifim.core.memory.live_memory import LiveMemory
 from monai_ifim.core.memory.recomputation import RecomputedCall
 from monai_ifim.core.memory.replaced_forward import current_form, own_forward, replaceable
@@ -111,4 +112,7 @@ def _bytes_of(args: Any, kwargs: Any) -> int:
 
 
 def _refuse(_: Any) -> Tensor:
-    raise RuntimeError("a survey of activations saves nothing, so its output cannot be differentiated")
+    raise NetworkError(
+        "the network differentiates in its own forward pass, which no memory_budget can be kept for: leave memory_budget out, "
+        "and decompose fewer images at a time."
+    )

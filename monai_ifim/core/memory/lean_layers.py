@@ -133,8 +133,13 @@ def _lean_form(module: nn.Module) -> Callable[..., Any] | None:
     return None
 
 
+def _has_graph(input: Tensor) -> bool:
+    """True if something is saved for this input; not inside torch.func, which takes no function of this kind."""
+    return torch.is_grad_enabled() and input.requires_grad and torch._C._functorch.maybe_current_level() is None
+
+
 def _rectified(module: Any, input: Tensor) -> Tensor:
-    if not (torch.is_grad_enabled() and input.requires_grad):
+    if not (_has_graph(input)):
         return functional.relu(input, inplace=module.inplace)
     result: Tensor = _Rectifier.apply(input, module.inplace)  # type: ignore[no-untyped-call]
     return result
@@ -142,7 +147,7 @@ def _rectified(module: Any, input: Tensor) -> Tensor:
 
 def _convolved(module: Any, input: Tensor, output_size: Any = None) -> Tensor:
     whole = input.ndim == len(module.kernel_size) + 2
-    if not (torch.is_grad_enabled() and input.requires_grad and whole) or module.weight.requires_grad:
+    if not (_has_graph(input) and whole) or module.weight.requires_grad:
         return _own_forward(module, input, output_size)
     result: Tensor = _Convolution.apply(input, module, output_size)  # type: ignore[no-untyped-call]
     return result
@@ -157,7 +162,7 @@ def _own_forward(module: Any, input: Tensor, output_size: Any) -> Tensor:
 def _pooled(module: Any, input: Tensor) -> Tensor:
     settings = (module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode)
     pool = partial(_with_places, POOLS[type(module)], settings)
-    if not (torch.is_grad_enabled() and input.requires_grad) or input.ndim != (4 if type(module) is nn.MaxPool2d else 5):
+    if not (_has_graph(input)) or input.ndim != (4 if type(module) is nn.MaxPool2d else 5):
         return pool(input)[0]
     result: Tensor = _MaximumPool.apply(input, pool)  # type: ignore[no-untyped-call]
     return result
@@ -169,7 +174,7 @@ def _with_places(pool: Callable[..., Any], settings: tuple[Any, ...], input: Ten
 
 
 def _normalised(module: Any, input: Tensor) -> Tensor:
-    if not (torch.is_grad_enabled() and input.requires_grad):
+    if not (_has_graph(input)):
         statistics = (module.running_mean, module.running_var, module.weight, module.bias)
         return functional.batch_norm(input, *statistics, training=False, momentum=0.0, eps=module.eps)
     result: Tensor = _Affine.apply(input, module)  # type: ignore[no-untyped-call]

@@ -49,6 +49,10 @@ IN_FORWARD: tuple[tuple[str, str], ...] = (
         "some passes run without gradients: register the hook only where there is one, if x.requires_grad: x.register_hook(...).",
     ),
     (
+        r"support saved tensor hooks",
+        "it differentiates in its own forward pass, which no memory_budget can be kept for: leave memory_budget out.",
+    ),
+    (
         r"element 0 of tensors does not require grad",
         "it differentiates in its own forward pass, which runs without gradients too: do that under torch.enable_grad(), with "
         "respect to a tensor that requires a gradient.",

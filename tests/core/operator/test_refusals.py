@@ -339,3 +339,30 @@ def test_torchscript_that_refuses_is_named() -> None:
     script = torch.jit.trace(Holder(WEIGHT.double()).eval(), torch.rand(2, 3, 5, 3).double())
     with pytest.raises(NetworkError, match=r"layer '0\.1' \(Holder\): expected m1 and m2 to have the same dtype.*register it"):
         decompose(_network(script), _image())
+
+
+class OwnGradient(nn.Module):
+    """Reads the gradient of an inner network, by torch.func or by autograd."""
+
+    def __init__(self, functional: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.functional = functional
+        self.inner, self.last = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Tanh()), nn.Linear(35, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.functional:
+            return self.last(torch.func.grad(lambda y: self.inner(y).square().sum())(x).flatten(1))  # type: ignore[no-any-return]
+        with torch.enable_grad():
+            y = x if x.requires_grad else x.detach().requires_grad_(True)
+            (gradient,) = torch.autograd.grad(self.inner(y).square().sum(), y, create_graph=True)
+        return self.last(gradient.flatten(1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("functional", [False, True])
+def test_a_network_that_differentiates_itself_is_taken_without_a_budget(functional: bool) -> None:
+    network = OwnGradient(functional).eval()
+    with pytest.raises(NetworkError, match="in its own forward pass.*leave memory_budget out"):
+        decompose(network, _image(), memory_budget="64MiB")
+    exact, products = decompose(network, _image()), decompose(network, _image(), method="matrix_free")  # the cure
+    torch.testing.assert_close(exact.eigenvalues, products.eigenvalues, rtol=1e-4, atol=0.0)
