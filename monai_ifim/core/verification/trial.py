@@ -15,6 +15,7 @@ from monai_ifim.core.operator.moved_image import MovedImage
 
 TOLERANCE = 0.10  # largest deviation that agrees
 NOISE = 2.0  # rounding error of an output, in units of eps times the size of what is added up to it
+DRAWS = 4  # of rounding errors, of whose size this is enough
 LEAST_SIGNAL = 10.0  # change of the output over its rounding error below which a difference says nothing
 LARGEST_STEP = 0.25  # root mean square of the largest displacement over that of the image
 PLATEAU = 0.05  # relative difference of two quotients that have converged, at steps h and 2 h
@@ -103,23 +104,26 @@ class Trial:
         return enough and float((nearer - further).norm()) <= PLATEAU * size
 
     def _sum_rounding(self) -> float:
-        """|S^T w| for rounding errors w of the output in units of eps, with random signs.
+        """Root mean square of |S^T w| for independent rounding errors w of the output, in units of eps.
 
         A logit is a sum of terms as large as the largest one; an output that the head reads as a probability is rounded by its
         own size. Outputs that S does not depend on do not count, such as classes masked with a large negative number.
         """
         root, generator = self.moved.root, torch.Generator().manual_seed(0)
-        weights = torch.randn(root.scales.shape, generator=generator, dtype=torch.float64, device="cpu").to(root.scales)
-        output = as_float64(self.moved.output)
-        output = output.where(root.product(weights).reshape(output.shape) != 0, 0.0)
-        read = self.moved.head.logits(self.moved.output) is self.moved.output
-        sizes = output.abs().amax().expand_as(output) if read else output.abs()
-        signs = torch.randint(0, 2, output.shape, generator=generator, device="cpu").to(sizes) * 2 - 1
-        return float(self._on_columns(signs * sizes).norm())
+        output = as_float64(self.moved.output).abs()
+        output = output.where(root.product(_normal(root.scales, generator)).reshape(output.shape) != 0, 0.0)
+        if self.moved.head.logits(self.moved.output) is self.moved.output:
+            return float(output.amax()) * float(root.scales[0, : self.expectation.change.numel()].norm())
+        drawn = [self._on_columns(_normal(output, generator) * output).square().sum() for _ in range(DRAWS)]
+        return sqrt(float(sum(drawn)) / DRAWS)
 
     def _on_columns(self, outputs: Tensor) -> Tensor:
         """S^T w of the columns compared."""
         return self.moved.root.adjoint_product(outputs)[0, : self.expectation.change.numel()].cpu()
+
+
+def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=generator, dtype=torch.float64, device="cpu").to(like)
 
 
 def repeated_difference(still: Tensor, output: Tensor) -> float:

@@ -279,6 +279,19 @@ def test_large_offsets_are_not_doubted() -> None:
         assert _outcome(network, torch.randn(IMAGE) + 1000.0)["outcome"] == "agrees"
 
 
+@pytest.mark.parametrize("classes", [2, 3, 5])
+@pytest.mark.parametrize("level", [0.0, 0.5])
+def test_uniform_images_are_not_doubted(level: float, classes: int) -> None:
+    """Rounding errors of the output count whatever their signs; an image of zeros has none of its own."""
+    for seed in range(10):
+        torch.manual_seed(seed)
+        network = Function(torch.sin)
+        network.last = nn.Linear(6, classes)
+        for settings in ({}, {"method": "matrix_free", "rank": 1}):
+            assert _outcome(network, torch.full(IMAGE, level), seed=seed, **settings)["outcome"] == "agrees"
+        assert _outcome(network, torch.full(IMAGE, level), head="bernoulli", seed=seed)["outcome"] == "agrees"
+
+
 def test_a_constant_answer_is_not_doubted() -> None:
     network = Function(torch.sin)
     with torch.no_grad():
