@@ -9,7 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-SCHEMA_VERSION = "2.0"  # of the sidecars written and returned; a reader of 2.x reads every 2.y
+SCHEMA_VERSION = "2.1"  # of the sidecars written and returned; a reader of 2.x reads every 2.y
+# 2.1 adds verification, corrections, output, left_out and the files beside the input.
 _CONTENT = re.compile(r"(source|input|high|low|sensitivity|eigenvector)(?: ([1-9]\d*))?(?:, channel ([1-9]\d*))?")
 
 
