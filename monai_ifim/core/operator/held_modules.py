@@ -33,11 +33,7 @@ def module_of(network: Callable[..., Any]) -> nn.Module | None:
             found.append(value)
         else:
             waiting.extend(_parts(value, top=value is network))
-    if len(found) < 2:
-        return found[0] if found else None
-    together = nn.ModuleList(found)
-    together.training = False  # the list has no mode of its own
-    return together
+    return nn.ModuleList(found) if len(found) > 1 else next(iter(found), None)
 
 
 def _parts(value: Any, top: bool) -> Iterator[Any]:

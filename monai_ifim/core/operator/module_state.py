@@ -69,7 +69,7 @@ class ModuleState:
 
     def __init__(self, network: Callable[..., Any]) -> None:
         self.not_restored: tuple[str, ...] = ()
-        self._network = module_of(network)
+        self._network, self._given = module_of(network), network
         self._groups: list[_Group] = []
 
     def changes(self) -> tuple[str, ...]:
@@ -99,7 +99,7 @@ class ModuleState:
                     network.eval()
             fresh.save()
         own = {id(module) for module in modules} if training else ()
-        return any(m is network or (id(m) in own and isinstance(m, (_NormBase, _DropoutNd))) for m in training)
+        return any(m is self._given or (id(m) in own and isinstance(m, (_NormBase, _DropoutNd))) for m in training)
 
     def leave(self) -> tuple[str, ...]:
         """Give the state back, unless others use it; returns the names of parameters that were written to."""

@@ -88,7 +88,6 @@ def test_all_networks_of_an_ensemble_are_found() -> None:
         decompose(lambda x: first(x) + second(x), IMAGES)
     found = module_of(lambda x: first(x) + second(x))
     assert found is not None
-    assert not found.training
     assert {id(module) for module in found.children()} == {id(first), id(second)}
 
 
@@ -96,3 +95,10 @@ def test_a_module_is_itself_and_a_function_of_none_has_none() -> None:
     network = Network()
     assert module_of(network) is network
     assert module_of(lambda x: x.flatten(1)) is None
+
+
+def test_wrappers_that_no_mode_changes_are_no_reason_to_warn() -> None:
+    first, second = (nn.Sequential(Network().eval()) for _ in range(2))
+    first.training = second.training = True
+    decompose(lambda x: first(x) + second(x), IMAGES)
+    assert first.training
