@@ -39,11 +39,12 @@ def _moved(network: WithTable, together: int = 3) -> tuple[MovedImage, Tensor, T
 def test_outputs_are_those_of_the_image_with_its_own_arguments(together: int, batches: list[int]) -> None:
     network = WithTable().eval()
     moved, images, tables = _moved(network, together)
-    direction = torch.randn(1, 1, 3, 4)
+    direction = torch.randn(1, 1, 3, 4, generator=torch.Generator().manual_seed(1))
     found = moved.at(direction, [0.0, 0.5, -2.0])
     assert network.batches == batches
     for outputs, step in zip(found, [0.0, 0.5, -2.0], strict=True):
-        torch.testing.assert_close(outputs, network(images[2:3] + step * direction, tables[2:3])[0].double().detach())
+        expected = network(images[2:3] + step * direction, tables[2:3])[0].double().detach()
+        torch.testing.assert_close(outputs, expected, rtol=1e-5, atol=1e-6)
     assert moved.passes == 3
     assert not found.requires_grad
 
