@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from monai_ifim.core.assembly import combination_weights
 from monai_ifim.core.batch_part import BatchPart
 from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.core.heads.base import Head
+from monai_ifim.core.memory.offload import return_freed_memory
 from monai_ifim.core.memory.plan import MemoryPlan
 from monai_ifim.core.operator.factor import Factor
 from monai_ifim.core.operator.moved_image import MovedImage
@@ -62,6 +64,15 @@ def expectations_of(
     return expectations
 
 
+@contextmanager
+def _trimmed(part: BatchPart) -> Iterator[None]:
+    """Context of a pass within a memory budget: freed memory is returned before and after it."""
+    return_freed_memory()
+    with part.passes():
+        yield
+    return_freed_memory()
+
+
 def _same(expectation: Expectation) -> Expectation:
     return expectation
 
@@ -77,6 +88,6 @@ def verify_part(
     """Verify these images; raises NetworkError if the network gives one of them different answers."""
     for item, expected in expectations.items():
         one = slice(item, item + 1)
-        together = 1 if plan.frugal else 3
-        moved = MovedImage(part.predictor, item, part.image[one], output[one], head, together, part.passes)
+        together, context = (1, partial(_trimmed, part)) if plan.frugal else (3, part.passes)
+        moved = MovedImage(part.predictor, item, part.image[one], output[one], head, together, context)
         part.verification.verify(part.first + item, moved, expected, row_eps)

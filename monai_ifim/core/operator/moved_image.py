@@ -22,7 +22,7 @@ class MovedImage:
     """Outputs of a network at x + h d, for one image x [1, channel, *spatial] of a batch.
 
     predictor: of the batch; item: number of the image in it. output: f(x), [1, *output]. together: images that may share a
-    pass; one, once a pass with more has failed. dtype: of the passes, None for that of the image. context: of the passes.
+    pass; one, once a pass with more has failed. dtype: of the passes, None for that of the image. context: of each pass.
     coarsest: machine epsilon of what the network converts values to inside, where that is known. passes: forward passes made so
     far.
     """
@@ -72,12 +72,12 @@ class MovedImage:
     def _outputs(self, displacement: Tensor, steps: Sequence[float]) -> Tensor:
         image = self.image.to(self.dtype or self.image.dtype)
         direction, answers = displacement.to(image), []
-        with torch.no_grad(), self.context():
-            for start in range(0, len(steps), self.together):
-                images = torch.cat([image + step * direction for step in steps[start : start + self.together]])
-                items = torch.full((images.shape[0],), self.item, device=image.device)
+        for start in range(0, len(steps), self.together):
+            images = torch.cat([image + step * direction for step in steps[start : start + self.together]])
+            items = torch.full((images.shape[0],), self.item, device=image.device)
+            with torch.no_grad(), self.context():
                 answers.append(as_float64(self.predictor(images, items)))
-                self.passes += images.shape[0]
+            self.passes += images.shape[0]
         return torch.cat(answers)
 
 
