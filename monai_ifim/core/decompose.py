@@ -66,7 +66,7 @@ def decompose(
         output_key: name, number or path ("heads.diagnosis", "0.logits") of the entry that holds the logits, where the network
             returns several. None takes one that is certain (`OutputSelection`), which `record["output"]` names.
         locality: also compute the locality radius, by some more forward passes; `core.locality_radius` makes it later.
-        verify: compare derivatives with differences of the network's output, by three forward passes: "sample" for the first
+        verify: compare derivatives with differences of the network's output, by two forward passes: "sample" for the first
             image of each network, shape and setting and every 20th after it, "always" for the first image of each batch, or
             "never". `record["verification"]` holds the outcome; a disagreement is a GradientWarning.
         network_args, network_kwargs: further inputs of the network; tensors in them have the batch as first axis.

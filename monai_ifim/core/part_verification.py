@@ -88,6 +88,6 @@ def verify_part(
     """Verify these images; raises NetworkError if the network gives one of them different answers."""
     for item, expected in expectations.items():
         one = slice(item, item + 1)
-        together, context = (1, partial(_trimmed, part)) if plan.frugal else (3, part.passes)
+        together, context = (1, partial(_trimmed, part)) if plan.frugal else (2, part.passes)
         moved = MovedImage(part.predictor, item, part.image[one], output[one], head, together, context)
         part.verification.verify(part.first + item, moved, expected, row_eps)

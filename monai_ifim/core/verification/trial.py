@@ -50,10 +50,13 @@ class Trial:
         self.step = min(LARGEST_STEP * unit, wanted) if wanted > 0 else LARGEST_STEP * unit
 
     def run(self, own: MovedImage) -> tuple[float, float | None, Tensor]:
-        """(difference of the repeated answer, deviation, quotient) at the first step, by three passes."""
-        outputs = self.moved.at(self.expectation.displacement, [0.0, self.step, -self.step])
-        still = outputs[:1] if self.moved is own else own.at(self.expectation.displacement, [0.0])
-        quotient = self.quotient_of(outputs[1:], self.step)
+        """(difference of the repeated answer, deviation, quotient) at the first step.
+
+        The mean of the two outputs is that of the image up to curvature, so it serves as the repeated answer.
+        """
+        outputs = self.moved.at(self.expectation.displacement, [self.step, -self.step])
+        still = outputs.mean(0, keepdim=True) if self.moved is own else own.at(self.expectation.displacement, [0.0])
+        quotient = self.quotient_of(outputs, self.step)
         return repeated_difference(still, own.output), self.deviation(quotient, self.step), quotient
 
     def quotient(self, step: float) -> Tensor:
