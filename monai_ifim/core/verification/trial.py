@@ -20,7 +20,7 @@ LEAST_SIGNAL = 10.0  # change of the output over its rounding error below which 
 LARGEST_STEP = 0.25  # root mean square of the largest displacement over that of the image
 PLATEAU = 0.05  # relative difference of two quotients that have converged, at steps h and 2 h
 STEPS = (1.0, 0.5, 0.25, 0.125, 1 / 16, 1 / 32, 2.0, 4.0, 8.0, 16.0)  # of the search, in units of the first
-CHANCE = 0.1  # the same for two equal calls, in units of the change along the step
+CHANCE = 0.1  # largest difference between the quotients of two equal pairs of passes, relative
 
 
 @dataclass(frozen=True)
