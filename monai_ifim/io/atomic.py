@@ -5,6 +5,7 @@ The temporary file is locked by its process (`core.memory.locks`), so that a lat
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
@@ -19,8 +20,8 @@ PARTIAL = ".partial-"
 _OURS = re.compile(rf"{re.escape(PARTIAL)}[0-9a-z_]{{8,32}}(\.\w+)*")
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, whole or not at all.
+def write_bytes(path: Path, content: bytes) -> str:
+    """Write `content` to `path`, whole or not at all; returns its hex SHA-256.
 
     Raises OSError that names `path`.
     """
@@ -30,11 +31,12 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.write(content)
     except OSError as error:  # the original error names the temporary file, or none
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    return hashlib.sha256(content).hexdigest()
 
 
-def write_text(path: Path, content: str) -> None:
+def write_text(path: Path, content: str) -> str:
     r"""`write_bytes` for UTF-8 text; bytes of a file name that is not UTF-8 are written as \udc.., as in JSON."""
-    write_bytes(path, content.encode("utf-8", "backslashreplace"))
+    return write_bytes(path, content.encode("utf-8", "backslashreplace"))
 
 
 @contextmanager
