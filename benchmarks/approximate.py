@@ -1,4 +1,4 @@
-"""Methods that spare products (adaptive, matrix-free) against exact: how much faster, and how close."""
+"""Speed and accuracy of the methods with fewer products (adaptive, matrix-free) compared with exact."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def arpack_products(network: nn.Module, image: Tensor, rank: int, tolerance: flo
 
 
 def voxelwise(setting: Setting) -> list[Row]:
-    """What a segmentation network costs: matrix-free over one forward pass without gradients."""
+    """Time of a segmentation network by matrix-free over that of one forward pass without gradients."""
     subject = unet(3, setting.size(128, 32), setting.device)
     setting.note(subject.title)
     free = Kept(subject.network, subject.image, head="voxelwise", rank=FREE_RANK, method="matrix_free", tolerance=FREE_TOLERANCE)

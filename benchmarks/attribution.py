@@ -1,4 +1,4 @@
-"""What a clinician would run instead: attributions by Captum and MONAI, in multiples of exact."""
+"""Times of the usual attribution methods (Captum, MONAI) as multiples of the exact method's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BATCHES = {"cpu": (1, 5, 10), "cuda": (1, 10, 50)}  # images in one pass, tried 
 
 
 def attributions(setting: Setting) -> list[Row]:
-    """Each attribution over exact. All but Grad-CAM get a frozen copy of the network, which is the best they can have."""
+    """Time of each attribution over that of exact. All but Grad-CAM get a frozen copy of the network, their fastest case."""
     subject = densenet121(6, setting.size(224, 64), setting.device)
     setting.note(subject.title)
     with torch.no_grad():
@@ -107,7 +107,7 @@ def _smooth_grad(subject: Subject, target: int, samples: int) -> Callable[[], ob
 
 
 def _grad_cam(subject: Subject, target: int) -> Callable[[], object]:
-    """Its backward pass has to start somewhere: in a network whose parameters want gradients. It alters the copy it gets."""
+    """Grad-CAM on a network whose parameters require gradients, which its backward pass needs. It changes the copy it gets."""
     from monai.visualize import GradCAM
 
     method = GradCAM(copy.deepcopy(subject.network), target_layers=LAYER)

@@ -1,4 +1,4 @@
-"""The exact method against what it cannot do without, and against the forms in which it is usually written down."""
+"""The exact method compared with its lower bound (the network's own passes) and with the usual implementations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENERGY = 0.99
 
 @dataclass(frozen=True)
 class Parts:
-    """What all forms have to give: kept eigenpairs, the split and diag F, of one image."""
+    """What every implementation has to return: kept eigenpairs, the split and diag F, of one image."""
 
     eigenvalues: Tensor
     eigenvectors: Tensor
@@ -29,12 +29,12 @@ class Parts:
 
 
 def exact(subject: Subject) -> Decomposition:
-    """The exact method as anybody would call it, on a network as it comes, whose parameters want gradients."""
+    """The exact method with default arguments, on a network whose parameters require gradients."""
     return decompose(subject.network, subject.image, head="categorical", energy=ENERGY, method="exact")
 
 
 def bare_passes(network: nn.Module, image: Tensor, classes: int) -> None:
-    """The lower bound: nothing but the network's own passes, gradients with respect to the image alone."""
+    """The lower bound: only the network's own passes, with gradients for the image alone."""
     leaf = image.clone().requires_grad_(True)
     output = network(leaf)
     logits = output[0] if isinstance(output, tuple) else output
@@ -43,7 +43,7 @@ def bare_passes(network: nn.Module, image: Tensor, classes: int) -> None:
 
 
 def naive_parts(network: nn.Module, image: Tensor) -> Parts:
-    """The form as it is usually written down: C gradients of log p_c, their Gram matrix and eigh, all in the image's dtype."""
+    """The usual implementation: C gradients of log p_c, their Gram matrix and eigh, all in the image's dtype."""
     leaf = image.clone().requires_grad_(True)
     log_p = network(leaf).log_softmax(1)[0]
     count = log_p.numel()
@@ -96,7 +96,7 @@ def naive(setting: Setting) -> list[Row]:
 
 
 def jacrev(setting: Setting) -> list[Row]:
-    """torch.func.jacrev over exact; it gets a frozen copy of the network, which is the best it can have."""
+    """torch.func.jacrev over exact; it gets a frozen copy of the network, its fastest case."""
     subject = densenet121(6, setting.size(224, 64), setting.device)
     return [_against_exact(setting, subject, "torch.func.jacrev", jacrev_parts, frozen(subject.network), None)]
 

@@ -1,4 +1,4 @@
-"""What a batch gains over images one by one."""
+"""Speed of batches compared with single images."""
 
 from __future__ import annotations
 

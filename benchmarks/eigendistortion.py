@@ -1,4 +1,4 @@
-"""plenoptic's eigendistortions, the other published way to the same eigenpairs, against exact."""
+"""plenoptic's eigendistortions, another published method for the same eigenpairs, compared with exact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exact method against the passes it cannot do without: one forward and C - 1 input-only backward passes."""
+"""Time of the exact method over that of the passes it needs: one forward and C - 1 input-only backward passes."""
 
 from __future__ import annotations
 

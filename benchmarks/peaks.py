@@ -1,4 +1,4 @@
-"""Peak memory: whether a memory budget is kept, and what it costs. Every number comes from a process of its own.
+"""Peak memory under a budget, and the time that the budget costs. Every number comes from a process of its own.
 
 On the CPU the bars are for the C library's allocator as it comes. glibc's keeps freed blocks of up to 32 MiB for itself,
 and how many it then has at the peak differs from run to run. The rows that say "freed blocks returned" were measured with
@@ -78,7 +78,7 @@ def _within_budget(exact: Sequence[Measurement], under: Sequence[Measurement], l
 
 
 def _returned_budget(setting: Setting, words: Sequence[str], within: Sequence[str], case: str) -> list[Row]:
-    """The same budget with an allocator that keeps nothing back, and plain autograd's peak with it."""
+    """The same budget with an allocator that returns all freed memory, and plain autograd's peak with it."""
     if not _has_allocator(setting):
         return []
     plain, under = measured_alone(["plain", *words], RETURNED), measured_alone(within, RETURNED)

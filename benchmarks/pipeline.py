@@ -1,4 +1,4 @@
-"""Where the time of `monai-ifim decompose` goes on small images: network passes, file writing, and all the rest.
+"""Shares of the time of `monai-ifim decompose` on small images: network passes, file writing, the rest.
 
 python -m benchmarks.pipeline IMAGES_FOLDER [--images N] [--bundle NAME]
 """

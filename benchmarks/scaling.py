@@ -1,4 +1,4 @@
-"""What two processes gain over one: torchrun ranks and Ray workers against the local engine, one thread each.
+"""Speed of two processes (torchrun ranks, Ray workers) compared with the local engine, one thread each.
 
 python -m benchmarks.scaling [--cases N] [--size N] [--rounds N]
 

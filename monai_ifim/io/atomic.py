@@ -7,6 +7,7 @@ file is locked by its process (`core.memory.locks`), so that a later one removes
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
@@ -22,8 +23,8 @@ PARTIAL = ".partial-"
 _OURS = re.compile(rf"{re.escape(PARTIAL)}[0-9a-z_]{{8,32}}(\.\w+)*")
 
 
-def write_bytes(path: Path, content: bytes, root: Path | None = None) -> None:
-    """Write `content` to `path`, whole or not at all; folders that are missing are made.
+def write_bytes(path: Path, content: bytes, root: Path | None = None) -> str:
+    """Write `content` to `path`, whole or not at all, and make the folders that are missing; returns its hex SHA-256.
 
     Raises OSError that names `path`; LinkedFolderError for a link between `root` and `path`.
     """
@@ -32,11 +33,12 @@ def write_bytes(path: Path, content: bytes, root: Path | None = None) -> None:
             file.write(content)
     except OSError as error:  # the original error names the temporary file, or none
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    return hashlib.sha256(content).hexdigest()
 
 
-def write_text(path: Path, content: str, root: Path | None = None) -> None:
+def write_text(path: Path, content: str, root: Path | None = None) -> str:
     r"""`write_bytes` for UTF-8 text; bytes of a file name that is not UTF-8 are written as \udc.., as in JSON."""
-    write_bytes(path, content.encode("utf-8", "backslashreplace"), root)
+    return write_bytes(path, content.encode("utf-8", "backslashreplace"), root)
 
 
 def touch(path: Path, root: Path | None = None) -> None:

@@ -102,14 +102,17 @@ def _write(
         files = [_describe(names[each], each, values, maps, units.get(each.kind, "")) for each, values in planned.items()]
         files = [replace(file, sha256=job.result()) for file, job in zip(files, jobs, strict=True)]
     content = compose_sidecar(case, facts, files, None if beside.scan is None else beside.scan.unit)
+    written = {file.file: file.sha256 for file in files}
     planes = _planes(maps, content, beside.scan)
-    write_planes(sidecar.parent / content["planes"], planes)
-    scene = write_scene(sidecar.parent, content, planes.point)
+    written[content["planes"]] = write_planes(sidecar.parent / content["planes"], planes)
+    written |= write_scene(sidecar.parent, content, planes.point)
     if beside.scene_bundle:
-        write_scene_bundle(scene)
+        written[f"{case}.mrb"] = write_scene_bundle(sidecar.parent / content["scene"])
     if beside.series is not None:
-        written = write_parametric_maps(sidecar.parent, beside.series, maps, contents, content)
-        content["parametric_maps"] = [path.name for path in written]
+        of_maps = write_parametric_maps(sidecar.parent, beside.series, maps, contents, content)
+        content["parametric_maps"] = list(of_maps)
+        written |= of_maps
+    content["written"] = dict(sorted(written.items()))
     write_sidecar(sidecar, content)
     return content
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 from pathlib import Path
@@ -51,8 +50,7 @@ def write_volume(path: Path, values: npt.NDArray[Any], affine: Affine, root: Pat
     image.set_qform(affine, SCANNER_CODE, strip_shears=True)
     image.set_sform(affine, SCANNER_CODE)  # the same transform; the qform's quaternion is rounded
     content = igzip.compress(_file_of(image, data), GZIP_LEVEL, mtime=0)  # no time stamp
-    atomic.write_bytes(path, content, root)
-    return hashlib.sha256(content).hexdigest()
+    return atomic.write_bytes(path, content, root)
 
 
 def _file_of(image: nib.Nifti1Image, data: npt.NDArray[np.float32]) -> memoryview:

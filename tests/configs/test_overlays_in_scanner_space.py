@@ -159,10 +159,12 @@ def test_files_of_the_template_hold_the_components_of_the_scan_itself(template: 
         assert sidecar["units"]["maps"] == "scanner units"
 
 
+@pytest.mark.soak
 def test_predictions_of_the_endoscopic_bundle_are_byte_identical(endoscopic: Runs) -> None:
     assert tables(endoscopic.outputs["ifim"]) == tables(endoscopic.outputs["plain"])
 
 
+@pytest.mark.soak
 def test_files_of_the_endoscopic_bundle_hold_the_components_of_the_photograph(endoscopic: Runs) -> None:
     folder = endoscopic.outputs["ifim"] / "left"
     found, photograph = expected(endoscopic, "left")

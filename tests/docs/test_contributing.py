@@ -61,7 +61,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("recipe", RECIPES, ids=NAMES)
 def test_recipe_works_as_it_stands(recipe: str, copy: Path, tmp_path: Path) -> None:
     (example,) = [block.text for block in blocks(recipe) if not block.file]

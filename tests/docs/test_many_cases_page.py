@@ -64,7 +64,7 @@ def results(place: Path) -> dict[str, pd.DataFrame]:
     return tables
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_all_commands_give_one_table(results: dict[str, pd.DataFrame]) -> None:
     assert len(results) == 4
     expected = results[COMMANDS[0]]
@@ -75,7 +75,7 @@ def test_all_commands_give_one_table(results: dict[str, pd.DataFrame]) -> None:
         pd.testing.assert_frame_equal(table[columns], expected[columns])
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_same_command_again_keeps_every_case(results: dict[str, pd.DataFrame], place: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (place / "results").rglob("*.nii.gz")}
     output = run(COMMANDS[0], place)
@@ -83,7 +83,7 @@ def test_the_same_command_again_keeps_every_case(results: dict[str, pd.DataFrame
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_python_of_the_page_prints_the_table(
     results: dict[str, pd.DataFrame], place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -38,7 +38,7 @@ def test_notebooks_are_what_the_scripts_make(maker: ModuleType) -> None:
         assert all(not cell.get("outputs") for cell in nbformat.reads(stored, as_version=4).cells)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("name", SAYS)
 def test_notebook_runs_and_shows_what_its_text_speaks_of(name: str, tmp_path: Path) -> None:
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)

@@ -32,7 +32,7 @@ def test_what_differs_is_what_the_tests_leave_out() -> None:
     assert row("CASE_ifim_*.dcm") == set(DICOM_FIELDS)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_commands_run_and_the_repetition_agrees(
     write_scan: Callable[..., Path], turned: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -76,7 +76,7 @@ def killer(marker: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("restarts", [0, 1])
 def test_a_lost_rank_costs_no_case(
     restarts: int,

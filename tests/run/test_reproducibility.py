@@ -126,7 +126,7 @@ def test_random_steps_of_a_preprocessing_draw_the_same_whatever_came_before(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("space", ["native", "scanner"])
+@pytest.mark.parametrize("space", [pytest.param("native", marks=pytest.mark.soak), "scanner"])
 def test_one_process_and_one_or_two_workers_write_the_same_bytes(
     space: Any, cluster: None, one_thread: None, root: Path, write_cohort: Callable[..., Path], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -144,7 +144,7 @@ def test_one_process_and_one_or_two_workers_write_the_same_bytes(
         assert written_bytes(output, tmp_path / "scratch", engine=False) == expected
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_dicom_series_with_parametric_maps_is_the_same_bytes_in_another_process(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
 ) -> None:

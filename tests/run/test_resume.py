@@ -175,7 +175,7 @@ def kill_at(count: int, words: list[str], output: Path) -> None:
     assert not (output / "cases.csv").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_killed_twice_and_run_again_is_an_undisturbed_run(
     tmp_path: Path,
     make_bundle: Callable[..., Path],

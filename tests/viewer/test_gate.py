@@ -162,6 +162,7 @@ def test_secret_is_said_once(served: Served, page: Page) -> None:
     assert "Traceback" not in served.said[1].read_text()
 
 
+@pytest.mark.soak
 def test_interrupt_ends_the_viewer_and_a_taken_port_is_named(
     run: Any, start_viewer: Callable[..., Served], tmp_path: Path, served: Served
 ) -> None:

@@ -216,7 +216,7 @@ def _with_images(value: Estimate | None) -> Entry:
 
 
 def _number(value: Estimate) -> str:
-    """n = 61, as one word."""
+    """The number of images, n = 61, with spaces that do not break."""
     return f"n = {numbers.count(value.images)}".replace(" ", numbers.FIRM_SPACE)
 
 

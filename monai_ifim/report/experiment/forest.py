@@ -1,4 +1,4 @@
-"""Forest plots: differences with their intervals, one row each, and in words what follows from them."""
+"""Forest plots: differences with their intervals, one row each, and the verdict in words."""
 
 from __future__ import annotations
 

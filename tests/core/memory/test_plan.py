@@ -285,7 +285,7 @@ print(json.dumps([peak, values or eigenvalues(None)]))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of resident memory is Linux's to tell")
 def test_measured_peak_stays_within_the_budget_where_plain_autograd_takes_two_and_a_half_times_it() -> None:
     def measured(budget: int) -> tuple[int, list[float]]:

@@ -488,6 +488,7 @@ def test_hostile_names_stay_text(
         assert [url for url in asked if not url.startswith((path.as_uri(), "data:image/"))] == []
 
 
+@pytest.mark.soak
 def test_a_hundred_cases_with_the_heaviest_pictures_are_light(
     browser: Browser,
     tmp_path: Path,

@@ -126,6 +126,7 @@ def test_run_that_is_asked_to_stop_ends_with_what_workers_hold(
     assert not list((tmp_path / "out").glob(".partial-*"))
 
 
+@pytest.mark.soak
 def test_workers_killed_in_the_middle_lose_no_case(
     cluster: None, one_thread: None, make_bundle: Callable[..., Path], write_cohort: Callable[..., Path], tmp_path: Path,
     contents_of: Contents,
@@ -172,6 +173,7 @@ def test_a_case_that_kills_its_worker_each_time_is_a_failed_row_and_the_others_a
     assert not (tmp_path / "out" / "s003" / "s003_ifim.json").exists()
 
 
+@pytest.mark.soak
 def test_an_interrupted_run_leaves_no_worker_and_whole_cases_which_the_next_run_keeps(
     cluster: None, make_bundle: Callable[..., Path], write_cohort: Callable[..., Path], tmp_path: Path, contents_of: Contents
 ) -> None:
@@ -211,6 +213,7 @@ def test_a_bundle_that_no_worker_can_load_is_refused_with_its_reason(
     assert not (tmp_path / "out" / "cases.csv").exists()
 
 
+@pytest.mark.soak
 def test_weights_are_read_once_and_shared_by_the_workers_of_a_node(
     cluster: None, make_bundle: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -256,6 +259,7 @@ print([row.status for row in rows], ray.is_initialized())
 """
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("existing", [True, False])
 def test_relative_paths_on_a_cluster_of_its_own_and_on_one_that_stays(
     existing: bool, cluster: None, make_bundle: Callable[..., Path], write_cohort: Callable[..., Path], tmp_path: Path
