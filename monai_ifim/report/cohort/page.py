@@ -80,7 +80,7 @@ def write_cohort(output: Path) -> Path:
         pictures=_pictures_said(pictures),
     )
     path = output / "index.html"
-    write_bytes(path, text.encode("utf-8", "backslashreplace"))  # JSON may hold half of a character
+    write_bytes(path, text.encode("utf-8", "backslashreplace"), root=output)  # JSON may hold half of a character
     return path
 
 
