@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+
+from monai_ifim.io.slicer.bundle import write_scene_bundle
+from monai_ifim.io.slicer.scene import write_scene
 
 Array = npt.NDArray[Any]
 UNIT = "network input intensity"
@@ -69,6 +72,18 @@ def write_synthetic_case(
         of_source = {"file": name, "kind": "source", "unit": "Hounsfield units", "window": [-100.0, float(ramp.max()) - 100.0]}
         files.append(files[0] | of_source)
     return sidecar
+
+
+def write_scene_file(folder: Path, sidecar: Mapping[str, Any], point: tuple[float, float, float] | None = None) -> Path:
+    """Write the scene of a case; returns its path."""
+    write_scene(folder, sidecar, point)
+    return folder / f"{folder.name}.mrml"
+
+
+def write_bundle_file(scene: Path) -> Path:
+    """Pack a scene; returns the path of the archive."""
+    write_scene_bundle(scene)
+    return scene.with_suffix(".mrb")
 
 
 def place_of(affine: Array, index: Sequence[float]) -> Array:

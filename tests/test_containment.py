@@ -34,8 +34,6 @@ from monai_ifim.cli.main import app
 from monai_ifim.io import InputError, OutputError
 from monai_ifim.io.case import write_case
 from monai_ifim.io.containment import is_plain_name
-from monai_ifim.io.slicer.bundle import write_scene_bundle
-from monai_ifim.io.slicer.scene import write_scene
 from monai_ifim.report.cohort.page import write_cohort
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.local import run_cases
@@ -44,7 +42,7 @@ from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.table import CaseRow, write_table
 from monai_ifim.viewer.cases import ViewerError, read_case, viewable_cases
 from planted import spoilt
-from synthetic_case import write_synthetic_case
+from synthetic_case import write_bundle_file, write_scene_file, write_synthetic_case
 from synthetic_series import ORIENTATIONS, Series
 
 PACKAGE = Path(monai_ifim.__file__).parent
@@ -219,14 +217,14 @@ def test_whole_cases_are_kept(case: Path, out: Path, bundle: Path, scan: Path) -
 def test_a_scene_takes_no_file_from_elsewhere(name: str, place: Path, out: Path, oblique: Any) -> None:
     sidecar = write_synthetic_case(out / "scan", (5, 4, 3), oblique, (1, 1, 1))
     with nothing_outside_changes(place, out):
-        scene = write_scene(out / "scan", sidecar)
+        scene = write_scene_file(out / "scan", sidecar)
         scene.write_text(scene.read_text().replace("scan_ifim_high.nii.gz", name))
         with pytest.raises(OutputError, match="which is not in its folder"):
-            write_scene_bundle(scene)
+            write_bundle_file(scene)
         scene.unlink()
         sidecar["files"][1]["file"] = name
         with pytest.raises(OutputError, match="no scene without"):
-            write_scene(out / "scan", sidecar)
+            write_scene_file(out / "scan", sidecar)
     assert list(out.glob("**/*.mrb")) == []
     assert not scene.exists()
 

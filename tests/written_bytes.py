@@ -16,8 +16,9 @@ import pydicom
 from monai_ifim.report.cohort.page import write_cohort
 
 NUMBER = rb"-?[0-9][0-9.eE+-]*"
+TEXT = rb'"[^"]*"'
 OBJECT = rb"\{.*?^  \}"
-SIDECAR_FIELDS = {b"seconds": NUMBER, b"peak_memory_bytes": NUMBER, b"verification": OBJECT}
+SIDECAR_FIELDS = {b"seconds": NUMBER, b"peak_memory_bytes": NUMBER, b"verification": OBJECT, b"sidecar_sha256": TEXT}
 TABLE_FIELDS = {"seconds": pa.float64(), "deviation": pa.float64(), "verified_by": pa.string()}
 RUN_FIELDS = {b"seconds": NUMBER, b"started": rb'"[^"]*"'}
 ENGINE = re.compile(rb'^  "engine": \{.*?^  \},?$', re.DOTALL | re.MULTILINE)

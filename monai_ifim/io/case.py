@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import numpy as np
 
 from monai_ifim.io import atomic
 from monai_ifim.io.case_maps import CaseMaps, Values, check_contents
-from monai_ifim.io.containment import is_plain_name
+from monai_ifim.io.containment import LinkedFolderError, is_plain_name
 from monai_ifim.io.errors import OutputError
 from monai_ifim.io.maps import MapContent
 from monai_ifim.io.nifti import volume_shape, write_volume
@@ -27,6 +29,9 @@ from monai_ifim.io.slicer.scene import write_scene
 from monai_ifim.io.windows import display_window
 
 WRITERS = 4  # threads: compression and disk do not hold Python's lock
+UNFINISHED = ".ifim-unfinished"  # lies in a case's folder while its files are written and no sidecar tells whose they are
+MADE_BEFORE_THE_SCENE = ("_ifim_*.nii.gz", "_ifim_*.dcm", ".mrml", ".mrb")
+OTHERS = ("_planes.npz", "_*.ctbl", "_spectrum*.tsv", "_ifim.json")
 
 
 def sidecar_path(output: Path, case: str) -> Path:
@@ -58,19 +63,29 @@ def write_case(
     """Write the case's files and then its sidecar.
 
     The sidecar of an earlier run and files that this run does not write again are removed first, so that a sidecar describes
-    all files beside it. If writing fails, no file of the case is left. Raises OutputError, GeometryError, OSError.
+    all files beside it. If writing fails, no file of the case is left. Whoever else writes this case waits. Raises OutputError,
+    also where OUT/CASE is a link, GeometryError, OSError.
     """
     if not is_plain_name(case):
         raise OutputError(f"a case cannot be called {case!r}: choose a name that can be a folder in {output.name}.")
     sidecar = sidecar_path(output, case)
-    sidecar.unlink(missing_ok=True)
-    atomic.remove_partial(sidecar.parent)
-    try:
-        content = _write(sidecar, case, maps, contents, facts, companions or Companions())
-    except BaseException:
-        _remove(sidecar.parent, case)
-        raise
+    mark = sidecar.with_name(UNFINISHED)
+    with atomic.held_folder(sidecar.parent):
+        atomic.touch(mark)
+        atomic.remove(sidecar)
+        atomic.remove_partial(sidecar.parent)
+        try:
+            content = _write(sidecar, case, maps, contents, facts, companions or Companions())
+        except BaseException:
+            _remove(sidecar.parent, case)
+            raise
+        atomic.remove(mark)
     return WrittenCase(sidecar, content)
+
+
+def belongs_to(case: str, name: str) -> bool:
+    """True for the name of a file that `write_case` may write for the case."""
+    return any(fnmatchcase(name, f"{escape(case)}{pattern}") for pattern in (*MADE_BEFORE_THE_SCENE, *OTHERS))
 
 
 def _write(
@@ -87,34 +102,34 @@ def _write(
         files = [_describe(names[each], each, values, maps, units.get(each.kind, "")) for each, values in planned.items()]
         files = [replace(file, sha256=job.result()) for file, job in zip(files, jobs, strict=True)]
     content = compose_sidecar(case, facts, files, None if beside.scan is None else beside.scan.unit)
+    written = {file.file: file.sha256 for file in files}
     planes = _planes(maps, content, beside.scan)
-    write_planes(sidecar.parent / content["planes"], planes)
-    scene = write_scene(sidecar.parent, content, planes.point)
+    written[content["planes"]] = write_planes(sidecar.parent / content["planes"], planes)
+    written |= write_scene(sidecar.parent, content, planes.point)
     if beside.scene_bundle:
-        write_scene_bundle(scene)
+        written[f"{case}.mrb"] = write_scene_bundle(sidecar.parent / content["scene"])
     if beside.series is not None:
-        written = write_parametric_maps(sidecar.parent, beside.series, maps, contents, content)
-        content["parametric_maps"] = [path.name for path in written]
+        of_maps = write_parametric_maps(sidecar.parent, beside.series, maps, contents, content)
+        content["parametric_maps"] = list(of_maps)
+        written |= of_maps
+    content["written"] = dict(sorted(written.items()))
     write_sidecar(sidecar, content)
     return content
 
 
 def _remove(folder: Path, case: str) -> None:
-    """Remove all files of a case, and its folder if it is then empty."""
-    _remove_stale(folder, case, set())
-    for pattern in ("_planes.npz", "_*.ctbl", "_spectrum*.tsv", "_ifim.json"):
-        for file in folder.glob(f"{escape(case)}{pattern}"):
-            file.unlink()
-    if folder.is_dir() and not any(folder.iterdir()):
+    """Remove all files of a case, and its folder if it is then empty; a link that took the folder's name is left alone."""
+    with suppress(LinkedFolderError):
+        atomic.remove_files(folder, lambda name: belongs_to(case, name))
+        atomic.remove(folder / UNFINISHED)
+    with suppress(OSError):  # it holds other files
         folder.rmdir()
 
 
 def _remove_stale(folder: Path, case: str, kept: set[str]) -> None:
     """Remove files of an earlier run of this case, except those named in `kept`, which will be replaced."""
-    patterns = ("_ifim_*.nii.gz", "_ifim_*.dcm", ".mrml", ".mrb")
-    for stale in [file for pattern in patterns for file in folder.glob(f"{escape(case)}{pattern}")]:
-        if stale.name not in kept:
-            stale.unlink()
+    patterns = [f"{escape(case)}{pattern}" for pattern in MADE_BEFORE_THE_SCENE]
+    atomic.remove_files(folder, lambda name: name not in kept and any(fnmatchcase(name, pattern) for pattern in patterns))
 
 
 def _describe(name: str, content: MapContent, values: Values, maps: CaseMaps, unit: str) -> MapFile:

@@ -15,6 +15,7 @@ from monai_ifim.io.dicom.regrid import even_grid, resampled
 from monai_ifim.io.dicom.regularity import check_volume, is_regular
 from monai_ifim.io.dicom.volumes import DicomVolume, choose_volume, undecoded, volumes_of
 from monai_ifim.io.errors import InputError
+from monai_ifim.io.image_files.parts import files_of
 from monai_ifim.io.nifti_header import NiftiHeader, read_nifti_header
 from monai_ifim.io.source import Source, sha256_of, there
 from monai_ifim.io.units import GREY_VALUES, SCANNER_UNITS
@@ -97,7 +98,8 @@ class OpenedSource:
         return 1 if self.nifti is None else self.nifti.frames
 
     def check(self, channels: int | None) -> None:
-        """Raise InputError, with the cure, if the input is missing, empty, damaged, 4D without a frame, or several series.
+        """Raise InputError, with the cure, if the input is missing, empty, damaged, 4D without a frame, several series, or would
+        read other files than its own.
 
         channels: number of input channels of the network, None if unknown; a 4D file of that many volumes is one image.
         """
@@ -109,6 +111,8 @@ class OpenedSource:
             return
         if path.stat().st_size == 0:
             raise InputError(f"{path.name}: the file is empty.")
+        for file in (path, *(value for _, value in self.source.beside if isinstance(value, Path))):
+            files_of(file)
         if self.nifti is not None:
             self.nifti.check()
         if self.files:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import platform
@@ -26,6 +27,8 @@ from monai_ifim.io.units import NETWORK_UNITS
 from monai_ifim.version import __version__
 
 PACKAGES = ("torch", "monai", "numpy", "nibabel", "itk")
+SELF = "sidecar_sha256"  # the last entry of a sidecar
+END = b"\n}\n"
 SPACES = {
     "scanner": "components of the scan itself, on its own grid and in its own unit: the network after its preprocessing",
     "network": "components of the image as the network saw it, on the network's grid",
@@ -115,6 +118,8 @@ def compose_sidecar(case: str, facts: CaseFacts, files: list[MapFile], scan_unit
             "version": model.version,
             "weights_sha256": model.weights_sha256,
             "config_sha256": model.config_sha256,
+            "bundle_sha256": model.bundle_sha256,
+            "files": dict(model.files),
             "head": record.get("head"),
             "class_names": list(model.class_names),
         },
@@ -129,6 +134,7 @@ def compose_sidecar(case: str, facts: CaseFacts, files: list[MapFile], scan_unit
         "scene": f"{case}.mrml",
         "planes": f"{case}_planes.npz",
         "parametric_maps": [],
+        "written": {},
         "versions": versions(),
         "peak_memory_bytes": peak_memory(),
     }
@@ -154,27 +160,50 @@ def _norm(files: list[MapFile], name: str) -> float | None:
 
 
 def write_sidecar(path: Path, content: Mapping[str, Any]) -> None:
-    """Write the sidecar, whole or absent; NaN and infinity become null. Raises OutputError for anything but plain data."""
+    """Write the sidecar, whole or absent; NaN and infinity become null. Raises OutputError for anything but plain data.
+
+    Its last entry, `sidecar_sha256`, is the SHA-256 of the file without that entry (`is_unaltered`).
+    """
     try:
-        text = json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False)
+        plain = {name: value for name, value in _plain(content).items() if name != SELF}
+        text = json.dumps(plain, indent=2, allow_nan=False, ensure_ascii=False)
     except (TypeError, ValueError) as error:
         raise OutputError(f"{path.name}: the sidecar holds something other than plain data ({error}).") from error
-    atomic.write_text(path, text + "\n")
+    body = text.encode("utf-8", "backslashreplace").removesuffix(END[:-1])
+    atomic.write_bytes(path, body + _ending(body))
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
     """Read a sidecar, one of schema 1 in the form of schema 2; raises InputError if it is damaged or of another version."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        text = path.read_bytes()
+    except OSError as error:
         raise InputError(f"{path.name}: not a readable sidecar ({error}).") from error
+    return parse_sidecar(path.name, text)
+
+
+def parse_sidecar(name: str, text: bytes) -> dict[str, Any]:
+    """`read_sidecar` of a file that was read; name: of the file, for the error."""
     try:
-        return up_to_date(content)
+        content = json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name}: not a readable sidecar ({error}).") from error
+    try:
+        return {key: value for key, value in up_to_date(content).items() if key != SELF}
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise InputError(
-            f"{path.name}: not a sidecar of a whole case ({single_line(said)[:200]}): run the case again."
-        ) from error
+        raise InputError(f"{name}: not a sidecar of a whole case ({single_line(said)[:200]}): run the case again.") from error
+
+
+def is_unaltered(text: bytes) -> bool:
+    """True if the bytes of a sidecar are those that `write_sidecar` wrote, by the hash that they end with."""
+    length = len(_ending(b""))
+    return text[-length:] == _ending(text[:-length])
+
+
+def _ending(body: bytes) -> bytes:
+    """The end of a sidecar that begins with `body`: the hash of `body` and END, as the last entry."""
+    return f',\n  "{SELF}": "{hashlib.sha256(body + END).hexdigest()}"'.encode() + END
 
 
 def plain_affine(affine: Affine) -> list[list[float]]:

@@ -31,6 +31,7 @@ from monai_ifim.core.decompose import decompose_with
 from monai_ifim.core.determinism import deterministic_algorithms, refused_operation
 from monai_ifim.core.memory.scratch import ScratchFolder
 from monai_ifim.io import InputError, ModelIdentity, OpenedSource
+from monai_ifim.io.containment import check_real
 from monai_ifim.io.dicom.reader import known_volume
 from monai_ifim.io.errors import explained, single_line
 from monai_ifim.io.limits import Limits
@@ -91,9 +92,8 @@ def decompose_cases(
             settings.output,
             settings.case,
             preprocessing=preprocessing,
-            class_names=bundle.identity.class_names,
-            bundle_root=bundle.root,
             image_key=bundle.image_key,
+            model=bundle.identity,  # as it was loaded, whatever lies in its folder now
         )
         reading, *further = (FileThread() for _ in range(1 + writers))
         writing = further[0] if further else reading
@@ -165,6 +165,7 @@ def _load(bundle: Bundle, case: Case, settings: RunSettings, scratch: Path, stop
     """The image for the network, or the row of a case that is kept or cannot be read."""
     started = time.perf_counter()
     try:
+        check_real(settings.output / case.name)
         opened = OpenedSource(case.source)
         kept = kept_row(bundle.identity, case, settings, opened)
         if kept is not None:

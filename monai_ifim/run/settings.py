@@ -52,7 +52,7 @@ def prepared_folder(output: Path) -> Path:
         output.mkdir(parents=True, exist_ok=True)
         doing = "written"
         atomic.remove_partial_below(output)
-        atomic.check_folder(output)
+        atomic.check_folder(output, root=output)
     except OSError as error:
         raise OutputError(f"{output}: cannot be {doing} ({error.strerror}): choose another --output.") from error
     return output

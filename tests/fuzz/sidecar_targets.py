@@ -22,8 +22,6 @@ from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.older_sidecars import SCHEMA_VERSION
 from monai_ifim.io.planes import Layer, cut_planes, read_planes, write_planes
 from monai_ifim.io.sidecar import write_sidecar
-from monai_ifim.io.slicer.bundle import write_scene_bundle
-from monai_ifim.io.slicer.scene import write_scene
 from monai_ifim.report.cohort.page import write_cohort
 from monai_ifim.report.cohort.planes import draw_picture_grid
 from monai_ifim.report.cohort.records import read_cohort
@@ -35,6 +33,7 @@ from monai_ifim.run.run_record import Start, tabulate, write_outcome
 from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.table import row_from_sidecar
 from monai_ifim.viewer.cases import check_whole, facts, read_case
+from synthetic_case import write_bundle_file, write_scene_file
 
 NAMES = ("input", "high", "low", "sensitivity")
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # SHA-256 of no bytes
@@ -68,10 +67,10 @@ def use_any_sidecar(content: bytes, folder: Path) -> None:
         write_sidecar(again, once)
         assert read_sidecar(again) == once
     with refusing():
-        scene = write_scene(path.parent, read_sidecar(path))
+        scene = write_scene_file(path.parent, read_sidecar(path))
         named = [node.get("fileName", "x") for node in ET.fromstring(scene.read_bytes())]
         assert all(map(is_plain_name, named)), named
-        write_scene_bundle(scene)
+        write_bundle_file(scene)
     with refusing():
         name, case = repetition.read_recorded_case(path)
         repetition._checked(lambda: repetition._settings(case.sidecar, folder / "again", "cpu", None), name)
@@ -92,7 +91,7 @@ def bundle_any_scene(content: bytes, folder: Path) -> None:
     scene = inside / "case.mrml"
     scene.write_bytes(content)
     with refusing():
-        with zipfile.ZipFile(write_scene_bundle(scene)) as archive:
+        with zipfile.ZipFile(write_bundle_file(scene)) as archive:
             assert all(name.startswith("case/") and ".." not in name for name in archive.namelist())
             held = [archive.read(name) for name in archive.namelist()]
         assert secret.read_bytes() not in held

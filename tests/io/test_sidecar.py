@@ -23,7 +23,7 @@ from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core import decompose
 from monai_ifim.io import InputError, InputIdentity, MapContent, ModelIdentity, OutputError, read_sidecar
-from monai_ifim.io.sidecar import CaseFacts, MapFile, compose_sidecar, write_sidecar
+from monai_ifim.io.sidecar import CaseFacts, MapFile, compose_sidecar, is_unaltered, write_sidecar
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.local import run_cases
 from monai_ifim.run.settings import RunSettings
@@ -71,7 +71,7 @@ def test_all_keys_of_the_schema_are_there(run: dict[str, Any]) -> None:
     assert set(content["input"]) >= {"file", "sha256", "shape", "affine", "reader"}
     assert set(content["model"]) >= {"bundle", "weights_sha256", "head", "class_names"}
     assert all(set(file) >= {"file", "shape", "affine", "norm", "scale", "window"} for file in content["files"])
-    assert content["schema_version"] == "2.1"
+    assert content["schema_version"] == "2.2"
     assert set(content["computation"]) == {"deterministic", "batch", "threads", "processor"}
 
 
@@ -87,7 +87,15 @@ def test_input_is_stated_as_nibabel_and_hashlib_see_it(run: dict[str, Any]) -> N
 def test_model_is_stated_by_the_hash_of_its_weights_and_its_metadata(run: dict[str, Any]) -> None:
     weights = run["bundle"].root / "models" / "model.pt"
     config = run["bundle"].root / "configs" / "inference.json"
+    metadata = run["bundle"].root / "configs" / "metadata.json"
+    files = {
+        path.relative_to(run["bundle"].root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (config, metadata, weights)
+    }
+    lines = "".join(f"{sha256}  {name}\n" for name, sha256 in files.items())
     assert run["content"]["model"] == {
+        "files": files,
+        "bundle_sha256": hashlib.sha256(lines.encode()).hexdigest(),
         "bundle": "tiny",
         "version": "9.8.7",
         "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
@@ -216,7 +224,7 @@ def as_version_1(sidecar: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_sidecar_of_schema_1_is_read_in_the_form_of_schema_2(run: dict[str, Any], tmp_path: Path) -> None:
-    whole = copy.deepcopy(run["content"])
+    whole = read_sidecar(run["case"] / "scan_ifim.json")
     whole["files"].append(whole["files"][4] | {"channel": 3, "file": "further.nii.gz"})
     write_sidecar(tmp_path / "old.json", as_version_1(whole))
     for file in whole["files"]:
@@ -247,6 +255,42 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     content = compose(head="categorical", probabilities=[0.25, 0.75], logits=[0.0, 1.1], rank=1, eigenvalues=[2.5])
     write_sidecar(tmp_path / "a.json", content)
     assert read_sidecar(tmp_path / "a.json") == json.loads(json.dumps(content))
+
+
+def test_every_file_of_the_case_is_stated_with_its_hash(run: dict[str, Any]) -> None:
+    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in run["case"].iterdir()}
+    del found["scan_ifim.json"]
+    assert run["content"]["written"] == found
+    assert list(found) != []
+    assert {name.partition("scan_")[2] for name in found} >= {"planes.npz", "spectrum.tsv", "signed.ctbl"}
+    assert all(found[file["file"]] == file["sha256"] for file in run["content"]["files"])
+
+
+def test_a_sidecar_ends_with_the_hash_of_itself_without_that_entry(run: dict[str, Any]) -> None:
+    text = (run["case"] / "scan_ifim.json").read_bytes()
+    *head, last, end, nothing = text.split(b"\n")
+    without = b"\n".join([*head[:-1], head[-1].removesuffix(b","), end, nothing])
+    assert json.loads(b"{" + last + b"}") == {"sidecar_sha256": hashlib.sha256(without).hexdigest()}
+    assert is_unaltered(text)
+
+
+ALTERATIONS: dict[str, Callable[[bytes], bytes]] = {
+    "a digit": lambda text: text.replace(b'"rank": 2', b'"rank": 3'),
+    "white space": lambda text: text.replace(b'"rank": 2', b'"rank":  2'),
+    "an entry after the hash": lambda text: text.replace(b'"\n}\n', b'",\n  "trace": 1\n}\n'),
+    "an entry twice": lambda text: text.replace(b'  "rank": 2', b'  "rank": 9,\n  "rank": 2'),
+    "a blank after its end": lambda text: text + b" ",
+    "no hash": lambda text: text[: text.index(b',\n  "sidecar_sha256"')] + b"\n}\n",
+    "another hash": lambda text: text[:-20] + b"0" * 16 + text[-4:],
+    "nothing": lambda text: b"",
+}
+
+
+@pytest.mark.parametrize("alter", ALTERATIONS.values(), ids=ALTERATIONS)
+def test_an_altered_sidecar_is_noticed(alter: Callable[[bytes], bytes], run: dict[str, Any]) -> None:
+    text = (run["case"] / "scan_ifim.json").read_bytes()
+    assert alter(text) != text
+    assert not is_unaltered(alter(text))
 
 
 def test_infinity_and_nan_become_null(tmp_path: Path) -> None:

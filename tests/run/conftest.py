@@ -15,7 +15,7 @@ import pytest
 import torch
 
 Contents = dict[str, Any]
-TIMES = ("seconds", "peak_memory_bytes", "verification")  # which case was verified depends on the process
+TIMES = ("seconds", "peak_memory_bytes", "verification", "sidecar_sha256")  # which case was verified depends on the process
 
 
 @pytest.fixture(scope="session")

@@ -21,10 +21,8 @@ import pytest
 from PIL import Image
 
 from monai_ifim.io.maps import MapContent
-from monai_ifim.io.slicer.bundle import write_scene_bundle
 from monai_ifim.io.slicer.color_tables import sensitivity_table, signed_table
-from monai_ifim.io.slicer.scene import write_scene
-from synthetic_case import MAPS, UNIT, place_of, write_synthetic_case
+from synthetic_case import MAPS, UNIT, place_of, write_bundle_file, write_scene_file, write_synthetic_case
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, int, int]
@@ -78,13 +76,13 @@ def opened(
         channels, source = (2 if name == "two-channels" else 1), name not in ("two-channels", "network-space")
         sidecar = write_synthetic_case(root / name, shape, affine, blob, MAPS, channels, source)
         place = place_of(affine, blob)
-        scene = write_scene(root / name, sidecar, (place[0], place[1], place[2]))
+        scene = write_scene_file(root / name, sidecar, (place[0], place[1], place[2]))
         made[name] = (scene, sidecar)
     moved = root / "elsewhere" / "moved"
     moved.parent.mkdir()
     (root / "moved").rename(moved)
     made["moved"] = (moved / "moved.mrml", made["moved"][1])
-    made["bundle"], grids["bundle"] = (write_scene_bundle(made["oblique"][0]), made["oblique"][1]), grids["oblique"]
+    made["bundle"], grids["bundle"] = (write_bundle_file(made["oblique"][0]), made["oblique"][1]), grids["oblique"]
     reports = _judged(slicer_python, [scene for scene, _ in made.values()], tmp_path_factory.mktemp("pictures"))
     return {name: Opened(scene.parent, *grids[name], sidecar, reports[str(scene)]) for name, (scene, sidecar) in made.items()}
 

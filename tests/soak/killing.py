@@ -26,7 +26,7 @@ from typing import Any
 PHASES = {"loading": 0.1, "cases": 0.7, "tables": 0.2}  # how often a kill is aimed at which
 STRIDE = 6  # one part of so many of the cases is at most what a run gets further before it is killed
 PATIENCE = 300.0  # seconds after which a run is held to hang
-TIMES = ("seconds", "peak_memory_bytes", "verification")  # which case was verified depends on the process
+TIMES = ("seconds", "peak_memory_bytes", "verification", "sidecar_sha256")  # which case was verified depends on the process
 OF_THE_RUN = ("seconds", "started", "cases")
 MARKS = ("ok ", "kept ", "FAILED ")
 

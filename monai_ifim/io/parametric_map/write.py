@@ -64,8 +64,8 @@ class _Map:
 
 def write_parametric_maps(
     folder: Path, series: ReferencedSeries, maps: CaseMaps, contents: Sequence[str], sidecar: Mapping[str, Any]
-) -> list[Path]:
-    """Write CASE_ifim_high.dcm and so on for each map of `contents`; returns their paths. Each is whole or absent.
+) -> dict[str, str]:
+    """Write CASE_ifim_high.dcm and so on for each map of `contents`, each whole or absent; returns the hex SHA-256 by name.
 
     series: `referenced_series` of the input; sidecar: the case's, which names the files, their windows, units and settings.
     The same maps by the same settings have the same UIDs, so that a PACS stores them once even if they are sent twice.
@@ -75,14 +75,14 @@ def write_parametric_maps(
         check_writable(maps.affine)
         listed = _listed(maps, contents, sidecar)
         uid = _series_uid(series, maps.affine, listed, sidecar)
-        paths = []
+        written = {}
         for number, each in enumerate(listed, start=1):
             dataset = _parametric_map(each, maps.affine, series, sidecar, uid, number)
             buffer = io.BytesIO()
             dataset.save_as(buffer, enforce_file_format=True)
-            paths.append(folder / f"{each.stem}.dcm")
-            atomic.write_bytes(paths[-1], buffer.getvalue())
-    return paths
+            name = f"{each.stem}.dcm"
+            written[name] = atomic.write_bytes(folder / name, buffer.getvalue())
+    return written
 
 
 def _listed(maps: CaseMaps, contents: Sequence[str], sidecar: Mapping[str, Any]) -> list[_Map]:

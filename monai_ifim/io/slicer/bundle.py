@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import xml.etree.ElementTree as ET  # nosec B405 # see below
 import zipfile
@@ -13,11 +14,12 @@ from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.errors import OutputError
 
 NO_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest date of a zip entry
+BLOCK = 2**20  # bytes hashed at a time
 SCHEMA = ".schema.tsv"  # column types of a table; 3D Slicer finds it by its name
 
 
-def write_scene_bundle(scene: Path) -> Path:
-    """Write CASE.mrb beside CASE.mrml, with the scene and its files in one folder; returns the path of the archive.
+def write_scene_bundle(scene: Path) -> str:
+    """Write CASE.mrb beside CASE.mrml, with the scene and its files in one folder; returns the hex SHA-256 of the archive.
 
     Whole or absent; the same files give the same bytes. Raises OutputError if the scene or one of its files is missing.
     """
@@ -25,11 +27,15 @@ def write_scene_bundle(scene: Path) -> Path:
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise OutputError(f"{scene.name}: cannot bundle it without {', '.join(missing)}: run the case again, overwriting.")
-    bundle = scene.with_suffix(".mrb")
-    with atomic.replacement(bundle) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-        for file in files:  # volumes are compressed already
-            _add(archive, file, f"{scene.stem}/{file.name}")
-    return bundle
+    with atomic.replacement(scene.with_suffix(".mrb")) as stream:
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+            for file in files:  # volumes are compressed already
+                _add(archive, file, f"{scene.stem}/{file.name}")
+        digest = hashlib.sha256()
+        stream.seek(0)
+        while block := stream.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _named_files(scene: Path) -> list[str]:

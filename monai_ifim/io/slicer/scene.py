@@ -42,8 +42,8 @@ class View:
     in_3d: bool
 
 
-def write_scene(folder: Path, sidecar: Mapping[str, Any], point: Point | None = None) -> Path:
-    """Write FOLDER/CASE.mrml, its colour tables and the spectrum's table; returns the scene's path.
+def write_scene(folder: Path, sidecar: Mapping[str, Any], point: Point | None = None) -> dict[str, str]:
+    """Write FOLDER/CASE.mrml, its colour tables and the spectrum's table; returns the hex SHA-256 of each by its name.
 
     folder: of the case, named after it, with all volumes written; sidecar: content of the case's sidecar; point: RAS mm that the
     slices go through, by default the volume's centre. Raises OutputError if a file or a part of the sidecar is missing.
@@ -64,7 +64,7 @@ def write_scene(folder: Path, sidecar: Mapping[str, Any], point: Point | None = 
     if missing:
         named = ", ".join(str(name)[:LONGEST_NAMED] for name in missing)
         raise OutputError(f"{case}: no scene without {named}: run the case again, overwriting.")
-    tables = _write_tables(folder, spectrum)
+    tables, written = _write_tables(folder, spectrum)
     camera = camera_before(affine, shape)
     text = _rendered(
         layout=_layout(shape, spectrum),
@@ -82,9 +82,7 @@ def write_scene(folder: Path, sidecar: Mapping[str, Any], point: Point | None = 
         legend_font=LEGEND_FONT,
         chart_title="Spectrum" if answer is None else f"Spectrum (answer: {answer})",
     )
-    scene = folder / f"{case}.mrml"
-    atomic.write_text(scene, text)
-    return scene
+    return written | {f"{case}.mrml": atomic.write_text(folder / f"{case}.mrml", text)}
 
 
 def _check_grid(affine: Affine, shape: tuple[int, ...]) -> None:
@@ -114,22 +112,23 @@ def _layout(shape: tuple[int, ...], spectrum: SpectrumTable) -> int:
     return PLOT_AND_SLICES if is_flat(shape) else PLOT_3D_AND_SLICES
 
 
-def _write_tables(folder: Path, spectrum: SpectrumTable) -> list[dict[str, Any]]:
-    """Write the tables of the scene; returns the template's entries for the colour tables, in the order of COLOR_IDS."""
-    tables = []
+def _write_tables(folder: Path, spectrum: SpectrumTable) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Write the tables of the scene; returns the template's entries for the colour tables, in the order of COLOR_IDS, and the
+    hash of each file."""
+    tables, written = [], {}
     for name, label, table in (
         ("sensitivity", "Sensitivity", sensitivity_table()),
         ("signed", "Below and above zero", signed_table()),
     ):
         file = f"{folder.name}_{name}.ctbl"
-        atomic.write_text(folder / file, table_text(name, table))
+        written[file] = atomic.write_text(folder / file, table_text(name, table))
         tables.append({"file": file, "name": label, "size": ENTRIES})
     for file, text in (
         (f"{folder.name}_spectrum.tsv", spectrum.table()),
         (f"{folder.name}_spectrum.schema.tsv", spectrum.schema()),
     ):
-        atomic.write_text(folder / file, text)
-    return tables
+        written[file] = atomic.write_text(folder / file, text)
+    return tables, written
 
 
 def _rendered(**content: Any) -> str:

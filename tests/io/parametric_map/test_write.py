@@ -4,6 +4,7 @@ error, they belong to the patient and the series that they are of, and say how t
 from __future__ import annotations
 
 import copy
+import hashlib
 import io
 import itertools
 import logging
@@ -148,8 +149,9 @@ def sidecar_of(maps: CaseMaps, **changed: Any) -> dict[str, Any]:
 
 
 def write_all(folder: Path, source: Source, maps: CaseMaps, **changed: Any) -> dict[str, Path]:
-    paths = write_parametric_maps(folder, referenced_series(OpenedSource(source)), maps, CONTENTS, sidecar_of(maps, **changed))
-    return {path.name.removeprefix("scan_ifim_").removesuffix(".dcm"): path for path in paths}
+    written = write_parametric_maps(folder, referenced_series(OpenedSource(source)), maps, CONTENTS, sidecar_of(maps, **changed))
+    assert written == {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in written}
+    return {name.removeprefix("scan_ifim_").removesuffix(".dcm"): folder / name for name in written}
 
 
 def read(path: Path) -> ParametricMap:
@@ -544,11 +546,11 @@ def test_same_maps_and_settings_make_the_same_objects(native: Array, series: Sou
 
 def test_only_the_maps_asked_for_are_written(native: Array, series: Source, tmp_path: Path) -> None:
     maps = maps_on(native, SHAPE)
-    paths = write_parametric_maps(
+    written = write_parametric_maps(
         tmp_path / "out", referenced_series(OpenedSource(series)), maps, ("sensitivity", "high"), sidecar_of(maps)
     )
-    assert [path.name for path in paths] == ["scan_ifim_high.dcm", "scan_ifim_sensitivity.dcm"]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [path.name for path in paths]
+    assert list(written) == ["scan_ifim_high.dcm", "scan_ifim_sensitivity.dcm"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == list(written)
 
 
 def test_constant_map_is_written(native: Array, series: Source, tmp_path: Path) -> None:

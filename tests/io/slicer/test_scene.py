@@ -17,10 +17,8 @@ import pandas as pd
 import pytest
 
 from monai_ifim.io.errors import OutputError
-from monai_ifim.io.slicer.bundle import write_scene_bundle
 from monai_ifim.io.slicer.color_tables import sensitivity_table, signed_table, table_text
-from monai_ifim.io.slicer.scene import write_scene
-from synthetic_case import EIGENVALUES, MAPS, UNIT, place_of, write_synthetic_case
+from synthetic_case import EIGENVALUES, MAPS, UNIT, place_of, write_bundle_file, write_scene_file, write_synthetic_case
 
 Array = npt.NDArray[Any]
 SHAPE, BLOB = (9, 13, 7), (6, 3, 5)
@@ -35,8 +33,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory, oblique: Array) -> Path:
     folder = tmp_path_factory.mktemp("scene") / "case-1"
     sidecar = write_synthetic_case(folder, SHAPE, oblique, BLOB)
     place = place_of(oblique, BLOB)
-    path = write_scene(folder, sidecar, (place[0], place[1], place[2]))
-    write_scene_bundle(path)
+    path = write_scene_file(folder, sidecar, (place[0], place[1], place[2]))
+    write_bundle_file(path)
     return path
 
 
@@ -97,7 +95,7 @@ def test_same_case_gives_same_bytes_wherever_it_lies(tmp_path: Path, oblique: Ar
             shutil.copytree(
                 tmp_path / "here" / "case-1", folder, ignore=shutil.ignore_patterns("*.mrml", "*.mrb", "*.ctbl", "*.tsv")
             )
-        bundle = write_scene_bundle(write_scene(folder, sidecar))
+        bundle = write_bundle_file(write_scene_file(folder, sidecar))
         written.append({path.name: path.read_bytes() for path in folder.iterdir()})
         assert bundle.name in written[-1]
     assert written[0] == written[1]
@@ -120,7 +118,7 @@ def test_bundle_is_absent_where_a_file_is_missing(scene: Path, tmp_path: Path) -
     (folder / "case-1_ifim_low.nii.gz").unlink()
     before = sorted(folder.iterdir())
     with pytest.raises(OutputError, match=r"case-1_ifim_low\.nii\.gz.*run the case again"):
-        write_scene_bundle(folder / "case-1.mrml")
+        write_bundle_file(folder / "case-1.mrml")
     assert sorted(folder.iterdir()) == before
 
 
@@ -131,7 +129,7 @@ def test_scene_that_cannot_be_read_or_names_other_places_is_not_bundled(spoil: s
         scene.write_text(spoil, encoding="utf-8")
     (tmp_path / "a.nii.gz").touch()
     with pytest.raises(OutputError, match=r"case-1\.mrml: (not a readable scene|names '\.\./a\.nii\.gz').*run the case again"):
-        write_scene_bundle(scene)
+        write_bundle_file(scene)
     assert not list(tmp_path.rglob("*.mrb"))
 
 
@@ -149,7 +147,7 @@ def test_volumes_have_names_that_a_clinician_understands(scene: Path) -> None:
 
 def test_further_channels_are_named_and_stay_behind_the_first(tmp_path: Path, oblique: Array) -> None:
     sidecar = write_synthetic_case(tmp_path / "two", SHAPE, oblique, BLOB, ("input", "sensitivity"), channels=2, source=False)
-    path = write_scene(tmp_path / "two", sidecar)
+    path = write_scene_file(tmp_path / "two", sidecar)
     names = [node.attrib["name"] for node in _nodes(path, "Volume")]
     assert names == [SENSITIVITY, INPUT, f"{SENSITIVITY}, channel 2", f"{INPUT}, channel 2"]
     assert set(_layers(path)) == {(INPUT, SENSITIVITY)}
@@ -158,7 +156,7 @@ def test_further_channels_are_named_and_stay_behind_the_first(tmp_path: Path, ob
 def test_windows_are_those_of_the_sidecar_and_signed_ones_centre_on_zero(tmp_path: Path, oblique: Array) -> None:
     sidecar = write_synthetic_case(tmp_path / "case", SHAPE, oblique, BLOB)
     sidecar["files"][3]["window"] = [0.0, 3.3323807157036337e-15]
-    displays = _nodes(write_scene(tmp_path / "case", sidecar), "VolumeDisplay")
+    displays = _nodes(write_scene_file(tmp_path / "case", sidecar), "VolumeDisplay")
     found = {float(node.attrib["level"]): float(node.attrib["window"]) for node in displays[1:3]}
     assert found == {1.6661903578518169e-15: 3.3323807157036337e-15, 0.0: 2 * sidecar["files"][1]["window"][1]}
     assert {node.attrib["autoWindowLevel"] for node in displays} == {"0"}
@@ -167,7 +165,7 @@ def test_windows_are_those_of_the_sidecar_and_signed_ones_centre_on_zero(tmp_pat
 def test_stored_scale_is_part_of_the_unit(tmp_path: Path, oblique: Array) -> None:
     sidecar = write_synthetic_case(tmp_path / "case", SHAPE, oblique, BLOB, ("input", "sensitivity"))
     sidecar["files"][1]["scale"] = 1e-30
-    path = write_scene(tmp_path / "case", sidecar)
+    path = write_scene_file(tmp_path / "case", sidecar)
     assert _nodes(path, "Volume")[1].attrib["name"] == f"Sensitivity (1e-30 x nats per ({UNIT})^2)"
     assert _nodes(path, "ColorLegendDisplay")[0].attrib["titleText"].startswith("Sensitivity\n1e-30 x nats per")
 
@@ -187,7 +185,7 @@ def test_foreground_is_the_best_that_was_saved(
     tmp_path: Path, oblique: Array, saved: tuple[str, ...], shown: str | None, source: bool
 ) -> None:
     sidecar = write_synthetic_case(tmp_path / "case", SHAPE, oblique, BLOB, saved, source=source)
-    path = write_scene(tmp_path / "case", sidecar)
+    path = write_scene_file(tmp_path / "case", sidecar)
     assert _layers(path) == [(SOURCE if source else INPUT, shown)] * 3
     assert {node.attrib["foregroundOpacity"] for node in _nodes(path, "SliceComposite")} == {"0.5" if shown else "0"}
 
@@ -208,7 +206,7 @@ def test_views_hold_the_whole_volume_and_pass_through_the_point(scene: Path, obl
 
 
 def test_without_a_point_slices_pass_through_the_centre(tmp_path: Path, oblique: Array) -> None:
-    path = write_scene(tmp_path / "case", write_synthetic_case(tmp_path / "case", SHAPE, oblique, BLOB))
+    path = write_scene_file(tmp_path / "case", write_synthetic_case(tmp_path / "case", SHAPE, oblique, BLOB))
     centre = place_of(oblique, (np.array(SHAPE) - 1) / 2)
     for node in _nodes(path, "Slice"):
         np.testing.assert_allclose(_matrix(node)[:3, 3], centre)
@@ -234,7 +232,9 @@ def test_single_slice_is_seen_face_to_face_as_radiologists_look_at_it(
         affine = np.eye(4)
         affine[:3, :3], affine[:3, 3] = tilt @ axes * flips, (12.0, -80.5, 33.25)
         folder = tmp_path / f"flat-{i}"
-        path = write_scene(folder, write_synthetic_case(folder, (shape[0], shape[1], shape[2]), affine, (0, 0, 0), ("input",)))
+        path = write_scene_file(
+            folder, write_synthetic_case(folder, (shape[0], shape[1], shape[2]), affine, (0, 0, 0), ("input",))
+        )
         for node in _nodes(path, "Slice"):
             matrix, field = _matrix(node), _numbers(node, "fieldOfView")
             np.testing.assert_allclose(matrix[:3, 0], tilt @ right, atol=1e-12)
@@ -250,7 +250,7 @@ def test_single_slice_is_seen_face_to_face_as_radiologists_look_at_it(
 
 def test_photograph_stands_upright_in_three_pictures(tmp_path: Path) -> None:
     affine = np.diag([-1.0, -1.0, 1.0, 1.0])  # where ITK and 3D Slicer place a picture without a world frame
-    path = write_scene(tmp_path / "photo", write_synthetic_case(tmp_path / "photo", (24, 18, 1), affine, (5, 4, 0)))
+    path = write_scene_file(tmp_path / "photo", write_synthetic_case(tmp_path / "photo", (24, 18, 1), affine, (5, 4, 0)))
     for node in _nodes(path, "Slice"):
         assert node.attrib["orientation"] == "Axial"
         np.testing.assert_array_equal(_matrix(node)[:3, 3], place_of(affine, (11.5, 8.5, 0)))
@@ -261,16 +261,16 @@ def test_photograph_stands_upright_in_three_pictures(tmp_path: Path) -> None:
 
 def test_any_class_name_is_said_and_breaks_nothing(tmp_path: Path, oblique: Array) -> None:
     name = "a < b & \"c\" 'd' > %41 é ]]> \x07 {{ 7 }}"
-    path = write_scene(tmp_path / "case", write_synthetic_case(tmp_path / "case", SHAPE, oblique, BLOB, answer=name))
+    path = write_scene_file(tmp_path / "case", write_synthetic_case(tmp_path / "case", SHAPE, oblique, BLOB, answer=name))
     chart = _nodes(path, "PlotChart")[0]
     assert chart.attrib["title"] == f"Spectrum (answer: {name})".replace("\x07", "?")
 
 
 def test_file_names_are_encoded_as_slicer_decodes_them(tmp_path: Path, oblique: Array) -> None:
     folder = tmp_path / "100% 'odd' & größer"
-    path = write_scene(folder, write_synthetic_case(folder, SHAPE, oblique, BLOB, ("input",)))
+    path = write_scene_file(folder, write_synthetic_case(folder, SHAPE, oblique, BLOB, ("input",)))
     assert "100%25%20%27odd%27%20&%20größer_ifim_input.nii.gz" in _file_names(path)
-    with zipfile.ZipFile(write_scene_bundle(path)) as archive:
+    with zipfile.ZipFile(write_bundle_file(path)) as archive:
         assert f"{folder.name}/{folder.name}_ifim_input.nii.gz" in archive.namelist()
 
 
@@ -306,7 +306,7 @@ def test_spoilt_sidecar_is_refused_with_a_cure_and_leaves_no_scene(
     sidecar = write_synthetic_case(tmp_path / "case", SHAPE, oblique, BLOB)
     spoil(sidecar)
     with pytest.raises(OutputError, match=rf"^case: .*{words}.*: run the case again") as caught:
-        write_scene(tmp_path / "case", sidecar)
+        write_scene_file(tmp_path / "case", sidecar)
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "case").glob("*.mrml"))
 
