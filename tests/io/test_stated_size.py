@@ -24,7 +24,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from monai_ifim.io import InputError, OpenedSource, Source
 from monai_ifim.io.dicom import deflated
-from monai_ifim.io.limits import NO_LIMITS, Limits, LimitError, Size
+from monai_ifim.io.limits import NO_LIMITS, LimitError, Limits, Size
 from monai_ifim.io.stated_size import check_size
 from synthetic_series import COLUMNS, ORIENTATIONS, ROWS, Series, write
 

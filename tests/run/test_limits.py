@@ -102,9 +102,7 @@ def gate() -> Iterator[threading.Event]:
 
 
 @pytest.mark.slow
-def test_reader_that_hangs_costs_its_case_alone(
-    bundle: Bundle, cases: list[Case], tmp_path: Path, gate: threading.Event
-) -> None:
+def test_reader_that_hangs_costs_its_case_alone(bundle: Bundle, cases: list[Case], tmp_path: Path, gate: threading.Event) -> None:
     hung: list[str] = []
 
     def hang(image: Tensor) -> Tensor:
