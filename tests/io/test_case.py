@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from monai_ifim.io.case import Companions, sidecar_path, write_case
+from monai_ifim.io.case import Companions, write_case
+from monai_ifim.io.case_files import sidecar_path
 from monai_ifim.io.case_maps import CaseMaps, check_contents
 from monai_ifim.io.dicom.volumes import DicomVolume
 from monai_ifim.io.errors import OutputError
