@@ -65,6 +65,7 @@ class SaveIFIM(Transform):
         class_names: in the order of the network's outputs.
         bundle_root: the bundle whose name, version, weights and class names the sidecar states.
         image_key: name of the image in a dictionary `preprocessing`.
+        model: what the sidecar states of the model, in place of class_names and bundle_root.
         shortcuts: space, contents, dicom_pm, scene_bundle, which replace those of `settings`.
 
     Raises:
@@ -80,6 +81,7 @@ class SaveIFIM(Transform):
         class_names: Sequence[str] = (),
         bundle_root: PathLike | None = None,
         image_key: str = "image",
+        model: ModelIdentity | None = None,
         **shortcuts: Unpack[FileShortcuts],
     ) -> None:
         self.settings = CaseSettings.of(settings, shortcuts, FILES, own_keywords(SaveIFIM))
@@ -88,7 +90,9 @@ class SaveIFIM(Transform):
         self.preprocessing = preprocessing
         self.image_key = image_key
         names = ensure_tuple(class_names)
-        self.model = ModelIdentity(class_names=names) if bundle_root is None else identify_bundle(Path(bundle_root), names)
+        if model is None:
+            model = ModelIdentity(class_names=names) if bundle_root is None else identify_bundle(Path(bundle_root), names)
+        self.model = model
 
     def __call__(
         self,

@@ -48,7 +48,7 @@ def check(
             raise typer.Exit(1)
         raise refusal
     if as_json:
-        content: dict[str, Any] = {"bundle": asdict(identity), "fit": report.fit, **asdict(report)}
+        content: dict[str, Any] = {"bundle": identity.described(), "fit": report.fit, **asdict(report)}
         typer.echo(json.dumps(content, indent=2))
     else:
         for finding in report.findings:

@@ -118,6 +118,8 @@ def compose_sidecar(case: str, facts: CaseFacts, files: list[MapFile], scan_unit
             "version": model.version,
             "weights_sha256": model.weights_sha256,
             "config_sha256": model.config_sha256,
+            "bundle_sha256": model.bundle_sha256,
+            "files": dict(model.files),
             "head": record.get("head"),
             "class_names": list(model.class_names),
         },

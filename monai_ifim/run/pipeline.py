@@ -86,9 +86,8 @@ def decompose_cases(
             settings.output,
             settings.case,
             preprocessing=preprocessing,
-            class_names=bundle.identity.class_names,
-            bundle_root=bundle.root,
             image_key=bundle.image_key,
+            model=bundle.identity,  # as it was loaded, whatever lies in its folder now
         )
         reading, *further = (ThreadPoolExecutor(1) for _ in range(1 + writers))
         writing = further[0] if further else reading

@@ -147,8 +147,8 @@ def _enter(folder: Path) -> Path:
     return Path()
 
 
-def _content(identity: ModelIdentity) -> tuple[str | None, ...]:
-    return identity.weights_sha256, identity.config_sha256, identity.version
+def _content(identity: ModelIdentity) -> tuple[Any, ...]:
+    return identity.weights_sha256, identity.config_sha256, identity.version, identity.own_files
 
 
 def _node() -> str:
