@@ -13,6 +13,7 @@ from typing import Any
 SIDECAR = "_ifim.json"
 UNFINISHED = ".ifim-unfinished"  # lies in a case's folder while its files are written and no sidecar tells whose they are
 REMOVED_FIRST = ("_ifim_*.nii.gz", "_ifim_*.dcm", ".mrml", ".mrb")  # before a case is written anew
+NO_IMAGES = (".mrml", ".mrb", ".ctbl", ".tsv")  # sidecars before 2.2 do not name all of them
 OTHERS = ("_planes.npz", "_*.ctbl", "_spectrum*.tsv", SIDECAR)
 LARGEST_SIDECAR = 2**26  # bytes; a thousand eigenvectors take a hundredth of it
 
@@ -55,7 +56,9 @@ def _named(folder: Path, case: str, names: Sequence[str]) -> Iterator[str]:
         yield from alike
         return
     stated = set(_stated(content))
-    yield from (name for name in alike if name in stated)
+    if stated:
+        stated.add(f"{case}{SIDECAR}")
+    yield from (name for name in alike if name in stated or (stated and name.endswith(NO_IMAGES)))
 
 
 def _read(sidecar: Path) -> Any:
