@@ -60,7 +60,7 @@ def decompose(
     """
     quiet_libraries()
     if repeat is not None:
-        repeat_from(context, repeat, image, bundle, output, device, given.noise)
+        repeat_from(context, repeat, image, bundle, output, device, given)
         return
     inputs, bundle, output = needed(context, inputs, bundle, output, image)
     console = Console(quiet=int(os.environ.get("RANK", 0)) != 0)  # of many processes one speaks
@@ -81,7 +81,7 @@ def decompose(
         configure_cublas(case.deterministic)
         rank = rank_of_process()
         chosen = rank.device if device in (None, "cuda") else device
-        settings = RunSettings(output, case, batch_size, chosen, overwrite)
+        settings = RunSettings(output, case, batch_size, chosen, overwrite, given.limits)
         cases = find_cases(inputs, frame, series, fix_geometry)
         root = resolve_bundle(bundle)
         name_origin(console, root)

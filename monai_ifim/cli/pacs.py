@@ -69,7 +69,7 @@ def pacs(
         case = given.settings(dicom_pm=store)
         configure_cublas(case.deterministic)
         chosen_device = device or rank_of_process().device
-        settings = RunSettings(output, case, batch_size, chosen_device, overwrite)
+        settings = RunSettings(output, case, batch_size, chosen_device, overwrite, given.limits)
         root = resolve_bundle(bundle)
         name_origin(console, root)
         loaded = load_bundle(root, settings.device)

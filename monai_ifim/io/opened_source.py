@@ -90,6 +90,11 @@ class OpenedSource:
         return asked and bool(self.files) and not is_regular(self.volume)
 
     @property
+    def resampled_voxels(self) -> int:
+        """Number of voxels of the even grid of a volume that is to be resampled; raises InputError if there is none."""
+        return even_grid(self.source.path.name, self.volume).voxels(*self.volume.size)
+
+    @property
     def frames(self) -> int:
         """Number of volumes in a NIfTI file; 1 for other inputs. Raises InputError for a broken NIfTI header."""
         return 1 if self.nifti is None else self.nifti.frames
