@@ -14,6 +14,7 @@ import pydicom
 from pydicom.config import disable_value_validation
 from pydicom.uid import UID
 
+from monai_ifim.io.case_files import results_in
 from monai_ifim.io.dicom.deflated import DEFLATED, readable_head
 from monai_ifim.io.errors import InputError
 from monai_ifim.io.units import MODALITY_UNITS, PET_UNITS, SCANNER_UNITS
@@ -56,7 +57,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def dicom_files(path: Path) -> list[Path]:
-    """The DICOM files that lie in a folder itself, sorted by name, or the file if it is one."""
+    """The DICOM files that lie in a folder itself, results of earlier runs left out, sorted by name; or the file if it is one."""
     return [file for file in _candidates(path) if is_dicom(file)]
 
 
@@ -99,7 +100,9 @@ def _candidates(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     files = sorted(path.iterdir()) if path.is_dir() else []
-    return [file for file in files if not file.name.startswith(".") and file.name.upper() != "DICOMDIR" and file.is_file()]
+    results = results_in(path, [file.name for file in files])
+    seen = [file for file in files if not file.name.startswith(".") and file.name not in results]
+    return [file for file in seen if file.name.upper() != "DICOMDIR" and file.is_file()]
 
 
 def _begins_as_dicom(file: BinaryIO) -> bool:
