@@ -26,6 +26,8 @@ FIX_GEOMETRY = typer.Option(
     "--fix-geometry", help="Resample DICOM volumes with a tilted gantry or uneven gaps onto an even grid."
 )
 OUTPUT = typer.Option("--output", "-o", help="Folder for the results.")
+PRIVATE = typer.Option("--private", help="Make the folder for results readable by its owner only.")
+PRIVATE_OR_NOT = typer.Option("--private/--no-private", help="Make the folder for results readable by its owner only.")
 OVERWRITE = typer.Option("--overwrite", help="Make finished cases again.")
 
 

@@ -7,6 +7,7 @@ import os
 import shlex
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from monai_ifim.io.case_files import SIDECAR, UNFINISHED
@@ -14,6 +15,10 @@ from monai_ifim.io.containment import NOT_OWNER, OPENING, is_private, real_folde
 from monai_ifim.io.errors import OutputError
 
 RESULTS = ("cases.csv", "cases.parquet", "run.json", "index.html")  # of a run, right in OUT
+OF_EXPERIMENTS = (
+    "cells", "figures", "results.json", "measurements.parquet", "images.csv", "comparisons.csv", "cells.csv", "report.md",
+    "report.html",
+)  # fmt: skip
 PULLED = "dicom"  # the folder in OUT that holds what was pulled from a PACS
 
 
@@ -24,9 +29,13 @@ def make_private(output: Path) -> None:
     user's, or holds what is no result and would be closed with it.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
-    if not os.path.lexists(output):
-        output.mkdir(mode=0o700, exist_ok=True)
+    made = False
+    with suppress(FileExistsError):
+        output.mkdir(mode=0o700)
+        made = True
     with real_folder(output, root=output) as folder:
+        if made:
+            os.fchmod(folder, 0o700)  # whatever the umask
         if is_private(folder):
             return
         if os.fstat(folder).st_uid != os.geteuid():
@@ -46,7 +55,7 @@ def make_private(output: Path) -> None:
 def _others(folder: int) -> Iterator[str]:
     """Names in OUT of what is no result of a run."""
     for name in sorted(os.listdir(folder)):
-        if name.startswith(".") or name in (*RESULTS, PULLED) or _is_case(folder, name):
+        if name.startswith(".") or name in (*RESULTS, *OF_EXPERIMENTS, PULLED) or _is_case(folder, name):
             continue
         yield name
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from monai_ifim.io.case_files import is_file_of
 from monai_ifim.io.output_lock import locked_output
 from monai_ifim.io.private_folder import make_private
 from monai_ifim.run.cases import Case
+from monai_ifim.run.settings import RunSettings
+
+DIGITS = re.compile(r"-[0-9a-f]{8}$")  # of the input's hash, in the name of a case whose first name another input has
 
 
 def prepared_folder(output: Path, private: bool = False) -> Path:
@@ -44,14 +48,23 @@ def held_output(output: Path, private: bool = False) -> Iterator[None]:
         yield
 
 
-def refuse_replaced_inputs(cases: Iterable[Case], output: Path) -> None:
+@contextmanager
+def output_of_run(settings: RunSettings, cases: Sequence[Case]) -> Iterator[None]:
+    """`held_output` for a run of these cases; raises InputError before if their results would replace one of their inputs."""
+    refuse_replaced_inputs(cases, settings.output)
+    with held_output(settings.output, settings.private):
+        yield
+
+
+def refuse_replaced_inputs(cases: Sequence[Case], output: Path) -> None:
     """Raise InputError if an input lies where the results of a case will be written, under a name that they will have."""
-    listed = list(cases)
-    names = {case.name for case in listed}
+    names = {case.name for case in cases}
     root = os.path.realpath(output)
-    for path in (case.source.path for case in listed):
-        folder = Path(os.path.realpath(path.parent))
-        if os.path.dirname(folder) == root and folder.name in names and is_file_of(folder.name, path.name):
+    resolved = {parent: Path(os.path.realpath(parent)) for parent in {case.source.path.parent for case in cases}}
+    for path in (case.source.path for case in cases):
+        folder = resolved[path.parent]
+        filed = folder.name in names or DIGITS.sub("", folder.name) in names
+        if filed and str(folder.parent) == root and is_file_of(folder.name, path.name):
             raise InputError(
                 f"{path}: is an input, and the results of the case {folder.name} would replace it: choose another --output."
             )
