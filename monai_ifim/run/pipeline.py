@@ -32,6 +32,7 @@ from monai_ifim.io.dicom.reader import known_volume
 from monai_ifim.io.errors import explained, single_line
 from monai_ifim.io.parametric_map.source import ReferencedSeries, referenced_series
 from monai_ifim.io.scan import Scan
+from monai_ifim.io.source import there
 from monai_ifim.run.cases import Case
 from monai_ifim.run.resume import kept_row
 from monai_ifim.run.settings import RunSettings
@@ -157,6 +158,8 @@ def _load(bundle: Bundle, case: Case, settings: RunSettings, scratch: Path, stop
         kept = kept_row(bundle.identity, case, settings, opened)
         if kept is not None:
             return kept
+        if there(case.source.path):
+            opened.take_hashes()  # of the bytes that are read from here on
         opened.check(bundle.channels)
         series = referenced_series(opened) if settings.case.dicom_pm else None
         path = opened.readable_path(scratch)
@@ -165,9 +168,11 @@ def _load(bundle: Bundle, case: Case, settings: RunSettings, scratch: Path, stop
         if settings.case.space == "scanner":
             image = _as_scan(read[bundle.file_key])
             bundle.check_axes(image, path)
+            opened.refuse_changed()
             return _Loaded(case, opened, image, None, series, time.perf_counter() - started)
         scan = scan_of(read[bundle.file_key], opened.unit) if settings.case.space == "native" else None
         image = bundle.prepare(read, path)
+        opened.refuse_changed()
     except BaseException as error:  # readers raise anything; the failure is recorded and the run continues
         stop_request.read_failed(error)
         return failed_row(case, short_of_memory(error, "cpu") or error)
