@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monai_ifim.io.case_files import results_in
 from monai_ifim.io.digests import Stamp, sha256_of_stream
 from monai_ifim.io.errors import InputError
 from monai_ifim.io.image_files.parts import files_of
@@ -44,15 +45,14 @@ class HashedFile:
 
 
 def files_of_input(path: Path) -> tuple[Path, ...]:
-    """The files of an input: of a folder, those right in it but hidden ones and tables of results; of a file, `files_of`.
+    """The files of an input: of a folder, those right in it but hidden ones and results of earlier runs; of a file, `files_of`.
 
     Raises InputError, OSError.
     """
     if not path.is_dir():
         return files_of(path)
-    return tuple(
-        file for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith(".") and file.name not in RESULTS
-    )
+    names = {file.name for file in path.iterdir() if file.is_file() and not file.name.startswith(".")}
+    return tuple(sorted(path / name for name in names - {*RESULTS, *results_in(path, names)}))
 
 
 def hash_file(path: Path) -> HashedFile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import nibabel as nib
 
+from monai_ifim.io.case_files import results_in
 from monai_ifim.io.dicom.header import DicomFile, read_dicom_files, unit_of_header
 from monai_ifim.io.dicom.regrid import even_grid, resampled
 from monai_ifim.io.dicom.regularity import check_volume, is_regular
@@ -133,6 +135,11 @@ class OpenedSource:
         return asked and bool(self.files) and not is_regular(self.volume)
 
     @property
+    def resampled_voxels(self) -> int:
+        """Number of voxels of the even grid of a volume that is to be resampled; raises InputError if there is none."""
+        return even_grid(self.source.path.name, self.volume).voxels(*self.volume.size)
+
+    @property
     def frames(self) -> int:
         """Number of volumes in a NIfTI file; 1 for other inputs. Raises InputError for a broken NIfTI header."""
         return 1 if self.nifti is None else self.nifti.frames
@@ -161,12 +168,12 @@ class OpenedSource:
     def readable_path(self, folder: Path) -> Path:
         """A path that holds only the chosen volume, for any MONAI reader: the source's own, or one made in `folder`.
 
-        Of a 4D NIfTI, the chosen frame as a 3D file with the same header and affine; of a folder of several series, links to
-        the files of the chosen one; of a volume to be resampled, a NIfTI file on an even grid.
+        Of a 4D NIfTI, the chosen frame as a 3D file with the same header and affine; of a folder of several series, or with
+        results of earlier runs, links to the files of the volume; of a volume to be resampled, a NIfTI file on an even grid.
         """
         if self.resampled:
             return self._regridded(folder)
-        if self.source.series is not None:
+        if self.source.series is not None or self._beside_results:
             return self._links(folder)
         if self.source.frame is None or self.frames == 1:
             return self.source.path
@@ -176,6 +183,12 @@ class OpenedSource:
     def readable_volume(self) -> DicomVolume | None:
         """The DICOM volume that lies at `readable_path`; None if no DICOM lies there."""
         return self.volume if self.files and not self.resampled else None
+
+    @property
+    def _beside_results(self) -> bool:
+        """True for a DICOM folder that holds results of earlier runs, among which readers would look for images too."""
+        path = self.source.path
+        return path.is_dir() and bool(results_in(path, os.listdir(path)))
 
     @property
     def _is_nifti(self) -> bool:
