@@ -129,6 +129,8 @@ class SaveIFIM(Transform):
                 "scanner=, and for no others."
             )
         source = opened.source
+        if source.path.exists():
+            opened.check_own()
         maps = self._maps(img, components)
         unit = opened.unit
         digest = opened.digest if source.path.exists() else None

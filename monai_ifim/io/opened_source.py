@@ -11,6 +11,7 @@ from typing import Any
 import nibabel as nib
 
 from monai_ifim.io.dicom.header import DicomFile, read_dicom_files, unit_of_header
+from monai_ifim.io.dicom.identity import check_one_patient
 from monai_ifim.io.dicom.regrid import even_grid, resampled
 from monai_ifim.io.dicom.regularity import check_volume, is_regular
 from monai_ifim.io.dicom.volumes import DicomVolume, choose_volume, undecoded, volumes_of
@@ -101,18 +102,26 @@ class OpenedSource:
         path = self.source.path
         if not there(path):
             raise InputError(f"{path}: no such file or folder.")
+        if path.is_file() and path.stat().st_size == 0:
+            raise InputError(f"{path.name}: the file is empty.")
+        self.check_own()
         if path.is_dir():
             self._check_folder()
             return
-        if path.stat().st_size == 0:
-            raise InputError(f"{path.name}: the file is empty.")
-        for file in (path, *(value for _, value in self.source.beside if isinstance(value, Path))):
-            files_of(file)
         if self.nifti is not None:
             self.nifti.check()
         if self.files:
             check_volume(path.name, self.volumes[0])
         self._check_frame(channels)
+
+    def check_own(self) -> None:
+        """Raise InputError if the input would read other files than its own, or is not of one patient, study and place."""
+        for file in (self.source.path, *(value for _, value in self.source.beside if isinstance(value, Path))):
+            files_of(file)
+        if self.files:
+            series = self.source.series
+            for volume in [self.volume] if series is not None else self.volumes:
+                check_one_patient(self.source.path.name, volume.disagreeing)
 
     def readable_path(self, folder: Path) -> Path:
         """A path that holds only the chosen volume, for any MONAI reader: the source's own, or one made in `folder`.
