@@ -65,6 +65,7 @@ class SaveIFIM(Transform):
         class_names: in the order of the network's outputs.
         bundle_root: the bundle whose name, version, weights and class names the sidecar states.
         image_key: name of the image in a dictionary `preprocessing`.
+        model: what the sidecar states of the model, in place of class_names and bundle_root.
         shortcuts: space, contents, dicom_pm, scene_bundle, which replace those of `settings`.
 
     Raises:
@@ -80,6 +81,7 @@ class SaveIFIM(Transform):
         class_names: Sequence[str] = (),
         bundle_root: PathLike | None = None,
         image_key: str = "image",
+        model: ModelIdentity | None = None,
         **shortcuts: Unpack[FileShortcuts],
     ) -> None:
         self.settings = CaseSettings.of(settings, shortcuts, FILES, own_keywords(SaveIFIM))
@@ -88,7 +90,9 @@ class SaveIFIM(Transform):
         self.preprocessing = preprocessing
         self.image_key = image_key
         names = ensure_tuple(class_names)
-        self.model = ModelIdentity(class_names=names) if bundle_root is None else identify_bundle(Path(bundle_root), names)
+        if model is None:
+            model = ModelIdentity(class_names=names) if bundle_root is None else identify_bundle(Path(bundle_root), names)
+        self.model = model
 
     def __call__(
         self,
@@ -133,7 +137,8 @@ class SaveIFIM(Transform):
             opened.check_own()
         maps = self._maps(img, components)
         unit = opened.unit
-        digest = opened.digest if source.path.exists() else None
+        there = source.path.exists()
+        digest = opened.digest if there else None
         identity = InputIdentity(
             file=source.path.name,
             sha256=digest,
@@ -144,6 +149,7 @@ class SaveIFIM(Transform):
             series=source.series,
             resampled=opened.resampled,
             beside=opened.beside,
+            files=[file.described() for file in opened.hashed] if there else (),
         )
         name = case or self._free_name(source.name, digest)
         of_maps = {"unit": unit} if self.settings.space == "scanner" else {}
@@ -152,6 +158,8 @@ class SaveIFIM(Transform):
         scan = self._scan(img, maps, scan, file, unit)
         if self.settings.dicom_pm and series is None:
             series = referenced_series(opened)
+        if there:
+            opened.refuse_changed()
         beside = Companions(scan, series if self.settings.dicom_pm else None, self.settings.scene_bundle)
         return write_case(self.output_dir, name, maps, self.settings.contents, facts, beside)
 

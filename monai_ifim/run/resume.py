@@ -15,13 +15,13 @@ DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, Arithmeti
 
 
 def kept_row(identity: ModelIdentity, case: Case, settings: RunSettings, opened: OpenedSource | None = None) -> CaseRow | None:
-    """The row of a case that an earlier run finished; None where there is none. opened: the case's source, if it is open.
+    """The row of a case that an earlier run finished; None where there is none, or a link in its place. opened: its source.
 
     A sidecar that is damaged, or that states another input, model or settings, counts as none: the case is made again.
     """
-    if settings.overwrite:
-        return None
     sidecar = sidecar_path(settings.output, case.name)
+    if settings.overwrite or sidecar.parent.is_symlink():
+        return None
     try:
         content = read_sidecar(sidecar) if sidecar.is_file() else None
         if content is None or not _matches(content, identity, case, settings, opened or OpenedSource(case.source)):
