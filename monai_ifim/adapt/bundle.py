@@ -216,10 +216,10 @@ class Bundle:
 
 
 def load_bundle(root: Path, device: torch.device | str = "cpu", state: Mapping[str, Tensor] | None = None) -> Bundle:
-    """Read a bundle's `preprocessing`, and its `network_def` with models/model.pt or, without that file, the TorchScript
-    in models/model.ts, for which no class need be at hand. Raises InputError naming what is missing.
+    """Read a bundle's `preprocessing`, and its `network_def` with models/model.safetensors or, without that file, model.pt or,
+    without both, the TorchScript model.ts, for which no class need be at hand. Raises InputError naming what is missing.
 
-    state: what `read_state` gave for this bundle; models/model.pt is then not read, and on the CPU the network's parameters
+    state: what `read_state` gave for this bundle; the weights' file is then not read, and on the CPU the network's parameters
     are these very tensors, which may lie in memory that several processes share and none may write to.
     The bundle's config is MONAI's and may run code of its author's: load bundles you trust.
     """

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 BATCH_SIZE = typer.Option(help="Images of one shape that share backward passes.")
 BUNDLE = typer.Option(help="MONAI bundle: its folder, or the name of one that comes with the package.")
 DEVICE = typer.Option(help="cpu, cuda, cuda:1, mps; by default CUDA where there is one.")
+EXPECT_SHA256 = typer.Option(
+    "--expect-sha256", metavar="HASH", help="Refuse a bundle unless its weights, or the whole bundle, have this SHA-256."
+)
 FIX_GEOMETRY = typer.Option(
     "--fix-geometry", help="Resample DICOM volumes with a tilted gantry or uneven gaps onto an even grid."
 )

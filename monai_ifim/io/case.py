@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
-from glob import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from monai_ifim.io import atomic
+from monai_ifim.io.case_files import REMOVED_FIRST, UNFINISHED, is_file_of, sidecar_path
 from monai_ifim.io.case_maps import CaseMaps, Values, check_contents
 from monai_ifim.io.containment import LinkedFolderError, is_plain_name
 from monai_ifim.io.errors import OutputError
@@ -29,14 +28,6 @@ from monai_ifim.io.slicer.scene import write_scene
 from monai_ifim.io.windows import display_window
 
 WRITERS = 4  # threads: compression and disk do not hold Python's lock
-UNFINISHED = ".ifim-unfinished"  # lies in a case's folder while its files are written and no sidecar tells whose they are
-MADE_BEFORE_THE_SCENE = ("_ifim_*.nii.gz", "_ifim_*.dcm", ".mrml", ".mrb")
-OTHERS = ("_planes.npz", "_*.ctbl", "_spectrum*.tsv", "_ifim.json")
-
-
-def sidecar_path(output: Path, case: str) -> Path:
-    """Path of the case's sidecar, which exists only once the case is whole."""
-    return output / case / f"{case}_ifim.json"
 
 
 @dataclass(frozen=True)
@@ -83,11 +74,6 @@ def write_case(
     return WrittenCase(sidecar, content)
 
 
-def belongs_to(case: str, name: str) -> bool:
-    """True for the name of a file that `write_case` may write for the case."""
-    return any(fnmatchcase(name, f"{escape(case)}{pattern}") for pattern in (*MADE_BEFORE_THE_SCENE, *OTHERS))
-
-
 def _write(
     sidecar: Path, case: str, maps: CaseMaps, contents: Sequence[str], facts: CaseFacts, beside: Companions
 ) -> dict[str, Any]:
@@ -120,7 +106,7 @@ def _write(
 def _remove(folder: Path, case: str) -> None:
     """Remove all files of a case, and its folder if it is then empty; a link that took the folder's name is left alone."""
     with suppress(LinkedFolderError):
-        atomic.remove_files(folder, lambda name: belongs_to(case, name))
+        atomic.remove_files(folder, lambda name: is_file_of(case, name))
         atomic.remove(folder / UNFINISHED)
     with suppress(OSError):  # it holds other files
         folder.rmdir()
@@ -128,8 +114,7 @@ def _remove(folder: Path, case: str) -> None:
 
 def _remove_stale(folder: Path, case: str, kept: set[str]) -> None:
     """Remove files of an earlier run of this case, except those named in `kept`, which will be replaced."""
-    patterns = [f"{escape(case)}{pattern}" for pattern in MADE_BEFORE_THE_SCENE]
-    atomic.remove_files(folder, lambda name: name not in kept and any(fnmatchcase(name, pattern) for pattern in patterns))
+    atomic.remove_files(folder, lambda name: name not in kept and is_file_of(case, name, REMOVED_FIRST))
 
 
 def _describe(name: str, content: MapContent, values: Values, maps: CaseMaps, unit: str) -> MapFile:

@@ -12,6 +12,7 @@ from monai_ifim.io.bundle_files import OUTSIDE, hash_bundle_files
 from monai_ifim.io.digests import digest_of_files, sha256_known
 from monai_ifim.io.errors import InputError, innermost
 
+SAFE_WEIGHTS = "models/model.safetensors"
 WEIGHTS = "models/model.pt"
 SCRIPT = "models/model.ts"
 METADATA = "configs/metadata.json"
@@ -66,8 +67,9 @@ def identify_bundle(root: Path, class_names: tuple[str, ...] = ()) -> ModelIdent
 
 
 def weights_path(root: Path) -> Path | None:
-    """The file that a bundle's network is loaded from: its weights, or else its TorchScript."""
-    return next((root / name for name in (WEIGHTS, SCRIPT) if (root / name).is_file()), None)
+    """The file that a bundle's network is loaded from: its safetensors, which hold nothing but tensors, or else its other
+    weights, or else its TorchScript."""
+    return next((root / name for name in (SAFE_WEIGHTS, WEIGHTS, SCRIPT) if (root / name).is_file()), None)
 
 
 def config_path(root: Path) -> Path | None:
