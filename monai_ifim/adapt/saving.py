@@ -133,9 +133,12 @@ class SaveIFIM(Transform):
                 "scanner=, and for no others."
             )
         source = opened.source
+        if source.path.exists():
+            opened.check_own()
         maps = self._maps(img, components)
         unit = opened.unit
-        digest = opened.digest if source.path.exists() else None
+        there = source.path.exists()
+        digest = opened.digest if there else None
         identity = InputIdentity(
             file=source.path.name,
             sha256=digest,
@@ -146,6 +149,7 @@ class SaveIFIM(Transform):
             series=source.series,
             resampled=opened.resampled,
             beside=opened.beside,
+            files=[file.described() for file in opened.hashed] if there else (),
         )
         name = case or self._free_name(source.name, digest)
         of_maps = {"unit": unit} if self.settings.space == "scanner" else {}
@@ -154,6 +158,8 @@ class SaveIFIM(Transform):
         scan = self._scan(img, maps, scan, file, unit)
         if self.settings.dicom_pm and series is None:
             series = referenced_series(opened)
+        if there:
+            opened.refuse_changed()
         beside = Companions(scan, series if self.settings.dicom_pm else None, self.settings.scene_bundle)
         return write_case(self.output_dir, name, maps, self.settings.contents, facts, beside)
 

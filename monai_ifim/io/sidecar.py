@@ -8,7 +8,7 @@ import math
 import platform
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -39,7 +39,8 @@ SPACES = {
 @dataclass(frozen=True)
 class InputIdentity:
     """The input: base name, content hash, grid, and the reader that opened it. frame: of a 4D file, from 0. beside: files and
-    values that the network's input is made of besides it (`OpenedSource.beside`)."""
+    values that the network's input is made of besides it (`OpenedSource.beside`). files: all that it consists of, with name,
+    SHA-256 and bytes."""
 
     file: str
     sha256: str | None
@@ -50,6 +51,7 @@ class InputIdentity:
     series: str | None = None
     resampled: bool = False
     beside: Mapping[str, Any] = field(default_factory=dict)
+    files: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from monai_ifim.io.errors import explained, single_line
 from monai_ifim.io.limits import Limits
 from monai_ifim.io.parametric_map.source import ReferencedSeries, referenced_series
 from monai_ifim.io.scan import Scan
+from monai_ifim.io.source import there
 from monai_ifim.io.stated_size import check_size
 from monai_ifim.run.cases import Case
 from monai_ifim.run.file_thread import FileThread
@@ -170,6 +171,8 @@ def _load(bundle: Bundle, case: Case, settings: RunSettings, scratch: Path, stop
         kept = kept_row(bundle.identity, case, settings, opened)
         if kept is not None:
             return kept
+        if there(case.source.path):
+            opened.take_hashes()  # of the bytes that are read from here on
         opened.check(bundle.channels)
         check_size(opened, settings.limits)
         series = referenced_series(opened) if settings.case.dicom_pm else None
@@ -180,10 +183,12 @@ def _load(bundle: Bundle, case: Case, settings: RunSettings, scratch: Path, stop
         if settings.case.space == "scanner":
             image = _as_scan(read[bundle.file_key])
             bundle.check_axes(image, path)
+            opened.refuse_changed()
             return _Loaded(case, opened, image, None, series, time.perf_counter() - started)
         scan = scan_of(read[bundle.file_key], opened.unit) if settings.case.space == "native" else None
         image = bundle.prepare(read, path)
         settings.limits.check_voxels(case.source.path.name, image.numel(), "as prepared for the network")
+        opened.refuse_changed()
     except BaseException as error:  # readers raise anything; the failure is recorded and the run continues
         stop_request.read_failed(error)
         return failed_row(case, short_of_memory(error, "cpu") or error)
