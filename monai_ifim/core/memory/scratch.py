@@ -16,12 +16,16 @@ PREFIX = "monai_ifim-work-"  # folders with this prefix are removed unless a pro
 
 
 class ScratchFolder:
-    """A folder that is removed with this object, or at the end of a `with` block, and locked as long as its process lives."""
+    """A folder that is removed with this object, or at the end of a `with` block, and locked as long as its process lives.
 
-    def __init__(self) -> None:
-        remove_abandoned(Path(gettempdir()))
+    place: where it is made, by default the system's folder for temporary files.
+    """
+
+    def __init__(self, place: Path | None = None) -> None:
+        place = Path(gettempdir()) if place is None else place
+        remove_abandoned(place)
         while True:
-            self._folder = TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True)
+            self._folder = TemporaryDirectory(prefix=PREFIX, dir=place, ignore_cleanup_errors=True)
             self.path = Path(self._folder.name)
             if self._hold():
                 return
