@@ -25,11 +25,18 @@ def slow_steps(seconds: float) -> list[dict[str, Any]]:
 class Started:
     """The command line in a process group of its own, as a shell starts it."""
 
-    def __init__(self, *words: Any, launcher: tuple[str, ...] = ("-m", "monai_ifim.cli.main"), **variables: str) -> None:
+    def __init__(
+        self,
+        *words: Any,
+        launcher: tuple[str, ...] = ("-m", "monai_ifim.cli.main"),
+        stdout: int = subprocess.PIPE,
+        stderr: int = subprocess.PIPE,
+        **variables: str,
+    ) -> None:
         environment = os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"} | variables
         self.words = [sys.executable, *launcher, *map(str, words)]
         self.process = subprocess.Popen(
-            self.words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            self.words, env=environment, stdout=stdout, stderr=stderr, text=True, start_new_session=True
         )
 
     def send(self, number: signal.Signals) -> None:
