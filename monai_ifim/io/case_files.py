@@ -15,6 +15,7 @@ UNFINISHED = ".ifim-unfinished"  # lies in a case's folder while its files are w
 REMOVED_FIRST = ("_ifim_*.nii.gz", "_ifim_*.dcm", ".mrml", ".mrb")  # before a case is written anew
 NO_IMAGES = (".mrml", ".mrb", ".ctbl", ".tsv")  # sidecars before 2.2 do not name all of them
 OTHERS = ("_planes.npz", "_*.ctbl", "_spectrum*.tsv", SIDECAR)
+RUN_FILES = ("cases.csv", "cases.parquet", "run.json", "index.html")  # of a run, right in OUT
 LARGEST_SIDECAR = 2**26  # bytes; a thousand eigenvectors take a hundredth of it
 
 
