@@ -29,6 +29,11 @@ def is_file_of(case: str, name: str, patterns: Collection[str] = (*REMOVED_FIRST
     return name.startswith(case) and any(fnmatchcase(name[len(case) :], pattern) for pattern in patterns)
 
 
+def needless_marks(case: str, names: Collection[str]) -> tuple[str, ...]:
+    """The mark UNFINISHED among the files of a case that has a sidecar: its run was killed before it removed the mark."""
+    return (UNFINISHED,) if UNFINISHED in names and f"{case}{SIDECAR}" in names else ()
+
+
 def results_in(folder: Path, names: Collection[str]) -> frozenset[str]:
     """Which of the names of files in a folder are results: what a sidecar there names, or what an interrupted run left.
 
