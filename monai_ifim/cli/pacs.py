@@ -23,6 +23,7 @@ from monai_ifim.cli.options import (
     MAX_TRANSFER_SECONDS,
     OUTPUT,
     OVERWRITE,
+    PRIVATE_OR_NOT,
     GivenSettings,
     takes_settings,
 )
@@ -60,6 +61,7 @@ def pacs(
     max_transfer_seconds: Annotated[int, MAX_TRANSFER_SECONDS] = TRANSFER["max_transfer_seconds"].default,
     batch_size: Annotated[int, BATCH_SIZE] = 1,
     overwrite: Annotated[bool, OVERWRITE] = False,
+    private: Annotated[bool, PRIVATE_OR_NOT] = True,
 ) -> None:
     """Pull a study by DICOMweb, decompose its images, and store the components in it as DICOM Parametric Maps.
 
@@ -82,7 +84,8 @@ def pacs(
             from monai_ifim.report.cohort.page import write_cohort
             from monai_ifim.run.audit_trail import AUDIT_LOG, AuditTrail
             from monai_ifim.run.cases import EVERY_SERIES
-            from monai_ifim.run.local import run_cases
+            from monai_ifim.run.local import run_locked
+            from monai_ifim.run.output_folder import held_output
             from monai_ifim.run.pacs import cases_of, choose_series, pull_series, store_maps
             from monai_ifim.run.ranks import rank_of_process
             from monai_ifim.run.settings import RunSettings
@@ -98,13 +101,14 @@ def pacs(
             case = given.settings(dicom_pm=store)
             configure_cublas(case.deterministic)
             chosen_device = device or rank_of_process().device
-            settings = RunSettings(output, case, batch_size, chosen_device, overwrite, given.limits)
+            settings = RunSettings(output, case, batch_size, chosen_device, overwrite, given.limits, private)
             root = resolve_bundle(bundle)
             trail.about |= _hashes(root)
             name_origin(console, root, expect_sha256)
             loaded = load_bundle(root, settings.device)
         if access.exposed:
             console.print("The address begins with http://: patients' data travel in the clear.", style="yellow")
+        recorded.enter_context(held_output(output, private))
         server = recorded.enter_context(DicomWeb(access, largest=given.limits.bytes, seconds=max_transfer_seconds))
         with console.status(f"asking {server.name}"), trail.step("list") as listed:
             chosen = choose_series(server, study, series)
@@ -114,7 +118,7 @@ def pacs(
         cases = cases_of(folders, chosen, series, fix_geometry)
         stop_request = StopRequest()
         with with_hint(), stopping(stop_request), case_progress(console, len(cases)) as report, trail.step("decompose") as made:
-            rows = run_cases(loaded, cases, settings, report, stop_request)
+            rows = run_locked(loaded, cases, settings, report, stop_request)
             made.update(Counter(row.status for row in rows), outcome="interrupted" if stop_request.due else "done")
         if not stop_request.due:
             write_cohort(output)
