@@ -81,8 +81,9 @@ def pacs(
             from monai_ifim.io.dicomweb.access import access_to
             from monai_ifim.io.dicomweb.client import DicomWeb, checked_uid
             from monai_ifim.io.installation import resolve_bundle
+            from monai_ifim.io.private_folder import AUDIT_LOG, make_private
             from monai_ifim.report.cohort.page import write_cohort
-            from monai_ifim.run.audit_trail import AUDIT_LOG, AuditTrail
+            from monai_ifim.run.audit_trail import AuditTrail
             from monai_ifim.run.cases import EVERY_SERIES
             from monai_ifim.run.local import run_locked
             from monai_ifim.run.output_folder import held_output
@@ -91,6 +92,8 @@ def pacs(
             from monai_ifim.run.settings import RunSettings
             from monai_ifim.run.stop_request import StopRequest
 
+            if audit_log is None and private:
+                make_private(output)  # before the log lies in it
             trail = AuditTrail(audit_log or output / AUDIT_LOG)
             recorded.enter_context(_terminable())
             recorded.enter_context(trail.step("run", stores=store))

@@ -26,7 +26,6 @@ from monai_ifim.io.containment import real_folder
 from monai_ifim.io.dicomweb.client import ServerError
 from monai_ifim.io.errors import explained, single_line
 
-AUDIT_LOG = "pacs-audit.jsonl"  # its name in OUT
 APPENDING = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 CURE = "nothing is pulled or stored without a line in it: choose another file with --audit-log"
 
