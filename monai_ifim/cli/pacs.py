@@ -21,6 +21,7 @@ from monai_ifim.cli.options import (
     MAX_TRANSFER_SECONDS,
     OUTPUT,
     OVERWRITE,
+    PRIVATE_OR_NOT,
     GivenSettings,
     takes_settings,
 )
@@ -54,6 +55,7 @@ def pacs(
     max_transfer_seconds: Annotated[int, MAX_TRANSFER_SECONDS] = TRANSFER["max_transfer_seconds"].default,
     batch_size: Annotated[int, BATCH_SIZE] = 1,
     overwrite: Annotated[bool, OVERWRITE] = False,
+    private: Annotated[bool, PRIVATE_OR_NOT] = True,
 ) -> None:
     """Pull a study by DICOMweb, decompose its images, and store the components in it as DICOM Parametric Maps.
 
@@ -73,7 +75,8 @@ def pacs(
         from monai_ifim.io.dicomweb.client import DicomWeb, checked_uid
         from monai_ifim.io.installation import resolve_bundle
         from monai_ifim.report.cohort.page import write_cohort
-        from monai_ifim.run.local import run_cases
+        from monai_ifim.run.local import run_locked
+        from monai_ifim.run.output_folder import held_output
         from monai_ifim.run.pacs import cases_of, choose_series, pull_series, store_maps
         from monai_ifim.run.ranks import rank_of_process
         from monai_ifim.run.settings import RunSettings
@@ -83,13 +86,16 @@ def pacs(
         case = given.settings(dicom_pm=store)
         configure_cublas(case.deterministic)
         chosen_device = device or rank_of_process().device
-        settings = RunSettings(output, case, batch_size, chosen_device, overwrite, given.limits)
+        settings = RunSettings(output, case, batch_size, chosen_device, overwrite, given.limits, private)
         root = resolve_bundle(bundle)
         name_origin(console, root, expect_sha256)
         loaded = load_bundle(root, settings.device)
     if access.exposed:
         console.print("The address begins with http://: patients' data travel in the clear.", style="yellow")
-    with DicomWeb(access, largest=given.limits.bytes, seconds=max_transfer_seconds) as server:
+    with (
+        held_output(output, private),
+        DicomWeb(access, largest=given.limits.bytes, seconds=max_transfer_seconds) as server,
+    ):
         with console.status(f"asking {server.name}"):
             chosen = choose_series(server, study, series)
         with _pulling(console, sum(len(one.instances) for one in chosen)) as pulled:
@@ -97,7 +103,7 @@ def pacs(
         cases = cases_of(folders, chosen, series, fix_geometry)
         stop_request = StopRequest()
         with with_hint(), stopping(stop_request), case_progress(console, len(cases)) as report:
-            rows = run_cases(loaded, cases, settings, report, stop_request)
+            rows = run_locked(loaded, cases, settings, report, stop_request)
         if not stop_request.due:
             write_cohort(output)
         show_rows(console, rows, output)
