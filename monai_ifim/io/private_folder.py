@@ -14,7 +14,8 @@ from monai_ifim.io.case_files import SIDECAR, UNFINISHED
 from monai_ifim.io.containment import NOT_OWNER, OPENING, is_private, real_folder
 from monai_ifim.io.errors import OutputError
 
-RESULTS = ("cases.csv", "cases.parquet", "run.json", "index.html")  # of a run, right in OUT
+AUDIT_LOG = "pacs-audit.jsonl"  # what `pacs` did, unless it records it elsewhere
+RESULTS = ("cases.csv", "cases.parquet", "run.json", "index.html", AUDIT_LOG)  # of a run, right in OUT
 OF_EXPERIMENTS = (
     "cells", "figures", "results.json", "measurements.parquet", "images.csv", "comparisons.csv", "cells.csv", "report.md",
     "report.html",
