@@ -15,6 +15,7 @@ from monai_ifim.cli.demo import demo
 from monai_ifim.cli.evaluate import evaluate
 from monai_ifim.cli.pacs import pacs
 from monai_ifim.cli.streams import make_streams_forgiving
+from monai_ifim.cli.verify import verify
 from monai_ifim.cli.view import view
 from monai_ifim.version import __version__
 
@@ -32,6 +33,7 @@ app.command()(decompose)
 app.command()(evaluate)
 app.command()(config)
 app.command()(view)
+app.command()(verify)
 app.command()(pacs)
 
 

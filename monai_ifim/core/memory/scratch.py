@@ -7,7 +7,7 @@ import shutil
 import weakref
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import gettempdir, mkdtemp
 from types import TracebackType
 
 from monai_ifim.core.memory import locks
@@ -25,8 +25,8 @@ class ScratchFolder:
         place = Path(gettempdir()) if place is None else place
         remove_abandoned(place)
         while True:
-            self._folder = TemporaryDirectory(prefix=PREFIX, dir=place, ignore_cleanup_errors=True)
-            self.path = Path(self._folder.name)
+            self.path = Path(mkdtemp(prefix=PREFIX, dir=place))
+            self._removal = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
             if self._hold():
                 return
 
@@ -43,7 +43,7 @@ class ScratchFolder:
         return self.path
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._folder.cleanup()
+        self._removal()
 
 
 def remove_abandoned(place: Path) -> None:
