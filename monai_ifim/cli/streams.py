@@ -49,9 +49,10 @@ def make_streams_forgiving() -> None:
 
 
 def _forgiving(stream: TextIO) -> TextIO:
-    """The stream on the same descriptor; a stream of another kind, such as a test's, is left as it is."""
+    """The stream on the same descriptor; one without a descriptor of its own is only made to print in its encoding."""
     if not isinstance(stream, io.TextIOWrapper):
         return stream
+    stream.reconfigure(errors="plain_signs")
     try:
         raw = _Forgiving(stream.fileno(), "wb", closefd=False)
     except OSError:  # without a descriptor
