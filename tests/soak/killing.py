@@ -23,11 +23,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from monai_ifim.run.verification.results import verify_results
+
 PHASES = {"loading": 0.1, "cases": 0.7, "tables": 0.2}  # how often a kill is aimed at which
 STRIDE = 6  # one part of so many of the cases is at most what a run gets further before it is killed
 PATIENCE = 300.0  # seconds after which a run is held to hang
 TIMES = ("seconds", "peak_memory_bytes", "verification", "sidecar_sha256")  # which case was verified depends on the process
-OF_THE_RUN = ("seconds", "started", "cases")
+OF_THE_RUN = ("seconds", "started", "cases", "written", "run_sha256")
 MARKS = ("ok ", "kept ", "FAILED ")
 
 Content = dict[str, Any]
@@ -207,6 +209,7 @@ def unlike(reference: Undisturbed, output: Path) -> list[str]:
     names = {path.name for path in output.iterdir()}
     if names != reference.names:
         found.append(f"in the output: {sorted(names ^ reference.names)}")
+    found += [finding.line for finding in verify_results(output).findings]
     if len({row["case"] for row in table(output)}) != len(table(output)):
         found.append("a case has two rows")
     return found if run_record(output) == reference.record else [*found, "run.json tells of another run"]
