@@ -2,8 +2,8 @@
 
 Every kill is a SIGKILL to all processes of `monai-ifim decompose`, whichever engine it uses, as if the machine lost its power:
 while it loads, works on cases, or writes tables and page.
-After each kill every case with a sidecar is compared with the undisturbed run; a run that ends is compared file by file, and the
-next one begins in an empty folder.
+After each kill every case with a sidecar is compared with the undisturbed run; a run that ends is compared file by file and
+verified, and the next one begins in an empty folder.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from monai_ifim.run.verification.results import verify_results
+
 PHASES = {"loading": 0.1, "cases": 0.7, "tables": 0.2}  # how often a kill is aimed at which
 STRIDE = 6  # one part of so many of the cases is at most what a run gets further before it is killed
 PATIENCE = 300.0  # seconds after which a run is held to hang
 TIMES = ("seconds", "peak_memory_bytes", "verification", "sidecar_sha256")  # which case was verified depends on the process
-OF_THE_RUN = ("seconds", "started", "cases", "written")
+OF_THE_RUN = ("seconds", "started", "cases", "written", "run_sha256")
 MARKS = ("ok ", "kept ", "FAILED ")
 TAG = "IFIM_KILLED_RUN"  # a variable of the environment by which all processes of a run are found
 PROGRAM = "monai_ifim.cli.main"
@@ -78,6 +80,7 @@ class Undisturbed:
 
     def __init__(self, folder: Path, scans: Path, bundle: Path, cases: int, engine: Engine) -> None:
         self.folder, self.cases, self.engine = folder, cases, engine
+        self.scans, self.bundle = scans, bundle
         self.scratch = folder / "scratch"
         self.scratch.mkdir()
         self._words = [str(scans), "--bundle", str(bundle), "--head", "categorical", *engine.after, "--output"]
@@ -245,6 +248,7 @@ def unlike(reference: Undisturbed, output: Path) -> list[str]:
     names = {path.name for path in output.iterdir()}
     if names != reference.names:
         found.append(f"in the output: {sorted(names ^ reference.names)}")
+    found += [finding.line for finding in verify_results(output, reference.bundle, [reference.scans]).findings]
     if len({row["case"] for row in table(output)}) != len(table(output)):
         found.append("a case has two rows")
     return found if run_record(output) == reference.record else [*found, "run.json tells of another run"]
