@@ -29,7 +29,10 @@ LEAVE_OUT = "leave it out, or convert it with another program"
 def refusal(bundle: Path, case: Case, settings: RunSettings) -> str | None:
     """Why a case cannot be read by the preprocessing of the bundle in that folder; None if it can."""
     name, limits = case.source.path.name, settings.limits
-    died = f"{name}: an earlier run died while it read this image, and a process of its own"
+    memory = int(SHARE * available_memory())
+    died = (
+        f"{name}: an earlier run died while it read this image, and a process of its own with {memory / 2**30:.1f} GiB of memory"
+    )
     process = subprocess.Popen(  # nosec B603 # this interpreter, this module, no shell
         PROGRAM,
         stdin=subprocess.PIPE,
@@ -39,9 +42,11 @@ def refusal(bundle: Path, case: Case, settings: RunSettings) -> str | None:
         start_new_session=True,  # Ctrl-C is for the run, which finishes the case in hand
     )
     try:
-        said, _ = process.communicate(_question(bundle, case, settings), STARTING + limits.seconds if limits.seconds else None)
+        said, _ = process.communicate(
+            _question(bundle, case, settings, memory), STARTING + limits.seconds if limits.seconds else None
+        )
     except subprocess.TimeoutExpired:
-        return str(limits.too_slow(f"{died} that reads it"))
+        return str(limits.too_slow(f"{died} to read it"))
     finally:
         process.kill()
         process.wait()
@@ -69,7 +74,7 @@ def available_memory() -> int:
     return max(LEAST_MEMORY, min(found, default=LEAST_MEMORY))
 
 
-def _question(bundle: Path, case: Case, settings: RunSettings) -> bytes:
+def _question(bundle: Path, case: Case, settings: RunSettings, memory: int) -> bytes:
     source = case.source
     beside = [(key, isinstance(value, Path), str(value) if isinstance(value, Path) else value) for key, value in source.beside]
     return json.dumps(
@@ -83,7 +88,7 @@ def _question(bundle: Path, case: Case, settings: RunSettings) -> bytes:
             "space": settings.case.space,
             "dicom_pm": settings.case.dicom_pm,
             "limits": asdict(settings.limits),
-            "memory": int(SHARE * available_memory()),
+            "memory": memory,
         },
         default=str,
     ).encode("utf-8", "surrogateescape")
