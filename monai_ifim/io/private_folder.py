@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from monai_ifim.io.case_files import SIDECAR, UNFINISHED
+from monai_ifim.io.case_files import RUN_FILES, SIDECAR, UNFINISHED
 from monai_ifim.io.containment import NOT_OWNER, OPENING, is_private, real_folder
 from monai_ifim.io.errors import OutputError
 
-RESULTS = ("cases.csv", "cases.parquet", "run.json", "index.html")  # of a run, right in OUT
+AUDIT_LOG = "pacs-audit.jsonl"  # what `pacs` did, unless it records it elsewhere
 OF_EXPERIMENTS = (
     "cells", "figures", "results.json", "measurements.parquet", "images.csv", "comparisons.csv", "cells.csv", "report.md",
     "report.html",
@@ -55,7 +55,7 @@ def make_private(output: Path) -> None:
 def _others(folder: int) -> Iterator[str]:
     """Names in OUT of what is no result of a run."""
     for name in sorted(os.listdir(folder)):
-        if name.startswith(".") or name in (*RESULTS, *OF_EXPERIMENTS, PULLED) or _is_case(folder, name):
+        if name.startswith(".") or name in (*RUN_FILES, *OF_EXPERIMENTS, AUDIT_LOG, PULLED) or _is_case(folder, name):
             continue
         yield name
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from monai_ifim.io import InputError, OutputError, atomic
-from monai_ifim.io.case_files import is_file_of
+from monai_ifim.io.case_files import is_file_of, needless_marks
 from monai_ifim.io.output_lock import locked_output
 from monai_ifim.io.private_folder import make_private
 from monai_ifim.run.cases import Case
@@ -28,7 +28,7 @@ def prepared_folder(output: Path, private: bool = False) -> Path:
     try:
         make_private(output) if private else output.mkdir(parents=True, exist_ok=True)
         doing = "written"
-        atomic.remove_partial_below(output)
+        atomic.remove_partial_below(output, needless_marks)
         atomic.check_folder(output, root=output)
     except OSError as error:
         raise OutputError(f"{output}: cannot be {doing} ({error.strerror}): choose another --output.") from error

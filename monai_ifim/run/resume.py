@@ -9,7 +9,8 @@ from typing import Any
 
 from monai_ifim.io import ModelIdentity, OpenedSource
 from monai_ifim.io.errors import single_line
-from monai_ifim.io.sidecar import is_unaltered, parse_sidecar
+from monai_ifim.io.seal import is_unaltered
+from monai_ifim.io.sidecar import SEAL, parse_sidecar
 from monai_ifim.io.written_files import CaseFolder
 from monai_ifim.run.cases import Case
 from monai_ifim.run.settings import RunSettings
@@ -41,7 +42,7 @@ def kept_row(identity: ModelIdentity, case: Case, settings: RunSettings, opened:
             if "written" not in content:
                 warnings.warn(UNPROVEN, OlderCaseWarning, stacklevel=2)
                 return None
-            why = "its sidecar was altered" if not is_unaltered(text) else None
+            why = "its sidecar was altered" if not is_unaltered(text, SEAL) else None
             source = opened or OpenedSource(case.source)
             why = why or next(_differences(content, identity, case, settings, source, folder), None)
         if why is None:

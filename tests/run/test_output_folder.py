@@ -155,6 +155,18 @@ def test_another_run_is_neither_swept_nor_closed(tmp_path: Path) -> None:
         assert (out / "a" / ".partial-0123456789abcdef").exists()
 
 
+def test_a_mark_of_a_case_that_is_whole_is_removed_and_another_kept(tmp_path: Path) -> None:
+    for name in (
+        "whole/whole_ifim.json",
+        *(f"{case}/.ifim-unfinished" for case in ("whole", "half", "other")),
+        "other/a_ifim.json",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    prepared_folder(tmp_path)
+    assert sorted(path.parent.name for path in tmp_path.glob("*/.ifim-unfinished")) == ["half", "other"]
+
+
 def test_a_folder_that_cannot_be_made_or_is_none_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "dangling").symlink_to(tmp_path / "nothing")

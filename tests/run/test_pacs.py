@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from monai_ifim.io.dicom.header import dicom_files
 from monai_ifim.io.dicom.volumes import index_dicom
 from monai_ifim.io.dicomweb.access import access_to
 from monai_ifim.io.dicomweb.client import DicomWeb, ServerError, UnreachableError
+from monai_ifim.run.audit_trail import AuditTrail
 from monai_ifim.run.pacs import cases_of, choose_series, pull_series, store_maps
 from monai_ifim.run.table import CaseRow
 from synthetic_series import ORIENTATIONS, Series
@@ -241,6 +243,34 @@ def test_storing_goes_on_through_a_busy_spell_and_ends_where_the_server_is_gone(
     pacs.faults = [refuses(503)] * 99
     with pytest.raises(UnreachableError, match="the same command then goes on where this one stopped"):
         store_maps(server, STUDY, tmp_path, [CaseRow("a", "done")])
+
+
+def test_what_cannot_be_recorded_is_neither_pulled_nor_stored(
+    server: DicomWeb, pacs: FakePacs, first: list[Dataset], tmp_path: Path
+) -> None:
+    chosen = choose_series(server, STUDY, uid_of(first))
+    write_maps(tmp_path / "out", "a", "high")
+    pacs.asked.clear()
+    (tmp_path / "log").mkdir()
+    trail = AuditTrail(tmp_path / "log")
+    with pytest.raises(OutputError, match="audit log"):
+        pull_series(server, STUDY, chosen, tmp_path / "out", trail=trail)
+    with pytest.raises(OutputError, match="audit log"):
+        store_maps(server, STUDY, tmp_path / "out", [CaseRow("a", "done")], trail=trail)
+    assert pacs.asked == []
+
+
+def test_each_map_is_recorded_with_what_became_of_it(server: DicomWeb, pacs: FakePacs, tmp_path: Path) -> None:
+    maps = write_maps(tmp_path, "a", "high", "low", "sensitivity")
+    (tmp_path / "a" / "a_ifim_sensitivity.dcm").write_bytes(b"damaged")
+    pacs.faults = [refuses(403)]
+    store_maps(server, STUDY, tmp_path, [CaseRow("a", "done")], trail=AuditTrail(tmp_path / "log"))
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line["outcome"] for line in lines] == ["begun", "failed", "begun", "stored", "failed"]
+    assert [line.get("map_instance") for line in lines] == [
+        *[str(maps[0].SOPInstanceUID)] * 2, *[str(maps[1].SOPInstanceUID)] * 2, None
+    ]  # fmt: skip
+    assert "HTTP 403" in lines[1]["reason"]
 
 
 def test_file_that_is_no_dicom_any_more_is_said_to_be_so(server: DicomWeb, tmp_path: Path) -> None:
