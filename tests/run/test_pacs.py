@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -165,6 +166,50 @@ def test_damaged_file_is_fetched_anew_and_what_the_server_lost_goes(
     assert pacs.fetched() == [one.stem, other.stem]
     assert len(list(folder.iterdir())) == 3
     assert index_dicom(dicom_files(folder))[0].slices == 3
+
+
+@pytest.mark.parametrize("level", ["dicom", "study", "series"])
+@pytest.mark.parametrize("kind", ["folder", "dangling"])
+def test_links_below_out_are_neither_filled_nor_emptied_nor_closed(
+    kind: str, level: str, server: DicomWeb, pacs: FakePacs, first: list[Dataset], tmp_path: Path
+) -> None:
+    chosen = choose_series(server, STUDY, uid_of(first))
+    elsewhere, out = tmp_path / "elsewhere", tmp_path / "out"
+    inner = elsewhere / STUDY / uid_of(first)
+    inner.mkdir(parents=True)
+    for folder in (elsewhere, elsewhere / STUDY, inner):
+        (folder / "theirs.dcm").write_text("theirs")
+        (folder / ".partial-0123456789abcdef").write_text("theirs")
+        folder.chmod(0o755)
+    link = out / "dicom" / ("" if level == "dicom" else STUDY) / (uid_of(first) if level == "series" else "")
+    link.parent.mkdir(parents=True)
+    target = {"dicom": elsewhere, "study": elsewhere / STUDY, "series": inner}[level]
+    link.symlink_to(target if kind == "folder" else tmp_path / "nothing")
+    before = {path: (path.lstat().st_mode, path.is_file() and path.read_bytes()) for path in [elsewhere, *elsewhere.rglob("*")]}
+    with pytest.raises(OutputError, match="is a link to another place"):
+        pull_series(server, STUDY, chosen, out)
+    assert before == {
+        path: (path.lstat().st_mode, path.is_file() and path.read_bytes()) for path in [elsewhere, *elsewhere.rglob("*")]
+    }
+    assert not (tmp_path / "nothing").exists()
+    assert pacs.fetched() == []
+    link.unlink()  # the cure
+    [folder] = pull_series(server, STUDY, chosen, out)
+    assert len(list(folder.iterdir())) == 4
+
+
+def test_a_link_in_place_of_an_image_is_replaced(server: DicomWeb, first: list[Dataset], tmp_path: Path) -> None:
+    chosen = choose_series(server, STUDY, uid_of(first))
+    [folder] = pull_series(server, STUDY, chosen, tmp_path / "out")
+    one, other, *_ = sorted(folder.iterdir())
+    shutil.copy(one, tmp_path / "same.dcm")  # the very image, elsewhere
+    (tmp_path / "theirs").write_text("theirs")
+    for path, target in ((one, tmp_path / "same.dcm"), (other, tmp_path / "theirs")):
+        path.unlink()
+        path.symlink_to(target)
+    pull_series(server, STUDY, chosen, tmp_path / "out")
+    assert [path.is_symlink() for path in sorted(folder.iterdir())] == [False] * 4
+    assert (tmp_path / "theirs").read_text() == "theirs"
 
 
 def test_folder_that_cannot_be_written_is_named(server: DicomWeb, first: list[Dataset], tmp_path: Path) -> None:
