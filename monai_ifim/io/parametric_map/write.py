@@ -36,7 +36,8 @@ from monai_ifim.io.parametric_map.codes import (
     serial_number,
     series_description,
 )
-from monai_ifim.io.parametric_map.source import EMPTY_IF_UNKNOWN, ReferencedSeries, give_identity, refer
+from monai_ifim.io.parametric_map.identity import EMPTY_IF_UNKNOWN, give_identity
+from monai_ifim.io.parametric_map.source import ReferencedSeries, refer
 from monai_ifim.version import __version__
 
 LARGEST_OBJECT = 2**32 - 2  # bytes, of one DICOM element
@@ -151,7 +152,7 @@ def _parametric_map(
     )
     dataset.DerivationDescription = derivation_description()
     _in_order(dataset, frames, _uid(series_uid, each.label, "dimensions"))
-    give_identity(dataset, series)
+    give_identity(dataset, series.first)
     refer(dataset, series, matrix)
     return dataset
 
