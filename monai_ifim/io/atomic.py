@@ -60,6 +60,34 @@ def partial_file(folder: Path, suffix: str = "") -> Iterator[BinaryIO]:
         Path(file.name).unlink(missing_ok=True)
 
 
+@contextmanager
+def sole_use(folder: Path, name: str) -> Iterator[None]:
+    """In the block nobody else is in such a block for this name in this folder: another thread or process waits.
+
+    The folder is made where it is missing. On a file system without locks nobody waits.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{PARTIAL}{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}.claim"
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            if locks.hold(descriptor, path) and _lies_at(descriptor, path):
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _lies_at(descriptor: int, path: Path) -> bool:
+    """True if the open file is still the one of that path: whoever held it last may have removed it."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    return False
+
+
 def check_folder(folder: Path) -> None:
     """Raise OSError if no file can be created in a folder."""
     with partial_file(folder):

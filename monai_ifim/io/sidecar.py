@@ -9,7 +9,7 @@ import platform
 import resource
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -50,6 +50,10 @@ class InputIdentity:
     series: str | None = None
     resampled: bool = False
     beside: Mapping[str, Any] = field(default_factory=dict)
+
+    def without_names(self, file: str) -> InputIdentity:
+        """The same input, called `file`, without the names of its own files."""
+        return replace(self, file=file, beside={key: {**value, "file": None} for key, value in self.beside.items()})
 
 
 @dataclass(frozen=True)

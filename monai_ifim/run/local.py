@@ -8,6 +8,7 @@ from contextlib import suppress
 from monai_ifim.adapt.bundle import Bundle
 from monai_ifim.run.cases import Case
 from monai_ifim.run.pipeline import decompose_cases
+from monai_ifim.run.places import placed
 from monai_ifim.run.run_record import Start, write_outcome
 from monai_ifim.run.settings import RunSettings, prepared_folder
 from monai_ifim.run.stop_request import StoppedError, StopRequest
@@ -25,6 +26,7 @@ def run_cases(
     Raises OutputError if OUT cannot be written; StoppedError as `decompose_cases`, after the table is written.
     """
     began = Start()
+    cases = placed(cases, settings)
     prepared_folder(settings.output)
     rows: list[CaseRow] = []
     try:

@@ -77,7 +77,10 @@ def cases_of(
     """The cases that lie in the pulled folders, named by modality and number of their series; wanted: as `choose_series`."""
     labels = {series.uid: series.label for series in chosen}
     cases = find_cases(folders, series=wanted, fix_geometry=fix_geometry)
-    return [replace(case, name=case.name.replace(case.source.path.name, labels[case.source.path.name], 1)) for case in cases]
+    return [
+        replace(case, name=case.source.name.replace(case.source.path.name, labels[case.source.path.name], 1), earlier=())
+        for case in cases
+    ]
 
 
 def store_maps(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,9 +30,12 @@ from monai_ifim.core.memory.scratch import ScratchFolder
 from monai_ifim.io import InputError, ModelIdentity, OpenedSource
 from monai_ifim.io.dicom.reader import known_volume
 from monai_ifim.io.errors import explained, single_line
+from monai_ifim.io.hidden_names import unnamed, without_names
+from monai_ifim.io.key_table import KeyTable
 from monai_ifim.io.parametric_map.source import ReferencedSeries, referenced_series
 from monai_ifim.io.scan import Scan
 from monai_ifim.run.cases import Case
+from monai_ifim.run.places import settled
 from monai_ifim.run.resume import kept_row
 from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.stop_request import StoppedError, StopRequest, short_of_memory
@@ -92,7 +96,7 @@ def decompose_cases(
         reading, *further = (ThreadPoolExecutor(1) for _ in range(1 + writers))
         writing = further[0] if further else reading
         try:
-            loaded = _ahead(reading, lambda case: _load(bundle, case, settings, scratch, stop_request), cases)
+            loaded = _ahead(reading, lambda case: _load(bundle, case, settings, scratch, stop_request, writer.key_table), cases)
             results = _compute(bundle, _until(stop_request, loaded), settings, stop_request)
             yield from _behind(writing, lambda computed: _save(writer, computed, settings, stop_request), results)
         finally:  # also if the caller stops early: the case being written is finished, waiting ones are dropped
@@ -148,17 +152,21 @@ def _until(stop_request: StopRequest, items: Iterable[Item]) -> Iterator[Item]:
         yield item
 
 
-def _load(bundle: Bundle, case: Case, settings: RunSettings, scratch: Path, stop_request: StopRequest) -> _Loaded | CaseRow:
+def _load(
+    bundle: Bundle, case: Case, settings: RunSettings, scratch: Path, stop_request: StopRequest, table: KeyTable | None
+) -> _Loaded | CaseRow:
     """The image for the network, or the row of a case that is kept or cannot be read."""
     started = time.perf_counter()
     try:
         opened = OpenedSource(case.source)
+        case = settled(case, settings.output, opened, table)
         kept = kept_row(bundle.identity, case, settings, opened)
         if kept is not None:
-            return kept
+            return kept.of_listed(case.listed, case.given)
         opened.check(bundle.channels)
         series = referenced_series(opened) if settings.case.dicom_pm else None
         path = opened.readable_path(scratch)
+        path = unnamed(path, scratch, case.name) if case.hidden else path
         with known_volume(path, opened.readable_volume):
             read = bundle.read(path, dict(case.source.beside))
         if settings.case.space == "scanner":
@@ -291,7 +299,8 @@ def _save(writer: SaveIFIM, computed: _Computed, settings: RunSettings, stop_req
         written = writer.write(loaded.image, computed.components, loaded.opened, case.name, loaded.scan, loaded.series)
         stop_request.case_written()
         seconds = computed.seconds + time.perf_counter() - started
-        return row_from_sidecar(case.name, "done", written.sidecar, seconds)
+        row = row_from_sidecar(written.path.parent.name, "done", written.sidecar, seconds)
+        return row.of_listed(case.listed, case.given)
     except BaseException as error:  # the inverse of a bundle's preprocessing raises anything
         stop_request.write_failed(error)
         lost = stop_request.compute_failed(case.name, error, settings.device)  # a GPU may report an error only now
@@ -322,8 +331,15 @@ def _failed_computing(case: Case, error: BaseException, settings: RunSettings, b
 
 def failed_row(case: Case, error: BaseException) -> CaseRow:
     """The row of a failed case with the reason in one line; the traceback goes to the log."""
-    logging.getLogger("monai_ifim").debug("case %s: where the error arose:", case.name, exc_info=error)
+    log = logging.getLogger("monai_ifim")
+    if case.hidden:
+        log.debug("case %s: where the error arose:\n%s", case.name, "".join(traceback.format_tb(error.__traceback__)))
+    else:
+        log.debug("case %s: where the error arose:", case.name, exc_info=error)
     if not isinstance(error, Exception):
         said = single_line(str(error))
         error = InputError(f"the bundle's preprocessing exits the program ({type(error).__name__}: {said}): correct it.")
-    return CaseRow(case.name, "failed", explained(refused_operation(error) or error), case.source.path.name)
+    reason, name = explained(refused_operation(error) or error), case.source.path.name
+    if case.hidden:
+        reason, name = without_names(reason, case.source, case.name), ""
+    return CaseRow(case.name, "failed", reason, name).of_listed(case.listed or case.name, case.given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,10 +20,13 @@ from monai_ifim.adapt.bundle import Bundle, load_bundle
 from monai_ifim.adapt.inferer import IFIMInferer
 from monai_ifim.adapt.settings import CaseSettings, FileShortcuts
 from monai_ifim.core import IFIMError
+from monai_ifim.io import OpenedSource
+from monai_ifim.io.key_table import KeyTable
 from monai_ifim.options import FILES
 from monai_ifim.run.cases import Case, find_cases
 from monai_ifim.run.local import Report
 from monai_ifim.run.pipeline import decompose_cases
+from monai_ifim.run.places import placed, settled
 from monai_ifim.run.resume import kept_row
 from monai_ifim.run.run_record import Start, write_outcome
 from monai_ifim.run.settings import RunSettings, prepared_folder
@@ -77,13 +80,14 @@ def run_shard(
     """
     began = Start()
     with _process_group(rank) as group:
+        cases = placed(cases, settings)  # before the first rank writes anything
         if rank.number == 0:
             prepared_folder(settings.output)
         _gather("ready", group)
         mine = cases[rank.number :: rank.size]
         kept = _merged(_gather(_kept(bundle, mine, settings), group))
         left = [case for case in cases if case.name not in kept]
-        rows = [row for row in kept.values() if row.case in {case.name for case in mine}]
+        rows = [kept[case.name] for case in mine if case.name in kept]
         for row in rows:
             report(row)
         for row in decompose_cases(bundle, left[rank.number :: rank.size], replace(settings, overwrite=True), stop_request):
@@ -92,7 +96,7 @@ def run_shard(
         gathered = [row for part in _gather(rows, group) for row in part]
         if rank.number == 0:
             return write_outcome(bundle.identity, settings, cases, gathered, began, {"name": "torchrun", "ranks": rank.size})
-        by_name = {row.case: row for row in gathered}
+        by_name = {row.key: row for row in gathered}
         return [by_name[case.name] for case in cases if case.name in by_name]
 
 
@@ -143,9 +147,18 @@ class ShardedRun:
 
 
 def _kept(bundle: Bundle, cases: Sequence[Case], settings: RunSettings) -> dict[str, CaseRow]:
-    wanted = bundle.steps.keys.wanted
-    rows = ((case.name, kept_row(bundle.identity, case.of_entries(wanted), settings)) for case in cases)
-    return {name: row for name, row in rows if row is not None}
+    """The rows of cases that an earlier run finished, by their names in the list; those that cannot be read fail later."""
+    table = KeyTable.beside(settings.output) if settings.case.case_names == "hash" else None
+    found = {}
+    for listed in cases:
+        case = listed.of_entries(bundle.steps.keys.wanted)
+        opened = OpenedSource(case.source)
+        with suppress(Exception):  # readers raise anything
+            case = settled(case, settings.output, opened, table)
+            row = kept_row(bundle.identity, case, settings, opened)
+            if row is not None:
+                found[case.listed] = row.of_listed(case.listed, case.given)
+    return found
 
 
 def _merged(parts: Sequence[Mapping[str, CaseRow]]) -> dict[str, CaseRow]:

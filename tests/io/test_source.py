@@ -23,6 +23,10 @@ from monai_ifim.io.source import sha256_of
 Array = npt.NDArray[Any]
 
 
+def digits(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:8]
+
+
 @pytest.fixture
 def series_4d(tmp_path: Path, write_scan: Callable[..., Path], oblique: Array) -> Path:
     return write_scan(tmp_path / "perfusion.nii.gz", (5, 4, 6, 3), oblique)
@@ -43,8 +47,8 @@ def ct_slice() -> pydicom.Dataset:
         ("I10", "I10"),
         ("1.2.840.113619.2", "1.2.840.113619.2"),
         ("head of patient.nrrd", "head_of_patient"),
-        ("Schädel/../Schädel.mha", "Sch_del"),
-        ("頭部.nii.gz", "case"),
+        ("Schädel/../Schädel.mha", "Schadel-" + digits("Schädel")),
+        ("頭部.nii.gz", "case-" + digits("頭部")),
         ("a;rm -rf $HOME.png", "a_rm_-rf_HOME"),
         (".nii.gz", "nii.gz"),
     ],

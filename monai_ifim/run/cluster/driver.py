@@ -20,6 +20,7 @@ from monai_ifim.run.cases import Case
 from monai_ifim.run.cluster.schedule import ATTEMPTS, Allotment, Chunk, Node, Schedule, allot
 from monai_ifim.run.cluster.worker import DecomposingWorker, RunTask, pack_state
 from monai_ifim.run.pipeline import failed_row
+from monai_ifim.run.places import placed
 from monai_ifim.run.run_record import Start, write_outcome
 from monai_ifim.run.settings import RunSettings, prepared_folder
 from monai_ifim.run.stop_request import StopRequest
@@ -58,6 +59,7 @@ def run_on_ray(
     began = Start()
     with _connected(root) as ray:
         allotment = allot(_nodes(ray), settings.device, workers, len(cases))
+        cases = placed(cases, settings)
         prepared_folder(settings.output)
         pool = _WorkerPool(ray, allotment, Schedule(cases, allotment.workers, settings.batch_size), settings, report)
         with atomic.partial_file(settings.output) as marker:  # removed by the next run if this one is killed
@@ -162,7 +164,7 @@ class _WorkerPool:
             slot.started, slot.failures = True, 0
             return
         for row in answer:
-            del slot.held[row.case]
+            del slot.held[row.key]
             self._add(self._as_of_this_run(row))
         if slot.supplied or slot.held:
             self._give(slot)
@@ -215,13 +217,15 @@ class _WorkerPool:
             self._add(failed_row(case, refusal))
 
     def _add(self, row: CaseRow) -> None:
-        self._found.pop(row.case, None)
+        self._found.pop(row.key, None)
         self._rows.append(row)
         self._report(row)
 
     def _as_of_this_run(self, row: CaseRow) -> CaseRow:
         """The row with "done" for "kept" if a lost worker wrote the case in this run without reporting it."""
-        if row.status == "kept" and self._schedule.losses(row.case) and self._found[row.case] != self._sidecar_hash(row.case):
+        if row.status != "kept" or row.case != row.key:
+            return row
+        if self._schedule.losses(row.key) and self._found[row.key] != self._sidecar_hash(row.case):
             return replace(row, status="done")
         return row
 
