@@ -112,6 +112,29 @@ FILES: dict[str, Option] = {
         decides="never",
     ),
 }
+LIMITS: dict[str, Option] = {  # of one case; 0 for none
+    "max_voxels": Option(
+        2**29,  # 512 x 512 x 2048, a whole body by CT; float32 copies of it take 2 GiB each
+        "Refuse images of more voxels (times channels), as read or as prepared for the network; 0: no limit.",
+        int,
+        minimum=0,
+        decides="never",
+    ),
+    "max_bytes": Option(
+        2**32,  # max_voxels of 8 bytes each
+        "Refuse images of more bytes, when unpacked; 0: no limit.",
+        int,
+        minimum=0,
+        decides="never",
+    ),
+    "max_seconds": Option(
+        21_600,  # 6 hours: a night has room for one such case and the others
+        "Give a case up that takes longer to be read, or to be computed; 0: no limit.",
+        int,
+        minimum=0,
+        decides="never",
+    ),
+}
 OPTIONS: dict[str, Option] = {**DECOMPOSITION, **SCAN, **FILES}
 
 

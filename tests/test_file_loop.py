@@ -141,6 +141,7 @@ def test_a_file_changed_along_u_1_changes_the_answer_as_predicted(
     _check_loop(case, _decomposed(case), tmp_path)
 
 
+@pytest.mark.slow
 @EACH_BUNDLE
 def test_so_does_one_changed_at_a_resolution_in_mm(cases: Callable[[str], Case], name: str, tmp_path: Path) -> None:
     case = cases(name)

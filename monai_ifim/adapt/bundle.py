@@ -216,13 +216,14 @@ class Bundle:
 
 
 def load_bundle(root: Path, device: torch.device | str = "cpu", state: Mapping[str, Tensor] | None = None) -> Bundle:
-    """Read a bundle's `preprocessing`, and its `network_def` with models/model.pt or, without that file, the TorchScript
-    in models/model.ts, for which no class need be at hand. Raises InputError naming what is missing.
+    """Read a bundle's `preprocessing`, and its `network_def` with models/model.safetensors or, without that file, model.pt or,
+    without both, the TorchScript model.ts, for which no class need be at hand. Raises InputError naming what is missing.
 
-    state: what `read_state` gave for this bundle; models/model.pt is then not read, and on the CPU the network's parameters
+    state: what `read_state` gave for this bundle; the weights' file is then not read, and on the CPU the network's parameters
     are these very tensors, which may lie in memory that several processes share and none may write to.
     The bundle's config is MONAI's and may run code of its author's: load bundles you trust.
     """
+    identity = identify_bundle(root)
     try:
         metadata = read_metadata(root)
         parser = _parse(root)
@@ -244,11 +245,13 @@ def load_bundle(root: Path, device: torch.device | str = "cpu", state: Mapping[s
             f"bundle {root.name}: metadata.json states no number of channels, or no list of sizes, for input '{image_input}': "
             f"num_channels {channels!r}, spatial_shape {shape!r}: correct it."
         )
+    if identify_bundle(root) != identity:
+        raise InputError(f"bundle {root.name}: its files changed while they were read: run the same command again.")
     return Bundle(
         root=root,
         network=network.to(device).eval(),
         steps=steps,
-        identity=identify_bundle(root),
+        identity=identity,
         channels=channels,
         spatial_shape=tuple(shape) if shape else None,
         outputs=metadata_output(metadata).get("num_channels"),

@@ -311,8 +311,9 @@ def _transform_of(loader: Any) -> Any:
 def _files_of(image: Tensor) -> list[str]:
     """The files of the images by their metadata; empty if these do not name them all."""
     files = image.meta.get("filename_or_obj") if isinstance(image, MetaTensor) else None
-    named = isinstance(files, (list, tuple)) and all(isinstance(file, str) for file in files)
-    return list(files) if named else []
+    if not isinstance(files, (list, tuple)) or not all(isinstance(file, str) for file in files):
+        return []
+    return list(files)
 
 
 def _case_names(image: Tensor, files: Sequence[str], iteration: int) -> list[str]:

@@ -67,6 +67,7 @@ class SaveIFIM(Transform):
         class_names: in the order of the network's outputs.
         bundle_root: the bundle whose name, version, weights and class names the sidecar states.
         image_key: name of the image in a dictionary `preprocessing`.
+        model: what the sidecar states of the model, in place of class_names and bundle_root.
         shortcuts: space, contents, dicom_pm, scene_bundle, which replace those of `settings`.
 
     Raises:
@@ -82,6 +83,7 @@ class SaveIFIM(Transform):
         class_names: Sequence[str] = (),
         bundle_root: PathLike | None = None,
         image_key: str = "image",
+        model: ModelIdentity | None = None,
         **shortcuts: Unpack[FileShortcuts],
     ) -> None:
         self.settings = CaseSettings.of(settings, shortcuts, FILES, own_keywords(SaveIFIM))
@@ -90,7 +92,9 @@ class SaveIFIM(Transform):
         self.preprocessing = preprocessing
         self.image_key = image_key
         names = ensure_tuple(class_names)
-        self.model = ModelIdentity(class_names=names) if bundle_root is None else identify_bundle(Path(bundle_root), names)
+        if model is None:
+            model = ModelIdentity(class_names=names) if bundle_root is None else identify_bundle(Path(bundle_root), names)
+        self.model = model
 
     def __call__(
         self,
@@ -134,9 +138,10 @@ class SaveIFIM(Transform):
         source = opened.source
         maps = self._maps(img, components)
         unit = opened.unit
+        there = source.path.exists()
         identity = InputIdentity(
             file=source.path.name,
-            sha256=opened.digest if source.path.exists() else None,
+            sha256=opened.digest if there else None,
             shape=volume_shape(native_shape(img)),
             affine=plain_affine(native_affine(img)),
             reader=_reader_of(img),
@@ -144,6 +149,7 @@ class SaveIFIM(Transform):
             series=source.series,
             resampled=opened.resampled,
             beside=opened.beside,
+            files=[file.described() for file in opened.hashed] if there else (),
         )
         of_maps = {"unit": unit} if self.settings.space == "scanner" else {}
         record = record | {"settings": self.settings.written(record["settings"])}
@@ -151,6 +157,8 @@ class SaveIFIM(Transform):
         scan = self._scan(img, maps, scan, file, unit)
         if self.settings.dicom_pm and series is None:
             series = referenced_series(opened)
+        if there:
+            opened.refuse_changed()
         beside = Companions(scan, series if self.settings.dicom_pm else None, self.settings.scene_bundle)
         with claimed(self.output_dir, case or self._name(opened), opened) as name:
             if self.key_table is not None:

@@ -1,4 +1,4 @@
-"""The network of a bundle with its weights, from models/model.pt or as the TorchScript models/model.ts."""
+"""The network of a bundle with its weights, from models/model.safetensors or model.pt, or as the TorchScript model.ts."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from pickle import UnpicklingError  # nosec B403 # to tell it from other errors;
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from monai_ifim.io import InputError
 from monai_ifim.io.errors import innermost
-from monai_ifim.io.model import SCRIPT, WEIGHTS, weights_path
+from monai_ifim.io.model import SAFE_WEIGHTS, SCRIPT, WEIGHTS, weights_path
 
 SAME_NETWORK = "give the weights that were saved from this network"
 STATE_KEYS = ("model", "network", "net", "state_dict", "model_state_dict")
@@ -29,7 +31,9 @@ def network_with_weights(
     """
     path = weights_path(root)
     if path is None:
-        raise InputError(f"bundle {root.name}: no weights at {WEIGHTS}, nor TorchScript at {SCRIPT}: copy one of them there.")
+        raise InputError(
+            f"bundle {root.name}: no weights at {SAFE_WEIGHTS} or {WEIGHTS}, nor TorchScript at {SCRIPT}: copy one of them there."
+        )
     if path == root / SCRIPT:
         return _script(path, root, device)
     try:
@@ -38,7 +42,7 @@ def network_with_weights(
     except InputError as error:
         if not (root / SCRIPT).is_file():
             raise
-        raise InputError(f"{error} To use {SCRIPT}, which needs no class, move {WEIGHTS} out of the bundle.") from error
+        raise InputError(f"{error} To use {SCRIPT}, which needs no class, move {_named(path)} out of the bundle.") from error
     if not isinstance(network, nn.Module):
         raise InputError(f"bundle {root.name}: network_def is {type(network).__name__}, not a torch module: correct it.")
     state = (read_state(root) or {}) if given is None else given
@@ -46,18 +50,34 @@ def network_with_weights(
         _load_weights(network, state, shared=given is not None)
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
-        raise InputError(f"bundle {root.name}: {WEIGHTS} does not fit network_def ({reason}): {SAME_NETWORK}.") from error
+        raise InputError(f"bundle {root.name}: {_named(path)} does not fit network_def ({reason}): {SAME_NETWORK}.") from error
     return network
 
 
 def read_state(root: Path) -> dict[str, Any] | None:
-    """The weights in a bundle's models/model.pt by their names in the network; None where its network is not loaded from there.
+    """The weights in a bundle's models/model.safetensors, or else model.pt, by their names in the network; None where its
+    network is not loaded from there.
 
     Raises InputError where the file holds no plain weights.
     """
     path = weights_path(root)
-    if path != root / WEIGHTS:
+    if path is None or path == root / SCRIPT:
         return None
+    state: Any = _read_safetensors(path, root) if path == root / SAFE_WEIGHTS else _read_checkpoint(path, root)
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _read_safetensors(path: Path, root: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"bundle {root.name}: {SAFE_WEIGHTS} holds no tensors ({innermost(error)[:200]}): copy it again, or save what "
+            "network.state_dict() gives, by safetensors.torch.save_file."
+        ) from error
+
+
+def _read_checkpoint(path: Path, root: Path) -> Mapping[str, Any]:
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -69,7 +89,12 @@ def read_state(root: Path) -> dict[str, Any] | None:
         raise InputError(
             f"bundle {root.name}: {WEIGHTS} does not fit network_def (no tensors by their names in it): {SAME_NETWORK}."
         )
-    return {name.removeprefix("module."): value for name, value in state.items()}
+    return state
+
+
+def _named(path: Path) -> str:
+    """A file of weights by its folder and name, as in SAFE_WEIGHTS."""
+    return f"{path.parent.name}/{path.name}"
 
 
 def _why_no_weights(error: Exception) -> str:
@@ -102,6 +127,7 @@ def _load_weights(network: nn.Module, state: Mapping[str, Any], shared: bool) ->
     Copied all the same is what copying would change (another dtype or memory layout, tied parameters, of which the last
     counts) and every buffer, because a network may write to its buffers.
     """
+    state = _with_tied(network, state)
     own = dict(network.named_parameters(remove_duplicate=False))
     tied = len({id(parameter) for parameter in own.values()}) < len(own)
     if not shared or tied:
@@ -110,6 +136,18 @@ def _load_weights(network: nn.Module, state: Mapping[str, Any], shared: bool) ->
     places = network.state_dict()
     taken = {name: value if name not in places else _placed(value, places[name], name in own) for name, value in state.items()}
     network.load_state_dict(taken, assign=True)
+
+
+def _with_tied(network: nn.Module, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The weights with every name of a tied tensor, of which a safetensors file holds one alone."""
+    names: dict[int, list[str]] = {}
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        names.setdefault(id(tensor), []).append(name)
+    groups = (group for group in names.values() if len(group) > 1)
+    given = ((group, next((name for name in group if name in state), None)) for group in groups)
+    return {name: state[there] for group, there in given if there is not None for name in group if name not in state} | dict(
+        state
+    )
 
 
 def _placed(value: Tensor, place: Tensor, parameter: bool) -> Tensor:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from monai_ifim.cli.options import BUNDLE, DEVICE, GivenSettings, takes_settings
+from monai_ifim.cli.options import BUNDLE, DEVICE, EXPECT_SHA256, GivenSettings, takes_settings
 from monai_ifim.cli.summary import quiet_libraries
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def check(
     ] = None,
     *,
     given: GivenSettings,
+    expect_sha256: Annotated[str | None, EXPECT_SHA256] = None,
     device: Annotated[str | None, DEVICE] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")] = False,
 ) -> None:
@@ -39,7 +40,7 @@ def check(
 
         refusal: IFIMError | None = None
         try:
-            identity, report = _probed(bundle, image, given, device, console)
+            identity, report = _probed(bundle, image, given, device, expect_sha256, console)
         except IFIMError as error:
             refusal = error
     if refusal is not None:
@@ -48,7 +49,7 @@ def check(
             raise typer.Exit(1)
         raise refusal
     if as_json:
-        content: dict[str, Any] = {"bundle": asdict(identity), "fit": report.fit, **asdict(report)}
+        content: dict[str, Any] = {"bundle": identity.described(), "fit": report.fit, **asdict(report)}
         typer.echo(json.dumps(content, indent=2))
     else:
         for finding in report.findings:
@@ -60,7 +61,7 @@ def check(
 
 
 def _probed(
-    bundle: str, image: Path | None, given: GivenSettings, device: str | None, console: Console
+    bundle: str, image: Path | None, given: GivenSettings, device: str | None, expected: str | None, console: Console
 ) -> tuple[ModelIdentity, NetworkReport]:
     """Name the bundle's origin, load it and probe its network; raises IFIMError if either fails."""
     import torch
@@ -75,6 +76,6 @@ def _probed(
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     check_device(chosen)
     root = resolve_bundle(bundle)
-    name_origin(console, root)
+    name_origin(console, root, expected)
     loaded = load_bundle(root, chosen)
     return loaded.identity, check_bundle(loaded, image, settings, chosen)

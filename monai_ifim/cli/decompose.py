@@ -10,7 +10,17 @@ import typer
 from rich.console import Console
 
 from monai_ifim.cli.engines import Engine
-from monai_ifim.cli.options import BATCH_SIZE, BUNDLE, DEVICE, FIX_GEOMETRY, OUTPUT, OVERWRITE, GivenSettings, takes_settings
+from monai_ifim.cli.options import (
+    BATCH_SIZE,
+    BUNDLE,
+    DEVICE,
+    EXPECT_SHA256,
+    FIX_GEOMETRY,
+    OUTPUT,
+    OVERWRITE,
+    GivenSettings,
+    takes_settings,
+)
 from monai_ifim.cli.repetition import needed, repeat_from
 from monai_ifim.cli.summary import quiet_libraries
 
@@ -26,6 +36,7 @@ def decompose(
     output: Annotated[Path | None, OUTPUT] = None,
     *,
     given: GivenSettings,
+    expect_sha256: Annotated[str | None, EXPECT_SHA256] = None,
     frame: Annotated[int | None, typer.Option(min=0, help="Which volume of 4D files, counted from 0.")] = None,
     series: Annotated[
         str | None, typer.Option(help="UID of the series to take from DICOM folders; all: each volume as a case.")
@@ -60,7 +71,7 @@ def decompose(
     """
     quiet_libraries()
     if repeat is not None:
-        repeat_from(context, repeat, image, bundle, output, device, given.noise)
+        repeat_from(context, repeat, image, bundle, output, device, given, expect_sha256)
         return
     inputs, bundle, output = needed(context, inputs, bundle, output, image)
     console = Console(quiet=int(os.environ.get("RANK", 0)) != 0)  # of many processes one speaks
@@ -82,11 +93,11 @@ def decompose(
         configure_cublas(case.deterministic)
         rank = rank_of_process()
         chosen = rank.device if device in (None, "cuda") else device
-        settings = RunSettings(output, case, batch_size, chosen, overwrite)
+        settings = RunSettings(output, case, batch_size, chosen, overwrite, given.limits)
         with untold_names(inputs if case.case_names == "hash" else []):
             cases = find_cases(inputs, frame, series, fix_geometry)
         root = resolve_bundle(bundle)
-        name_origin(console, root)
+        name_origin(console, root, expect_sha256)
         run = chosen_engine(engine, workers, rank, root, settings)
     stop_request = StopRequest()
     with with_hint(), stopping(stop_request, rank.size), case_progress(console, rank.share(len(cases))) as report:

@@ -31,7 +31,10 @@ def demo(
 
         jobs = {
             "mednist_classification": ("a CT slice from pydicom's test files", demo_slice()),
-            "lumpy_lesion_detection_3d": ("a generated volume with a lesion", demo_volume(prepared_folder(output) / "input")),
+            "lumpy_lesion_detection_3d": (
+                "a generated volume with a lesion",
+                demo_volume(prepared_folder(output) / "input", output),
+            ),
         }
     for name, (what, image) in jobs.items():
         console.print(f"\n[bold]{name}[/bold]: {what}")

@@ -12,15 +12,18 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from monai_ifim.cli.options import EXPECT_SHA256
 from monai_ifim.cli.summary import quiet_libraries
 
 CACHE_VARIABLE = "MONAI_IFIM_CACHE"
 
 
 def evaluate(
+    context: typer.Context,
     config: Annotated[str, typer.Argument(help="Experiment: a YAML file, or the name of one that comes with the package.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for tables, results.json, figures and the page.")],
     bundle: Annotated[str | None, typer.Option(help="For 'bundle': the MONAI bundle to evaluate.")] = None,
+    expect_sha256: Annotated[str | None, EXPECT_SHA256] = None,
     datalist: Annotated[Path | None, typer.Option(help="For 'bundle': JSON datalist with labels.")] = None,
     images: Annotated[int | None, typer.Option(min=1, help="Test images a cell, in place of the experiment's number.")] = None,
     task: Annotated[list[str] | None, typer.Option(help="Only this task; may be repeated.")] = None,
@@ -36,6 +39,8 @@ def evaluate(
     Trains or loads the classifiers, decomposes, perturbs, measures, tests, draws. An interrupted run goes on where it was.
     Exit status: 0 all cells done, 1 wrong use, 3 some cells failed (see results.json).
     """
+    if expect_sha256 is not None and bundle is None:
+        context.fail("--expect-sha256 needs --bundle: the experiment's own networks are trained here.")
     quiet_libraries()
     console = Console()
     with console.status("loading MONAI"):
@@ -50,7 +55,7 @@ def evaluate(
         overrides |= {name: value for name, value in given.items() if value is not None}
         check_device(device)
         if bundle is not None:
-            name_origin(console, resolve_bundle(bundle))
+            name_origin(console, resolve_bundle(bundle), expect_sha256)
         experiment = only(load_experiment(resolve_experiment(config), overrides), task, model)
         prepared_folder(output)
     with _progress(console) as bars:

@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from monai_ifim.options import OPTIONS, SAME, Option
+from monai_ifim.options import LIMITS, OPTIONS, SAME, Option
 
 if TYPE_CHECKING:
     from monai_ifim.adapt.settings import CaseSettings
+    from monai_ifim.io.limits import Limits
 
 BATCH_SIZE = typer.Option(help="Images of one shape that share backward passes.")
 BUNDLE = typer.Option(help="MONAI bundle: its folder, or the name of one that comes with the package.")
 DEVICE = typer.Option(help="cpu, cuda, cuda:1, mps; by default CUDA where there is one.")
+EXPECT_SHA256 = typer.Option(
+    "--expect-sha256", metavar="HASH", help="Refuse a bundle unless its weights, or the whole bundle, have this SHA-256."
+)
 FIX_GEOMETRY = typer.Option(
     "--fix-geometry", help="Resample DICOM volumes with a tilted gantry or uneven gaps onto an even grid."
 )
@@ -32,6 +36,13 @@ class GivenSettings:
     values: Mapping[str, Any]
 
     @property
+    def limits(self) -> Limits:
+        """The limits on a case; raises InputError for an invalid one."""
+        from monai_ifim.io.limits import Limits
+
+        return Limits(**{name.removeprefix("max_"): self.values[name] for name in LIMITS})
+
+    @property
     def noise(self) -> str | None:
         """The noise level as given, a number or the path of a map."""
         noise: str | None = self.values["metric"]
@@ -42,7 +53,7 @@ class GivenSettings:
         from monai_ifim.adapt.scanner.noise import read_noise
         from monai_ifim.adapt.settings import CaseSettings
 
-        given = dict(self.values) | decided
+        given = {name: value for name, value in self.values.items() if name in OPTIONS} | decided
         if given.get("space") == "scanner" and given["resolution"] is None and given["metric"] is None:
             given["resolution"] = "network"  # the network cannot tell finer changes apart
         given["metric"] = read_noise(given.get("metric"))
@@ -52,9 +63,10 @@ class GivenSettings:
 def takes_settings(*names: str, without: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a verb one command-line option for each setting; the verb gets them all in its parameter `given`.
 
-    names: fields of `CaseSettings`, by default all of them but those in `without`.
+    names: fields of `CaseSettings`, by default all of them but those in `without`, and the limits.
     """
-    chosen = {name: one for name, one in OPTIONS.items() if (not names or name in names) and name not in without}
+    offered = OPTIONS if names else OPTIONS | LIMITS
+    chosen = {name: one for name, one in offered.items() if (not names or name in names) and name not in without}
 
     def decorate(verb: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(verb, include_extras=True)

@@ -12,7 +12,17 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from monai_ifim.cli.options import BATCH_SIZE, BUNDLE, DEVICE, FIX_GEOMETRY, OUTPUT, OVERWRITE, GivenSettings, takes_settings
+from monai_ifim.cli.options import (
+    BATCH_SIZE,
+    BUNDLE,
+    DEVICE,
+    EXPECT_SHA256,
+    FIX_GEOMETRY,
+    OUTPUT,
+    OVERWRITE,
+    GivenSettings,
+    takes_settings,
+)
 from monai_ifim.cli.summary import quiet_libraries
 
 if TYPE_CHECKING:
@@ -29,6 +39,7 @@ def pacs(
     output: Annotated[Path, OUTPUT],
     *,
     given: GivenSettings,
+    expect_sha256: Annotated[str | None, EXPECT_SHA256] = None,
     series: Annotated[
         str | None, typer.Option(metavar="UID", help="UID of the series to take, if the study has several; all: each as a case.")
     ] = None,
@@ -69,9 +80,9 @@ def pacs(
         case = given.settings(dicom_pm=store)
         configure_cublas(case.deterministic)
         chosen_device = device or rank_of_process().device
-        settings = RunSettings(output, case, batch_size, chosen_device, overwrite)
+        settings = RunSettings(output, case, batch_size, chosen_device, overwrite, given.limits)
         root = resolve_bundle(bundle)
-        name_origin(console, root)
+        name_origin(console, root, expect_sha256)
         loaded = load_bundle(root, settings.device)
     if access.exposed:
         console.print("The address begins with http://: patients' data travel in the clear.", style="yellow")

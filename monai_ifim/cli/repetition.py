@@ -14,13 +14,15 @@ from rich.table import Table
 from rich.text import Text
 
 from monai_ifim.display import numbers
+from monai_ifim.options import LIMITS
 
 if TYPE_CHECKING:
+    from monai_ifim.cli.options import GivenSettings
     from monai_ifim.run.agreement import Quantity
     from monai_ifim.run.repetition import Repetition
 
 DISAGREES, NOT_COMPARED = 1, 4
-FREE = {"repeat", "image", "bundle", "output", "device", "metric"}  # the sidecar states everything else
+FREE = {"repeat", "image", "bundle", "output", "device", "metric", "expect_sha256", *LIMITS}  # the sidecar states everything else
 STYLES = {"same": "green", "within": "green", "differs": "bold red"}
 
 
@@ -46,13 +48,14 @@ def repeat_from(
     bundle: str | None,
     output: Path | None,
     device: str | None,
-    noise: str | None,
+    given: GivenSettings,
+    expected: str | None,
 ) -> None:
     """Repeat a case and print the comparison. Exit status: 0 if it agrees, 1 if not, 4 if it could not be compared."""
     _check_alone(context)
     console = Console()
     try:
-        found = _repeated(console, sidecar, image, bundle, output, device, noise)
+        found = _repeated(console, sidecar, image, bundle, output, device, given, expected)
     except Exception as error:
         from monai_ifim.io.errors import explained
 
@@ -81,7 +84,8 @@ def _repeated(
     bundle: str | None,
     output: Path | None,
     device: str | None,
-    noise: str | None,
+    given: GivenSettings,
+    expected: str | None,
 ) -> Repetition:
     with ExitStack() as stack:
         stack.enter_context(console.status("repeating the case"))
@@ -93,10 +97,10 @@ def _repeated(
         name, case = read_recorded_case(sidecar)
         source = find_image(case, image)
         root = find_bundle(case, bundle)
-        name_origin(console, root)
+        name_origin(console, root, expected)
         configure_cublas(was_deterministic(case))
         folder = output or stack.enter_context(ScratchFolder())
-        return repeat_case(name, case, root, source, folder, device, noise)
+        return repeat_case(name, case, root, source, folder, device, given.noise, given.limits)
 
 
 def _show(console: Console, found: Repetition) -> None:

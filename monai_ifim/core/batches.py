@@ -40,6 +40,8 @@ from monai_ifim.core.solvers.exact import whole_factor
 from monai_ifim.core.solvers.lanczos import leading_pairs, most_steps
 from monai_ifim.core.verification.batch import BatchVerification
 
+Progress = Callable[[int, int | None], None]
+
 RESULTS = 8  # memory of high, low, diag F in float64 and their temporaries, in units of an image
 
 
@@ -47,13 +49,15 @@ def decompose_in_parts(
     predictor: Predictor,
     image: Tensor,
     asked: Settings,
-    progress: bool = False,
+    progress: bool | Progress = False,
     names: Sequence[str] = (),
     changes: Callable[[], Sequence[str]] = tuple,
 ) -> Decomposition:
     """Decompose a batch, as many images at a time as fit the memory budget and the memory of the device.
 
-    names: of the images, for the record of their verification. changes: names of what passes have changed in the network.
+    progress: count the Jacobian products on standard error, or what is called after each with the numbers made and expected; what
+    it raises ends the decomposition. names: of the images, for the record of their verification.
+    changes: names of what passes have changed in the network.
     """
     verification = BatchVerification.planned(predictor, image, asked, names, changes)
     settings, metric = asked, asked.input_metric
@@ -61,7 +65,7 @@ def decompose_in_parts(
         metric = metric.bound(image)
         check_self_adjoint(metric, image, torch.Generator().manual_seed(settings.seed))
         settings = replace(settings, metric=metric)
-    whole = BatchPart(predictor, image, asked, settings, _print_progress if progress else _no_progress, verification)
+    whole = BatchPart(predictor, image, asked, settings, _advance(progress), verification)
     plan = MemoryPlan(image.shape[0])
     if settings.budget is not None:
         plan = _planned(whole, settings.budget)
@@ -81,7 +85,7 @@ def decompose_in_parts(
             warned = True
             continue
         start += plan.batch
-    if progress:
+    if progress is True:
         sys.stderr.write("\n")
     d = joined(parts, image)
     return replace(d, record=d.record | {"verification": verification.finish(whole.forward, image)})
@@ -244,6 +248,12 @@ def _trimming(advance: Callable[[int, int | None], None]) -> Callable[[int, int 
         advance(done, expected)
 
     return trimmed
+
+
+def _advance(progress: bool | Progress) -> Progress:
+    if callable(progress):
+        return progress
+    return _print_progress if progress else _no_progress
 
 
 def _no_progress(done: int, expected: int | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from monai_ifim.core.batches import decompose_in_parts
+from monai_ifim.core.batches import Progress, decompose_in_parts
 from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.core.heads.base import Head
 from monai_ifim.core.heads.choice import answers_at_every_voxel
@@ -102,11 +102,12 @@ def decompose_with(
     x: Tensor,
     network_args: Sequence[Any] = (),
     network_kwargs: Mapping[str, Any] | None = None,
-    progress: bool = False,
+    progress: bool | Progress = False,
     names: Sequence[str] = (),
 ) -> Decomposition:
     """`decompose` with its options as one object; see there for the other arguments, the result and what is raised.
 
+    progress: as `decompose_in_parts`.
     names: of the images, by which the records of later ones name the one that was verified; numbers by default.
     """
     network = owner_of(network)

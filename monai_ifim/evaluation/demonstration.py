@@ -25,7 +25,7 @@ def demo_slice() -> Path:
     return Path(found)
 
 
-def demo_volume(directory: str | os.PathLike[str]) -> Path:
+def demo_volume(directory: str | os.PathLike[str], root: Path | None = None) -> Path:
     """Write a lumpy volume with a lesion, always the same one, and return the file's path.
 
     The volume has the default parameters of :class:`~monai_ifim.evaluation.lumpy.images.LumpyParameters`, those of the bundle
@@ -33,6 +33,7 @@ def demo_volume(directory: str | os.PathLike[str]) -> Path:
 
     Args:
         directory: folder for the file; made where missing.
+        root: folder from which on no link is followed, by default `directory` itself.
     """
     from monai_ifim.evaluation.lumpy.images import LumpyDataset, LumpyParameters, write_image
 
@@ -40,4 +41,4 @@ def demo_volume(directory: str | os.PathLike[str]) -> Path:
     if target.is_file():
         return target
     dataset = LumpyDataset(LumpyParameters(), length=_DEMO_INDEX + 1, seed=_DEMO_SEED)
-    return write_image(dataset.volume(_DEMO_INDEX).image, target, spacing=2.0)
+    return write_image(dataset.volume(_DEMO_INDEX).image, target, spacing=2.0, root=root)

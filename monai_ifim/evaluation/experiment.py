@@ -135,9 +135,7 @@ def run_experiment(
     """
     began = time.perf_counter()
     listener = listener or _Silent()
-    cells = [
-        Cell(task, model, output / "cells" / task.name / model.name) for task in experiment.tasks for model in experiment.models
-    ]
+    cells = [Cell(task, model, output) for task in experiment.tasks for model in experiment.models]
     results: list[CellResult] = []
     records: list[CellRecord] = []
     failed: list[FailedCell] = []
@@ -188,11 +186,11 @@ def _write(output: Path, results: Sequence[CellResult], record: ExperimentRecord
     if results:
         buffer = io.BytesIO()
         pd.concat([result.measurements for result in results], ignore_index=True).to_parquet(buffer, index=False)
-        write_bytes(output / "measurements.parquet", buffer.getvalue())
+        write_bytes(output / "measurements.parquet", buffer.getvalue(), root=output)
         images = pd.concat([result.images for result in results], ignore_index=True)
-        write_text(output / "images.csv", images.to_csv(index=False))
-        write_text(output / "comparisons.csv", _comparisons(record.cells).to_csv(index=False))
-        write_text(output / "cells.csv", _cells(record.cells).to_csv(index=False))
+        write_text(output / "images.csv", images.to_csv(index=False), root=output)
+        write_text(output / "comparisons.csv", _comparisons(record.cells).to_csv(index=False), root=output)
+        write_text(output / "cells.csv", _cells(record.cells).to_csv(index=False), root=output)
     write_experiment(output / "results.json", record)
 
 

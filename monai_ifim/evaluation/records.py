@@ -253,7 +253,7 @@ def known(value: float) -> float | None:
 
 def write_experiment(path: Path, record: ExperimentRecord) -> None:
     """Write results.json, whole or not at all."""
-    write_bytes(path, msgspec.json.format(msgspec.json.encode(record, enc_hook=_plain), indent=1) + b"\n")
+    write_bytes(path, msgspec.json.format(msgspec.json.encode(record, enc_hook=_plain), indent=1) + b"\n", root=path.parent)
 
 
 def read_experiment(path: Path) -> ExperimentRecord:

@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from monai_ifim.io.case import Companions, WrittenCase, sidecar_path, write_case
+    from monai_ifim.io.case import Companions, WrittenCase, write_case
+    from monai_ifim.io.case_files import sidecar_path
     from monai_ifim.io.case_maps import CaseMaps, check_contents
     from monai_ifim.io.dicom.reader import DicomReader, register_dicom_reader
     from monai_ifim.io.errors import GeometryError, InputError, OutputError
@@ -39,7 +40,7 @@ _HOMES = {
     "identify_bundle": "model",
     "read_sidecar": "sidecar",
     "register_dicom_reader": "dicom.reader",
-    "sidecar_path": "case",
+    "sidecar_path": "case_files",
     "write_case": "case",
 }
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from glob import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from monai_ifim.io import atomic
+from monai_ifim.io.case_files import REMOVED_FIRST, UNFINISHED, is_file_of, sidecar_path
 from monai_ifim.io.case_maps import CaseMaps, Values, check_contents
-from monai_ifim.io.containment import is_plain_name
+from monai_ifim.io.containment import LinkedFolderError, is_plain_name
 from monai_ifim.io.errors import OutputError
 from monai_ifim.io.maps import MapContent
 from monai_ifim.io.nifti import volume_shape, write_volume
@@ -27,11 +28,6 @@ from monai_ifim.io.slicer.scene import write_scene
 from monai_ifim.io.windows import display_window
 
 WRITERS = 4  # threads: compression and disk do not hold Python's lock
-
-
-def sidecar_path(output: Path, case: str) -> Path:
-    """Path of the case's sidecar, which exists only once the case is whole."""
-    return output / case / f"{case}_ifim.json"
 
 
 @dataclass(frozen=True)
@@ -58,18 +54,23 @@ def write_case(
     """Write the case's files and then its sidecar.
 
     The sidecar of an earlier run and files that this run does not write again are removed first, so that a sidecar describes
-    all files beside it. If writing fails, no file of the case is left. Raises OutputError, GeometryError, OSError.
+    all files beside it. If writing fails, no file of the case is left. Whoever else writes this case waits. Raises OutputError,
+    also where OUT/CASE is a link, GeometryError, OSError.
     """
     if not is_plain_name(case):
         raise OutputError(f"a case cannot be called {case!r}: choose a name that can be a folder in {output.name}.")
     sidecar = sidecar_path(output, case)
-    sidecar.unlink(missing_ok=True)
-    atomic.remove_partial(sidecar.parent)
-    try:
-        content = _write(sidecar, case, maps, contents, facts, companions or Companions())
-    except BaseException:
-        _remove(sidecar.parent, case)
-        raise
+    mark = sidecar.with_name(UNFINISHED)
+    with atomic.held_folder(sidecar.parent):
+        atomic.touch(mark)
+        atomic.remove(sidecar)
+        atomic.remove_partial(sidecar.parent)
+        try:
+            content = _write(sidecar, case, maps, contents, facts, companions or Companions())
+        except BaseException:
+            _remove(sidecar.parent, case)
+            raise
+        atomic.remove(mark)
     return WrittenCase(sidecar, content)
 
 
@@ -103,21 +104,17 @@ def _write(
 
 
 def _remove(folder: Path, case: str) -> None:
-    """Remove all files of a case, and its folder if it is then empty."""
-    _remove_stale(folder, case, set())
-    for pattern in ("_planes.npz", "_*.ctbl", "_spectrum*.tsv", "_ifim.json"):
-        for file in folder.glob(f"{escape(case)}{pattern}"):
-            file.unlink()
-    if folder.is_dir() and not any(folder.iterdir()):
+    """Remove all files of a case, and its folder if it is then empty; a link that took the folder's name is left alone."""
+    with suppress(LinkedFolderError):
+        atomic.remove_files(folder, lambda name: is_file_of(case, name))
+        atomic.remove(folder / UNFINISHED)
+    with suppress(OSError):  # it holds other files
         folder.rmdir()
 
 
 def _remove_stale(folder: Path, case: str, kept: set[str]) -> None:
     """Remove files of an earlier run of this case, except those named in `kept`, which will be replaced."""
-    patterns = ("_ifim_*.nii.gz", "_ifim_*.dcm", ".mrml", ".mrb")
-    for stale in [file for pattern in patterns for file in folder.glob(f"{escape(case)}{pattern}")]:
-        if stale.name not in kept:
-            stale.unlink()
+    atomic.remove_files(folder, lambda name: name not in kept and is_file_of(case, name, REMOVED_FIRST))
 
 
 def _describe(name: str, content: MapContent, values: Values, maps: CaseMaps, unit: str) -> MapFile:

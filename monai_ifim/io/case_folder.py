@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from monai_ifim.io import atomic
+from monai_ifim.io.case_files import UNFINISHED, is_file_of, sidecar_path
 from monai_ifim.io.case_names import SUFFIXES, digits_of
 from monai_ifim.io.errors import OutputError
 from monai_ifim.io.opened_source import OpenedSource
@@ -26,10 +27,11 @@ def holder_of(output: Path, name: str, opened: OpenedSource) -> Holder:
     damaged is this input's if it, or else cases.csv in OUTPUT, still states the hash of this input. A file of that name, and a
     folder with files of no case, are another's. Raises OSError if the input has to be read and cannot be.
     """
-    folder = output / name
+    folder, sidecar = output / name, sidecar_path(output, name)
+    if folder.is_symlink():
+        return "nobody"  # and nothing is written there: `containment.real_folder` refuses it
     if not folder.is_dir():
-        return "another" if os.path.lexists(folder) and not folder.is_symlink() else "nobody"
-    sidecar = folder / f"{name}_ifim.json"
+        return "another" if folder.exists() else "nobody"
     if not os.path.lexists(sidecar):
         return "nobody" if all(_is_left_of(name, entry) for entry in os.listdir(folder)) else "another"
     recorded = _recorded_input(sidecar) or _tabulated_input(output, name)
@@ -86,7 +88,7 @@ def _on_disk(opened: OpenedSource) -> bool:
 
 def _is_left_of(case: str, entry: str) -> bool:
     """True for what a run that was killed, or failed, may leave of a case."""
-    return entry.startswith((f"{case}_", f"{case}.", atomic.PARTIAL))
+    return entry == UNFINISHED or entry.startswith(atomic.PARTIAL) or is_file_of(case, entry)
 
 
 def _recorded_input(sidecar: Path) -> Mapping[str, Any] | None:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 LONGEST_NAME = 128  # characters; the names of a case's files are longer, and file systems take 255 bytes
 SUFFIXES = (8, 16, 32, 64)  # hexadecimal digits of a SHA-256, tried in this order
-OWN_NAMES = ("cases.csv", "cases.parquet", "run.json", "index.html", "dicom")  # what a run puts into OUT besides its cases
+RESULTS = ("cases.csv", "cases.parquet", "run.json", "index.html")  # of a run, besides its cases
+OWN_NAMES = (*RESULTS, "dicom")  # not for cases, in any spelling; the last holds what was pulled from a PACS
 
 
 def name_of(parts: Sequence[str]) -> str:

@@ -111,7 +111,7 @@ class KeyTable:
             self._append(file, {"key": secrets.token_hex(KEY_BYTES)})
             return
         try:
-            if (self._read or b"\n" in text) and not text.endswith(b"\n"):  # of a process that was killed while it wrote this line
+            if (self._read or b"\n" in text) and not text.endswith(b"\n"):  # of a process killed while it wrote this line
                 text = text[: text.rfind(b"\n") + 1]
                 file.truncate(self._read + len(text))
             for line in text.splitlines():

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from monai_ifim.io.bundle_files import OUTSIDE, hash_bundle_files
+from monai_ifim.io.digests import digest_of_files, sha256_known
 from monai_ifim.io.errors import InputError, innermost
-from monai_ifim.io.source import sha256_of
 
+SAFE_WEIGHTS = "models/model.safetensors"
 WEIGHTS = "models/model.pt"
 SCRIPT = "models/model.ts"
 METADATA = "configs/metadata.json"
@@ -20,7 +23,8 @@ INFERENCE_CONFIGS = ("configs/inference.json", "configs/inference.yaml", "config
 class ModelIdentity:
     """Identity of a model for the sidecar. class_names: in the order of the network's outputs, empty if unknown.
 
-    config_sha256: of the inference config, whose preprocessing and network definition influence the result too.
+    config_sha256: of the inference config, whose preprocessing and network definition influence the result too. files: all files
+    that decide a result, with their SHA-256 (`io.bundle_files`).
     """
 
     name: str | None = None
@@ -28,24 +32,44 @@ class ModelIdentity:
     weights_sha256: str | None = None
     class_names: tuple[str, ...] = field(default=())
     config_sha256: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def bundle_sha256(self) -> str | None:
+        """One SHA-256 of all that decides a result: of the lines `HASH  NAME` of `files`; None if the bundle is unknown."""
+        return digest_of_files(self.files) if self.files else None
+
+    @property
+    def own_files(self) -> dict[str, str]:
+        """`files` without those that lie outside of the bundle."""
+        return {name: sha256 for name, sha256 in self.files.items() if not name.startswith(OUTSIDE)}
+
+    def described(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        return asdict(self) | {"class_names": list(self.class_names), "bundle_sha256": self.bundle_sha256}
 
 
 def identify_bundle(root: Path, class_names: tuple[str, ...] = ()) -> ModelIdentity:
-    """Identity of the MONAI bundle in `root`; class names are taken from its metadata unless given."""
+    """Identity of the MONAI bundle in `root`; class names are taken from its metadata unless given.
+
+    A file is read once in a process, however often this is called, unless it has changed. Raises InputError, OSError.
+    """
     weights, config = weights_path(root), config_path(root)
     metadata = read_metadata(root)
     return ModelIdentity(
         name=str(metadata.get("name") or root.resolve().name),
         version=metadata.get("version"),
-        weights_sha256=None if weights is None else sha256_of(weights),
+        weights_sha256=None if weights is None else sha256_known(weights),
         class_names=class_names or metadata_class_names(metadata),
-        config_sha256=None if config is None else sha256_of(config),
+        config_sha256=None if config is None else sha256_known(config),
+        files=hash_bundle_files(root, config),
     )
 
 
 def weights_path(root: Path) -> Path | None:
-    """The file that a bundle's network is loaded from: its weights, or else its TorchScript."""
-    return next((root / name for name in (WEIGHTS, SCRIPT) if (root / name).is_file()), None)
+    """The file that a bundle's network is loaded from: its safetensors, which hold nothing but tensors, or else its other
+    weights, or else its TorchScript."""
+    return next((root / name for name in (SAFE_WEIGHTS, WEIGHTS, SCRIPT) if (root / name).is_file()), None)
 
 
 def config_path(root: Path) -> Path | None:

@@ -35,10 +35,10 @@ def power_below_float32(largest: float) -> int:
     return max(LOWEST_POWER, math.floor(math.log10(largest))) if 0.0 < largest < SMALLEST_PLAIN else 0
 
 
-def write_volume(path: Path, values: npt.NDArray[Any], affine: Affine) -> str:
+def write_volume(path: Path, values: npt.NDArray[Any], affine: Affine, root: Path | None = None) -> str:
     """Write `values` [*spatial], 2D or 3D, as one .nii.gz of float32, whole or absent; returns the hex SHA-256 of the file.
 
-    Raises OutputError for NaN or infinite values, GeometryError for a grid that a qform cannot hold.
+    root: as `atomic` takes it. Raises OutputError for NaN or infinite values, GeometryError for a grid that a qform cannot hold.
     """
     check_writable(affine)
     data = np.ascontiguousarray(values, dtype=np.float32).reshape(volume_shape(values.shape))
@@ -50,7 +50,7 @@ def write_volume(path: Path, values: npt.NDArray[Any], affine: Affine) -> str:
     image.set_qform(affine, SCANNER_CODE, strip_shears=True)
     image.set_sform(affine, SCANNER_CODE)  # the same transform; the qform's quaternion is rounded
     content = igzip.compress(_file_of(image, data), GZIP_LEVEL, mtime=0)  # no time stamp
-    return atomic.write_bytes(path, content)
+    return atomic.write_bytes(path, content, root)
 
 
 def _file_of(image: nib.Nifti1Image, data: npt.NDArray[np.float32]) -> memoryview:

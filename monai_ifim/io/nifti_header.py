@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +16,7 @@ from monai_ifim.io.geometry import is_invertible, same_grid
 
 LENGTHS = {0: "unknown", 1: "meter", 2: "mm", 3: "micron"}  # nifti1.h: XYZT_TO_SPACE
 LARGEST_DEFLATION = 1032  # largest ratio of plain to compressed bytes that gzip reaches
+LARGEST_EXTENSIONS = 2**28  # bytes; matrices of CIFTI-2 describe themselves in a hundredth of that
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +58,30 @@ def read_nifti_header(path: Path) -> NiftiHeader:
             second = nib.Nifti2Header.may_contain_header(block)
             kind: Any = nib.Nifti2Header if second else nib.Nifti1Header
             stated = kind(block[: kind.sizeof_hdr], check=False)  # nibabel.load would repair it and log that
+            _check_extensions(path, stated, file)
             views, refusal = _views(nib.Nifti2Image if second else nib.Nifti1Image, file.fobj)
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(f"{path.name}: not a readable NIfTI file ({error}): copy it again.") from error
     return NiftiHeader(path, stated, *views, refusal)
+
+
+def _check_extensions(path: Path, header: Any, file: Any) -> None:
+    """Raise InputError for extensions (nifti1.h) that are too long, or of a length that makes nibabel unpack the whole file."""
+    file.seek(header.sizeof_hdr)
+    if file.read(4)[:1] in (b"", b"\0"):
+        return
+    left = float(header["vox_offset"]) - header.sizeof_hdr - 4
+    if not left <= LARGEST_EXTENSIONS:
+        raise InputError(f"{path.name}: {left:g} bytes of extensions before its voxels: export it again without them.")
+    order = "<" if header.endianness == "<" else ">"
+    while left >= 16:
+        stated = file.read(8)
+        size = struct.unpack(f"{order}i", stated[:4])[0] if len(stated) == 8 else 0
+        if not 8 <= size <= left or len(file.read(size - 8)) < size - 8:
+            raise InputError(f"{path.name}: its extensions are not as long as they state: export it again without them.")
+        left -= size
 
 
 def _views(kind: Any, file: BinaryIO) -> tuple[tuple[Any, Any], Exception | None]:

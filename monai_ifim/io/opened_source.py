@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 
+from monai_ifim.io.case_files import results_in
 from monai_ifim.io.dicom.header import DicomFile, read_dicom_files, unit_of_header
 from monai_ifim.io.dicom.regrid import even_grid, resampled
 from monai_ifim.io.dicom.regularity import check_volume, is_regular
 from monai_ifim.io.dicom.volumes import DicomVolume, choose_volume, undecoded, volumes_of
+from monai_ifim.io.digests import Stamp
 from monai_ifim.io.errors import InputError
+from monai_ifim.io.input_files import (
+    HashedFile,
+    changed,
+    digest_of_lines,
+    files_of_input,
+    hash_file,
+    refuse_changed,
+)
 from monai_ifim.io.nifti_header import NiftiHeader, read_nifti_header
-from monai_ifim.io.source import Source, sha256_of, there
+from monai_ifim.io.source import Source, there
 from monai_ifim.io.units import GREY_VALUES, SCANNER_UNITS
 
 PHOTOGRAPHS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -30,11 +42,16 @@ class OpenedSource:
 
     def __init__(self, source: Source) -> None:
         self.source = source
+        self._stamps: dict[Path, Stamp] = {}  # of the files of a folder before their headers were read
 
     @cached_property
     def files(self) -> list[DicomFile]:
         """The DICOM files of the input with their headers, sorted by name; empty if it is not DICOM."""
-        return [] if self._is_nifti else read_dicom_files(self.source.path)
+        if self._is_nifti:
+            return []
+        if self.source.path.is_dir():
+            self._stamps = {file: Stamp.of(file.stat()) for file in files_of_input(self.source.path)}
+        return read_dicom_files(self.source.path)
 
     @cached_property
     def volumes(self) -> list[DicomVolume]:
@@ -58,17 +75,48 @@ class OpenedSource:
         return read_nifti_header(self.source.path) if self._is_nifti else None
 
     @cached_property
+    def parts(self) -> tuple[Path, ...]:
+        """The files that the input consists of (`files_of_input`), or those of the chosen series; raises InputError, OSError."""
+        return files_of_input(self.source.path) if self.source.series is None else tuple(self.volume.files)
+
+    @cached_property
+    def parts_beside(self) -> dict[str, tuple[Path, ...]]:
+        """The files that each file in `Source.beside` consists of; raises InputError, OSError."""
+        return {key: files_of_input(value) for key, value in self.source.beside if isinstance(value, Path)}
+
+    @cached_property
+    def hashed(self) -> tuple[HashedFile, ...]:
+        """`parts`, each hashed. Raises InputError, also for a file that changed since its header was read; OSError."""
+        found = tuple(map(hash_file, self.parts))
+        for file in found:
+            if self._stamps.get(file.path, file.stamp) != file.stamp:
+                raise changed(file.path)
+        return found
+
+    @cached_property
+    def hashed_beside(self) -> dict[str, tuple[HashedFile, ...]]:
+        """`parts_beside`, each hashed; raises InputError, OSError."""
+        return {key: tuple(map(hash_file, files)) for key, files in self.parts_beside.items()}
+
+    @cached_property
     def digest(self) -> str:
-        """Hex SHA-256 of the file, of the folder, or of the files of the chosen series; raises OSError."""
-        if self.source.series is None:
-            return sha256_of(self.source.path)
-        lines = sorted(f"{sha256_of(file)}  {file.name}\n" for file in self.volume.files)
-        return hashlib.sha256("".join(lines).encode("utf-8")).hexdigest()
+        """The hex SHA-256 that names the input: of its file, or of the lines `HASH  NAME` of its files; raises as `hashed`."""
+        if self.source.series is not None:
+            return digest_of_lines(self.hashed, by_hash=True)
+        return _digest(self.source.path, self.hashed)
 
     @cached_property
     def beside(self) -> dict[str, dict[str, Any]]:
-        """Name, None for what is no file, and hex SHA-256 of each entry of `Source.beside`; raises OSError."""
-        return {key: _identity(value) for key, value in self.source.beside}
+        """Name, None for what is no file, and hex SHA-256 of each entry of `Source.beside`; raises as `hashed`."""
+        return {key: self._identity(key, value) for key, value in self.source.beside}
+
+    def take_hashes(self) -> None:
+        """Hash the files of the input now, before they are read; raises as `hashed`."""
+        self.digest, self.beside  # noqa: B018 # each is kept
+
+    def refuse_changed(self) -> None:
+        """Raise InputError, with the cure, if a file of the input is another one than when it was hashed."""
+        refuse_changed(chain(self.hashed, *self.hashed_beside.values()))
 
     @cached_property
     def unit(self) -> str:
@@ -87,12 +135,18 @@ class OpenedSource:
         return asked and bool(self.files) and not is_regular(self.volume)
 
     @property
+    def resampled_voxels(self) -> int:
+        """Number of voxels of the even grid of a volume that is to be resampled; raises InputError if there is none."""
+        return even_grid(self.source.path.name, self.volume).voxels(*self.volume.size)
+
+    @property
     def frames(self) -> int:
         """Number of volumes in a NIfTI file; 1 for other inputs. Raises InputError for a broken NIfTI header."""
         return 1 if self.nifti is None else self.nifti.frames
 
     def check(self, channels: int | None) -> None:
-        """Raise InputError, with the cure, if the input is missing, empty, damaged, 4D without a frame, or several series.
+        """Raise InputError, with the cure, if the input is missing, empty, damaged, 4D without a frame, several series, or would
+        read other files than its own.
 
         channels: number of input channels of the network, None if unknown; a 4D file of that many volumes is one image.
         """
@@ -104,6 +158,7 @@ class OpenedSource:
             return
         if path.stat().st_size == 0:
             raise InputError(f"{path.name}: the file is empty.")
+        self.parts, self.parts_beside  # noqa: B018 # what reads other files is refused
         if self.nifti is not None:
             self.nifti.check()
         if self.files:
@@ -113,12 +168,12 @@ class OpenedSource:
     def readable_path(self, folder: Path) -> Path:
         """A path that holds only the chosen volume, for any MONAI reader: the source's own, or one made in `folder`.
 
-        Of a 4D NIfTI, the chosen frame as a 3D file with the same header and affine; of a folder of several series, links to
-        the files of the chosen one; of a volume to be resampled, a NIfTI file on an even grid.
+        Of a 4D NIfTI, the chosen frame as a 3D file with the same header and affine; of a folder of several series, or with
+        results of earlier runs, links to the files of the volume; of a volume to be resampled, a NIfTI file on an even grid.
         """
         if self.resampled:
             return self._regridded(folder)
-        if self.source.series is not None:
+        if self.source.series is not None or self._beside_results:
             return self._links(folder)
         if self.source.frame is None or self.frames == 1:
             return self.source.path
@@ -130,9 +185,23 @@ class OpenedSource:
         return self.volume if self.files and not self.resampled else None
 
     @property
+    def _beside_results(self) -> bool:
+        """True for a DICOM folder that holds results of earlier runs, among which readers would look for images too."""
+        path = self.source.path
+        return path.is_dir() and bool(results_in(path, os.listdir(path)))
+
+    @property
     def _is_nifti(self) -> bool:
         path = self.source.path
         return path.name.lower().endswith((".nii", ".nii.gz")) and not path.is_dir()
+
+    def _identity(self, key: str, value: Any) -> dict[str, Any]:
+        """Names and hashes of a file; of another value the hash alone, as it may tell something about a person."""
+        if not isinstance(value, Path):
+            text = json.dumps(value, sort_keys=True, default=str)
+            return {"file": None, "sha256": hashlib.sha256(text.encode("utf-8")).hexdigest()}
+        files = self.hashed_beside[key]
+        return {"file": value.name, "sha256": _digest(value, files), "files": [file.described() for file in files]}
 
     def _check_folder(self) -> None:
         """A folder must hold one regular DICOM volume, or the chosen series must be one."""
@@ -187,9 +256,6 @@ class OpenedSource:
         return target
 
 
-def _identity(value: Any) -> dict[str, Any]:
-    """Name and hash of a file; of another value the hash alone, as it may tell something about a person."""
-    if isinstance(value, Path):
-        return {"file": value.name, "sha256": sha256_of(value)}
-    text = json.dumps(value, sort_keys=True, default=str)
-    return {"file": None, "sha256": hashlib.sha256(text.encode("utf-8")).hexdigest()}
+def _digest(path: Path, files: tuple[HashedFile, ...]) -> str:
+    alone = len(files) == 1 and not path.is_dir()
+    return files[0].sha256 if alone else digest_of_lines(files)

@@ -97,8 +97,11 @@ def cut_planes(layers: Sequence[Layer], affine: Affine, index: Sequence[int], ph
     return CasePlanes((float(point[0]), float(point[1]), float(point[2])), tuple(maps))
 
 
-def write_planes(path: Path, planes: CasePlanes) -> str:
-    """Write the pictures and a JSON text that describes them as one .npz, whole or absent; returns its hex SHA-256."""
+def write_planes(path: Path, planes: CasePlanes, root: Path | None = None) -> str:
+    """Write the pictures and a JSON text that describes them as one .npz, whole or absent; returns its hex SHA-256.
+
+    root: as `atomic` takes it.
+    """
     arrays = {f"{i}-{j}": plane.values for i, found in enumerate(planes.maps) for j, plane in enumerate(found.planes)}
     description = asdict(planes)
     for found in description["maps"]:
@@ -107,7 +110,7 @@ def write_planes(path: Path, planes: CasePlanes) -> str:
     text = np.frombuffer(json.dumps(description).encode("utf-8"), dtype=np.uint8)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, description=text, **arrays)
-    return atomic.write_bytes(path, buffer.getvalue())
+    return atomic.write_bytes(path, buffer.getvalue(), root)
 
 
 def read_planes(path: Path) -> CasePlanes:

@@ -8,7 +8,7 @@ import math
 import platform
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
@@ -39,7 +39,8 @@ SPACES = {
 @dataclass(frozen=True)
 class InputIdentity:
     """The input: base name, content hash, grid, and the reader that opened it. frame: of a 4D file, from 0. beside: files and
-    values that the network's input is made of besides it (`OpenedSource.beside`)."""
+    values that the network's input is made of besides it (`OpenedSource.beside`). files: all that it consists of, with name,
+    SHA-256 and bytes."""
 
     file: str
     sha256: str | None
@@ -50,10 +51,20 @@ class InputIdentity:
     series: str | None = None
     resampled: bool = False
     beside: Mapping[str, Any] = field(default_factory=dict)
+    files: Sequence[Mapping[str, Any]] = ()
 
     def without_names(self, file: str) -> InputIdentity:
         """The same input, called `file`, without the names of its own files."""
-        return replace(self, file=file, beside={key: {**value, "file": None} for key, value in self.beside.items()})
+        beside = {key: {**value, "file": None} for key, value in self.beside.items()}
+        beside = {
+            key: value | ({"files": _numbered(value["files"])} if "files" in value else {}) for key, value in beside.items()
+        }
+        return replace(self, file=file, beside=beside, files=_numbered(self.files))
+
+
+def _numbered(files: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The files of an input with numbers in place of their names."""
+    return [{**each, "name": f"file-{number:04d}"} for number, each in enumerate(files, 1)]
 
 
 @dataclass(frozen=True)
@@ -122,6 +133,8 @@ def compose_sidecar(case: str, facts: CaseFacts, files: list[MapFile], scan_unit
             "version": model.version,
             "weights_sha256": model.weights_sha256,
             "config_sha256": model.config_sha256,
+            "bundle_sha256": model.bundle_sha256,
+            "files": dict(model.files),
             "head": record.get("head"),
             "class_names": list(model.class_names),
         },

@@ -59,14 +59,3 @@ def there(path: Path) -> bool:
         return path.exists()
     except OSError as error:
         raise InputError(f"{path.name[:40]}: cannot be looked up ({error.strerror}): correct the path.") from error
-
-
-def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file, or of a folder: the hash of its files' hashes and relative names in sorted order."""
-    if path.is_dir():
-        lines = [
-            f"{sha256_of(file)}  {file.relative_to(path).as_posix()}\n" for file in sorted(path.rglob("*")) if file.is_file()
-        ]
-        return hashlib.sha256("".join(lines).encode("utf-8")).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

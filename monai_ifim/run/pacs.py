@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pydicom
 from pydicom.uid import ParametricMapStorage
 
 from monai_ifim.io import InputError, OutputError, atomic
+from monai_ifim.io.containment import real_folder
 from monai_ifim.io.dicomweb.client import DicomWeb, RemoteSeries, ServerError, UnreachableError, checked_uid
 from monai_ifim.run.cases import EVERY_SERIES, Case, find_cases
 from monai_ifim.run.table import CaseRow
@@ -60,10 +62,10 @@ def pull_series(
         folder = output / PULLED / checked_uid(study) / checked_uid(series.uid)
         images = {folder / f"{checked_uid(instance)}.dcm": instance for instance in series.instances}
         try:
-            _prepare(output / PULLED, folder, images)
+            _prepare(output, folder, images)
             for path, instance in images.items():
                 if not _is_whole(path, instance):
-                    atomic.write_bytes(path, server.retrieve(study, series.uid, instance))
+                    atomic.write_bytes(path, server.retrieve(study, series.uid, instance), root=output)
                 report()
         except OSError as error:
             raise OutputError(f"{output}: the study cannot be written there ({error.strerror}).") from error
@@ -100,19 +102,19 @@ def store_maps(
     return results
 
 
-def _prepare(root: Path, folder: Path, images: Iterable[Path]) -> None:
+def _prepare(output: Path, folder: Path, images: Iterable[Path]) -> None:
     """Make the folder of a series, readable by its owner only; remove files that the server no longer lists and partial files."""
-    root.mkdir(parents=True, exist_ok=True)
-    root.chmod(0o700)
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic.remove_partial(folder)
-    for path in set(folder.glob("*.dcm")).difference(images):
-        path.unlink()
+    with real_folder(output / PULLED, root=output, make=True) as pulled:
+        os.fchmod(pulled, 0o700)
+    with real_folder(folder, root=output, make=True):
+        atomic.remove_partial(folder, root=output)
+    listed = {path.name for path in images}
+    atomic.remove_files(folder, lambda name: name.endswith(".dcm") and name not in listed, root=output)
 
 
 def _is_whole(path: Path, instance: str) -> bool:
     """True if an earlier pull wrote this image; files are written atomically."""
-    if not path.is_file():
+    if not path.is_file() or path.is_symlink():
         return False
     try:
         return bool(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SOPInstanceUID"]).SOPInstanceUID == instance)

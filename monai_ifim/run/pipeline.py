@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,21 +22,28 @@ from monai.utils import TraceKeys
 
 from monai_ifim.adapt.bundle import Bundle
 from monai_ifim.adapt.components import component_tensors, item_of_batch, record_of_image
+from monai_ifim.adapt.resampling import resampled_voxels
 from monai_ifim.adapt.saving import SaveIFIM
 from monai_ifim.adapt.scan import scan_of
 from monai_ifim.adapt.scanner.space import ScannerSpace
 from monai_ifim.core import Decomposition, IFIMError
+from monai_ifim.core.batches import Progress
 from monai_ifim.core.decompose import decompose_with
 from monai_ifim.core.determinism import deterministic_algorithms, refused_operation
 from monai_ifim.core.memory.scratch import ScratchFolder
 from monai_ifim.io import InputError, ModelIdentity, OpenedSource
+from monai_ifim.io.containment import check_real
 from monai_ifim.io.dicom.reader import known_volume
 from monai_ifim.io.errors import explained, single_line
 from monai_ifim.io.hidden_names import unnamed, without_names
 from monai_ifim.io.key_table import KeyTable
+from monai_ifim.io.limits import Limits
 from monai_ifim.io.parametric_map.source import ReferencedSeries, referenced_series
 from monai_ifim.io.scan import Scan
+from monai_ifim.io.source import there
+from monai_ifim.io.stated_size import check_size
 from monai_ifim.run.cases import Case
+from monai_ifim.run.file_thread import FileThread
 from monai_ifim.run.places import settled
 from monai_ifim.run.resume import kept_row
 from monai_ifim.run.settings import RunSettings
@@ -45,7 +54,6 @@ READ_AHEAD = 2  # images read in advance of the batch being computed
 WRITE_BEHIND = 2  # computed cases that wait to be written
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -89,19 +97,19 @@ def decompose_cases(
             settings.output,
             settings.case,
             preprocessing=preprocessing,
-            class_names=bundle.identity.class_names,
-            bundle_root=bundle.root,
             image_key=bundle.image_key,
+            model=bundle.identity,  # as it was loaded, whatever lies in its folder now
         )
-        reading, *further = (ThreadPoolExecutor(1) for _ in range(1 + writers))
+        reading, *further = (FileThread() for _ in range(1 + writers))
         writing = further[0] if further else reading
         try:
-            loaded = _ahead(reading, lambda case: _load(bundle, case, settings, scratch, stop_request, writer.key_table), cases)
+            load = partial(_load, bundle, settings=settings, scratch=scratch, stop_request=stop_request, table=writer.key_table)
+            loaded = _ahead(reading, load, cases, settings.limits)
             results = _compute(bundle, _until(stop_request, loaded), settings, stop_request)
             yield from _behind(writing, lambda computed: _save(writer, computed, settings, stop_request), results)
         finally:  # also if the caller stops early: the case being written is finished, waiting ones are dropped
-            for pool in {reading, writing}:
-                pool.shutdown(wait=True, cancel_futures=True)
+            for thread in {reading, writing}:
+                thread.close()
     if stop_request.cause:
         raise StoppedError(stop_request.cause)
 
@@ -118,27 +126,34 @@ def _preprocessing_to_invert(bundle: Bundle) -> tuple[Compose, int]:
         return bundle.preprocessing, 0
 
 
-def _ahead(pool: ThreadPoolExecutor, task: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Results in the order of the items, up to READ_AHEAD of them computed in advance."""
-    pending: deque[Future[Result]] = deque()
-    for item in items:
-        pending.append(pool.submit(task, item))
+def _ahead(
+    thread: FileThread, load: Callable[[Case], _Loaded | CaseRow], cases: Iterable[Case], limits: Limits
+) -> Iterator[_Loaded | CaseRow]:
+    """What the cases load to, in their order, up to READ_AHEAD of them in advance; one that takes too long fails."""
+    pending: deque[tuple[Case, Future[_Loaded | CaseRow]]] = deque()
+
+    def first() -> _Loaded | CaseRow:
+        case, future = pending.popleft()
+        return thread.result(future, limits.seconds) or failed_row(case, limits.too_slow(f"{case.source.path.name}: reading it"))
+
+    for case in cases:
+        pending.append((case, thread.submit(partial(load, case))))
         if len(pending) > READ_AHEAD:
-            yield pending.popleft().result()
+            yield first()
     while pending:
-        yield pending.popleft().result()
+        yield first()
 
 
 def _behind(
-    pool: ThreadPoolExecutor, task: Callable[[_Computed], CaseRow], results: Iterator[_Computed | CaseRow]
+    thread: FileThread, task: Callable[[_Computed], CaseRow], results: Iterator[_Computed | CaseRow]
 ) -> Iterator[CaseRow]:
-    """Rows; computed cases are written by the pool, and at most WRITE_BEHIND of them wait."""
+    """Rows; computed cases are written by the thread, and at most WRITE_BEHIND of them wait."""
     pending: deque[Future[CaseRow]] = deque()
     for result in results:
         if isinstance(result, CaseRow):
             yield result
             continue
-        pending.append(pool.submit(task, result))
+        pending.append(thread.submit(partial(task, result)))
         while len(pending) > WRITE_BEHIND or (pending and pending[0].done()):
             yield pending.popleft().result()
     while pending:
@@ -160,26 +175,43 @@ def _load(
     try:
         opened = OpenedSource(case.source)
         case = settled(case, settings.output, opened, table)
+        check_real(settings.output / case.name)
         kept = kept_row(bundle.identity, case, settings, opened)
         if kept is not None:
             return kept.of_listed(case.listed, case.given)
+        if there(case.source.path):
+            opened.take_hashes()  # of the bytes that are read from here on
         opened.check(bundle.channels)
+        check_size(opened, settings.limits)
         series = referenced_series(opened) if settings.case.dicom_pm else None
         path = opened.readable_path(scratch)
         path = unnamed(path, scratch, case.name) if case.hidden else path
         with known_volume(path, opened.readable_volume):
             read = bundle.read(path, dict(case.source.beside))
+        _check_read(bundle, read[bundle.file_key], case, settings)
         if settings.case.space == "scanner":
             image = _as_scan(read[bundle.file_key])
             bundle.check_axes(image, path)
+            opened.refuse_changed()
             return _Loaded(case, opened, image, None, series, time.perf_counter() - started)
         scan = scan_of(read[bundle.file_key], opened.unit) if settings.case.space == "native" else None
         image = bundle.prepare(read, path)
+        settings.limits.check_voxels(case.source.path.name, image.numel(), "as prepared for the network")
+        opened.refuse_changed()
     except BaseException as error:  # readers raise anything; the failure is recorded and the run continues
         stop_request.read_failed(error)
         return failed_row(case, short_of_memory(error, "cpu") or error)
     _forget_identities(image.applied_operations)
     return _Loaded(case, opened, image, scan, series, time.perf_counter() - started)
+
+
+def _check_read(bundle: Bundle, read: Any, case: Case, settings: RunSettings) -> None:
+    """Raise LimitError for an image that has too many voxels as read, which a reader of the bundle's may only now tell, or once
+    it is resampled."""
+    name, limits = case.source.path.name, settings.limits
+    limits.check_voxels(name, read.numel())
+    if limits.voxels and isinstance(read, MetaTensor):
+        limits.check_voxels(name, resampled_voxels(bundle.steps, read), "when resampled by the bundle's preprocessing")
 
 
 def _as_scan(read: Any) -> MetaTensor:
@@ -240,7 +272,8 @@ def _decompose_scans(
         started = time.perf_counter()
         try:
             scan = item.image.to(settings.device)
-            decomposition = scanner.decompose(bundle.network, scan, settings.case, name=item.case.name)
+            deadline = _deadline(settings.limits, [item])
+            decomposition = scanner.decompose(bundle.network, scan, settings.case, name=item.case.name, progress=deadline)
             seconds = time.perf_counter() - started
             tensors = component_tensors(_recorded(decomposition, bundle), scan[None], seconds)
         except (Exception, SystemExit) as error:
@@ -268,7 +301,8 @@ def _decompose_group(
     started = time.perf_counter()
     try:
         batch = torch.stack([loaded.image.as_subclass(torch.Tensor) for loaded in group]).to(settings.device)
-        decomposition = decompose_with(settings.case, bundle.network, batch, names=[loaded.case.name for loaded in group])
+        names, deadline = [loaded.case.name for loaded in group], _deadline(settings.limits, group)
+        decomposition = decompose_with(settings.case, bundle.network, batch, progress=deadline, names=names)
         tensors = component_tensors(_recorded(decomposition, bundle), batch, time.perf_counter() - started)
     except (Exception, SystemExit) as error:
         lost = stop_request.compute_failed(group[0].case.name, error, settings.device)
@@ -284,6 +318,18 @@ def _decompose_group(
     share = (time.perf_counter() - started) / len(group)
     for index, loaded in enumerate(group):
         yield _Computed(loaded, item_of_batch(tensors, index, loaded.image), loaded.seconds + share)
+
+
+def _deadline(limits: Limits, group: Sequence[_Loaded]) -> Progress:
+    """Called after each product with the Jacobian; raises LimitError once a batch takes longer than its images may together."""
+    ends = time.monotonic() + limits.seconds * len(group) if limits.seconds else math.inf
+    names = ", ".join(loaded.case.source.path.name for loaded in group)
+
+    def check(done: int, expected: int | None) -> None:
+        if time.monotonic() > ends:
+            raise limits.too_slow(f"{names}: computing (after {done} products)")
+
+    return check
 
 
 def _recorded(decomposition: Decomposition, bundle: Bundle) -> Decomposition:

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from monai_ifim.core import IFIMError
-from monai_ifim.io import OpenedSource, sidecar_path
+from monai_ifim.io import OpenedSource
+from monai_ifim.io.case_files import sidecar_path
 from monai_ifim.io.case_folder import holder_of, name_for
 from monai_ifim.io.key_table import KeyTable
 from monai_ifim.run.cases import Case

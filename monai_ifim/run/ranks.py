@@ -22,6 +22,7 @@ from monai_ifim.adapt.settings import CaseSettings, FileShortcuts
 from monai_ifim.core import IFIMError
 from monai_ifim.io import OpenedSource
 from monai_ifim.io.key_table import KeyTable
+from monai_ifim.io.limits import Limits
 from monai_ifim.options import FILES
 from monai_ifim.run.cases import Case, find_cases
 from monai_ifim.run.local import Report
@@ -111,6 +112,7 @@ class ShardedRun:
         output_dir: OUT, one folder for all ranks.
         inferer: the config's IFIMInferer, whose settings hold here too.
         batch_size: as `RunSettings`.
+        limits: as `Limits`: voxels, bytes, seconds, 0 for none.
         conclude: called with OUT by the first rank after all tables are written, for example to write a page.
         shortcuts: space, contents, dicom_pm, scene_bundle of `CaseSettings`.
     """
@@ -124,6 +126,7 @@ class ShardedRun:
         batch_size: int = 1,
         image_key: str = "image",
         conclude: Callable[[Path], Any] | None = None,
+        limits: Mapping[str, int] | None = None,
         **shortcuts: Unpack[FileShortcuts],
     ) -> None:
         self.conclude = conclude
@@ -131,7 +134,8 @@ class ShardedRun:
         self.root = Path(bundle_root)
         self.cases = find_cases([entry[image_key] for entry in datalist])
         case = CaseSettings.of(inferer.settings, shortcuts, FILES)
-        self.settings = RunSettings(Path(output_dir), case, batch_size, self.rank.device)
+        wanted = Limits(**(limits or {}))
+        self.settings = RunSettings(Path(output_dir), case, batch_size, self.rank.device, limits=wanted)
 
     def __call__(self) -> None:
         """Decompose the cases; raises IFIMError on the first rank, after all is written, if cases failed, for the exit status."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from monai_ifim.io import InputError, OpenedSource, OutputError, Source, identif
 from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.dicom.header import dicom_files
 from monai_ifim.io.installation import bundles_folder, resolve_bundle
+from monai_ifim.io.limits import Limits
 from monai_ifim.io.source import there
 from monai_ifim.run import cases
 from monai_ifim.run.agreement import Quantity, RecordedCase, compare
@@ -143,15 +144,23 @@ def was_deterministic(case: RecordedCase) -> bool:
 
 
 def repeat_case(
-    name: str, case: RecordedCase, root: Path, source: Source, output: Path, device: str | None = None, noise: str | None = None
+    name: str,
+    case: RecordedCase,
+    root: Path,
+    source: Source,
+    output: Path,
+    device: str | None = None,
+    noise: str | None = None,
+    limits: Limits | None = None,
 ) -> Repetition:
-    """Decompose the image again into OUTPUT/CASE and compare. device: another than the recorded one; noise: the map.
+    """Decompose the image again into OUTPUT/CASE and compare. device: another than the recorded one; noise: the map; limits: on
+    the case, by default those of `Limits`.
 
     Raises IFIMError where that cannot be done or there is nothing to compare.
     """
     if output.resolve() == case.folder.parent.resolve():
         raise OutputError(f"{output}: holds the case to compare with: choose another --output.")
-    settings = _checked(lambda: _settings(case.sidecar, output, device, noise), name)
+    settings = _checked(lambda: replace(_settings(case.sidecar, output, device, noise), limits=limits or Limits()), name)
     bundle = load_bundle(root, settings.device)
     with _threads(case.sidecar, settings.device):
         [row] = run_cases(bundle, [cases.Case(name, source)], settings, lambda row: None)
@@ -206,6 +215,7 @@ def _circumstances(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> Itera
     yield _compared("weights", then.get("weights_sha256"), again["weights_sha256"], "other weights")
     yield _compared("inference config", then.get("config_sha256"), again["config_sha256"], "another inference config")
     yield _compared("bundle version", then.get("version"), again["version"], "another version of the bundle")
+    yield _compared("bundle", then.get("bundle_sha256"), again["bundle_sha256"], "another config, script or weight of the bundle")
     yield _compared("image", recorded["input"].get("sha256"), now["input"]["sha256"], "another image")
     yield _compared("metric", recorded.get("metric"), now["metric"], "another noise map or low-pass filter")
     versions = recorded.get("versions") or {}

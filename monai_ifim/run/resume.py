@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from monai_ifim.io import ModelIdentity, OpenedSource, read_sidecar, sidecar_path
+from monai_ifim.io.case_folder import is_input_of
 from monai_ifim.io.containment import is_plain_name
 from monai_ifim.run.cases import Case
 from monai_ifim.run.settings import RunSettings
@@ -15,13 +16,13 @@ DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, Arithmeti
 
 
 def kept_row(identity: ModelIdentity, case: Case, settings: RunSettings, opened: OpenedSource | None = None) -> CaseRow | None:
-    """The row of a case that an earlier run finished; None where there is none. opened: the case's source, if it is open.
+    """The row of a case that an earlier run finished; None where there is none, or a link in its place. opened: its source.
 
     A sidecar that is damaged, or that states another input, model or settings, counts as none: the case is made again.
     """
-    if settings.overwrite:
-        return None
     sidecar = sidecar_path(settings.output, case.name)
+    if settings.overwrite or sidecar.parent.is_symlink():
+        return None
     try:
         content = read_sidecar(sidecar) if sidecar.is_file() else None
         if content is None or not _matches(content, identity, case, settings, opened or OpenedSource(case.source)):
@@ -38,17 +39,13 @@ def _matches(
     model = content["model"]
     folder = settings.output / case.name
     return (
-        content["input"]["frame"] == case.source.frame
-        and content["input"]["series"] == case.source.series
-        and content["input"]["resampled"] == opened.resampled
-        and content["input"].get("beside", {}) == opened.beside
-        and model["weights_sha256"] == identity.weights_sha256
+        model["weights_sha256"] == identity.weights_sha256
         and model["config_sha256"] == identity.config_sha256
         and model["version"] == identity.version
         and model["class_names"] == list(identity.class_names)
         and settings.case.gives_same_result(content["settings"], exact=content["method"] == "exact")
         and all(is_plain_name(name) and (folder / name).is_file() for name in _files(content, case, settings))
-        and content["input"]["sha256"] == opened.digest  # last: it reads all of the input
+        and is_input_of(content["input"], opened)  # last: it reads all of the input
     )
 
 

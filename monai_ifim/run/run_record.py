@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def _describe(
     identity: ModelIdentity, settings: RunSettings, counts: Mapping[str, int], began: Start, engine: Mapping[str, Any]
 ) -> dict[str, Any]:
     return {
-        "bundle": asdict(identity),
+        "bundle": identity.described(),
         "settings": settings.case.describe(),
         "batch_size": settings.batch_size,
         "device": settings.device,

@@ -10,13 +10,15 @@ import torch
 from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core import IFIMError
 from monai_ifim.io import OutputError, atomic
+from monai_ifim.io.limits import Limits
 
 
 @dataclass(frozen=True)
 class RunSettings:
     """How to run. output: folder for the results; case: how each case is made; batch_size: images that share backward passes.
 
-    overwrite: make cases again that an earlier run finished. Raises IFIMError for an invalid device or batch size.
+    overwrite: make cases again that an earlier run finished. limits: on each case.
+    Raises IFIMError for an invalid device or batch size.
     """
 
     output: Path
@@ -24,6 +26,7 @@ class RunSettings:
     batch_size: int = 1
     device: str = "cpu"
     overwrite: bool = False
+    limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         check_device(self.device)
@@ -49,7 +52,7 @@ def prepared_folder(output: Path) -> Path:
         output.mkdir(parents=True, exist_ok=True)
         doing = "written"
         atomic.remove_partial_below(output)
-        atomic.check_folder(output)
+        atomic.check_folder(output, root=output)
     except OSError as error:
         raise OutputError(f"{output}: cannot be {doing} ({error.strerror}): choose another --output.") from error
     return output

@@ -205,12 +205,12 @@ def write_table(output: Path, rows: Sequence[CaseRow]) -> None:
     """Write cases.csv, with the columns COLUMNS, and cases.parquet, with all of SCHEMA; each whole or absent."""
     files = {"cases.csv": _csv(rows), "cases.parquet": _parquet(rows)}
     for name, content in files.items():
-        atomic.write_bytes(output / name, content)
+        atomic.write_bytes(output / name, content, root=output)
 
 
 def write_run(output: Path, content: Mapping[str, Any]) -> None:
     """Write run.json, whole or absent."""
-    atomic.write_text(output / "run.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    atomic.write_text(output / "run.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n", root=output)
 
 
 def _csv(rows: Sequence[CaseRow]) -> bytes:

@@ -111,7 +111,8 @@ ROWS = [
     ),
     Row(
         "a bundle without weights", without(WEIGHTS), "refused",
-        "bundle spoilt: no weights at models/model.pt, nor TorchScript at models/model.ts: copy one of them there.",
+        "bundle spoilt: no weights at models/model.safetensors or models/model.pt, nor TorchScript at models/model.ts: copy one "
+        "of them there.",
     ),
     Row(
         "TorchScript that cannot be loaded", spoilt(script), "refused",

@@ -195,7 +195,7 @@ ROWS = [
     ),
     Row(
         "a .hdr without its .img", bad_input(without_its_image), "failed",
-        "bad.hdr: cannot be read (...): copy it again, or convert it to NIfTI.",
+        "bad.hdr: its other half, bad.img, is not beside it: copy both into one folder, or convert it to NIfTI.",
     ),
     Row("NaN in the image", one_voxel_is(np.nan), "failed", NOT_FINITE),
     Row("infinity in the image", one_voxel_is(np.inf), "failed", NOT_FINITE),

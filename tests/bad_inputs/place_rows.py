@@ -34,10 +34,10 @@ def no_room_for(name: str, attempt: Attempt) -> Attempt:
     """A fault: the disk is full when the file of this name is written."""
     real = os.replace
 
-    def full(source: str, target: str) -> None:
+    def full(source: str, target: str, **folders: int) -> None:
         if Path(target).name == name:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(source, target)
+        real(source, target, **folders)
 
     return replace(attempt, fault=lambda monkeypatch: monkeypatch.setattr(os, "replace", full))
 

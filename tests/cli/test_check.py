@@ -67,7 +67,7 @@ def test_a_bundle_that_cannot_be_loaded_is_one_json_object_and_status_1(bundle: 
     result = check(bundle, "--json")
     content = json.loads(result.stdout)
     assert (result.exit_code, content["fit"]) == (1, False)
-    assert "no weights at models/model.pt" in content["error"]
+    assert "no weights at models/model.safetensors or models/model.pt" in content["error"]
 
 
 @pytest.mark.slow

@@ -17,7 +17,8 @@ from monai_ifim.cli import options
 from monai_ifim.cli.main import app
 from monai_ifim.cli.options import GivenSettings, takes_settings
 from monai_ifim.core import NoiseLevel
-from monai_ifim.options import OPTIONS, SAME, Option
+from monai_ifim.io.limits import Limits
+from monai_ifim.options import LIMITS, OPTIONS, SAME, Option
 
 WORDS: dict[str, tuple[list[str], Any]] = {  # of the command line, and the value of the field that they stand for
     "head": (["--head", "gaussian"], "gaussian"),
@@ -91,6 +92,19 @@ def test_verbs_that_decompose_have_every_setting(verb_name: str, without: set[st
         one: Option = OPTIONS[name]
         assert found[name].help == one.help  # type: ignore[attr-defined]
         assert found[name].default == (one.default if one.command_default is SAME else one.command_default)
+
+
+@pytest.mark.parametrize("verb_name", ["decompose", "pacs"])
+def test_verbs_that_decompose_have_every_limit(verb_name: str) -> None:
+    found = verb(verb_name)
+    for name, one in LIMITS.items():
+        assert (found[name].help, found[name].default) == (one.help, one.default)  # type: ignore[attr-defined]
+    assert not set(LIMITS) & set(verb("check"))
+
+
+def test_limits_of_the_command_line_are_those_of_the_run() -> None:
+    values = {"max_voxels": 7, "max_bytes": 0, "max_seconds": 3}
+    assert GivenSettings(values).limits == Limits(voxels=7, bytes=0, seconds=3)
 
 
 def test_check_has_those_settings_that_a_network_is_probed_with() -> None:

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from monai_ifim.cli.main import app
+from monai_ifim.io import identify_bundle
 
 
 @pytest.fixture
@@ -27,8 +28,9 @@ def bundle(tmp_path: Path, make_bundle: Callable[..., Path]) -> Path:
 
 def line_of(root: Path) -> str:
     weights = hashlib.sha256((root / "models" / "model.pt").read_bytes()).hexdigest()
-    said = f"version 9.8.7, weights SHA-256 {weights}; its config is code of its author's, which runs now"
-    return f"bundle: {root.resolve()}, {said}"
+    whole = identify_bundle(root).bundle_sha256
+    said = f"version 9.8.7, weights models/model.pt of SHA-256 {weights}, whole bundle of SHA-256 {whole}"
+    return f"bundle: {root.resolve()}, {said}; its config is code of its author's, which runs now"
 
 
 @pytest.mark.parametrize("verb", ["check", "decompose"])
@@ -54,4 +56,4 @@ def test_a_bundle_without_version_and_weights_is_named_before_it_is_refused(bund
     (bundle / "configs" / "metadata.json").unlink()
     result = CliRunner().invoke(app, ["check", "--bundle", str(bundle)])
     assert result.exit_code == 1
-    assert f"bundle: {bundle.resolve()}, no version stated, no weights; its config is code" in result.output
+    assert f"bundle: {bundle.resolve()}, no version stated, no weights, whole bundle of SHA-256 " in result.output

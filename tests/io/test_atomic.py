@@ -20,7 +20,7 @@ from monai_ifim.io.nifti import write_volume
 
 @pytest.fixture(params=["replace", "fsync"])
 def full_disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, request.param, fail)
@@ -54,14 +54,38 @@ def test_text_is_utf8_replaces_the_earlier_file_and_makes_its_folder(tmp_path: P
 
 
 def test_permissions_follow_the_umask_and_the_umask_stays(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
     before = os.umask(0o027)
     try:
-        atomic.write_bytes(tmp_path / "file", b"x")
+        atomic.write_bytes(tmp_path / "case" / "file", b"x")
         after = os.umask(0o027)
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "case" / "file").stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "case").stat().st_mode) == 0o750
     assert after == 0o027
+
+
+@pytest.mark.parametrize(
+    ("umask", "around", "folder", "file"),
+    [
+        (0, 0o755, 0o777, 0o666), (0, 0o700, 0o700, 0o600), (0, 0o750, 0o770, 0o660), (0o777, 0o700, 0o700, 0o600),
+        (0o022, 0o711, 0o755, 0o644), (0o022, 0o705, 0o705, 0o604),
+    ],
+)  # fmt: skip
+def test_no_file_is_open_to_people_for_whom_its_folder_is_closed(
+    umask: int, around: int, folder: int, file: int, tmp_path: Path
+) -> None:
+    tmp_path.chmod(around)
+    before = os.umask(umask)
+    try:
+        atomic.write_bytes(tmp_path / "case" / "file", b"x")
+        with atomic.partial_file(tmp_path / "case") as partial:
+            assert stat.S_IMODE(os.fstat(partial.fileno()).st_mode) == file
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "case").stat().st_mode) == folder
+    assert stat.S_IMODE((tmp_path / "case" / "file").stat().st_mode) == file
 
 
 WRITER = """
@@ -141,6 +165,7 @@ def test_writers_and_sweepers_at_the_same_time_lose_nothing(tmp_path: Path) -> N
 
 
 def test_many_threads_that_write_leave_the_umask_alone(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
     before = os.umask(0o027)
     try:
         threads = [

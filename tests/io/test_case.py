@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from monai_ifim.io.case import Companions, sidecar_path, write_case
+from monai_ifim.io import case
+from monai_ifim.io.case import Companions, write_case
+from monai_ifim.io.case_files import UNFINISHED, results_in, sidecar_path
 from monai_ifim.io.case_maps import CaseMaps, check_contents
 from monai_ifim.io.dicom.volumes import DicomVolume
 from monai_ifim.io.errors import OutputError
 from monai_ifim.io.model import ModelIdentity
 from monai_ifim.io.parametric_map.source import ReferencedSeries
-from monai_ifim.io.sidecar import CaseFacts, InputIdentity
+from monai_ifim.io.sidecar import CaseFacts, InputIdentity, write_sidecar
 from monai_ifim.options import CONTENTS
 
 Array = npt.NDArray[Any]
@@ -66,6 +69,64 @@ def test_case_that_fails_leaves_what_is_not_its_own(
     with pytest.raises(OutputError, match="planted"):
         write_case(tmp_path / "out", "scan", maps, CONTENTS, facts, Companions(series=SERIES))
     assert [path.name for path in sidecar.parent.iterdir()] == ["notes.txt"]
+
+
+def test_files_of_a_case_are_known_as_results_at_every_moment(
+    maps: CaseMaps, facts: CaseFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is killed before the sidecar leaves files that the next run, if OUT is its input, must not take for images."""
+    folder, seen = tmp_path / "out" / "scan", []
+
+    def look(*arguments: Any) -> None:
+        seen.append({path.name for path in folder.iterdir()})
+        assert seen[-1] - results_in(folder, seen[-1]) == {UNFINISHED}
+        write_sidecar(*arguments)
+
+    monkeypatch.setattr("monai_ifim.io.case.write_sidecar", look)
+    write_case(tmp_path / "out", "scan", maps, CONTENTS, facts, Companions(scene_bundle=True))
+    assert len(seen[-1]) > 8
+    names = {path.name for path in folder.iterdir()}
+    assert names == results_in(folder, names) == (seen[-1] - {UNFINISHED}) | {"scan_ifim.json"}
+
+
+def test_a_case_behind_a_link_is_refused_and_the_place_of_the_link_stays(
+    maps: CaseMaps, facts: CaseFacts, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("scan_ifim_old.nii.gz", "scan_ifim.json", "scan.mrml", ".partial-0123456789abcdef"):
+        (elsewhere / name).write_text("theirs")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "scan").symlink_to(elsewhere)
+    before = {path: path.read_bytes() for path in elsewhere.iterdir()}
+    with pytest.raises(OutputError, match="is a link to another place"):
+        write_case(tmp_path / "out", "scan", maps, CONTENTS, facts)
+    assert {path: path.read_bytes() for path in elsewhere.iterdir()} == before
+    assert (tmp_path / "out" / "scan").is_symlink()
+
+
+@pytest.mark.parametrize("moment", ["write_volume", "write_planes", "write_scene", "write_sidecar"])
+def test_a_folder_that_becomes_a_link_in_the_middle_of_a_case(
+    moment: str, maps: CaseMaps, facts: CaseFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "out" / "scan"
+    elsewhere.mkdir()
+    for name in ("scan_ifim_high.nii.gz", "scan_ifim.json"):
+        (elsewhere / name).write_text("theirs")
+    write, lock = getattr(case, moment), threading.Lock()
+
+    def swap_and_write(*arguments: Any) -> Any:
+        with lock:
+            if not folder.is_symlink():
+                folder.rename(tmp_path / "moved")
+                folder.symlink_to(elsewhere)
+        return write(*arguments)
+
+    monkeypatch.setattr(case, moment, swap_and_write)
+    with pytest.raises(OutputError, match="is a link to another place|no scene without"):
+        write_case(tmp_path / "out", "scan", maps, CONTENTS, facts)
+    assert {path.read_text() for path in elsewhere.iterdir()} == {"theirs"}
+    assert len(list(elsewhere.iterdir())) == 2
 
 
 def test_contents_are_those_known_in_their_own_order() -> None:

@@ -87,7 +87,15 @@ def test_input_is_stated_as_nibabel_and_hashlib_see_it(run: dict[str, Any]) -> N
 def test_model_is_stated_by_the_hash_of_its_weights_and_its_metadata(run: dict[str, Any]) -> None:
     weights = run["bundle"].root / "models" / "model.pt"
     config = run["bundle"].root / "configs" / "inference.json"
+    metadata = run["bundle"].root / "configs" / "metadata.json"
+    files = {
+        path.relative_to(run["bundle"].root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (config, metadata, weights)
+    }
+    lines = "".join(f"{sha256}  {name}\n" for name, sha256 in files.items())
     assert run["content"]["model"] == {
+        "files": files,
+        "bundle_sha256": hashlib.sha256(lines.encode()).hexdigest(),
         "bundle": "tiny",
         "version": "9.8.7",
         "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),

@@ -18,7 +18,6 @@ from pydicom.uid import generate_uid
 
 from monai_ifim.io import InputError, OpenedSource, Source
 from monai_ifim.io.dicom.header import is_dicom
-from monai_ifim.io.source import sha256_of
 
 Array = npt.NDArray[Any]
 
@@ -59,21 +58,6 @@ def test_names_are_safe_base_names_without_suffix(file: str, name: str) -> None:
 
 def test_a_frame_is_part_of_the_name() -> None:
     assert Source(Path("x/perfusion.nii.gz"), 7).name == "perfusion_frame-007"
-
-
-def test_hash_of_a_file_is_its_sha256(tmp_path: Path) -> None:
-    content = np.random.default_rng(0).bytes(3_000_001)
-    (tmp_path / "file").write_bytes(content)
-    assert sha256_of(tmp_path / "file") == hashlib.sha256(content).hexdigest()
-
-
-def test_hash_of_a_folder_covers_contents_and_relative_names_in_sorted_order(tmp_path: Path) -> None:
-    contents = {"b.dcm": b"two", "a.dcm": b"one", "deep/c.dcm": b"three"}
-    for name, content in contents.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(content)
-    lines = "".join(f"{hashlib.sha256(contents[name]).hexdigest()}  {name}\n" for name in sorted(contents))
-    assert sha256_of(tmp_path) == hashlib.sha256(lines.encode()).hexdigest()
 
 
 def test_a_4d_file_without_frame_is_refused_naming_the_option(series_4d: Path) -> None:

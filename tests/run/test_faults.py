@@ -311,10 +311,10 @@ def test_full_disk_ends_the_run_and_the_next_goes_on(ground: Ground, small_disk:
 def test_case_that_is_too_large_for_the_disk_fails_alone(ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     replace_file = os.replace
 
-    def refuse(source: str, target: str) -> None:
+    def refuse(source: str, target: str, **folders: int) -> None:
         if "s3_ifim_high" in str(target) or "s6_planes" in str(target):
             raise OSError(28, "No space left on device")
-        replace_file(source, target)
+        replace_file(source, target, **folders)
 
     monkeypatch.setattr(os, "replace", refuse)
     rows = ground.run(tmp_path)

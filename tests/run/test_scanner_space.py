@@ -380,6 +380,7 @@ def test_a_noise_map_of_another_shape_fails_its_case_with_the_reason(
     assert rows["volume"].reason == "the noise map has shape (1, 9, 9, 9); the images are (1, 1, 11, 8, 13)."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resolution", [None, "network"])
 def test_a_memory_budget_changes_no_number(resolution: Any, bundle: Bundle, oblique: Array, tmp_path: Path) -> None:
     """Of a few copies of the scan, under which not everything can stay in memory."""

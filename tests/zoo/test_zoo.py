@@ -23,8 +23,8 @@ def _rows() -> Iterator[object]:
     for entry in ZOO:
         chosen = entry.ways[0] if entry.voxelwise else next(turn)
         for way in entry.ways:
-            marks = () if way == chosen and not entry.slow else (pytest.mark.zoo,)
-            yield pytest.param(entry, way, id=f"{entry.name}-{way}", marks=marks)
+            mark = pytest.mark.slow if way == chosen and not entry.slow else pytest.mark.zoo
+            yield pytest.param(entry, way, id=f"{entry.name}-{way}", marks=mark)
 
 
 @lru_cache(maxsize=1)

@@ -19,6 +19,7 @@ from monai_ifim.adapt.scanner.resolution import low_pass
 from monai_ifim.adapt.scanner.step_checks import is_discontinuous_at_zeros
 from monai_ifim.adapt.settings import CaseSettings, Resolution, checked_resolution
 from monai_ifim.core import Decomposition, IFIMError
+from monai_ifim.core.batches import Progress
 from monai_ifim.core.decompose import decompose_with
 from monai_ifim.core.determinism import deterministic_algorithms
 from monai_ifim.core.operator.predictor import Predictor, owner_of
@@ -103,16 +104,17 @@ class ScannerSpace:
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         name: str | None = None,
+        progress: bool | Progress = False,
     ) -> Decomposition:
         """The decomposition of one scan [channel, *spatial]; args, kwargs: of the network; name: of the scan, for the record of
-        later scans that refer to its verification. Raises IFIMError."""
+        later scans that refer to its verification; progress: as `decompose_with`. Raises IFIMError."""
         settings = self.settings(settings)
         scan = _as_network(network, scan)
         pipeline = squeezed(self.pipeline) if self.planar and scan.ndim == 4 and scan.shape[-1] == 1 else self.pipeline
         if not self._probed:
             pipeline.check(scan)
             self._probed = True
-        return _decompose(network, pipeline, scan, settings, args, kwargs, () if name is None else (name,))
+        return _decompose(network, pipeline, scan, settings, args, kwargs, () if name is None else (name,), progress)
 
     def read_again(self, batch: Tensor) -> MetaTensor:
         """Read the scan of a batch of one network input [1, channel, *spatial] again; raises InputError."""
@@ -207,6 +209,7 @@ def _decompose(
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     names: Sequence[str] = (),
+    progress: bool | Progress = False,
 ) -> Decomposition:
     """A scan's decomposition through a pipeline that has been probed."""
     widths: list[float] | None = None
@@ -218,6 +221,6 @@ def _decompose(
         metric = metric.of(scan)
     wrapped = ScannerNetwork(network, pipeline, scan, zeros_held)
     of_scan = Settings.of(settings, {"metric": metric})
-    found = decompose_with(of_scan, wrapped, scan.as_subclass(Tensor)[None], args, kwargs, names=names)
+    found = decompose_with(of_scan, wrapped, scan.as_subclass(Tensor)[None], args, kwargs, progress, names)
     described = pipeline.describe() | {"zeros_held": zeros_held, "resolution": settings.resolution, "resolution_mm": widths}
     return replace(found, record=found.record | {"settings": settings.describe(), "preprocessing": described})

@@ -31,6 +31,13 @@ IN_FORWARD: tuple[tuple[str, str], ...] = (
         f"a tensor of it is on another device than the image: {BUFFER}, so that network.to(device) moves it; move further inputs "
         "with value.to(image.device).",
     ),
+    # before the dtypes: some kernels, chosen by the number of threads, name the sparse type as another dtype
+    (
+        r"(?i)could not run '.*' with arguments from the|not implemented for .*(sparse|quantized)|unsupported for sparse|"
+        r"unsupported (memory format|tensor layout)|sparse tensors? do(es)? not|torch\.sparse\.",
+        "this operation does not exist for such tensors: pass the network with dense floating-point weights, and call "
+        ".to_dense() on what is sparse.",
+    ),
     (
         r"same dtype|scalar type|type .* should be the same|dtypes? (must )?match|dtype to be equal",
         f"a tensor of it has another dtype than the others: {BUFFER}, so that network.to(dtype) and precision= "
@@ -56,12 +63,6 @@ IN_FORWARD: tuple[tuple[str, str], ...] = (
         r"element 0 of tensors does not require grad",
         "it differentiates in its own forward pass, which runs without gradients too: do that under torch.enable_grad(), with "
         "respect to a tensor that requires a gradient.",
-    ),
-    (
-        r"(?i)could not run '.*' with arguments from the|not implemented for .*(sparse|quantized)|unsupported for sparse|"
-        r"unsupported (memory format|tensor layout)|sparse tensors? do(es)? not",
-        "this operation does not exist for such tensors: pass the network with dense floating-point weights, and call "
-        ".to_dense() on what is sparse.",
     ),
 )
 IN_BACKWARD: tuple[tuple[str, str], ...] = (

@@ -20,8 +20,9 @@ from monai_ifim.evaluation.classifiers.models import TWIN_SEED, EvaluatedClassif
 from monai_ifim.evaluation.classifiers.tasks import Sample, Task, affine_of, balanced
 from monai_ifim.evaluation.classifiers.training import Progress
 from monai_ifim.io import OpenedSource
+from monai_ifim.io.digests import sha256_of_file
 from monai_ifim.io.installation import resolve_bundle
-from monai_ifim.io.source import Source, sha256_of
+from monai_ifim.io.source import Source
 
 __all__ = ["BundleModel", "BundleTask"]
 
@@ -100,7 +101,7 @@ class BundleTask(Task):
             "bundle_version": identity.version,
             "bundle_weights_sha256": identity.weights_sha256,
             "datalist": Path(self.datalist).name,
-            "datalist_sha256": sha256_of(Path(self.datalist)),
+            "datalist_sha256": sha256_of_file(Path(self.datalist)),
             "section": self.section,
             "class_names": list(self.class_names),
         }

@@ -170,4 +170,4 @@ def macro_auroc(labels: Tensor, probabilities: Tensor) -> float | None:
 def _save(content: dict[str, Any], path: Path) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue(), root=path.parent)

@@ -277,7 +277,9 @@ def grid_affine(axes: int, spacing: float | Sequence[float] = SPACING) -> npt.ND
     return np.diag([*steps, steps[-1]][:3] + [1.0])
 
 
-def write_image(image: Tensor, path: str | os.PathLike[str], spacing: float | Sequence[float] = SPACING) -> Path:
+def write_image(
+    image: Tensor, path: str | os.PathLike[str], spacing: float | Sequence[float] = SPACING, root: Path | None = None
+) -> Path:
     """Write an image as float32 NIfTI, axes right-anterior-superior, qform and sform equal with code 1.
 
     A two-dimensional image is written with a third axis of one voxel. The file appears whole or not at all.
@@ -286,6 +288,7 @@ def write_image(image: Tensor, path: str | os.PathLike[str], spacing: float | Se
         image: ``[*shape]`` in grey values, two or three axes.
         path: file to write, ending in .nii.gz; its folder is made where missing.
         spacing: distance of voxel centres in mm, one for all axes or one per axis.
+        root: folder from which on no link is followed, by default that of the file.
 
     Raises:
         ValueError: for another number of axes, a spacing that does not fit them, or another file ending.
@@ -297,5 +300,5 @@ def write_image(image: Tensor, path: str | os.PathLike[str], spacing: float | Se
         raise ValueError(f"{target.name} is not a name for a compressed NIfTI file; end it in .nii.gz")
     if image.ndim not in (2, 3):
         raise ValueError(f"image has {image.ndim} axes; give two or three, without batch or channel")
-    write_volume(target, image.detach().cpu().numpy(), grid_affine(image.ndim, spacing))
+    write_volume(target, image.detach().cpu().numpy(), grid_affine(image.ndim, spacing), root or target.parent)
     return target

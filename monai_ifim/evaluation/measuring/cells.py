@@ -21,7 +21,7 @@ from monai_ifim.evaluation.measuring.examples import example_planes
 from monai_ifim.evaluation.measuring.observation import Observation, ObservationSettings, Observer
 from monai_ifim.evaluation.measuring.perturbations import draw_seed
 from monai_ifim.evaluation.records import CellDescription, Example
-from monai_ifim.io.atomic import write_bytes, write_text
+from monai_ifim.io.atomic import remove_files, write_bytes, write_text
 from monai_ifim.io.planes import write_planes
 
 __all__ = ["Cell", "CellResult", "run_cell", "weights_sha256"]
@@ -34,11 +34,16 @@ Advance = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """A task with a model, and the folder for its measurements."""
+    """A task with a model. output: folder of the experiment, in which the cell's measurements have a folder of their own."""
 
     task: Task
     model: Model
-    folder: Path
+    output: Path
+
+    @property
+    def folder(self) -> Path:
+        """For its measurements."""
+        return self.output / "cells" / self.task.name / self.model.name
 
     @property
     def name(self) -> str:
@@ -76,7 +81,7 @@ def run_cell(
         "observation": asdict(settings),
         "seed": seed,
     }
-    _keep_only(cell.folder, fingerprint(identity))
+    _keep_only(cell, fingerprint(identity))
     observer = Observer(
         classifier.network.to(device),
         classifier.twin.to(device),
@@ -135,14 +140,13 @@ def weights_sha256(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _keep_only(folder: Path, key: str) -> None:
+def _keep_only(cell: Cell, key: str) -> None:
     """Delete images observed with other settings, weights or in another format."""
-    record = folder / "identity.json"
+    record = cell.folder / "identity.json"
     known = json.loads(record.read_text(encoding="utf-8"))["fingerprint"] if record.is_file() else None
     if known != key:
-        for path in folder.glob("images/*"):
-            path.unlink(missing_ok=True)
-        write_text(record, json.dumps({"fingerprint": key}))
+        remove_files(cell.folder / "images", lambda name: not name.startswith("."), cell.output)
+        write_text(record, json.dumps({"fingerprint": key}), cell.output)
 
 
 def _files(folder: Path, sample: Sample) -> tuple[Path, Path, Path]:
@@ -163,10 +167,10 @@ def _keep(cell: Cell, sample: Sample, observation: Observation) -> None:
         measurements.insert(position, name, value)
     buffer = io.BytesIO()
     measurements.to_parquet(buffer, index=False)
-    write_bytes(table, buffer.getvalue())
-    write_planes(maps, example_planes(observation.maps, sample.affine))
+    write_bytes(table, buffer.getvalue(), cell.output)
+    write_planes(maps, example_planes(observation.maps, sample.affine), cell.output)
     content = {"scalars": {**place, "label": sample.label, **observation.scalars}, "missing": observation.missing}
-    write_text(scalars, json.dumps(content))
+    write_text(scalars, json.dumps(content), cell.output)
 
 
 def _examples(names: Sequence[str], rows: Sequence[dict[str, Any]]) -> tuple[Example, ...]:

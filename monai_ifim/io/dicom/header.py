@@ -14,6 +14,8 @@ import pydicom
 from pydicom.config import disable_value_validation
 from pydicom.uid import UID
 
+from monai_ifim.io.case_files import results_in
+from monai_ifim.io.dicom.deflated import DEFLATED, readable_head
 from monai_ifim.io.errors import InputError
 from monai_ifim.io.units import MODALITY_UNITS, PET_UNITS, SCANNER_UNITS
 
@@ -30,7 +32,6 @@ NO_NUMBERS = "places, directions or spacings in its DICOM header are not numbers
 IMAGE_CLASSES = re.compile(r"\bImage\b|Volume Storage|Volume Analysis|Map Storage|DICOS")
 DRAWN_ON_IMAGES = ("Segmentation Storage", "RT Dose Storage")
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"  # SOP class of a DICOMDIR (PS3.3, F)
-DEFLATED = "1.2.840.10008.1.2.1.99"
 UNDEFINED = 0xFFFFFFFF  # length of compressed pixel data (PS3.5, A.4)
 
 
@@ -56,7 +57,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def dicom_files(path: Path) -> list[Path]:
-    """The DICOM files that lie in a folder itself, sorted by name, or the file if it is one."""
+    """The DICOM files that lie in a folder itself, results of earlier runs left out, sorted by name; or the file if it is one."""
     return [file for file in _candidates(path) if is_dicom(file)]
 
 
@@ -99,7 +100,9 @@ def _candidates(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     files = sorted(path.iterdir()) if path.is_dir() else []
-    return [file for file in files if not file.name.startswith(".") and file.name.upper() != "DICOMDIR" and file.is_file()]
+    results = results_in(path, [file.name for file in files])
+    seen = [file for file in files if not file.name.startswith(".") and file.name not in results]
+    return [file for file in seen if file.name.upper() != "DICOMDIR" and file.is_file()]
 
 
 def _begins_as_dicom(file: BinaryIO) -> bool:
@@ -121,7 +124,7 @@ def _unreadable(path: Path) -> InputError:
 def _checked_header(path: Path, file: BinaryIO) -> Any:
     """The attributes TAGS of an image; raises InputError for a truncated header or pixels, NoImageError for no image."""
     try:
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
+        header = pydicom.dcmread(readable_head(file), stop_before_pixels=True, specific_tags=TAGS)
         start = _pixel_start(file, header)
         held = os.fstat(file.fileno()).st_size - file.tell()
         directory = header.file_meta.get("MediaStorageSOPClassUID") == MEDIA_DIRECTORY

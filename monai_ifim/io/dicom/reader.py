@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
@@ -26,6 +25,8 @@ from monai_ifim.io.dicom.header import dicom_files
 from monai_ifim.io.dicom.regularity import check_volume
 from monai_ifim.io.dicom.volumes import DicomVolume, choose_volume, index_dicom, undecoded
 from monai_ifim.io.errors import InputError
+from monai_ifim.io.image_files.guard import FormatGuard, Refusal
+from monai_ifim.io.image_files.parts import refuse_bruker
 
 HEADER_ELEMENT = re.compile("[0-9a-f]{4}\\|[0-9a-f]{4}", flags=re.IGNORECASE)  # ITK's name for an element, such as "0010|0010"
 
@@ -43,13 +44,6 @@ def known_volume(path: Path, volume: DicomVolume | None) -> Iterator[None]:
         yield
     finally:
         _KNOWN.reset(token)
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Returned by `read` instead of an image that is refused: LoadImage would hide an error raised there."""
-
-    error: InputError
 
 
 class DicomReader(ITKReader):
@@ -92,6 +86,7 @@ class DicomReader(ITKReader):
         return values, meta
 
     def _volume(self, path: Path) -> Any:
+        refuse_bruker(path)
         volume = _KNOWN.get().get(path) or choose_volume(path.name, index_dicom(dicom_files(path)), self.series)
         check_volume(path.name, volume)
         names = [str(file) for file in volume.files]
@@ -103,12 +98,14 @@ class DicomReader(ITKReader):
 
 
 def register_dicom_reader(preprocessing: Compose) -> None:
-    """Make every LoadImage of a pipeline try `DicomReader` before its other readers."""
+    """Make every LoadImage of a pipeline try `DicomReader` before its other readers, and `FormatGuard` before all of them."""
     for step in preprocessing.flatten().transforms:
         loader = step._loader if isinstance(step, LoadImaged) else step
         if isinstance(loader, LoadImage) and not any(isinstance(reader, DicomReader) for reader in loader.readers):
             named = None if loader.auto_select or not loader.readers else type(loader.readers[-1]).__name__
+            foreign = any(not type(reader).__module__.startswith("monai.") for reader in loader.readers)
             loader.register(DicomReader(drop_slice_axis=named == "PydicomReader"))
+            loader.register(FormatGuard(known_formats=not foreign))
 
 
 def _holds_dicom(path: Path) -> bool:

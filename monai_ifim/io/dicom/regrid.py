@@ -30,6 +30,11 @@ class EvenGrid:
     count: int
     affine: Affine
 
+    def voxels(self, columns: int, rows: int) -> int:
+        """Number of voxels for slices of this size, as `resampled` gives them."""
+        extra = np.ceil(self.offsets.max(axis=0)) - np.floor(self.offsets.min(axis=0))
+        return int((columns + extra[0]) * (rows + extra[1]) * self.count)
+
 
 def even_grid(name: str, volume: DicomVolume) -> EvenGrid:
     """The grid for a volume whose slices are sorted by position; raises InputError if two lie at one place."""

@@ -80,7 +80,7 @@ def write_cohort(output: Path) -> Path:
         pictures=_pictures_said(pictures),
     )
     path = output / "index.html"
-    write_bytes(path, text.encode("utf-8", "backslashreplace"))  # JSON may hold half of a character
+    write_bytes(path, text.encode("utf-8", "backslashreplace"), root=output)  # JSON may hold half of a character
     return path
 
 
@@ -208,7 +208,8 @@ def _making(cohort: Cohort) -> Section:
     if not run:
         blocks.append(Paragraph("run.json is missing. The sidecar of each case holds its settings."))
     if isinstance(run.get("bundle"), dict):
-        blocks += [Paragraph("Bundle:"), Definitions(tuple(flat_settings(run["bundle"])))]
+        bundle = {name: value for name, value in run["bundle"].items() if name != "files"}
+        blocks += [Paragraph("Bundle:"), Definitions(tuple(flat_settings(bundle)))]
     facts = [(name, _distinct(cohort.made[column])) for column, name in _FACTS.items()]
     if found := tuple((name, text) for name, text in facts if text):
         blocks += [Paragraph("From the records of the cases:"), Definitions(found)]

@@ -35,10 +35,10 @@ def write_report(folder: Path) -> list[Path]:
     page = _page(results, Drawings(folder)).numbered()
     written = []
     for picture in page.pictures():
-        write_bytes(folder / picture.file, picture.content)
+        write_bytes(folder / picture.file, picture.content, root=folder)
         written.append(folder / picture.file)
     for name, text in (("report.md", render_markdown(page)), ("report.html", render_html(page))):
-        write_text(folder / name, text)
+        write_text(folder / name, text, root=folder)
         written.append(folder / name)
     return written
 

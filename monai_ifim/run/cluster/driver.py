@@ -62,7 +62,9 @@ def run_on_ray(
         cases = placed(cases, settings)
         prepared_folder(settings.output)
         pool = _WorkerPool(ray, allotment, Schedule(cases, allotment.workers, settings.batch_size), settings, report)
-        with atomic.partial_file(settings.output) as marker:  # removed by the next run if this one is killed
+        with atomic.partial_file(
+            settings.output, root=settings.output
+        ) as marker:  # removed by the next run if this one is killed
             try:
                 task = RunTask(root, identity, settings, Path.cwd(), Path(marker.name).name, _threads(allotment))
                 rows = pool.run(task, _shared_state(ray, root), stop_request or StopRequest())

@@ -19,7 +19,7 @@ from torch import Tensor
 from monai_ifim.adapt.bundle import Bundle, load_bundle
 from monai_ifim.core import IFIMError
 from monai_ifim.core.determinism import configure_cublas
-from monai_ifim.io import ModelIdentity
+from monai_ifim.io import ModelIdentity, identify_bundle
 from monai_ifim.run.cases import Case
 from monai_ifim.run.pipeline import decompose_cases
 from monai_ifim.run.settings import RunSettings
@@ -64,9 +64,9 @@ class DecomposingWorker:
         self._threads = task.threads
         configure_cublas(task.settings.case.deterministic)
         torch.set_num_threads(task.threads)
-        self._bundle = load_bundle(root, device, None if state is None else unpack_state(state))
-        if _content(self._bundle.identity) != _content(task.identity):
+        if _content(identify_bundle(root)) != _content(task.identity):
             raise IFIMError(f"{root} on {_node()} is not the bundle that the driver loaded: copy the same files to all nodes.")
+        self._bundle = load_bundle(root, device, None if state is None else unpack_state(state))
 
     def exchange(self, cases: Sequence[Case], last: bool) -> list[CaseRow]:
         """Take more cases and return all finished rows, waiting for at least one if any case is held.
@@ -147,8 +147,8 @@ def _enter(folder: Path) -> Path:
     return Path()
 
 
-def _content(identity: ModelIdentity) -> tuple[str | None, ...]:
-    return identity.weights_sha256, identity.config_sha256, identity.version
+def _content(identity: ModelIdentity) -> tuple[Any, ...]:
+    return identity.weights_sha256, identity.config_sha256, identity.version, identity.own_files
 
 
 def _node() -> str:

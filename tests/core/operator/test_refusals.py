@@ -234,6 +234,16 @@ def test_refusal_names_layer_and_cure_and_the_cure_works(kind: str, method: Any)
     decompose(case.cured(), _image(), method=method)
 
 
+def test_sparse_weight_is_recognised_by_the_kernels_of_several_threads_too() -> None:
+    case, threads = CASES["sparse weight for an operation of dense ones"], torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(NetworkError, match=case.message):
+            decompose(case.make(), _image())
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("around", [nn.Sequential, Residual])
 def test_function_that_is_differentiable_once_is_refused_by_matrix_free_only(around: Callable[[nn.Module], nn.Module]) -> None:
     once, plain = (_network(around(Calling(f))) for f in (OnceTanh.apply, torch.tanh))

@@ -1,0 +1,59 @@
+"""Pairs of files: a header .hdr and its voxels .img, in NIfTI or Analyze 7.5 (nifti1.h, dbh.h)."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+
+from monai_ifim.io.errors import InputError
+
+SUFFIXES = (".hdr", ".img", ".hdr.gz", ".img.gz")
+SIZES = {(348).to_bytes(4, "little"), (348).to_bytes(4, "big"), (540).to_bytes(4, "little"), (540).to_bytes(4, "big")}
+MAGIC = 344  # bytes before the magic text of NIfTI-1
+WHOLE = (b"n+1\0", b"n+2\0")  # NIfTI's words for voxels in the same file
+SPM = ".mat"  # SPM's affine of an Analyze image, which nibabel reads
+
+
+def files_of_pair(path: Path) -> tuple[Path, ...]:
+    """Header, voxels, and SPM's .mat if there is one, of a pair of which one file is given; that file alone if it is no pair.
+
+    Raises InputError for a header or voxels that are missing, or there twice.
+    """
+    given = next(suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if path.name.lower().endswith(suffix))
+    stem, upper = path.name[: -len(given)], path.name[-len(given) :].isupper()
+    is_header = given.startswith(".hdr")
+    header = path if is_header else _only(path, stem, ".hdr", upper)
+    beginning = _beginning(header)
+    if beginning[:4] not in SIZES:
+        if is_header:
+            return (path,)
+        raise InputError(f"{path.name}: {header.name} beside it is no header of NIfTI or Analyze: convert it to NIfTI.")
+    if beginning[MAGIC : MAGIC + 4] in WHOLE or beginning[4:8] in WHOLE:
+        raise InputError(f"{header.name}: a whole NIfTI file under a name of half a pair: give it a name that ends in .nii.")
+    image = _only(path, stem, ".img", upper) if is_header else path
+    spm = path.with_name(stem + SPM)
+    return (header, image, spm) if spm.exists() and beginning[MAGIC : MAGIC + 2] != b"ni" else (header, image)
+
+
+def _only(path: Path, stem: str, suffix: str, upper: bool) -> Path:
+    """The other file of the pair, compressed or not."""
+    suffixes = [each.upper() if upper else each for each in (suffix, f"{suffix}.gz")]
+    found = [place for each in suffixes if (place := path.with_name(stem + each)).exists()]
+    if len(found) != 1:
+        said = "is not beside it: copy both into one folder" if not found else "is there twice, compressed and not: remove one"
+        raise InputError(f"{path.name}: its other half, {stem}{suffixes[0]}, {said}, or convert it to NIfTI.")
+    return found[0]
+
+
+def _beginning(header: Path) -> bytes:
+    with header.open("rb") as file:
+        beginning = file.read(2)
+    if beginning != b"\x1f\x8b":
+        with header.open("rb") as file:
+            return file.read(MAGIC + 4)
+    try:
+        with gzip.open(header) as unpacked:
+            return unpacked.read(MAGIC + 4)
+    except (OSError, EOFError, zlib.error):
+        return b""
