@@ -135,6 +135,15 @@ LIMITS: dict[str, Option] = {  # of one case; 0 for none
         decides="never",
     ),
 }
+TRANSFER: dict[str, Option] = {  # with a PACS
+    "max_transfer_seconds": Option(
+        21_600,
+        "End if the server's answers take longer in all; 0: no limit.",
+        int,
+        minimum=0,
+        decides="never",
+    ),
+}
 OPTIONS: dict[str, Option] = {**DECOMPOSITION, **SCAN, **FILES}
 
 

@@ -136,6 +136,8 @@ class SaveIFIM(Transform):
                 "scanner=, and for no others."
             )
         source = opened.source
+        if source.path.exists():
+            opened.check_own()
         maps = self._maps(img, components)
         unit = opened.unit
         there = source.path.exists()

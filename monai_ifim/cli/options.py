@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from monai_ifim.options import LIMITS, OPTIONS, SAME, Option
+from monai_ifim.options import LIMITS, OPTIONS, SAME, TRANSFER, Option
 
 if TYPE_CHECKING:
     from monai_ifim.adapt.settings import CaseSettings
@@ -25,6 +25,7 @@ EXPECT_SHA256 = typer.Option(
 FIX_GEOMETRY = typer.Option(
     "--fix-geometry", help="Resample DICOM volumes with a tilted gantry or uneven gaps onto an even grid."
 )
+MAX_TRANSFER_SECONDS = typer.Option(help=TRANSFER["max_transfer_seconds"].help, min=0)
 OUTPUT = typer.Option("--output", "-o", help="Folder for the results.")
 OVERWRITE = typer.Option("--overwrite", help="Make finished cases again.")
 

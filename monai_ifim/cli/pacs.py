@@ -18,12 +18,14 @@ from monai_ifim.cli.options import (
     DEVICE,
     EXPECT_SHA256,
     FIX_GEOMETRY,
+    MAX_TRANSFER_SECONDS,
     OUTPUT,
     OVERWRITE,
     GivenSettings,
     takes_settings,
 )
 from monai_ifim.cli.summary import quiet_libraries
+from monai_ifim.options import TRANSFER
 
 if TYPE_CHECKING:
     from monai_ifim.run.pacs import StoredMap
@@ -49,6 +51,7 @@ def pacs(
         Path | None, typer.Option("--ca-bundle", help="PEM file of the authorities that may sign the server's certificate.")
     ] = None,
     store: Annotated[bool, typer.Option(" /--no-store", help="Pull and decompose only; leave the study as it is.")] = True,
+    max_transfer_seconds: Annotated[int, MAX_TRANSFER_SECONDS] = TRANSFER["max_transfer_seconds"].default,
     batch_size: Annotated[int, BATCH_SIZE] = 1,
     overwrite: Annotated[bool, OVERWRITE] = False,
 ) -> None:
@@ -86,7 +89,7 @@ def pacs(
         loaded = load_bundle(root, settings.device)
     if access.exposed:
         console.print("The address begins with http://: patients' data travel in the clear.", style="yellow")
-    with DicomWeb(access) as server:
+    with DicomWeb(access, largest=given.limits.bytes, seconds=max_transfer_seconds) as server:
         with console.status(f"asking {server.name}"):
             chosen = choose_series(server, study, series)
         with _pulling(console, sum(len(one.instances) for one in chosen)) as pulled:

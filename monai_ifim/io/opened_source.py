@@ -14,11 +14,13 @@ import nibabel as nib
 
 from monai_ifim.io.case_files import results_in
 from monai_ifim.io.dicom.header import DicomFile, read_dicom_files, unit_of_header
+from monai_ifim.io.dicom.identity import check_one_patient
 from monai_ifim.io.dicom.regrid import even_grid, resampled
 from monai_ifim.io.dicom.regularity import check_volume, is_regular
 from monai_ifim.io.dicom.volumes import DicomVolume, choose_volume, undecoded, volumes_of
 from monai_ifim.io.digests import Stamp
 from monai_ifim.io.errors import InputError
+from monai_ifim.io.image_files.parts import refuse_bruker
 from monai_ifim.io.input_files import (
     HashedFile,
     changed,
@@ -153,17 +155,26 @@ class OpenedSource:
         path = self.source.path
         if not there(path):
             raise InputError(f"{path}: no such file or folder.")
+        if path.is_file() and path.stat().st_size == 0:
+            raise InputError(f"{path.name}: the file is empty.")
+        self.check_own()
         if path.is_dir():
             self._check_folder()
             return
-        if path.stat().st_size == 0:
-            raise InputError(f"{path.name}: the file is empty.")
-        self.parts, self.parts_beside  # noqa: B018 # what reads other files is refused
         if self.nifti is not None:
             self.nifti.check()
         if self.files:
             check_volume(path.name, self.volumes[0])
         self._check_frame(channels)
+
+    def check_own(self) -> None:
+        """Raise InputError if the input would read other files than its own, or is not of one patient, study and place."""
+        refuse_bruker(self.source.path)
+        self.parts, self.parts_beside  # noqa: B018 # what reads other files is refused
+        if self.files:
+            series = self.source.series
+            for volume in [self.volume] if series is not None else self.volumes:
+                check_one_patient(self.source.path.name, volume.disagreeing)
 
     def readable_path(self, folder: Path) -> Path:
         """A path that holds only the chosen volume, for any MONAI reader: the source's own, or one made in `folder`.

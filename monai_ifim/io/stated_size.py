@@ -66,7 +66,8 @@ def _check_dicom(opened: OpenedSource, limits: Limits) -> None:
         limits.check_voxels(name, opened.resampled_voxels, "when resampled onto an even grid")
     for path, header in zip(opened.volume.files, opened.headers, strict=True):
         if header.file_meta.get("TransferSyntaxUID") == DEFLATED:
-            limits.check(path.name, Size(0, inflated_size(path, limits.bytes)))
+            with path.open("rb") as file:
+                limits.check(path.name, Size(0, inflated_size(file, limits.bytes)))
 
 
 def _file_sizes(path: Path) -> Iterator[Size]:

@@ -13,6 +13,7 @@ from pydicom.uid import ParametricMapStorage
 
 from monai_ifim.io import InputError, OutputError, atomic
 from monai_ifim.io.containment import real_folder
+from monai_ifim.io.dicom.deflated import readable_head
 from monai_ifim.io.dicomweb.client import DicomWeb, RemoteSeries, ServerError, UnreachableError, checked_uid
 from monai_ifim.run.cases import EVERY_SERIES, Case, find_cases
 from monai_ifim.run.table import CaseRow
@@ -117,7 +118,9 @@ def _is_whole(path: Path, instance: str) -> bool:
     if not path.is_file() or path.is_symlink():
         return False
     try:
-        return bool(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SOPInstanceUID"]).SOPInstanceUID == instance)
+        with path.open("rb") as file:
+            header = pydicom.dcmread(readable_head(file), stop_before_pixels=True, specific_tags=["SOPInstanceUID"])
+        return bool(header.SOPInstanceUID == instance)
     except Exception:  # a damaged file is fetched again
         return False
 

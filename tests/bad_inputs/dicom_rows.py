@@ -172,6 +172,11 @@ NOT_DECODED = (
 ROWS = [
     Row("two series in one folder", bad_input(beside(*series("oblique", slices=4))), "failed", TWO_OF_ONE_KIND),
     Row(
+        "slices of two patients", of_slice_2(lambda image: setattr(image, "PatientID", "another")), "failed",
+        "bad: its files are not all of one patient, study and frame of reference: they do not agree in Patient ID (which some "
+        "may lack). Put the files of each into a folder of their own; if they are of one, state it alike in all of them (...).",
+    ),
+    Row(
         "a slice that is there twice", bad_input(with_a_copy), "failed",
         "bad: two slices lie at the same place: leave one of them out.",
     ),

@@ -127,6 +127,13 @@ def without_its_image(folder: Path) -> Path:
     return folder / "bad.hdr"
 
 
+def from_elsewhere(folder: Path) -> Path:
+    (folder / "away").mkdir()
+    (folder / "away" / "bad.raw").write_bytes(bytes(60))
+    (folder / "bad.mhd").write_text("NDims = 3\nDimSize = 3 4 5\nElementType = MET_UCHAR\nElementDataFile = away/bad.raw\n")
+    return folder / "bad.mhd"
+
+
 def promising_too_much(folder: Path) -> Path:
     content = bytearray(save(folder).read_bytes())
     struct.pack_into("<4h", content, DIM, 3, 30000, 30000, 30000)
@@ -196,6 +203,11 @@ ROWS = [
     Row(
         "a .hdr without its .img", bad_input(without_its_image), "failed",
         "bad.hdr: its other half, bad.img, is not beside it: copy both into one folder, or convert it to NIfTI.",
+    ),
+    Row(
+        "a header that takes its voxels from another folder", bad_input(from_elsewhere), "failed",
+        "bad.mhd: its voxels would be read from somewhere else than a file beside it: put both files into one folder, without "
+        "links, and let the header name the other by its name alone, or convert it to NIfTI.",
     ),
     Row("NaN in the image", one_voxel_is(np.nan), "failed", NOT_FINITE),
     Row("infinity in the image", one_voxel_is(np.inf), "failed", NOT_FINITE),

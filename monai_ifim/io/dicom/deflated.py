@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from io import BytesIO
-from pathlib import Path
 from typing import BinaryIO
 
 from pydicom.filereader import read_dataset
@@ -36,20 +35,19 @@ def readable_head(file: BinaryIO) -> BinaryIO:
     return BytesIO(file.read(meta) + stored.compress(head.getvalue()) + stored.flush())
 
 
-def inflated_size(path: Path, limit: int) -> int:
+def inflated_size(file: BinaryIO, limit: int) -> int:
     """Number of bytes in a deflated file when unpacked, counted until it exceeds the limit (0: no limit); 0 for other files."""
     size = 0
-    with path.open("rb") as file:
-        meta = _deflated_meta(file)
-        if meta is None:
-            return 0
-        try:
-            for chunk in _inflated(file, meta):
-                size += len(chunk)
-                if limit and size > limit:
-                    break
-        except zlib.error:  # the reader of the image refuses it
-            return size
+    meta = _deflated_meta(file)
+    if meta is None:
+        return 0
+    try:
+        for chunk in _inflated(file, meta):
+            size += len(chunk)
+            if limit and size > limit:
+                break
+    except zlib.error:  # whoever reads it refuses it
+        return size
     return size
 
 

@@ -16,6 +16,7 @@ from pydicom.uid import UID
 
 from monai_ifim.io.case_files import results_in
 from monai_ifim.io.dicom.deflated import DEFLATED, readable_head
+from monai_ifim.io.dicom.identity import KEYWORDS, Identity, forget_patient, identity_of
 from monai_ifim.io.errors import InputError
 from monai_ifim.io.units import MODALITY_UNITS, PET_UNITS, SCANNER_UNITS
 
@@ -24,7 +25,7 @@ TAGS = [
     "ImageOrientationPatient", "PixelSpacing", "InstanceNumber", "EchoNumbers", "EchoTime", "TemporalPositionIdentifier",
     "AcquisitionNumber", "TriggerTime", "AcquisitionTime", "ContentTime", "DiffusionBValue", "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation", "RescaleSlope",
-    "RescaleType", "Units", "SeriesNumber", "FrameOfReferenceUID", "StudyInstanceUID",
+    "RescaleType", "Units", "SeriesNumber", *KEYWORDS,
 ]  # fmt: skip
 NUMBERS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope")
 NO_NUMBERS = "places, directions or spacings in its DICOM header are not numbers: export the image again"
@@ -41,11 +42,15 @@ class NoImageError(InputError):
 
 @dataclass(frozen=True, eq=False)
 class DicomFile:
-    """A DICOM file with the attributes TAGS of its header, or the error that refuses it; one of the two is None."""
+    """A DICOM file with the attributes TAGS of its header, or the error that refuses it; one of the two is None.
+
+    identity: of its patient, study and frame of reference; the header itself no longer names the patient.
+    """
 
     path: Path
     header: Any = None
     refusal: InputError | None = None
+    identity: Identity | None = None
 
 
 def is_dicom(path: Path) -> bool:
@@ -112,7 +117,8 @@ def _begins_as_dicom(file: BinaryIO) -> bool:
 def _read(path: Path, file: BinaryIO) -> DicomFile:
     file.seek(0)
     try:
-        return DicomFile(path, _checked_header(path, file))
+        header, identity = _checked_header(path, file)
+        return DicomFile(path, header, identity=identity)
     except InputError as error:
         return DicomFile(path, refusal=error)
 
@@ -121,8 +127,11 @@ def _unreadable(path: Path) -> InputError:
     return InputError(f"{path.name}: its DICOM header cannot be read: copy the file again, or leave it out.")
 
 
-def _checked_header(path: Path, file: BinaryIO) -> Any:
-    """The attributes TAGS of an image; raises InputError for a truncated header or pixels, NoImageError for no image."""
+def _checked_header(path: Path, file: BinaryIO) -> tuple[Any, Identity]:
+    """The attributes TAGS of an image, and its identity.
+
+    Raises InputError for a truncated header or pixels, NoImageError for no image.
+    """
     try:
         header = pydicom.dcmread(readable_head(file), stop_before_pixels=True, specific_tags=TAGS)
         start = _pixel_start(file, header)
@@ -130,6 +139,8 @@ def _checked_header(path: Path, file: BinaryIO) -> Any:
         directory = header.file_meta.get("MediaStorageSOPClassUID") == MEDIA_DIRECTORY
         complete = all(header.get(name) is not None for name in ("SOPInstanceUID", "Rows", "Columns"))
         kind = _other_kind(header, complete)
+        identity = identity_of(header)
+        forget_patient(header)
     except Exception:  # without its cause, whose text may quote the header
         raise _unreadable(path) from None
     if directory:
@@ -141,7 +152,7 @@ def _checked_header(path: Path, file: BinaryIO) -> Any:
     _check_numbers(path, header)
     if start is not None:
         _check_pixels(path, header, start, held)
-    return header
+    return header, identity
 
 
 def _other_kind(header: Any, complete: bool) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from monai_ifim.io.dicom.identity import check_one_patient
 from monai_ifim.io.dicom.volumes import SAME_PLACE, Array, DicomVolume
 from monai_ifim.io.errors import InputError
 
@@ -13,11 +14,12 @@ COSINE_TOLERANCE = 0.01  # direction cosines are often written with three decima
 
 
 def check_volume(name: str, volume: DicomVolume) -> None:
-    """Raise InputError unless the slices are evenly spaced along their own normal and not shifted against each other.
+    """Raise InputError unless the slices are of one patient, evenly spaced along their normal and not shifted against each other.
 
     ITK builds a volume from the mean gap and ignores the shear of a tilted gantry, so that components could lie millimetres off
     the anatomy. name: what the message calls the volume.
     """
+    check_one_patient(name, volume.disagreeing)
     if volume.positions is None:
         if volume.slices > 1:
             raise InputError(

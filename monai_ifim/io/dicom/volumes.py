@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from pydicom.config import disable_value_validation
 
 from monai_ifim.io.dicom.header import NO_NUMBERS, DicomFile, NoImageError, read_dicom_file
+from monai_ifim.io.dicom.identity import Identity, differing
 from monai_ifim.io.errors import InputError
 
 Array = npt.NDArray[np.float64]
@@ -45,7 +46,7 @@ class DicomVolume:
     mm of each slice's first voxel [slices, 3], orientation: direction cosines of rows and columns [6], spacing: mm between
     columns and rows; None if the headers do not state them. size: columns and rows. A multi-frame file is a volume by
     itself, its frames in the order of the file; rescale: slope and intercept of each frame [slices, 2], None if all share
-    them.
+    them. disagreeing: attributes that say that the files are not all of one patient, study and frame of reference.
     """
 
     key: str
@@ -57,6 +58,7 @@ class DicomVolume:
     orientation: Array | None = None
     spacing: tuple[float, float] | None = None
     rescale: Array | None = None
+    disagreeing: tuple[str, ...] = ()
 
     @property
     def series(self) -> str:
@@ -90,6 +92,7 @@ def volumes_of(files: Iterable[DicomFile]) -> list[DicomVolume]:
     other: NoImageError | None = None
     with disable_value_validation():  # its warnings would show the patient's data
         groups: dict[Hashable, list[tuple[Path, Any]]] = defaultdict(list)
+        identities: dict[Path, Identity] = {}
         for file in files:
             if isinstance(file.refusal, NoImageError):
                 other = other or file.refusal
@@ -97,6 +100,8 @@ def volumes_of(files: Iterable[DicomFile]) -> list[DicomVolume]:
             if file.refusal is not None:
                 raise file.refusal
             groups[_converted(file.path, _group_of, file.path, file.header)].append((file.path, file.header))
+            if file.identity is not None:
+                identities[file.path] = file.identity
         volumes = [volume for members in groups.values() for volume in _converted(members[0][0], _volumes, members)]
     if other is not None and not volumes:
         raise other
@@ -107,7 +112,19 @@ def volumes_of(files: Iterable[DicomFile]) -> list[DicomVolume]:
         seen[volume.series] += 1
         several = repeated[volume.series] > 1
         numbered.append(replace(volume, key=f"{volume.series}#{seen[volume.series]}" if several else volume.series))
-    return numbered
+    return _compared(numbered, identities)
+
+
+def _compared(volumes: Iterable[DicomVolume], identities: Mapping[Path, Identity]) -> list[DicomVolume]:
+    """The volumes with what disagrees in them, or between those of one series: which of its patients were it of?"""
+    several = list(volumes)
+    series: dict[str, list[Identity]] = defaultdict(list)
+    for volume in several:
+        series[volume.series] += [identities[file] for file in volume.files]
+    return [
+        replace(volume, disagreeing=differing([identities[file] for file in volume.files], series[volume.series]))
+        for volume in several
+    ]
 
 
 def choose_volume(name: str, volumes: Sequence[DicomVolume], series: str | None) -> DicomVolume:

@@ -19,16 +19,20 @@ import requests
 from dicomweb_client import DICOMwebClient
 from pydicom import Dataset
 from pydicom.uid import UID
-from requests.adapters import HTTPAdapter
 
 from monai_ifim.core.errors import IFIMError
 from monai_ifim.io.dicom.volumes import LONGEST_UID, MODALITY_FORM, UID_FORM
 from monai_ifim.io.dicomweb.access import Access
+from monai_ifim.io.dicomweb.transfer import LARGEST_TEXT, CountingAdapter, TransferError, Watch
+from monai_ifim.options import LIMITS, TRANSFER
 
 Answer = TypeVar("Answer")
 
 PASSING = frozenset({408, 429, 502, 503, 504})  # HTTP status codes after which a request is repeated
 TIMEOUT = (10.0, 120.0)  # seconds to connect, and to wait for data
+PATIENCE = 120.0  # seconds for an answer to begin, and for each part of it
+AROUND_PIXELS = 2**26  # bytes of an image that are not its pixels
+MOST_PAGES, MOST_RESULTS = 2000, 100_000  # of one search
 LONGEST_WAIT = 60.0  # seconds between two tries at most, whatever the server asks for
 CHECK_URL = "Is --url the address before /studies, such as https://HOST/dicom-web?"
 WHOLE_BODY = 1 << 62  # bytes; a body sent in chunks could not be repeated
@@ -87,18 +91,29 @@ class DicomWeb:
 
     retries: further tries if the server is unreachable or busy or a transfer breaks off; first_wait: seconds before the first
     retry, doubled for each further one. Every request may be repeated: a second STOW of a SOP Instance UID changes nothing.
+    largest: bytes of an image at most. seconds: for all requests together. 0: no limit.
     """
 
-    def __init__(self, access: Access, retries: int = 5, first_wait: float = 1.0) -> None:
+    def __init__(
+        self,
+        access: Access,
+        retries: int = 5,
+        first_wait: float = 1.0,
+        largest: int = LIMITS["max_bytes"].default,
+        seconds: float = TRANSFER["max_transfer_seconds"].default,
+    ) -> None:
         self.name = access.server
+        self.largest, self.seconds = largest, seconds
+        self._watch = Watch(PATIENCE, seconds or None)
         self.retries, self.first_wait = retries, first_wait
         self._session = requests.Session()
         self._session.trust_env = False  # `Access` has read the environment already
         self._session.max_redirects = 0  # credentials and patients' data are not sent to other addresses
         self._session.auth, self._session.verify, self._session.proxies = access.auth, access.trust, dict(access.proxies)
         self._session.headers["Accept"] = "application/dicom+json"
+        self._adapter = CountingAdapter(self._watch)
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, _Adapter())
+            self._session.mount(scheme, self._adapter)
         self._client = DICOMwebClient(
             access.url, self._session, callback=_refuse_broken_off, chunk_size=WHOLE_BODY, timeout=TIMEOUT
         )
@@ -109,6 +124,7 @@ class DicomWeb:
 
     def __exit__(self, *_: object) -> None:
         self._session.close()
+        self._watch.close()
 
     def series_of(self, study: str) -> list[RemoteSeries]:
         """The series of images of a study, sorted by UID; none if the study is unknown. Raises ServerError."""
@@ -122,7 +138,8 @@ class DicomWeb:
 
     def retrieve(self, study: str, series: str, instance: str) -> bytes:
         """An instance as the content of a DICOM file. Raises ServerError."""
-        found = self._ask(lambda: self._client.retrieve_instance(study, series, instance))
+        largest = self.largest + AROUND_PIXELS if self.largest else 0
+        found = self._ask(lambda: self._client.retrieve_instance(study, series, instance), largest)
         stated = tuple(found.get(name) for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"))
         if stated != (study, series, instance):
             raise ServerError(f"{self.name}: sent another object than {instance}: tell the server's administrator.")
@@ -155,6 +172,7 @@ class DicomWeb:
     def _search(self, page: Callable[[int], list[Any]], key: str) -> dict[str, Mapping[str, Any]]:
         """All results of a QIDO search by UID; servers return pages, or ignore the offset and return all again."""
         found: dict[str, Mapping[str, Any]] = {}
+        pages = 0
         while True:
             before = len(found)
             try:
@@ -162,19 +180,32 @@ class DicomWeb:
             except MissingError:
                 entries = []
             found.update(entry for entry in entries if entry[0] not in found)
+            pages += 1
             if len(found) == before:
                 return found
+            if pages == MOST_PAGES or len(found) > MOST_RESULTS:
+                raise ServerError(
+                    f"{self.name}: a list of {len(found)} results on {pages} pages does not end: tell the server's administrator."
+                )
 
-    def _ask(self, question: Callable[[], Answer]) -> Answer:
-        """The answer, after retries if they may help; raises ServerError with the cure.
+    def _ask(self, question: Callable[[], Answer], largest: int | None = None) -> Answer:
+        """The answer, after retries if they may help; raises ServerError with the cure. largest: bytes of it, 0 for no limit; by
+        default those of a list.
 
         urllib3's own retries do not cover a transfer that breaks off, because requests reads bodies later.
         """
         attempt = 0
         while True:
+            if self._watch.used_up:
+                raise self._too_long()
+            self._adapter.largest = LARGEST_TEXT if largest is None else largest
             try:
                 return question()
+            except TransferError as error:
+                raise ServerError(f"{self.name}: {error}: {self._cure(largest)}.") from None
             except requests.RequestException as error:
+                if self._watch.used_up:
+                    raise self._too_long() from error
                 if not _passes(error):
                     raise self._refusal(error) from error
                 if attempt == self.retries:
@@ -186,6 +217,18 @@ class DicomWeb:
             except Exception as error:  # the reader raises anything for an answer that is not DICOM
                 kind = type(error).__name__
                 raise ServerError(f"{self.name}: sent an answer that is not DICOM ({kind}). {CHECK_URL}") from None
+
+    def _cure(self, largest: int | None) -> str:
+        """What to do about an answer that is too large, or none."""
+        if largest is None:
+            return "see that --url names a DICOMweb server, and tell its administrator"
+        return "if the study holds such images, give a larger --max-bytes (or 0 for no limit)"
+
+    def _too_long(self) -> UnreachableError:
+        return UnreachableError(
+            f"{self.name}: its answers took more than the limit of {self.seconds:g} s in all: run the same command again, which "
+            "goes on where this one stopped, or give a larger --max-transfer-seconds (or 0 for no limit)."
+        )
 
     def _wait(self, error: requests.RequestException, attempt: int) -> float:
         stated = "" if error.response is None else error.response.headers.get("Retry-After", "")
@@ -228,13 +271,6 @@ class DicomWeb:
             refused = _stated_failure(error.response)
             return ServerError(f"{self.name}: refuses (HTTP {status}{refused}): ask the server's administrator.")
         return ServerError(f"{self.name}: cannot be asked ({type(error).__name__}). {CHECK_URL}")
-
-
-class _Adapter(HTTPAdapter):
-    """Removes dicomweb-client's Host header, which lacks the port and breaks IPv6 addresses."""
-
-    def add_headers(self, request: requests.PreparedRequest, **_: Any) -> None:
-        request.headers.pop("Host", None)
 
 
 def _refuse_broken_off(response: requests.Response, *_: Any, **__: Any) -> None:

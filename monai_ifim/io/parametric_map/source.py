@@ -12,6 +12,7 @@ from pydicom.config import disable_value_validation
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
+from monai_ifim.io.dicom.identity import check_one_patient
 from monai_ifim.io.dicom.regularity import SPACING_TOLERANCE
 from monai_ifim.io.dicom.volumes import Array, DicomVolume
 from monai_ifim.io.errors import OutputError
@@ -71,6 +72,7 @@ def referenced_series(opened: OpenedSource) -> ReferencedSeries:
             "series, or leave --dicom-pm out."
         )
     volume = opened.volume
+    check_one_patient(name, volume.disagreeing)
     if volume.positions is None or volume.orientation is None or volume.spacing is None:
         raise OutputError(
             f"{name}: it states no place in space (Image Position, Image Orientation, Pixel Spacing), which a Parametric Map "

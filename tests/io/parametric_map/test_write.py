@@ -33,7 +33,7 @@ from pydicom.uid import generate_uid
 from typer.testing import CliRunner
 
 from monai_ifim.cli.main import app
-from monai_ifim.io import CaseMaps, DicomReader, GeometryError, MapContent, OpenedSource, OutputError, Source
+from monai_ifim.io import CaseMaps, DicomReader, GeometryError, InputError, MapContent, OpenedSource, OutputError, Source
 from monai_ifim.io.nifti import write_volume
 from monai_ifim.io.parametric_map.source import referenced_series
 from monai_ifim.io.parametric_map.write import write_parametric_maps
@@ -602,7 +602,9 @@ def test_nothing_but_a_placed_dicom_series_can_have_maps(
             referenced_series(OpenedSource(Source(tmp_path / f"lacking{number}.dcm")))
     two = copy.deepcopy(slices)
     two[2].FrameOfReferenceUID = generate_uid()
-    with pytest.raises(OutputError, match="do not all name one Frame of Reference UID"):
+    with pytest.raises(
+        InputError, match="not all of one patient, study and frame of reference: .* agree in Frame of Reference UID"
+    ):
         referenced_series(OpenedSource(Source(write(tmp_path / "two", two))))
 
 
