@@ -37,6 +37,7 @@ from monai_ifim.io.containment import is_plain_name
 from monai_ifim.report.cohort.page import write_cohort
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.local import run_cases
+from monai_ifim.run.ranks import Rank, run_shard
 from monai_ifim.run.run_record import tabulate
 from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.table import CaseRow, write_table
@@ -282,6 +283,60 @@ def test_links_in_old_results_are_removed_and_not_followed(case: Path, place: Pa
     with nothing_outside_changes(place, out):
         assert decompose(bundle, out, scan).exit_code == 0
     assert [path for path in case.parent.iterdir() if path.is_symlink()] == []
+
+
+@pytest.mark.parametrize("kind", ["whole case", "folder", "dangling", "file", "itself"])
+def test_a_link_in_place_of_a_case_fails_that_case_alone_until_it_is_removed(
+    kind: str, place: Path, out: Path, bundle: Path, scan: Path, made: Path
+) -> None:
+    """The place of the link holds, at its worst, a whole case that the run would keep, or files that it would replace."""
+    other, elsewhere = save_scan(place / "inputs" / "other.nii.gz", 4), place / "elsewhere"
+    shutil.copytree(made / "scan", elsewhere)
+    if kind != "whole case":
+        (elsewhere / "scan_ifim.json").unlink()
+    (elsewhere / ".partial-0123456789abcdef").write_text("do not touch")
+    out.mkdir()
+    targets = {"dangling": place / "nothing", "file": place / "a" / TRAP, "itself": out / "scan"}
+    (out / "scan").symlink_to(targets.get(kind, elsewhere))
+    settings = RunSettings(out, CaseSettings("auto", rank=1, locality=True, scene_bundle=True))
+    cases, loaded = find_cases([scan, other]), load_bundle(bundle)
+    with nothing_outside_changes(place, out):
+        rows = run_cases(loaded, cases, settings, lambda _: None)
+        sharded = run_shard(loaded, cases, settings, lambda _: None, Rank())
+        write_cohort(out)
+        tabulate(out)
+    assert [row.status for row in rows] == ["failed", "done"]
+    assert [row.status for row in sharded] == ["failed", "kept"]
+    assert f"{out / 'scan'}: is a link to another place" in rows[0].reason
+    assert rows[0].reason.endswith(f"remove the link (rm {out / 'scan'}), or choose another --output.")
+    (out / "scan").unlink()
+    with nothing_outside_changes(place, out):
+        rows = run_cases(loaded, cases, settings, lambda _: None)
+    assert [row.status for row in rows] == ["done", "kept"]
+
+
+@pytest.mark.parametrize("name", ["cases.csv", "cases.parquet", "run.json", "index.html"])
+@pytest.mark.parametrize("hard", [False, True], ids=["link", "hard link"])
+def test_a_link_in_place_of_a_table_is_replaced(
+    hard: bool, name: str, place: Path, out: Path, case: Path, scan: Path, bundle: Path
+) -> None:
+    (out / name).unlink()
+    (out / name).hardlink_to(place / "a" / TRAP) if hard else (out / name).symlink_to(place / "a" / TRAP)
+    with nothing_outside_changes(place, out):
+        assert decompose(bundle, out, scan).exit_code == 0
+    assert (out / name).is_file()
+    assert not (out / name).is_symlink()
+    assert (out / name).read_bytes() != b"do not touch"
+
+
+def test_out_itself_may_be_a_link(place: Path, out: Path, scan: Path, bundle: Path) -> None:
+    real = place / "a" / "real"
+    real.mkdir()
+    out.symlink_to(real)
+    with nothing_outside_changes(place, real):
+        assert decompose(bundle, out, scan).exit_code == 0
+        assert decompose(bundle, out, scan).exit_code == 0
+    assert statuses(real) == ["kept"]
 
 
 class Spy:

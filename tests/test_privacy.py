@@ -446,6 +446,9 @@ def test_a_round_trip_with_a_pacs_leaves_identity_in_dicom_alone(
         run = command(*words)
     assert run.status == 0
     found = run.found(lambda path: path.suffix == ".dcm" or path.parts[0] == "dicom")
+    [sidecar] = [name for name in found if name.endswith("_ifim.json")]
+    assert found.pop(sidecar) == {SERIES_ROOT, UID_ROOT}  # pulled files are named by the UIDs of their images
+    assert found.pop("pacs-audit.jsonl") == {SERIES_ROOT, UID_ROOT}  # UIDs are its purpose
     assert set().union(*found.values()) == {SERIES_ROOT}  # the folder of what was pulled is named by it
     assert "said" not in found
     assert stat.S_IMODE((run.folder / "dicom").stat().st_mode) == 0o700

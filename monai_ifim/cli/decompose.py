@@ -18,6 +18,7 @@ from monai_ifim.cli.options import (
     FIX_GEOMETRY,
     OUTPUT,
     OVERWRITE,
+    PRIVATE,
     GivenSettings,
     takes_settings,
 )
@@ -45,6 +46,7 @@ def decompose(
     device: Annotated[str | None, DEVICE] = None,
     batch_size: Annotated[int, BATCH_SIZE] = 1,
     overwrite: Annotated[bool, OVERWRITE] = False,
+    private: Annotated[bool, PRIVATE] = False,
     engine: Annotated[Engine, typer.Option(help="local: this process; ray: workers of a Ray cluster or of this machine.")] = (
         Engine.LOCAL
     ),
@@ -71,6 +73,10 @@ def decompose(
     """
     quiet_libraries()
     if repeat is not None:
+        if private and output is not None:
+            from monai_ifim.io.private_folder import make_private
+
+            make_private(output)
         repeat_from(context, repeat, image, bundle, output, device, given, expect_sha256)
         return
     inputs, bundle, output = needed(context, inputs, bundle, output, image)
@@ -93,7 +99,7 @@ def decompose(
         configure_cublas(case.deterministic)
         rank = rank_of_process()
         chosen = rank.device if device in (None, "cuda") else device
-        settings = RunSettings(output, case, batch_size, chosen, overwrite, given.limits)
+        settings = RunSettings(output, case, batch_size, chosen, overwrite, given.limits, private)
         with untold_names(inputs if case.case_names == "hash" else []):
             cases = find_cases(inputs, frame, series, fix_geometry)
         root = resolve_bundle(bundle)

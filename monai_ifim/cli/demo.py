@@ -23,11 +23,13 @@ def demo(
         from monai_ifim.adapt.settings import CaseSettings
         from monai_ifim.cli.summary import case_progress, show_rows
         from monai_ifim.evaluation.demonstration import demo_slice, demo_volume
+        from monai_ifim.io.containment import check_real
         from monai_ifim.io.installation import resolve_bundle
         from monai_ifim.report.cohort.page import write_cohort
         from monai_ifim.run.cases import find_cases
         from monai_ifim.run.local import run_cases
-        from monai_ifim.run.settings import RunSettings, prepared_folder
+        from monai_ifim.run.output_folder import prepared_folder
+        from monai_ifim.run.settings import RunSettings
 
         jobs = {
             "mednist_classification": ("a CT slice from pydicom's test files", demo_slice()),
@@ -39,6 +41,7 @@ def demo(
     for name, (what, image) in jobs.items():
         console.print(f"\n[bold]{name}[/bold]: {what}")
         settings = RunSettings(output / name, CaseSettings("categorical", locality=True), overwrite=True)
+        check_real(settings.output, output)
         with case_progress(console, 1) as report:
             rows = run_cases(load_bundle(resolve_bundle(name)), find_cases([image]), settings, report)
         write_cohort(settings.output)

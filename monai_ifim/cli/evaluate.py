@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from monai_ifim.cli.options import EXPECT_SHA256
+from monai_ifim.cli.options import EXPECT_SHA256, PRIVATE
 from monai_ifim.cli.summary import quiet_libraries
 
 CACHE_VARIABLE = "MONAI_IFIM_CACHE"
@@ -33,6 +33,7 @@ def evaluate(
     device: Annotated[
         str, typer.Option(help="Where images are measured: cpu, cuda, cuda:1, mps. Trainings run on the CPU.")
     ] = "cpu",
+    private: Annotated[bool, PRIVATE] = False,
 ) -> None:
     """Does noise in the leading eigenspace move the answer more than equally large noise elsewhere?
 
@@ -48,7 +49,8 @@ def evaluate(
         from monai_ifim.evaluation.experiment import load_experiment, only, parse_overrides, run_experiment
         from monai_ifim.io.installation import resolve_bundle, resolve_experiment
         from monai_ifim.report.experiment.page import write_report
-        from monai_ifim.run.settings import check_device, prepared_folder
+        from monai_ifim.run.output_folder import held_output
+        from monai_ifim.run.settings import check_device
 
         overrides = parse_overrides(assign or [])
         given = {"bundle": bundle, "datalist": None if datalist is None else str(datalist), "images": images}
@@ -57,10 +59,10 @@ def evaluate(
         if bundle is not None:
             name_origin(console, resolve_bundle(bundle), expect_sha256)
         experiment = only(load_experiment(resolve_experiment(config), overrides), task, model)
-        prepared_folder(output)
-    with _progress(console) as bars:
-        record = run_experiment(experiment, output, cache or default_cache(), bars, _command(config, overrides), device)
-    written = write_report(output)
+    with held_output(output, private):
+        with _progress(console) as bars:
+            record = run_experiment(experiment, output, cache or default_cache(), bars, _command(config, overrides), device)
+        written = write_report(output)
     total = record.claim.total
     console.print(
         f"high sensitivity moves the answer more in {total.holds} of {total.cells} cells; "

@@ -16,6 +16,7 @@ from monai_ifim.cli.decompose import decompose
 from monai_ifim.cli.demo import demo
 from monai_ifim.cli.evaluate import evaluate
 from monai_ifim.cli.pacs import pacs
+from monai_ifim.cli.verify import verify
 from monai_ifim.cli.view import view
 from monai_ifim.display import numbers
 from monai_ifim.version import __version__
@@ -34,6 +35,7 @@ app.command()(decompose)
 app.command()(evaluate)
 app.command()(config)
 app.command()(view)
+app.command()(verify)
 app.command()(pacs)
 
 

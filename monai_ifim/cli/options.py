@@ -27,6 +27,8 @@ FIX_GEOMETRY = typer.Option(
 )
 MAX_TRANSFER_SECONDS = typer.Option(help=TRANSFER["max_transfer_seconds"].help, min=0)
 OUTPUT = typer.Option("--output", "-o", help="Folder for the results.")
+PRIVATE = typer.Option("--private", help="Make the folder for results readable by its owner only.")
+PRIVATE_OR_NOT = typer.Option("--private/--no-private", help="Make the folder for results readable by its owner only.")
 OVERWRITE = typer.Option("--overwrite", help="Make finished cases again.")
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,6 +23,7 @@ from monai_ifim.cli.options import (
     MAX_TRANSFER_SECONDS,
     OUTPUT,
     OVERWRITE,
+    PRIVATE_OR_NOT,
     GivenSettings,
     takes_settings,
 )
@@ -29,6 +32,7 @@ from monai_ifim.options import TRANSFER
 
 if TYPE_CHECKING:
     from monai_ifim.run.pacs import StoredMap
+    from monai_ifim.run.table import CaseRow
 
 MARKS = {"stored": "stored", "kept": "kept", "failed": "FAILED"}
 
@@ -50,10 +54,14 @@ def pacs(
     ca_bundle: Annotated[
         Path | None, typer.Option("--ca-bundle", help="PEM file of the authorities that may sign the server's certificate.")
     ] = None,
+    audit_log: Annotated[
+        Path | None, typer.Option(help="File that records each step; by default pacs-audit.jsonl in the folder for the results.")
+    ] = None,
     store: Annotated[bool, typer.Option(" /--no-store", help="Pull and decompose only; leave the study as it is.")] = True,
     max_transfer_seconds: Annotated[int, MAX_TRANSFER_SECONDS] = TRANSFER["max_transfer_seconds"].default,
     batch_size: Annotated[int, BATCH_SIZE] = 1,
     overwrite: Annotated[bool, OVERWRITE] = False,
+    private: Annotated[bool, PRIVATE_OR_NOT] = True,
 ) -> None:
     """Pull a study by DICOMweb, decompose its images, and store the components in it as DICOM Parametric Maps.
 
@@ -63,51 +71,104 @@ def pacs(
     """
     quiet_libraries()
     console = Console()
-    with console.status("loading MONAI and the bundle"):
-        from monai_ifim.adapt.bundle import load_bundle
-        from monai_ifim.cli.interruption import end_if_stopped, stopping, with_hint
-        from monai_ifim.cli.origin import name_origin
-        from monai_ifim.cli.summary import case_progress, show_rows
-        from monai_ifim.core.determinism import configure_cublas
-        from monai_ifim.io.dicomweb.access import access_to
-        from monai_ifim.io.dicomweb.client import DicomWeb, checked_uid
-        from monai_ifim.io.installation import resolve_bundle
-        from monai_ifim.report.cohort.page import write_cohort
-        from monai_ifim.run.local import run_cases
-        from monai_ifim.run.pacs import cases_of, choose_series, pull_series, store_maps
-        from monai_ifim.run.ranks import rank_of_process
-        from monai_ifim.run.settings import RunSettings
-        from monai_ifim.run.stop_request import StopRequest
+    with ExitStack() as recorded:
+        with console.status("loading MONAI and the bundle"):
+            from monai_ifim.adapt.bundle import load_bundle
+            from monai_ifim.cli.interruption import end_if_stopped, stopping, with_hint
+            from monai_ifim.cli.origin import name_origin
+            from monai_ifim.cli.summary import case_progress, show_rows
+            from monai_ifim.core.determinism import configure_cublas
+            from monai_ifim.io.case_files import AUDIT_LOG
+            from monai_ifim.io.dicomweb.access import access_to
+            from monai_ifim.io.dicomweb.client import DicomWeb, checked_uid
+            from monai_ifim.io.installation import resolve_bundle
+            from monai_ifim.io.private_folder import make_private
+            from monai_ifim.report.cohort.page import write_cohort
+            from monai_ifim.run.audit_trail import AuditTrail
+            from monai_ifim.run.cases import EVERY_SERIES
+            from monai_ifim.run.local import run_locked
+            from monai_ifim.run.output_folder import held_output
+            from monai_ifim.run.pacs import cases_of, choose_series, pull_series, store_maps
+            from monai_ifim.run.ranks import rank_of_process
+            from monai_ifim.run.settings import RunSettings
+            from monai_ifim.run.stop_request import StopRequest
 
-        access, study = access_to(url, ca_bundle), checked_uid(study)
-        case = given.settings(dicom_pm=store)
-        configure_cublas(case.deterministic)
-        chosen_device = device or rank_of_process().device
-        settings = RunSettings(output, case, batch_size, chosen_device, overwrite, given.limits)
-        root = resolve_bundle(bundle)
-        name_origin(console, root, expect_sha256)
-        loaded = load_bundle(root, settings.device)
-    if access.exposed:
-        console.print("The address begins with http://: patients' data travel in the clear.", style="yellow")
-    with DicomWeb(access, largest=given.limits.bytes, seconds=max_transfer_seconds) as server:
-        with console.status(f"asking {server.name}"):
+            if audit_log is None and private:
+                make_private(output)  # before the log lies in it
+            trail = AuditTrail(audit_log or output / AUDIT_LOG)
+            recorded.enter_context(_terminable())
+            recorded.enter_context(trail.step("run", stores=store))
+            access, study = access_to(url, ca_bundle), checked_uid(study, "--study")
+            if series not in (None, EVERY_SERIES):
+                checked_uid(str(series).partition("#")[0], "--series")
+            trail.about |= {"server": access.server, "server_user": access.user, "study": study}
+            case = given.settings(dicom_pm=store)
+            configure_cublas(case.deterministic)
+            chosen_device = device or rank_of_process().device
+            settings = RunSettings(output, case, batch_size, chosen_device, overwrite, given.limits, private)
+            root = resolve_bundle(bundle)
+            trail.about |= _hashes(root)
+            name_origin(console, root, expect_sha256)
+            loaded = load_bundle(root, settings.device)
+        if access.exposed:
+            console.print("The address begins with http://: patients' data travel in the clear.", style="yellow")
+        recorded.enter_context(held_output(output, private))
+        server = recorded.enter_context(DicomWeb(access, largest=given.limits.bytes, seconds=max_transfer_seconds))
+        with console.status(f"asking {server.name}"), trail.step("list") as listed:
             chosen = choose_series(server, study, series)
+            listed["series"] = [one.uid for one in chosen]
         with _pulling(console, sum(len(one.instances) for one in chosen)) as pulled:
-            folders = pull_series(server, study, chosen, output, pulled)
+            folders = pull_series(server, study, chosen, output, pulled, trail)
         cases = cases_of(folders, chosen, series, fix_geometry)
         stop_request = StopRequest()
-        with with_hint(), stopping(stop_request), case_progress(console, len(cases)) as report:
-            rows = run_cases(loaded, cases, settings, report, stop_request)
+        with with_hint(), stopping(stop_request), case_progress(console, len(cases)) as report, trail.step("decompose") as made:
+            rows = run_locked(loaded, cases, settings, report, stop_request)
+            made.update(Counter(row.status for row in rows), outcome="interrupted" if stop_request.due else "done")
         if not stop_request.due:
             write_cohort(output)
         show_rows(console, rows, output)
         end_if_stopped(console, stop_request, rows, len(cases))
-        stored = store_maps(server, study, output, rows, lambda one: _show_map(console, one)) if store else []
+        stored = store_maps(server, study, output, rows, lambda one: _show_map(console, one), trail) if store else []
+        _conclude(console, rows, stored, store)
+
+
+def _conclude(console: Console, rows: list[CaseRow], stored: list[StoredMap], store: bool) -> None:
+    """Say how many maps were stored; exit status 3 where something failed."""
     counts = Counter(one.status for one in stored)
     if store:
         console.print(f"maps: {counts['stored']} stored in the study, {counts['kept']} there already, {counts['failed']} failed")
     if counts["failed"] or any(row.status == "failed" for row in rows):
         raise typer.Exit(3)
+
+
+def _hashes(root: Path) -> dict[str, str | None]:
+    """Name and hashes of the bundle, for the audit trail."""
+    from monai_ifim.io import identify_bundle
+
+    known = identify_bundle(root)
+    return {
+        "bundle": known.name,
+        "bundle_version": known.version,
+        "bundle_sha256": known.bundle_sha256,
+        "weights_sha256": known.weights_sha256,
+    }
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Inside the block SIGTERM, unless it is ignored or handled already, ends the verb as Ctrl-C does, with exit status 143."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextmanager

@@ -22,7 +22,17 @@ if TYPE_CHECKING:
     from monai_ifim.run.repetition import Repetition
 
 DISAGREES, NOT_COMPARED = 1, 4
-FREE = {"repeat", "image", "bundle", "output", "device", "metric", "expect_sha256", *LIMITS}  # the sidecar states everything else
+FREE = {
+    "private",
+    "repeat",
+    "image",
+    "bundle",
+    "output",
+    "device",
+    "metric",
+    "expect_sha256",
+    *LIMITS,
+}  # the sidecar states everything else
 STYLES = {"same": "green", "within": "green", "differs": "bold red"}
 
 

@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -119,23 +119,28 @@ def remove_partial(folder: Path, root: Path | None = None) -> None:
                 _remove_unless_held(opened, name)
 
 
-def remove_partial_below(folder: Path) -> None:
-    """`remove_partial` for `folder`, which may be a link, and the folders right below it."""
+def remove_partial_below(folder: Path, also: Callable[[str, Collection[str]], Iterable[str]] = lambda name, files: ()) -> None:
+    """`remove_partial` for `folder`, which may be a link, and the folders right below it.
+
+    also: which other files to remove, of the folder of this name with these files.
+    """
     remove_partial(folder, root=folder)
     with real_folder(folder, root=folder) as opened:
         with os.scandir(opened) as entries:
             below = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
         for name in below:
             with suppress(PermissionError, FileNotFoundError, NotADirectoryError):  # another user's, or another thing by now
-                _remove_ours(opened, name)
+                _remove_ours(opened, name, also)
 
 
-def _remove_ours(parent: int, name: str) -> None:
+def _remove_ours(parent: int, name: str, also: Callable[[str, Collection[str]], Iterable[str]]) -> None:
     folder = os.open(name, OPENING | os.O_NOFOLLOW, dir_fd=parent)
     try:
-        for file in os.listdir(folder):
-            if _OURS.fullmatch(file):
-                _remove_unless_held(folder, file)
+        files = os.listdir(folder)
+        for file in filter(_OURS.fullmatch, files):
+            _remove_unless_held(folder, file)
+        for file in also(name, files):
+            os.unlink(file, dir_fd=folder)
     finally:
         os.close(folder)
 

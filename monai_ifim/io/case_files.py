@@ -15,6 +15,9 @@ UNFINISHED = ".ifim-unfinished"  # lies in a case's folder while its files are w
 REMOVED_FIRST = ("_ifim_*.nii.gz", "_ifim_*.dcm", ".mrml", ".mrb")  # before a case is written anew
 NO_IMAGES = (".mrml", ".mrb", ".ctbl", ".tsv")  # sidecars before 2.2 do not name all of them
 OTHERS = ("_planes.npz", "_*.ctbl", "_spectrum*.tsv", SIDECAR)
+RUN_FILES = ("cases.csv", "cases.parquet", "run.json", "index.html")  # of a run, right in OUT
+AUDIT_LOG = "pacs-audit.jsonl"  # what `pacs` did, unless it records it elsewhere
+PULLED = "dicom"  # the folder in OUT that holds what was pulled from a PACS
 LARGEST_SIDECAR = 2**26  # bytes; a thousand eigenvectors take a hundredth of it
 
 
@@ -26,6 +29,11 @@ def sidecar_path(output: Path, case: str) -> Path:
 def is_file_of(case: str, name: str, patterns: Collection[str] = (*REMOVED_FIRST, *OTHERS)) -> bool:
     """True for a name that fits one of the patterns of the case's files."""
     return name.startswith(case) and any(fnmatchcase(name[len(case) :], pattern) for pattern in patterns)
+
+
+def needless_marks(case: str, names: Collection[str]) -> tuple[str, ...]:
+    """The mark UNFINISHED among the files of a case that has a sidecar: its run was killed before it removed the mark."""
+    return (UNFINISHED,) if UNFINISHED in names and f"{case}{SIDECAR}" in names else ()
 
 
 def results_in(folder: Path, names: Collection[str]) -> frozenset[str]:

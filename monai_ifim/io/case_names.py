@@ -7,10 +7,11 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from monai_ifim.io.case_files import AUDIT_LOG, PULLED, RUN_FILES
+
 LONGEST_NAME = 128  # characters; the names of a case's files are longer, and file systems take 255 bytes
 SUFFIXES = (8, 16, 32, 64)  # hexadecimal digits of a SHA-256, tried in this order
-RESULTS = ("cases.csv", "cases.parquet", "run.json", "index.html")  # of a run, besides its cases
-OWN_NAMES = (*RESULTS, "dicom")  # not for cases, in any spelling; the last holds what was pulled from a PACS
+NOT_FOR_CASES = (*RUN_FILES, AUDIT_LOG, PULLED)  # in any spelling
 
 
 def name_of(parts: Sequence[str]) -> str:
@@ -23,7 +24,7 @@ def name_of(parts: Sequence[str]) -> str:
     """
     plain = [_plain(part) for part in parts]
     readable = "_".join(filter(None, plain)) or "case"
-    if readable.lower() in OWN_NAMES:
+    if readable.lower() in NOT_FOR_CASES:
         readable = f"case_{readable}"
     if not all(plain) or not all(part.isascii() for part in parts):
         readable += f"-{digits_of('/'.join(parts))}"

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monai_ifim.io.case_files import results_in
-from monai_ifim.io.case_names import RESULTS
+from monai_ifim.io.case_files import RUN_FILES, results_in
 from monai_ifim.io.digests import Stamp, sha256_of_stream
 from monai_ifim.io.errors import InputError
 from monai_ifim.io.image_files.parts import files_of
@@ -50,8 +49,9 @@ def files_of_input(path: Path) -> tuple[Path, ...]:
     """
     if not path.is_dir():
         return files_of(path)
-    names = {file.name for file in path.iterdir() if file.is_file() and not file.name.startswith(".")}
-    return tuple(sorted(path / name for name in names - {*RESULTS, *results_in(path, names)}))
+    names = {file.name for file in path.iterdir() if file.is_file()}
+    results = {*RUN_FILES, *results_in(path, names)}
+    return tuple(sorted(path / name for name in names - results if not name.startswith(".")))
 
 
 def hash_file(path: Path) -> HashedFile:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import platform
@@ -23,12 +22,12 @@ from monai_ifim.io.geometry import Affine
 from monai_ifim.io.maps import MapContent
 from monai_ifim.io.model import ModelIdentity
 from monai_ifim.io.older_sidecars import SCHEMA_VERSION, unit_of_map, up_to_date
+from monai_ifim.io.seal import sealed
 from monai_ifim.io.units import NETWORK_UNITS
 from monai_ifim.version import __version__
 
 PACKAGES = ("torch", "monai", "numpy", "nibabel", "itk")
-SELF = "sidecar_sha256"  # the last entry of a sidecar
-END = b"\n}\n"
+SEAL = "sidecar_sha256"  # the last entry of a sidecar
 SPACES = {
     "scanner": "components of the scan itself, on its own grid and in its own unit: the network after its preprocessing",
     "network": "components of the image as the network saw it, on the network's grid",
@@ -177,15 +176,13 @@ def _norm(files: list[MapFile], name: str) -> float | None:
 def write_sidecar(path: Path, content: Mapping[str, Any]) -> None:
     """Write the sidecar, whole or absent; NaN and infinity become null. Raises OutputError for anything but plain data.
 
-    Its last entry, `sidecar_sha256`, is the SHA-256 of the file without that entry (`is_unaltered`).
+    Its last entry, SEAL, is the SHA-256 of the file without that entry (`io.seal`).
     """
     try:
-        plain = {name: value for name, value in _plain(content).items() if name != SELF}
-        text = json.dumps(plain, indent=2, allow_nan=False, ensure_ascii=False)
+        text = sealed(_plain(content), SEAL)
     except (TypeError, ValueError) as error:
         raise OutputError(f"{path.name}: the sidecar holds something other than plain data ({error}).") from error
-    body = text.encode("utf-8", "backslashreplace").removesuffix(END[:-1])
-    atomic.write_bytes(path, body + _ending(body))
+    atomic.write_bytes(path, text)
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
@@ -204,21 +201,10 @@ def parse_sidecar(name: str, text: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name}: not a readable sidecar ({error}).") from error
     try:
-        return {key: value for key, value in up_to_date(content).items() if key != SELF}
+        return {key: value for key, value in up_to_date(content).items() if key != SEAL}
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise InputError(f"{name}: not a sidecar of a whole case ({single_line(said)[:200]}): run the case again.") from error
-
-
-def is_unaltered(text: bytes) -> bool:
-    """True if the bytes of a sidecar are those that `write_sidecar` wrote, by the hash that they end with."""
-    length = len(_ending(b""))
-    return text[-length:] == _ending(text[:-length])
-
-
-def _ending(body: bytes) -> bytes:
-    """The end of a sidecar that begins with `body`: the hash of `body` and END, as the last entry."""
-    return f',\n  "{SELF}": "{hashlib.sha256(body + END).hexdigest()}"'.encode() + END
 
 
 def plain_affine(affine: Affine) -> list[list[float]]:

@@ -7,10 +7,11 @@ from contextlib import suppress
 
 from monai_ifim.adapt.bundle import Bundle
 from monai_ifim.run.cases import Case
+from monai_ifim.run.output_folder import output_of_run
 from monai_ifim.run.pipeline import decompose_cases
 from monai_ifim.run.places import placed
 from monai_ifim.run.run_record import Start, write_outcome
-from monai_ifim.run.settings import RunSettings, prepared_folder
+from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.stop_request import StoppedError, StopRequest
 from monai_ifim.run.table import CaseRow
 
@@ -23,11 +24,19 @@ def run_cases(
     """Decompose every case, write its files, then cases.csv, cases.parquet and run.json; a case that fails is a row.
 
     report is called with each row as it is finished. Once stop_request is due, the cases not yet started have no row.
-    Raises OutputError if OUT cannot be written; StoppedError as `decompose_cases`, after the table is written.
+    Raises OutputError if OUT cannot be written, or another run is writing into it; StoppedError as `decompose_cases`, after the
+    table is written.
     """
+    with output_of_run(settings, cases):
+        return run_locked(bundle, cases, settings, report, stop_request)
+
+
+def run_locked(
+    bundle: Bundle, cases: Sequence[Case], settings: RunSettings, report: Report, stop_request: StopRequest | None = None
+) -> list[CaseRow]:
+    """`run_cases` in an OUT that the caller holds already (`output_folder.held_output`)."""
     began = Start()
     cases = placed(cases, settings)
-    prepared_folder(settings.output)
     rows: list[CaseRow] = []
     try:
         for row in decompose_cases(bundle, cases, settings, stop_request):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -12,13 +12,13 @@ import pydicom
 from pydicom.uid import ParametricMapStorage
 
 from monai_ifim.io import InputError, OutputError, atomic
+from monai_ifim.io.case_files import PULLED
 from monai_ifim.io.containment import real_folder
 from monai_ifim.io.dicom.deflated import readable_head
 from monai_ifim.io.dicomweb.client import DicomWeb, RemoteSeries, ServerError, UnreachableError, checked_uid
+from monai_ifim.run.audit_trail import UNRECORDED, AuditTrail
 from monai_ifim.run.cases import EVERY_SERIES, Case, find_cases
 from monai_ifim.run.table import CaseRow
-
-PULLED = "dicom"  # the folder below OUT that holds what was pulled: patients' data
 
 
 @dataclass(frozen=True)
@@ -51,27 +51,47 @@ def choose_series(server: DicomWeb, study: str, wanted: str | None) -> list[Remo
 
 
 def pull_series(
-    server: DicomWeb, study: str, chosen: Sequence[RemoteSeries], output: Path, report: Callable[[], None] = lambda: None
+    server: DicomWeb,
+    study: str,
+    chosen: Sequence[RemoteSeries],
+    output: Path,
+    report: Callable[[], None] = lambda: None,
+    trail: AuditTrail = UNRECORDED,
 ) -> list[Path]:
     """Fetch the images into OUT/dicom/STUDY/SERIES, one file an image; returns the folders of the series.
 
     Whole files of an earlier pull are not fetched again, and files of images that the server no longer lists are removed.
-    report is called once an image. Raises ServerError, OutputError.
+    report is called once an image. trail: records each series before it is pulled and afterwards.
+    Raises ServerError, OutputError.
     """
     folders = []
     for series in chosen:
-        folder = output / PULLED / checked_uid(study) / checked_uid(series.uid)
-        images = {folder / f"{checked_uid(instance)}.dcm": instance for instance in series.instances}
-        try:
-            _prepare(output, folder, images)
-            for path, instance in images.items():
-                if not _is_whole(path, instance):
-                    atomic.write_bytes(path, server.retrieve(study, series.uid, instance), root=output)
+        with trail.step("pull", series=series.uid, images=len(series.instances)) as found:
+            found["fetched"] = 0
+            for fetched in _pulled(server, study, series, output):
+                found["fetched"] += fetched
                 report()
-        except OSError as error:
-            raise OutputError(f"{output}: the study cannot be written there ({error.strerror}).") from error
-        folders.append(folder)
+        folders.append(_folder(output, study, series))
     return folders
+
+
+def _folder(output: Path, study: str, series: RemoteSeries) -> Path:
+    return output / PULLED / checked_uid(study) / checked_uid(series.uid)
+
+
+def _pulled(server: DicomWeb, study: str, series: RemoteSeries, output: Path) -> Iterator[bool]:
+    """Pull the images of a series; for each True if it was fetched, False if it lay there."""
+    folder = _folder(output, study, series)
+    images = {folder / f"{checked_uid(instance)}.dcm": instance for instance in series.instances}
+    try:
+        _prepare(output, folder, images)
+        for path, instance in images.items():
+            whole = _is_whole(path, instance)
+            if not whole:
+                atomic.write_bytes(path, server.retrieve(study, series.uid, instance), root=output)
+            yield not whole
+    except OSError as error:
+        raise OutputError(f"{output}: the study cannot be written there ({error.strerror}).") from error
 
 
 def cases_of(
@@ -87,10 +107,16 @@ def cases_of(
 
 
 def store_maps(
-    server: DicomWeb, study: str, output: Path, rows: Iterable[CaseRow], report: Callable[[StoredMap], None] = lambda _: None
+    server: DicomWeb,
+    study: str,
+    output: Path,
+    rows: Iterable[CaseRow],
+    report: Callable[[StoredMap], None] = lambda _: None,
+    trail: AuditTrail = UNRECORDED,
 ) -> list[StoredMap]:
     """Store the Parametric Maps of all cases that did not fail; a refused map is a result, and the others go on.
 
+    trail: records each map before it is stored and afterwards.
     Raises UnreachableError where the server is away: the maps lie in OUT, and the next run sends them.
     """
     results = []
@@ -98,7 +124,7 @@ def store_maps(
         if row.status == "failed":
             continue
         for path in sorted((output / row.case).glob(f"{row.case}_ifim_*.dcm")):
-            results.append(_store(server, study, path))
+            results.append(_store(server, study, path, trail))
             report(results[-1])
     return results
 
@@ -125,17 +151,31 @@ def _is_whole(path: Path, instance: str) -> bool:
         return False
 
 
-def _store(server: DicomWeb, study: str, path: Path) -> StoredMap:
+def _store(server: DicomWeb, study: str, path: Path, trail: AuditTrail) -> StoredMap:
     try:
         content = _read_map(path, study)
+    except OutputError as error:
+        trail.record("store", "failed", reason=str(error))
+        return StoredMap(path.name, "failed", str(error))
+    series, instance = str(content.SeriesInstanceUID), str(content.SOPInstanceUID)
+    with trail.step("store", map_series=series, map_instance=instance) as found:
+        stored = _sent(server, study, content, path.name)
+        found["outcome"] = stored.status
+        if stored.reason:
+            found["reason"] = stored.reason
+    return stored
+
+
+def _sent(server: DicomWeb, study: str, content: pydicom.Dataset, name: str) -> StoredMap:
+    try:
         if server.holds(study, str(content.SeriesInstanceUID), str(content.SOPInstanceUID)):
-            return StoredMap(path.name, "kept")
+            return StoredMap(name, "kept")
         server.store(study, content)
     except UnreachableError:
         raise
-    except (ServerError, OutputError) as error:
-        return StoredMap(path.name, "failed", str(error))
-    return StoredMap(path.name, "stored")
+    except ServerError as error:
+        return StoredMap(name, "failed", str(error))
+    return StoredMap(name, "stored")
 
 
 def _read_map(path: Path, study: str) -> pydicom.Dataset:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -26,11 +26,12 @@ from monai_ifim.io.limits import Limits
 from monai_ifim.options import FILES
 from monai_ifim.run.cases import Case, find_cases
 from monai_ifim.run.local import Report
+from monai_ifim.run.output_folder import output_of_run
 from monai_ifim.run.pipeline import decompose_cases
 from monai_ifim.run.places import placed, settled
 from monai_ifim.run.resume import kept_row
 from monai_ifim.run.run_record import Start, write_outcome
-from monai_ifim.run.settings import RunSettings, prepared_folder
+from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.stop_request import StopRequest
 from monai_ifim.run.table import CaseRow
 
@@ -80,11 +81,9 @@ def run_shard(
     the cases that this rank has not started have no row. Raises StoppedError as `decompose_cases` and does not wait then.
     """
     began = Start()
-    with _process_group(rank) as group:
-        cases = placed(cases, settings)  # before the first rank writes anything
-        if rank.number == 0:
-            prepared_folder(settings.output)
+    with _process_group(rank) as group, output_of_run(settings, cases) if rank.number == 0 else nullcontext():
         _gather("ready", group)
+        cases = placed(cases, settings)  # by all ranks before one writes: the next exchange waits for all
         mine = cases[rank.number :: rank.size]
         kept = _merged(_gather(_kept(bundle, mine, settings), group))
         left = [case for case in cases if case.name not in kept]

@@ -2,60 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from monai_ifim.io import ModelIdentity, OpenedSource, read_sidecar, sidecar_path
+from monai_ifim.io import ModelIdentity, OpenedSource
 from monai_ifim.io.case_folder import is_input_of
-from monai_ifim.io.containment import is_plain_name
+from monai_ifim.io.errors import single_line
+from monai_ifim.io.seal import is_unaltered
+from monai_ifim.io.sidecar import SEAL, parse_sidecar
+from monai_ifim.io.written_files import CaseFolder
 from monai_ifim.run.cases import Case
 from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.table import CaseRow, row_from_sidecar
 
 DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)  # what reading a damaged sidecar raises
+UNPROVEN = (
+    "cases of an earlier version of monai_ifim are made again: their sidecars do not state what would prove them whole, the "
+    "SHA-256 of each file and of the bundle. Choose another --output to keep them."
+)
+
+
+class OlderCaseWarning(UserWarning):
+    """Cases of an earlier version are made again."""
 
 
 def kept_row(identity: ModelIdentity, case: Case, settings: RunSettings, opened: OpenedSource | None = None) -> CaseRow | None:
     """The row of a case that an earlier run finished; None where there is none, or a link in its place. opened: its source.
 
-    A sidecar that is damaged, or that states another input, model or settings, counts as none: the case is made again.
+    A case counts as finished if its input, bundle, settings and files are what its sidecar says. All else is made again, and why
+    is logged; of a case of an earlier version an OlderCaseWarning tells it.
     """
-    sidecar = sidecar_path(settings.output, case.name)
-    if settings.overwrite or sidecar.parent.is_symlink():
+    if settings.overwrite:
         return None
     try:
-        content = read_sidecar(sidecar) if sidecar.is_file() else None
-        if content is None or not _matches(content, identity, case, settings, opened or OpenedSource(case.source)):
-            return None
-        return row_from_sidecar(case.name, "kept", content)
-    except DAMAGE:
+        with CaseFolder.opened(settings.output, case.name) as folder:
+            text = folder.sidecar()
+            content = parse_sidecar(f"{case.name}_ifim.json", text)
+            if "written" not in content:
+                warnings.warn(UNPROVEN, OlderCaseWarning, stacklevel=2)
+                return None
+            why = "its sidecar was altered" if not is_unaltered(text, SEAL) else None
+            source = opened or OpenedSource(case.source)
+            why = why or next(_differences(content, identity, case, settings, source, folder), None)
+        if why is None:
+            return row_from_sidecar(case.name, "kept", content)
+    except FileNotFoundError:
         return None
+    except DAMAGE as error:
+        why = single_line(str(error))
+    logging.getLogger("monai_ifim").info("case %s is made again: %s", case.name, why)
+    return None
 
 
-def _matches(
-    content: Mapping[str, Any], identity: ModelIdentity, case: Case, settings: RunSettings, opened: OpenedSource
-) -> bool:
-    """True if a sidecar states this input, this model and these settings, and all of its files are there."""
-    model = content["model"]
-    folder = settings.output / case.name
-    return (
-        model["weights_sha256"] == identity.weights_sha256
-        and model["config_sha256"] == identity.config_sha256
-        and model["version"] == identity.version
-        and model["class_names"] == list(identity.class_names)
-        and settings.case.gives_same_result(content["settings"], exact=content["method"] == "exact")
-        and all(is_plain_name(name) and (folder / name).is_file() for name in _files(content, case, settings))
-        and is_input_of(content["input"], opened)  # last: it reads all of the input
-    )
+def _differences(
+    content: Mapping[str, Any],
+    identity: ModelIdentity,
+    case: Case,
+    settings: RunSettings,
+    opened: OpenedSource,
+    folder: CaseFolder,
+) -> Iterator[str]:
+    """What is another thing than the sidecar states, what is found out fast first."""
+    source, model = content["input"], content["model"]
+    for name in ("weights_sha256", "config_sha256", "bundle_sha256", "version"):
+        if model[name] != getattr(identity, name):
+            yield f"another bundle ({name})"
+    if model["class_names"] != list(identity.class_names):
+        yield "other class names"
+    if not settings.case.gives_same_result(content["settings"], exact=content["method"] == "exact"):
+        yield "other settings"
+    written, names = content["written"], folder.names()
+    absent = [name for name in _needed(content, case, settings) if name not in written]
+    yield from (f"{name} is not among the files that its sidecar states" for name in absent)
+    yield from (f"{each.name} is {each.fault}" for each in folder.faults(written, names))
+    if not is_input_of(source, opened):
+        yield "another input"  # last: it reads all of it
 
 
-def _files(content: Mapping[str, Any], case: Case, settings: RunSettings) -> list[str]:
-    """Names of the files that must lie beside the sidecar."""
+def _needed(content: Mapping[str, Any], case: Case, settings: RunSettings) -> list[str]:
+    """Names of the files that the case must have."""
     bundle = [f"{case.name}.mrb"] if settings.case.scene_bundle else []
-    return [
-        *(file["file"] for file in content["files"]),
-        *content["parametric_maps"],
-        content["scene"],
-        content["planes"],
-        *bundle,
-    ]
+    maps = [file["file"] for file in content["files"]]
+    return [*maps, *content["parametric_maps"], content["scene"], content["planes"], *bundle]

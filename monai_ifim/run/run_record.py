@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,12 +42,20 @@ def write_outcome(
     """
     by_name = {row.key: row for row in rows}
     ordered = [by_name[case.name] for case in cases if case.name in by_name]
-    write_table(settings.output, ordered)
+    written = write_table(settings.output, ordered)
     counts = {status: sum(row.status == status for row in ordered) for status in STATUSES}
     if left := len(cases) - len(ordered):
         counts["left"] = left
-    write_run(settings.output, _describe(identity, settings, counts, began, engine or {"name": "local"}))
+    described = _describe(identity, settings, counts, began, engine or {"name": "local"})
+    write_run(settings.output, described | {"written": written})
     return ordered
+
+
+def record_page(output: Path, name: str, sha256: str) -> None:
+    """Add the hash of a page that was made of the tables to run.json, if there is one that can be read."""
+    record = _record(output)
+    if record is not None:
+        write_run(output, record | {"written": {**record["written"], name: sha256}})
 
 
 def tabulate(output: str | Path) -> list[CaseRow]:
@@ -59,8 +68,24 @@ def tabulate(output: str | Path) -> list[CaseRow]:
             rows.append(row_from_sidecar(sidecar.parent.name, "done", read_sidecar(sidecar)))
         except (IFIMError, KeyError, TypeError):
             rows.append(CaseRow(sidecar.parent.name, "failed", f"{sidecar.name}: not a sidecar of a whole case."))
-    write_table(Path(output), rows)
+    written = write_table(Path(output), rows)
+    record = _record(Path(output))
+    if record is not None:
+        write_run(Path(output), record | {"written": written})
     return rows
+
+
+def _record(output: Path) -> dict[str, Any] | None:
+    """The content of run.json; None if there is none, or a damaged one, or one of an earlier version."""
+    try:
+        content = json.loads((output / "run.json").read_bytes(), parse_constant=_refuse)
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) and isinstance(content.get("written"), dict) else None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _describe(

@@ -9,7 +9,6 @@ import torch
 
 from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core import IFIMError
-from monai_ifim.io import OutputError, atomic
 from monai_ifim.io.limits import Limits
 
 
@@ -17,7 +16,7 @@ from monai_ifim.io.limits import Limits
 class RunSettings:
     """How to run. output: folder for the results; case: how each case is made; batch_size: images that share backward passes.
 
-    overwrite: make cases again that an earlier run finished. limits: on each case.
+    overwrite: make cases again that an earlier run finished. limits: on each case. private: close OUT to everybody but its owner.
     Raises IFIMError for an invalid device or batch size.
     """
 
@@ -27,6 +26,7 @@ class RunSettings:
     device: str = "cpu"
     overwrite: bool = False
     limits: Limits = field(default_factory=Limits)
+    private: bool = False
 
     def __post_init__(self) -> None:
         check_device(self.device)
@@ -40,19 +40,3 @@ def check_device(device: str) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise IFIMError(f"device {device!r} cannot be used ({str(error).splitlines()[0]}): try 'cpu' or 'cuda'.") from error
-
-
-def prepared_folder(output: Path) -> Path:
-    """Make the folder for results if it is missing, and remove the partial files of killed runs from it.
-
-    Files that other processes are writing now are kept. Raises OutputError if it cannot be made or written.
-    """
-    doing = "made"
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        doing = "written"
-        atomic.remove_partial_below(output)
-        atomic.check_folder(output, root=output)
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be {doing} ({error.strerror}): choose another --output.") from error
-    return output

@@ -16,6 +16,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from monai_ifim.io import InputError, MapContent, atomic
+from monai_ifim.io.seal import sealed
 
 __all__ = ["COLUMNS", "SCHEMA", "SCHEMA_VERSION", "UNITS", "CaseRow", "row_from_sidecar", "write_run", "write_table"]
 
@@ -23,6 +24,7 @@ SCHEMA_VERSION = "1.2"  # of cases.parquet; a reader of 1.x reads every 1.y
 SINCE_1_1 = ("verification", "deviation", "verified_by")  # columns that a table of 1.0 lacks
 SINCE_1_2 = ("path",)  # and one of 1.1 too
 LARGEST_WHOLE = 2**53
+SEAL = "run_sha256"  # the last entry of run.json
 
 Numbers = tuple[float | None, ...]
 
@@ -201,16 +203,16 @@ def _row(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | No
     )
 
 
-def write_table(output: Path, rows: Sequence[CaseRow]) -> None:
-    """Write cases.csv, with the columns COLUMNS, and cases.parquet, with all of SCHEMA; each whole or absent."""
+def write_table(output: Path, rows: Sequence[CaseRow]) -> dict[str, str]:
+    """Write cases.csv, with the columns COLUMNS, and cases.parquet, with all of SCHEMA; each whole or absent. Returns the hex
+    SHA-256 of each by its name."""
     files = {"cases.csv": _csv(rows), "cases.parquet": _parquet(rows)}
-    for name, content in files.items():
-        atomic.write_bytes(output / name, content, root=output)
+    return {name: atomic.write_bytes(output / name, content, root=output) for name, content in files.items()}
 
 
 def write_run(output: Path, content: Mapping[str, Any]) -> None:
-    """Write run.json, whole or absent."""
-    atomic.write_text(output / "run.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n", root=output)
+    """Write run.json, whole or absent; its last entry, SEAL, is the SHA-256 of the file without that entry (`io.seal`)."""
+    atomic.write_bytes(output / "run.json", sealed(content, SEAL), root=output)
 
 
 def _csv(rows: Sequence[CaseRow]) -> bytes:

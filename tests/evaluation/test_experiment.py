@@ -251,6 +251,23 @@ def test_more_images_add_to_those_that_are_there_and_other_settings_start_anew(
     assert observed == ["s0", "s1", "s2", "s3", "s0", "s1"]
 
 
+@pytest.mark.parametrize("place", ["cells", "cells/drawn", "cells/drawn/linear1", "cells/drawn/linear1/images"])
+def test_a_link_below_the_output_is_neither_filled_nor_emptied(place: str, tmp_path: Path) -> None:
+    elsewhere, out = tmp_path / "elsewhere", tmp_path / "out"
+    for folder in (elsewhere, elsewhere / "images", elsewhere / "linear1" / "images", elsewhere / "drawn" / "linear1" / "images"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "s0.json").write_text("theirs")
+        (folder / "identity.json").write_text('{"fingerprint": "another"}')
+    (out / place).parent.mkdir(parents=True)
+    (out / place).symlink_to(elsewhere)
+    before = {path: path.is_file() and path.read_bytes() for path in elsewhere.rglob("*")}
+    summary = run_experiment(experiment_of(LinearModel(1), images=2), out, tmp_path, Quiet())
+    assert f"{out / place}: is a link to another place" in summary.failed[0].reason
+    assert {path: path.is_file() and path.read_bytes() for path in elsewhere.rglob("*")} == before
+    (out / place).unlink()  # the cure
+    assert run_experiment(experiment_of(LinearModel(1), images=2), out, tmp_path, Quiet()).failed == ()
+
+
 def test_images_in_folders_named_by_a_dicom_uid_are_kept_apart(tmp_path: Path) -> None:
     """A name's part after a dot is no ending: all images of one folder would be one file."""
     entries = [{"image": f"1.2.840.10008/{i}.5.dcm", "label": 0} for i in (7, 8)] + [{"image": "1.2.840.9/7.5.dcm", "label": 0}]

@@ -69,7 +69,7 @@ def test_permissions_follow_the_umask_and_the_umask_stays(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("umask", "around", "folder", "file"),
     [
-        (0, 0o755, 0o777, 0o666), (0, 0o700, 0o700, 0o600), (0, 0o750, 0o770, 0o660), (0o777, 0o700, 0o700, 0o600),
+        (0, 0o755, 0o777, 0o666), (0, 0o700, 0o700, 0o600), (0, 0o750, 0o770, 0o660), (0o177, 0o700, 0o700, 0o600),
         (0o022, 0o711, 0o755, 0o644), (0o022, 0o705, 0o705, 0o604),
     ],
 )  # fmt: skip

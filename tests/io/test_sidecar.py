@@ -23,7 +23,8 @@ from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core import decompose
 from monai_ifim.io import InputError, InputIdentity, MapContent, ModelIdentity, OutputError, read_sidecar
-from monai_ifim.io.sidecar import CaseFacts, MapFile, compose_sidecar, is_unaltered, write_sidecar
+from monai_ifim.io.seal import is_unaltered
+from monai_ifim.io.sidecar import SEAL, CaseFacts, MapFile, compose_sidecar, write_sidecar
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.local import run_cases
 from monai_ifim.run.settings import RunSettings
@@ -271,7 +272,7 @@ def test_a_sidecar_ends_with_the_hash_of_itself_without_that_entry(run: dict[str
     *head, last, end, nothing = text.split(b"\n")
     without = b"\n".join([*head[:-1], head[-1].removesuffix(b","), end, nothing])
     assert json.loads(b"{" + last + b"}") == {"sidecar_sha256": hashlib.sha256(without).hexdigest()}
-    assert is_unaltered(text)
+    assert is_unaltered(text, SEAL)
 
 
 ALTERATIONS: dict[str, Callable[[bytes], bytes]] = {
@@ -290,7 +291,7 @@ ALTERATIONS: dict[str, Callable[[bytes], bytes]] = {
 def test_an_altered_sidecar_is_noticed(alter: Callable[[bytes], bytes], run: dict[str, Any]) -> None:
     text = (run["case"] / "scan_ifim.json").read_bytes()
     assert alter(text) != text
-    assert not is_unaltered(alter(text))
+    assert not is_unaltered(alter(text), SEAL)
 
 
 def test_infinity_and_nan_become_null(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from monai_ifim.io import InputError, OutputError, read_sidecar
 from monai_ifim.io.older_sidecars import SCHEMA_VERSION
-from monai_ifim.io.sidecar import is_unaltered, write_sidecar
+from monai_ifim.io.seal import is_unaltered
+from monai_ifim.io.sidecar import SEAL, write_sidecar
 from monai_ifim.io.windows import display_window
 from properties.grids import values_of, volumes
 
@@ -57,7 +58,7 @@ def test_plain_data_come_back(content: dict[str, Any]) -> None:
         strict = json.loads(path.read_bytes(), parse_constant=pytest.fail)  # no NaN in it
         del strict["sidecar_sha256"]
         assert strict == _expected(content)
-        assert is_unaltered(path.read_bytes())
+        assert is_unaltered(path.read_bytes(), SEAL)
         assert [file.name for file in Path(folder).iterdir()] == [path.name]
 
 

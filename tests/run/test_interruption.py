@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import shlex
@@ -182,17 +183,25 @@ def test_ranks_of_torchrun_stop_together_and_write_one_table(words: list[Any], t
 
 
 @pytest.mark.slow
-def test_pacs_that_waits_for_its_server_ends_with_130(tmp_path: Path, make_bundle: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_pacs_that_waits_for_its_server_ends_and_records_it(
+    number: signal.Signals, tmp_path: Path, make_bundle: Callable[..., Path]
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/dicom-web"
         bundle = make_bundle(tmp_path / "bundle")
         started = Started("pacs", "--url", url, "--study", "1.2.3", "--bundle", bundle, "-o", tmp_path / "out")
         silent.settimeout(60)
         connection, _ = silent.accept()
-        started.send(signal.SIGINT)
+        started.send(number)
         status, _, _ = started.ended()
         connection.close()
-    assert status == 130
+    assert status == 128 + number
+    lines = [json.loads(line) for line in (tmp_path / "out" / "pacs-audit.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["outcome"]) for line in lines] == [
+        ("run", "begun"), ("list", "begun"), ("list", "interrupted"), ("run", "interrupted")
+    ]  # fmt: skip
+    assert {line["reason"] for line in lines[2:]} == {number.name}
 
 
 @pytest.mark.slow

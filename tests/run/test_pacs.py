@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from monai_ifim.io.dicom.header import dicom_files
 from monai_ifim.io.dicom.volumes import index_dicom
 from monai_ifim.io.dicomweb.access import access_to
 from monai_ifim.io.dicomweb.client import DicomWeb, ServerError, UnreachableError
+from monai_ifim.run.audit_trail import AuditTrail
 from monai_ifim.run.pacs import cases_of, choose_series, pull_series, store_maps
 from monai_ifim.run.table import CaseRow
 from synthetic_series import ORIENTATIONS, Series
@@ -165,6 +168,50 @@ def test_damaged_file_is_fetched_anew_and_what_the_server_lost_goes(
     assert index_dicom(dicom_files(folder))[0].slices == 3
 
 
+@pytest.mark.parametrize("level", ["dicom", "study", "series"])
+@pytest.mark.parametrize("kind", ["folder", "dangling"])
+def test_links_below_out_are_neither_filled_nor_emptied_nor_closed(
+    kind: str, level: str, server: DicomWeb, pacs: FakePacs, first: list[Dataset], tmp_path: Path
+) -> None:
+    chosen = choose_series(server, STUDY, uid_of(first))
+    elsewhere, out = tmp_path / "elsewhere", tmp_path / "out"
+    inner = elsewhere / STUDY / uid_of(first)
+    inner.mkdir(parents=True)
+    for folder in (elsewhere, elsewhere / STUDY, inner):
+        (folder / "theirs.dcm").write_text("theirs")
+        (folder / ".partial-0123456789abcdef").write_text("theirs")
+        folder.chmod(0o755)
+    link = out / "dicom" / ("" if level == "dicom" else STUDY) / (uid_of(first) if level == "series" else "")
+    link.parent.mkdir(parents=True)
+    target = {"dicom": elsewhere, "study": elsewhere / STUDY, "series": inner}[level]
+    link.symlink_to(target if kind == "folder" else tmp_path / "nothing")
+    before = {path: (path.lstat().st_mode, path.is_file() and path.read_bytes()) for path in [elsewhere, *elsewhere.rglob("*")]}
+    with pytest.raises(OutputError, match="is a link to another place"):
+        pull_series(server, STUDY, chosen, out)
+    assert before == {
+        path: (path.lstat().st_mode, path.is_file() and path.read_bytes()) for path in [elsewhere, *elsewhere.rglob("*")]
+    }
+    assert not (tmp_path / "nothing").exists()
+    assert pacs.fetched() == []
+    link.unlink()  # the cure
+    [folder] = pull_series(server, STUDY, chosen, out)
+    assert len(list(folder.iterdir())) == 4
+
+
+def test_a_link_in_place_of_an_image_is_replaced(server: DicomWeb, first: list[Dataset], tmp_path: Path) -> None:
+    chosen = choose_series(server, STUDY, uid_of(first))
+    [folder] = pull_series(server, STUDY, chosen, tmp_path / "out")
+    one, other, *_ = sorted(folder.iterdir())
+    shutil.copy(one, tmp_path / "same.dcm")  # the very image, elsewhere
+    (tmp_path / "theirs").write_text("theirs")
+    for path, target in ((one, tmp_path / "same.dcm"), (other, tmp_path / "theirs")):
+        path.unlink()
+        path.symlink_to(target)
+    pull_series(server, STUDY, chosen, tmp_path / "out")
+    assert [path.is_symlink() for path in sorted(folder.iterdir())] == [False] * 4
+    assert (tmp_path / "theirs").read_text() == "theirs"
+
+
 def test_folder_that_cannot_be_written_is_named(server: DicomWeb, first: list[Dataset], tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     with pytest.raises(OutputError, match="the study cannot be written there"):
@@ -241,6 +288,34 @@ def test_storing_goes_on_through_a_busy_spell_and_ends_where_the_server_is_gone(
     pacs.faults = [refuses(503)] * 99
     with pytest.raises(UnreachableError, match="the same command then goes on where this one stopped"):
         store_maps(server, STUDY, tmp_path, [CaseRow("a", "done")])
+
+
+def test_what_cannot_be_recorded_is_neither_pulled_nor_stored(
+    server: DicomWeb, pacs: FakePacs, first: list[Dataset], tmp_path: Path
+) -> None:
+    chosen = choose_series(server, STUDY, uid_of(first))
+    write_maps(tmp_path / "out", "a", "high")
+    pacs.asked.clear()
+    (tmp_path / "log").mkdir()
+    trail = AuditTrail(tmp_path / "log")
+    with pytest.raises(OutputError, match="audit log"):
+        pull_series(server, STUDY, chosen, tmp_path / "out", trail=trail)
+    with pytest.raises(OutputError, match="audit log"):
+        store_maps(server, STUDY, tmp_path / "out", [CaseRow("a", "done")], trail=trail)
+    assert pacs.asked == []
+
+
+def test_each_map_is_recorded_with_what_became_of_it(server: DicomWeb, pacs: FakePacs, tmp_path: Path) -> None:
+    maps = write_maps(tmp_path, "a", "high", "low", "sensitivity")
+    (tmp_path / "a" / "a_ifim_sensitivity.dcm").write_bytes(b"damaged")
+    pacs.faults = [refuses(403)]
+    store_maps(server, STUDY, tmp_path, [CaseRow("a", "done")], trail=AuditTrail(tmp_path / "log"))
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line["outcome"] for line in lines] == ["begun", "failed", "begun", "stored", "failed"]
+    assert [line.get("map_instance") for line in lines] == [
+        *[str(maps[0].SOPInstanceUID)] * 2, *[str(maps[1].SOPInstanceUID)] * 2, None
+    ]  # fmt: skip
+    assert "HTTP 403" in lines[1]["reason"]
 
 
 def test_file_that_is_no_dicom_any_more_is_said_to_be_so(server: DicomWeb, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,16 +18,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from monai_ifim.adapt.bundle import Bundle, load_bundle
 from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core import GaussianHead
 from monai_ifim.core.settings import Settings
-from monai_ifim.io import read_sidecar
+from monai_ifim.io import InputError, read_sidecar
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.local import run_cases
 from monai_ifim.run.repetition import find_image, read_recorded_case, repeat_case
-from monai_ifim.run.resume import kept_row
+from monai_ifim.run.resume import OlderCaseWarning, kept_row
 from monai_ifim.run.settings import RunSettings
 
 GAUSSIAN = {"head": GaussianHead(1.0)}
@@ -130,6 +133,187 @@ def test_other_class_names_in_the_metadata_make_a_case_again(root: Path, scan: P
     assert status(load_bundle(root), scan, tmp_path, made) == "done"
     assert read_sidecar(tmp_path / "scan" / "scan_ifim.json")["prediction"]["class"].startswith("new ")
     assert status(load_bundle(root), scan, tmp_path, made) == "kept"
+
+
+def flipped(path: Path) -> None:
+    """One bit of its last byte: the file keeps its size."""
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def linked(path: Path) -> None:
+    """A link to a copy of the very same content."""
+    copy = path.parents[2] / f"copy-{path.name}"
+    path.rename(copy)
+    path.symlink_to(copy)
+
+
+def a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+FILES = (
+    "_ifim_input.nii.gz", "_ifim_high.nii.gz", "_ifim_low.nii.gz", "_ifim_sensitivity.nii.gz", "_ifim_eigenvector-01.nii.gz",
+    "_planes.npz", ".mrml", ".mrb", "_spectrum.tsv", "_spectrum.schema.tsv", "_sensitivity.ctbl", "_signed.ctbl", "_ifim.json",
+)  # fmt: skip
+SPOILING: dict[str, Callable[[Path], Any]] = {
+    "missing": lambda path: path.unlink(),
+    "truncated": lambda path: os.truncate(path, path.stat().st_size - 1),
+    "empty": lambda path: path.write_bytes(b""),
+    "flipped": flipped,
+    "linked": linked,
+    "a pipe": a_pipe,
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILING.values(), ids=SPOILING)
+def test_a_case_of_which_any_file_is_spoilt_is_made_again(
+    spoil: Callable[[Path], Any], root: Path, scan: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle, [case] = load_bundle(root), find_cases([scan])
+    settings = RunSettings(tmp_path / "out", CaseSettings("categorical", rank=1, space="network", scene_bundle=True))
+    assert status(bundle, scan, settings.output, settings.case) == "done"
+    folder = settings.output / "scan"
+    assert {path.name for path in folder.iterdir()} == {f"scan{name}" for name in FILES}
+    whole = tmp_path / "whole"
+    shutil.copytree(folder, whole)
+    caplog.set_level(logging.INFO, logger="monai_ifim")
+    for name in FILES:
+        assert kept_row(bundle.identity, case, settings) is not None
+        spoil(folder / f"scan{name}")
+        assert kept_row(bundle.identity, case, settings) is None, name
+        assert f"scan{name}" in caplog.text or name == "_ifim.json"
+        shutil.rmtree(folder)
+        shutil.copytree(whole, folder)
+
+
+def test_a_spoilt_file_is_there_again_after_the_next_run(root: Path, scan: Path, tmp_path: Path) -> None:
+    bundle, settings = load_bundle(root), CaseSettings("categorical", rank=1, space="network")
+    assert status(bundle, scan, tmp_path / "out", settings) == "done"
+    map_file = tmp_path / "out" / "scan" / "scan_ifim_high.nii.gz"
+    content = map_file.read_bytes()
+    flipped(map_file)
+    foreign = map_file.with_name("scan_ifim_eigenvector-09.nii.gz")
+    foreign.write_bytes(content)
+    assert status(bundle, scan, tmp_path / "out", settings) == "done"
+    assert map_file.read_bytes() == content
+    assert not foreign.exists()
+    assert status(bundle, scan, tmp_path / "out", settings) == "kept"
+
+
+def test_a_map_that_the_sidecar_does_not_state_makes_the_case_again(root: Path, scan: Path, tmp_path: Path) -> None:
+    """A viewer, and a PACS that it was sent to, would take it for a map of the case; other people's files are left alone."""
+    bundle, [case] = load_bundle(root), find_cases([scan])
+    settings = RunSettings(tmp_path / "out", CaseSettings("categorical", rank=1, space="network"))
+    assert status(bundle, scan, settings.output, settings.case) == "done"
+    (settings.output / "scan" / "notes.txt").write_text("mine")
+    assert kept_row(bundle.identity, case, settings) is not None
+    (settings.output / "scan" / "scan_ifim_high_channel-02.nii.gz").write_bytes(b"")
+    assert kept_row(bundle.identity, case, settings) is None
+
+
+def test_maps_that_two_cases_have_exchanged_are_made_again(root: Path, tmp_path: Path, write_cohort: Callable[..., Path]) -> None:
+    bundle, scans = load_bundle(root), write_cohort(tmp_path / "in", 3)
+    settings = RunSettings(tmp_path / "out", CaseSettings("categorical", rank=1, space="network"))
+
+    def statuses() -> list[str]:
+        return [row.status for row in run_cases(bundle, find_cases([scans]), settings, lambda row: None)]
+
+    assert statuses() == ["done"] * 3
+    one, other = (tmp_path / "out" / name / f"{name}_ifim_sensitivity.nii.gz" for name in ("s000", "s002"))
+    first = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(first)
+    assert statuses() == ["done", "kept", "done"]
+    assert one.read_bytes() == first
+
+
+def test_a_case_under_another_cases_name_is_made_again(root: Path, tmp_path: Path, write_cohort: Callable[..., Path]) -> None:
+    """Its files are whole; it is the case of another input."""
+    bundle, scans = load_bundle(root), write_cohort(tmp_path / "in", 2)
+    settings = RunSettings(tmp_path / "out", CaseSettings("categorical", rank=1, space="network"))
+    run_cases(bundle, find_cases([scans]), settings, lambda row: None)
+    shutil.rmtree(tmp_path / "out" / "s000")
+    shutil.copytree(tmp_path / "out" / "s001", tmp_path / "out" / "s000")
+    for path in (tmp_path / "out" / "s000").iterdir():
+        path.rename(path.with_name(path.name.replace("s001", "s000")))
+    assert kept_row(bundle.identity, find_cases([scans])[0], settings) is None
+
+
+BUNDLE_CHANGES: dict[str, Callable[[Path], Any]] = {
+    "weights": lambda root: nudged(root / "models" / "model.pt"),
+    "a script": lambda root: (root / "scripts" / "steps.py").write_text("GAIN = 2"),
+    "a new script": lambda root: (root / "scripts" / "more.py").write_text(""),
+    "another config": lambda root: (root / "configs" / "more.json").write_text("{}"),
+    "class names": lambda root: replace_text(root / "configs" / "metadata.json", "class 1", "another"),
+}
+
+
+def nudged(path: Path) -> None:
+    state = torch.load(path, weights_only=True)
+    next(iter(state.values())).view(-1)[0] += 1e-3
+    torch.save(state, path)
+
+
+def replace_text(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize("name", BUNDLE_CHANGES)
+def test_another_bundle_makes_a_case_again(name: str, root: Path, scan: Path, tmp_path: Path) -> None:
+    (root / "scripts").mkdir()
+    (root / "scripts" / "steps.py").write_text("GAIN = 1")
+    made, _ = asked({}, {})
+    assert status(load_bundle(root), scan, tmp_path / "out", made) == "done"
+    assert status(load_bundle(root), scan, tmp_path / "out", made) == "kept"
+    BUNDLE_CHANGES[name](root)
+    assert status(load_bundle(root), scan, tmp_path / "out", made) == "done"
+
+
+def test_a_bundle_that_changes_while_it_is_loaded_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = torch.load
+
+    def load(path: Any, **options: Any) -> Any:
+        state = own(path, **options)
+        monkeypatch.undo()
+        nudged(root / "models" / "model.pt")
+        return state
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(InputError, match="its files changed while they were read: run the same command again"):
+        load_bundle(root)
+    load_bundle(root)
+
+
+def test_sidecars_state_the_bundle_that_was_loaded_whatever_lies_there_when_they_are_written(
+    root: Path, scan: Path, tmp_path: Path
+) -> None:
+    bundle = load_bundle(root)
+    nudged(root / "models" / "model.pt")
+    made, _ = asked({}, {})
+    assert status(bundle, scan, tmp_path / "out", made) == "done"
+    stated = read_sidecar(tmp_path / "out" / "scan" / "scan_ifim.json")["model"]
+    assert stated["bundle_sha256"] == bundle.identity.bundle_sha256
+    assert stated["bundle_sha256"] != load_bundle(root).identity.bundle_sha256
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["bundle"]["bundle_sha256"] == stated["bundle_sha256"]
+
+
+def test_a_case_of_an_earlier_version_is_made_again_and_one_line_says_why(root: Path, scan: Path, tmp_path: Path) -> None:
+    made, _ = asked({}, {})
+    bundle = load_bundle(root)
+    assert status(bundle, scan, tmp_path / "out", made) == "done"
+    path = tmp_path / "out" / "scan" / "scan_ifim.json"
+    content = read_sidecar(path) | {"schema_version": "2.1"}
+    del content["written"], content["input"]["files"], content["model"]["bundle_sha256"], content["model"]["files"]
+    path.write_text(json.dumps(content))
+    with pytest.warns(OlderCaseWarning, match=r"made again: .* prove them whole") as told:
+        assert status(bundle, scan, tmp_path / "out", made) == "done"
+    assert len([each for each in told if each.category is OlderCaseWarning]) == 1
+    assert "\n" not in str(told[0].message)
+    assert status(bundle, scan, tmp_path / "out", made) == "kept"
 
 
 def test_run_and_sidecar_state_the_settings_whole_as_plain_data(root: Path, scan: Path, tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def case_content(folder: Path) -> Content:
         if path.name.endswith("_ifim.json"):
             sidecar = json.loads(path.read_text(encoding="utf-8"))
             found[path.name] = {key: value for key, value in sidecar.items() if key not in TIMES}
-        elif not path.name.startswith(".partial-"):
+        elif not path.name.startswith("."):
             content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
             found[path.name] = hashlib.sha256(content).hexdigest()
     return found

@@ -7,7 +7,7 @@ import shutil
 import weakref
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import gettempdir, mkdtemp
 from types import TracebackType
 
 from monai_ifim.core.memory import locks
@@ -21,8 +21,8 @@ class ScratchFolder:
     def __init__(self) -> None:
         remove_abandoned(Path(gettempdir()))
         while True:
-            self._folder = TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True)
-            self.path = Path(self._folder.name)
+            self.path = Path(mkdtemp(prefix=PREFIX))
+            self._removal = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
             if self._hold():
                 return
 
@@ -39,7 +39,7 @@ class ScratchFolder:
         return self.path
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._folder.cleanup()
+        self._removal()
 
 
 def remove_abandoned(place: Path) -> None:

@@ -27,6 +27,7 @@ from monai_ifim.io.dicom.volumes import DicomVolume, choose_volume, index_dicom,
 from monai_ifim.io.errors import InputError
 from monai_ifim.io.image_files.guard import FormatGuard, Refusal
 from monai_ifim.io.image_files.parts import refuse_bruker
+from monai_ifim.io.image_files.tiff import TiffReader
 
 HEADER_ELEMENT = re.compile("[0-9a-f]{4}\\|[0-9a-f]{4}", flags=re.IGNORECASE)  # ITK's name for an element, such as "0010|0010"
 
@@ -98,14 +99,26 @@ class DicomReader(ITKReader):
 
 
 def register_dicom_reader(preprocessing: Compose) -> None:
-    """Make every LoadImage of a pipeline try `DicomReader` before its other readers, and `FormatGuard` before all of them."""
+    """Make every LoadImage of a pipeline try `DicomReader` before its other readers, and `FormatGuard` before all of them.
+
+    Where TIFF would be read by ITK, `TiffReader` reads it instead.
+    """
     for step in preprocessing.flatten().transforms:
         loader = step._loader if isinstance(step, LoadImaged) else step
         if isinstance(loader, LoadImage) and not any(isinstance(reader, DicomReader) for reader in loader.readers):
-            named = None if loader.auto_select or not loader.readers else type(loader.readers[-1]).__name__
-            foreign = any(not type(reader).__module__.startswith("monai.") for reader in loader.readers)
-            loader.register(DicomReader(drop_slice_axis=named == "PydicomReader"))
-            loader.register(FormatGuard(known_formats=not foreign))
+            _register(loader)
+
+
+def _register(loader: LoadImage) -> None:
+    named = None if loader.auto_select or not loader.readers else loader.readers[-1]
+    foreign = any(not type(reader).__module__.startswith("monai.") for reader in loader.readers)
+    if isinstance(named, ITKReader) and not foreign:
+        same = {name: getattr(named, name) for name in ("channel_dim", "reverse_indexing", "affine_lps_to_ras")}
+        loader.register(TiffReader(**same))
+    elif loader.auto_select:
+        loader.register(TiffReader())
+    loader.register(DicomReader(drop_slice_axis=type(named).__name__ == "PydicomReader"))
+    loader.register(FormatGuard(known_formats=not foreign))
 
 
 def _holds_dicom(path: Path) -> bool:

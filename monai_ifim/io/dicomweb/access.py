@@ -45,6 +45,12 @@ class Access:
     proxies: Mapping[str, str] = field(repr=False)
     exposed: bool
 
+    @property
+    def user(self) -> str | None:
+        """Name of the user at the server; None without one, or with a token."""
+        name = self.auth.username if isinstance(self.auth, HTTPBasicAuth) else None
+        return name.decode("utf-8", "replace") if isinstance(name, bytes) else None
+
 
 class BearerAuth(AuthBase):
     """A token in the Authorization header (RFC 6750)."""

@@ -77,12 +77,14 @@ class RemoteSeries:
         return f"{self.modality or 'no modality'}, {number}{size}{count}: {self.uid}"
 
 
-def checked_uid(uid: Any) -> str:
-    """The text, if it is a UID, which is safe as a part of a path; raises ServerError otherwise."""
+def checked_uid(uid: Any, name: str = "a text that stands for a UID") -> str:
+    """The text, if it is a UID, which is safe as a part of a path; raises ServerError, which does not repeat it, otherwise.
+
+    name: what it is, for the error.
+    """
     text = uid.strip(" \0") if isinstance(uid, str) else ""
     if len(text) > LONGEST_UID or not UID_FORM.fullmatch(text):
-        shown = repr(str(uid)[:LONGEST_UID])
-        raise ServerError(f"{shown} is not a DICOM UID: a UID has digits and single dots, {LONGEST_UID} characters at most.")
+        raise ServerError(f"{name} is not a DICOM UID: a UID has digits and single dots, {LONGEST_UID} characters at most.")
     return text
 
 

@@ -22,13 +22,15 @@ from monai_ifim.report.cohort.tables import named_cases
 from monai_ifim.report.pages.blocks import Block, Definitions, Fold, Page, Paragraph, Section, Table
 from monai_ifim.report.pages.texts import flat_settings
 from monai_ifim.run.cohort import LARGEST_Z, SMALLEST_COHORT, SMALLEST_GROUP
+from monai_ifim.run.run_record import record_page
 
 __all__ = ["write_cohort"]
 
 QUESTION = "How strongly, and in how many directions, can small changes of each image move the classifier's answer?"
 STATUSES = {"done": "done", "kept": "kept from an earlier run", "failed": "failed"}
-OWN_SECTIONS = ("bundle", "versions", "cases")  # parts of run.json that are not listed under Settings
+OWN_SECTIONS = ("bundle", "versions", "cases", "written")  # parts of run.json that are not listed under Settings
 FILES = ("cases.csv", "cases.parquet", "run.json")
+PAGE = "index.html"
 MOST_NAMED = 5  # different values of a column that are listed
 
 MEANING = (
@@ -64,8 +66,9 @@ MEANING = (
 def write_cohort(output: Path) -> Path:
     """Write OUT/index.html from OUT/cases.parquet, OUT/run.json and OUT/CASE/CASE_planes.npz; return its path.
 
-    The page is one self-contained file, written atomically, with the same bytes for the same records. Missing pictures and a
-    missing run.json are mentioned on it. Raises InputError if cases.parquet is missing, or if one of the records cannot be read.
+    The page is one self-contained file, written atomically, with the same bytes for the same records; run.json gets its hash.
+    Missing pictures and a missing run.json are mentioned on it. Raises InputError if cases.parquet is missing, or if one of the
+    records cannot be read.
     """
     output = Path(output)
     cohort = read_cohort(output)
@@ -79,8 +82,9 @@ def write_cohort(output: Path) -> Path:
         records=listed_records(listed),
         pictures=_pictures_said(pictures),
     )
-    path = output / "index.html"
-    write_bytes(path, text.encode("utf-8", "backslashreplace"), root=output)  # JSON may hold half of a character
+    path = output / PAGE
+    sha256 = write_bytes(path, text.encode("utf-8", "backslashreplace"), root=output)  # JSON may hold half of a character
+    record_page(output, PAGE, sha256)
     return path
 
 

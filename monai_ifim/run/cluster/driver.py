@@ -19,10 +19,11 @@ from monai_ifim.io.model import weights_path
 from monai_ifim.run.cases import Case
 from monai_ifim.run.cluster.schedule import ATTEMPTS, Allotment, Chunk, Node, Schedule, allot
 from monai_ifim.run.cluster.worker import DecomposingWorker, RunTask, pack_state
+from monai_ifim.run.output_folder import output_of_run
 from monai_ifim.run.pipeline import failed_row
 from monai_ifim.run.places import placed
 from monai_ifim.run.run_record import Start, write_outcome
-from monai_ifim.run.settings import RunSettings, prepared_folder
+from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.stop_request import StopRequest
 from monai_ifim.run.table import CaseRow
 
@@ -57,14 +58,12 @@ def run_on_ray(
     of them starts; OutputError if OUT cannot be written.
     """
     began = Start()
-    with _connected(root) as ray:
+    with output_of_run(settings, cases), _connected(root) as ray:
         allotment = allot(_nodes(ray), settings.device, workers, len(cases))
         cases = placed(cases, settings)
-        prepared_folder(settings.output)
         pool = _WorkerPool(ray, allotment, Schedule(cases, allotment.workers, settings.batch_size), settings, report)
-        with atomic.partial_file(
-            settings.output, root=settings.output
-        ) as marker:  # removed by the next run if this one is killed
+        output = settings.output
+        with atomic.partial_file(output, root=output) as marker:  # removed by the next run if this one is killed
             try:
                 task = RunTask(root, identity, settings, Path.cwd(), Path(marker.name).name, _threads(allotment))
                 rows = pool.run(task, _shared_state(ray, root), stop_request or StopRequest())
@@ -79,7 +78,7 @@ def run_on_ray(
             "threads_per_worker": task.threads,
             "restarts": pool.restarts,
         }
-    return write_outcome(identity, settings, cases, rows, began, engine)
+        return write_outcome(identity, settings, cases, rows, began, engine)
 
 
 class _Slot:

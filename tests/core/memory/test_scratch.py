@@ -32,7 +32,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_folder_goes_at_the_end_of_the_block_and_with_the_object(place: Path) -> None:
+def test_folder_goes_at_the_end_of_the_block_and_with_the_object_without_a_warning(
+    place: Path, recwarn: pytest.WarningsRecorder
+) -> None:
     with ScratchFolder() as folder:
         (folder / "work").write_text("x")
         assert list(place.iterdir()) == [folder]
@@ -43,6 +45,7 @@ def test_folder_goes_at_the_end_of_the_block_and_with_the_object(place: Path) ->
     assert len(list(place.iterdir())) == 1
     del held, store
     assert list(place.iterdir()) == []
+    assert not recwarn.list
 
 
 def test_next_one_removes_what_a_killed_process_left_and_spares_the_living(place: Path) -> None:

@@ -15,6 +15,7 @@ import matplotlib
 import pytest
 from PIL import Image
 
+from monai_ifim.io import OutputError
 from monai_ifim.report.experiment.page import write_report
 
 Content = dict[str, Any]
@@ -141,6 +142,19 @@ def test_same_results_give_the_same_bytes_and_leave_settings_alone(
         assert matplotlib.rcParams["font.size"] == size
     assert written[0] == written[1]
     assert len(written[0]) == 6  # forest, curves, controls, examples, two pages
+
+
+def test_figures_are_not_written_through_a_link(
+    tmp_path: Path, cell_content: Callable[..., Content], experiment_content: Any
+) -> None:
+    cell = few_curves(cell_content("a", "One", "net", ["a", "b"], [9, 8], 12, 2.0, 5))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out" / "results.json").write_text(json.dumps(experiment_content([cell], [])))
+    (tmp_path / "out" / "figures").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match="figures: is a link to another place"):
+        write_report(tmp_path / "out")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_all_files_written_are_named_and_a_second_report_replaces_them(
