@@ -1,8 +1,9 @@
 """Kills runs of the command line at random moments and compares the results with an undisturbed run.
 
-Every kill is a SIGKILL to the process group of `monai-ifim decompose`: while it loads, works on cases, or writes tables and page.
-After each kill every case with a sidecar is compared with the undisturbed run; a run that ends is compared file by file, and the
-next one begins in an empty folder.
+Every kill is a SIGKILL to all processes of `monai-ifim decompose`, whichever engine it uses, as if the machine lost its power:
+while it loads, works on cases, or writes tables and page.
+After each kill every case with a sidecar is compared with the undisturbed run; a run that ends is compared file by file and
+verified, and the next one begins in an empty folder.
 """
 
 from __future__ import annotations
@@ -13,22 +14,46 @@ import hashlib
 import json
 import os
 import random
+import secrets
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from monai_ifim.run.verification.results import verify_results
 
 PHASES = {"loading": 0.1, "cases": 0.7, "tables": 0.2}  # how often a kill is aimed at which
 STRIDE = 6  # one part of so many of the cases is at most what a run gets further before it is killed
 PATIENCE = 300.0  # seconds after which a run is held to hang
 TIMES = ("seconds", "peak_memory_bytes", "verification", "sidecar_sha256")  # which case was verified depends on the process
-OF_THE_RUN = ("seconds", "started", "cases")
+OF_THE_RUN = ("seconds", "started", "cases", "written", "run_sha256")
 MARKS = ("ok ", "kept ", "FAILED ")
+TAG = "IFIM_KILLED_RUN"  # a variable of the environment by which all processes of a run are found
+PROGRAM = "monai_ifim.cli.main"
+PROCESSES = 2  # of the engines that have several
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How the command is started. ranks: number of processes that share the cases, of which the first prints its own."""
+
+    before: tuple[str, ...] = ("-m", PROGRAM)
+    after: tuple[str, ...] = ()
+    ranks: int = 1
+
+
+ENGINES = {
+    "local": Engine(),
+    "torchrun": Engine(
+        ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}", "-m", PROGRAM), ranks=PROCESSES
+    ),
+    "ray": Engine(after=("--engine", "ray", "--workers", str(PROCESSES))),
+}
 
 Content = dict[str, Any]
 
@@ -53,11 +78,12 @@ class KillTally:
 class Undisturbed:
     """An undisturbed run over scans with a bundle: its files, and the seconds of each phase."""
 
-    def __init__(self, folder: Path, scans: Path, bundle: Path, cases: int) -> None:
-        self.folder, self.cases = folder, cases
+    def __init__(self, folder: Path, scans: Path, bundle: Path, cases: int, engine: Engine) -> None:
+        self.folder, self.cases, self.engine = folder, cases, engine
+        self.scans, self.bundle = scans, bundle
         self.scratch = folder / "scratch"
         self.scratch.mkdir()
-        self._words = [str(scans), "--bundle", str(bundle), "--head", "categorical", "--output"]
+        self._words = [str(scans), "--bundle", str(bundle), "--head", "categorical", *engine.after, "--output"]
         output, began, marks = folder / "undisturbed", time.monotonic(), []
         with self.started(output) as running:
             for wanted in (1, cases):
@@ -73,15 +99,14 @@ class Undisturbed:
 
     @contextmanager
     def started(self, output: Path) -> Iterator[Running]:
-        """The command in a process group of its own, which does not outlive the block."""
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(self.scratch), "COLUMNS": "200"}
+        """The command, whose processes do not outlive the block."""
+        tag = secrets.token_hex(16)
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(self.scratch), "COLUMNS": "200", TAG: tag}
         log = self.folder / "log"
         with log.open("w") as file:
-            command = [sys.executable, "-m", "monai_ifim.cli.main", "decompose", *self._words, str(output)]
-            process = subprocess.Popen(
-                command, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-            )  # fmt: skip
-            running = Running(process, log)
+            command = [sys.executable, *self.engine.before, "decompose", *self._words, str(output)]
+            process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+            running = Running(process, log, tag, self.engine.ranks)
             try:
                 yield running
             finally:
@@ -90,20 +115,36 @@ class Undisturbed:
 
 @dataclass(frozen=True)
 class Running:
-    """A started run and its log."""
+    """A started run, its log, the tag of its processes, and how many of them share the cases."""
 
     process: subprocess.Popen[bytes]
     log: Path
+    tag: str
+    ranks: int
 
     def rows(self) -> int:
-        """Number of cases that it has printed."""
-        return sum(line.startswith(MARKS) for line in self.log.read_text(errors="replace").splitlines())
+        """Number of cases that it has printed, or, if the first of several processes prints its own, about that of all."""
+        return self.ranks * sum(line.startswith(MARKS) for line in self.log.read_text(errors="replace").splitlines())
 
     def kill(self) -> None:
-        """SIGKILL to the process group."""
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(PATIENCE)
+        """SIGKILL to every process of the run, until there is none."""
+        while found := tagged_processes(self.tag):
+            for process in found:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            self.process.poll()
+            time.sleep(0.005)
+        self.process.wait(PATIENCE)
+
+
+def tagged_processes(tag: str) -> list[int]:
+    """Processes that have the tag in their environment and are no zombies."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # ended meanwhile, or another user's
+            if f"{TAG}={tag}".encode() in (place / "environ").read_bytes().split(b"\0"):
+                found.append(int(place.name))
+    return found
 
 
 def wait_until(holds: Callable[[], bool], running: Running) -> bool:
@@ -207,6 +248,7 @@ def unlike(reference: Undisturbed, output: Path) -> list[str]:
     names = {path.name for path in output.iterdir()}
     if names != reference.names:
         found.append(f"in the output: {sorted(names ^ reference.names)}")
+    found += [finding.line for finding in verify_results(output, reference.bundle, [reference.scans]).findings]
     if len({row["case"] for row in table(output)}) != len(table(output)):
         found.append("a case has two rows")
     return found if run_record(output) == reference.record else [*found, "run.json tells of another run"]

@@ -9,24 +9,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from soak.killing import PHASES, Undisturbed, disturb
+from soak.killing import ENGINES, PHASES, Undisturbed, disturb
 
 
 @pytest.mark.parametrize(
-    ("kills", "cases", "seed"),
+    ("engine", "kills", "cases", "seed"),
     [
-        pytest.param(1, 4, 3, marks=pytest.mark.slow, id="few"),
-        pytest.param(100, 50, 0, marks=pytest.mark.soak, id="hundred"),
+        pytest.param("local", 1, 4, 3, marks=pytest.mark.slow, id="few"),
+        *(pytest.param(engine, 100, 50, 0, marks=pytest.mark.soak, id=f"hundred, {engine}") for engine in ENGINES),
     ],
 )
 def test_random_kills_lose_and_damage_nothing(
-    tmp_path: Path, make_bundle: Callable[..., Path], write_scan: Callable[..., Path], kills: int, cases: int, seed: int
+    tmp_path: Path,
+    make_bundle: Callable[..., Path],
+    write_scan: Callable[..., Path],
+    engine: str,
+    kills: int,
+    cases: int,
+    seed: int,
 ) -> None:
     chance = np.random.default_rng(0)
     for i in range(cases):
         affine = np.diag([1.1, 0.9, 1.4, 1.0])
         write_scan(tmp_path / "scans" / f"scan-{i:03d}.nii.gz", tuple(chance.integers(11, 17, 3)), affine, shift=0.01 * i)
-    reference = Undisturbed(tmp_path, tmp_path / "scans", make_bundle(tmp_path / "bundle"), cases)
+    reference = Undisturbed(tmp_path, tmp_path / "scans", make_bundle(tmp_path / "bundle"), cases, ENGINES[engine])
     tally = disturb(reference, kills, seed)
     assert tally.wrong == []
     assert tally.killed == kills

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from monai_ifim.core import IFIMError
+from monai_ifim.io import InputError
 from monai_ifim.io.case_files import PULLED
 from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.digests import sha256_known
 from monai_ifim.io.input_files import files_of_input
+from monai_ifim.io.source import there
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.verification.findings import Finding
 
@@ -28,7 +30,11 @@ class Inputs:
 
     @classmethod
     def given(cls, inputs: Sequence[Path]) -> Inputs:
-        """Those named by the user: files, folders with all below, and the images of datalists. Raises InputError."""
+        """Those named by the user: files, folders with all below, and the images of datalists. Raises InputError for a path where
+        nothing is."""
+        for path in inputs:
+            if not there(path):
+                raise InputError(f"{path}: no such file or folder: correct --input.")
         return cls(found for path in inputs for found in _below(path))
 
     @classmethod
@@ -53,13 +59,15 @@ class Inputs:
     def _check(self, case: str, name: Any, files: Any, series: Any) -> Outcome:
         if not is_plain_name(name) or not isinstance(files, list) or not files:
             return "absent"
-        places = self._places.get(name, [])
-        differing = [_differing(place, files, whole=series is None) for place in places]
-        if not places:
+        first = ""
+        for place in self._places.get(name, ()):
+            differing = _differing(place, files, whole=series is None)
+            if not differing:
+                return "same"
+            first = first or differing
+        if not first:
             return "absent"
-        if "" in differing:
-            return "same"
-        said = f"the input {name} is not the one that was decomposed ({differing[0]})"
+        said = f"the input {name} is not the one that was decomposed ({first})"
         cure = "name the right one with --input, or give the command of the run again, which makes this case again"
         return Finding(case, "input", f"{said}: {cure}.")
 
