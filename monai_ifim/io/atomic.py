@@ -20,6 +20,7 @@ from monai_ifim.core.memory import locks
 from monai_ifim.io.containment import OPENING, is_private, permissions, real_folder
 
 PARTIAL = ".partial-"
+MARKING = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _OURS = re.compile(rf"{re.escape(PARTIAL)}[0-9a-z_]{{8,32}}(\.\w+)*")
 
 
@@ -59,6 +60,33 @@ def partial_file(folder: Path, suffix: str = "", root: Path | None = None) -> It
     """A new, locked file in `folder` under a temporary name, the file's `name`; removed at the end of the block."""
     with real_folder(folder, root) as opened, _partial(opened, suffix) as file:
         yield file
+
+
+@contextmanager
+def marker(path: Path, root: Path | None = None) -> Iterator[None]:
+    """An empty file, locked until the end of the block and then removed; if the process dies in the block, it stays."""
+    with real_folder(path.parent, root) as folder:
+        descriptor = os.open(path.name, MARKING | os.O_CREAT, permissions(folder, 0o666), dir_fd=folder)
+        try:
+            locks.lock_state(descriptor)  # locks it, where nobody else does
+            yield
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(path.name, dir_fd=folder)
+            os.close(descriptor)
+
+
+def is_left_behind(path: Path, root: Path | None = None) -> bool:
+    """True for the `marker` of a process that died, and, on a file system without locks, for any."""
+    try:
+        with real_folder(path.parent, root) as folder:
+            descriptor = os.open(path.name, MARKING, dir_fd=folder)
+    except OSError:  # none
+        return False
+    try:
+        return locks.lock_state(descriptor) != "held"
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -41,8 +41,8 @@ def make_private(output: Path) -> None:
         others = next(_others(folder), None)
         if others is not None:
             raise OutputError(
-                f"{output}: holds {others}, which is no result, and --private would close it to others: choose another --output, "
-                f"or close the folder yourself (chmod 700 {shlex.quote(str(output))})."
+                f"{output}: holds {others}, which is no result, and would be closed to others too (--private, pacs by default): "
+                f"choose another --output, or close the folder yourself (chmod 700 {shlex.quote(str(output))})."
             )
         os.fchmod(folder, 0o700)  # from here on nobody else reaches what is in it
         closed = sum(_close_files(folder))

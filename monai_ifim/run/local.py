@@ -10,6 +10,7 @@ from monai_ifim.run.cases import Case
 from monai_ifim.run.output_folder import output_of_run
 from monai_ifim.run.pipeline import decompose_cases
 from monai_ifim.run.places import placed
+from monai_ifim.run.reading_journal import journal_of
 from monai_ifim.run.run_record import Start, write_outcome
 from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.stop_request import StoppedError, StopRequest
@@ -39,7 +40,7 @@ def run_locked(
     cases = placed(cases, settings)
     rows: list[CaseRow] = []
     try:
-        for row in decompose_cases(bundle, cases, settings, stop_request):
+        for row in decompose_cases(bundle, cases, settings, stop_request, journal_of(bundle, settings)):
             rows.append(row)
             report(row)
     except StoppedError as stop:

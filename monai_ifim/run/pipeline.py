@@ -13,18 +13,15 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose
-from monai.utils import TraceKeys
 
 from monai_ifim.adapt.bundle import Bundle
 from monai_ifim.adapt.components import component_tensors, item_of_batch, record_of_image
-from monai_ifim.adapt.resampling import resampled_voxels
 from monai_ifim.adapt.saving import SaveIFIM
-from monai_ifim.adapt.scan import scan_of
 from monai_ifim.adapt.scanner.space import ScannerSpace
 from monai_ifim.core import Decomposition, IFIMError
 from monai_ifim.core.batches import Progress
@@ -33,18 +30,18 @@ from monai_ifim.core.determinism import deterministic_algorithms, refused_operat
 from monai_ifim.core.memory.scratch import ScratchFolder
 from monai_ifim.io import InputError, ModelIdentity, OpenedSource
 from monai_ifim.io.containment import check_real
-from monai_ifim.io.dicom.reader import known_volume
 from monai_ifim.io.errors import explained, single_line
-from monai_ifim.io.hidden_names import unnamed, without_names
+from monai_ifim.io.hidden_names import without_names
 from monai_ifim.io.key_table import KeyTable
 from monai_ifim.io.limits import Limits
-from monai_ifim.io.parametric_map.source import ReferencedSeries, referenced_series
+from monai_ifim.io.parametric_map.source import ReferencedSeries
 from monai_ifim.io.scan import Scan
 from monai_ifim.io.source import there
-from monai_ifim.io.stated_size import check_size
 from monai_ifim.run.cases import Case
 from monai_ifim.run.file_thread import FileThread
 from monai_ifim.run.places import settled
+from monai_ifim.run.reading import read_image
+from monai_ifim.run.reading_journal import ReadingJournal
 from monai_ifim.run.resume import kept_row
 from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.stop_request import StoppedError, StopRequest, short_of_memory
@@ -81,16 +78,22 @@ class _Computed:
 
 
 def decompose_cases(
-    bundle: Bundle, cases: Iterable[Case], settings: RunSettings, stop_request: StopRequest | None = None
+    bundle: Bundle,
+    cases: Iterable[Case],
+    settings: RunSettings,
+    stop_request: StopRequest | None = None,
+    journal: ReadingJournal | None = None,
 ) -> Iterator[CaseRow]:
     """Yield one row per case, in any order, after its files are written.
 
     A case that fails gives a row too. Reading and writing run in one thread each, computing in the caller's.
+    journal: cases at which an earlier run died come last, and are read in a process of their own first.
     stop_request: once it is due, cases being computed and written are finished and no other is started. Raises StoppedError,
     after the last row, if no other case could be done: the device is lost, or the disk cannot be written to.
     """
     stop_request = stop_request or StopRequest()
     cases = (case.of_entries(bundle.steps.keys.wanted) for case in cases)
+    cases = cases if journal is None else journal.suspects_last(cases)
     with deterministic_algorithms(settings.case.deterministic, settings.device), ScratchFolder() as scratch:
         preprocessing, writers = _preprocessing_to_invert(bundle)
         writer = SaveIFIM(
@@ -103,7 +106,15 @@ def decompose_cases(
         reading, *further = (FileThread() for _ in range(1 + writers))
         writing = further[0] if further else reading
         try:
-            load = partial(_load, bundle, settings=settings, scratch=scratch, stop_request=stop_request, table=writer.key_table)
+            load = partial(
+                _load,
+                bundle,
+                settings=settings,
+                scratch=scratch,
+                stop_request=stop_request,
+                journal=journal,
+                table=writer.key_table,
+            )
             loaded = _ahead(reading, load, cases, settings.limits)
             results = _compute(bundle, _until(stop_request, loaded), settings, stop_request)
             yield from _behind(writing, lambda computed: _save(writer, computed, settings, stop_request), results)
@@ -168,7 +179,13 @@ def _until(stop_request: StopRequest, items: Iterable[Item]) -> Iterator[Item]:
 
 
 def _load(
-    bundle: Bundle, case: Case, settings: RunSettings, scratch: Path, stop_request: StopRequest, table: KeyTable | None
+    bundle: Bundle,
+    case: Case,
+    settings: RunSettings,
+    scratch: Path,
+    stop_request: StopRequest,
+    journal: ReadingJournal | None,
+    table: KeyTable | None,
 ) -> _Loaded | CaseRow:
     """The image for the network, or the row of a case that is kept or cannot be read."""
     started = time.perf_counter()
@@ -178,57 +195,22 @@ def _load(
         check_real(settings.output / case.name)
         kept = kept_row(bundle.identity, case, settings, opened)
         if kept is not None:
+            if journal is not None:
+                journal.forget(case)
             return kept.of_listed(case.listed, case.given)
         if there(case.source.path):
             opened.take_hashes()  # of the bytes that are read from here on
-        opened.check(bundle.channels)
-        check_size(opened, settings.limits)
-        series = referenced_series(opened) if settings.case.dicom_pm else None
-        path = opened.readable_path(scratch)
-        path = unnamed(path, scratch, case.name) if case.hidden else path
-        with known_volume(path, opened.readable_volume):
-            read = bundle.read(path, dict(case.source.beside))
-        _check_read(bundle, read[bundle.file_key], case, settings)
-        if settings.case.space == "scanner":
-            image = _as_scan(read[bundle.file_key])
-            bundle.check_axes(image, path)
-            opened.refuse_changed()
-            return _Loaded(case, opened, image, None, series, time.perf_counter() - started)
-        scan = scan_of(read[bundle.file_key], opened.unit) if settings.case.space == "native" else None
-        image = bundle.prepare(read, path)
-        settings.limits.check_voxels(case.source.path.name, image.numel(), "as prepared for the network")
+        if journal is not None:
+            journal.begin(case)
+        read = read_image(bundle, opened, settings, scratch)
         opened.refuse_changed()
     except BaseException as error:  # readers raise anything; the failure is recorded and the run continues
         stop_request.read_failed(error)
         return failed_row(case, short_of_memory(error, "cpu") or error)
-    _forget_identities(image.applied_operations)
-    return _Loaded(case, opened, image, scan, series, time.perf_counter() - started)
-
-
-def _check_read(bundle: Bundle, read: Any, case: Case, settings: RunSettings) -> None:
-    """Raise LimitError for an image that has too many voxels as read, which a reader of the bundle's may only now tell, or once
-    it is resampled."""
-    name, limits = case.source.path.name, settings.limits
-    limits.check_voxels(name, read.numel())
-    if limits.voxels and isinstance(read, MetaTensor):
-        limits.check_voxels(name, resampled_voxels(bundle.steps, read), "when resampled by the bundle's preprocessing")
-
-
-def _as_scan(read: Any) -> MetaTensor:
-    if not isinstance(read, MetaTensor):
-        raise InputError("the bundle's preprocessing reads images without their metadata: keep track_meta on.")
-    return read
-
-
-def _forget_identities(trace: Any) -> None:
-    """Remove object identities from a trace, so that the writer's copies of the transforms can invert it."""
-    if isinstance(trace, dict):
-        if TraceKeys.ID in trace:
-            trace[TraceKeys.ID] = TraceKeys.NONE
-        trace = list(trace.values())
-    if isinstance(trace, list):
-        for entry in trace:
-            _forget_identities(entry)
+    finally:
+        if journal is not None:
+            journal.end(case)
+    return _Loaded(case, opened, read.image, read.scan, read.series, time.perf_counter() - started)
 
 
 def _compute(

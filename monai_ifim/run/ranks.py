@@ -29,6 +29,7 @@ from monai_ifim.run.local import Report
 from monai_ifim.run.output_folder import output_of_run
 from monai_ifim.run.pipeline import decompose_cases
 from monai_ifim.run.places import placed, settled
+from monai_ifim.run.reading_journal import journal_of
 from monai_ifim.run.resume import kept_row
 from monai_ifim.run.run_record import Start, write_outcome
 from monai_ifim.run.settings import RunSettings
@@ -90,7 +91,8 @@ def run_shard(
         rows = [kept[case.name] for case in mine if case.name in kept]
         for row in rows:
             report(row)
-        for row in decompose_cases(bundle, left[rank.number :: rank.size], replace(settings, overwrite=True), stop_request):
+        share, again = left[rank.number :: rank.size], replace(settings, overwrite=True)
+        for row in decompose_cases(bundle, share, again, stop_request, journal_of(bundle, settings)):
             rows.append(row)
             report(row)
         gathered = [row for part in _gather(rows, group) for row in part]

@@ -89,11 +89,11 @@ def test_what_is_no_result_is_not_closed_to_others_unasked(name: str, out: Path)
     path.symlink_to(out / "a") if name == "link" else path.write_text("theirs")
     before = modes(out)
     with pytest.raises(
-        OutputError, match=f"holds {Path(name).parts[0]}, which is no result, and --private would close it"
+        OutputError, match=f"holds {Path(name).parts[0]}, which is no result, and would be closed to others too"
     ) as refused:
         make_private(out)
     assert modes(out) == before
-    subprocess.run(re.findall(r"\((.*)\)", str(refused.value))[0], shell=True, check=True)  # the cure
+    subprocess.run(re.findall(r"\((chmod .*)\)", str(refused.value))[0], shell=True, check=True)  # the cure
     make_private(out)
     assert stat.S_IMODE(out.stat().st_mode) == 0o700
 

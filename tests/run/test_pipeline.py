@@ -138,8 +138,8 @@ def test_no_more_images_are_held_than_promised(
 
     load, save = pipeline._load, pipeline._save
 
-    def counted_load(*arguments: Any) -> Any:
-        loaded = load(*arguments)
+    def counted_load(*arguments: Any, **options: Any) -> Any:
+        loaded = load(*arguments, **options)
         count(1)
         return loaded
 
@@ -171,7 +171,7 @@ def test_seconds_of_a_row_are_those_of_its_own_stages(
     """A clock that only the stages' own work moves: waiting in a queue costs a case nothing."""
     clock = threading.local()
     monkeypatch.setattr(pipeline.time, "perf_counter", lambda: getattr(clock, "now", 0.0))
-    for name, cost in (("scan_of", 3.0), ("component_tensors", 5.0), ("row_from_sidecar", 0.0)):
+    for name, cost in (("read_image", 3.0), ("component_tensors", 5.0), ("row_from_sidecar", 0.0)):
         function = getattr(pipeline, name)
 
         def spend(*arguments: Any, function: Any = function, cost: float = cost) -> Any:

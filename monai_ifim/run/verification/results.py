@@ -12,7 +12,7 @@ from typing import Any
 
 from monai_ifim.io import InputError, ModelIdentity, identify_bundle
 from monai_ifim.io.atomic import PARTIAL
-from monai_ifim.io.case_files import PULLED, SIDECAR, UNFINISHED, is_file_of
+from monai_ifim.io.case_files import AUDIT_LOG, PULLED, SIDECAR, UNFINISHED, is_file_of
 from monai_ifim.io.containment import real_folder
 from monai_ifim.io.installation import bundles_folder
 from monai_ifim.run.verification.cases import CheckedCase, check_case
@@ -84,7 +84,7 @@ def _listed(folder: int) -> tuple[list[str], list[Finding], list[Finding]]:
                 notes.append(Finding(name, "unknown", "is no folder of a case."))
         elif stat.S_ISLNK(mode) and name not in OF_THE_RUN:
             findings.append(Finding(name, "no file", "is a link, which is not followed: results lie in real folders. Remove it."))
-        elif name not in OF_THE_RUN and not name.startswith("."):
+        elif name not in (*OF_THE_RUN, AUDIT_LOG) and not name.startswith("."):
             notes.append(Finding(name, "unknown", "is no file of a run."))
     return cases, findings, notes
 

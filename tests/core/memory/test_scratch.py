@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -95,3 +96,12 @@ def test_many_at_the_same_time_do_not_take_each_other_for_abandoned(place: Path)
         thread.join()
     assert lost == []
     assert list(place.iterdir()) == []
+
+
+def test_a_folder_is_its_owners_whatever_the_umask() -> None:
+    before = os.umask(0)
+    try:
+        with ScratchFolder() as folder:
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    finally:
+        os.umask(before)
