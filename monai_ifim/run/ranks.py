@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.stop_request import StopRequest
 from monai_ifim.run.table import CaseRow
 
+LOOPBACK = ("lo", "lo0")  # names of the loopback interface on Linux and macOS
 SLOWEST_RANK = timedelta(days=30)  # how long a finished rank waits; torchrun notices one that died
 
 Value = TypeVar("Value")
@@ -181,9 +183,10 @@ def _process_group(rank: Rank) -> Iterator[dist.ProcessGroup | None]:
     if rank.size == 1:
         yield None
         return
+    _prefer_loopback(rank)
     ours = not dist.is_initialized()
     if ours:
-        store, number, size = next(rendezvous("env://", timeout=SLOWEST_RANK))
+        store, number, size = _store(rank)
         # torchrun's store survives a restart and holds addresses of ranks that are gone
         fresh = dist.PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)  # type: ignore[attr-defined]
         dist.init_process_group("gloo", timeout=SLOWEST_RANK, store=fresh, rank=number, world_size=size)
@@ -193,6 +196,42 @@ def _process_group(rank: Rank) -> Iterator[dist.ProcessGroup | None]:
     group = dist.new_group(backend="gloo", timeout=SLOWEST_RANK)
     yield group
     dist.destroy_process_group(group)
+
+
+def _on_one_machine(rank: Rank) -> bool:
+    return os.environ.get("LOCAL_WORLD_SIZE") == str(rank.size)
+
+
+def _prefer_loopback(rank: Rank) -> None:
+    """Let the ranks of one machine exchange their rows over the loopback interface, unless the user names another.
+
+    By default gloo listens at the address of the machine's name.
+    """
+    if _on_one_machine(rank):
+        names = [name for _, name in socket.if_nameindex() if name in LOOPBACK]
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", (names or ["lo"])[0])
+
+
+def _store(rank: Rank) -> tuple[Any, int, int]:
+    """The store by which the ranks find each other, this rank's number and their count.
+
+    It is torchrun's. Where torchrun offers none (docs/many_cases.md), the first rank serves it, and on one machine on loopback
+    only: PyTorch's own listens at every address.
+    """
+    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if shared or rank.number or not _on_one_machine(rank):
+        return next(rendezvous("env://", timeout=SLOWEST_RANK))
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    listening = socket.create_server((address, port))
+    descriptor = listening.detach()  # the store closes it
+    options: dict[str, Any] = {
+        "is_master": True,
+        "timeout": SLOWEST_RANK,
+        "wait_for_workers": False,
+        "master_listen_fd": descriptor,
+    }
+    store = dist.TCPStore(address, port, rank.size, **options)  # type: ignore[attr-defined]
+    return store, rank.number, rank.size
 
 
 def _gather(value: Value, group: dist.ProcessGroup | None) -> list[Value]:
