@@ -32,13 +32,17 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+import torch
+from monai.data import DataLoader
+from monai.data import Dataset as DataSet
+from monai.engines import SupervisedEvaluator
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, Resized
 from PIL import Image, PngImagePlugin
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 
 from fake_pacs import FakePacs
-from monai_ifim.adapt import IFIMDecomposed, SaveIFIMd
+from monai_ifim.adapt import IFIMDecomposed, IFIMHandler, SaveIFIMd
 from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.cli.main import main
@@ -384,6 +388,70 @@ def test_no_reader_and_no_log_of_a_failing_step_tells_any(
     assert found_in(command("--debug", "check", "--bundle", root, "--image", place / "slice.dcm").said) == set()
 
 
+META = "NDims = 3\nDimSize = 3 4 5\nElementType = {}\nElementDataFile = {}\n"
+NRRD = "NRRD0004\ntype: {}\ndimension: 3\nsizes: 3 4 5\nencoding: {}\ncontent: Zw00000061\n"
+NUMPY = b"\x93NUMPY\x01\0"
+
+
+def numpy_file(header: str) -> bytes:
+    return NUMPY + len(header).to_bytes(2, "little") + header.encode() + 240 * b"\0"
+
+
+DAMAGED = {
+    "dtype.npy": numpy_file("{'descr': 'Zw00000062', 'fortran_order': False, 'shape': (3, 4, 5)}\n"),
+    "keys.npy": numpy_file("{'Zw00000063': 1}\n"),
+    "words.npy": numpy_file("Zw00000064 (\n"),
+    "objects.npy": b"Zw00000065",
+    "type.nrrd": NRRD.format("Zw00000066", "raw").encode() + b"\n" + 60 * b"\0",
+    "encoding.nrrd": NRRD.format("uchar", "Zw00000067").encode() + b"\n" + 60 * b"\0",
+    "field.nrrd": NRRD.format("uchar", "raw").encode() + b"Zw00000068: 1\n\n" + 60 * b"\0",
+    "file.nhdr": NRRD.format("uchar", "raw").encode() + b"data file: Zw00000069.raw\n",
+    "away.nhdr": NRRD.format("uchar", "raw").encode() + b"data file: ../Zw0000006a\n",
+    "type.mha": META.format("Zw0000006b", "LOCAL").encode() + 60 * b"\0",
+    "file.mhd": META.format("MET_UCHAR", "Zw0000006c.raw").encode(),
+    "line.mhd": b"Zw0000006d\n" + META.format("MET_UCHAR", "LOCAL").encode(),
+    "words.nii.gz": gzip.compress(b"Zw0000006e" * 60),
+    "packed.nii.gz": b"\x1f\x8b\x08\x00Zw0000006f",
+    "words.hdr": b"Zw0000004e" * 40,
+    "words.png": b"\x89PNG\r\n\x1a\nZw0000004f",
+    "words.tif": b"II*\0Zw0000005a" + 60 * b"\0",
+    "words.jpg": b"\xff\xd8\xff\xfe\0\x0cZw0000005b",
+    "words": b"Zw0000005c",
+    "words.vtk": b"# vtk DataFile Version 3.0\nZw0000005d\nASCII\nDATASET Zw0000005e\n",
+}
+
+
+@pytest.mark.usefixtures("blank_figure")
+@pytest.mark.parametrize("load", [{}, {"reader": "ITKReader"}, {"reader": "NibabelReader"}, {"reader": "PILReader"}], ids=str)
+def test_no_damaged_file_of_any_format_is_quoted(
+    load: dict[str, Any], make_bundle: Callable[..., Path], command: Callable[..., Run], tmp_path: Path
+) -> None:
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    for name, content in DAMAGED.items():
+        assert b"Zw000000" in content or name == "words.nii.gz"
+        (folder / name).write_bytes(content)
+    root = make_bundle(tmp_path / "bundle", steps=steps(**load))
+    run = command("--debug", "decompose", *sorted(folder.iterdir()), "--bundle", root, "-o", tmp_path / "out")
+    assert list(run.cases().values()) == ["failed"] * len(DAMAGED)
+    assert run.found() == {}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"Zw00000061": "a.nii"}],
+        ["Zw00000062.nii", {"image": 7, "who": "Zw00000063"}],
+        {"Zw00000064": [{"image": "a"}], "b": [{"image": "b"}]},
+    ],
+)  # fmt: skip
+def test_no_datalist_is_quoted(content: Any, bundle: Path, command: Callable[..., Run], tmp_path: Path) -> None:
+    (tmp_path / "list.json").write_text(json.dumps(content))
+    run = command("--debug", "decompose", tmp_path / "list.json", "--bundle", bundle, "-o", tmp_path / "out")
+    assert run.status == 1
+    assert found_in(run.said) == set()
+
+
 @pytest.mark.usefixtures("blank_figure")
 def test_check_tells_none(good: Path, bad: Path, bundle: Path, command: Callable[..., Run]) -> None:
     assert found_in(command("check", "--bundle", bundle, "--image", good / "series").said) == set()
@@ -513,3 +581,86 @@ def test_names_of_files_and_folders_are_the_users_and_are_repeated(
     run = command("decompose", folder, "--bundle", bundle, "-o", tmp_path / "out")
     assert run.cases() == {"Zw0000001f": "done"}
     assert set().union(*run.found().values()) == {"zw0000001f"}
+
+
+@pytest.fixture
+def named_after_patients(tmp_path: Path, series: list[Dataset]) -> Path:
+    """Inputs of many kinds, whole and broken, with a mark in the name of each file and folder."""
+    root = tmp_path / mark(0x100020) / mark(0x100030)
+    root.mkdir(parents=True)
+    image = nib.Nifti1Image(np.random.default_rng(3).normal(size=(6, 5, 4)).astype(np.float32), np.eye(4))
+    for name in ("Zw0010000a.nii", "Zw0010000b.nii.gz", "Zw0010000c.hdr"):
+        nib.save(nib.Nifti1Pair.from_image(image) if name.endswith("hdr") else image, root / name)
+    (root / "Zw0010000d.mhd").write_text(
+        "ObjectType = Image\nNDims = 3\nDimSize = 6 5 4\nElementType = MET_FLOAT\nElementDataFile = Zw0010000e.raw\n"
+    )
+    (root / "Zw0010000e.raw").write_bytes(np.ones(120, np.float32).tobytes())
+    whole = (root / "Zw0010000a.nii").read_bytes()
+    (root / "Zw0010000f.nii").write_bytes(whole[:-60])
+    (root / "Zw0020000a.nii").write_bytes(b"")
+    (root / "Zw0020000b.png").write_bytes(b"no picture")
+    (root / "Zw0020000c.nii.gz").write_bytes(b"no gzip")
+    (root / "Zw0020000d.mhd").write_text("ObjectType = Image\nNDims = 3\nDimSize = 6 5 4\nElementDataFile = Zw0020000e.raw\n")
+    for folder, files in (("Zw0040000a", series), ("Zw0040000b", series[:1] + series[3:])):
+        (root / folder).mkdir()
+        for number, each in enumerate(files):
+            with disable_value_validation():
+                each.save_as(root / folder / f"Zw0038{number:04d}.dcm")
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("blank_figure")
+def test_pseudonyms_leave_no_name_of_a_file_or_a_folder_anywhere(
+    named_after_patients: Path, bundle: Path, command: Callable[..., Run], tmp_path: Path
+) -> None:
+    given = ("--case-names", "hash", "--mrb", "--save", "high", "--no-locality", "--verify", "never")
+    words = ("decompose", named_after_patients, "--bundle", bundle, "-o", tmp_path / "out", *given)
+    first = command(*words)
+    assert first.found() == {}
+    cases = first.cases()
+    assert list(cases.values()).count("done") >= 5
+    assert list(cases.values()).count("failed") >= 5
+    second = command("--debug", *words)
+    assert second.found() == {}
+    assert second.cases() == {name: status.replace("done", "kept") for name, status in cases.items()}
+    table = tmp_path / "out.case-names.jsonl"
+    assert stat.S_IMODE(table.stat().st_mode) == 0o600
+    lines = [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines()]
+    found = {line["case"]: line["input"] for line in lines[1:]}
+    done = [name for name, status in cases.items() if status == "done"]
+    assert set(done) <= set(found)
+    assert all(found[name].startswith(str(named_after_patients)) for name in done)
+
+
+def test_pseudonyms_leave_no_name_in_an_error_before_the_run(bundle: Path, command: Callable[..., Run], tmp_path: Path) -> None:
+    (tmp_path / "Zw0010000a").mkdir()
+    for place in (tmp_path / "Zw0010000a", tmp_path / "Zw0010000b" / "Zw0010000c.nii"):
+        run = command("decompose", place, "--bundle", bundle, "-o", tmp_path / "out", "--case-names", "hash")
+        assert run.status == 1
+        assert b"input 1: no" in run.said
+        assert found_in(run.said) == set()
+
+
+@pytest.mark.parametrize("writer", ["transform", "handler"])
+def test_pseudonyms_leave_no_name_in_what_pipelines_write(
+    writer: str, make_network: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "Zw0010000a" / "Zw0010000b.nii"
+    path.parent.mkdir()
+    nib.save(nib.Nifti1Image(np.random.default_rng(3).normal(size=(12, 10, 8)).astype(np.float32), np.eye(4)), path)
+    pre, out = Compose([LoadImaged("image"), EnsureChannelFirstd("image")]), tmp_path / "out"
+    network = make_network(3)
+    for _ in range(2):
+        if writer == "transform":
+            image = IFIMDecomposed("image", network, head="categorical")(pre({"image": str(path)}))
+            SaveIFIMd("image", out, space="network", case_names="hash")(image)
+        else:
+            loader = DataLoader(DataSet([{"image": str(path)}], pre), batch_size=1)
+            evaluator = SupervisedEvaluator(
+                torch.device("cpu"), loader, network, prepare_batch=lambda batch, *_, **__: (batch["image"], None)
+            )
+            IFIMHandler(output_dir=out, head="categorical", space="network", case_names="hash").attach(evaluator)
+            evaluator.run()
+    assert len(list(out.glob("*/*_ifim.json"))) == 1
+    assert Run(folder=out, said=caplog.text.encode()).found() == {}

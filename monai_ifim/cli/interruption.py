@@ -78,6 +78,8 @@ def resume_hint() -> str:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return "To go on, give the same torchrun command again."
     program = [sys.executable, "-m", "monai_ifim.cli.main"] if sys.argv[0].endswith(".py") else [Path(sys.argv[0]).name]
+    if "--case-names" in sys.argv or "--case-names=hash" in sys.argv:  # names of files are not to be told
+        return "To go on, give the same command again."
     again = " (--overwrite would make all cases again)" if "--overwrite" in sys.argv else ""
     return f"To go on{again}: {shlex.join([*program, *sys.argv[1:]])}"
 

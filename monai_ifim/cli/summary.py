@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from monai_ifim.run.table import CaseRow
 
 DOUBT = "the network's derivatives disagree with differences of its output (monai-ifim check names likely causes)"
+TAKEN = "holds the case of another input, or one whose damaged sidecar does not say of which, and stays as it is"
 MARKS = {"done": "ok", "kept": "kept", "failed": "FAILED"}
 
 
@@ -34,7 +35,7 @@ def quiet_libraries() -> None:
     logging.getLogger("monai").setLevel(logging.ERROR)
     logging.getLogger("nvidia").setLevel(logging.ERROR)
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # what is wrong with a header is said by `io.source`
-    for library in ("pydicom", "highdicom", "PIL", "urllib3", "dicomweb_client"):
+    for library in ("pydicom", "highdicom", "PIL", "urllib3", "dicomweb_client", "LoadImage"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"(monai|ignite|itk|pydicom|highdicom|PIL)\b")
 
@@ -113,4 +114,6 @@ def _line(row: CaseRow) -> str:
     if row.status == "failed":
         return f"{text}: {row.reason}"
     text = f"{text} ({numbers.duration(row.seconds)})" if row.seconds is not None else text
+    if row.case.startswith(f"{row.key}-"):
+        text = f"{text}: {row.key} {TAKEN}"
     return f"{text}: {DOUBT}" if row.verification == "disagrees" else text

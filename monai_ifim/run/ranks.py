@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -21,12 +21,15 @@ from monai_ifim.adapt.bundle import Bundle, load_bundle
 from monai_ifim.adapt.inferer import IFIMInferer
 from monai_ifim.adapt.settings import CaseSettings, FileShortcuts
 from monai_ifim.core import IFIMError
+from monai_ifim.io import OpenedSource
+from monai_ifim.io.key_table import KeyTable
 from monai_ifim.io.limits import Limits
 from monai_ifim.options import FILES
 from monai_ifim.run.cases import Case, find_cases
 from monai_ifim.run.local import Report
 from monai_ifim.run.output_folder import output_of_run
 from monai_ifim.run.pipeline import decompose_cases
+from monai_ifim.run.places import placed, settled
 from monai_ifim.run.reading_journal import journal_of
 from monai_ifim.run.resume import kept_row
 from monai_ifim.run.run_record import Start, write_outcome
@@ -83,10 +86,11 @@ def run_shard(
     began = Start()
     with _process_group(rank) as group, output_of_run(settings, cases) if rank.number == 0 else nullcontext():
         _gather("ready", group)
+        cases = placed(cases, settings)  # by all ranks before one writes: the next exchange waits for all
         mine = cases[rank.number :: rank.size]
         kept = _merged(_gather(_kept(bundle, mine, settings), group))
         left = [case for case in cases if case.name not in kept]
-        rows = [row for row in kept.values() if row.case in {case.name for case in mine}]
+        rows = [kept[case.name] for case in mine if case.name in kept]
         for row in rows:
             report(row)
         share, again = left[rank.number :: rank.size], replace(settings, overwrite=True)
@@ -96,7 +100,7 @@ def run_shard(
         gathered = [row for part in _gather(rows, group) for row in part]
         if rank.number == 0:
             return write_outcome(bundle.identity, settings, cases, gathered, began, {"name": "torchrun", "ranks": rank.size})
-        by_name = {row.case: row for row in gathered}
+        by_name = {row.key: row for row in gathered}
         return [by_name[case.name] for case in cases if case.name in by_name]
 
 
@@ -150,9 +154,18 @@ class ShardedRun:
 
 
 def _kept(bundle: Bundle, cases: Sequence[Case], settings: RunSettings) -> dict[str, CaseRow]:
-    wanted = bundle.steps.keys.wanted
-    rows = ((case.name, kept_row(bundle.identity, case.of_entries(wanted), settings)) for case in cases)
-    return {name: row for name, row in rows if row is not None}
+    """The rows of cases that an earlier run finished, by their names in the list; those that cannot be read fail later."""
+    table = KeyTable.beside(settings.output) if settings.case.case_names == "hash" else None
+    found = {}
+    for listed in cases:
+        case = listed.of_entries(bundle.steps.keys.wanted)
+        opened = OpenedSource(case.source)
+        with suppress(Exception):  # readers raise anything
+            case = settled(case, settings.output, opened, table)
+            row = kept_row(bundle.identity, case, settings, opened)
+            if row is not None:
+                found[case.listed] = row.of_listed(case.listed, case.given)
+    return found
 
 
 def _merged(parts: Sequence[Mapping[str, CaseRow]]) -> dict[str, CaseRow]:

@@ -21,6 +21,7 @@ from monai_ifim.run.cluster.schedule import ATTEMPTS, Allotment, Chunk, Node, Sc
 from monai_ifim.run.cluster.worker import DecomposingWorker, RunTask, pack_state
 from monai_ifim.run.output_folder import output_of_run
 from monai_ifim.run.pipeline import failed_row
+from monai_ifim.run.places import placed
 from monai_ifim.run.resume import DAMAGE
 from monai_ifim.run.run_record import Start, write_outcome
 from monai_ifim.run.settings import RunSettings
@@ -60,9 +61,10 @@ def run_on_ray(
     try:
         with connected(root) as ray:
             allotment = allot(_nodes(ray), settings.device, workers, len(cases))
-            schedule = Schedule(cases, allotment.workers, settings.batch_size)
-            pool = _WorkerPool(ray, allotment, schedule, settings, report, stop_request)
             with output_of_run(settings, cases):
+                cases = placed(cases, settings)
+                schedule = Schedule(cases, allotment.workers, settings.batch_size)
+                pool = _WorkerPool(ray, allotment, schedule, settings, report, stop_request)
                 threads = _threads(allotment)
                 with atomic.partial_file(settings.output, root=settings.output) as marker:  # removed by the next run after a kill
                     task = RunTask(root, identity, settings, Path.cwd(), Path(marker.name).name, threads)
@@ -182,7 +184,7 @@ class _WorkerPool:
             slot.started, slot.failures = True, 0
             return
         for row in answer:
-            del slot.held[row.case]
+            del slot.held[row.key]
             self._add(self._as_of_this_run(row))
         if slot.supplied or slot.held:
             self._give(slot)
@@ -240,7 +242,7 @@ class _WorkerPool:
             self._add(failed_row(case, refusal))
 
     def _add(self, row: CaseRow) -> None:
-        self._found.pop(row.case, None)
+        self._found.pop(row.key, None)
         self._rows.append(row)
         self._report(row)
 
@@ -253,7 +255,9 @@ class _WorkerPool:
 
     def _as_of_this_run(self, row: CaseRow) -> CaseRow:
         """The row with "done" for "kept" if a lost worker wrote the case in this run without reporting it."""
-        if row.status == "kept" and self._schedule.losses(row.case) and self._found[row.case] != self._sidecar_hash(row.case):
+        if row.status != "kept" or row.case != row.key:
+            return row
+        if self._schedule.losses(row.key) and self._found[row.key] != self._sidecar_hash(row.case):
             return replace(row, status="done")
         return row
 
