@@ -14,6 +14,7 @@ Precision = Literal["float32", "float64", "bfloat16", "float16"]
 Space = Literal["native", "network", "scanner"]
 Verify = Literal["sample", "always", "never"]
 Statistics = Literal["differentiate", "freeze"]
+CaseNames = Literal["path", "hash"]
 Decides = Literal["always", "approximate", "at least", "never"]
 SAME = object()  # the command line's default is the field's
 
@@ -104,6 +105,11 @@ FILES: dict[str, Option] = {
     ),
     "scene_bundle": Option(
         False, "Write each 3D Slicer scene as one .mrb file too, for sharing.", bool, "--mrb", decides="at least"
+    ),
+    "case_names": Option(
+        "path",
+        "path: cases are named after their files; hash: pseudonyms, whose key is beside OUT, and names of files in no result.",
+        decides="never",
     ),
 }
 LIMITS: dict[str, Option] = {  # of one case; 0 for none

@@ -138,6 +138,37 @@ def test_entries_of_a_datalist_lead_nowhere_but_to_what_is_read(place: Path, out
     assert all(is_plain_name(path.name) for path in out.iterdir())
 
 
+def test_an_image_reads_only_itself(place: Path, out: Path, bundle: Path) -> None:
+    """Headers that name another file as their voxels, given as they are, in a datalist and by a link in a folder."""
+    inputs, secret = place / "inputs", place / "elsewhere" / "secret"
+    secret.parent.mkdir(exist_ok=True)
+    secret.write_bytes(b"SecretVoxels" * 48)
+    meta = "NDims = 3\nDimSize = 9 8 8\nElementType = MET_UCHAR\nElementDataFile = {}\n"
+    nrrd = "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 9 8 8\nencoding: raw\ndata file: {}\n"
+    headers = {"a.mhd": meta, "b.mha": meta, "c.nhdr": nrrd, "d.nrrd": nrrd, "e.png": nrrd}
+    for name, text in headers.items():
+        (inputs / name).write_text(text.format(secret))
+    (inputs / "f.mhd").write_text(meta.format("link.raw"))
+    (inputs / "link.raw").symlink_to(secret)
+    (place / "linked").mkdir(exist_ok=True)
+    (place / "linked" / "g.mhd").symlink_to(inputs / "a.mhd")
+    datalist = place / "list.json"
+    datalist.write_text(json.dumps([{"image": f"inputs/{name}"} for name in headers]))
+    (inputs / "own.raw").write_bytes(np.random.default_rng(3).integers(0, 255, 9 * 8 * 8).astype(np.uint8).tobytes())
+    (inputs / "own.mhd").write_text(meta.format("own.raw"))
+    with nothing_outside_changes(place, out):
+        result = decompose(bundle, out, *(inputs / name for name in (*headers, "f.mhd", "own.mhd")), datalist, place / "linked")
+    assert result.exit_code == 3
+    with (out / "cases.csv").open(encoding="utf-8", newline="") as file:
+        done = {row["input"]: row["status"] for row in csv.DictReader(file)}
+    assert done == {**dict.fromkeys((*headers, "f.mhd", "g.mhd"), "failed"), "own.mhd": "done"}
+    written = [path.read_bytes() for path in out.rglob("*") if path.is_file()]
+    unpacked = [gzip.decompress(content) for content in written if content.startswith(b"\x1f\x8b")]
+    assert not [content for content in (*written, *unpacked) if b"SecretVoxels" in content]
+    voxels = np.frombuffer(b"SecretVoxels", np.uint8).astype(np.float32).tobytes()
+    assert not [content for content in unpacked if voxels in content]
+
+
 def test_names_of_files_become_names_of_folders_in_out(place: Path, out: Path, bundle: Path) -> None:
     inputs = place / "odd"
     for i, name in enumerate(ODD_NAMES):

@@ -32,13 +32,17 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+import torch
+from monai.data import DataLoader
+from monai.data import Dataset as DataSet
+from monai.engines import SupervisedEvaluator
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, Resized
 from PIL import Image, PngImagePlugin
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 
 from fake_pacs import FakePacs
-from monai_ifim.adapt import IFIMDecomposed, SaveIFIMd
+from monai_ifim.adapt import IFIMDecomposed, IFIMHandler, SaveIFIMd
 from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.cli.main import main
@@ -513,3 +517,86 @@ def test_names_of_files_and_folders_are_the_users_and_are_repeated(
     run = command("decompose", folder, "--bundle", bundle, "-o", tmp_path / "out")
     assert run.cases() == {"Zw0000001f": "done"}
     assert set().union(*run.found().values()) == {"zw0000001f"}
+
+
+@pytest.fixture
+def named_after_patients(tmp_path: Path, series: list[Dataset]) -> Path:
+    """Inputs of many kinds, whole and broken, with a mark in the name of each file and folder."""
+    root = tmp_path / mark(0x100020) / mark(0x100030)
+    root.mkdir(parents=True)
+    image = nib.Nifti1Image(np.random.default_rng(3).normal(size=(6, 5, 4)).astype(np.float32), np.eye(4))
+    for name in ("Zw0010000a.nii", "Zw0010000b.nii.gz", "Zw0010000c.hdr"):
+        nib.save(nib.Nifti1Pair.from_image(image) if name.endswith("hdr") else image, root / name)
+    (root / "Zw0010000d.mhd").write_text(
+        "ObjectType = Image\nNDims = 3\nDimSize = 6 5 4\nElementType = MET_FLOAT\nElementDataFile = Zw0010000e.raw\n"
+    )
+    (root / "Zw0010000e.raw").write_bytes(np.ones(120, np.float32).tobytes())
+    whole = (root / "Zw0010000a.nii").read_bytes()
+    (root / "Zw0010000f.nii").write_bytes(whole[:-60])
+    (root / "Zw0020000a.nii").write_bytes(b"")
+    (root / "Zw0020000b.png").write_bytes(b"no picture")
+    (root / "Zw0020000c.nii.gz").write_bytes(b"no gzip")
+    (root / "Zw0020000d.mhd").write_text("ObjectType = Image\nNDims = 3\nDimSize = 6 5 4\nElementDataFile = Zw0020000e.raw\n")
+    for folder, files in (("Zw0040000a", series), ("Zw0040000b", series[:1] + series[3:])):
+        (root / folder).mkdir()
+        for number, each in enumerate(files):
+            with disable_value_validation():
+                each.save_as(root / folder / f"Zw0038{number:04d}.dcm")
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("blank_figure")
+def test_pseudonyms_leave_no_name_of_a_file_or_a_folder_anywhere(
+    named_after_patients: Path, bundle: Path, command: Callable[..., Run], tmp_path: Path
+) -> None:
+    given = ("--case-names", "hash", "--mrb", "--save", "high", "--no-locality", "--verify", "never")
+    words = ("decompose", named_after_patients, "--bundle", bundle, "-o", tmp_path / "out", *given)
+    first = command(*words)
+    assert first.found() == {}
+    cases = first.cases()
+    assert list(cases.values()).count("done") >= 5
+    assert list(cases.values()).count("failed") >= 5
+    second = command("--debug", *words)
+    assert second.found() == {}
+    assert second.cases() == {name: status.replace("done", "kept") for name, status in cases.items()}
+    table = tmp_path / "out.case-names.jsonl"
+    assert stat.S_IMODE(table.stat().st_mode) == 0o600
+    lines = [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines()]
+    found = {line["case"]: line["input"] for line in lines[1:]}
+    done = [name for name, status in cases.items() if status == "done"]
+    assert set(done) <= set(found)
+    assert all(found[name].startswith(str(named_after_patients)) for name in done)
+
+
+def test_pseudonyms_leave_no_name_in_an_error_before_the_run(bundle: Path, command: Callable[..., Run], tmp_path: Path) -> None:
+    (tmp_path / "Zw0010000a").mkdir()
+    for place in (tmp_path / "Zw0010000a", tmp_path / "Zw0010000b" / "Zw0010000c.nii"):
+        run = command("decompose", place, "--bundle", bundle, "-o", tmp_path / "out", "--case-names", "hash")
+        assert run.status == 1
+        assert b"input 1: no" in run.said
+        assert found_in(run.said) == set()
+
+
+@pytest.mark.parametrize("writer", ["transform", "handler"])
+def test_pseudonyms_leave_no_name_in_what_pipelines_write(
+    writer: str, make_network: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "Zw0010000a" / "Zw0010000b.nii"
+    path.parent.mkdir()
+    nib.save(nib.Nifti1Image(np.random.default_rng(3).normal(size=(12, 10, 8)).astype(np.float32), np.eye(4)), path)
+    pre, out = Compose([LoadImaged("image"), EnsureChannelFirstd("image")]), tmp_path / "out"
+    network = make_network(3)
+    for _ in range(2):
+        if writer == "transform":
+            image = IFIMDecomposed("image", network, head="categorical")(pre({"image": str(path)}))
+            SaveIFIMd("image", out, space="network", case_names="hash")(image)
+        else:
+            loader = DataLoader(DataSet([{"image": str(path)}], pre), batch_size=1)
+            evaluator = SupervisedEvaluator(
+                torch.device("cpu"), loader, network, prepare_batch=lambda batch, *_, **__: (batch["image"], None)
+            )
+            IFIMHandler(output_dir=out, head="categorical", space="network", case_names="hash").attach(evaluator)
+            evaluator.run()
+    assert len(list(out.glob("*/*_ifim.json"))) == 1
+    assert Run(folder=out, said=caplog.text.encode()).found() == {}

@@ -27,6 +27,7 @@ from monai_ifim.core.operator.arguments import for_items
 from monai_ifim.core.settings import Settings
 from monai_ifim.io import Source
 from monai_ifim.io.errors import reason_of
+from monai_ifim.io.hidden_names import without_names
 
 OnFailure = Literal["raise", "record"]
 AUGMENTED = (
@@ -112,6 +113,7 @@ class IFIMHandler:
             scanner = ScannerSpace(writing.get("preprocessing"), case.statistics, case.resolution, image_key)
         self.scanner = scanner
         self.settings = case if scanner is None else scanner.settings(case)
+        self._hides, self._hidden = case.case_names == "hash", list[Source]()  # inputs of a batch whose names are not told
         self.writer: SaveIFIM | None = None
         if output_dir is not None:
             self.writer = SaveIFIM(output_dir, self.settings, image_key=image_key, **writing)
@@ -171,7 +173,9 @@ class IFIMHandler:
                 f"the engine's output is {type(engine.state.output).__name__}, which cannot hold the components: let its process "
                 "function return a dictionary, or give output_dir= to write files."
             )
-        names = _case_names(given.image, engine.state.iteration)
+        files = _files_of(given.image)
+        names = _case_names(given.image, [] if self._hides else files, engine.state.iteration)
+        self._hidden = [Source(Path(file)) for file in files] if self._hides else []
         self.cases += len(names)
         with _undisturbed(engine, network, given.image):
             made = self._tensors(engine, network, given, names)
@@ -202,8 +206,9 @@ class IFIMHandler:
                 return None
             self._one_by_one(engine, network, given, names)
             if self.on_failure == "raise":
-                raise _named(", ".join(names), error) from error
-            engine.logger.error("iFIM: no components in the output for the batch of %s: %s", ", ".join(names), reason_of(error))
+                raise self._named(", ".join(names), error) from error
+            reason = self._reason(error)
+            engine.logger.error("iFIM: no components in the output for the batch of %s: %s", ", ".join(names), reason)
             return None
 
     def _one_by_one(self, engine: Engine, network: Callable[..., Any], given: NetworkInput, names: list[str]) -> None:
@@ -228,9 +233,18 @@ class IFIMHandler:
 
     def _fail(self, engine: Engine, name: str, error: Exception) -> None:
         if self.on_failure == "raise":
-            raise _named(name, error) from error
-        self.failures.append(Failure(name, reason_of(error)))
-        engine.logger.error("iFIM of case %s failed: %s", name, reason_of(error))
+            raise self._named(name, error) from error
+        self.failures.append(Failure(name, self._reason(error)))
+        engine.logger.error("iFIM of case %s failed: %s", name, self._reason(error))
+
+    def _named(self, name: str, error: Exception) -> IFIMError:
+        return IFIMError(f"case {name}: {self._reason(error)}")
+
+    def _reason(self, error: Exception) -> str:
+        said = reason_of(error)
+        for source in self._hidden:
+            said = without_names(said, source, "the input")
+        return said
 
 
 class _Recorder:
@@ -294,14 +308,17 @@ def _transform_of(loader: Any) -> Any:
     return getattr(dataset, "transform", None)
 
 
-def _case_names(image: Tensor, iteration: int) -> list[str]:
-    """A name for each image: that of its file, or else its position in the run."""
+def _files_of(image: Tensor) -> list[str]:
+    """The files of the images by their metadata; empty if these do not name them all."""
     files = image.meta.get("filename_or_obj") if isinstance(image, MetaTensor) else None
+    if not isinstance(files, (list, tuple)) or not all(isinstance(file, str) for file in files):
+        return []
+    return list(files)
+
+
+def _case_names(image: Tensor, files: Sequence[str], iteration: int) -> list[str]:
+    """A name for each image: that of its file, or else its position in the run."""
     batch = image.shape[0] if isinstance(image, Tensor) and image.ndim > 0 else 1
-    if isinstance(files, (list, tuple)) and len(files) == batch and all(isinstance(file, str) for file in files):
+    if len(files) == batch:
         return [Source(Path(file)).name for file in files]
     return [f"{index + 1} of batch {iteration}" for index in range(batch)]
-
-
-def _named(name: str, error: Exception) -> IFIMError:
-    return IFIMError(f"case {name}: {reason_of(error)}")

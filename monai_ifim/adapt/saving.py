@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -32,11 +34,11 @@ from monai_ifim.io import (
     Source,
     WrittenCase,
     identify_bundle,
-    read_sidecar,
-    sidecar_path,
     write_case,
 )
+from monai_ifim.io.case_folder import claimed, identity_digest
 from monai_ifim.io.geometry import is_photograph
+from monai_ifim.io.key_table import KeyTable
 from monai_ifim.io.nifti import power_below_float32, volume_shape
 from monai_ifim.io.parametric_map.source import ReferencedSeries, referenced_series
 from monai_ifim.io.scan import Scan
@@ -106,8 +108,9 @@ class SaveIFIM(Transform):
 
         img: the network's input [channel, *spatial] as MetaTensor, or, in scanner space, the scan or what was made of it;
         components: what `IFIMDecompose` or, decollated, `IFIMInferer` gave for it; source: the input, by default the file
-        that the image's metadata names; case: the name to write under, by default the input's base name, made unique by its
-        content hash where another input has it; scan: the input in its own units, by default read again.
+        that the image's metadata names; case: the name to write under, by default the input's base name. Where the folder of that
+        name holds the case of another input, digits of the input's hash are added; scan: the input in its own units, by default
+        read again.
         Raises GeometryError, InputError, OutputError.
         """
         if not isinstance(img, MetaTensor):
@@ -138,10 +141,9 @@ class SaveIFIM(Transform):
         maps = self._maps(img, components)
         unit = opened.unit
         there = source.path.exists()
-        digest = opened.digest if there else None
         identity = InputIdentity(
             file=source.path.name,
-            sha256=digest,
+            sha256=opened.digest if there else None,
             shape=volume_shape(native_shape(img)),
             affine=plain_affine(native_affine(img)),
             reader=_reader_of(img),
@@ -151,7 +153,6 @@ class SaveIFIM(Transform):
             beside=opened.beside,
             files=[file.described() for file in opened.hashed] if there else (),
         )
-        name = case or self._free_name(source.name, digest)
         of_maps = {"unit": unit} if self.settings.space == "scanner" else {}
         record = record | {"settings": self.settings.written(record["settings"])}
         facts = CaseFacts(identity, self.model, self.settings.space, record, **of_maps)
@@ -161,7 +162,21 @@ class SaveIFIM(Transform):
         if there:
             opened.refuse_changed()
         beside = Companions(scan, series if self.settings.dicom_pm else None, self.settings.scene_bundle)
-        return write_case(self.output_dir, name, maps, self.settings.contents, facts, beside)
+        with claimed(self.output_dir, case or self._name(opened), opened) as name:
+            if self.key_table is not None:
+                facts = replace(facts, input=identity.without_names(f"{name}{source.suffix}"))
+            return write_case(self.output_dir, name, maps, self.settings.contents, facts, beside)
+
+    @cached_property
+    def key_table(self) -> KeyTable | None:
+        """The table of pseudonyms beside the output, made at the first use; None with case_names="path"."""
+        return KeyTable.beside(self.output_dir) if self.settings.case_names == "hash" else None
+
+    def _name(self, opened: OpenedSource) -> str:
+        table = self.key_table
+        if table is None:
+            return opened.source.name
+        return table.pseudonym(opened) if opened.source.path.exists() else table.provisional(identity_digest(opened))
 
     def _check_drawn(self, img: MetaTensor) -> None:
         """Raise InputError for an image that was augmented; with its preprocessing at hand that is known already."""
@@ -179,17 +194,6 @@ class SaveIFIM(Transform):
         if given is not None and given.lies_on(native_shape(img), maps.affine):
             return given
         return None if file is None else read_scan(img, file, unit)
-
-    def _free_name(self, name: str, digest: str | None) -> str:
-        """`name`, or `name` with a part of the hash if another input of that name has a case already."""
-        sidecar = sidecar_path(self.output_dir, name)
-        if digest is None or not sidecar.is_file():
-            return name
-        try:
-            holder = read_sidecar(sidecar)["input"]["sha256"]
-        except (InputError, KeyError, TypeError):
-            return name  # a damaged sidecar holds no place
-        return name if holder == digest else f"{name}-{digest[:8]}"
 
     def _maps(self, img: MetaTensor, components: Mapping[str, Any]) -> CaseMaps:
         """All maps on the grid to write, resampled together."""

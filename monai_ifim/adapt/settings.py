@@ -9,9 +9,9 @@ from math import isfinite
 from typing import Any, Literal, TypedDict, get_args
 
 from monai_ifim.core import IFIMError
-from monai_ifim.core.settings import Settings, SettingsShortcuts
+from monai_ifim.core.settings import Settings, SettingsShortcuts, check_name
 from monai_ifim.io import OutputError, check_contents
-from monai_ifim.options import FILES, Space, Statistics, option
+from monai_ifim.options import FILES, CaseNames, Space, Statistics, option
 
 Resolution = float | Literal["network"] | None
 
@@ -23,6 +23,7 @@ class FileShortcuts(TypedDict, total=False):
     contents: Sequence[str]
     dicom_pm: bool
     scene_bundle: bool
+    case_names: CaseNames
 
 
 class CaseShortcuts(SettingsShortcuts, FileShortcuts, total=False):
@@ -41,7 +42,8 @@ class CaseSettings(Settings):
     "scanner", components of the scan itself. statistics, resolution: in scanner space, as `monai_ifim.decompose_scan`.
     deterministic: as `core.determinism.deterministic_algorithms`, while a case is computed. contents: which of high, low,
     sensitivity, eigenvectors to write; the input is always written. dicom_pm: write the components as DICOM Parametric Maps
-    too. scene_bundle: write the scene and its files as one .mrb file too.
+    too. scene_bundle: write the scene and its files as one .mrb file too. case_names: "path", cases are named after their files,
+    or "hash", by pseudonyms (`io.key_table`), and names of files are in no result.
     """
 
     statistics: Statistics = option("statistics")
@@ -51,11 +53,13 @@ class CaseSettings(Settings):
     contents: Sequence[str] = option("contents")
     dicom_pm: bool = option("dicom_pm")
     scene_bundle: bool = option("scene_bundle")
+    case_names: CaseNames = option("case_names")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_space(self.space)
         check_statistics(self.statistics)
+        check_name("case_names", self.case_names, get_args(CaseNames))
         contents = self.contents.split(",") if isinstance(self.contents, str) else self.contents
         named = [str(name).strip() for name in contents]
         object.__setattr__(self, "contents", check_contents([name for name in named if name]))

@@ -87,6 +87,7 @@ def decompose(
         from monai_ifim.cli.origin import name_origin
         from monai_ifim.cli.summary import case_progress, show_rows
         from monai_ifim.core.determinism import configure_cublas
+        from monai_ifim.io.hidden_names import untold_names
         from monai_ifim.io.installation import resolve_bundle
         from monai_ifim.report.cohort.page import write_cohort
         from monai_ifim.run.cases import find_cases
@@ -99,7 +100,8 @@ def decompose(
         rank = rank_of_process()
         chosen = rank.device if device in (None, "cuda") else device
         settings = RunSettings(output, case, batch_size, chosen, overwrite, given.limits, private)
-        cases = find_cases(inputs, frame, series, fix_geometry)
+        with untold_names(inputs if case.case_names == "hash" else []):
+            cases = find_cases(inputs, frame, series, fix_geometry)
         root = resolve_bundle(bundle)
         name_origin(console, root, expect_sha256)
         run = chosen_engine(engine, workers, rank, root, settings)

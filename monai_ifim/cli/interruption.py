@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from monai_ifim.run.stop_request import StopRequest
     from monai_ifim.run.table import CaseRow
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FIRST = "\nstopping once the cases in hand are done; once more to stop at once\n"
 SECOND = "\nstopped at once. {}\n"
 SHOW_CURSOR = "\x1b[?25h"
@@ -28,7 +28,9 @@ SHOW_CURSOR = "\x1b[?25h"
 
 @contextmanager
 def stopping(stop_request: StopRequest, ranks: int = 1) -> Iterator[None]:
-    """Inside the block, SIGINT and SIGTERM stop the run after the cases in progress; a second signal stops it at once.
+    """Inside the block, SIGINT, SIGTERM and SIGHUP stop the run after the cases in progress; a second signal stops it at once.
+
+    SIGHUP is never taken for the second: shell and system both send it when a terminal is closed.
 
     ranks: of several processes that torchrun started, each is sent more than one signal; torchrun itself ends them for good.
     What ends at once is as if it had been killed: whole files stay whole, and the next run removes the others.
@@ -38,7 +40,7 @@ def stopping(stop_request: StopRequest, ranks: int = 1) -> Iterator[None]:
         if stop_request.signal is None:
             stop_request.signal = number
             _say(FIRST if ranks == 1 else "")
-        elif ranks == 1:
+        elif ranks == 1 and number != signal.SIGHUP:
             _say(SECOND.format(resume_hint()) + (SHOW_CURSOR if os.isatty(2) else ""))
             os._exit(128 + number)  # threads that read, compute or write are not waited for
 
@@ -76,6 +78,8 @@ def resume_hint() -> str:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return "To go on, give the same torchrun command again."
     program = [sys.executable, "-m", "monai_ifim.cli.main"] if sys.argv[0].endswith(".py") else [Path(sys.argv[0]).name]
+    if "--case-names" in sys.argv or "--case-names=hash" in sys.argv:  # names of files are not to be told
+        return "To go on, give the same command again."
     again = " (--overwrite would make all cases again)" if "--overwrite" in sys.argv else ""
     return f"To go on{again}: {shlex.join([*program, *sys.argv[1:]])}"
 

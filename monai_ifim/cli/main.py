@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
-import io
 import logging
 import sys
 
@@ -16,9 +14,9 @@ from monai_ifim.cli.decompose import decompose
 from monai_ifim.cli.demo import demo
 from monai_ifim.cli.evaluate import evaluate
 from monai_ifim.cli.pacs import pacs
+from monai_ifim.cli.streams import make_streams_forgiving
 from monai_ifim.cli.verify import verify
 from monai_ifim.cli.view import view
-from monai_ifim.display import numbers
 from monai_ifim.version import __version__
 
 app = typer.Typer(
@@ -45,13 +43,6 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-PLAIN_SIGNS = {
-    numbers.MINUS: "-",
-    numbers.TIMES: "x",
-    numbers.FIRM_SPACE: " ",
-    "\N{EN DASH}": "-",
-    "\N{HORIZONTAL ELLIPSIS}": "...",
-}
 LOG = logging.getLogger("monai_ifim")
 
 
@@ -66,21 +57,9 @@ def _root(
         LOG.setLevel(logging.DEBUG)
 
 
-def _plain_signs(error: UnicodeError) -> tuple[str, int]:
-    """What is printed for characters that the stream's encoding lacks: numbers stay readable, others become "?"."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    return "".join(PLAIN_SIGNS.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
-
-
-codecs.register_error("plain_signs", _plain_signs)
-
-
 def main() -> None:
     """Run the command line; an error is one line on standard error and exit status 1; its traceback goes to the log."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="plain_signs")  # a name or a minus sign that the encoding lacks stops no run
+    make_streams_forgiving()
     try:
         app()
     except KeyboardInterrupt:

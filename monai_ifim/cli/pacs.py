@@ -78,10 +78,11 @@ def pacs(
             from monai_ifim.cli.origin import name_origin
             from monai_ifim.cli.summary import case_progress, show_rows
             from monai_ifim.core.determinism import configure_cublas
+            from monai_ifim.io.case_files import AUDIT_LOG
             from monai_ifim.io.dicomweb.access import access_to
             from monai_ifim.io.dicomweb.client import DicomWeb, checked_uid
             from monai_ifim.io.installation import resolve_bundle
-            from monai_ifim.io.private_folder import AUDIT_LOG, make_private
+            from monai_ifim.io.private_folder import make_private
             from monai_ifim.report.cohort.page import write_cohort
             from monai_ifim.run.audit_trail import AuditTrail
             from monai_ifim.run.cases import EVERY_SERIES

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from monai_ifim.run.table import CaseRow
 
 DOUBT = "the network's derivatives disagree with differences of its output (monai-ifim check names likely causes)"
+TAKEN = "holds the case of another input, or one whose damaged sidecar does not say of which, and stays as it is"
 MARKS = {"done": "ok", "kept": "kept", "failed": "FAILED"}
 
 
@@ -113,4 +114,6 @@ def _line(row: CaseRow) -> str:
     if row.status == "failed":
         return f"{text}: {row.reason}"
     text = f"{text} ({numbers.duration(row.seconds)})" if row.seconds is not None else text
+    if row.case.startswith(f"{row.key}-"):
+        text = f"{text}: {row.key} {TAKEN}"
     return f"{text}: {DOUBT}" if row.verification == "disagrees" else text

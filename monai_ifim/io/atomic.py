@@ -99,6 +99,27 @@ def held_folder(folder: Path, root: Path | None = None) -> Iterator[None]:
                 return
 
 
+@contextmanager
+def sole_use(folder: Path, name: str) -> Iterator[None]:
+    """In the block nobody else is in such a block for this name in this folder: another thread or process waits.
+
+    The folder is made where it is missing. On a file system without locks nobody waits.
+    """
+    file = f"{PARTIAL}{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}.claim"
+    with real_folder(folder, folder, make=True) as opened:
+        while True:
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=opened)
+            try:
+                if locks.hold(descriptor, file, opened):
+                    try:
+                        yield
+                    finally:
+                        os.unlink(file, dir_fd=opened)
+                    return
+            finally:
+                os.close(descriptor)
+
+
 def check_folder(folder: Path, root: Path | None = None) -> None:
     """Raise OSError if no file can be created in a folder."""
     with partial_file(folder, root=root):

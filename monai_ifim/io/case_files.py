@@ -16,6 +16,8 @@ REMOVED_FIRST = ("_ifim_*.nii.gz", "_ifim_*.dcm", ".mrml", ".mrb")  # before a c
 NO_IMAGES = (".mrml", ".mrb", ".ctbl", ".tsv")  # sidecars before 2.2 do not name all of them
 OTHERS = ("_planes.npz", "_*.ctbl", "_spectrum*.tsv", SIDECAR)
 RUN_FILES = ("cases.csv", "cases.parquet", "run.json", "index.html")  # of a run, right in OUT
+AUDIT_LOG = "pacs-audit.jsonl"  # what `pacs` did, unless it records it elsewhere
+PULLED = "dicom"  # the folder in OUT that holds what was pulled from a PACS
 LARGEST_SIDECAR = 2**26  # bytes; a thousand eigenvectors take a hundredth of it
 
 

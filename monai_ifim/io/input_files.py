@@ -45,7 +45,7 @@ class HashedFile:
 def files_of_input(path: Path) -> tuple[Path, ...]:
     """The files of an input: of a folder, those right in it but hidden ones and results of earlier runs; of a file, `files_of`.
 
-    Raises InputError, OSError.
+    Those of a run lie there if OUT is the folder of the input itself. Raises InputError, OSError.
     """
     if not path.is_dir():
         return files_of(path)

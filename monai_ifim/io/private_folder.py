@@ -10,16 +10,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from monai_ifim.io.case_files import RUN_FILES, SIDECAR, UNFINISHED
+from monai_ifim.io.case_files import AUDIT_LOG, PULLED, RUN_FILES, SIDECAR, UNFINISHED
 from monai_ifim.io.containment import NOT_OWNER, OPENING, is_private, real_folder
 from monai_ifim.io.errors import OutputError
 
-AUDIT_LOG = "pacs-audit.jsonl"  # what `pacs` did, unless it records it elsewhere
 OF_EXPERIMENTS = (
     "cells", "figures", "results.json", "measurements.parquet", "images.csv", "comparisons.csv", "cells.csv", "report.md",
     "report.html",
 )  # fmt: skip
-PULLED = "dicom"  # the folder in OUT that holds what was pulled from a PACS
 
 
 def make_private(output: Path) -> None:

@@ -8,7 +8,7 @@ import platform
 import resource
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -51,6 +51,19 @@ class InputIdentity:
     resampled: bool = False
     beside: Mapping[str, Any] = field(default_factory=dict)
     files: Sequence[Mapping[str, Any]] = ()
+
+    def without_names(self, file: str) -> InputIdentity:
+        """The same input, called `file`, without the names of its own files."""
+        beside = {key: {**value, "file": None} for key, value in self.beside.items()}
+        beside = {
+            key: value | ({"files": _numbered(value["files"])} if "files" in value else {}) for key, value in beside.items()
+        }
+        return replace(self, file=file, beside=beside, files=_numbered(self.files))
+
+
+def _numbered(files: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The files of an input with numbers in place of their names."""
+    return [{**each, "name": f"file-{number:04d}"} for number, each in enumerate(files, 1)]
 
 
 @dataclass(frozen=True)

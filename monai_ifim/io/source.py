@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monai_ifim.io.case_names import name_of
 from monai_ifim.io.errors import InputError
 
 IMAGE_SUFFIXES = (
     ".nii.gz", ".nii", ".dcm", ".ima", ".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".hdr", ".png", ".jpg", ".jpeg", ".bmp",
     ".tif", ".tiff", ".npy", ".npz",
 )  # fmt: skip
-LONGEST_NAME = 128  # characters; the names of a case's files are longer, and file systems take 255 bytes
 
 
 @dataclass(frozen=True)
@@ -41,21 +41,16 @@ class Source:
 
     @property
     def name(self) -> str:
-        """Name for files made from it: the base name without its suffix, letters, digits, dot, dash and underscore only."""
+        """Name for files made from it: `name_in` without folders."""
+        return self.name_in(())
+
+    def name_in(self, folders: Sequence[str]) -> str:
+        """Name for files made from it, as `case_names.name_of`: folders, base name without suffix, series and frame."""
         name = self.path.name
-        name = name[: len(name) - len(self.suffix)]
-        cleaned = re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII).strip("._-")
-        cleaned = bounded_name(cleaned or "case")
+        readable = name_of([*folders, name[: len(name) - len(self.suffix)]])
         if self.series is not None:
-            cleaned += f"_series-{hashlib.sha256(self.series.encode()).hexdigest()[:8]}"
-        return cleaned if self.frame is None else f"{cleaned}_frame-{self.frame:03d}"
-
-
-def bounded_name(name: str) -> str:
-    """The name; if it is longer than LONGEST_NAME, its beginning and eight hexadecimal digits of the hash of all of it."""
-    if len(name) <= LONGEST_NAME:
-        return name
-    return f"{name[: LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+            readable += f"_series-{hashlib.sha256(self.series.encode()).hexdigest()[:8]}"
+        return readable if self.frame is None else f"{readable}_frame-{self.frame:03d}"
 
 
 def there(path: Path) -> bool:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
-from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from monai_ifim.io import InputError, OpenedSource, Source
 from monai_ifim.io.dicom.header import dicom_files, is_dicom, is_no_image
 from monai_ifim.io.dicom.volumes import index_dicom
-from monai_ifim.io.source import IMAGE_SUFFIXES, bounded_name, there
+from monai_ifim.io.source import IMAGE_SUFFIXES, there
+from monai_ifim.run.distinct_names import Located, distinct_names
 
 Beside = tuple[tuple[str, Any], ...]  # further entries of an image's data dictionary
 
@@ -25,10 +24,18 @@ PREFERRED_SECTIONS = ("testing", "test", "validation")
 
 @dataclass(frozen=True)
 class Case:
-    """One image to decompose. name: unique in its list, and safe as the name of a folder."""
+    """One image to decompose. name: safe as the name of a folder, and unique in its list until it is settled (`run.places`).
+
+    given: the path of the input relative to what the user named. earlier: names under which an earlier run may have filed it.
+    listed: the name in the list, once another one is settled. hidden: names of its files are told nowhere.
+    """
 
     name: str
     source: Source
+    given: str = ""
+    earlier: tuple[str, ...] = ()
+    listed: str = ""
+    hidden: bool = False
 
     def of_entries(self, keys: Collection[str]) -> Case:
         """The case with only these of the entries beside its image, which then identify it."""
@@ -46,21 +53,60 @@ def find_cases(
     frame: which volume of 4D files to take. series: take only the volumes of this series UID from DICOM folders, or, with
     "all", each volume as a case of its own. fix_geometry: resample irregular DICOM volumes.
     """
-    paths: dict[Path, list[Beside]] = {}  # in order, each once for all that lies beside it
-    for entry in inputs:
-        found = _expand(Path(entry))
+    entries = [Path(entry) for entry in inputs]
+    located = [
+        Located(Source(found.path, frame, fix_geometry=fix_geometry, beside=beside), found.folders)
+        for found, several in _without_repetition(entries)
+        for beside in several
+    ]
+    located = located if series is None else _of_series(located, series)
+    root = _common_folder(entries)
+    return [_case(name, each, root) for name, each in zip(distinct_names(located), located, strict=True)]
+
+
+def _case(name: str, located: Located, root: Path) -> Case:
+    earlier = dict.fromkeys((located.name, located.source.name))
+    return Case(name, located.source, _below(root, located.source.path), tuple(each for each in earlier if each != name))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A file or a DICOM folder, the folders below what the user named in which it lies, and what a datalist names beside it."""
+
+    path: Path
+    folders: tuple[str, ...] = ()
+    beside: Beside = ()
+
+
+def _without_repetition(entries: Sequence[Path]) -> list[tuple[_Found, list[Beside]]]:
+    """What lies at and below the entries, in order, each path once, with all that lies beside it."""
+    paths: dict[str, tuple[_Found, list[Beside]]] = {}
+    for entry in entries:
+        found = _expand(entry)
         if not found:
-            index = ", but a DICOMDIR, which is an index: copy the images that it names, too" if _is_index(Path(entry)) else ""
+            index = ", but a DICOMDIR, which is an index: copy the images that it names, too" if _is_index(entry) else ""
             raise InputError(f"{entry}: no image and no DICOM series in it{index}.")
-        for path, beside in found:
-            others = paths.setdefault(path, [])
-            if beside not in others and (beside or not others):
-                others[:] = [each for each in others if each] + [beside]
+        for one in found:
+            _, others = paths.setdefault(os.path.abspath(one.path), (one, []))
+            if one.beside not in others and (one.beside or not others):
+                others[:] = [each for each in others if each] + [one.beside]
     if not paths:
         raise InputError("no input: name a file, a folder, a DICOM series or a datalist (.json).")
-    pairs = [(path, beside) for path, several in paths.items() for beside in several]
-    sources = [Source(path, frame, fix_geometry=fix_geometry, beside=beside) for path, beside in pairs]
-    return _named(sources if series is None else _of_series(sources, series))
+    return list(paths.values())
+
+
+def _common_folder(entries: Sequence[Path]) -> Path:
+    """The folder that a folder is named by, or the deepest that holds all of several entries."""
+    places = [os.path.abspath(entry) for entry in entries]
+    return Path(os.path.commonpath([place if os.path.isdir(place) else os.path.dirname(place) for place in places]))
+
+
+def _below(root: Path, path: Path) -> str:
+    """The path relative to `root`, the name of `root` for itself, and a path elsewhere as it is."""
+    absolute = Path(os.path.abspath(path))
+    if absolute == root:
+        return root.name
+    return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else str(path)
 
 
 def list_entries(inputs: str | PathLike[str] | Sequence[str | PathLike[str]], key: str = "image") -> list[dict[str, str]]:
@@ -75,41 +121,41 @@ def list_entries(inputs: str | PathLike[str] | Sequence[str | PathLike[str]], ke
     return [{key: str(case.source.path)} for case in cases]
 
 
-def _of_series(sources: list[Source], series: str) -> list[Source]:
+def _of_series(located: list[Located], series: str) -> list[Located]:
     """The volumes of DICOM folders that `series` selects; other sources are kept with "all" and dropped otherwise."""
-    chosen: list[Source] = []
-    for source in sources:
-        files = dicom_files(source.path)
+    chosen: list[Located] = []
+    for each in located:
+        files = dicom_files(each.source.path)
         if not files:
-            chosen += [source] if series == EVERY_SERIES else []
+            chosen += [each] if series == EVERY_SERIES else []
             continue
         volumes = index_dicom(files)
         wanted = [volume for volume in volumes if series in (EVERY_SERIES, volume.key, volume.series)]
         alone = len(volumes) == 1
-        chosen += [source if alone else replace(source, series=volume.key) for volume in wanted]
+        chosen += [each if alone else replace(each, source=replace(each.source, series=volume.key)) for volume in wanted]
     if not chosen:
         raise InputError(f"no input holds the series {series}: leave --series out to list the series.")
     return chosen
 
 
-def _expand(path: Path, above: frozenset[Path] = frozenset()) -> list[tuple[Path, Beside]]:
+def _expand(path: Path, folders: tuple[str, ...] = (), above: frozenset[Path] = frozenset()) -> list[_Found]:
     """Images and series at and below `path`, with what a datalist names beside them; links to a folder above are not followed."""
     if not there(path):
         raise InputError(f"{path}: no such file or folder.")
     if path.is_file():
-        return _read_datalist(path) if path.suffix.lower() == ".json" else [(path, ())]
+        return _read_datalist(path) if path.suffix.lower() == ".json" else [_Found(path, folders)]
     if not path.is_dir():
         raise InputError(f"{path}: neither a file nor a folder.")
     series = _holds_dicom(path)
-    found: list[tuple[Path, Beside]] = [(path, ())] if series else []
+    found: list[_Found] = [_Found(path, folders[:-1])] if series else []
     seen = above | {path.resolve()}
     for child in sorted(path.iterdir()):
         if child.name.startswith("."):
             continue
         if child.is_dir() and child.resolve() not in seen:
-            found.extend(_expand(child, seen))
+            found.extend(_expand(child, (*folders, child.name), seen))
         elif not series and _is_image(child):
-            found.append((child, ()))
+            found.append(_Found(child, folders))
     return found
 
 
@@ -127,7 +173,7 @@ def _holds_dicom(folder: Path) -> bool:
     return any(is_dicom(file) and not is_no_image(file) for file in files)
 
 
-def _read_datalist(path: Path) -> list[tuple[Path, Beside]]:
+def _read_datalist(path: Path) -> list[_Found]:
     """Images of a MONAI datalist: a list, or a mapping with a testing section or with only one section."""
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
@@ -147,8 +193,14 @@ def _read_datalist(path: Path) -> list[tuple[Path, Beside]]:
         if not isinstance(image, str) or not image.strip():
             raise InputError(f"{path.name}: an entry has no image: {str(entry)[:80]}.")
         beside = _beside(entry, path) if isinstance(entry, dict) else ()
-        images.append((_locate(image, path), beside))
+        images.append(_Found(_locate(image, path), _folders_of(image), beside))
     return images
+
+
+def _folders_of(image: str) -> tuple[str, ...]:
+    """The folders of a relative name in a datalist."""
+    parent = PurePath(image).parent
+    return () if parent.is_absolute() or ".." in parent.parts else parent.parts
 
 
 def _beside(entry: dict[str, Any], datalist: Path) -> Beside:
@@ -184,44 +236,3 @@ def _locate(image: str, datalist: Path) -> Path:
     """The path of an image: relative names are looked up beside the datalist, then in the folder above it."""
     candidates = [datalist.parent / image, datalist.parent.parent / image]
     return next((candidate for candidate in candidates if there(candidate)), candidates[0])
-
-
-def _named(sources: list[Source]) -> list[Case]:
-    """Cases with unique names: repeated base names get the names of their folders, or else a number.
-
-    Names that differ only in letter case count as equal, because some file systems ignore it.
-    """
-    names = _names_by_format(sources)
-    folders = _folders_below_common(sources)
-    while True:
-        counts = Counter(name.lower() for name in names)
-        unresolved = [i for i, name in enumerate(names) if counts[name.lower()] > 1 and folders[i]]
-        if not unresolved:
-            break
-        for i in unresolved:
-            names[i] = bounded_name(f"{Source(Path(folders[i].pop())).name}_{names[i]}")
-    taken: set[str] = set()
-    cases = []
-    for name, source in zip(names, sources, strict=True):
-        candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-        free = next(candidate for candidate in candidates if candidate.lower() not in taken)
-        taken.add(free.lower())
-        cases.append(Case(free, source))
-    return cases
-
-
-def _names_by_format(sources: list[Source]) -> list[str]:
-    """Base names; files of one folder that differ only in their suffix keep it in their names."""
-    places = [(source.path.absolute().parent, source.name.lower()) for source in sources]
-    repeated = Counter(places)
-    return [
-        source.name if repeated[place] == 1 else f"{source.name}{source.suffix.replace('.', '_').lower()}"
-        for source, place in zip(sources, places, strict=True)
-    ]
-
-
-def _folders_below_common(sources: list[Source]) -> list[list[str]]:
-    """For each source, the folders between it and the common parent of all."""
-    parents = [source.path.absolute().parent for source in sources]
-    shared = len(Path(os.path.commonpath(parents)).parts)
-    return [list(parent.parts[shared:]) for parent in parents]

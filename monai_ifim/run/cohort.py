@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from scipy.stats import median_abs_deviation
 
 from monai_ifim.io import InputError
 from monai_ifim.io.errors import single_line
-from monai_ifim.run.table import SCHEMA, SCHEMA_VERSION, SINCE_1_1, UNITS
+from monai_ifim.run.table import SCHEMA, SCHEMA_VERSION, SINCE_1_1, SINCE_1_2, UNITS
 
 __all__ = ["LARGEST_Z", "SMALLEST_COHORT", "SMALLEST_GROUP", "VANISHING", "confidence", "find_outliers", "read_cases"]
 
@@ -64,8 +64,8 @@ def read_cases(output: str | PathLike[str]) -> pd.DataFrame:
             f"{path}: schema version {version or 'missing'}; this program reads {SCHEMA_VERSION}: read it with the version of "
             "monai_ifim that wrote it, or run the same command again."
         )
-    if version == "1.0":
-        table = _with_newer_columns(table)
+    if version in ("1.0", "1.1"):
+        table = _with_newer_columns(table, SINCE_1_2 if version == "1.1" else (*SINCE_1_1, *SINCE_1_2))
         columns = {field.name: field.type for field in table.schema}
     _check_columns(path, columns)
     frame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
@@ -73,9 +73,9 @@ def read_cases(output: str | PathLike[str]) -> pd.DataFrame:
     return frame
 
 
-def _with_newer_columns(table: pa.Table) -> pa.Table:
-    """A table of schema 1.0 with the columns added since, empty."""
-    for name in SINCE_1_1:
+def _with_newer_columns(table: pa.Table, names: Iterable[str]) -> pa.Table:
+    """The table of an earlier schema with the columns added since, empty."""
+    for name in names:
         if name not in table.column_names:
             table = table.append_column(SCHEMA.field(name), pa.nulls(table.num_rows, SCHEMA.field(name).type))
     return table

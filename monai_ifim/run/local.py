@@ -9,6 +9,7 @@ from monai_ifim.adapt.bundle import Bundle
 from monai_ifim.run.cases import Case
 from monai_ifim.run.output_folder import output_of_run
 from monai_ifim.run.pipeline import decompose_cases
+from monai_ifim.run.places import placed
 from monai_ifim.run.reading_journal import journal_of
 from monai_ifim.run.run_record import Start, write_outcome
 from monai_ifim.run.settings import RunSettings
@@ -36,6 +37,7 @@ def run_locked(
 ) -> list[CaseRow]:
     """`run_cases` in an OUT that the caller holds already (`output_folder.held_output`)."""
     began = Start()
+    cases = placed(cases, settings)
     rows: list[CaseRow] = []
     try:
         for row in decompose_cases(bundle, cases, settings, stop_request, journal_of(bundle, settings)):

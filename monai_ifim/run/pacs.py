@@ -12,14 +12,13 @@ import pydicom
 from pydicom.uid import ParametricMapStorage
 
 from monai_ifim.io import InputError, OutputError, atomic
+from monai_ifim.io.case_files import PULLED
 from monai_ifim.io.containment import real_folder
 from monai_ifim.io.dicom.deflated import readable_head
 from monai_ifim.io.dicomweb.client import DicomWeb, RemoteSeries, ServerError, UnreachableError, checked_uid
 from monai_ifim.run.audit_trail import UNRECORDED, AuditTrail
 from monai_ifim.run.cases import EVERY_SERIES, Case, find_cases
 from monai_ifim.run.table import CaseRow
-
-PULLED = "dicom"  # the folder below OUT that holds what was pulled: patients' data
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,10 @@ def cases_of(
     """The cases that lie in the pulled folders, named by modality and number of their series; wanted: as `choose_series`."""
     labels = {series.uid: series.label for series in chosen}
     cases = find_cases(folders, series=wanted, fix_geometry=fix_geometry)
-    return [replace(case, name=case.name.replace(case.source.path.name, labels[case.source.path.name], 1)) for case in cases]
+    return [
+        replace(case, name=case.source.name.replace(case.source.path.name, labels[case.source.path.name], 1), earlier=())
+        for case in cases
+    ]
 
 
 def store_maps(

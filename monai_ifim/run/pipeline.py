@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -30,12 +31,15 @@ from monai_ifim.core.memory.scratch import ScratchFolder
 from monai_ifim.io import InputError, ModelIdentity, OpenedSource
 from monai_ifim.io.containment import check_real
 from monai_ifim.io.errors import explained, single_line
+from monai_ifim.io.hidden_names import without_names
+from monai_ifim.io.key_table import KeyTable
 from monai_ifim.io.limits import Limits
 from monai_ifim.io.parametric_map.source import ReferencedSeries
 from monai_ifim.io.scan import Scan
 from monai_ifim.io.source import there
 from monai_ifim.run.cases import Case
 from monai_ifim.run.file_thread import FileThread
+from monai_ifim.run.places import settled
 from monai_ifim.run.reading import read_image
 from monai_ifim.run.reading_journal import ReadingJournal
 from monai_ifim.run.resume import kept_row
@@ -102,7 +106,15 @@ def decompose_cases(
         reading, *further = (FileThread() for _ in range(1 + writers))
         writing = further[0] if further else reading
         try:
-            load = partial(_load, bundle, settings=settings, scratch=scratch, stop_request=stop_request, journal=journal)
+            load = partial(
+                _load,
+                bundle,
+                settings=settings,
+                scratch=scratch,
+                stop_request=stop_request,
+                journal=journal,
+                table=writer.key_table,
+            )
             loaded = _ahead(reading, load, cases, settings.limits)
             results = _compute(bundle, _until(stop_request, loaded), settings, stop_request)
             yield from _behind(writing, lambda computed: _save(writer, computed, settings, stop_request), results)
@@ -173,17 +185,19 @@ def _load(
     scratch: Path,
     stop_request: StopRequest,
     journal: ReadingJournal | None,
+    table: KeyTable | None,
 ) -> _Loaded | CaseRow:
     """The image for the network, or the row of a case that is kept or cannot be read."""
     started = time.perf_counter()
     try:
-        check_real(settings.output / case.name)
         opened = OpenedSource(case.source)
+        case = settled(case, settings.output, opened, table)
+        check_real(settings.output / case.name)
         kept = kept_row(bundle.identity, case, settings, opened)
         if kept is not None:
             if journal is not None:
                 journal.forget(case)
-            return kept
+            return kept.of_listed(case.listed, case.given)
         if there(case.source.path):
             opened.take_hashes()  # of the bytes that are read from here on
         if journal is not None:
@@ -313,7 +327,8 @@ def _save(writer: SaveIFIM, computed: _Computed, settings: RunSettings, stop_req
         written = writer.write(loaded.image, computed.components, loaded.opened, case.name, loaded.scan, loaded.series)
         stop_request.case_written()
         seconds = computed.seconds + time.perf_counter() - started
-        return row_from_sidecar(case.name, "done", written.sidecar, seconds)
+        row = row_from_sidecar(written.path.parent.name, "done", written.sidecar, seconds)
+        return row.of_listed(case.listed, case.given)
     except BaseException as error:  # the inverse of a bundle's preprocessing raises anything
         stop_request.write_failed(error)
         lost = stop_request.compute_failed(case.name, error, settings.device)  # a GPU may report an error only now
@@ -344,8 +359,15 @@ def _failed_computing(case: Case, error: BaseException, settings: RunSettings, b
 
 def failed_row(case: Case, error: BaseException) -> CaseRow:
     """The row of a failed case with the reason in one line; the traceback goes to the log."""
-    logging.getLogger("monai_ifim").debug("case %s: where the error arose:", case.name, exc_info=error)
+    log = logging.getLogger("monai_ifim")
+    if case.hidden:
+        log.debug("case %s: where the error arose:\n%s", case.name, "".join(traceback.format_tb(error.__traceback__)))
+    else:
+        log.debug("case %s: where the error arose:", case.name, exc_info=error)
     if not isinstance(error, Exception):
         said = single_line(str(error))
         error = InputError(f"the bundle's preprocessing exits the program ({type(error).__name__}: {said}): correct it.")
-    return CaseRow(case.name, "failed", explained(refused_operation(error) or error), case.source.path.name)
+    reason, name = explained(refused_operation(error) or error), case.source.path.name
+    if case.hidden:
+        reason, name = without_names(reason, case.source, case.name), ""
+    return CaseRow(case.name, "failed", reason, name).of_listed(case.listed or case.name, case.given)

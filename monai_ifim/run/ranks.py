@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,12 +21,15 @@ from monai_ifim.adapt.bundle import Bundle, load_bundle
 from monai_ifim.adapt.inferer import IFIMInferer
 from monai_ifim.adapt.settings import CaseSettings, FileShortcuts
 from monai_ifim.core import IFIMError
+from monai_ifim.io import OpenedSource
+from monai_ifim.io.key_table import KeyTable
 from monai_ifim.io.limits import Limits
 from monai_ifim.options import FILES
 from monai_ifim.run.cases import Case, find_cases
 from monai_ifim.run.local import Report
 from monai_ifim.run.output_folder import output_of_run
 from monai_ifim.run.pipeline import decompose_cases
+from monai_ifim.run.places import placed, settled
 from monai_ifim.run.reading_journal import journal_of
 from monai_ifim.run.resume import kept_row
 from monai_ifim.run.run_record import Start, write_outcome
@@ -33,6 +37,7 @@ from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.stop_request import StopRequest
 from monai_ifim.run.table import CaseRow
 
+LOOPBACK = ("lo", "lo0")  # names of the loopback interface on Linux and macOS
 SLOWEST_RANK = timedelta(days=30)  # how long a finished rank waits; torchrun notices one that died
 
 Value = TypeVar("Value")
@@ -81,10 +86,11 @@ def run_shard(
     began = Start()
     with _process_group(rank) as group, output_of_run(settings, cases) if rank.number == 0 else nullcontext():
         _gather("ready", group)
+        cases = placed(cases, settings)  # by all ranks before one writes: the next exchange waits for all
         mine = cases[rank.number :: rank.size]
         kept = _merged(_gather(_kept(bundle, mine, settings), group))
         left = [case for case in cases if case.name not in kept]
-        rows = [row for row in kept.values() if row.case in {case.name for case in mine}]
+        rows = [kept[case.name] for case in mine if case.name in kept]
         for row in rows:
             report(row)
         share, again = left[rank.number :: rank.size], replace(settings, overwrite=True)
@@ -94,7 +100,7 @@ def run_shard(
         gathered = [row for part in _gather(rows, group) for row in part]
         if rank.number == 0:
             return write_outcome(bundle.identity, settings, cases, gathered, began, {"name": "torchrun", "ranks": rank.size})
-        by_name = {row.case: row for row in gathered}
+        by_name = {row.key: row for row in gathered}
         return [by_name[case.name] for case in cases if case.name in by_name]
 
 
@@ -148,9 +154,18 @@ class ShardedRun:
 
 
 def _kept(bundle: Bundle, cases: Sequence[Case], settings: RunSettings) -> dict[str, CaseRow]:
-    wanted = bundle.steps.keys.wanted
-    rows = ((case.name, kept_row(bundle.identity, case.of_entries(wanted), settings)) for case in cases)
-    return {name: row for name, row in rows if row is not None}
+    """The rows of cases that an earlier run finished, by their names in the list; those that cannot be read fail later."""
+    table = KeyTable.beside(settings.output) if settings.case.case_names == "hash" else None
+    found = {}
+    for listed in cases:
+        case = listed.of_entries(bundle.steps.keys.wanted)
+        opened = OpenedSource(case.source)
+        with suppress(Exception):  # readers raise anything
+            case = settled(case, settings.output, opened, table)
+            row = kept_row(bundle.identity, case, settings, opened)
+            if row is not None:
+                found[case.listed] = row.of_listed(case.listed, case.given)
+    return found
 
 
 def _merged(parts: Sequence[Mapping[str, CaseRow]]) -> dict[str, CaseRow]:
@@ -168,9 +183,10 @@ def _process_group(rank: Rank) -> Iterator[dist.ProcessGroup | None]:
     if rank.size == 1:
         yield None
         return
+    _prefer_loopback(rank)
     ours = not dist.is_initialized()
     if ours:
-        store, number, size = next(rendezvous("env://", timeout=SLOWEST_RANK))
+        store, number, size = _store(rank)
         # torchrun's store survives a restart and holds addresses of ranks that are gone
         fresh = dist.PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)  # type: ignore[attr-defined]
         dist.init_process_group("gloo", timeout=SLOWEST_RANK, store=fresh, rank=number, world_size=size)
@@ -180,6 +196,42 @@ def _process_group(rank: Rank) -> Iterator[dist.ProcessGroup | None]:
     group = dist.new_group(backend="gloo", timeout=SLOWEST_RANK)
     yield group
     dist.destroy_process_group(group)
+
+
+def _on_one_machine(rank: Rank) -> bool:
+    return os.environ.get("LOCAL_WORLD_SIZE") == str(rank.size)
+
+
+def _prefer_loopback(rank: Rank) -> None:
+    """Let the ranks of one machine exchange their rows over the loopback interface, unless the user names another.
+
+    By default gloo listens at the address of the machine's name.
+    """
+    if _on_one_machine(rank):
+        names = [name for _, name in socket.if_nameindex() if name in LOOPBACK]
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", (names or ["lo"])[0])
+
+
+def _store(rank: Rank) -> tuple[Any, int, int]:
+    """The store by which the ranks find each other, this rank's number and their count.
+
+    It is torchrun's. Where torchrun offers none (docs/many_cases.md), the first rank serves it, and on one machine on loopback
+    only: PyTorch's own listens at every address.
+    """
+    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if shared or rank.number or not _on_one_machine(rank):
+        return next(rendezvous("env://", timeout=SLOWEST_RANK))
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    listening = socket.create_server((address, port))
+    descriptor = listening.detach()  # the store closes it
+    options: dict[str, Any] = {
+        "is_master": True,
+        "timeout": SLOWEST_RANK,
+        "wait_for_workers": False,
+        "master_listen_fd": descriptor,
+    }
+    store = dist.TCPStore(address, port, rank.size, **options)  # type: ignore[attr-defined]
+    return store, rank.number, rank.size
 
 
 def _gather(value: Value, group: dist.ProcessGroup | None) -> list[Value]:

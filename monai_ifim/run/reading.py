@@ -14,6 +14,7 @@ from monai_ifim.adapt.resampling import resampled_voxels
 from monai_ifim.adapt.scan import scan_of
 from monai_ifim.io import InputError, OpenedSource
 from monai_ifim.io.dicom.reader import known_volume
+from monai_ifim.io.hidden_names import unnamed
 from monai_ifim.io.limits import Limits
 from monai_ifim.io.parametric_map.source import ReferencedSeries, referenced_series
 from monai_ifim.io.scan import Scan
@@ -42,6 +43,8 @@ def read_image(bundle: Bundle, opened: OpenedSource, settings: RunSettings, scra
     check_size(opened, settings.limits)
     series = referenced_series(opened) if settings.case.dicom_pm else None
     path = opened.readable_path(scratch)
+    if settings.case.case_names == "hash":
+        path = unnamed(path, scratch, f"input-{opened.digest[:16]}")
     with known_volume(path, opened.readable_volume):
         read = bundle.read(path, dict(opened.source.beside))
     name, found = opened.source.path.name, read[bundle.file_key]

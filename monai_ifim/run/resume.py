@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from monai_ifim.io import ModelIdentity, OpenedSource
+from monai_ifim.io.case_folder import is_input_of
 from monai_ifim.io.errors import single_line
 from monai_ifim.io.seal import is_unaltered
 from monai_ifim.io.sidecar import SEAL, parse_sidecar
@@ -65,8 +66,6 @@ def _differences(
 ) -> Iterator[str]:
     """What is another thing than the sidecar states, what is found out fast first."""
     source, model = content["input"], content["model"]
-    if (source["frame"], source["series"]) != (case.source.frame, case.source.series):
-        yield "another frame or series of the input"
     for name in ("weights_sha256", "config_sha256", "bundle_sha256", "version"):
         if model[name] != getattr(identity, name):
             yield f"another bundle ({name})"
@@ -78,12 +77,8 @@ def _differences(
     absent = [name for name in _needed(content, case, settings) if name not in written]
     yield from (f"{name} is not among the files that its sidecar states" for name in absent)
     yield from (f"{each.name} is {each.fault}" for each in folder.faults(written, names))
-    if source["resampled"] != opened.resampled:
-        yield "the geometry of the input is treated otherwise"
-    if source.get("beside", {}) != opened.beside:
-        yield "other values or files beside the input"
-    if source["sha256"] != opened.digest or source["files"] != [file.described() for file in opened.hashed]:
-        yield "another content of the input"  # last: it reads all of it
+    if not is_input_of(source, opened):
+        yield "another input"  # last: it reads all of it
 
 
 def _needed(content: Mapping[str, Any], case: Case, settings: RunSettings) -> list[str]:

@@ -40,7 +40,7 @@ def write_outcome(
 
     engine: what ran the cases, if it was not this process alone.
     """
-    by_name = {row.case: row for row in rows}
+    by_name = {row.key: row for row in rows}
     ordered = [by_name[case.name] for case in cases if case.name in by_name]
     written = write_table(settings.output, ordered)
     counts = {status: sum(row.status == status for row in ordered) for status in STATUSES}

@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,8 +20,9 @@ from monai_ifim.io.seal import sealed
 
 __all__ = ["COLUMNS", "SCHEMA", "SCHEMA_VERSION", "UNITS", "CaseRow", "row_from_sidecar", "write_run", "write_table"]
 
-SCHEMA_VERSION = "1.1"  # of cases.parquet; a reader of 1.x reads every 1.y
+SCHEMA_VERSION = "1.2"  # of cases.parquet; a reader of 1.x reads every 1.y
 SINCE_1_1 = ("verification", "deviation", "verified_by")  # columns that a table of 1.0 lacks
+SINCE_1_2 = ("path",)  # and one of 1.1 too
 LARGEST_WHOLE = 2**53
 SEAL = "run_sha256"  # the last entry of run.json
 
@@ -36,7 +37,8 @@ class CaseRow:
     norms over all voxels and channels of the files in `space`. verification: "agrees", "disagrees", "inconclusive" or "never":
     the derivatives against differences of the network's output, deviation by how much they deviated, verified_by: the case that
     was verified, "itself" for its own. seconds: of the whole case, or, if it was kept, of its
-    decomposition then. Unknown values are None, unknown texts empty. Field by field with units: UNITS.
+    decomposition then. path: of the input, relative to what the user named; empty if it is unknown or not to be told. listed:
+    the name in the list of cases (no column). Unknown values are None, unknown texts empty. Field by field with units: UNITS.
     """
 
     case: str
@@ -70,11 +72,22 @@ class CaseRow:
     frame: int | None = None
     input_sha256: str = ""
     weights_sha256: str = ""
+    path: str = ""
+    listed: str = ""
+
+    def of_listed(self, name: str, path: str) -> CaseRow:
+        """The row with the name of its case in the list of cases, by which a run finds it, and the path of the input."""
+        return replace(self, listed=name, path=path)
+
+    @property
+    def key(self) -> str:
+        """The name of its case in the list of cases."""
+        return self.listed or self.case
 
 
 COLUMNS = (
     "case", "status", "reason", "input", "prediction", "probability", "rank", "energy_kept", "eigenvalue", "trace", "seconds",
-    "verification",
+    "verification", "path", "input_sha256",
 )  # of cases.csv  # fmt: skip
 
 UNITS: Mapping[str, str] = MappingProxyType(
@@ -133,6 +146,7 @@ SCHEMA = pa.schema(
         ("frame", _WHOLE),
         ("input_sha256", _TEXT),
         ("weights_sha256", _TEXT),
+        ("path", _TEXT),
     ],
     metadata={"monai_ifim.schema_version": SCHEMA_VERSION, "monai_ifim.units": json.dumps(dict(UNITS))},
 )

@@ -200,16 +200,21 @@ def test_different_inputs_of_one_name_do_not_overwrite_each_other_and_the_same_o
     assert found == {"scan": digests[0]} | {f"scan-{digest[:8]}": digest for digest in digests[1:]}
 
 
-def test_a_damaged_sidecar_holds_no_name(scan: Path, tmp_path: Path, steps: Callable[..., Compose], network: nn.Module) -> None:
+@pytest.mark.parametrize("damaged", ["{", "[]", '{"schema": "1.1", "input": {}}'])
+def test_a_damaged_sidecar_holds_its_name_where_nothing_says_whose_it_is(
+    damaged: str, scan: Path, tmp_path: Path, steps: Callable[..., Compose], network: nn.Module
+) -> None:
     pre = steps()
     chain = Compose([pre, IFIMDecomposed("image", network), SaveIFIMd("image", tmp_path / "out", preprocessing=pre)])
     (tmp_path / "out" / "scan").mkdir(parents=True)
-    for damaged in ("{", "[]", '{"schema": "1.1", "input": {}}'):
-        (tmp_path / "out" / "scan" / "scan_ifim.json").write_text(damaged)
+    (tmp_path / "out" / "scan" / "scan_ifim.json").write_text(damaged)
+    digest = hashlib.sha256(scan.read_bytes()).hexdigest()
+    for _ in range(2):
         chain({"image": str(scan)})
-        assert [path.name for path in (tmp_path / "out").iterdir()] == ["scan"]
-        sidecar = json.loads((tmp_path / "out" / "scan" / "scan_ifim.json").read_text())
-        assert sidecar["input"]["sha256"] == hashlib.sha256(scan.read_bytes()).hexdigest()
+        assert {path.name for path in (tmp_path / "out").iterdir()} == {"scan", f"scan-{digest[:8]}"}
+        assert (tmp_path / "out" / "scan" / "scan_ifim.json").read_text() == damaged
+    sidecar = json.loads((tmp_path / "out" / f"scan-{digest[:8]}" / f"scan-{digest[:8]}_ifim.json").read_text())
+    assert sidecar["input"]["sha256"] == digest
 
 
 def test_a_batch_s_list_of_one_file_names_the_case(

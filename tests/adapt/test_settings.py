@@ -29,6 +29,7 @@ OTHERS: dict[str, tuple[dict[str, Any], Any]] = {  # settings under which anothe
     "contents": ({}, ("low",)),
     "dicom_pm": ({}, True),
     "scene_bundle": ({}, True),
+    "case_names": ({}, "hash"),
 }
 
 
@@ -47,6 +48,9 @@ def test_a_field_of_a_case_is_made_again_and_told_apart(name: str) -> None:
     settings = replace(plain, **{name: value})
     description = json.loads(json.dumps(settings.describe(), allow_nan=False))
     assert CaseSettings.from_description(description) == settings
+    if name == "case_names":  # other files of the same result
+        assert settings.gives_same_result(plain)
+        return
     assert settings.differences(plain) == (name,)
     no_harm = name in ("deterministic", "dicom_pm", "scene_bundle")  # what was made then holds what is asked for now
     assert plain.differences(settings) == (() if no_harm else (name,))
@@ -69,6 +73,7 @@ def test_contents_are_text_or_names_in_any_order(contents: Any, kept: tuple[str,
         ({"statistics": "freeze"}, "belong to the space 'scanner'"),
         ({"space": "scanner", "resolution": 1.0, "metric": 2.0}, "two input metrics"),
         ({"dicom_pm": 1}, "dicom_pm=1: give True or False"),
+        ({"case_names": "uid"}, "unknown case_names 'uid': choose one of 'path', 'hash'"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], reason: str) -> None:

@@ -40,6 +40,7 @@ WORDS: dict[str, tuple[list[str], Any]] = {  # of the command line, and the valu
     "contents": (["--save", "low, high"], ("high", "low")),
     "dicom_pm": (["--dicom-pm"], True),
     "scene_bundle": (["--mrb"], True),
+    "case_names": (["--case-names", "hash"], "hash"),
 }
 BY_DEFAULT = {"locality": True}  # on the command line otherwise than in Python
 
@@ -77,7 +78,7 @@ def test_every_field_is_set_from_the_command_line(name: str) -> None:
         assert getattr(found, name).describe() == value.describe()
     else:
         assert getattr(found, name) == value
-    assert name in {*found.differences(plain), *plain.differences(found), "memory_budget", "verify"}
+    assert name in {*found.differences(plain), *plain.differences(found), "memory_budget", "verify", "case_names"}
 
 
 def test_without_words_the_settings_are_those_of_python() -> None:

@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 
 from fuzz.mutations import mutate_json, mutate_planes, mutate_text
-from fuzz.oracle import Target, refusing
+from fuzz.oracle import LONGEST, Target, refusing
 from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.io import ModelIdentity, Source, read_sidecar
 from monai_ifim.io.containment import is_plain_name
@@ -32,6 +32,7 @@ from monai_ifim.run.resume import kept_row
 from monai_ifim.run.run_record import Start, tabulate, write_outcome
 from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.table import row_from_sidecar
+from monai_ifim.run.verification.results import verify_results
 from monai_ifim.viewer.cases import check_whole, facts, read_case
 from synthetic_case import write_bundle_file, write_scene_file
 
@@ -40,7 +41,7 @@ EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # SH
 
 
 def read_any_sidecar(content: bytes, folder: Path) -> None:
-    """Resumed, tabulated, and shown by the viewer, which opens nothing from outside of the case's folder."""
+    """Resumed, tabulated, verified, and shown by the viewer, which opens nothing from outside of the case's folder."""
     path = _write_case(content, folder)
     image = folder / "case.nii.gz"
     image.write_bytes(b"")
@@ -49,11 +50,22 @@ def read_any_sidecar(content: bytes, folder: Path) -> None:
     settings = RunSettings(folder, CaseSettings())
     kept_row(ModelIdentity(), Case("case", Source(image)), settings)
     tabulate(folder)
+    verify_any(folder)
     with refusing():
         seen = read_case(folder, "case")
         for layer in (*seen.backgrounds, *seen.overlays):
             assert layer.file.parent == path.parent, f"{layer.file} lies outside of the case's folder"
         json.dumps(facts(seen), allow_nan=False)
+
+
+def verify_any(folder: Path) -> None:
+    """All that is found is told in printable lines of bounded length."""
+    with refusing():
+        found = verify_results(folder, folder, [folder])
+        for finding in (*found.findings, *found.notes):
+            assert finding.line.isprintable(), finding.line
+            assert len(finding.line) < LONGEST, finding.line
+        json.dumps(found.described(), allow_nan=False)
 
 
 def use_any_sidecar(content: bytes, folder: Path) -> None:
@@ -108,6 +120,7 @@ def read_any_planes(content: bytes, folder: Path) -> None:
 def read_any_table(content: bytes, folder: Path) -> None:
     """cases.parquet of a run."""
     (folder / "cases.parquet").write_bytes(content)
+    verify_any(folder)
     with refusing():
         read_cohort(folder)
 
@@ -123,6 +136,7 @@ def show_any_run(content: bytes, folder: Path) -> None:
         (folder / name / f"{name}_ifim.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     tabulate(folder)
     (folder / "run.json").write_bytes(run.encode("utf-8", "surrogateescape"))
+    verify_any(folder)
     with refusing():
         write_cohort(folder)
 
@@ -150,11 +164,12 @@ def sound_sidecar() -> dict[str, Any]:
         "generator": {"name": "monai_ifim", "version": "0.1.0", "paper": "arXiv:2606.16362"},
         "input": {
             "file": "case.nii.gz", "sha256": EMPTY, "shape": [5, 4, 3], "affine": np.eye(4).tolist(),
-            "reader": "NibabelReader", "frame": None, "series": None, "resampled": False,
+            "reader": "NibabelReader", "frame": None, "series": None, "resampled": False, "beside": {},
+            "files": [{"name": "case.nii.gz", "sha256": EMPTY, "bytes": 0}],
         },
         "model": {
             "bundle": None, "version": None, "weights_sha256": None, "config_sha256": None, "head": "categorical",
-            "class_names": [],
+            "class_names": [], "bundle_sha256": None, "files": {"configs/inference.json": EMPTY},
         },
         "prediction": {"class": "output 1", "probability": {"output 0": 0.25, "output 1": 0.75}, "logits": [0.0, 1.1]},
         "space": {"name": "native", "meaning": "the input's own grid"},
@@ -168,6 +183,7 @@ def sound_sidecar() -> dict[str, Any]:
         "verification": {"by": "itself", "outcome": "agrees", "deviation": 0.015, "tolerance": 0.1, "passes": 3},
         "dtype": "float32", "device": "cpu", "computation": {"deterministic": False, "threads": 1}, "seconds": 0.5,
         "files": files, "scene": "case.mrml", "planes": "case_planes.npz", "parametric_maps": [],
+        "written": {file["file"]: EMPTY for file in files} | {"case.mrml": EMPTY, "case_planes.npz": EMPTY},
         "versions": {}, "peak_memory_bytes": 1,
     }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,10 @@ from monai_ifim.io import InputError, OpenedSource, Source
 from monai_ifim.io.dicom.header import is_dicom
 
 Array = npt.NDArray[Any]
+
+
+def digits(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:8]
 
 
 @pytest.fixture
@@ -41,8 +46,8 @@ def ct_slice() -> pydicom.Dataset:
         ("I10", "I10"),
         ("1.2.840.113619.2", "1.2.840.113619.2"),
         ("head of patient.nrrd", "head_of_patient"),
-        ("Schädel/../Schädel.mha", "Sch_del"),
-        ("頭部.nii.gz", "case"),
+        ("Schädel/../Schädel.mha", "Schadel-" + digits("Schädel")),
+        ("頭部.nii.gz", "case-" + digits("頭部")),
         ("a;rm -rf $HOME.png", "a_rm_-rf_HOME"),
         (".nii.gz", "nii.gz"),
     ],

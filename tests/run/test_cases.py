@@ -57,7 +57,7 @@ def test_a_folder_is_searched_at_every_depth_for_images_in_a_stable_order(tmp_pa
     touch(tmp_path, "note.txt", "a/table.csv", ".hidden.nii.gz", ".git/x.png")
     order = [paths[2], paths[1], paths[0], paths[3]]
     assert list(found(tmp_path).values()) == order
-    assert list(found(tmp_path)) == ["y", "z", "b", "c"]
+    assert list(found(tmp_path)) == ["a_deep_er_y", "a_z", "b", "c"]
 
 
 def test_a_folder_with_dicom_in_it_is_one_series_named_after_the_folder(tmp_path: Path) -> None:
@@ -71,14 +71,18 @@ def test_series_are_found_inside_a_study_and_beside_images(tmp_path: Path) -> No
     put_dicom(tmp_path / "patient" / "study" / "second", "IM1")
     (image,) = touch(tmp_path, "patient/scan.nii")
     study = tmp_path / "patient" / "study"
-    assert found(tmp_path) == {"scan": image, "first": study / "first", "second": study / "second"}
+    assert found(tmp_path) == {
+        "patient_scan": image,
+        "patient_study_first": study / "first",
+        "patient_study_second": study / "second",
+    }
 
 
 def test_a_series_below_a_folder_with_dicom_in_it_is_not_passed_over(tmp_path: Path) -> None:
     put_dicom(tmp_path / "study", "scout")
     put_dicom(tmp_path / "study" / "series", "IM1")
     touch(tmp_path, "study/preview.png")  # belongs to the DICOM files beside it
-    assert found(tmp_path) == {"study": tmp_path / "study", "series": tmp_path / "study" / "series"}
+    assert found(tmp_path) == {"study": tmp_path / "study", "study_series": tmp_path / "study" / "series"}
 
 
 def test_reports_and_plans_of_an_archive_are_no_cases_and_hide_none(tmp_path: Path) -> None:
@@ -87,8 +91,8 @@ def test_reports_and_plans_of_an_archive_are_no_cases_and_hide_none(tmp_path: Pa
     put_dicom(tmp_path / "study", "report", "test-SR.dcm")
     put_dicom(tmp_path / "study" / "dose", "report.dcm", "test-SR.dcm")
     put_dicom(tmp_path / "study" / "plan", "plan.dcm", "rtplan.dcm")
-    assert found(tmp_path) == {"series": tmp_path / "study" / "series"}
-    assert found(tmp_path, series="all") == {"series": tmp_path / "study" / "series"}
+    assert found(tmp_path) == {"study_series": tmp_path / "study" / "series"}
+    assert found(tmp_path, series="all") == {"study_series": tmp_path / "study" / "series"}
     with pytest.raises(InputError, match="no image and no DICOM series in it"):
         find_cases([tmp_path / "study" / "plan"])
 
@@ -145,7 +149,7 @@ def test_images_of_one_name_get_names_that_tell_them_apart(tmp_path: Path) -> No
     paths = touch(tmp_path, "p1/t1/scan.nii.gz", "p2/t1/scan.nii.gz", "p2/t2/scan.nii.gz", "other.nii.gz")
     names = found(*paths)
     assert list(names.values()) == paths
-    assert list(names) == ["p1_t1_scan", "p2_t1_scan", "t2_scan", "other"]
+    assert list(names) == ["scan", "p2_t1_scan", "t2_scan", "other"]
 
 
 def test_names_are_distinct_even_where_folders_are_not_enough(tmp_path: Path) -> None:
@@ -201,13 +205,13 @@ def test_two_real_series_in_one_tree_are_two_cases(real_data: Path, tmp_path: Pa
         (tmp_path / "study" / series).mkdir(parents=True)
         for file in sorted((real_data / "dicom" / series).iterdir())[:2]:
             shutil.copy(file, tmp_path / "study" / series)
-    assert list(found(tmp_path)) == ["ct_plain", "ct_tilt"]
+    assert list(found(tmp_path)) == ["study_ct_plain", "study_ct_tilt"]
 
 
 def test_files_that_differ_in_format_alone_carry_it_in_their_names(tmp_path: Path) -> None:
     for name in ("scan.nrrd", "scan.MHA", "other.png"):
         (tmp_path / name).write_bytes(b"x")
-    assert {case.name for case in find_cases([tmp_path])} == {"scan_nrrd", "scan_mha", "other"}
+    assert {case.name for case in find_cases([tmp_path])} == {"scan", "scan_nrrd", "other"}
 
 
 def test_input_named_twice_is_one_case(tmp_path: Path) -> None:

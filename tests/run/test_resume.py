@@ -86,7 +86,12 @@ def asked(first: dict[str, Any], then: dict[str, Any]) -> tuple[CaseSettings, Ca
 
 
 def test_every_field_is_here_but_those_that_decide_nothing_or_need_dicom() -> None:
-    assert set(OTHERS) - {"head's parameters"} == set(CaseSettings.options()) - {"memory_budget", "verify", "dicom_pm"}
+    assert set(OTHERS) - {"head's parameters"} == set(CaseSettings.options()) - {
+        "memory_budget",
+        "verify",
+        "dicom_pm",
+        "case_names",
+    }
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -33,7 +33,9 @@ from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.table import CaseRow, row_from_sidecar, write_table
 
 Content = dict[str, Any]
-CSV_HEADER = "case,status,reason,input,prediction,probability,rank,energy_kept,eigenvalue,trace,seconds,verification"
+CSV_HEADER = (
+    "case,status,reason,input,prediction,probability,rank,energy_kept,eigenvalue,trace,seconds,verification,path,input_sha256"
+)
 TYPES = {
     "case": "string", "status": "string", "reason": "string", "input": "string", "prediction": "string",
     "probability": "double", "rank": "int64", "energy_kept": "double", "eigenvalue": "double", "trace": "double",
@@ -42,6 +44,7 @@ TYPES = {
     "locality_radius": "[double]", "head": "string", "method": "string", "jacobian_products": "int64",
     "verification": "string", "deviation": "double", "verified_by": "string", "space": "string",
     "unit": "string", "frame": "int64", "input_sha256": "string", "weights_sha256": "string",
+    "path": "string",
 }  # fmt: skip
 HOSTILE = (
     "plain", "with,comma", 'with "quotes"', "two\nlines", "lone\rreturn", "both\r\n", "tab\t", "ümläut 肺 🫁", "<i>",
@@ -77,6 +80,7 @@ FULL = CaseRow(
     frame=3,
     input_sha256="0" * 64,
     weights_sha256="f" * 64,
+    path="b/a.nii.gz",
 )
 FAILED = CaseRow("b", "failed", "it is broken", "b.nii.gz")
 
@@ -145,7 +149,7 @@ def test_norms_are_those_of_all_channels_as_nibabel_reads_them(real_run: Path) -
 def test_a_failed_case_has_nothing_but_its_reason(real_run: Path) -> None:
     (row,) = [row for row in parquet_rows(real_run) if row["case"] == "s1"]
     known = {name: value for name, value in row.items() if value is not None}
-    assert set(known) == {"case", "status", "reason", "input"}
+    assert set(known) == {"case", "status", "reason", "input", "path"}
     assert (known["status"], known["input"]) == ("failed", "s1.nii.gz")
     assert "s1.nii.gz" in known["reason"]
 
@@ -221,7 +225,7 @@ def test_the_file_states_version_and_units(tmp_path: Path) -> None:
     write_table(tmp_path, [])
     metadata = pq.read_schema(tmp_path / "cases.parquet").metadata
     units = json.loads(metadata[b"monai_ifim.units"])
-    assert metadata[b"monai_ifim.schema_version"] == b"1.1"
+    assert metadata[b"monai_ifim.schema_version"] == b"1.2"
     assert {units[name] for name in ("eigenvalue", "eigenvalues", "trace", "norm_sensitivity")} == {"nats per unit^2"}
     numbers = {name for name, kind in TYPES.items() if "string" not in kind} - {"frame"}
     assert set(units) == numbers
@@ -304,7 +308,7 @@ def test_the_reader_gives_what_is_in_the_file(real_run: Path) -> None:
                     assert case[name] == expected
     assert frame["rank"].dtype == pd.Int64Dtype()
     assert frame.attrs["units"]["trace"] == "nats per unit^2"
-    assert frame.attrs["schema_version"] == "1.1"
+    assert frame.attrs["schema_version"] == "1.2"
 
 
 def test_no_table_says_what_to_do(tmp_path: Path) -> None:
@@ -323,7 +327,7 @@ def with_metadata(path: Path, **changes: str) -> None:
 def test_another_major_version_is_refused(tmp_path: Path, version: str) -> None:
     write_table(tmp_path, [FULL])
     with_metadata(tmp_path / "cases.parquet", schema_version=version)
-    with pytest.raises(InputError, match=rf"schema version ({version or 'missing'}); this program reads 1\.1: read it with"):
+    with pytest.raises(InputError, match=rf"schema version ({version or 'missing'}); this program reads 1\.2: read it with"):
         read_cases(tmp_path)
 
 
@@ -335,14 +339,15 @@ def test_a_later_minor_version_with_a_new_column_is_read(tmp_path: Path) -> None
     assert read_cases(path)["new"].tolist() == [1, 2]
 
 
-def test_a_table_of_the_first_version_is_read_without_its_newer_columns(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("version", "newer"), [("1.0", ["verification", "deviation", "verified_by", "path"]), ("1.1", ["path"])])
+def test_a_table_of_an_earlier_version_is_read_without_its_newer_columns(tmp_path: Path, version: str, newer: list[str]) -> None:
     write_table(tmp_path, [FULL, FAILED])
     path = tmp_path / "cases.parquet"
-    pq.write_table(pq.read_table(path).drop_columns(["verification", "deviation", "verified_by"]), path)
-    with_metadata(path, schema_version="1.0")
+    pq.write_table(pq.read_table(path).drop_columns(newer), path)
+    with_metadata(path, schema_version=version)
     frame = read_cases(path)
     assert frame["trace"].tolist()[0] == FULL.trace
-    assert frame[["verification", "deviation", "verified_by"]].isna().all(axis=None)
+    assert frame[newer].isna().all(axis=None)
 
 
 @pytest.mark.parametrize("change", ["drop", "type", "list"])

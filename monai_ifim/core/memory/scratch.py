@@ -16,12 +16,16 @@ PREFIX = "monai_ifim-work-"  # folders with this prefix are removed unless a pro
 
 
 class ScratchFolder:
-    """A folder that is removed with this object, or at the end of a `with` block, and locked as long as its process lives."""
+    """A folder that is removed with this object, or at the end of a `with` block, and locked as long as its process lives.
 
-    def __init__(self) -> None:
-        remove_abandoned(Path(gettempdir()))
+    place: where it is made, by default the system's folder for temporary files.
+    """
+
+    def __init__(self, place: Path | None = None) -> None:
+        place = Path(gettempdir()) if place is None else place
+        remove_abandoned(place)
         while True:
-            self.path = Path(mkdtemp(prefix=PREFIX))
+            self.path = Path(mkdtemp(prefix=PREFIX, dir=place))
             self._removal = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
             if self._hold():
                 return

@@ -29,6 +29,7 @@ KEYWORDS = (*PATIENT, *PLACE)
 CHARACTER_SET = "SpecificCharacterSet"
 OLD_DATE = re.compile(r"(\d{4})\.(\d\d)\.(\d\d)")  # of ACR-NEMA (PS3.5, 6.2: DA)
 PADDING = b" \0"
+UNDECODED = {"\N{REPLACEMENT CHARACTER}", "\x1b"}  # what pydicom leaves of bytes that the character set does not explain
 ENDS_OF_PARTS = {ord("^"), ord("="), ord("\\")}
 
 _KEY = os.urandom(16)  # of this process: a hash tells nothing to any other
@@ -97,7 +98,7 @@ def _decoded(value: bytes, stated: Any) -> str:
     terms = [stated] if isinstance(stated, str) else list(stated or ("",))
     if all(term in python_encoding for term in terms):
         text: str = decode_bytes(value, convert_encodings(terms), ENDS_OF_PARTS)
-        if "\N{REPLACEMENT CHARACTER}" not in text:
+        if not UNDECODED & set(text):
             return text
     return f"{terms} {value.strip(PADDING).hex()}"
 

@@ -25,6 +25,8 @@ def files_of(path: Path) -> tuple[Path, ...]:
     """
     refuse_bruker(path)
     if not path.is_file():
+        if path.exists() and not path.is_dir():  # a device has no end
+            raise InputError(f"{path.name}: neither a file nor a folder: give the file of an image.")
         return (path,)
     with path.open("rb") as file:
         beginning = file.read(LONGEST_BEGINNING)

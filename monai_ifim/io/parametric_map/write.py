@@ -36,12 +36,14 @@ from monai_ifim.io.parametric_map.codes import (
     serial_number,
     series_description,
 )
-from monai_ifim.io.parametric_map.source import EMPTY_IF_UNKNOWN, ReferencedSeries, give_identity, refer
+from monai_ifim.io.parametric_map.identity import EMPTY_IF_UNKNOWN, give_identity
+from monai_ifim.io.parametric_map.source import ReferencedSeries, refer
 from monai_ifim.version import __version__
 
 LARGEST_OBJECT = 2**32 - 2  # bytes, of one DICOM element
 LARGEST_SERIES_NUMBER = 2**31 - 1
 OWN_SERIES_NUMBER = 9001  # if the source has none
+OF_THE_WHOLE_BUNDLE = ("bundle_sha256", "files")  # a file that moves no pixel makes no other series
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"  # any single-frame class: highdicom only needs its grid
 
 Frames = npt.NDArray[np.float32]
@@ -106,7 +108,8 @@ def _series_uid(series: ReferencedSeries, affine: Affine, listed: Sequence[_Map]
     """A UID derived from the maps, their source instances and the settings."""
     digest = hashlib.blake2b()
     instances = sorted(str(header.SOPInstanceUID) for header in series.headers)
-    settings = {name: sidecar.get(name) for name in ("generator", "model", "space", "units", "method", "metric")}
+    settings = {name: sidecar.get(name) for name in ("generator", "space", "units", "method", "metric")}
+    settings["model"] = {name: value for name, value in sidecar["model"].items() if name not in OF_THE_WHOLE_BUNDLE}
     settings["selection"] = selection(sidecar["settings"])
     digest.update(json.dumps([instances, settings, affine.tolist()], sort_keys=True).encode())
     for each in listed:
@@ -149,7 +152,7 @@ def _parametric_map(
     )
     dataset.DerivationDescription = derivation_description()
     _in_order(dataset, frames, _uid(series_uid, each.label, "dimensions"))
-    give_identity(dataset, series)
+    give_identity(dataset, series.first)
     refer(dataset, series, matrix)
     return dataset
 

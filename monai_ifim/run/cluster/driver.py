@@ -6,30 +6,31 @@ import hashlib
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from monai_ifim.adapt.weights import read_state
 from monai_ifim.core import IFIMError
-from monai_ifim.io import ModelIdentity, atomic, sidecar_path
-from monai_ifim.io.model import weights_path
+from monai_ifim.io import ModelIdentity, atomic, read_sidecar, sidecar_path
 from monai_ifim.run.cases import Case
+from monai_ifim.run.cluster.connection import connected
 from monai_ifim.run.cluster.schedule import ATTEMPTS, Allotment, Chunk, Node, Schedule, allot
 from monai_ifim.run.cluster.worker import DecomposingWorker, RunTask, pack_state
 from monai_ifim.run.output_folder import output_of_run
 from monai_ifim.run.pipeline import failed_row
+from monai_ifim.run.places import placed
+from monai_ifim.run.resume import DAMAGE
 from monai_ifim.run.run_record import Start, write_outcome
 from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.stop_request import StopRequest
-from monai_ifim.run.table import CaseRow
+from monai_ifim.run.table import CaseRow, row_from_sidecar
 
 __all__ = ["run_on_ray"]
 
 PATIENCE = 60.0  # seconds without any started worker before a warning
-SMALLEST_STORE = 2**27  # bytes of a local cluster's object store, besides the weights
 
 Report = Callable[[CaseRow], None]
 
@@ -52,31 +53,35 @@ def run_on_ray(
     threads.
 
     The cases of a lost worker are tried again one by one, at most ATTEMPTS times each, and then fail. report is called with
-    each row as it is finished. Once stop_request is due, workers finish the cases that they hold; cases not yet handed out
-    have no row. Raises IFIMError if Ray is missing or cannot be reached, if the workers do not fit on the cluster, or if none
-    of them starts; OutputError if OUT cannot be written.
+    each row as it is finished. Once stop_request is due, workers finish the cases that they hold; cases not yet handed out,
+    and those that a worker which is lost then had not written, have no row. Raises IFIMError if Ray is missing or cannot be
+    reached, if the workers do not fit on the cluster, or if none of them starts; OutputError if OUT cannot be written.
     """
-    began = Start()
-    with output_of_run(settings, cases), _connected(root) as ray:
-        allotment = allot(_nodes(ray), settings.device, workers, len(cases))
-        pool = _WorkerPool(ray, allotment, Schedule(cases, allotment.workers, settings.batch_size), settings, report)
-        output = settings.output
-        with atomic.partial_file(output, root=output) as marker:  # removed by the next run if this one is killed
-            try:
-                task = RunTask(root, identity, settings, Path.cwd(), Path(marker.name).name, _threads(allotment))
-                rows = pool.run(task, _shared_state(ray, root), stop_request or StopRequest())
-            finally:
-                pool.stop()
-        engine = {
-            "name": "ray",
-            "ray": ray.__version__,
-            "workers": allotment.workers,
-            "cpus_per_worker": allotment.cpus,
-            "gpus_per_worker": allotment.gpus,
-            "threads_per_worker": task.threads,
-            "restarts": pool.restarts,
-        }
-        return write_outcome(identity, settings, cases, rows, began, engine)
+    began, stop_request = Start(), stop_request or StopRequest()
+    try:
+        with connected(root) as ray:
+            allotment = allot(_nodes(ray), settings.device, workers, len(cases))
+            with output_of_run(settings, cases):
+                cases = placed(cases, settings)
+                schedule = Schedule(cases, allotment.workers, settings.batch_size)
+                pool = _WorkerPool(ray, allotment, schedule, settings, report, stop_request)
+                threads = _threads(allotment)
+                with atomic.partial_file(settings.output, root=settings.output) as marker:  # removed by the next run after a kill
+                    task = RunTask(root, identity, settings, Path.cwd(), Path(marker.name).name, threads)
+                    rows = pool.run(task, _shared_state(ray, root))
+                engine = {
+                    "name": "ray",
+                    "ray": ray.__version__,
+                    "workers": allotment.workers,
+                    "cpus_per_worker": allotment.cpus,
+                    "gpus_per_worker": allotment.gpus,
+                    "threads_per_worker": threads,
+                    "restarts": pool.restarts,
+                }
+                return write_outcome(identity, settings, cases, rows, began, engine)
+    except InterruptedError:
+        with output_of_run(settings, cases):
+            return write_outcome(identity, settings, cases, [], began, {"name": "ray"})
 
 
 class _Slot:
@@ -94,40 +99,56 @@ class _Slot:
 class _WorkerPool:
     """The workers of a run and the cases that each of them holds."""
 
-    def __init__(self, ray: Any, allotment: Allotment, schedule: Schedule, settings: RunSettings, report: Report) -> None:
+    def __init__(
+        self,
+        ray: Any,
+        allotment: Allotment,
+        schedule: Schedule,
+        settings: RunSettings,
+        report: Report,
+        stop_request: StopRequest,
+    ) -> None:
         self._ray, self._schedule, self._settings, self._report = ray, schedule, settings, report
+        self._stop_request = stop_request
         options = {"num_cpus": allotment.cpus, "num_gpus": allotment.gpus, "max_restarts": 0}
         self._worker = ray.remote(**options)(DecomposingWorker)
         self._slots = [_Slot() for _ in range(allotment.workers)]
         self._rows: list[CaseRow] = []
+        self._left: list[Case] = []  # held by workers that were lost after the request to stop
         self._found: dict[str, str | None] = {}  # hash of the sidecar that existed when a case was first handed out
         self._refusal: Exception | None = None  # why a worker could not start
         self._deadline = time.monotonic() + PATIENCE
         self.restarts = 0
 
-    def run(self, task: RunTask, state: Any, stop_request: StopRequest) -> list[CaseRow]:
-        """Start the workers and return a row per case. state: the packed weights in Ray's store, or None."""
+    def run(self, task: RunTask, state: Any) -> list[CaseRow]:
+        """Start the workers, return a row per case, and kill the workers. state: the packed weights in Ray's store, or None."""
         self._arguments = (task, state)
+        try:
+            self._exchange()
+        finally:
+            for slot in self._slots:
+                self._end(slot)
+        for case in self._left:
+            self._add_written(case)
+        return self._rows
+
+    def _exchange(self) -> None:
+        """Hand out cases and take rows until none is left, or, after the request to stop, none is held."""
         for slot in self._slots:
             self._start(slot)
         while True:
-            if stop_request.due:
+            if self._stop_request.due:
                 self._schedule.drain()
             for slot in self._slots:
                 if slot.started and slot.answer is None:
                     self._give(slot)
             if not self._schedule.left and not any(slot.held for slot in self._slots):
-                return self._rows
+                return
             if all(slot.answer is None for slot in self._slots):
                 self._give_up()
-                return self._rows
+                return
             for slot in self._answered():
                 self._take(slot)
-
-    def stop(self) -> None:
-        """Kill all workers."""
-        for slot in self._slots:
-            self._end(slot)
 
     def _start(self, slot: _Slot) -> None:
         slot.actor = self._worker.remote()
@@ -163,7 +184,7 @@ class _WorkerPool:
             slot.started, slot.failures = True, 0
             return
         for row in answer:
-            del slot.held[row.case]
+            del slot.held[row.key]
             self._add(self._as_of_this_run(row))
         if slot.supplied or slot.held:
             self._give(slot)
@@ -188,6 +209,11 @@ class _WorkerPool:
     def _lose(self, slot: _Slot, error: Exception) -> None:
         """Replace a worker that died or whose pipeline broke, unless no worker can start in its slot."""
         started, held = slot.started, list(slot.held.values())
+        if self._stop_request.due:  # what stopped the run may have ended the worker too
+            self._end(slot)
+            self._left += held
+            slot.held = {}
+            return
         cause = getattr(error, "cause", None)
         reason = cause if isinstance(cause, Exception) else None  # the exception that it raised; None if the process died
         self._end(slot)
@@ -216,13 +242,22 @@ class _WorkerPool:
             self._add(failed_row(case, refusal))
 
     def _add(self, row: CaseRow) -> None:
-        self._found.pop(row.case, None)
+        self._found.pop(row.key, None)
         self._rows.append(row)
         self._report(row)
 
+    def _add_written(self, case: Case) -> None:
+        """Add the row of a case that a worker wrote in this run and could not report, if it did."""
+        if self._found[case.name] != self._sidecar_hash(case.name):
+            with suppress(*DAMAGE):
+                content = read_sidecar(sidecar_path(self._settings.output, case.name))
+                self._add(row_from_sidecar(case.name, "done", content))
+
     def _as_of_this_run(self, row: CaseRow) -> CaseRow:
         """The row with "done" for "kept" if a lost worker wrote the case in this run without reporting it."""
-        if row.status == "kept" and self._schedule.losses(row.case) and self._found[row.case] != self._sidecar_hash(row.case):
+        if row.status != "kept" or row.case != row.key:
+            return row
+        if self._schedule.losses(row.key) and self._found[row.key] != self._sidecar_hash(row.case):
             return replace(row, status="done")
         return row
 
@@ -232,40 +267,6 @@ class _WorkerPool:
         except OSError:
             return None
         return hashlib.sha256(content).hexdigest()
-
-
-@contextmanager
-def _connected(root: Path) -> Iterator[Any]:
-    """The ray module, connected. A cluster started here is stopped at the end; an existing one is left running."""
-    ray = _import_ray()
-    if ray.is_initialized():
-        yield ray
-        return
-    address = os.environ.get("RAY_ADDRESS") or "local"
-    options: dict[str, Any] = {}
-    if address == "local":
-        weights = weights_path(root)
-        store = SMALLEST_STORE + (2 * weights.stat().st_size if weights is not None else 0)
-        options = {"include_dashboard": False, "object_store_memory": store}
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray reports usage to its vendor
-    try:
-        ray.init(address=address, logging_level="ERROR", log_to_driver=False, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        where = "a local Ray cluster cannot be started" if address == "local" else f"no Ray cluster at RAY_ADDRESS={address}"
-        cure = "start one with `ray start --head`, or unset RAY_ADDRESS for one that lasts as long as the run"
-        raise IFIMError(f"{where} ({str(error).splitlines()[0]}){'' if address == 'local' else ': ' + cure}.") from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-
-
-def _import_ray() -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise IFIMError('--engine ray needs Ray: pip install "monai-ifim[ray]", in a clone pip install ".[ray]".') from error
-    return ray
 
 
 def _nodes(ray: Any) -> list[Node]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from monai_ifim.core import IFIMError
 from monai_ifim.io import InputError
+from monai_ifim.io.case_files import PULLED
 from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.digests import sha256_known
 from monai_ifim.io.input_files import files_of_input
@@ -16,7 +17,6 @@ from monai_ifim.io.source import there
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.verification.findings import Finding
 
-PULLED = "dicom"  # below OUT, with a folder a study and in it a folder a series (`run.pacs`)
 Outcome = Literal["same", "absent"] | Finding
 
 

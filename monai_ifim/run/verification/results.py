@@ -12,13 +12,12 @@ from typing import Any
 
 from monai_ifim.io import InputError, ModelIdentity, identify_bundle
 from monai_ifim.io.atomic import PARTIAL
-from monai_ifim.io.case_files import SIDECAR, UNFINISHED, is_file_of
+from monai_ifim.io.case_files import AUDIT_LOG, PULLED, SIDECAR, UNFINISHED, is_file_of
 from monai_ifim.io.containment import real_folder
 from monai_ifim.io.installation import bundles_folder
-from monai_ifim.io.private_folder import AUDIT_LOG
 from monai_ifim.run.verification.cases import CheckedCase, check_case
 from monai_ifim.run.verification.findings import Finding, Verification
-from monai_ifim.run.verification.inputs import PULLED, Inputs
+from monai_ifim.run.verification.inputs import Inputs
 from monai_ifim.run.verification.tables import OF_THE_RUN, RECORD, RunFiles, read_run_files
 
 SHOWN = 6  # files of a bundle that a line names

@@ -16,6 +16,7 @@ import pytest
 from monai.transforms import Compose, LoadImage
 from PIL import Image
 
+from monai_ifim.io import OpenedSource, Source
 from monai_ifim.io.dicom.reader import register_dicom_reader
 from monai_ifim.io.errors import InputError
 from monai_ifim.io.image_files.formats import is_known_format
@@ -141,6 +142,17 @@ def test_voxels_are_in_regular_files(kind: str, folder: Path) -> None:
         data.symlink_to("/dev/zero")
     with pytest.raises(InputError, match="beside it"):
         files_of(header(folder, "a.mhd", META + "ElementDataFile = odd.raw\n"))
+
+
+def test_what_has_no_end_is_no_image(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.nii")
+    (tmp_path / "zero.nii").symlink_to("/dev/zero")
+    for name in ("pipe.nii", "zero.nii"):
+        with pytest.raises(InputError, match="neither a file nor a folder"):
+            files_of(tmp_path / name)
+        with pytest.raises(InputError, match="neither a file nor a folder"):
+            OpenedSource(Source(tmp_path / name)).take_hashes()
+    assert files_of(tmp_path / "gone.nii") == (tmp_path / "gone.nii",)
 
 
 GOOD = [

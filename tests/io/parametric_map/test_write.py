@@ -590,8 +590,9 @@ def test_nothing_but_a_placed_dicom_series_can_have_maps(
         [
             (("ImagePositionPatient",), "no place in space.*secondary capture"),
             (("PixelSpacing",), "no place in space"),
-            (("FrameOfReferenceUID",), "one Frame of Reference UID"),
-            (("StudyInstanceUID",), "one Frame of Reference UID and one Study Instance UID"),
+            (("FrameOfReferenceUID",), "its Frame of Reference UID is missing.*leave --dicom-pm out"),
+            (("StudyInstanceUID",), "its Study Instance UID is missing"),
+            (("SeriesInstanceUID",), "its Series Instance UID is missing"),
         ]
     ):
         lacking = copy.deepcopy(slices[0])
