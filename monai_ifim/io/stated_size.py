@@ -160,7 +160,7 @@ def _npy_size(file: IO[bytes], name: str) -> Size:
     begins = file.read(8)
     wide = begins[6:7] != b"\x01"
     length = file.read(4 if wide else 2)
-    with suppress(struct.error, ValueError, TypeError):
+    with suppress(Exception):  # NumPy reads the header as Python, and raises what that raises
         (count,) = struct.unpack("<I" if wide else "<H", length)
         if begins.startswith(NPY_MAGIC) and count <= LONGEST_NPY_HEADER:
             read = np.lib.format.read_array_header_2_0 if wide else np.lib.format.read_array_header_1_0

@@ -376,3 +376,9 @@ def test_a_file_name_that_leads_out_of_the_folder_is_not_read(root: Path, scan: 
     sidecar = decomposed(root, scan, tmp_path / "out")
     edit(sidecar, lambda content: content["files"][1].update(file="../../in/scan.nii.gz"))
     assert "high (norm alone)" in verdicts(repeated(sidecar, root, tmp_path / "again"))
+
+
+def test_another_script_of_the_bundle_is_named_as_a_cause(root: Path, scan: Path, tmp_path: Path) -> None:
+    sidecar = decomposed(root, scan, tmp_path / "out")
+    (root / "steps.py").write_text("")
+    assert repeated(sidecar, root, tmp_path / "again").causes == ("another script or file of the bundle",)
