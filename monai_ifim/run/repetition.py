@@ -166,7 +166,7 @@ def repeat_case(
         [row] = run_cases(bundle, [cases.Case(name, source)], settings, lambda row: None)
     if row.status == "failed":
         raise IFIMError(f"{name} cannot be repeated: {row.reason}")
-    again = RecordedCase(output / name, read_sidecar(sidecar_path(output, name)))
+    again = RecordedCase(output / row.case, read_sidecar(sidecar_path(output, row.case)))
     quantities = _checked(lambda: compare(case, again), name)
     return Repetition(name, case.folder, tuple(_circumstances(case.sidecar, again.sidecar)), tuple(quantities))
 
