@@ -388,6 +388,70 @@ def test_no_reader_and_no_log_of_a_failing_step_tells_any(
     assert found_in(command("--debug", "check", "--bundle", root, "--image", place / "slice.dcm").said) == set()
 
 
+META = "NDims = 3\nDimSize = 3 4 5\nElementType = {}\nElementDataFile = {}\n"
+NRRD = "NRRD0004\ntype: {}\ndimension: 3\nsizes: 3 4 5\nencoding: {}\ncontent: Zw00000061\n"
+NUMPY = b"\x93NUMPY\x01\0"
+
+
+def numpy_file(header: str) -> bytes:
+    return NUMPY + len(header).to_bytes(2, "little") + header.encode() + 240 * b"\0"
+
+
+DAMAGED = {
+    "dtype.npy": numpy_file("{'descr': 'Zw00000062', 'fortran_order': False, 'shape': (3, 4, 5)}\n"),
+    "keys.npy": numpy_file("{'Zw00000063': 1}\n"),
+    "words.npy": numpy_file("Zw00000064 (\n"),
+    "objects.npy": b"Zw00000065",
+    "type.nrrd": NRRD.format("Zw00000066", "raw").encode() + b"\n" + 60 * b"\0",
+    "encoding.nrrd": NRRD.format("uchar", "Zw00000067").encode() + b"\n" + 60 * b"\0",
+    "field.nrrd": NRRD.format("uchar", "raw").encode() + b"Zw00000068: 1\n\n" + 60 * b"\0",
+    "file.nhdr": NRRD.format("uchar", "raw").encode() + b"data file: Zw00000069.raw\n",
+    "away.nhdr": NRRD.format("uchar", "raw").encode() + b"data file: ../Zw0000006a\n",
+    "type.mha": META.format("Zw0000006b", "LOCAL").encode() + 60 * b"\0",
+    "file.mhd": META.format("MET_UCHAR", "Zw0000006c.raw").encode(),
+    "line.mhd": b"Zw0000006d\n" + META.format("MET_UCHAR", "LOCAL").encode(),
+    "words.nii.gz": gzip.compress(b"Zw0000006e" * 60),
+    "packed.nii.gz": b"\x1f\x8b\x08\x00Zw0000006f",
+    "words.hdr": b"Zw0000004e" * 40,
+    "words.png": b"\x89PNG\r\n\x1a\nZw0000004f",
+    "words.tif": b"II*\0Zw0000005a" + 60 * b"\0",
+    "words.jpg": b"\xff\xd8\xff\xfe\0\x0cZw0000005b",
+    "words": b"Zw0000005c",
+    "words.vtk": b"# vtk DataFile Version 3.0\nZw0000005d\nASCII\nDATASET Zw0000005e\n",
+}
+
+
+@pytest.mark.usefixtures("blank_figure")
+@pytest.mark.parametrize("load", [{}, {"reader": "ITKReader"}, {"reader": "NibabelReader"}, {"reader": "PILReader"}], ids=str)
+def test_no_damaged_file_of_any_format_is_quoted(
+    load: dict[str, Any], make_bundle: Callable[..., Path], command: Callable[..., Run], tmp_path: Path
+) -> None:
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    for name, content in DAMAGED.items():
+        assert b"Zw000000" in content or name == "words.nii.gz"
+        (folder / name).write_bytes(content)
+    root = make_bundle(tmp_path / "bundle", steps=steps(**load))
+    run = command("--debug", "decompose", *sorted(folder.iterdir()), "--bundle", root, "-o", tmp_path / "out")
+    assert list(run.cases().values()) == ["failed"] * len(DAMAGED)
+    assert run.found() == {}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"Zw00000061": "a.nii"}],
+        ["Zw00000062.nii", {"image": 7, "who": "Zw00000063"}],
+        {"Zw00000064": [{"image": "a"}], "b": [{"image": "b"}]},
+    ],
+)  # fmt: skip
+def test_no_datalist_is_quoted(content: Any, bundle: Path, command: Callable[..., Run], tmp_path: Path) -> None:
+    (tmp_path / "list.json").write_text(json.dumps(content))
+    run = command("--debug", "decompose", tmp_path / "list.json", "--bundle", bundle, "-o", tmp_path / "out")
+    assert run.status == 1
+    assert found_in(run.said) == set()
+
+
 @pytest.mark.usefixtures("blank_figure")
 def test_check_tells_none(good: Path, bad: Path, bundle: Path, command: Callable[..., Run]) -> None:
     assert found_in(command("check", "--bundle", bundle, "--image", good / "series").said) == set()

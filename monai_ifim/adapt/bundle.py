@@ -20,7 +20,7 @@ from monai_ifim.adapt.random_steps import RandomStepWarning
 from monai_ifim.adapt.repeat_check import RepeatCheck, missing_entry
 from monai_ifim.adapt.weights import network_with_weights
 from monai_ifim.io import InputError, ModelIdentity, OpenedSource, Source, identify_bundle
-from monai_ifim.io.errors import innermost, refusal
+from monai_ifim.io.errors import innermost, redacted, refusal, unquoted
 from monai_ifim.io.model import (
     INFERENCE_CONFIGS,
     METADATA,
@@ -96,7 +96,7 @@ class Bundle:
         try:
             return self.steps(self.steps.data(str(path), given), end=self.steps.reading)
         except Exception as error:
-            raise InputError(_unreadable(error, path)) from error
+            raise InputError(_unreadable(error, path)) from redacted(error)
 
     def prepare(self, data: dict[str, Any], path: Path) -> MetaTensor:
         """The network's input [channel, *spatial] from what `read` gave.
@@ -260,16 +260,13 @@ def load_bundle(root: Path, device: torch.device | str = "cpu", state: Mapping[s
 
 
 def _unreadable(error: Exception, path: Path) -> str:
-    """Why a file cannot be read: the message of `DicomReader` if it refused the file, else that of MONAI's reader, reworded where
-    it advises unsafe loading or names its own internals."""
-    ours, said = refusal(error), innermost(error)
+    """Why a file cannot be read: the message of our own readers if they refused the file, else words that quote none of it."""
+    ours = refusal(error)
     if ours is not None:
         return str(ours)
-    if "allow_pickle" in said:
+    if "allow_pickle" in innermost(error):
         return f"{path.name}: it holds objects or code of Python's, which are not loaded: save plain numbers (numpy.save)."
-    if said.startswith("Could not create IO object"):
-        said = "no format that is known"
-    return f"{path.name}: cannot be read ({said.replace(str(path), path.name)}): copy it again, or convert it to NIfTI."
+    return f"{path.name}: cannot be read ({unquoted(error)}): copy it again, or convert it to NIfTI."
 
 
 def _of_chance(steps: InputSteps) -> str:

@@ -35,7 +35,7 @@ def quiet_libraries() -> None:
     logging.getLogger("monai").setLevel(logging.ERROR)
     logging.getLogger("nvidia").setLevel(logging.ERROR)
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # what is wrong with a header is said by `io.source`
-    for library in ("pydicom", "highdicom", "PIL", "urllib3", "dicomweb_client"):
+    for library in ("pydicom", "highdicom", "PIL", "urllib3", "dicomweb_client", "LoadImage"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"(monai|ignite|itk|pydicom|highdicom|PIL)\b")
 

@@ -25,6 +25,14 @@ CURES = {
     errno.EEXIST: _IN_THE_WAY,
 }
 _ADDRESS = re.compile(r"^(ITK ERROR: )?\w+\(0x[0-9a-f]+\): ")  # memory address of an ITK object, which differs between runs
+# Messages of readers that say why a file cannot be read and quote nothing of it. Others may repeat its text.
+_UNQUOTING = re.compile(
+    r"end-of-stream marker was reached|Valid slope but invalid intercept (nan|-?inf)|Expected \d+ bytes, got \d+ bytes"
+    r"|image file is truncated( \(\d+ bytes not processed\))?|data code -?\d+ not (recognized|supported)"
+    r"|Error -\d+ while decompressing data(: [a-z ]+)?|cannot find a suitable reader"
+    r"|cannot reshape array of size \d+ into shape \([\d, ]+\)|EOF: reading array data, expected \d+ bytes got \d+"
+)
+_UNKNOWN_FORMAT = ("Could not create IO object", "cannot identify image file")
 
 
 class InputError(IFIMError):
@@ -44,10 +52,40 @@ def innermost(error: BaseException) -> str:
 
     Readers put their own source line before the message of the innermost error.
     """
-    while error.__cause__ is not None and not isinstance(error, IFIMError) and not _says_more(error, error.__cause__):
-        error = error.__cause__
+    error = _root(error)
     lines = [_ADDRESS.sub("", line.strip()) for line in str(error).splitlines()]
     return next((line.rstrip(".") for line in lines if line and not line.endswith(":")), type(error).__name__)
+
+
+class ReaderError(Exception):
+    """Stands for an error of a reader in tracebacks: it has the place of that error, and none of its text."""
+
+
+def unquoted(error: BaseException) -> str:
+    """Why a file cannot be read, without anything that may be its text: known words of readers, or else the type of the error."""
+    root = _root(error)
+    said = " ".join(str(root).split())
+    if isinstance(root, IFIMError):
+        return said.rstrip(".")
+    if isinstance(root, OSError) and root.errno is not None and root.strerror:
+        return root.strerror
+    known = _UNQUOTING.search(said)
+    if known is not None:
+        return known.group()
+    return "no format that is known" if any(words in said for words in _UNKNOWN_FORMAT) else type(root).__name__
+
+
+def redacted(error: BaseException) -> BaseException:
+    """What takes the place of a reader's error as the cause of another: itself if memory ran out, else a `ReaderError`."""
+    root = _root(error)
+    return root if isinstance(root, MemoryError) else ReaderError(unquoted(root)).with_traceback(root.__traceback__)
+
+
+def _root(error: BaseException) -> BaseException:
+    """The first IFIMError in the `__cause__` chain, or else the innermost error with a message."""
+    while error.__cause__ is not None and not isinstance(error, IFIMError) and not _says_more(error, error.__cause__):
+        error = error.__cause__
+    return error
 
 
 def reason_of(error: Exception) -> str:

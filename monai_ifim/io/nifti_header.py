@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import nibabel as nib
 from nibabel.openers import ImageOpener
 
-from monai_ifim.io.errors import InputError, innermost
+from monai_ifim.io.errors import InputError, redacted, unquoted
 from monai_ifim.io.geometry import is_invertible, same_grid
 
 LENGTHS = {0: "unknown", 1: "meter", 2: "mm", 3: "micron"}  # nifti1.h: XYZT_TO_SPACE
@@ -45,8 +45,8 @@ class NiftiHeader:
 
     def _readable(self) -> Any:
         if self.refusal is not None:
-            said = innermost(self.refusal).replace(str(self.path), self.path.name)
-            raise InputError(f"{self.path.name}: not a readable NIfTI file ({said}): copy it again.") from self.refusal
+            said = unquoted(self.refusal)
+            raise InputError(f"{self.path.name}: not a readable NIfTI file ({said}): copy it again.") from redacted(self.refusal)
         return self.image
 
 
@@ -63,7 +63,7 @@ def read_nifti_header(path: Path) -> NiftiHeader:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{path.name}: not a readable NIfTI file ({error}): copy it again.") from error
+        raise InputError(f"{path.name}: not a readable NIfTI file ({unquoted(error)}): copy it again.") from redacted(error)
     return NiftiHeader(path, stated, *views, refusal)
 
 
@@ -138,7 +138,7 @@ def _check_place(path: Path, image: Any, spare: Any) -> None:
         monais = correct_nifti_header_if_necessary(spare).affine
     except Exception as error:  # MONAI also reads a qform whose code says that it does not count
         raise InputError(
-            f"{path.name}: its qform is not a rotation ({innermost(error)}), and MONAI cannot read it: write another (nibabel: "
+            f"{path.name}: its qform is not a rotation ({unquoted(error)}), and MONAI cannot read it: write another (nibabel: "
             "image.set_qform(image.affine, 1))."
         ) from error
     if sform[1] > 0 and qform[1] > 0 and not same_grid(sform[0], qform[0], shape):

@@ -19,7 +19,7 @@ from monai_ifim.io.dicom.regrid import even_grid, resampled
 from monai_ifim.io.dicom.regularity import check_volume, is_regular
 from monai_ifim.io.dicom.volumes import DicomVolume, choose_volume, undecoded, volumes_of
 from monai_ifim.io.digests import Stamp
-from monai_ifim.io.errors import InputError
+from monai_ifim.io.errors import InputError, redacted
 from monai_ifim.io.image_files.parts import refuse_bruker
 from monai_ifim.io.input_files import (
     HashedFile,
@@ -259,7 +259,7 @@ class OpenedSource:
         try:
             slices = np.stack([itk.array_from_image(itk.imread(str(file), itk.F))[0] for file in volume.files])
         except Exception as error:
-            raise undecoded(name, volume) from error
+            raise undecoded(name, volume) from redacted(error)
         target = folder / f"{self.source.name}.nii"
         image = nib.Nifti1Image(resampled(grid, slices), grid.affine)
         image.set_qform(grid.affine, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 import warnings
 import zipfile
@@ -13,15 +14,20 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from pydicom.uid import UID
 
+from monai_ifim.io.dicom.codestreams import frame_sizes
 from monai_ifim.io.dicom.deflated import DEFLATED, inflated_size
 from monai_ifim.io.errors import InputError
+from monai_ifim.io.image_files.parts import files_of
 from monai_ifim.io.limits import Limits, Size
 from monai_ifim.io.opened_source import OpenedSource
 from monai_ifim.io.source import Source
 
 NPY_MAGIC, ZIP_MAGIC = b"\x93NUMPY", b"PK\x03\x04"
 LONGEST_NPY_HEADER = 2**16  # bytes; NumPy reads 10,000 characters of one
+LONGEST_META_HEADER = 2**16  # bytes
+PACKED_BYTES = re.compile(rb"^\s*CompressedDataSize\s*[=:]\s*(\d{1,30})", re.IGNORECASE | re.MULTILINE)
 TILE_WIDTH, TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
 
 
@@ -65,15 +71,28 @@ def _check_dicom(opened: OpenedSource, limits: Limits) -> None:
     if opened.resampled:
         limits.check_voxels(name, opened.resampled_voxels, "when resampled onto an even grid")
     for path, header in zip(opened.volume.files, opened.headers, strict=True):
-        if header.file_meta.get("TransferSyntaxUID") == DEFLATED:
+        syntax = UID(str(header.file_meta.get("TransferSyntaxUID", "")))
+        if syntax == DEFLATED:
             with path.open("rb") as file:
                 limits.check(path.name, Size(0, inflated_size(file, limits.bytes)))
+        elif not syntax.is_transfer_syntax or syntax.is_encapsulated:
+            _check_frames(path, int(header.Columns), int(header.Rows))
+
+
+def _check_frames(path: Path, columns: int, rows: int) -> None:
+    """Raise InputError for a compressed frame that is larger than the header states: decoders unpack it whole."""
+    with path.open("rb") as file:
+        for width, height in frame_sizes(file):
+            if width > columns or height > rows:
+                sizes = f"{width} x {height}, more than the {columns} x {rows}"
+                raise InputError(f"{path.name}: its compressed pixels are {sizes} of its header: export the image again.")
 
 
 def _file_sizes(path: Path) -> Iterator[Size]:
     """What the header readers of the formats that MONAI reads say of a file; none for a format that they do not know."""
     with path.open("rb") as file:
-        begins = file.read(8)
+        begins = file.read(LONGEST_META_HEADER)
+    _check_packed(path, begins)
     if begins.startswith(NPY_MAGIC):
         with path.open("rb") as file:
             yield _npy_size(file, path.name)
@@ -84,6 +103,19 @@ def _file_sizes(path: Path) -> Iterator[Size]:
             size = _known(of, path)
             if size is not None:
                 yield size
+
+
+def _check_packed(path: Path, begins: bytes) -> None:
+    """Raise InputError for a MetaImage that states more compressed bytes than there are: ITK makes room for all of them."""
+    stated = PACKED_BYTES.search(begins)
+    if stated is None:
+        return
+    held = sum(file.stat().st_size for file in files_of(path))
+    if int(stated[1]) > held:
+        raise InputError(
+            f"{path.name}: its header states more bytes of compressed voxels than are in the file: it is cut short or damaged, "
+            "copy it again."
+        )
 
 
 def _known(of: Callable[[Path], Size | None], path: Path) -> Size | None:
@@ -128,7 +160,7 @@ def _npy_size(file: IO[bytes], name: str) -> Size:
     begins = file.read(8)
     wide = begins[6:7] != b"\x01"
     length = file.read(4 if wide else 2)
-    with suppress(struct.error, ValueError, TypeError):
+    with suppress(Exception):  # NumPy reads the header as Python, and raises what that raises
         (count,) = struct.unpack("<I" if wide else "<H", length)
         if begins.startswith(NPY_MAGIC) and count <= LONGEST_NPY_HEADER:
             read = np.lib.format.read_array_header_2_0 if wide else np.lib.format.read_array_header_1_0

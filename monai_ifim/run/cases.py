@@ -184,14 +184,14 @@ def _read_datalist(path: Path) -> list[_Found]:
     if not isinstance(content, list):
         raise InputError(f"{path.name}: a datalist is a list of entries such as {{'image': 'scan.nii.gz'}}.")
     images = []
-    for entry in content:
+    for number, entry in enumerate(content, start=1):
         image = entry.get("image") if isinstance(entry, dict) else entry
         if isinstance(image, list):
             raise InputError(
                 f"{path.name}: several files for one image are not read: stack them into one file of several volumes."
             )
         if not isinstance(image, str) or not image.strip():
-            raise InputError(f"{path.name}: an entry has no image: {str(entry)[:80]}.")
+            raise InputError(f"{path.name}: entry {number} has no image: name one, {{'image': 'scan.nii.gz'}}.")
         beside = _beside(entry, path) if isinstance(entry, dict) else ()
         images.append(_Found(_locate(image, path), _folders_of(image), beside))
     return images
@@ -225,7 +225,7 @@ def _section(content: dict[str, Any], path: Path) -> Any:
     for name in PREFERRED_SECTIONS:
         if name in sections:
             return sections[name]
-    raise InputError(f"{path.name}: has the sections {sorted(sections)}: name one 'testing', or leave only one.")
+    raise InputError(f"{path.name}: has {len(sections)} sections with images: name one 'testing', or leave only one.")
 
 
 def _names_image(entry: Any) -> bool:

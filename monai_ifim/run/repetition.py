@@ -215,7 +215,8 @@ def _circumstances(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> Itera
     yield _compared("weights", then.get("weights_sha256"), again["weights_sha256"], "other weights")
     yield _compared("inference config", then.get("config_sha256"), again["config_sha256"], "another inference config")
     yield _compared("bundle version", then.get("version"), again["version"], "another version of the bundle")
-    yield _compared("bundle", then.get("bundle_sha256"), again["bundle_sha256"], "another config, script or weight of the bundle")
+    if all(then.get(name) == again[name] for name in ("weights_sha256", "config_sha256")):
+        yield _compared("bundle", then.get("bundle_sha256"), again["bundle_sha256"], "another script or file of the bundle")
     yield _compared("image", recorded["input"].get("sha256"), now["input"]["sha256"], "another image")
     yield _compared("metric", recorded.get("metric"), now["metric"], "another noise map or low-pass filter")
     versions = recorded.get("versions") or {}

@@ -87,7 +87,7 @@ def pipe(folder: Path) -> Path:
 
 
 NO_JSON = "list.json: not a JSON datalist (...)."
-NO_IMAGE = "list.json: an entry has no image: {}."
+NO_IMAGE = "list.json: entry 1 has no image: name one, {'image': 'scan.nii.gz'}."
 NO_ROOM = "...: No space left on device: make room and run the same command again, whole cases are kept."
 NOTHING_IN_IT = "...: no image and no DICOM series in it."
 
@@ -136,8 +136,8 @@ ROWS = [
     Row("a datalist with a file that is missing", datalist(["gone.nii.gz"]), "failed", "...gone.nii.gz: no such file or folder."),
     Row("a datalist that is no JSON", datalist("{"), "refused", NO_JSON),
     Row("a datalist nested without end", datalist("[" * 200_000), "refused", NO_JSON),
-    Row("a datalist without images", datalist([{"label": 1}]), "refused", NO_IMAGE.format("{'label': 1}")),
-    Row("a datalist with an empty name", datalist([{"image": " "}]), "refused", NO_IMAGE.format("{'image': ' '}")),
+    Row("a datalist without images", datalist([{"label": 1}]), "refused", NO_IMAGE),
+    Row("a datalist with an empty name", datalist([{"image": " "}]), "refused", NO_IMAGE),
     Row("an empty datalist", datalist([]), "refused", NOTHING_IN_IT),
     Row(
         "a mistake in the program itself", bug, "refused",

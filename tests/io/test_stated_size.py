@@ -20,7 +20,8 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.encaps import encapsulate
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit
 
 from monai_ifim.io import InputError, OpenedSource, Source
 from monai_ifim.io.dicom import deflated
@@ -245,6 +246,46 @@ def test_header_of_a_deflated_file_is_that_of_the_plain_one(tmp_path: Path) -> N
     assert content.PixelData == image.PixelData
 
 
+CODECS: dict[str, tuple[str, Any, dict[str, Any]]] = {
+    "JPEG": ("JPEG", JPEGBaseline8Bit, {}),
+    "JPEG 2000": ("JPEG2000", JPEG2000Lossless, {"no_jp2": True}),
+    "JP2": ("JPEG2000", JPEG2000Lossless, {}),
+}
+
+
+def compressed(path: Path, codec: str, size: tuple[int, int], change: Callable[[bytes], bytes] = bytes) -> Path:
+    """A DICOM image whose compressed frame has `size` columns and rows."""
+    kind, syntax, options = CODECS[codec]
+    with io.BytesIO() as file:
+        Image.new("L", size).save(file, kind, **options)
+        frame = change(file.getvalue())
+    image = Series(ORIENTATIONS["axial"], slices=1).slices()[0]
+    image.file_meta.TransferSyntaxUID = syntax
+    image.BitsAllocated = image.BitsStored = 8
+    image.HighBit, image.PixelRepresentation = 7, 0
+    image.PixelData = encapsulate([frame])
+    image.save_as(path)
+    return path
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_compressed_frame_that_is_larger_than_its_header_is_refused(codec: str, tmp_path: Path) -> None:
+    check(compressed(tmp_path / "true.dcm", codec, (COLUMNS, ROWS)))
+    for size in ((COLUMNS + 1, ROWS), (COLUMNS, 3000)):
+        with pytest.raises(InputError, match=rf"lies\.dcm: its compressed pixels are {size[0]} x {size[1]}, more than the 7 x 5"):
+            check(compressed(tmp_path / "lies.dcm", codec, size))
+
+
+@pytest.mark.parametrize("filling", [b"\xff" * 100, b"\x00\x01" * 500, b"\xff\x01", b"\xff\xfe\x04\x00" + bytes(1022)])
+def test_filling_before_the_size_does_not_hide_it(filling: bytes, tmp_path: Path) -> None:
+    def fill(frame: bytes) -> bytes:
+        return frame[:2] + filling + frame[2:]
+
+    check(compressed(tmp_path / "true.dcm", "JPEG", (COLUMNS, ROWS), fill))
+    with pytest.raises(InputError, match="its compressed pixels are 3000 x 3000"):
+        check(compressed(tmp_path / "lies.dcm", "JPEG", (3000, 3000), fill))
+
+
 # --- NumPy
 
 
@@ -325,6 +366,16 @@ def test_header_of_a_huge_image_is_enough_to_refuse_it(name: str, tmp_path: Path
     (tmp_path / "x.raw.gz").write_bytes(b"\x1f\x8b")
     with pytest.raises(LimitError, match=rf"^{re.escape(name)}: \d+ voxels, more than the limit of 100000000"):
         check(tmp_path / name, Limits(100_000_000, 0, 0))
+
+
+def test_metaimage_that_states_more_packed_bytes_than_there_are_is_refused(tmp_path: Path) -> None:
+    itk.imwrite(itk.image_from_array(VALUES), str(tmp_path / "scan.mha"), compression=True)
+    content = (tmp_path / "scan.mha").read_bytes()
+    assert b"CompressedDataSize = " in content
+    check(tmp_path / "scan.mha")
+    (tmp_path / "scan.mha").write_bytes(re.sub(rb"(CompressedDataSize = )\d+", rb"\g<1>4000000000", content))
+    with pytest.raises(InputError, match=r"^scan\.mha: its header states more bytes of compressed voxels than are in the file"):
+        check(tmp_path / "scan.mha")
 
 
 def test_what_no_header_reader_knows_is_left_to_the_reader(tmp_path: Path) -> None:

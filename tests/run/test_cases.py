@@ -132,9 +132,9 @@ def test_a_folder_named_in_a_datalist_may_be_a_series(tmp_path: Path) -> None:
     [
         ("{", "not a JSON datalist"),
         ("3", "a datalist is a list"),
-        ('[{"label": 1}]', "an entry has no image"),
-        ("[null]", "an entry has no image"),
-        ('{"a": [{"image": "1"}], "b": [{"image": "2"}]}', r"\['a', 'b'\]"),
+        ('[{"label": 1}]', "entry 1 has no image"),
+        ("[null]", "entry 1 has no image"),
+        ('{"a": [{"image": "1"}], "b": [{"image": "2"}]}', "2 sections with images"),
         ("{}", "name one 'testing'"),
         ("[]", "no image"),
     ],

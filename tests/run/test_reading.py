@@ -91,7 +91,8 @@ def test_a_dicom_file_is_opened_twice_and_one_of_them_again_for_its_patient(
     read = pydicom.dcmread
 
     def parse(file: Any, *arguments: Any, **options: Any) -> Any:
-        parsed[str(file if isinstance(file, Path) else file.name)] += 1
+        if hasattr(file, "name"):  # a file, or its path; else what is checked in memory
+            parsed[str(file if isinstance(file, Path) else file.name)] += 1
         return read(file, *arguments, **options)
 
     monkeypatch.setattr(pydicom, "dcmread", parse)

@@ -389,3 +389,9 @@ def test_a_case_with_a_pseudonym_is_repeated_and_compared(root: Path, scan: Path
     [again] = (tmp_path / "again").glob("*/*_ifim.json")
     assert PSEUDONYM.fullmatch(again.parent.name)
     assert again.parent.name != name  # by another key
+
+
+def test_another_script_of_the_bundle_is_named_as_a_cause(root: Path, scan: Path, tmp_path: Path) -> None:
+    sidecar = decomposed(root, scan, tmp_path / "out")
+    (root / "steps.py").write_text("")
+    assert repeated(sidecar, root, tmp_path / "again").causes == ("another script or file of the bundle",)

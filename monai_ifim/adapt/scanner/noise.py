@@ -12,7 +12,7 @@ from torch import Tensor
 
 from monai_ifim.core import NoiseLevel
 from monai_ifim.io import InputError
-from monai_ifim.io.errors import innermost
+from monai_ifim.io.errors import redacted, unquoted
 from monai_ifim.io.geometry import Affine, same_grid, world_affine
 
 
@@ -51,8 +51,8 @@ def read_noise(noise: str | float | None) -> NoiseLevel | None:
         affine = np.asarray(image.affine, dtype=np.float64)
     except Exception as error:
         raise InputError(
-            f"--noise {path.name}: neither a number nor a readable NIfTI file ({innermost(error)}): give one of them."
-        ) from error
+            f"--noise {path.name}: neither a number nor a readable NIfTI file ({unquoted(error)}): give one of them."
+        ) from redacted(error)
     values = np.moveaxis(values, 3, 0) if values.ndim == 4 else values[None]
     return NoiseMap(torch.from_numpy(np.ascontiguousarray(values)), affine, path.name)
 

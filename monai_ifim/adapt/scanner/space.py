@@ -26,7 +26,7 @@ from monai_ifim.core.operator.predictor import Predictor, owner_of
 from monai_ifim.core.settings import Settings, SettingsShortcuts
 from monai_ifim.io import InputError
 from monai_ifim.io.dicom.reader import register_dicom_reader
-from monai_ifim.io.errors import innermost
+from monai_ifim.io.errors import redacted, unquoted
 from monai_ifim.options import Statistics
 
 
@@ -131,7 +131,7 @@ class ScannerSpace:
         try:
             read: Any = self.reading({self.image_key: name})[self.image_key] if dictionary else self.reading(name)
         except Exception as error:
-            raise InputError(f"{Path(name).name}: cannot be read again ({innermost(error)}).") from error
+            raise InputError(f"{Path(name).name}: cannot be read again ({unquoted(error)}).") from redacted(error)
         device = batch.device
         scan: MetaTensor = read.to(device)
         return scan

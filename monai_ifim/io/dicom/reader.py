@@ -24,7 +24,7 @@ from monai.utils import ensure_tuple
 from monai_ifim.io.dicom.header import dicom_files
 from monai_ifim.io.dicom.regularity import check_volume
 from monai_ifim.io.dicom.volumes import DicomVolume, choose_volume, index_dicom, undecoded
-from monai_ifim.io.errors import InputError
+from monai_ifim.io.errors import InputError, redacted
 from monai_ifim.io.image_files.guard import FormatGuard, Refusal
 from monai_ifim.io.image_files.parts import refuse_bruker
 from monai_ifim.io.image_files.tiff import TiffReader
@@ -94,7 +94,7 @@ class DicomReader(ITKReader):
         try:
             image = itk.imread(names[0]) if len(names) == 1 else itk.imread(names, itk.F)
         except Exception as error:
-            raise undecoded(path.name, volume) from error
+            raise undecoded(path.name, volume) from redacted(error)
         return _placed(_rescaled(image, names[0], volume), volume)
 
 
