@@ -113,6 +113,8 @@ def find_image(case: RecordedCase, given: Path | None = None) -> Source:
     """
     recorded = _section(case, "input")
     name, digest = recorded.get("file"), recorded.get("sha256")
+    if not isinstance(recorded.get("beside", {}), Mapping):
+        raise InputError(f"{DAMAGED} ('beside' of its input is damaged).")
     if recorded.get("beside"):
         also = ", ".join(map(repr, recorded["beside"]))
         raise InputError(
