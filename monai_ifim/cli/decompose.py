@@ -68,8 +68,8 @@ def decompose(
     Cases that are whole from an earlier run of the same input, model and settings are kept: run the same command again after
     an interruption. Ctrl-C stops once the cases in hand are done, a second one at once. Started by torchrun, each process
     takes its share.
-    Exit status: 0 all cases done, 1 wrong use or no way to go on, 3 some cases failed (see cases.csv), 130 and 143 stopped by
-    Ctrl-C and by the system. Of --from: 0 the case agrees, 1 it does not, 4 there is nothing to compare.
+    Exit status: 0 all cases done, 1 wrong use or no way to go on, 3 some cases failed (see cases.csv), 128 + N ended by a signal
+    (130 Ctrl-C, 143 the system, 129 a closed terminal). Of --from: 0 the case agrees, 1 not, 4 there is nothing to compare.
     """
     quiet_libraries()
     if repeat is not None:

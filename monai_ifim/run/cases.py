@@ -11,9 +11,11 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from monai_ifim.io import InputError, OpenedSource, Source
+from monai_ifim.io.case_files import results_in
 from monai_ifim.io.dicom.header import dicom_files, is_dicom, is_no_image
 from monai_ifim.io.dicom.volumes import index_dicom
 from monai_ifim.io.source import IMAGE_SUFFIXES, there
+from monai_ifim.run import earlier_results
 from monai_ifim.run.distinct_names import Located, distinct_names
 
 Beside = tuple[tuple[str, Any], ...]  # further entries of an image's data dictionary
@@ -49,7 +51,7 @@ def find_cases(
     """The cases in files, folders and datalists, in a stable order; raises InputError if an input holds none.
 
     Folders are searched recursively for images and series. A folder that holds DICOM images is one volume, and its other files
-    are ignored; its subfolders are searched.
+    are ignored; its subfolders are searched. Results of earlier runs are left out of folders, with a word (`earlier_results`).
     frame: which volume of 4D files to take. series: take only the volumes of this series UID from DICOM folders, or, with
     "all", each volume as a case of its own. fix_geometry: resample irregular DICOM volumes.
     """
@@ -71,19 +73,33 @@ def _case(name: str, located: Located, root: Path) -> Case:
 
 @dataclass(frozen=True)
 class _Found:
-    """A file or a DICOM folder, the folders below what the user named in which it lies, and what a datalist names beside it."""
+    """A file or a DICOM folder, the folders below what the user named in which it lies, and what a datalist names beside it.
+
+    result: it is a result of an earlier run that lies in a folder.
+    """
 
     path: Path
     folders: tuple[str, ...] = ()
     beside: Beside = ()
+    result: bool = False
 
 
 def _without_repetition(entries: Sequence[Path]) -> list[tuple[_Found, list[Beside]]]:
     """What lies at and below the entries, in order, each path once, with all that lies beside it."""
     paths: dict[str, tuple[_Found, list[Beside]]] = {}
+    named: list[Path] = []
+    results: set[str] = set()
     for entry in entries:
-        found = _expand(entry)
+        listed = _expand(entry)
+        found = [one for one in listed if not one.result]
+        results.update(os.path.abspath(one.path) for one in listed if one.result)
+        named += earlier_results.named_results([] if entry.is_dir() else [one.path for one in found])
         if not found:
+            if listed:
+                raise InputError(
+                    f"{entry}: holds no image but {len(listed)} results of earlier runs: name the images, or, to decompose a "
+                    "result, its file itself."
+                )
             index = ", but a DICOMDIR, which is an index: copy the images that it names, too" if _is_index(entry) else ""
             raise InputError(f"{entry}: no image and no DICOM series in it{index}.")
         for one in found:
@@ -92,6 +108,7 @@ def _without_repetition(entries: Sequence[Path]) -> list[tuple[_Found, list[Besi
                 others[:] = [each for each in others if each] + [one.beside]
     if not paths:
         raise InputError("no input: name a file, a folder, a DICOM series or a datalist (.json).")
+    earlier_results.tell(len(results), named)
     return list(paths.values())
 
 
@@ -146,11 +163,17 @@ def _expand(path: Path, folders: tuple[str, ...] = (), above: frozenset[Path] = 
         return _read_datalist(path) if path.suffix.lower() == ".json" else [_Found(path, folders)]
     if not path.is_dir():
         raise InputError(f"{path}: neither a file nor a folder.")
-    series = _holds_dicom(path)
+    children = sorted(path.iterdir())
+    results = results_in(path, [child.name for child in children])
+    series = any(_is_dicom_image(child) for child in children if child.name not in results)
     found: list[_Found] = [_Found(path, folders[:-1])] if series else []
     seen = above | {path.resolve()}
-    for child in sorted(path.iterdir()):
+    for child in children:
         if child.name.startswith("."):
+            continue
+        if child.name in results and child.is_file():
+            if child.name.lower().endswith(IMAGE_SUFFIXES):
+                found.append(_Found(child, folders, result=True))
             continue
         if child.is_dir() and child.resolve() not in seen:
             found.extend(_expand(child, (*folders, child.name), seen))
@@ -168,9 +191,10 @@ def _is_index(folder: Path) -> bool:
     return folder.is_dir() and any(file.name.upper() == "DICOMDIR" for file in folder.iterdir())
 
 
-def _holds_dicom(folder: Path) -> bool:
-    files = (file for file in folder.iterdir() if not file.name.startswith(".") and file.name.upper() != "DICOMDIR")
-    return any(is_dicom(file) and not is_no_image(file) for file in files)
+def _is_dicom_image(file: Path) -> bool:
+    """True for a DICOM file with an image that is neither hidden nor an index."""
+    seen = not file.name.startswith(".") and file.name.upper() != "DICOMDIR"
+    return seen and is_dicom(file) and not is_no_image(file)
 
 
 def _read_datalist(path: Path) -> list[_Found]:

@@ -66,7 +66,7 @@ def results(place: Path) -> dict[str, pd.DataFrame]:
 
 @pytest.mark.soak
 def test_all_commands_give_one_table(results: dict[str, pd.DataFrame]) -> None:
-    assert len(results) == 4
+    assert len(results) == 5
     expected = results[COMMANDS[0]]
     assert list(expected["case"]) == [f"s{i}" for i in range(CASES)]
     assert set(expected["status"]) == {"done"}

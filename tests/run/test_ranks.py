@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -112,6 +115,44 @@ def test_a_lost_rank_costs_no_case(
     cases = [row["case"] for row in rows_of(tmp_path / "lost")]
     assert cases == [row["case"] for row in rows_of(tmp_path / "whole")]
     assert len(set(cases)) == 10
+
+
+PROBE = """
+import json, psutil, sys, tempfile
+from pathlib import Path
+from monai_ifim.run.ranks import _gather, _process_group, rank_of_process
+rank = rank_of_process()
+with _process_group(rank) as group:
+    processes = [psutil.Process(), psutil.Process().parent()]
+    listening = {tuple(c.laddr) for p in processes for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+    every = _gather(sorted(listening), group)
+if rank.number == 0:
+    Path(sys.argv[1]).write_text(json.dumps(every))
+"""
+
+
+@pytest.mark.slow
+def test_documented_command_listens_on_loopback_only_and_leaves_nothing_that_others_may_read(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "many_cases.md").read_text(encoding="utf-8")
+    variable, command = re.findall(r"^export (\w+=1)\n(torchrun .+?) --no-python ", page, flags=re.MULTILINE)[0]
+    (tmp_path / "probe.py").write_text(PROBE, encoding="utf-8")
+    (tmp_path / "temporary").mkdir()
+    environment = os.environ | dict([variable.split("=")]) | {"TMPDIR": str(tmp_path / "temporary")}
+    words = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        *shlex.split(command)[1:],
+        str(tmp_path / "probe.py"),
+        str(tmp_path / "found"),
+    ]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    every = json.loads((tmp_path / "found").read_text())
+    assert len(every) == 2
+    assert all(every)
+    assert {address for rank in every for address, _ in rank} == {"127.0.0.1"}
+    assert [path.name for path in (tmp_path / "temporary").iterdir() if path.stat().st_mode & 0o077] == []
 
 
 def test_one_process_without_torchrun_is_the_only_rank() -> None:
