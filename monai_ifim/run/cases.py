@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path, PurePath
@@ -21,6 +21,7 @@ from monai_ifim.run.distinct_names import Located, distinct_names
 Beside = tuple[tuple[str, Any], ...]  # further entries of an image's data dictionary
 
 EVERY_SERIES = "all"
+WORKING_FOLDER = Path("datalist")  # as a datalist in it would be: names are relative to it
 PREFERRED_SECTIONS = ("testing", "test", "validation")
 
 
@@ -58,10 +59,28 @@ def find_cases(
     entries = [Path(entry) for entry in inputs]
     located = [
         Located(Source(found.path, frame, fix_geometry=fix_geometry, beside=beside), found.folders)
-        for found, several in _without_repetition(entries)
+        for found, several in _without_repetition((entry, _expand(entry)) for entry in entries)
         for beside in several
     ]
-    located = located if series is None else _of_series(located, series)
+    return _cases(located if series is None else _of_series(located, series), entries)
+
+
+def cases_of_entries(entries: Sequence[Mapping[str, Any]], key: str = "image") -> list[Case]:
+    """The cases of MONAI data dictionaries, each with an image's path under `key` and, beside it, all that it holds besides.
+
+    Raises InputError where there is no image at a path.
+    """
+    paths = [Path(entry[key]) for entry in entries]
+    expanded = []
+    for path, entry in zip(paths, entries, strict=True):
+        own = _beside(entry, WORKING_FOLDER, key)
+        expanded.append((path, [replace(found, beside=found.beside or own) for found in _expand(path)]))
+    distinct = _without_repetition(expanded)
+    located = [Located(Source(found.path, beside=beside), found.folders) for found, several in distinct for beside in several]
+    return _cases(located, paths)
+
+
+def _cases(located: Sequence[Located], entries: Sequence[Path]) -> list[Case]:
     root = _common_folder(entries)
     return [_case(name, each, root) for name, each in zip(distinct_names(located), located, strict=True)]
 
@@ -84,13 +103,12 @@ class _Found:
     result: bool = False
 
 
-def _without_repetition(entries: Sequence[Path]) -> list[tuple[_Found, list[Beside]]]:
-    """What lies at and below the entries, in order, each path once, with all that lies beside it."""
+def _without_repetition(expanded: Iterable[tuple[Path, Sequence[_Found]]]) -> list[tuple[_Found, list[Beside]]]:
+    """What lies at and below each entry, in order, each path once, with all that lies beside it."""
     paths: dict[str, tuple[_Found, list[Beside]]] = {}
     named: list[Path] = []
     results: set[str] = set()
-    for entry in entries:
-        listed = _expand(entry)
+    for entry, listed in expanded:
         found = [one for one in listed if not one.result]
         results.update(os.path.abspath(one.path) for one in listed if one.result)
         named += earlier_results.named_results([] if entry.is_dir() else [one.path for one in found])
@@ -126,8 +144,9 @@ def _below(root: Path, path: Path) -> str:
     return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else str(path)
 
 
-def list_entries(inputs: str | PathLike[str] | Sequence[str | PathLike[str]], key: str = "image") -> list[dict[str, str]]:
-    """The cases as MONAI data dictionaries, [{key: path}, ...], for the `datalist` of a bundle.
+def list_entries(inputs: str | PathLike[str] | Sequence[str | PathLike[str]], key: str = "image") -> list[dict[str, Any]]:
+    """The cases as MONAI data dictionaries, [{key: path, ...}, ...], with all that a datalist names besides: the `datalist` of
+    a bundle.
 
     Raises InputError for inputs that MONAI would read wrongly: 4D files, several or irregular DICOM volumes in one folder.
     """
@@ -135,7 +154,11 @@ def list_entries(inputs: str | PathLike[str] | Sequence[str | PathLike[str]], ke
     cases = find_cases(several)
     for case in cases:
         OpenedSource(case.source).check(channels=None)
-    return [{key: str(case.source.path)} for case in cases]
+    return [{name: _plain(value) for name, value in case.source.beside} | {key: str(case.source.path)} for case in cases]
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
 
 
 def _of_series(located: list[Located], series: str) -> list[Located]:
@@ -227,9 +250,9 @@ def _folders_of(image: str) -> tuple[str, ...]:
     return () if parent.is_absolute() or ".." in parent.parts else parent.parts
 
 
-def _beside(entry: dict[str, Any], datalist: Path) -> Beside:
+def _beside(entry: Mapping[str, Any], datalist: Path, image: str = "image") -> Beside:
     """The other entries of an image's data; a text that names a file there is, by its path."""
-    return tuple((key, _located(value, datalist)) for key, value in sorted(entry.items()) if key != "image")
+    return tuple((key, _located(value, datalist)) for key, value in sorted(entry.items()) if key != image)
 
 
 def _located(value: Any, datalist: Path) -> Any:
