@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -12,14 +12,17 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from monai_ifim.io import InputError, OpenedSource, Source
+from monai_ifim.io.case_files import results_in
 from monai_ifim.io.dicom.header import dicom_files, is_dicom, is_no_image
 from monai_ifim.io.dicom.volumes import index_dicom
 from monai_ifim.io.source import IMAGE_SUFFIXES, there
+from monai_ifim.run import earlier_results
 from monai_ifim.run.distinct_names import Located, distinct_names
 
 Beside = tuple[tuple[str, Any], ...]  # further entries of an image's data dictionary
 
 EVERY_SERIES = "all"
+WORKING_FOLDER = Path("datalist")  # as a datalist in it would be: names are relative to it
 PREFERRED_SECTIONS = ("testing", "test", "validation")
 
 
@@ -50,17 +53,35 @@ def find_cases(
     """The cases in files, folders and datalists, in a stable order; raises InputError if an input holds none.
 
     Folders are searched recursively for images and series. A folder that holds DICOM images is one volume, and its other files
-    are ignored; its subfolders are searched.
+    are ignored; its subfolders are searched. Results of earlier runs are left out of folders, with a word (`earlier_results`).
     frame: which volume of 4D files to take. series: take only the volumes of this series UID from DICOM folders, or, with
     "all", each volume as a case of its own. fix_geometry: resample irregular DICOM volumes.
     """
     entries = [Path(entry) for entry in inputs]
     located = [
         Located(Source(found.path, frame, fix_geometry=fix_geometry, beside=beside), found.folders)
-        for found, several in _without_repetition(entries)
+        for found, several in _without_repetition((entry, _expand(entry)) for entry in entries)
         for beside in several
     ]
-    located = located if series is None else _of_series(located, series)
+    return _cases(located if series is None else _of_series(located, series), entries)
+
+
+def cases_of_entries(entries: Sequence[Mapping[str, Any]], key: str = "image") -> list[Case]:
+    """The cases of MONAI data dictionaries, each with an image's path under `key` and, beside it, all that it holds besides.
+
+    Raises InputError where there is no image at a path.
+    """
+    paths = [Path(entry[key]) for entry in entries]
+    expanded = []
+    for path, entry in zip(paths, entries, strict=True):
+        own = _beside(entry, WORKING_FOLDER, key)
+        expanded.append((path, [replace(found, beside=found.beside or own) for found in _expand(path)]))
+    distinct = _without_repetition(expanded)
+    located = [Located(Source(found.path, beside=beside), found.folders) for found, several in distinct for beside in several]
+    return _cases(located, paths)
+
+
+def _cases(located: Sequence[Located], entries: Sequence[Path]) -> list[Case]:
     root = _common_folder(entries)
     return [_case(name, each, root) for name, each in zip(distinct_names(located), located, strict=True)]
 
@@ -72,19 +93,32 @@ def _case(name: str, located: Located, root: Path) -> Case:
 
 @dataclass(frozen=True)
 class _Found:
-    """A file or a DICOM folder, the folders below what the user named in which it lies, and what a datalist names beside it."""
+    """A file or a DICOM folder, the folders below what the user named in which it lies, and what a datalist names beside it.
+
+    result: it is a result of an earlier run that lies in a folder.
+    """
 
     path: Path
     folders: tuple[str, ...] = ()
     beside: Beside = ()
+    result: bool = False
 
 
-def _without_repetition(entries: Sequence[Path]) -> list[tuple[_Found, list[Beside]]]:
-    """What lies at and below the entries, in order, each path once, with all that lies beside it."""
+def _without_repetition(expanded: Iterable[tuple[Path, Sequence[_Found]]]) -> list[tuple[_Found, list[Beside]]]:
+    """What lies at and below each entry, in order, each path once, with all that lies beside it."""
     paths: dict[str, tuple[_Found, list[Beside]]] = {}
-    for entry in entries:
-        found = _expand(entry)
+    named: list[Path] = []
+    results: set[str] = set()
+    for entry, listed in expanded:
+        found = [one for one in listed if not one.result]
+        results.update(os.path.abspath(one.path) for one in listed if one.result)
+        named += earlier_results.named_results([] if entry.is_dir() else [one.path for one in found])
         if not found:
+            if listed:
+                raise InputError(
+                    f"{entry}: holds no image but {len(listed)} results of earlier runs: name the images, or, to decompose a "
+                    "result, its file itself."
+                )
             index = ", but a DICOMDIR, which is an index: copy the images that it names, too" if _is_index(entry) else ""
             raise InputError(f"{entry}: no image and no DICOM series in it{index}.")
         for one in found:
@@ -93,6 +127,7 @@ def _without_repetition(entries: Sequence[Path]) -> list[tuple[_Found, list[Besi
                 others[:] = [each for each in others if each] + [one.beside]
     if not paths:
         raise InputError("no input: name a file, a folder, a DICOM series or a datalist (.json).")
+    earlier_results.tell(len(results), named)
     return list(paths.values())
 
 
@@ -117,8 +152,9 @@ def _below(root: Path, path: Path) -> str:
     return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else str(path)
 
 
-def list_entries(inputs: str | PathLike[str] | Sequence[str | PathLike[str]], key: str = "image") -> list[dict[str, str]]:
-    """The cases as MONAI data dictionaries, [{key: path}, ...], for the `datalist` of a bundle.
+def list_entries(inputs: str | PathLike[str] | Sequence[str | PathLike[str]], key: str = "image") -> list[dict[str, Any]]:
+    """The cases as MONAI data dictionaries, [{key: path, ...}, ...], with all that a datalist names besides: the `datalist` of
+    a bundle.
 
     Raises InputError for inputs that MONAI would read wrongly: 4D files, several or irregular DICOM volumes in one folder.
     """
@@ -126,7 +162,11 @@ def list_entries(inputs: str | PathLike[str] | Sequence[str | PathLike[str]], ke
     cases = find_cases(several)
     for case in cases:
         OpenedSource(case.source).check(channels=None)
-    return [{key: str(case.source.path)} for case in cases]
+    return [{name: _plain(value) for name, value in case.source.beside} | {key: str(case.source.path)} for case in cases]
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
 
 
 def _of_series(located: list[Located], series: str) -> list[Located]:
@@ -154,11 +194,17 @@ def _expand(path: Path, folders: tuple[str, ...] = (), above: frozenset[Path] = 
         return _read_datalist(path) if path.suffix.lower() == ".json" else [_Found(path, folders)]
     if not path.is_dir():
         raise InputError(f"{path}: neither a file nor a folder.")
-    series = _holds_dicom(path)
+    children = sorted(path.iterdir())
+    results = results_in(path, [child.name for child in children])
+    series = any(_is_dicom_image(child) for child in children if child.name not in results)
     found: list[_Found] = [_Found(path, folders[:-1])] if series else []
     seen = above | {path.resolve()}
-    for child in sorted(path.iterdir()):
+    for child in children:
         if child.name.startswith("."):
+            continue
+        if child.name in results and child.is_file():
+            if child.name.lower().endswith(IMAGE_SUFFIXES):
+                found.append(_Found(child, folders, result=True))
             continue
         if child.is_dir() and child.resolve() not in seen:
             found.extend(_expand(child, (*folders, child.name), seen))
@@ -176,9 +222,10 @@ def _is_index(folder: Path) -> bool:
     return folder.is_dir() and any(file.name.upper() == "DICOMDIR" for file in folder.iterdir())
 
 
-def _holds_dicom(folder: Path) -> bool:
-    files = (file for file in folder.iterdir() if not file.name.startswith(".") and file.name.upper() != "DICOMDIR")
-    return any(is_dicom(file) and not is_no_image(file) for file in files)
+def _is_dicom_image(file: Path) -> bool:
+    """True for a DICOM file with an image that is neither hidden nor an index."""
+    seen = not file.name.startswith(".") and file.name.upper() != "DICOMDIR"
+    return seen and is_dicom(file) and not is_no_image(file)
 
 
 def _read_datalist(path: Path) -> list[_Found]:
@@ -211,9 +258,9 @@ def _folders_of(image: str) -> tuple[str, ...]:
     return () if parent.is_absolute() or ".." in parent.parts else parent.parts
 
 
-def _beside(entry: dict[str, Any], datalist: Path) -> Beside:
+def _beside(entry: Mapping[str, Any], datalist: Path, image: str = "image") -> Beside:
     """The other entries of an image's data; a text that names a file there is, by its path."""
-    return tuple((key, _located(value, datalist)) for key, value in sorted(entry.items()) if key != "image")
+    return tuple((key, _located(value, datalist)) for key, value in sorted(entry.items()) if key != image)
 
 
 def _located(value: Any, datalist: Path) -> Any:

@@ -25,7 +25,7 @@ from monai_ifim.io import OpenedSource
 from monai_ifim.io.key_table import KeyTable
 from monai_ifim.io.limits import Limits
 from monai_ifim.options import FILES
-from monai_ifim.run.cases import Case, find_cases
+from monai_ifim.run.cases import Case, cases_of_entries
 from monai_ifim.run.local import Report
 from monai_ifim.run.output_folder import output_of_run
 from monai_ifim.run.pipeline import decompose_cases
@@ -111,7 +111,7 @@ class ShardedRun:
 
     Args:
         bundle_root: the bundle.
-        datalist: MONAI data dictionaries; the image's path is under `image_key`.
+        datalist: MONAI data dictionaries; the image's path is under `image_key`, and what the preprocessing needs beside it.
         output_dir: OUT, one folder for all ranks.
         inferer: the config's IFIMInferer, whose settings hold here too.
         batch_size: as `RunSettings`.
@@ -135,7 +135,7 @@ class ShardedRun:
         self.conclude = conclude
         self.rank = rank_of_process()
         self.root = Path(bundle_root)
-        self.cases = find_cases([entry[image_key] for entry in datalist])
+        self.cases = cases_of_entries(datalist, image_key)
         case = CaseSettings.of(inferer.settings, shortcuts, FILES)
         wanted = Limits(**(limits or {}))
         self.settings = RunSettings(Path(output_dir), case, batch_size, self.rank.device, limits=wanted)

@@ -156,6 +156,12 @@ def pickled(folder: Path) -> Path:
     return folder / "bad.npy"
 
 
+def of_many_voxels(folder: Path) -> Path:
+    with (folder / "bad.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (1000,) * 3})
+    return folder / "bad.npy"
+
+
 def picture(folder: Path, *channels: int) -> Path:
     values = np.random.default_rng(5).integers(0, 255, (21, 18, *channels)).astype(np.uint8)
     Image.fromarray(values).save(folder / "bad.png")
@@ -188,6 +194,11 @@ ROWS = [
     ),
     Row("a .nii that is cut short", cut(".nii"), "failed", CUT),
     Row("a header that promises more than the file holds", bad_input(promising_too_much), "failed", CUT),
+    Row(
+        "an image of more voxels than --max-voxels", bad_input(of_many_voxels), "failed",
+        "bad.npy: 1000000000 voxels, more than the limit of 536870912: if the image is what you expect, give --max-voxels "
+        "1000000000 (or 0 for no limit).",
+    ),
     Row(
         "NIfTI of a wrong magic number", patched(MAGIC, "4s", b"xyz\0"), "failed",
         "bad.nii: not a readable NIfTI file (...): copy it again.",

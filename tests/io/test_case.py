@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +131,25 @@ def test_a_folder_that_becomes_a_link_in_the_middle_of_a_case(
         write_case(tmp_path / "out", "scan", maps, CONTENTS, facts)
     assert {path.read_text() for path in elsewhere.iterdir()} == {"theirs"}
     assert len(list(elsewhere.iterdir())) == 2
+
+
+def test_two_that_write_one_case_at_once_leave_it_whole(maps: CaseMaps, facts: CaseFacts, tmp_path: Path) -> None:
+    """As two programs that use SaveIFIM: the sidecar is of the maps that lie beside it."""
+    others = replace(maps, high=maps.high * 2, low=maps.low * 3, eigenvectors=np.concatenate([maps.eigenvectors] * 2))
+    start = threading.Barrier(2)
+
+    def write(each: CaseMaps) -> None:
+        start.wait()
+        for _ in range(6):
+            write_case(tmp_path / "out", "scan", each, CONTENTS, facts)
+
+    with ThreadPoolExecutor(2) as pool:
+        for job in [pool.submit(write, each) for each in (maps, others)]:
+            job.result()
+    folder = tmp_path / "out" / "scan"
+    written = json.loads((folder / "scan_ifim.json").read_text())["written"]
+    assert {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in written} == written
+    assert {path.name for path in folder.iterdir()} == {*written, "scan_ifim.json"}
 
 
 def test_contents_are_those_known_in_their_own_order() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from monai_ifim.io import InputError
-from monai_ifim.run.cases import find_cases, list_entries
+from monai_ifim.run.cases import cases_of_entries, find_cases, list_entries
 
 
 @pytest.fixture(autouse=True)
@@ -235,3 +235,21 @@ def test_entries_of_a_bundle_are_checked_like_those_of_the_command_line(tmp_path
     (tmp_path / "empty.nii.gz").write_bytes(b"")
     with pytest.raises(InputError, match="empty"):
         list_entries(str(tmp_path / "empty.nii.gz"))
+
+
+def test_entries_of_a_datalist_keep_what_lies_beside_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_scan: Callable[..., Path], oblique: Any
+) -> None:
+    """As a bundle's config hands them over; those of a datalist's file are the same cases."""
+    for name in ("a.nii.gz", "b.nii.gz", "mask.nii.gz"):
+        write_scan(tmp_path / name, (4, 3, 2), oblique)
+    entries = [{"image": "a.nii.gz", "mask": "mask.nii.gz", "age": 41}, {"image": "b.nii.gz", "note": "no file"}]
+    (tmp_path / "list.json").write_text(json.dumps(entries), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    renamed = [{"scan" if key == "image" else key: value for key, value in entry.items()} for entry in entries]
+    cases = cases_of_entries(renamed, "scan")
+    assert [case.source.beside for case in cases] == [(("age", 41), ("mask", Path("mask.nii.gz"))), (("note", "no file"),)]
+    assert [(case.name, case.source) for case in cases] == [(case.name, case.source) for case in find_cases(["list.json"])]
+    assert list_entries(["list.json"], "scan") == renamed
+    with pytest.raises(InputError, match="no such file"):
+        cases_of_entries([{"scan": "c.nii.gz"}], "scan")

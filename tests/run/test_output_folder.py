@@ -12,7 +12,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -93,10 +95,12 @@ def test_the_first_rank_holds_out_for_all(bundle: Bundle, scans: Path, tmp_path:
     assert len(run_shard(bundle, cases, settings_for(tmp_path / "out"), lambda _: None, Rank())) == 2
 
 
-def test_ray_is_not_started_for_an_out_in_use(root: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_worker_is_started_for_an_out_in_use(root: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from monai_ifim.run.cluster import driver
 
-    monkeypatch.setattr(driver, "_connected", lambda *_: pytest.fail("Ray was started"))
+    cluster = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": {"CPU": 2}}])
+    monkeypatch.setattr(driver, "connected", lambda *_: nullcontext(cluster))
+    monkeypatch.setattr(driver, "_WorkerPool", lambda *_: pytest.fail("workers were started"))
     with held_output(tmp_path / "out"), pytest.raises(OutputError, match="another run"):
         driver.run_on_ray(root, identify_bundle(root), find_cases([scans]), settings_for(tmp_path / "out"), lambda _: None)
 

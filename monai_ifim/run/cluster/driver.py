@@ -251,7 +251,7 @@ class _WorkerPool:
         if self._found[case.name] != self._sidecar_hash(case.name):
             with suppress(*DAMAGE):
                 content = read_sidecar(sidecar_path(self._settings.output, case.name))
-                self._add(row_from_sidecar(case.name, "done", content))
+                self._add(row_from_sidecar(case.name, "done", content).of_listed(case.name, case.given))
 
     def _as_of_this_run(self, row: CaseRow) -> CaseRow:
         """The row with "done" for "kept" if a lost worker wrote the case in this run without reporting it."""

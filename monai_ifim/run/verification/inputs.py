@@ -68,7 +68,7 @@ class Inputs:
         if not first:
             return "absent"
         said = f"the input {name} is not the one that was decomposed ({first})"
-        cure = "name the right one with --input, or give the command of the run again, which makes this case again"
+        cure = "name the right one with --input, or remove the folder of this case and give the command of the run again"
         return Finding(case, "input", f"{said}: {cure}.")
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,24 @@ def test_the_cure_of_each_line_is_the_command_of_the_run(name: str, place: Path)
     run_cases(bundle, find_cases([place / "in"]), RunSettings(place / "out", SETTINGS), lambda row: None)
     write_cohort(place / "out")
     assert verify_results(place / "out", place / "bundle").findings == ()
+
+
+def test_the_cure_of_a_changed_input_is_to_remove_its_case_and_to_run_again(place: Path) -> None:
+    shutil.copy(place / "in/s1.nii.gz", place / "in/s0.nii.gz")
+    assert kinds(verify_results(place / "out", place / "bundle")) == {("s0", "input")}
+    shutil.rmtree(place / "out/s0")
+    run_cases(load_bundle(place / "bundle"), find_cases([place / "in"]), RunSettings(place / "out", SETTINGS), lambda row: None)
+    write_cohort(place / "out")
+    assert verify_results(place / "out", place / "bundle").findings == ()
+
+
+def test_results_under_pseudonyms_are_clean_and_their_inputs_are_not_looked_for(place: Path) -> None:
+    settings = RunSettings(place / "hidden", replace(SETTINGS, case_names="hash"))
+    run_cases(load_bundle(place / "bundle"), find_cases([place / "in"]), settings, lambda row: None)
+    write_cohort(place / "hidden")
+    found = verify_results(place / "hidden", place / "bundle")
+    assert (found.findings, found.cases, found.inputs) == ((), 2, 0)
+    assert [note.place for note in found.notes] == ["inputs"]
 
 
 def test_foreign_files_are_named_and_are_no_difference(place: Path) -> None:
