@@ -109,7 +109,7 @@ def _repeated(
         root = find_bundle(case, bundle)
         name_origin(console, root, expected)
         configure_cublas(was_deterministic(case))
-        folder = output or stack.enter_context(ScratchFolder())
+        folder = output or stack.enter_context(ScratchFolder()) / "repeated"  # with a table of pseudonyms beside it
         return repeat_case(name, case, root, source, folder, device, given.noise, given.limits)
 
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from monai_ifim.io import atomic
 from monai_ifim.io.case_files import REMOVED_FIRST, UNFINISHED, is_file_of, sidecar_path
+from monai_ifim.io.case_folder import check_name
 from monai_ifim.io.case_maps import CaseMaps, Values, check_contents
-from monai_ifim.io.containment import LinkedFolderError, is_plain_name
-from monai_ifim.io.errors import OutputError
+from monai_ifim.io.containment import LinkedFolderError
 from monai_ifim.io.maps import MapContent
 from monai_ifim.io.nifti import volume_shape, write_volume
 from monai_ifim.io.parametric_map.source import ReferencedSeries
@@ -57,8 +57,7 @@ def write_case(
     all files beside it. If writing fails, no file of the case is left. Whoever else writes this case waits. Raises OutputError,
     also where OUT/CASE is a link, GeometryError, OSError.
     """
-    if not is_plain_name(case):
-        raise OutputError(f"a case cannot be called {case!r}: choose a name that can be a folder in {output.name}.")
+    check_name(output, case)
     sidecar = sidecar_path(output, case)
     mark = sidecar.with_name(UNFINISHED)
     with atomic.held_folder(sidecar.parent):

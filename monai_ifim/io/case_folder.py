@@ -13,6 +13,7 @@ from typing import Any, Literal
 from monai_ifim.io import atomic
 from monai_ifim.io.case_files import UNFINISHED, is_file_of, sidecar_path
 from monai_ifim.io.case_names import SUFFIXES, digits_of
+from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.errors import OutputError
 from monai_ifim.io.opened_source import OpenedSource
 
@@ -54,12 +55,19 @@ def name_for(output: Path, name: str, opened: OpenedSource, earlier: Iterable[st
     return name if holder == "nobody" else next(_free_names(output, name, opened))
 
 
+def check_name(output: Path, case: str) -> None:
+    """Raise OutputError for a name that cannot be that of a folder right in OUTPUT."""
+    if not is_plain_name(case):
+        raise OutputError(f"a case cannot be called {case!r}: choose a name that can be a folder in {output.name}.")
+
+
 @contextmanager
 def claimed(output: Path, name: str, opened: OpenedSource) -> Iterator[str]:
     """The name to write a case under, as `name_for`, and in the block nobody else has it: no thread, process or rank.
 
-    Raises OutputError if all names are taken.
+    Raises OutputError if all names are taken, or `name` is none for a folder.
     """
+    check_name(output, name)
     for candidate in _free_names(output, name, opened):
         with atomic.sole_use(output, candidate):
             if holder_of(output, candidate, opened) != "another":  # another may have written there in the meantime

@@ -7,11 +7,11 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from monai_ifim.io.case_files import AUDIT_LOG, PULLED, RUN_FILES
+from monai_ifim.io.case_files import AUDIT_LOG, RUN_FILES
 
 LONGEST_NAME = 128  # characters; the names of a case's files are longer, and file systems take 255 bytes
 SUFFIXES = (8, 16, 32, 64)  # hexadecimal digits of a SHA-256, tried in this order
-NOT_FOR_CASES = (*RUN_FILES, AUDIT_LOG, PULLED)  # in any spelling
+NOT_FOR_CASES = (*RUN_FILES, AUDIT_LOG)  # in any spelling
 
 
 def name_of(parts: Sequence[str]) -> str:

@@ -60,7 +60,7 @@ class KeyTable:
 
         Two inputs of the same content at two paths that are both there have two. Raises OSError if it cannot be read.
         """
-        identity, path = _identity(opened), os.path.abspath(opened.source.path)
+        identity, path = _identity(opened), str(opened.source.path.absolute())
         with self._locked() as file:
             for number in count():
                 name = self._name("input", identity, str(number))

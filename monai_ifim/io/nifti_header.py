@@ -15,6 +15,7 @@ from monai_ifim.io.errors import InputError, redacted, unquoted
 from monai_ifim.io.geometry import is_invertible, same_grid
 
 LENGTHS = {0: "unknown", 1: "meter", 2: "mm", 3: "micron"}  # nifti1.h: XYZT_TO_SPACE
+HALVES = (b"ni1", b"ni2")  # the magic texts of headers whose voxels lie in another file
 LARGEST_DEFLATION = 1032  # largest ratio of plain to compressed bytes that gzip reaches
 LARGEST_EXTENSIONS = 2**28  # bytes; matrices of CIFTI-2 describe themselves in a hundredth of that
 
@@ -40,6 +41,11 @@ class NiftiHeader:
 
     def check(self) -> None:
         """Raise InputError, with the cure, for a header that is damaged or that programs read differently."""
+        if bytes(self.stated["magic"])[:3] in HALVES:
+            raise InputError(
+                f"{self.path.name}: its header is that of a pair of files, and programs look for the voxels in different places: "
+                "give it the name .hdr beside its .img, or write it again as one .nii."
+            )
         _check_sizes(self.path, self.stated)
         _check_place(self.path, self._readable(), self.spare)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path, PurePath
@@ -121,13 +122,20 @@ def _without_repetition(expanded: Iterable[tuple[Path, Sequence[_Found]]]) -> li
             index = ", but a DICOMDIR, which is an index: copy the images that it names, too" if _is_index(entry) else ""
             raise InputError(f"{entry}: no image and no DICOM series in it{index}.")
         for one in found:
-            _, others = paths.setdefault(os.path.abspath(one.path), (one, []))
+            _, others = paths.setdefault(_place(one.path), (one, []))
             if one.beside not in others and (one.beside or not others):
                 others[:] = [each for each in others if each] + [one.beside]
     if not paths:
         raise InputError("no input: name a file, a folder, a DICOM series or a datalist (.json).")
     earlier_results.tell(len(results), named)
     return list(paths.values())
+
+
+def _place(path: Path) -> str:
+    """The same text for all spellings of a path; what lies above a link is not what lies above its name."""
+    with suppress(ValueError):  # no path at all, which fails when it is read
+        return os.path.join(os.path.realpath(path.parent), path.name) if ".." in path.parts else os.path.abspath(path)
+    return str(path)
 
 
 def _common_folder(entries: Sequence[Path]) -> Path:

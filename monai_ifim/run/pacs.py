@@ -20,6 +20,8 @@ from monai_ifim.run.audit_trail import UNRECORDED, AuditTrail
 from monai_ifim.run.cases import EVERY_SERIES, Case, find_cases
 from monai_ifim.run.table import CaseRow
 
+UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+
 
 @dataclass(frozen=True)
 class StoredMap:
@@ -86,7 +88,7 @@ def _pulled(server: DicomWeb, study: str, series: RemoteSeries, output: Path) ->
     try:
         _prepare(output, folder, images)
         for path, instance in images.items():
-            whole = _is_whole(path, instance)
+            whole = _is_whole(path, (study, series.uid, instance))
             if not whole:
                 atomic.write_bytes(path, server.retrieve(study, series.uid, instance), root=output)
             yield not whole
@@ -139,14 +141,14 @@ def _prepare(output: Path, folder: Path, images: Iterable[Path]) -> None:
     atomic.remove_files(folder, lambda name: name.endswith(".dcm") and name not in listed, root=output)
 
 
-def _is_whole(path: Path, instance: str) -> bool:
-    """True if an earlier pull wrote this image; files are written atomically."""
+def _is_whole(path: Path, uids: tuple[str, str, str]) -> bool:
+    """True if an earlier pull wrote this image of this study and series; files are written atomically."""
     if not path.is_file() or path.is_symlink():
         return False
     try:
         with path.open("rb") as file:
-            header = pydicom.dcmread(readable_head(file), stop_before_pixels=True, specific_tags=["SOPInstanceUID"])
-        return bool(header.SOPInstanceUID == instance)
+            header = pydicom.dcmread(readable_head(file), stop_before_pixels=True, specific_tags=[*UIDS])
+        return uids == tuple(header.get(keyword) for keyword in UIDS)
     except Exception:  # a damaged file is fetched again
         return False
 

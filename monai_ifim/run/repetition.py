@@ -113,6 +113,8 @@ def find_image(case: RecordedCase, given: Path | None = None) -> Source:
     """
     recorded = _section(case, "input")
     name, digest = recorded.get("file"), recorded.get("sha256")
+    if not isinstance(recorded.get("beside", {}), Mapping):
+        raise InputError(f"{DAMAGED} ('beside' of its input is damaged).")
     if recorded.get("beside"):
         also = ", ".join(map(repr, recorded["beside"]))
         raise InputError(
@@ -166,7 +168,7 @@ def repeat_case(
         [row] = run_cases(bundle, [cases.Case(name, source)], settings, lambda row: None)
     if row.status == "failed":
         raise IFIMError(f"{name} cannot be repeated: {row.reason}")
-    again = RecordedCase(output / name, read_sidecar(sidecar_path(output, name)))
+    again = RecordedCase(output / row.case, read_sidecar(sidecar_path(output, row.case)))
     quantities = _checked(lambda: compare(case, again), name)
     return Repetition(name, case.folder, tuple(_circumstances(case.sidecar, again.sidecar)), tuple(quantities))
 

@@ -154,7 +154,7 @@ def test_a_bundle_without_metadata_is_read(tmp_path: Path, make_bundle: MakeBund
 def test_a_bundle_without_weights_is_refused(tmp_path: Path, make_bundle: MakeBundle) -> None:
     root = make_bundle(tmp_path / "tiny")
     (root / "models" / "model.pt").unlink()
-    with pytest.raises(InputError, match=r"bundle tiny: no weights at models/model\.pt"):
+    with pytest.raises(InputError, match=r"bundle tiny: no weights at models/model\.safetensors or models/model\.pt"):
         load_bundle(root)
 
 

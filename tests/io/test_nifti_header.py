@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,21 @@ def test_header_read_as_different_places_is_refused(
     nib.save(image, tmp_path / "bad.nii.gz")
     with pytest.raises(InputError, match=cure):
         read_nifti_header(tmp_path / "bad.nii.gz").check()
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize(("kind", "place"), [(nib.Nifti1Image, 344), (nib.Nifti2Image, 4)])
+def test_the_header_of_a_pair_under_the_name_of_a_whole_file_is_refused(
+    kind: Any, place: int, suffix: str, tmp_path: Path
+) -> None:
+    """nibabel would read the voxels from the file itself, ITK those of an .img beside it."""
+    content = bytearray(kind(np.zeros((4, 3, 2), np.float32), np.eye(4)).to_bytes())
+    assert content[place : place + 2] == b"n+"
+    content[place : place + 2] = b"ni"
+    path = tmp_path / f"image{suffix}"
+    path.write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
+    with pytest.raises(InputError, match="that of a pair of files"):
+        read_nifti_header(path).check()
 
 
 @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])

@@ -11,6 +11,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom import Dataset
 from pydicom.uid import ParametricMapStorage, generate_uid
@@ -166,6 +167,22 @@ def test_damaged_file_is_fetched_anew_and_what_the_server_lost_goes(
     assert pacs.fetched() == [one.stem, other.stem]
     assert len(list(folder.iterdir())) == 3
     assert index_dicom(dicom_files(folder))[0].slices == 3
+
+
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
+def test_a_pulled_file_of_another_study_series_or_instance_is_fetched_anew(
+    keyword: str, server: DicomWeb, pacs: FakePacs, first: list[Dataset], tmp_path: Path
+) -> None:
+    [folder] = pull_series(server, STUDY, choose_series(server, STUDY, uid_of(first)), tmp_path)
+    path = min(folder.iterdir())
+    whole = path.read_bytes()
+    other = pydicom.dcmread(path)
+    setattr(other, keyword, "1.2.3")
+    other.save_as(path)
+    pacs.asked.clear()
+    pull_series(server, STUDY, choose_series(server, STUDY, uid_of(first)), tmp_path)
+    assert pacs.fetched() == [path.stem]
+    assert path.read_bytes() == whole
 
 
 @pytest.mark.parametrize("level", ["dicom", "study", "series"])

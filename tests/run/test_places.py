@@ -183,7 +183,7 @@ def test_what_a_killed_run_left_is_cleared_and_its_name_is_used(bundle: Bundle, 
     assert not list(out.rglob(".partial*"))
 
 
-@pytest.mark.parametrize("own", ["cases.csv", "Run.json", "index.html", "dicom"])
+@pytest.mark.parametrize("own", ["cases.csv", "Run.json", "index.html", "pacs-audit.jsonl"])
 def test_a_file_cannot_take_the_place_of_a_table(own: str, bundle: Bundle, scan: Write, tmp_path: Path) -> None:
     path, out = scan(f"{own}.nii", 1), tmp_path / "out"
     assert names(run(bundle, [path], out)) == [(f"case_{own}", "done")]

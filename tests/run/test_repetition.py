@@ -22,6 +22,7 @@ from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core import GaussianLowPass, IFIMError
 from monai_ifim.io import InputError, OutputError
 from monai_ifim.io.installation import resolve_bundle
+from monai_ifim.io.key_table import PSEUDONYM
 from monai_ifim.io.maps import MapContent
 from monai_ifim.run.agreement import RecordedCase, compare
 from monai_ifim.run.cases import find_cases
@@ -376,6 +377,18 @@ def test_a_file_name_that_leads_out_of_the_folder_is_not_read(root: Path, scan: 
     sidecar = decomposed(root, scan, tmp_path / "out")
     edit(sidecar, lambda content: content["files"][1].update(file="../../in/scan.nii.gz"))
     assert "high (norm alone)" in verdicts(repeated(sidecar, root, tmp_path / "again"))
+
+
+def test_a_case_with_a_pseudonym_is_repeated_and_compared(root: Path, scan: Path, tmp_path: Path) -> None:
+    settings = RunSettings(tmp_path / "out", CaseSettings("categorical", case_names="hash"))
+    [row] = run_cases(load_bundle(root), find_cases([scan]), settings, lambda row: None)
+    name, case = read_recorded_case(tmp_path / "out" / row.case / f"{row.case}_ifim.json")
+    assert name == row.case
+    found = repeat_case(name, case, root, find_image(case, scan), tmp_path / "again")
+    assert found.agrees
+    [again] = (tmp_path / "again").glob("*/*_ifim.json")
+    assert PSEUDONYM.fullmatch(again.parent.name)
+    assert again.parent.name != name  # by another key
 
 
 def test_another_script_of_the_bundle_is_named_as_a_cause(root: Path, scan: Path, tmp_path: Path) -> None:

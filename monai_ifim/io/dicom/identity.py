@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydicom.charset import convert_encodings, decode_bytes, python_encoding
+from pydicom.tag import Tag
 
 from monai_ifim.io.errors import InputError
 
@@ -26,6 +27,7 @@ PATIENT = {
 }
 PLACE = {"StudyInstanceUID": "Study Instance UID", "FrameOfReferenceUID": "Frame of Reference UID"}
 KEYWORDS = (*PATIENT, *PLACE)
+TAGS = {keyword: Tag(keyword) for keyword in KEYWORDS}
 CHARACTER_SET = "SpecificCharacterSet"
 OLD_DATE = re.compile(r"(\d{4})\.(\d\d)\.(\d\d)")  # of ACR-NEMA (PS3.5, 6.2: DA)
 PADDING = b" \0"
@@ -82,9 +84,14 @@ def _digest(meaning: str) -> bytes:
 
 def _meaning(header: Any, keyword: str) -> str:
     """The value in the form in which equal meanings are equal texts; empty if it is missing or empty."""
-    element = header.get_item(keyword)
+    element = header.get_item(TAGS[keyword])
     value = b"" if element is None or element.value is None else element.value
-    text = _decoded(value, header.get(CHARACTER_SET)) if isinstance(value, bytes) else str(value)
+    if not isinstance(value, bytes):
+        text = str(value)
+    elif value.isascii() and b"\x1b" not in value:  # the same in every character set
+        text = value.decode("ascii")
+    else:
+        text = _decoded(value, header.get(CHARACTER_SET))
     text = unicodedata.normalize("NFC", text).strip(" \0")
     if keyword == "PatientName":
         return _name(text)
@@ -93,8 +100,6 @@ def _meaning(header: Any, keyword: str) -> str:
 
 def _decoded(value: bytes, stated: Any) -> str:
     """The text, or, where its character set does not say what it is, the bytes together with the set."""
-    if value.isascii() and b"\x1b" not in value:
-        return value.decode("ascii")
     terms = [stated] if isinstance(stated, str) else list(stated or ("",))
     if all(term in python_encoding for term in terms):
         text: str = decode_bytes(value, convert_encodings(terms), ENDS_OF_PARTS)
