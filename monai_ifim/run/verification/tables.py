@@ -43,15 +43,24 @@ class RunFiles:
     record: Mapping[str, Any] | None
     findings: list[Finding] = field(default_factory=list)
 
+    @property
+    def proven(self) -> bool:
+        """True if the tables are, by run.json, those that the last run wrote."""
+        return self.record is not None and not self.findings
+
+    def unlisted(self, case: str) -> Finding | None:
+        """A case without a row in the tables."""
+        if self.rows is None or case in self.rows:
+            return None
+        said = "lies here, but has no row in the tables, which are of the last run alone"
+        return Finding(case, "no row", f"{said}. For tables of all, give one command with all inputs, which keeps whole cases.")
+
     def check_row(self, case: str, row: CaseRow) -> Iterator[Finding]:
-        """What the tables say of a case against the row of its sidecar."""
-        if self.rows is None:
-            return
-        found = self.rows.get(case)
+        """What the row of a case in the tables says otherwise than its sidecar."""
+        found = (self.rows or {}).get(case)
         if found is None:
-            said = "lies here, but has no row in the tables, which are of a run of other inputs"
-            yield Finding(case, "no row", f"{said}. Give one command with all inputs, which keeps whole cases, or move it away.")
-        elif found["status"] == "failed":
+            return
+        if found["status"] == "failed":
             said = "failed in the last run, and results of an earlier one lie here"
             yield Finding(case, "stale", f"{said}. See the reason in cases.csv, or move them away.")
         else:

@@ -179,10 +179,6 @@ ATTACKS: dict[str, tuple[Callable[[Path], Any], set[tuple[str, str]]]] = {
     "a record of a run that is none": (lambda p: (p / "out/run.json").write_text("["), {("run.json", "damaged")}),
     "a page": (lambda p: edited(p / "out/index.html", "<body", "<body "), {("index.html", "altered")}),
     "a lost page": (lambda p: (p / "out/index.html").unlink(), {("index.html", "missing")}),
-    "a case of another run": (
-        lambda p: shutil.copytree(p / "out/s0", p / "out/elsewhere") and renamed(p / "out/elsewhere", "s0"),
-        {("elsewhere", "no row")},
-    ),
     "a link in place of a case": (
         lambda p: (shutil.move(p / "out/s0", p / "moved"), (p / "out/s0").symlink_to(p / "moved")),
         {("s0", "no file"), ("s0", "missing")},
@@ -254,6 +250,17 @@ def test_results_under_pseudonyms_are_clean_and_their_inputs_are_not_looked_for(
     found = verify_results(place / "hidden", place / "bundle")
     assert (found.findings, found.cases, found.inputs) == ((), 2, 0)
     assert [note.place for note in found.notes] == ["inputs"]
+
+
+def test_a_case_of_an_earlier_run_of_other_inputs_is_noted(place: Path) -> None:
+    bundle, one = load_bundle(place / "bundle"), [place / "in/s1.nii.gz"]
+    run_cases(bundle, find_cases(one), RunSettings(place / "out", SETTINGS), lambda row: None)
+    write_cohort(place / "out")
+    found = verify_results(place / "out", place / "bundle")
+    assert (found.findings, found.cases) == ((), 2)
+    assert [(note.place, note.kind) for note in found.notes] == [("s0", "no row")]
+    parquet_without_row(place / "out/cases.parquet")
+    assert ("s0", "no row") in kinds(verify_results(place / "out", place / "bundle"))
 
 
 def test_foreign_files_are_named_and_are_no_difference(place: Path) -> None:
