@@ -30,7 +30,7 @@ def cut(words: list[Any]) -> tuple[int, str, str]:
     process.stdout.close()
     said = process.stderr.read()
     process.stderr.close()
-    return process.wait(90), first, said
+    return process.wait(180), first, said
 
 
 @pytest.mark.slow
@@ -48,8 +48,7 @@ def test_decompose_goes_on_without_its_reader_and_writes_the_tables(
     assert (out / "index.html").is_file()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("verb", ["check", "--help"])
+@pytest.mark.parametrize("verb", [pytest.param("check", marks=pytest.mark.soak), pytest.param("--help", marks=pytest.mark.slow)])
 def test_other_verbs_end_without_a_word(verb: str, tmp_path: Path, make_bundle: Callable[..., Path]) -> None:
     words = ["check", "--bundle", make_bundle(tmp_path / "bundle")] if verb == "check" else ["decompose", verb]
     status, first, said = cut(words)
@@ -74,6 +73,6 @@ def test_closed_terminal_stops_the_run_after_the_cases_in_hand(
     for _ in range(2):
         started.send(signal.SIGHUP)
         time.sleep(0.2)
-    assert started.process.wait(90) == 128 + signal.SIGHUP
+    assert started.process.wait(180) == 128 + signal.SIGHUP
     assert 2 <= len(whole(out)) < CASES
     assert in_table(out) == whole(out)

@@ -99,7 +99,8 @@ def test_run_on_ray_is_closed_to_others_and_ends_by_a_signal_with_its_tables(sta
     assert is_clean(out)
     assert f"stopped by SIGTERM: {CASES - len(done)} of {CASES} cases left. To go on: " in said.splitlines()[-1]
     assert not private.exists()
-    assert not any(process.is_running() for process in processes)
+    _, alive = psutil.wait_procs(processes, timeout=30)
+    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
 
 
 @pytest.mark.soak
