@@ -11,6 +11,7 @@ from monai_ifim.io.case_files import AUDIT_LOG, RUN_FILES
 
 LONGEST_NAME = 128  # characters; the names of a case's files are longer, and file systems take 255 bytes
 SUFFIXES = (8, 16, 32, 64)  # hexadecimal digits of a SHA-256, tried in this order
+DIGITS = re.compile(r"-[0-9a-f]{8}$")  # of the input's hash, in the name of a case whose first name another input has
 NOT_FOR_CASES = (*RUN_FILES, AUDIT_LOG)  # in any spelling
 
 

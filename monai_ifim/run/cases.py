@@ -17,7 +17,7 @@ from monai_ifim.io.dicom.header import dicom_files, is_dicom, is_no_image
 from monai_ifim.io.dicom.volumes import index_dicom
 from monai_ifim.io.source import IMAGE_SUFFIXES, there
 from monai_ifim.run import earlier_results
-from monai_ifim.run.distinct_names import Located, distinct_names
+from monai_ifim.run.distinct_names import Located, distinct_names, names_elsewhere
 
 Beside = tuple[tuple[str, Any], ...]  # further entries of an image's data dictionary
 
@@ -87,8 +87,8 @@ def _cases(located: Sequence[Located], entries: Sequence[Path]) -> list[Case]:
 
 
 def _case(name: str, located: Located, root: Path) -> Case:
-    earlier = dict.fromkeys((located.name, located.source.name))
-    return Case(name, located.source, _below(root, located.source.path), tuple(each for each in earlier if each != name))
+    earlier = tuple(each for each in names_elsewhere(located) if each != name)
+    return Case(name, located.source, _below(root, located.source.path), earlier)
 
 
 @dataclass(frozen=True)

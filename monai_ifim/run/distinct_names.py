@@ -11,6 +11,8 @@ from pathlib import Path
 from monai_ifim.io import Source
 from monai_ifim.io.case_names import SUFFIXES, bounded_name, digits_of, name_of
 
+FOLDERS_TRIED = 2  # folders above an input whose names an earlier run may have put before its own
+
 
 @dataclass(frozen=True)
 class Located:
@@ -46,18 +48,37 @@ def distinct_names(located: Sequence[Located]) -> list[str]:
     return names
 
 
+def names_elsewhere(located: Located) -> tuple[str, ...]:
+    """Names that the source may have had in another list of cases, where it, or another, had its own name: as few as are likely."""
+    source, name = located.source, located.name
+    names = [name]
+    if located.label is None:
+        above = Path(os.path.abspath(source.path)).parent.parts[1:]
+        above = above[: len(above) - len(located.folders)]
+        names += [source.name, bounded_name(f"{name}{_suffix_in_name(source)}")]
+        names += [bounded_name(f"{name_of(above[-depth:])}_{name}") for depth in range(1, min(FOLDERS_TRIED, len(above)) + 1)]
+    return tuple(dict.fromkeys([*names, f"{name}-{digits_of(_whole(source))}"]))
+
+
+def _suffix_in_name(source: Source) -> str:
+    return source.suffix.replace(".", "_").lower()
+
+
+def _whole(source: Source) -> str:
+    """All that tells the source from others at the same place."""
+    return "\0".join(map(repr, (os.path.abspath(source.path), source.frame, source.series, source.beside)))
+
+
 def _others(located: Located, name: str, holder: Located) -> Iterator[str]:
     """Further names for a source whose name another has."""
     source, folder = located.source, Path(os.path.abspath(located.source.path)).parent
-    place = os.path.abspath(source.path)
     if located.label is None:
         if folder == Path(os.path.abspath(holder.source.path)).parent and source.suffix != holder.source.suffix:
-            yield bounded_name(f"{name}{source.suffix.replace('.', '_').lower()}")
+            yield bounded_name(f"{name}{_suffix_in_name(source)}")
         above = folder.parts[1 : len(folder.parts) - len(located.folders)]
         held = Path(os.path.abspath(holder.source.path)).parent.parts
         for depth in range(1, len(above) + 1):
             if folder.parts[-depth - len(located.folders) :] != held[-depth - len(holder.folders) :]:
                 yield bounded_name(f"{name_of(above[-depth:])}_{name}")
-    whole = "\0".join(map(repr, (place, source.frame, source.series, source.beside)))
-    yield from (f"{name}-{digits_of(whole, digits)}" for digits in SUFFIXES)
+    yield from (f"{name}-{digits_of(_whole(source), digits)}" for digits in SUFFIXES)
     yield from (f"{name}-{number}" for number in count(2))  # the same source twice

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from monai_ifim.io import InputError, OutputError, atomic
 from monai_ifim.io.case_files import is_file_of, needless_marks
+from monai_ifim.io.case_names import DIGITS
 from monai_ifim.io.output_lock import locked_output
 from monai_ifim.io.private_folder import make_private
 from monai_ifim.run.cases import Case
 from monai_ifim.run.settings import RunSettings
-
-DIGITS = re.compile(r"-[0-9a-f]{8}$")  # of the input's hash, in the name of a case whose first name another input has
 
 
 def prepared_folder(output: Path, private: bool = False) -> Path:

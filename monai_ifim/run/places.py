@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -12,6 +13,7 @@ from monai_ifim.core import IFIMError
 from monai_ifim.io import OpenedSource
 from monai_ifim.io.case_files import sidecar_path
 from monai_ifim.io.case_folder import holder_of, name_for
+from monai_ifim.io.case_names import DIGITS
 from monai_ifim.io.key_table import KeyTable
 from monai_ifim.run.cases import Case
 from monai_ifim.run.settings import RunSettings
@@ -31,32 +33,63 @@ def placed(cases: Sequence[Case], settings: RunSettings) -> list[Case]:
             replace(case, name=table.provisional(f"{case.name}\0{case.source.path}"), earlier=(), given="", hidden=True)
             for case in cases
         ]
+    held = _held_by_name(settings.output)
+    if not held:
+        return [replace(case, earlier=()) for case in cases]
     listed = {case.name.lower(): index for index, case in enumerate(cases)}
-    wanting: defaultdict[str, list[int]] = defaultdict(list)
+    wanting: defaultdict[str, dict[int, None]] = defaultdict(dict)
     for index, case in enumerate(cases):
-        for name in case.earlier:
-            wanting[name].append(index)
+        for name in (case.name, *case.earlier):
+            for folder in held.get(name, ()):
+                if folder == name or folder.lower() not in listed:  # digits that belong to the name of another case
+                    wanting[folder][index] = None
     granted: defaultdict[int, list[str]] = defaultdict(list)
-    for name, wanted_by in wanting.items():
-        owner = listed.get(name.lower())
-        contenders = ([] if owner is None else [owner]) + wanted_by
-        found = contenders[0] if len(contenders) == 1 else _whose(name, [(i, cases[i]) for i in contenders], settings.output)
+    opened = _Opened(cases)
+    for folder, wanted_by in wanting.items():
+        owner = listed.get(folder.lower())
+        contenders = list(dict.fromkeys([*([] if owner is None else [owner]), *wanted_by]))
+        found = contenders[0] if len(contenders) == 1 else _whose(folder, contenders[:MOST_HASHED], opened, settings.output)
         if found is not None and found != owner:
-            granted[found].append(name)
-    return [replace(case, earlier=tuple(granted[index])) if case.earlier else case for index, case in enumerate(cases)]
+            granted[found].append(folder)
+    return [replace(case, earlier=tuple(granted[index])) for index, case in enumerate(cases)]
 
 
-def _whose(name: str, contenders: Sequence[tuple[int, Case]], output: Path) -> int | None:
-    """The first of the contenders whose case lies in OUTPUT/NAME; None if there is none among the first MOST_HASHED."""
+def _held_by_name(output: Path) -> dict[str, list[str]]:
+    """The folders in OUTPUT by the name that their case may have had: their own, and without the digits of an input's hash."""
+    held: defaultdict[str, list[str]] = defaultdict(list)
+    try:
+        with os.scandir(output) as entries:
+            folders = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    except FileNotFoundError:
+        folders = []
+    for folder in folders:
+        for name in dict.fromkeys((folder, DIGITS.sub("", folder))):
+            held[name].append(folder)
+    return dict(held)
+
+
+class _Opened:
+    """The inputs of cases, each opened, and so hashed, once."""
+
+    def __init__(self, cases: Sequence[Case]) -> None:
+        self._cases = cases
+        self._opened: dict[int, OpenedSource] = {}
+
+    def __getitem__(self, index: int) -> OpenedSource:
+        return self._opened.setdefault(index, OpenedSource(self._cases[index].source))
+
+
+def _whose(name: str, contenders: Sequence[int], opened: _Opened, output: Path) -> int | None:
+    """The first of the contenders whose case lies in OUTPUT/NAME; None if there is none."""
     if not sidecar_path(output, name).is_file():
         return None
-    return next(_holders(name, contenders[:MOST_HASHED], output), None)
+    return next(_holders(name, contenders, opened, output), None)
 
 
-def _holders(name: str, contenders: Sequence[tuple[int, Case]], output: Path) -> Iterator[int]:
-    for index, case in contenders:
+def _holders(name: str, contenders: Sequence[int], opened: _Opened, output: Path) -> Iterator[int]:
+    for index in contenders:
         with suppress(IFIMError, OSError):  # an input that cannot be read fails later, by its own name
-            if holder_of(output, name, OpenedSource(case.source)) == "this":
+            if holder_of(output, name, opened[index]) == "this":
                 yield index
 
 

@@ -131,6 +131,52 @@ def test_two_files_of_one_content_are_two_cases_also_where_one_has_a_case(bundle
         assert len({row.path for row in rows}) == 2
 
 
+def test_a_case_that_a_run_of_its_own_made_is_found_by_a_run_of_several_and_the_other_way_round(
+    bundle: Bundle, scan: Write, tmp_path: Path
+) -> None:
+    first, second, out = scan("p1/scan.nii", 1), scan("p2/scan.nii", 2), tmp_path / "out"
+    run(bundle, [first], out)
+    run(bundle, [second], out)
+    kept = {("scan", "kept"), (suffixed("scan", second), "kept")}
+    for inputs in ([first, second], [second, first], [tmp_path / "p2", tmp_path / "p1"], [tmp_path]):
+        assert set(names(run(bundle, inputs, out))) == kept
+    together = tmp_path / "together"
+    run(bundle, [first, second], together)
+    assert names(run(bundle, [second], together)) == [("p2_scan", "kept")]
+    assert set(held(together)) == {"scan", "p2_scan"}
+
+
+def test_a_file_that_takes_the_longer_name_of_another_renames_no_case(bundle: Bundle, scan: Write, tmp_path: Path) -> None:
+    """scan.nii.gz and SCAN.nii: the second has its suffix in its name, which a third file then takes."""
+    scan("in/SCAN.nii.gz", 1)
+    scan("in/Scan.nii", 2)
+    out = tmp_path / "out"
+    before = {row.path: row.case for row in run(bundle, [tmp_path / "in"], out)}
+    scan("in/SCAN.nii", 3)
+    again = {row.path: (row.case, row.status) for row in run(bundle, [tmp_path / "in"], out)}
+    assert {path: again[path] for path in before} == {path: (name, "kept") for path, name in before.items()}
+    assert len({name.lower() for name, _ in again.values()}) == 3
+
+
+def test_two_files_of_one_content_never_share_a_case_that_has_digits(bundle: Bundle, scan: Write, tmp_path: Path) -> None:
+    other, first, second, out = scan("p0/scan.nii", 0), scan("p1/scan.nii", 1), scan("p2/scan.nii", 1), tmp_path / "out"
+    run(bundle, [other], out)
+    run(bundle, [first], out)
+    for inputs in ([first, second], [second, first], [other, second, first]):
+        rows = run(bundle, inputs, out)
+        assert len({row.case for row in rows}) == len(inputs)
+
+
+def test_dates_in_names_are_no_digits_of_a_hash(scan: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No input is read before the run because its name looks like that of a case whose first name another input has."""
+    for name in ("CT", "CT-20240101", "CT-20240102"):
+        scan(f"in/{name}.nii", 1)
+        (tmp_path / "out" / name).mkdir(parents=True)
+        (tmp_path / "out" / name / f"{name}_ifim.json").write_text("{}")
+    monkeypatch.setattr(OpenedSource, "digest", property(lambda self: pytest.fail("read")))
+    assert [case.earlier for case in placed(find_cases([tmp_path / "in"]), RunSettings(tmp_path / "out", CASE))] == [(), (), ()]
+
+
 @pytest.mark.parametrize("text", ["{", "", "[]", '{"schema_version": "2.1", "input": {}}', '{"input": {"sha256": 3}}'])
 def test_a_damaged_sidecar_that_names_nobody_is_not_replaced(text: str, bundle: Bundle, scan: Write, tmp_path: Path) -> None:
     first, second, out = scan("p1/scan.nii", 1), scan("p2/scan.nii", 2), tmp_path / "out"
