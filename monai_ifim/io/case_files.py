@@ -19,6 +19,8 @@ RUN_FILES = ("cases.csv", "cases.parquet", "run.json", "index.html")  # of a run
 AUDIT_LOG = "pacs-audit.jsonl"  # what `pacs` did, unless it records it elsewhere
 PULLED = "dicom"  # the folder in OUT that holds what was pulled from a PACS
 LARGEST_SIDECAR = 2**26  # bytes; a thousand eigenvectors take a hundredth of it
+LARGEST_TABLE = 2**30  # bytes of cases.csv, cases.parquet
+LARGEST_RECORD = 2**28  # bytes of run.json
 
 
 def sidecar_path(output: Path, case: str) -> Path:

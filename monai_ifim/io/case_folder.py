@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,11 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from monai_ifim.io import atomic
-from monai_ifim.io.case_files import UNFINISHED, is_file_of, sidecar_path
+from monai_ifim.io.case_files import LARGEST_SIDECAR, LARGEST_TABLE, UNFINISHED, is_file_of, sidecar_path
 from monai_ifim.io.case_names import SUFFIXES, digits_of
 from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.errors import OutputError
 from monai_ifim.io.opened_source import OpenedSource
+from monai_ifim.io.written_files import read_regular
 
 Holder = Literal["nobody", "this", "another"]
 
@@ -35,7 +37,7 @@ def holder_of(output: Path, name: str, opened: OpenedSource) -> Holder:
         return "another" if folder.exists() else "nobody"
     if not os.path.lexists(sidecar):
         return "nobody" if all(_is_left_of(name, entry) for entry in os.listdir(folder)) else "another"
-    recorded = _recorded_input(sidecar) or _tabulated_input(output, name)
+    recorded = _recorded_input(output, sidecar) or _tabulated_input(output, name)
     return "this" if recorded is not None and _is(recorded, opened) else "another"
 
 
@@ -99,20 +101,20 @@ def _is_left_of(case: str, entry: str) -> bool:
     return entry == UNFINISHED or entry.startswith(atomic.PARTIAL) or is_file_of(case, entry)
 
 
-def _recorded_input(sidecar: Path) -> Mapping[str, Any] | None:
+def _recorded_input(output: Path, sidecar: Path) -> Mapping[str, Any] | None:
     """What a sidecar of any version, damaged or not, states about its input; None if it states no hash."""
     try:
-        found = json.loads(sidecar.read_bytes())["input"]
+        found = json.loads(read_regular(sidecar, output, LARGEST_SIDECAR))["input"]
         return found if isinstance(found, Mapping) and isinstance(found["sha256"], str | None) else None
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    except (OSError, OutputError, ValueError, LookupError, TypeError, RecursionError):
         return None
 
 
 def _tabulated_input(output: Path, name: str) -> Mapping[str, Any] | None:
     """The hash of the case's input by cases.csv of an earlier run; None if it is not there."""
     try:
-        with (output / "cases.csv").open(newline="", encoding="utf-8") as file:
-            found = [row.get("input_sha256") for row in csv.DictReader(file) if row.get("case") == name]
+        text = read_regular(output / "cases.csv", output, LARGEST_TABLE).decode("utf-8")
+        found = [row.get("input_sha256") for row in csv.DictReader(io.StringIO(text, newline="")) if row.get("case") == name]
     except (OSError, ValueError, csv.Error):
         return None
     return {"sha256": found[0]} if len(found) == 1 and found[0] else None

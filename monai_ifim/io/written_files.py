@@ -90,6 +90,16 @@ class CaseFolder:
             return "no file" if getattr(error, "errno", None) in NO_FILE else "unreadable"
 
 
+def read_regular(path: Path, root: Path, largest: int) -> bytes:
+    """The bytes of a file below `root`, reached without following a link; raises OSError for what is no regular file, without
+    waiting for a pipe, and for one of more than `largest` bytes."""
+    with real_folder(path.parent, root) as folder, open_regular(folder, path.name) as stream:
+        content = stream.read(largest + 1)
+    if len(content) > largest:
+        raise OSError(errno.EFBIG, "too large for what it is", str(path))
+    return content
+
+
 NO_FILE = (errno.ELOOP, errno.ENXIO, errno.EISDIR)  # of a link, of a socket, of a folder or a pipe
 
 

@@ -49,7 +49,7 @@ def distinct_names(located: Sequence[Located]) -> list[str]:
 
 
 def names_elsewhere(located: Located) -> tuple[str, ...]:
-    """Names that the source may have had in another list of cases, where it, or another, had its own name: as few as are likely."""
+    """Names that the source may have had in another list of cases, its own among them: as few as are likely."""
     source, name = located.source, located.name
     names = [name]
     if located.label is None:

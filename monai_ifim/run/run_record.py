@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from monai_ifim.core import IFIMError
-from monai_ifim.io import ModelIdentity, read_sidecar
-from monai_ifim.io.sidecar import versions
+from monai_ifim.io import ModelIdentity
+from monai_ifim.io.case_files import LARGEST_RECORD, LARGEST_SIDECAR
+from monai_ifim.io.sidecar import parse_sidecar, versions
+from monai_ifim.io.written_files import read_regular
 from monai_ifim.run.cases import Case
 from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.table import CaseRow, row_from_sidecar, write_run, write_table
@@ -65,8 +67,9 @@ def tabulate(output: str | Path) -> list[CaseRow]:
         if sidecar.name != f"{sidecar.parent.name}_ifim.json":
             continue
         try:
-            rows.append(row_from_sidecar(sidecar.parent.name, "done", read_sidecar(sidecar)))
-        except (IFIMError, KeyError, TypeError):
+            content = parse_sidecar(sidecar.name, read_regular(sidecar, Path(output), LARGEST_SIDECAR))
+            rows.append(row_from_sidecar(sidecar.parent.name, "done", content))
+        except (IFIMError, OSError, LookupError, TypeError, ValueError, AttributeError):
             rows.append(CaseRow(sidecar.parent.name, "failed", f"{sidecar.name}: not a sidecar of a whole case."))
     written = write_table(Path(output), rows)
     record = _record(Path(output))
@@ -78,7 +81,7 @@ def tabulate(output: str | Path) -> list[CaseRow]:
 def _record(output: Path) -> dict[str, Any] | None:
     """The content of run.json; None if there is none, or a damaged one, or one of an earlier version."""
     try:
-        content = json.loads((output / "run.json").read_bytes(), parse_constant=_refuse)
+        content = json.loads(read_regular(output / "run.json", output, LARGEST_RECORD), parse_constant=_refuse)
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) and isinstance(content.get("written"), dict) else None

@@ -24,7 +24,7 @@ from monai_ifim.adapt.bundle import Bundle, load_bundle
 from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.cli.main import app
 from monai_ifim.io import OpenedSource, Source, read_sidecar, sidecar_path
-from monai_ifim.io.case_folder import claimed
+from monai_ifim.io.case_folder import claimed, holder_of
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.cluster import driver
 from monai_ifim.run.local import run_cases
@@ -189,6 +189,23 @@ def test_a_damaged_sidecar_that_names_nobody_is_not_replaced(text: str, bundle: 
     (out / "cases.csv").unlink()
     assert names(run(bundle, [first], out)) == [(suffixed("scan", first), "done")]
     assert {path: path.read_bytes() for path in (out / "scan").iterdir()} == before
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder", "no end"])
+def test_what_is_no_sidecar_is_not_waited_for_and_nobody_s(kind: str, bundle: Bundle, scan: Write, tmp_path: Path) -> None:
+    """A pipe in place of a sidecar or of the table would keep the run waiting for ever, a file without end would fill memory."""
+    path, out = scan("scan.nii", 1), tmp_path / "out"
+    run(bundle, [path], out)
+    elsewhere = shutil.copy(sidecar_path(out, "scan"), tmp_path / "elsewhere.json")
+    for place in (sidecar_path(out, "scan"), out / "cases.csv"):
+        place.unlink()
+        {
+            "pipe": lambda place: os.mkfifo(place),
+            "link": lambda place: place.symlink_to(elsewhere),
+            "folder": lambda place: place.mkdir(),
+            "no end": lambda place: place.touch() or os.truncate(place, 2**40),
+        }[kind](place)
+    assert holder_of(out, "scan", OpenedSource(Source(path))) == "another"
 
 
 @pytest.mark.parametrize("damage", ["cut", "an entry less"])

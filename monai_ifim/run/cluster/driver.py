@@ -14,7 +14,9 @@ from typing import Any
 
 from monai_ifim.adapt.weights import read_state
 from monai_ifim.core import IFIMError
-from monai_ifim.io import ModelIdentity, atomic, read_sidecar, sidecar_path
+from monai_ifim.io import ModelIdentity, OutputError, atomic, read_sidecar, sidecar_path
+from monai_ifim.io.case_files import LARGEST_SIDECAR
+from monai_ifim.io.written_files import read_regular
 from monai_ifim.run.cases import Case
 from monai_ifim.run.cluster.connection import connected
 from monai_ifim.run.cluster.schedule import ATTEMPTS, Allotment, Chunk, Node, Schedule, allot
@@ -262,9 +264,10 @@ class _WorkerPool:
         return row
 
     def _sidecar_hash(self, case: str) -> str | None:
+        output = self._settings.output
         try:
-            content = sidecar_path(self._settings.output, case).read_bytes()
-        except OSError:
+            content = read_regular(sidecar_path(output, case), output, LARGEST_SIDECAR)
+        except (OSError, OutputError):
             return None
         return hashlib.sha256(content).hexdigest()
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from monai_ifim.core import IFIMError
@@ -17,8 +19,6 @@ from monai_ifim.io.source import there
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.verification.findings import Finding
 
-Outcome = Literal["same", "absent"] | Finding
-
 
 class Inputs:
     """Files and folders by their names, among which the inputs of cases are looked for."""
@@ -27,6 +27,9 @@ class Inputs:
         self._places: dict[str, list[Path]] = {}
         for path in paths:
             self._places.setdefault(path.name, []).append(path)
+        self._outcomes: dict[str, list[_Outcome]] = {}
+        self._same: list[Path] = []  # inputs of cases, as they were decomposed
+        self._of_cases: set[str] | None = None  # the same without links, once all are known
 
     @classmethod
     def given(cls, inputs: Sequence[Path]) -> Inputs:
@@ -45,31 +48,75 @@ class Inputs:
         studies = _folders(output / PULLED, links=False)
         return cls(found for place in dict.fromkeys([*places, *studies]) for found in _entries(place))
 
-    def check(self, case: str, sidecar: Mapping[str, Any]) -> Outcome:
-        """The input of a case: "same" if it is found with the content that the sidecar states, "absent" if it is not found."""
+    def check(self, case: str, sidecar: Mapping[str, Any], path: object = None) -> None:
+        """Compare the input of a case with what its sidecar states. path: what the tables say of where it lay, if they do.
+
+        What lies where it lay once, under its name, with another content, differs, unless it is the input of another case.
+        """
         stated = sidecar["input"]
-        outcomes = [self._check(case, stated.get("file"), stated.get("files"), stated.get("series"))]
+        outcomes = [self._check(stated.get("file"), stated.get("files"), stated.get("series"), _parts(path))]
         beside = stated.get("beside")
         for entry in beside.values() if isinstance(beside, dict) else ():
             if isinstance(entry, dict) and entry.get("file") is not None:
-                outcomes.append(self._check(case, entry["file"], entry.get("files"), None))
-        found = next((each for each in outcomes if isinstance(each, Finding)), None)
-        return found or ("absent" if "absent" in outcomes else "same")
+                outcomes.append(self._check(entry["file"], entry.get("files"), None, ()))
+        self._outcomes[case] = outcomes
 
-    def _check(self, case: str, name: Any, files: Any, series: Any) -> Outcome:
+    def outcome(self) -> tuple[int, int, list[Finding]]:
+        """After all cases: how many were compared, of how many an input was not found, and what differs."""
+        counts: Counter[str] = Counter()
+        findings = []
+        for case, outcomes in self._outcomes.items():
+            several = [self._settled(each) for each in outcomes]
+            differing = next((each for each in several if isinstance(each, _Differing)), None)
+            if differing is not None:
+                findings.append(differing.finding(case))
+            counts["absent" if differing is None and "absent" in several else "compared"] += 1
+        return counts["compared"], counts["absent"], findings
+
+    def _settled(self, outcome: _Outcome) -> _Outcome:
+        """The outcome, "absent" for what differs only from inputs of other cases."""
+        if isinstance(outcome, _Differing):
+            if self._of_cases is None:
+                self._of_cases = {os.path.realpath(place) for place in self._same}
+            others = tuple(each for each in outcome.places if os.path.realpath(each[0]) not in self._of_cases)
+            return replace(outcome, places=others) if others else "absent"
+        return outcome
+
+    def _check(self, name: Any, files: Any, series: Any, path: tuple[str, ...]) -> _Outcome:
         if not is_plain_name(name) or not isinstance(files, list) or not files:
             return "absent"
-        first = ""
+        differing = []
         for place in self._places.get(name, ()):
-            differing = _differing(place, files, whole=series is None)
-            if not differing:
+            why = _differing(place, files, whole=series is None)
+            if not why:
+                self._same.append(place)
                 return "same"
-            first = first or differing
-        if not first:
-            return "absent"
-        said = f"the input {name} is not the one that was decomposed ({first})"
+            if path[-1:] != (name,) or place.absolute().parts[-len(path) :] == path:
+                differing.append((place, why))
+        return _Differing(name, tuple(differing)) if differing else "absent"
+
+
+@dataclass(frozen=True)
+class _Differing:
+    """An input that was found with another content: the places of its name, each with what differs there."""
+
+    name: str
+    places: tuple[tuple[Path, str], ...]
+
+    def finding(self, case: str) -> Finding:
+        """The line for it."""
+        said = f"the input {self.name} is not the one that was decomposed ({self.places[0][1]})"
         cure = "name the right one with --input, or remove the folder of this case and give the command of the run again"
         return Finding(case, "input", f"{said}: {cure}.")
+
+
+_Outcome = Literal["same", "absent"] | _Differing
+
+
+def _parts(path: object) -> tuple[str, ...]:
+    """The folders and the name of an input as far as the tables tell them plainly; none if they do not."""
+    parts = PurePath(path).parts if isinstance(path, str) else ()
+    return parts if all(map(is_plain_name, parts)) else ()
 
 
 def _differing(place: Path, files: Sequence[Any], whole: bool) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -43,26 +42,25 @@ def verify_results(
     findings += run.findings
     bundles = _Bundles(bundle)
     places = Inputs.near(output) if inputs is None else Inputs.given(inputs)
-    counts: Counter[str] = Counter()
+    files = 0
     for done, name in enumerate(names):
         report(done, len(names))
         case = check_case(output, name)
         findings += case.findings
         notes += case.notes
-        counts["files"] += case.files
+        files += case.files
         if case.sidecar is not None and case.row is not None:
             findings += run.check_row(name, case.row)
             unlisted = run.unlisted(name)
             if unlisted is not None:  # an earlier run's, if the tables are those of the last one
                 (notes if run.proven else findings).append(unlisted)
             bundles.add(case, run)
-            outcome = places.check(name, case.sidecar)
-            findings += [outcome] if isinstance(outcome, Finding) else []
-            counts["absent" if outcome == "absent" else "inputs"] += 1
+            places.check(name, case.sidecar, run.path_of(name))
     report(len(names), len(names))
-    findings += [*run.check_rows(set(names)), *bundles.findings()]
-    notes += [*bundles.notes(), *_unseen(counts["absent"])]
-    return Verification(len(names), counts["files"], counts["inputs"], bundles.known, tuple(findings), tuple(notes))
+    compared, absent, differing = places.outcome()
+    findings += [*differing, *run.check_rows(set(names)), *bundles.findings()]
+    notes += [*bundles.notes(), *_unseen(absent)]
+    return Verification(len(names), files, compared, bundles.known, tuple(findings), tuple(notes))
 
 
 def _unseen(absent: int) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
+from monai_ifim.io.case_files import LARGEST_RECORD, LARGEST_TABLE
 from monai_ifim.io.digests import sha256_of_stream
 from monai_ifim.io.errors import single_line
 from monai_ifim.io.seal import is_unaltered
@@ -25,7 +26,7 @@ RECORD, PAGE = "run.json", "index.html"
 OF_THE_RUN = (*TABLES, RECORD, PAGE)
 AGAIN = "give the command of the run again, which writes it anew"
 NOT_OF_THE_CASE = ("case", "path", "status", "reason", "seconds")  # columns of what the run did, which a sidecar does not state
-LARGEST = {RECORD: 2**28, "cases.csv": 2**30, "cases.parquet": 2**30}  # bytes
+LARGEST = {RECORD: LARGEST_RECORD, "cases.csv": LARGEST_TABLE, "cases.parquet": LARGEST_TABLE}
 LARGEST_UNPACKED = 2**31  # bytes of cases.parquet, as it states itself
 LONGEST_CAUSE = 200  # characters
 SHOWN = 8  # columns that a line names
@@ -47,6 +48,10 @@ class RunFiles:
     def proven(self) -> bool:
         """True if the tables are, by run.json, those that the last run wrote."""
         return self.record is not None and not self.findings
+
+    def path_of(self, case: str) -> object:
+        """Where the tables say that the input of a case lay, relative to what the user named; None if they do not."""
+        return (self.rows or {}).get(case, {}).get("path")
 
     def unlisted(self, case: str) -> Finding | None:
         """A case without a row in the tables."""

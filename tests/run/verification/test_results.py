@@ -319,6 +319,48 @@ def test_an_input_of_the_same_name_and_another_content_elsewhere_does_not_count_
     assert kinds(verify_results(place / "out", place / "bundle")) == {("s0", "input")}
 
 
+def test_the_input_of_another_case_is_no_changed_input(place: Path) -> None:
+    """Two patients' files of one name; the first is archived, or lies too deep to be found by itself."""
+    bundle, scan = load_bundle(place / "bundle"), place / "in/p2/below/s0.nii.gz"
+    scan.parent.mkdir(parents=True)
+    shutil.copy(place / "in/s1.nii.gz", scan)
+    run_cases(bundle, find_cases([place / "in"]), RunSettings(place / "out", SETTINGS), lambda row: None)
+    write_cohort(place / "out")
+    for inputs in (None, [place / "in"]):
+        assert verify_results(place / "out", place / "bundle", inputs).findings == ()
+    shutil.move(place / "in/s0.nii.gz", place / "archived")
+    found = verify_results(place / "out", place / "bundle", [place / "in"])
+    assert (found.findings, found.inputs, [note.place for note in found.notes]) == ((), 2, ["inputs"])
+
+
+def test_a_file_of_the_same_name_in_another_place_than_the_tables_tell_is_no_changed_input(place: Path) -> None:
+    bundle = load_bundle(place / "bundle")
+    (place / "in/p2/below").mkdir(parents=True)
+    shutil.copy(place / "in/s1.nii.gz", place / "in/p2/below/deep.nii.gz")
+    run_cases(bundle, find_cases([place / "in"]), RunSettings(place / "out", SETTINGS), lambda row: None)
+    write_cohort(place / "out")
+    (place / "in/deep.nii.gz").write_bytes(b"another patient's")
+    assert verify_results(place / "out", place / "bundle").findings == ()
+    (place / "in/p2/below/deep.nii.gz").write_bytes(b"changed")
+    found = verify_results(place / "out", place / "bundle", [place / "in"])
+    assert kinds(found) == {("p2_below_deep", "input")}
+
+
+def test_a_case_under_another_name_is_one_difference_and_its_cure_works(place: Path) -> None:
+    """Somebody copied the sidecar of another case over it: the next run makes the case elsewhere, and the cure is to remove it."""
+    bundle, settings = load_bundle(place / "bundle"), RunSettings(place / "out", SETTINGS)
+    shutil.copy(place / "out/s0/s0_ifim.json", place / "out/s1/s1_ifim.json")
+    [finding] = verify_results(place / "out", place / "bundle").findings
+    assert (finding.place, finding.kind) == ("s1/s1_ifim.json", "foreign")
+    assert "remove this folder, then give the command of the run again" in finding.text
+    run_cases(bundle, find_cases([place / "in"]), settings, lambda row: None)
+    assert ("s1/s1_ifim.json", "foreign") in kinds(verify_results(place / "out", place / "bundle"))
+    shutil.rmtree(place / "out/s1")
+    run_cases(bundle, find_cases([place / "in"]), settings, lambda row: None)
+    write_cohort(place / "out")
+    assert verify_results(place / "out", place / "bundle").findings == ()
+
+
 def test_a_folder_without_results_is_refused_with_the_cure(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no results of monai-ifim in it: name the folder that was given to --output"):
         verify_results(tmp_path)
