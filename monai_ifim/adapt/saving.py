@@ -38,7 +38,7 @@ from monai_ifim.io import (
 )
 from monai_ifim.io.case_folder import claimed, identity_digest
 from monai_ifim.io.geometry import is_photograph
-from monai_ifim.io.key_table import KeyTable
+from monai_ifim.io.key_table import KeyTable, refuse_told_names
 from monai_ifim.io.nifti import power_below_float32, volume_shape
 from monai_ifim.io.parametric_map.source import ReferencedSeries, referenced_series
 from monai_ifim.io.scan import Scan
@@ -170,7 +170,10 @@ class SaveIFIM(Transform):
     @cached_property
     def key_table(self) -> KeyTable | None:
         """The table of pseudonyms beside the output, made at the first use; None with case_names="path"."""
-        return KeyTable.beside(self.output_dir) if self.settings.case_names == "hash" else None
+        if self.settings.case_names == "hash":
+            return KeyTable.beside(self.output_dir)
+        refuse_told_names(self.output_dir)
+        return None
 
     def _name(self, opened: OpenedSource) -> str:
         table = self.key_table

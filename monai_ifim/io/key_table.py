@@ -49,7 +49,7 @@ class KeyTable:
             raise OutputError(
                 f"{output}: holds cases that are named after their files: choose another --output for pseudonyms, or remove them."
             )
-        return cls(folder.with_name(f"{folder.name}{SUFFIX}"))
+        return cls(_table_of(folder))
 
     def provisional(self, text: str) -> str:
         """A pseudonym of a text, for an input that is not yet read."""
@@ -139,6 +139,22 @@ class KeyTable:
         os.fsync(file.fileno())
         self._take(line)
         self._read += len(text)
+
+
+def refuse_told_names(output: Path) -> None:
+    """Raise OutputError if OUTPUT holds cases under pseudonyms: names of files beside them would tell whose they are."""
+    folder = Path(os.path.realpath(output))
+    if not os.path.lexists(_table_of(folder)):
+        return
+    if any(PSEUDONYM.fullmatch(path.parent.name) for path in folder.glob("*/*_ifim.json")):
+        raise OutputError(
+            f"{output}: holds cases under pseudonyms, whose names of files it must not tell: give --case-names hash again "
+            "(in Python, case_names='hash'), or choose another --output."
+        )
+
+
+def _table_of(output: Path) -> Path:
+    return output.with_name(f"{output.name}{SUFFIX}")
 
 
 def _identity(opened: OpenedSource) -> str:

@@ -14,7 +14,7 @@ from monai_ifim.io import OpenedSource
 from monai_ifim.io.case_files import sidecar_path
 from monai_ifim.io.case_folder import holder_of, name_for
 from monai_ifim.io.case_names import DIGITS
-from monai_ifim.io.key_table import KeyTable
+from monai_ifim.io.key_table import KeyTable, refuse_told_names
 from monai_ifim.run.cases import Case
 from monai_ifim.run.settings import RunSettings
 
@@ -25,7 +25,8 @@ def placed(cases: Sequence[Case], settings: RunSettings) -> list[Case]:
     """The cases as an engine has to get them, called once before a run, and in each rank before any of them writes.
 
     Where several could be the input of one earlier case, they are told apart here, by their hashes. With `case_names` "hash" the
-    names are pseudonyms. Raises OutputError if the table of their keys cannot be kept.
+    names are pseudonyms. Raises OutputError if the table of their keys cannot be kept,
+    and without pseudonyms if OUT holds some.
     """
     if settings.case.case_names == "hash":
         table = KeyTable.beside(settings.output)
@@ -33,6 +34,7 @@ def placed(cases: Sequence[Case], settings: RunSettings) -> list[Case]:
             replace(case, name=table.provisional(f"{case.name}\0{case.source.path}"), earlier=(), given="", hidden=True)
             for case in cases
         ]
+    refuse_told_names(settings.output)
     held = _held_by_name(settings.output)
     if not held:
         return [replace(case, earlier=()) for case in cases]

@@ -21,9 +21,10 @@ import pytest
 from typer.testing import CliRunner
 
 from monai_ifim.adapt.bundle import Bundle, load_bundle
+from monai_ifim.adapt.saving import SaveIFIM
 from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.cli.main import app
-from monai_ifim.io import OpenedSource, Source, read_sidecar, sidecar_path
+from monai_ifim.io import OpenedSource, OutputError, Source, read_sidecar, sidecar_path
 from monai_ifim.io.case_folder import claimed, holder_of
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.cluster import driver
@@ -386,6 +387,21 @@ def test_only_contested_names_are_looked_at_before_the_run(scan: Write, tmp_path
     cases = find_cases([tmp_path / "in"])
     monkeypatch.setattr(OpenedSource, "digest", property(lambda self: pytest.fail("read")))
     assert [case.name for case in placed(cases, RunSettings(tmp_path / "out", CASE))] == ["p0_scan", "p1_scan", "p2_scan"]
+
+
+def test_no_name_of_a_file_comes_beside_pseudonyms(bundle: Bundle, scan: Write, tmp_path: Path) -> None:
+    """The option was forgotten once: the name of the file would lie beside the pseudonyms, in a folder and in the tables."""
+    path, out = scan("Jane Doe.nii", 1), tmp_path / "out"
+    run(bundle, [path], out, case_names="hash")
+    before = sorted(out.rglob("*"))
+    with pytest.raises(OutputError, match="holds cases under pseudonyms.*give --case-names hash again"):
+        run(bundle, [path], out)
+    with pytest.raises(OutputError, match="holds cases under pseudonyms"):
+        _ = SaveIFIM(out, CASE).key_table
+    assert sorted(out.rglob("*")) == before
+    [row] = run(bundle, [path], out, case_names="hash")  # the cure
+    assert row.status == "kept"
+    run(bundle, [path], tmp_path / "another")
 
 
 def test_values_survive(bundle: Bundle, scan: Write, tmp_path: Path) -> None:

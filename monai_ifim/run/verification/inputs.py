@@ -91,7 +91,8 @@ class Inputs:
             if not why:
                 self._same.append(place)
                 return "same"
-            if path[-1:] != (name,) or place.absolute().parts[-len(path) :] == path:
+            there = path[-1:] != (name,) or place.absolute().parts[-len(path) :] == path
+            if there and _holds_any(place, files):
                 differing.append((place, why))
         return _Differing(name, tuple(differing)) if differing else "absent"
 
@@ -122,7 +123,7 @@ def _parts(path: object) -> tuple[str, ...]:
 def _differing(place: Path, files: Sequence[Any], whole: bool) -> str:
     """What differs between the stated files and those at a place, in words; empty if nothing does."""
     folder = place if place.is_dir() else place.parent
-    stated = {file["name"]: file for file in files if isinstance(file, dict) and is_plain_name(file.get("name"))}
+    stated = {file["name"]: file for file in _plain(files)}
     if len(stated) != len(files):
         return "its files are not stated plainly"
     try:
@@ -136,6 +137,16 @@ def _differing(place: Path, files: Sequence[Any], whole: bool) -> str:
     except (OSError, IFIMError):
         return "it cannot be read"
     return f"{further[0]} is new" if further else ""
+
+
+def _holds_any(place: Path, files: Sequence[Any]) -> bool:
+    """True unless it is a folder with none of the files, which is merely called like the input, as a case's folder is."""
+    return not place.is_dir() or any((place / file["name"]).exists() for file in _plain(files))
+
+
+def _plain(files: Sequence[Any]) -> list[dict[str, Any]]:
+    """Those of the stated files that have plain names."""
+    return [file for file in files if isinstance(file, dict) and is_plain_name(file.get("name"))]
 
 
 def _below(path: Path) -> Iterator[Path]:

@@ -31,6 +31,7 @@ from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.table import write_run
 from monai_ifim.run.verification.findings import Verification
 from monai_ifim.run.verification.results import verify_results
+from synthetic_series import ORIENTATIONS, Series, write
 
 SETTINGS = CaseSettings("categorical", rank=1, space="network", scene_bundle=True)
 
@@ -346,8 +347,21 @@ def test_a_file_of_the_same_name_in_another_place_than_the_tables_tell_is_no_cha
     assert kinds(found) == {("p2_below_deep", "input")}
 
 
+@pytest.mark.parametrize("names", ["path", "hash"])
+def test_a_folder_of_dicom_that_is_not_found_is_no_changed_input_though_its_case_has_its_name(names: Any, place: Path) -> None:
+    series = write(place / "archive/2024/CT", Series(ORIENTATIONS["axial"]).slices())
+    settings = RunSettings(place / "of dicom", replace(SETTINGS, case_names=names))
+    run_cases(load_bundle(place / "bundle"), find_cases([series]), settings, lambda row: None)
+    write_cohort(place / "of dicom")
+    found = verify_results(place / "of dicom", place / "bundle")
+    assert (found.findings, found.inputs, [note.place for note in found.notes]) == ((), 0, ["inputs"])
+    (series / "IM000").write_bytes(b"changed")
+    found = verify_results(place / "of dicom", place / "bundle", [place / "archive"])
+    assert [finding.kind for finding in found.findings] == (["input"] if names == "path" else [])
+
+
 def test_a_case_under_another_name_is_one_difference_and_its_cure_works(place: Path) -> None:
-    """Somebody copied the sidecar of another case over it: the next run makes the case elsewhere, and the cure is to remove it."""
+    """The sidecar of another case was copied over it: the next run makes the case elsewhere, and the cure is to remove it."""
     bundle, settings = load_bundle(place / "bundle"), RunSettings(place / "out", SETTINGS)
     shutil.copy(place / "out/s0/s0_ifim.json", place / "out/s1/s1_ifim.json")
     [finding] = verify_results(place / "out", place / "bundle").findings
