@@ -92,7 +92,7 @@ class DicomReader(ITKReader):
         check_volume(path.name, volume)
         names = [str(file) for file in volume.files]
         try:
-            image = itk.imread(names[0]) if len(names) == 1 else itk.imread(names, itk.F)
+            image = _decoded(names[0]) if len(names) == 1 else itk.imread(names, itk.F)
         except Exception as error:
             raise undecoded(path.name, volume) from redacted(error)
         return _placed(_rescaled(image, names[0], volume), volume)
@@ -124,6 +124,20 @@ def _register(loader: LoadImage) -> None:
 def _holds_dicom(path: Path) -> bool:
     known = _KNOWN.get()
     return known[path] is not None if path in known else bool(dicom_files(path))
+
+
+def _decoded(name: str) -> Any:
+    """The image of one file. Raises ValueError for colours of more than 8 bits, for which ITK's Python has no type.
+
+    itk.imread would fail too, but only after it has loaded all of ITK to list the types that it has, which takes half a minute.
+    """
+    file = itk.GDCMImageIO.New()
+    file.SetFileName(name)
+    file.ReadImageInformation()
+    colored = file.GetPixelType() in (itk.CommonEnums.IOPixel_RGB, itk.CommonEnums.IOPixel_RGBA)
+    if colored and file.GetComponentType() != itk.CommonEnums.IOComponent_UCHAR:
+        raise ValueError("colours of more than 8 bits")
+    return itk.imread(name, imageio=file)
 
 
 def _rescaled(image: Any, name: str, volume: DicomVolume) -> Any:

@@ -80,7 +80,7 @@ def test_scene_names_files_beside_it_and_all_of_them_exist(scene: Path) -> None:
 
 
 def test_no_written_text_says_where_it_was_made_or_from_whom(scene: Path) -> None:
-    texts = [path.read_text() for path in scene.parent.iterdir() if path.suffix in (".mrml", ".ctbl", ".tsv")]
+    texts = [path.read_text(encoding="utf-8") for path in scene.parent.iterdir() if path.suffix in (".mrml", ".ctbl", ".tsv")]
     assert len(texts) == 5
     assert not [word for text in texts for word in (str(scene.parent.parent), "Zwetschgenbaum") if word in text]
 
