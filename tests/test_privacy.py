@@ -49,7 +49,7 @@ from monai_ifim.cli.main import main
 from monai_ifim.core import IFIMError
 from monai_ifim.io.dicom.reader import register_dicom_reader
 from monai_ifim.run.cases import find_cases
-from monai_ifim.run.cluster import driver as cluster
+from monai_ifim.run.cluster import connection
 from monai_ifim.run.local import run_cases
 from monai_ifim.run.settings import RunSettings
 from planted import (
@@ -329,7 +329,9 @@ def test_codes_that_are_no_codes_are_not_repeated(
         for keyword, value in (("SeriesInstanceUID", "Zw0020000e/../../x"), ("Modality", "Zw00080060 ü")):
             write(folder / keyword, [spoilt(image, keyword, value) for image in series])
             for i, image in enumerate(other):
-                spoilt(image, keyword, value).save_as(folder / keyword / f"X{i}")
+                further = spoilt(image, keyword, value)
+                further.StudyInstanceUID = series[0].StudyInstanceUID  # a series is of one study
+                further.save_as(folder / keyword / f"X{i}")
         texts = {"PatientID": "Zw00100020 " + 70 * "x", "PatientBirthDate": "Zw00100030", "StudyInstanceUID": "Zw0020000d"}
         texts |= {name: f"Zw{tag_of(name):08x}" for name in ("AcquisitionTime", "PatientWeight", "EchoTime", "RescaleType")}
         for keyword, value in texts.items():
@@ -530,11 +532,13 @@ def test_a_cluster_of_our_own_reports_to_nobody(place: Path, bundle: Path, monke
         told.append(os.environ.get("RAY_USAGE_STATS_ENABLED"))
         raise RuntimeError("seen enough")
 
-    monkeypatch.setattr(cluster, "_import_ray", lambda: SimpleNamespace(is_initialized=lambda: False, init=init))
-    with pytest.raises(IFIMError, match="seen enough"), cluster._connected(bundle):
+    monkeypatch.setattr(
+        connection, "_import_ray", lambda: SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=lambda: None)
+    )
+    with pytest.raises(IFIMError, match="seen enough"), connection.connected(bundle):
         pass
-    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED")
     assert told == ["0"]
+    assert "RAY_USAGE_STATS_ENABLED" not in os.environ
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ eval/, hidden files and compiled Python do not count. Installed packages count b
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import site
@@ -17,6 +18,8 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import yaml  # type: ignore[import-untyped, unused-ignore]
+
 from monai_ifim.io.digests import sha256_known
 
 WHOLE = ("configs", "models")  # folders of which every file counts
@@ -24,7 +27,7 @@ NO_CODE = ("docs", "eval", "__pycache__", "site-packages")  # folders whose Pyth
 OUTSIDE = "outside/"  # before the name of a file that lies elsewhere
 LONGEST_PATH = 1000  # characters of a text that may be a path
 _NAMED_FILE = re.compile(r"[^\s'\"%:,;(){}\[\]$=]*\.[^\s'\"%:,;(){}\[\]$=]+")
-_NAMED_MODULE = re.compile(r"\b([A-Za-z_]\w*)\.\w|\b(?:import|from)\s+([A-Za-z_]\w*)")
+_REFERENCE = re.compile(r"[@%][\w:#.+]*")  # MONAI's reference to another entry of a config, in an expression
 
 
 def hash_bundle_files(root: Path, config: Path | None) -> dict[str, str]:
@@ -34,9 +37,11 @@ def hash_bundle_files(root: Path, config: Path | None) -> dict[str, str]:
     files = {path.relative_to(root).as_posix(): path for path in _own_files(root)}
     if config is not None:
         text = config.read_text(encoding="utf-8", errors="replace")
-        for path in (*_named_files(text, root), *_local_modules(text, root)):
+        for path in (*_named_files(text, root), *_local_modules(_named_modules(text), root)):
             inside = path.is_relative_to(root)
-            files.setdefault(path.relative_to(root).as_posix() if inside else f"{OUTSIDE}{_below_its_module(path)}", path)
+            name = path.relative_to(root).as_posix() if inside else f"{OUTSIDE}{_below_its_module(path)}"
+            while files.setdefault(name, path) != path:
+                name += "+"  # another one of that name
     return {name: sha256_known(files[name]) for name in sorted(files)}
 
 
@@ -70,11 +75,49 @@ def _named_files(text: str, root: Path) -> Iterator[Path]:
                     yield Path(os.path.normpath(path))
 
 
-def _local_modules(text: str, root: Path) -> Iterator[Path]:
-    """Python files of the modules that a config names, with all of their package, where that lies neither in the bundle nor among
-    the installed packages."""
-    for name in dict.fromkeys(first or second for first, second in _NAMED_MODULE.findall(text)):
-        if name in sys.stdlib_module_names or name == "monai_ifim":
+def _named_modules(text: str) -> Iterator[str]:
+    """Modules that a config names: the first part of each `_target_`, and each name of an expression, which begins with "$".
+
+    Other words, such as those of comments and the keys of entries, may be called like a folder that happens to be importable.
+    """
+    try:
+        entries = [yaml.safe_load(text)]
+    except (yaml.YAMLError, ValueError, RecursionError):  # loading the bundle says so
+        return
+    while entries:
+        entry = entries.pop()
+        if isinstance(entry, dict):
+            target = entry.get("_target_")
+            if isinstance(target, str) and "." in target and not target.startswith("$"):
+                yield target.partition(".")[0]
+            entries.extend(entry.values())
+        elif isinstance(entry, list):
+            entries.extend(entry)
+        elif isinstance(entry, str) and entry.startswith("$"):
+            yield from _names_in(_REFERENCE.sub("_", entry[1:]).strip())
+
+
+def _names_in(expression: str) -> Iterator[str]:
+    try:
+        tree = ast.parse(expression)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.partition(".")[0]
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):  # __import__("module")
+            yield node.value.partition(".")[0]
+
+
+def _local_modules(named: Iterator[str], root: Path) -> Iterator[Path]:
+    """Python files of these modules, with all of their package, where that lies neither in the bundle nor among the installed
+    packages."""
+    for name in dict.fromkeys(named):
+        if not name.isidentifier() or name in sys.stdlib_module_names or name == "monai_ifim":
             continue
         try:
             spec = find_spec(name)  # of a module without a parent: nothing is imported

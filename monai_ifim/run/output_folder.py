@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from monai_ifim.io import InputError, OutputError, atomic
@@ -29,21 +29,30 @@ def prepared_folder(output: Path, private: bool = False) -> Path:
         atomic.remove_partial_below(output, needless_marks)
         atomic.check_folder(output, root=output)
     except OSError as error:
-        raise OutputError(f"{output}: cannot be {doing} ({error.strerror}): choose another --output.") from error
+        raise _unusable(output, doing, error) from error
     return output
 
 
 @contextmanager
 def held_output(output: Path, private: bool = False) -> Iterator[None]:
     """`prepared_folder`, locked until the end of the block; raises OutputError if another run is writing into it."""
-    if output.is_dir():  # before anything of that run is closed or swept
-        with locked_output(output):
-            prepared_folder(output, private)
-            yield
-        return
-    prepared_folder(output, private)
-    with locked_output(output):
+    with ExitStack() as held:
+        doing = "made"
+        try:
+            there = output.is_dir()
+            if not there:
+                prepared_folder(output, private)
+            doing = "written"
+            held.enter_context(locked_output(output))
+            if there:  # nothing of a run that writes there is closed or swept
+                prepared_folder(output, private)
+        except OSError as error:
+            raise _unusable(output, doing, error) from error
         yield
+
+
+def _unusable(output: Path, doing: str, error: OSError) -> OutputError:
+    return OutputError(f"{output}: cannot be {doing} ({error.strerror}): choose another --output.")
 
 
 @contextmanager

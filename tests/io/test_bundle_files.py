@@ -141,6 +141,19 @@ def test_a_module_that_hides_one_of_the_bundle_counts(root: Path, tmp_path: Path
     assert "scripts" not in sys.modules
 
 
+def test_words_of_a_config_that_are_called_like_a_folder_do_not_count(root: Path, tmp_path: Path) -> None:
+    """Of where the program is started, or of the program that uses this one."""
+    for name in ("evaluator", "run", "note"):
+        write(tmp_path / "lib" / name / "of_somebody_else.py", "")
+    config = root / "configs" / "inference.json"
+    entries = json.loads(config.read_text()) | {"evaluator": {"note": "run.it or note.that"}, "run": ["$@evaluator.run()"]}
+    config.write_text(json.dumps(entries))
+    assert not [name for name in identify_bundle(root).files if "of_somebody_else" in name]
+    entries["run"].append("$[note.step for _ in range(3)]")
+    config.write_text(json.dumps(entries))
+    assert [name for name in identify_bundle(root).files if "of_somebody_else" in name] == ["outside/of_somebody_else.py"]
+
+
 def test_a_file_is_read_once_however_often_it_is_asked_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
     monkeypatch.setattr(digests, "sha256_of_file", counting(read))

@@ -66,7 +66,9 @@ def test_closed_terminal_stops_the_run_after_the_cases_in_hand(
     scans = write_cohort(tmp_path / "in", CASES)
     controller, terminal = pty.openpty()
     words = ["decompose", scans, "--bundle", bundle, "--head", "categorical", "--save", "low", "-o", out]
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and programs started here inherit that
     started = Started(*words, stdout=terminal, stderr=terminal)
+    signal.signal(signal.SIGHUP, before)
     os.close(terminal)
     started.wait_for(lambda: len(whole(out)) >= 2)
     os.close(controller)

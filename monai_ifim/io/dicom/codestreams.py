@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import BinaryIO
 
 import pydicom
+from pydicom.config import disable_value_validation
 
 ITEM = (0xFFFE, 0xE000)  # tag in compressed pixel data (PS3.5, A.4)
 UNDEFINED = 0xFFFFFFFF
@@ -24,8 +25,10 @@ def frame_sizes(file: BinaryIO) -> Iterator[tuple[int, int]]:
     """Columns and rows that each compressed frame of a DICOM file states; none for a file that is not compressed, or damaged."""
     file.seek(0)
     with suppress(Exception):  # the reader of the image explains what is damaged
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["Rows"])
-        if not header.file_meta.TransferSyntaxUID.is_encapsulated:
+        with disable_value_validation():  # its warnings would show what is in the header
+            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["Rows"])
+            encapsulated = header.file_meta.TransferSyntaxUID.is_encapsulated
+        if not encapsulated:
             return
         file.seek(PIXEL_ELEMENT, 1)
         for start, length in _items(file):
