@@ -149,7 +149,7 @@ def test_same_results_give_the_same_bytes_and_leave_settings_alone(
 def test_figures_and_examples_in_an_input_are_no_images(
     experiment: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An evaluation was written into the folder of the scans: its pictures are left out, and what others put beside them is not."""
+    """An evaluation was written into the folder of the scans: its pictures are left out, what others put beside them is not."""
     folder = tmp_path / "scans" / "evaluation"
     shutil.copytree(experiment, folder)
     cell = next(folder.glob("cells/*/*"))
