@@ -29,6 +29,8 @@ NPY_MAGIC, ZIP_MAGIC = b"\x93NUMPY", b"PK\x03\x04"
 LONGEST_NPY_HEADER = 2**16  # bytes; NumPy reads 10,000 characters of one
 LONGEST_META_HEADER = 2**16  # bytes
 PACKED_BYTES = re.compile(rb"^\s*CompressedDataSize\s*[=:]\s*(\d{1,30})", re.IGNORECASE | re.MULTILINE)
+# pictures that every reader finds of one size; ITK, which loads for seconds, is not asked for a second opinion
+PICTURES = {".png": b"\x89PNG\r\n\x1a\n", ".jpg": b"\xff\xd8\xff", ".jpeg": b"\xff\xd8\xff", ".bmp": b"BM"}
 TILE_WIDTH, TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
 
 
@@ -101,8 +103,9 @@ def _file_sizes(path: Path) -> Iterator[Size]:
     elif begins.startswith(ZIP_MAGIC):
         yield _npz_size(path)
     else:
-        for of in (_picture_size, _itk_size):
-            size = _known(of, path)
+        picture, magic = _known(_picture_size, path), PICTURES.get(path.suffix.lower())
+        plain = picture is not None and magic is not None and begins.startswith(magic)
+        for size in (picture, None if plain else _known(_itk_size, path)):
             if size is not None:
                 yield size
 

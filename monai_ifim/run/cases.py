@@ -15,6 +15,7 @@ from monai_ifim.io import InputError, OpenedSource, Source
 from monai_ifim.io.case_files import results_in
 from monai_ifim.io.dicom.header import dicom_files, is_dicom, is_no_image
 from monai_ifim.io.dicom.volumes import index_dicom
+from monai_ifim.io.experiment_files import results_of_experiment
 from monai_ifim.io.source import IMAGE_SUFFIXES, there
 from monai_ifim.run import earlier_results
 from monai_ifim.run.distinct_names import Located, distinct_names, names_elsewhere
@@ -195,7 +196,8 @@ def _expand(path: Path, folders: tuple[str, ...] = (), above: frozenset[Path] = 
     if not path.is_dir():
         raise InputError(f"{path}: neither a file nor a folder.")
     children = sorted(path.iterdir())
-    results = results_in(path, [child.name for child in children])
+    names = {child.name for child in children}
+    results = results_in(path, names) | results_of_experiment(path.absolute(), names)
     series = any(_is_dicom_image(child) for child in children if child.name not in results)
     found: list[_Found] = [_Found(path, folders[:-1])] if series else []
     seen = above | {path.resolve()}

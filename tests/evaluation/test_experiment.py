@@ -29,7 +29,9 @@ from monai_ifim.evaluation.measuring.observation import ObservationSettings, Obs
 from monai_ifim.evaluation.measuring.perturbations import PerturbationSettings, redraw
 from monai_ifim.evaluation.measuring.subspaces import Subspaces, split_eigenvectors
 from monai_ifim.evaluation.records import FailedCell
+from monai_ifim.io import InputError
 from monai_ifim.io.installation import resolve_experiment
+from monai_ifim.run.cases import find_cases
 
 SETTINGS = ObservationSettings(PerturbationSettings(relative_norms=(0.0, 0.01, 0.1), draws=2))
 
@@ -153,6 +155,14 @@ def test_the_example_in_the_documentation_runs(
     results = json.loads((tmp_path / "results" / "results.json").read_text())
     assert [cell["images"] for cell in results["cells"]] == [3] * 4
     assert pages == [Path("results")]
+
+
+def test_an_evaluation_in_the_folder_of_the_scans_adds_no_case(quick: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = quick
+    images = [path for path in (folder / "out").rglob("*") if path.suffix in (".png", ".npz")]
+    assert images
+    with pytest.raises(InputError, match=f"holds no image but {len(images)} results of earlier runs"):
+        find_cases([folder / "out"])
 
 
 class LinearModel(Model):

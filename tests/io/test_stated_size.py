@@ -139,6 +139,24 @@ def test_small_file_of_a_huge_image_is_refused_by_its_header(tmp_path: Path) -> 
     assert peak_of(refuse) < MEBIBYTE
 
 
+@pytest.mark.parametrize("suffix", [".png", ".JPG", ".jpeg", ".bmp"])
+def test_size_of_an_ordinary_picture_is_known_without_loading_itk(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loading all of ITK's modules takes seconds of every run, however few its pictures are."""
+    path = tmp_path / f"a{suffix}"
+    Image.new("L", (30, 20)).save(path)
+    asked: list[Path] = []
+    monkeypatch.setattr("monai_ifim.io.stated_size._itk_size", asked.append)
+    with pytest.raises(LimitError, match="600 voxels"):
+        check_size(OpenedSource(Source(path)), Limits(voxels=599))
+    check_size(OpenedSource(Source(path)), Limits())
+    assert not asked
+    renamed = path.rename(tmp_path / "a.mha")  # what one reader takes for a picture another may not
+    check_size(OpenedSource(Source(renamed)), Limits())
+    assert asked == [renamed]
+
+
 def test_a_chosen_frame_counts_alone(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(np.zeros((3, 4, 5, 7), np.int16), np.eye(4)), tmp_path / "scan.nii")
     assert size_of(tmp_path / "scan.nii") == Size(420, 840)

@@ -19,7 +19,7 @@ from monai_ifim.run.table import CaseRow, row_from_sidecar
 from monai_ifim.run.verification.findings import LONGEST_NAME, Finding
 
 AGAIN = "give the command of the run again, which makes this case again"
-REMOVE = "remove this folder, then give the command of the run again, which makes the case of its input if it has none"
+REMOVE = "remove the folder {case}, then give the command of the run again, which makes the case of its input if it has none"
 OF_FAULTS = {
     "missing": f"is missing: {AGAIN}.",
     "altered": f"is another file than was written: {AGAIN}.",
@@ -100,7 +100,7 @@ def _sidecar(folder: CaseFolder, case: str, findings: list[Finding]) -> dict[str
         findings.append(Finding(place, "damaged", f"{said[:LONGEST_NAME]} To mend it, {AGAIN}."))
         return None
     if content.get("scene", f"{case}.mrml") != f"{case}.mrml":
-        findings.append(Finding(place, "foreign", f"is the sidecar of another case: {REMOVE}."))
+        findings.append(Finding(place, "foreign", f"is the sidecar of another case: {REMOVE.format(case=case)}."))
         return None
     if "written" in content and not is_unaltered(text, SEAL):
         findings.append(Finding(place, "altered", f"was altered since it was written: {AGAIN}."))

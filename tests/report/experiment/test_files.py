@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 
 from monai_ifim.io import OutputError
 from monai_ifim.report.experiment.page import write_report
+from monai_ifim.run.cases import find_cases
 
 Content = dict[str, Any]
 LARGEST = 150_000
@@ -142,6 +144,27 @@ def test_same_results_give_the_same_bytes_and_leave_settings_alone(
         assert matplotlib.rcParams["font.size"] == size
     assert written[0] == written[1]
     assert len(written[0]) == 6  # forest, curves, controls, examples, two pages
+
+
+def test_figures_and_examples_in_an_input_are_no_images(
+    experiment: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An evaluation was written into the folder of the scans: its pictures are left out, what others put beside them is not."""
+    folder = tmp_path / "scans" / "evaluation"
+    shutil.copytree(experiment, folder)
+    cell = next(folder.glob("cells/*/*"))
+    (cell / "identity.json").write_text('{"fingerprint": "1"}')
+    planes = sorted((cell / "images").glob("*.npz"))
+    for file in planes:
+        file.with_suffix(".parquet").touch()
+    (own := folder / "figures" / "scan.png").write_bytes(b"a scan")
+    (other := cell / "images" / "scan.npz").write_bytes(b"a scan")
+    elsewhere = [path for path in folder.glob("cells/*/*/images/*.npz") if path.parent.parent != cell]
+    found = {case.source.path for case in find_cases([tmp_path / "scans"])}
+    assert found == {own, other, *elsewhere}  # without identity.json it may be anybody's
+    assert f"{len(list(folder.glob('figures/*.png'))) - 1 + len(planes)} files are results of earlier runs" in caplog.text
+    (folder / "report.md").unlink()
+    assert {case.source.path for case in find_cases([folder / "figures"])} == set(folder.glob("figures/*.png"))
 
 
 def test_figures_are_not_written_through_a_link(

@@ -366,7 +366,7 @@ def test_a_case_under_another_name_is_one_difference_and_its_cure_works(place: P
     shutil.copy(place / "out/s0/s0_ifim.json", place / "out/s1/s1_ifim.json")
     [finding] = verify_results(place / "out", place / "bundle").findings
     assert (finding.place, finding.kind) == ("s1/s1_ifim.json", "foreign")
-    assert "remove this folder, then give the command of the run again" in finding.text
+    assert "remove the folder s1, then give the command of the run again" in finding.text
     run_cases(bundle, find_cases([place / "in"]), settings, lambda row: None)
     assert ("s1/s1_ifim.json", "foreign") in kinds(verify_results(place / "out", place / "bundle"))
     shutil.rmtree(place / "out/s1")
