@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from monai_ifim.cli.main import app
 from monai_ifim.io import identify_bundle
+from monai_ifim.io.case_files import AUDIT_LOG
 
 RUNS = "my code runs"
 VERBS = ("check", "decompose", "evaluate", "pacs")
@@ -63,7 +64,7 @@ def test_another_bundle_is_refused_before_its_code_runs(verb: str, bundle: Path,
         result.exception
     )
     assert RUNS not in result.output
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in (tmp_path / "out").glob("*")] == ([AUDIT_LOG] if verb == "pacs" else [])
 
 
 @pytest.mark.parametrize("verb", VERBS)

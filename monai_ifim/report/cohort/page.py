@@ -23,12 +23,13 @@ from monai_ifim.report.pages.blocks import Block, Definitions, Fold, Page, Parag
 from monai_ifim.report.pages.texts import flat_settings
 from monai_ifim.run.cohort import LARGEST_Z, SMALLEST_COHORT, SMALLEST_GROUP
 from monai_ifim.run.run_record import record_page
+from monai_ifim.run.table import SEAL
 
 __all__ = ["write_cohort"]
 
 QUESTION = "How strongly, and in how many directions, can small changes of each image move the classifier's answer?"
 STATUSES = {"done": "done", "kept": "kept from an earlier run", "failed": "failed"}
-OWN_SECTIONS = ("bundle", "versions", "cases", "written")  # parts of run.json that are not listed under Settings
+OWN_SECTIONS = ("bundle", "versions", "cases", "written", SEAL)  # parts of run.json that are not listed under Settings
 FILES = ("cases.csv", "cases.parquet", "run.json")
 PAGE = "index.html"
 MOST_NAMED = 5  # different values of a column that are listed
