@@ -33,6 +33,7 @@ ITEM_ELEMENTS = {
     "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning", "BreedRegistrationNumber", "BreedRegistryCodeSequence",
 }  # fmt: skip
 TEXTS = {*IDENTITY, *ITEM_ELEMENTS}
+LATERALITIES = ("R", "L")  # PS3.3, C.7.3.1
 EMPTY_IF_UNKNOWN = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID", "AccessionNumber",
     "ReferringPhysicianName", "PositionReferenceIndicator", "Laterality",
@@ -101,10 +102,13 @@ def check_uids(name: str, headers: Iterable[Dataset]) -> None:
 def give_identity(dataset: Dataset, header: Dataset) -> None:
     """Copy patient, study and frame of reference of `read_identity` into `dataset`.
 
-    Values are copied unchanged, even invalid ones, because a PACS compares them letter by letter.
+    Values are copied unchanged, even invalid ones, because a PACS compares them letter by letter; but for a laterality that is
+    none, which identifies nothing and may be any text.
     """
     for keyword in IDENTITY:
-        if header.get(keyword) not in (None, ""):
+        if keyword == "Laterality" and header.get(keyword) not in LATERALITIES:
+            dataset.Laterality = None
+        elif header.get(keyword) not in (None, ""):
             dataset[keyword] = copy.deepcopy(header[keyword])
         elif keyword in EMPTY_IF_UNKNOWN:
             setattr(dataset, keyword, None)

@@ -149,6 +149,11 @@ def test_items_in_another_character_set_are_copied_in_that_of_the_map(slices: li
         identity(write(tmp_path / "study", slices))
 
 
+@pytest.mark.parametrize(("stated", "copied"), [("R", "R"), ("L", "L"), ("Zw00200060 left knee", None), ("r", None), ("", None)])
+def test_a_laterality_that_is_none_is_not_copied(stated: str, copied: str | None, slices: list[Dataset], tmp_path: Path) -> None:
+    assert identity(written(tmp_path / "study", slices, Laterality=stated)).Laterality in (copied, copied or "")
+
+
 def test_a_file_that_became_another_patients_is_refused(slices: list[Dataset], tmp_path: Path) -> None:
     folder = write(tmp_path / "study", slices)
     opened = OpenedSource(Source(folder))
