@@ -61,6 +61,8 @@ def read_identity(file: Path, known: Identity | None) -> Dataset:
         for keyword in IDENTITY:
             if keyword in header:
                 _prune(header[keyword])
+        if "Laterality" in header and header.Laterality not in LATERALITIES:
+            del header.Laterality  # it identifies nothing, and may be any text
         clear = _settle_characters(header)
     except Exception:  # pydicom raises many types, and their text may quote the header
         raise unreadable(file) from None
@@ -102,13 +104,10 @@ def check_uids(name: str, headers: Iterable[Dataset]) -> None:
 def give_identity(dataset: Dataset, header: Dataset) -> None:
     """Copy patient, study and frame of reference of `read_identity` into `dataset`.
 
-    Values are copied unchanged, even invalid ones, because a PACS compares them letter by letter; but for a laterality that is
-    none, which identifies nothing and may be any text.
+    Values are copied unchanged, even invalid ones, because a PACS compares them letter by letter.
     """
     for keyword in IDENTITY:
-        if keyword == "Laterality" and header.get(keyword) not in LATERALITIES:
-            dataset.Laterality = None
-        elif header.get(keyword) not in (None, ""):
+        if header.get(keyword) not in (None, ""):
             dataset[keyword] = copy.deepcopy(header[keyword])
         elif keyword in EMPTY_IF_UNKNOWN:
             setattr(dataset, keyword, None)
