@@ -74,7 +74,7 @@ def _shell(example: Example) -> str:
     return ended.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_tutorial_from_demo_to_a_bundle_of_its_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     install, *steps = examples("tutorial.md")
     assert install.code.strip() in (ROOT / "README.md").read_text(encoding="utf-8")

@@ -32,7 +32,7 @@ def words(tmp_path: Path, make_bundle: Callable[..., Path], write_cohort: Callab
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
 def test_run_stops_after_the_cases_in_hand_and_the_hint_goes_on(number: signal.Signals, words: list[Any], tmp_path: Path) -> None:
     out = tmp_path / "out"
     started = Started(*words)
@@ -129,7 +129,7 @@ def test_ranks_of_torchrun_stop_together_and_write_one_table(words: list[Any], t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
 def test_pacs_that_waits_for_its_server_ends_and_records_it(
     number: signal.Signals, tmp_path: Path, make_bundle: Callable[..., Path]
 ) -> None:

@@ -324,7 +324,7 @@ def test_ranks_and_workers_file_no_input_under_another_s_name(bundle: Bundle, sc
     assert held(out) == {"scan": digest(first), suffixed("scan", second): digest(second)}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_ray_files_no_input_under_another_s_name(bundle: Bundle, scan: Write, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     first, second, out = scan("p1/scan.nii", 1), scan("p2/scan.nii", 2), tmp_path / "out"

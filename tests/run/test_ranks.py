@@ -131,7 +131,7 @@ if rank.number == 0:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_documented_command_listens_on_loopback_only_and_leaves_nothing_that_others_may_read(tmp_path: Path) -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "many_cases.md").read_text(encoding="utf-8")
     variable, command = re.findall(r"^export (\w+=1)\n(torchrun .+?) --no-python ", page, flags=re.MULTILINE)[0]

@@ -114,7 +114,7 @@ def test_reader_that_kills_the_process_costs_its_case_alone_at_every_resume(
     assert marks(output) == []
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_reader_that_swallows_all_memory_fails_within_the_bound(
     tmp_path: Path, make_bundle: Callable[..., Path], scans: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

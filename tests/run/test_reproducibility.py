@@ -125,8 +125,8 @@ def test_random_steps_of_a_preprocessing_draw_the_same_whatever_came_before(
     assert {name: one[name] for name in two if "/" in name} == {name: two[name] for name in two if "/" in name}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("space", [pytest.param("native", marks=pytest.mark.soak), "scanner"])
+@pytest.mark.soak
+@pytest.mark.parametrize("space", ["native", "scanner"])
 def test_one_process_and_one_or_two_workers_write_the_same_bytes(
     space: Any, cluster: None, one_thread: None, root: Path, write_cohort: Callable[..., Path], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

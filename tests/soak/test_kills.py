@@ -15,7 +15,7 @@ from soak.killing import ENGINES, PHASES, Undisturbed, disturb
 @pytest.mark.parametrize(
     ("engine", "kills", "cases", "seed"),
     [
-        pytest.param("local", 1, 4, 3, marks=pytest.mark.slow, id="few"),
+        pytest.param("local", 1, 4, 3, marks=pytest.mark.soak, id="few"),
         *(pytest.param(engine, 100, 50, 0, marks=pytest.mark.soak, id=f"hundred, {engine}") for engine in ENGINES),
     ],
 )

@@ -109,6 +109,7 @@ def test_two_workers_give_the_files_and_rows_of_one_process(
     }
 
 
+@pytest.mark.soak
 def test_run_that_is_asked_to_stop_ends_with_what_workers_hold(
     cluster: None, make_bundle: Callable[..., Path], write_cohort: Callable[..., Path], tmp_path: Path, rows_of: Rows
 ) -> None:
@@ -157,6 +158,7 @@ def test_workers_killed_in_the_middle_lose_no_case(
     assert contents_of(out) == contents_of(tmp_path / "one")
 
 
+@pytest.mark.soak
 def test_a_case_that_kills_its_worker_each_time_is_a_failed_row_and_the_others_are_done(
     cluster: None, make_bundle: Callable[..., Path], write_cohort: Callable[..., Path], tmp_path: Path
 ) -> None:
