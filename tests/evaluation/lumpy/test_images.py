@@ -223,7 +223,7 @@ def test_writing_refuses_what_no_file_can_hold(tmp_path: Path) -> None:
 
 
 def test_a_broken_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(source: object, target: object) -> None:
+    def fail(source: object, target: object, **folders: object) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", fail)
