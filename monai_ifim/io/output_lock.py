@@ -71,8 +71,8 @@ def _opened(folder: int, output: Path) -> int:
         try:
             named = os.stat(LOCK, dir_fd=folder, follow_symlinks=False)
             if not stat.S_ISREG(named.st_mode) or named.st_nlink > 1:
-                path = output / LOCK
-                raise OutputError(f"{path}: is a link or no file: remove it (rm {shlex.quote(str(path))}).")
+                path, remove = output / LOCK, "rmdir" if stat.S_ISDIR(named.st_mode) else "rm"
+                raise OutputError(f"{path}: is a link or no file: remove it ({remove} {shlex.quote(str(path))}).")
             return _open_existing(folder)
         except FileNotFoundError:
             continue
