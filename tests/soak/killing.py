@@ -40,17 +40,21 @@ PROCESSES = 2  # of the engines that have several
 
 @dataclass(frozen=True)
 class Engine:
-    """How the command is started. ranks: number of processes that share the cases, of which the first prints its own."""
+    """How the command is started. ranks: number of processes that share the cases, of which the first prints its own; leaves: how
+    the temporary files begin that the launcher itself leaves behind when it is killed."""
 
     before: tuple[str, ...] = ("-m", PROGRAM)
     after: tuple[str, ...] = ()
     ranks: int = 1
+    leaves: tuple[str, ...] = ()
 
 
 ENGINES = {
     "local": Engine(),
     "torchrun": Engine(
-        ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}", "-m", PROGRAM), ranks=PROCESSES
+        ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}", "-m", PROGRAM),
+        ranks=PROCESSES,
+        leaves=("torchelastic_",),
     ),
     "ray": Engine(after=("--engine", "ray", "--workers", str(PROCESSES))),
 }
@@ -244,7 +248,11 @@ def unlike(reference: Undisturbed, output: Path) -> list[str]:
     found = damage(reference, output)
     found += [f"{case} is lost" for case in sorted(set(reference.content) - set(whole_cases(output)))]
     found += [f"{path.relative_to(output)} is left behind" for path in output.rglob(".partial-*")]
-    found += [f"{path.name} is left behind among temporary files" for path in reference.scratch.iterdir()]
+    found += [
+        f"{path.name} is left behind among temporary files"
+        for path in reference.scratch.iterdir()
+        if not path.name.startswith(reference.engine.leaves)
+    ]
     names = {path.name for path in output.iterdir()}
     if names != reference.names:
         found.append(f"in the output: {sorted(names ^ reference.names)}")
