@@ -229,7 +229,7 @@ def test_two_programs_at_once(root: Path, scans: Path, tmp_path: Path) -> None:
     """A command that is given while another program, stopped before its end, is writing, says who is."""
     out = tmp_path / "out"
     words = ["decompose", str(scans), "--bundle", str(root), "-o", str(out), "--rank", "1", "--no-locality"]
-    first = subprocess.Popen([sys.executable, "-m", "monai_ifim.cli.main", *words], stdout=subprocess.PIPE, text=True)
+    first = subprocess.Popen([sys.executable, "-m", "monai_ifim.cli.main", *words], stdout=subprocess.PIPE, encoding="utf-8")
     try:
         while not _says_who(out / LOCK) and first.poll() is None:
             time.sleep(0.001)
