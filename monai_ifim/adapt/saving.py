@@ -136,11 +136,11 @@ class SaveIFIM(Transform):
                 "scanner=, and for no others."
             )
         source = opened.source
-        if source.path.exists():
+        there = source.path.exists()
+        if there:
             opened.check_own()
         maps = self._maps(img, components)
         unit = opened.unit
-        there = source.path.exists()
         identity = InputIdentity(
             file=source.path.name,
             sha256=opened.digest if there else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -57,8 +57,12 @@ def sha256_known(path: Path) -> str:
 
 def digest_of_files(files: Mapping[str, str]) -> str:
     """One hex SHA-256 for several files by their names and hashes: that of the lines `HASH  NAME`, sorted by name."""
-    lines = "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(files.items()))
-    return hashlib.sha256(lines.encode("utf-8", "backslashreplace")).hexdigest()
+    return digest_of_lines(f"{sha256}  {name}" for name, sha256 in sorted(files.items()))
+
+
+def digest_of_lines(lines: Iterable[str]) -> str:
+    """Hex SHA-256 of lines, which may hold any name of a file."""
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 @lru_cache(MOST_KNOWN)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from monai_ifim.io.case_files import RUN_FILES, results_in
-from monai_ifim.io.digests import Stamp, sha256_of_stream
+from monai_ifim.io.digests import Stamp, digest_of_lines, sha256_of_stream
 from monai_ifim.io.errors import InputError
 from monai_ifim.io.image_files.parts import files_of
 
@@ -62,10 +61,10 @@ def hash_file(path: Path) -> HashedFile:
         return HashedFile(path, sha256_of_stream(stream), stamp, settled)
 
 
-def digest_of_lines(files: Iterable[HashedFile], by_hash: bool = False) -> str:
+def digest_of_hashed(files: Iterable[HashedFile], by_hash: bool = False) -> str:
     """The SHA-256 of the lines `HASH  NAME` of several files, in their order or sorted."""
-    lines = [f"{file.sha256}  {file.name}\n" for file in files]
-    return hashlib.sha256("".join(sorted(lines) if by_hash else lines).encode("utf-8", "surrogateescape")).hexdigest()
+    lines = [f"{file.sha256}  {file.name}" for file in files]
+    return digest_of_lines(sorted(lines) if by_hash else lines)
 
 
 def refuse_changed(files: Iterable[HashedFile]) -> None:

@@ -24,7 +24,7 @@ from monai_ifim.io.image_files.parts import refuse_bruker
 from monai_ifim.io.input_files import (
     HashedFile,
     changed,
-    digest_of_lines,
+    digest_of_hashed,
     files_of_input,
     hash_file,
     refuse_changed,
@@ -104,7 +104,7 @@ class OpenedSource:
     def digest(self) -> str:
         """The hex SHA-256 that names the input: of its file, or of the lines `HASH  NAME` of its files; raises as `hashed`."""
         if self.source.series is not None:
-            return digest_of_lines(self.hashed, by_hash=True)
+            return digest_of_hashed(self.hashed, by_hash=True)
         return _digest(self.source.path, self.hashed)
 
     @cached_property
@@ -269,4 +269,4 @@ class OpenedSource:
 
 def _digest(path: Path, files: tuple[HashedFile, ...]) -> str:
     alone = len(files) == 1 and not path.is_dir()
-    return files[0].sha256 if alone else digest_of_lines(files)
+    return files[0].sha256 if alone else digest_of_hashed(files)

@@ -53,10 +53,7 @@ class CaseFolder:
 
     def sidecar(self) -> bytes:
         """The bytes of the case's sidecar; raises OSError, also if it is too large to be one or no file."""
-        with open_regular(self.descriptor, f"{self.case}{SIDECAR}") as stream:
-            if os.fstat(stream.fileno()).st_size > LARGEST_SIDECAR:
-                raise OSError(errno.EFBIG, "too large for a sidecar", f"{self.case}{SIDECAR}")
-            return stream.read(LARGEST_SIDECAR + 1)
+        return read_in(self.descriptor, f"{self.case}{SIDECAR}", LARGEST_SIDECAR)
 
     def faults(self, written: Mapping[str, object], names: Collection[str]) -> list[FaultyFile]:
         """What is not as the sidecar says. written: its file names with their SHA-256; names: those that lie here."""
@@ -93,10 +90,17 @@ class CaseFolder:
 def read_regular(path: Path, root: Path, largest: int) -> bytes:
     """The bytes of a file below `root`, reached without following a link; raises OSError for what is no regular file, without
     waiting for a pipe, and for one of more than `largest` bytes."""
-    with real_folder(path.parent, root) as folder, open_regular(folder, path.name) as stream:
-        content = stream.read(largest + 1)
-    if len(content) > largest:
-        raise OSError(errno.EFBIG, "too large for what it is", str(path))
+    with real_folder(path.parent, root) as folder:
+        return read_in(folder, path.name, largest)
+
+
+def read_in(folder: int, name: str, largest: int) -> bytes:
+    """`read_regular` for a file of the folder of a descriptor."""
+    with open_regular(folder, name) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        content = stream.read(largest + 1) if size <= largest else b""
+    if max(size, len(content)) > largest:
+        raise OSError(errno.EFBIG, "too large for what it is", name)
     return content
 
 

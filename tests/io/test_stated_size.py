@@ -6,7 +6,6 @@ import gzip
 import io
 import re
 import struct
-import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from monai_ifim.io import InputError, OpenedSource, Source
 from monai_ifim.io.dicom import deflated
 from monai_ifim.io.limits import NO_LIMITS, LimitError, Limits, Size
 from monai_ifim.io.stated_size import check_size
+from python_memory import peak_of
 from synthetic_series import COLUMNS, ORIENTATIONS, ROWS, Series, write
 
 MEBIBYTE = 2**20
@@ -45,16 +45,6 @@ def size_of(path: Path, **source: Any) -> Size:
             check(path, limits, **source)
         found.append(int(re.findall(r": (\d+) (?:voxels|bytes)", str(caught.value))[0]))
     return Size(*found)
-
-
-def peak_of(action: Callable[[], object]) -> int:
-    """Bytes that Python held at most while `action` ran."""
-    tracemalloc.start()
-    try:
-        action()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 def save_itk(path: Path) -> None:

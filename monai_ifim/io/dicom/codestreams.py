@@ -10,8 +10,9 @@ from typing import BinaryIO
 import pydicom
 from pydicom.config import disable_value_validation
 
+from monai_ifim.io.dicom.header import UNDEFINED
+
 ITEM = (0xFFFE, 0xE000)  # tag in compressed pixel data (PS3.5, A.4)
-UNDEFINED = 0xFFFFFFFF
 PIXEL_ELEMENT = 12  # bytes of tag, type and length before the items
 JPEG, JPEG_2000 = b"\xff\xd8", b"\xff\x4f\xff\x51"
 FRAMES_OF_JPEG = {0xF7, *range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers that state a size; F7: JPEG-LS (ISO/IEC 14495-1)

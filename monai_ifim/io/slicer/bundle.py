@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import xml.etree.ElementTree as ET  # nosec B405 # see below
 import zipfile
@@ -11,10 +10,10 @@ from urllib.parse import unquote
 
 from monai_ifim.io import atomic
 from monai_ifim.io.containment import is_plain_name
+from monai_ifim.io.digests import sha256_of_stream
 from monai_ifim.io.errors import OutputError
 
 NO_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest date of a zip entry
-BLOCK = 2**20  # bytes hashed at a time
 SCHEMA = ".schema.tsv"  # column types of a table; 3D Slicer finds it by its name
 
 
@@ -31,11 +30,8 @@ def write_scene_bundle(scene: Path) -> str:
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
             for file in files:  # volumes are compressed already
                 _add(archive, file, f"{scene.stem}/{file.name}")
-        digest = hashlib.sha256()
         stream.seek(0)
-        while block := stream.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return sha256_of_stream(stream)
 
 
 def _named_files(scene: Path) -> list[str]:

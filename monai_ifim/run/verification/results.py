@@ -11,13 +11,13 @@ from typing import Any
 
 from monai_ifim.io import InputError, ModelIdentity, identify_bundle
 from monai_ifim.io.atomic import PARTIAL
-from monai_ifim.io.case_files import AUDIT_LOG, PULLED, SIDECAR, UNFINISHED, is_file_of
+from monai_ifim.io.case_files import AUDIT_LOG, PULLED, RUN_FILES, SIDECAR, UNFINISHED, is_file_of
 from monai_ifim.io.containment import real_folder
 from monai_ifim.io.installation import bundles_folder
 from monai_ifim.run.verification.cases import CheckedCase, check_case
 from monai_ifim.run.verification.findings import Finding, Verification
 from monai_ifim.run.verification.inputs import Inputs
-from monai_ifim.run.verification.tables import OF_THE_RUN, RECORD, RunFiles, read_run_files
+from monai_ifim.run.verification.tables import RECORD, RunFiles, read_run_files
 
 SHOWN = 6  # files of a bundle that a line names
 
@@ -36,7 +36,7 @@ def verify_results(
     """
     with real_folder(output, output) as folder:
         names, findings, notes = _listed(folder)
-        if not names and not set(OF_THE_RUN) & set(os.listdir(folder)):
+        if not names and not set(RUN_FILES) & set(os.listdir(folder)):
             raise InputError(f"{output}: no results of monai-ifim in it: name the folder that was given to --output.")
         run = read_run_files(folder)
     findings += run.findings
@@ -83,9 +83,9 @@ def _listed(folder: int) -> tuple[list[str], list[Finding], list[Finding]]:
                 cases.append(name)
             elif name != PULLED and not name.startswith("."):
                 notes.append(Finding(name, "unknown", "is no folder of a case."))
-        elif stat.S_ISLNK(mode) and name not in OF_THE_RUN:
+        elif stat.S_ISLNK(mode) and name not in RUN_FILES:
             findings.append(Finding(name, "no file", "is a link, which is not followed: results lie in real folders. Remove it."))
-        elif name not in (*OF_THE_RUN, AUDIT_LOG) and not name.startswith("."):
+        elif name not in (*RUN_FILES, AUDIT_LOG) and not name.startswith("."):
             notes.append(Finding(name, "unknown", "is no file of a run."))
     return cases, findings, notes
 

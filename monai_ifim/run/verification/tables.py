@@ -17,13 +17,12 @@ from monai_ifim.io.case_files import LARGEST_RECORD, LARGEST_TABLE
 from monai_ifim.io.digests import sha256_of_stream
 from monai_ifim.io.errors import single_line
 from monai_ifim.io.seal import is_unaltered
-from monai_ifim.io.written_files import open_regular
+from monai_ifim.io.written_files import open_regular, read_in
 from monai_ifim.run.table import COLUMNS, SCHEMA, SEAL, CaseRow
 from monai_ifim.run.verification.findings import Finding
 
 TABLES = ("cases.csv", "cases.parquet")
 RECORD, PAGE = "run.json", "index.html"
-OF_THE_RUN = (*TABLES, RECORD, PAGE)
 AGAIN = "give the command of the run again, which writes it anew"
 NOT_OF_THE_CASE = ("case", "path", "status", "reason", "seconds")  # columns of what the run did, which a sidecar does not state
 LARGEST = {RECORD: LARGEST_RECORD, "cases.csv": LARGEST_TABLE, "cases.parquet": LARGEST_TABLE}
@@ -92,7 +91,7 @@ def read_run_files(folder: int) -> RunFiles:
         if name not in there:
             continue
         try:
-            found[name] = reader(_bytes(folder, name), findings)
+            found[name] = reader(read_in(folder, name, LARGEST[name]), findings)
         except Exception as error:  # whatever a damaged table makes its reader raise
             said = single_line(str(error.strerror if isinstance(error, OSError) and error.strerror else error))[:LONGEST_CAUSE]
             findings.append(Finding(name, "damaged", f"cannot be read ({said}): {AGAIN}."))
@@ -105,13 +104,6 @@ def read_run_files(folder: int) -> RunFiles:
     if rows is not None and "cases.csv" in found:
         findings += _compared(found["cases.csv"], rows)
     return RunFiles(rows, record, findings)
-
-
-def _bytes(folder: int, name: str) -> bytes:
-    with open_regular(folder, name) as stream:
-        if os.fstat(stream.fileno()).st_size > LARGEST[name]:
-            raise _UnreadableError("too large for what it is")
-        return stream.read(LARGEST[name] + 1)
 
 
 def _read_record(content: bytes, findings: list[Finding]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import json
 import re
 import struct
 import time
-import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -24,6 +23,7 @@ from monai_ifim.io.dicomweb import client as client_module
 from monai_ifim.io.dicomweb import transfer
 from monai_ifim.io.dicomweb.access import access_to
 from monai_ifim.io.dicomweb.client import DicomWeb, ServerError, UnreachableError
+from python_memory import peak_of
 from synthetic_series import ORIENTATIONS, Series
 
 MEBIBYTE = 2**20
@@ -96,15 +96,6 @@ def search(server: DicomWeb) -> object:
 
 def retrieve(server: DicomWeb) -> object:
     return server.retrieve("1.2.3", "1.2.4", "1.2.5")
-
-
-def peak_of(action: Callable[[], object]) -> int:
-    tracemalloc.start()
-    try:
-        action()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 # --- without end
