@@ -71,6 +71,15 @@ def real_data() -> Path:
     return Path(folder)
 
 
+@pytest.fixture(scope="session")
+def small_cases(real_data: Path) -> Path:
+    """Folder of small inputs that went wrong once, beside that of real scans."""
+    folder = real_data.parent / "cases"
+    if not folder.is_dir():
+        pytest.skip(f"put the folder of small inputs that went wrong once at {folder} to run this test")
+    return folder
+
+
 @pytest.fixture
 def blank_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     """index.html of a run with a blank figure: drawing takes a second, and most tests of runs are about other things."""
