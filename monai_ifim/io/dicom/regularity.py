@@ -44,6 +44,19 @@ def is_regular(volume: DicomVolume) -> bool:
     return True
 
 
+def largest_distance(volume: DicomVolume) -> float | None:
+    """Largest distance in mm of a slice from its place on the even grid from the first to the last slice.
+
+    None for fewer than two slices with a place in space.
+    """
+    if volume.positions is None or volume.orientation is None or len(volume.positions) < 2:
+        return None
+    order = np.argsort(volume.positions @ np.cross(volume.orientation[:3], volume.orientation[3:]), kind="stable")
+    positions = volume.positions[order]
+    grid = np.linspace(positions[0], positions[-1], len(positions))
+    return float(np.linalg.norm(positions - grid, axis=1).max())
+
+
 def _check_directions(name: str, orientation: Array) -> None:
     """Raise InputError unless rows and columns are two unit vectors at right angles (PS3.3, C.7.6.2.1.1)."""
     directions = orientation.reshape(2, 3)

@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from pydicom.config import disable_value_validation
 from monai_ifim.io.dicom.header import NO_NUMBERS, DicomFile, NoImageError, read_dicom_file
 from monai_ifim.io.dicom.identity import Identity, differing
 from monai_ifim.io.errors import InputError
+from monai_ifim.io.reading import Reading
 
 Array = npt.NDArray[np.float64]
 Result = TypeVar("Result")
@@ -46,7 +47,8 @@ class DicomVolume:
     mm of each slice's first voxel [slices, 3], orientation: direction cosines of rows and columns [6], spacing: mm between
     columns and rows; None if the headers do not state them. size: columns and rows. A multi-frame file is a volume by
     itself, its frames in the order of the file; rescale: slope and intercept of each frame [slices, 2], None if all share
-    them. disagreeing: attributes that say that the files are not all of one patient, study and frame of reference.
+    them. disagreeing: attributes that say that the files are not all of one patient, study and frame of reference. reading: what
+    was decided in making the volume of its files.
     """
 
     key: str
@@ -59,6 +61,7 @@ class DicomVolume:
     spacing: tuple[float, float] | None = None
     rescale: Array | None = None
     disagreeing: tuple[str, ...] = ()
+    reading: Reading = field(default_factory=Reading)
 
     @property
     def series(self) -> str:
