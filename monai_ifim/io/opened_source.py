@@ -18,7 +18,8 @@ from monai_ifim.io.dicom.header import DicomFile, read_dicom_files, unit_of_head
 from monai_ifim.io.dicom.identity import check_one_patient
 from monai_ifim.io.dicom.regrid import even_grid, resampled
 from monai_ifim.io.dicom.regularity import check_volume, is_regular, largest_distance
-from monai_ifim.io.dicom.volumes import DicomVolume, choose_volume, undecoded, volumes_of
+from monai_ifim.io.dicom.volume import DicomVolume
+from monai_ifim.io.dicom.volumes import choose_volume, undecoded, volumes_of
 from monai_ifim.io.digests import Stamp
 from monai_ifim.io.errors import InputError, redacted
 from monai_ifim.io.image_files.parts import refuse_bruker

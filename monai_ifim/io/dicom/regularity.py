@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from monai_ifim.io.dicom.identity import check_one_patient
-from monai_ifim.io.dicom.volumes import SAME_PLACE, Array, DicomVolume
+from monai_ifim.io.dicom.volume import SAME_PLACE, Array, DicomVolume
 from monai_ifim.io.errors import InputError
 
 SPACING_TOLERANCE = 0.05  # mm by which a slice may be off its place; or, if that is more,
