@@ -12,20 +12,23 @@ from typing import Any, BinaryIO
 
 import pydicom
 from pydicom.config import disable_value_validation
+from pydicom.tag import Tag
 from pydicom.uid import UID
 
 from monai_ifim.io.case_files import results_in
 from monai_ifim.io.dicom.deflated import DEFLATED, readable_head
+from monai_ifim.io.dicom.dimensions import TAGS_READ
 from monai_ifim.io.dicom.identity import KEYWORDS, Identity, forget_patient, identity_of
 from monai_ifim.io.errors import InputError
 from monai_ifim.io.units import MODALITY_UNITS, PET_UNITS, SCANNER_UNITS
 
 TAGS = [
-    "SOPClassUID", "SeriesInstanceUID", "SOPInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient",
-    "ImageOrientationPatient", "PixelSpacing", "InstanceNumber", "EchoNumbers", "EchoTime", "TemporalPositionIdentifier",
-    "AcquisitionNumber", "TriggerTime", "AcquisitionTime", "ContentTime", "DiffusionBValue", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation", "RescaleSlope",
-    "RescaleType", "Units", "SeriesNumber", *KEYWORDS,
+    Tag(name) for name in (
+        "SOPClassUID", "SeriesInstanceUID", "SOPInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames",
+        "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SharedFunctionalGroupsSequence",
+        "PerFrameFunctionalGroupsSequence", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation", "RescaleSlope",
+        "RescaleType", "Units", "SeriesNumber", *KEYWORDS, *TAGS_READ,
+    )
 ]  # fmt: skip
 NUMBERS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope")
 NO_NUMBERS = "places, directions or spacings in its DICOM header are not numbers: export the image again"
