@@ -11,9 +11,13 @@ class Reading:
     """Decisions of the reader. An entry that is None does not apply to the input.
 
     largest_distance_mm: of a slice from its place on the even grid from the first to the last slice, before resampling.
+    slice_step: where the distance between slices comes from: an attribute's name. tiles: number of slices that were taken out of
+    one picture, a mosaic.
     """
 
     largest_distance_mm: float | None = None
+    slice_step: str | None = None
+    tiles: int | None = None
 
     def described(self) -> dict[str, Any]:
         """The entries that apply, as the sidecar states them under `input.reading`."""
@@ -21,4 +25,9 @@ class Reading:
 
     def words(self) -> tuple[str, ...]:
         """Sentences about what was guessed, which a person must see; empty if nothing was. They are the case's warnings."""
+        if self.tiles is not None and self.slice_step == "Slice Thickness":
+            return (
+                "The distance between the slices of the mosaic is not stated (Spacing Between Slices): they were placed as if "
+                "there were no gap between them.",
+            )
         return ()
