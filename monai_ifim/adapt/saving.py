@@ -41,6 +41,7 @@ from monai_ifim.io.geometry import is_photograph
 from monai_ifim.io.key_table import KeyTable, refuse_told_names
 from monai_ifim.io.nifti import power_below_float32, volume_shape
 from monai_ifim.io.parametric_map.source import ReferencedSeries, referenced_series
+from monai_ifim.io.reading import Reading
 from monai_ifim.io.scan import Scan
 from monai_ifim.io.sidecar import plain_affine
 from monai_ifim.options import FILES
@@ -152,6 +153,7 @@ class SaveIFIM(Transform):
             resampled=opened.resampled,
             beside=opened.beside,
             files=[file.described() for file in opened.hashed] if there else (),
+            reading=opened.reading if there else Reading(),
         )
         of_maps = {"unit": unit} if self.settings.space == "scanner" else {}
         record = record | {"settings": self.settings.written(record["settings"])}

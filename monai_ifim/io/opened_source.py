@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -16,8 +17,9 @@ from monai_ifim.io.case_files import results_in
 from monai_ifim.io.dicom.header import DicomFile, read_dicom_files, unit_of_header
 from monai_ifim.io.dicom.identity import check_one_patient
 from monai_ifim.io.dicom.regrid import even_grid, resampled
-from monai_ifim.io.dicom.regularity import check_volume, is_regular
-from monai_ifim.io.dicom.volumes import DicomVolume, choose_volume, undecoded, volumes_of
+from monai_ifim.io.dicom.regularity import check_volume, is_regular, largest_distance
+from monai_ifim.io.dicom.volume import DicomVolume
+from monai_ifim.io.dicom.volumes import choose_volume, undecoded, volumes_of
 from monai_ifim.io.digests import Stamp
 from monai_ifim.io.errors import InputError, redacted
 from monai_ifim.io.image_files.parts import refuse_bruker
@@ -30,6 +32,7 @@ from monai_ifim.io.input_files import (
     refuse_changed,
 )
 from monai_ifim.io.nifti_header import NiftiHeader, read_nifti_header
+from monai_ifim.io.reading import Reading
 from monai_ifim.io.source import Source, there
 from monai_ifim.io.units import GREY_VALUES, SCANNER_UNITS
 
@@ -135,6 +138,13 @@ class OpenedSource:
         """True if the input is an irregular DICOM volume that is to be resampled onto an even grid."""
         asked = self.source.fix_geometry and self.source.path.is_dir()
         return asked and bool(self.files) and not is_regular(self.volume)
+
+    @cached_property
+    def reading(self) -> Reading:
+        """What was decided in reading the input; empty where several volumes lie there and none is chosen."""
+        if not self.files or (self.source.series is None and len(self.volumes) > 1):
+            return Reading()
+        return replace(self.volume.reading, largest_distance_mm=largest_distance(self.volume))
 
     @property
     def resampled_voxels(self) -> int:

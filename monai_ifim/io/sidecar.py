@@ -22,6 +22,7 @@ from monai_ifim.io.geometry import Affine
 from monai_ifim.io.maps import MapContent
 from monai_ifim.io.model import ModelIdentity
 from monai_ifim.io.older_sidecars import SCHEMA_VERSION, unit_of_map, up_to_date
+from monai_ifim.io.reading import Reading
 from monai_ifim.io.seal import sealed
 from monai_ifim.io.units import NETWORK_UNITS
 from monai_ifim.version import __version__
@@ -39,7 +40,7 @@ SPACES = {
 class InputIdentity:
     """The input: base name, content hash, grid, and the reader that opened it. frame: of a 4D file, from 0. beside: files and
     values that the network's input is made of besides it (`OpenedSource.beside`). files: all that it consists of, with name,
-    SHA-256 and bytes."""
+    SHA-256 and bytes. reading: what its reader decided."""
 
     file: str
     sha256: str | None
@@ -51,6 +52,7 @@ class InputIdentity:
     resampled: bool = False
     beside: Mapping[str, Any] = field(default_factory=dict)
     files: Sequence[Mapping[str, Any]] = ()
+    reading: Reading = field(default_factory=Reading)
 
     def without_names(self, file: str) -> InputIdentity:
         """The same input, called `file`, without the names of its own files."""
@@ -126,7 +128,7 @@ def compose_sidecar(case: str, facts: CaseFacts, files: list[MapFile], scan_unit
     content = {
         "schema_version": SCHEMA_VERSION,
         "generator": {"name": "monai_ifim", "version": __version__, "paper": "arXiv:2606.16362"},
-        "input": asdict(facts.input),
+        "input": asdict(facts.input) | {"reading": facts.input.reading.described()},
         "model": {
             "bundle": model.name,
             "version": model.version,
@@ -141,6 +143,7 @@ def compose_sidecar(case: str, facts: CaseFacts, files: list[MapFile], scan_unit
         "space": {"name": facts.space, "meaning": SPACES[facts.space]},
         "units": units,
         "settings": record.get("settings"),
+        "warnings": facts.input.reading.words(),
         **{name: record.get(name) for name in _RESULTS},
         "device": _device(record),
         "high_share": _high_share(files),

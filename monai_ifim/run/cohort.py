@@ -18,7 +18,7 @@ from scipy.stats import median_abs_deviation
 
 from monai_ifim.io import InputError
 from monai_ifim.io.errors import single_line
-from monai_ifim.run.table import SCHEMA, SCHEMA_VERSION, SINCE_1_1, SINCE_1_2, UNITS
+from monai_ifim.run.table import SCHEMA, SCHEMA_VERSION, SINCE_1_1, SINCE_1_2, SINCE_1_3, UNITS
 
 __all__ = ["LARGEST_Z", "SMALLEST_COHORT", "SMALLEST_GROUP", "VANISHING", "confidence", "find_outliers", "read_cases"]
 
@@ -32,6 +32,7 @@ SMALLEST_SCALE = {"trace": 1e-3, "confidence": 1e-3, "rank": 0.5}  # spread belo
 MEAN_DEVIATION = float(np.sqrt(np.pi / 2))  # times the mean absolute deviation is a normal distribution's standard deviation
 LONGEST_CAUSE = 200  # characters of the cause that an error message quotes
 SMALLEST_DOUBT = 2.0**-53  # smallest difference of a probability in float64 from 1
+ADDED_SINCE = {"1.0": (*SINCE_1_1, *SINCE_1_2, *SINCE_1_3), "1.1": (*SINCE_1_2, *SINCE_1_3), "1.2": SINCE_1_3}
 OUTLIER_COLUMNS = ("case", "quantity", "kind", "value", "z", "among", "cases")
 
 
@@ -64,8 +65,8 @@ def read_cases(output: str | PathLike[str]) -> pd.DataFrame:
             f"{path}: schema version {version or 'missing'}; this program reads {SCHEMA_VERSION}: read it with the version of "
             "monai_ifim that wrote it, or run the same command again."
         )
-    if version in ("1.0", "1.1"):
-        table = _with_newer_columns(table, SINCE_1_2 if version == "1.1" else (*SINCE_1_1, *SINCE_1_2))
+    if version in ADDED_SINCE:
+        table = _with_newer_columns(table, ADDED_SINCE[version])
         columns = {field.name: field.type for field in table.schema}
     _check_columns(path, columns)
     frame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)

@@ -20,9 +20,10 @@ from monai_ifim.io.seal import sealed
 
 __all__ = ["COLUMNS", "SCHEMA", "SCHEMA_VERSION", "UNITS", "CaseRow", "row_from_sidecar", "write_run", "write_table"]
 
-SCHEMA_VERSION = "1.2"  # of cases.parquet; a reader of 1.x reads every 1.y
+SCHEMA_VERSION = "1.3"  # of cases.parquet; a reader of 1.x reads every 1.y
 SINCE_1_1 = ("verification", "deviation", "verified_by")  # columns that a table of 1.0 lacks
 SINCE_1_2 = ("path",)  # and one of 1.1 too
+SINCE_1_3 = ("warnings",)  # and one of 1.2 too
 LARGEST_WHOLE = 2**53
 SEAL = "run_sha256"  # the last entry of run.json
 
@@ -37,8 +38,9 @@ class CaseRow:
     norms over all voxels and channels of the files in `space`. verification: "agrees", "disagrees", "inconclusive" or "never":
     the derivatives against differences of the network's output, deviation by how much they deviated, verified_by: the case that
     was verified, "itself" for its own. seconds: of the whole case, or, if it was kept, of its
-    decomposition then. path: of the input, relative to what the user named; empty if it is unknown or not to be told. listed:
-    the name in the list of cases (no column). Unknown values are None, unknown texts empty. Field by field with units: UNITS.
+    decomposition then. path: of the input, relative to what the user named; empty if it is unknown or not to be told. warnings:
+    sentences about what was guessed in reading the input. listed: the name in the list of cases (no column). Unknown values are
+    None, unknown texts empty. Field by field with units: UNITS.
     """
 
     case: str
@@ -73,6 +75,7 @@ class CaseRow:
     input_sha256: str = ""
     weights_sha256: str = ""
     path: str = ""
+    warnings: str = ""
     listed: str = ""
 
     def of_listed(self, name: str, path: str) -> CaseRow:
@@ -87,7 +90,7 @@ class CaseRow:
 
 COLUMNS = (
     "case", "status", "reason", "input", "prediction", "probability", "rank", "energy_kept", "eigenvalue", "trace", "seconds",
-    "verification", "path", "input_sha256",
+    "verification", "path", "input_sha256", "warnings",
 )  # of cases.csv  # fmt: skip
 
 UNITS: Mapping[str, str] = MappingProxyType(
@@ -147,6 +150,7 @@ SCHEMA = pa.schema(
         ("input_sha256", _TEXT),
         ("weights_sha256", _TEXT),
         ("path", _TEXT),
+        ("warnings", _TEXT),
     ],
     metadata={"monai_ifim.schema_version": SCHEMA_VERSION, "monai_ifim.units": json.dumps(dict(UNITS))},
 )
@@ -200,6 +204,7 @@ def _row(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | No
         frame=_count(sidecar["input"]["frame"]),
         input_sha256=_text(sidecar["input"]["sha256"]),
         weights_sha256=_text(model["weights_sha256"]),
+        warnings=" ".join(map(_text, sidecar.get("warnings") or ())),
     )
 
 

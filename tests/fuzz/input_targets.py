@@ -19,7 +19,8 @@ from fuzz.oracle import Target, check_names, refusing
 from monai_ifim.io import OpenedSource, Source
 from monai_ifim.io.dicom.header import is_no_image
 from monai_ifim.io.dicom.regularity import check_volume, is_regular
-from monai_ifim.io.dicom.volumes import DicomVolume, index_dicom
+from monai_ifim.io.dicom.volume import DicomVolume
+from monai_ifim.io.dicom.volumes import index_dicom
 from monai_ifim.io.parametric_map.source import referenced_series
 from monai_ifim.run.cases import find_cases
 

@@ -18,7 +18,7 @@ from monai_ifim.io import case
 from monai_ifim.io.case import Companions, write_case
 from monai_ifim.io.case_files import UNFINISHED, results_in, sidecar_path
 from monai_ifim.io.case_maps import CaseMaps, check_contents
-from monai_ifim.io.dicom.volumes import DicomVolume
+from monai_ifim.io.dicom.volume import DicomVolume
 from monai_ifim.io.errors import OutputError
 from monai_ifim.io.model import ModelIdentity
 from monai_ifim.io.parametric_map.source import ReferencedSeries

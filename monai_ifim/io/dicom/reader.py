@@ -23,7 +23,8 @@ from monai.utils import ensure_tuple
 
 from monai_ifim.io.dicom.header import dicom_files
 from monai_ifim.io.dicom.regularity import check_volume
-from monai_ifim.io.dicom.volumes import DicomVolume, choose_volume, index_dicom, undecoded
+from monai_ifim.io.dicom.volume import DicomVolume
+from monai_ifim.io.dicom.volumes import choose_volume, index_dicom, undecoded
 from monai_ifim.io.errors import InputError, redacted
 from monai_ifim.io.image_files.guard import FormatGuard, Refusal
 from monai_ifim.io.image_files.parts import refuse_bruker

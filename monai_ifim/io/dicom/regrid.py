@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import shift
 
-from monai_ifim.io.dicom.volumes import SAME_PLACE, Array, DicomVolume
+from monai_ifim.io.dicom.volume import SAME_PLACE, Array, DicomVolume
 from monai_ifim.io.errors import InputError
 from monai_ifim.io.geometry import LPS_TO_RAS, Affine
 

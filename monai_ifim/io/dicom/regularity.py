@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from monai_ifim.io.dicom.identity import check_one_patient
-from monai_ifim.io.dicom.volumes import SAME_PLACE, Array, DicomVolume
+from monai_ifim.io.dicom.volume import SAME_PLACE, Array, DicomVolume
 from monai_ifim.io.errors import InputError
 
 SPACING_TOLERANCE = 0.05  # mm by which a slice may be off its place; or, if that is more,
@@ -42,6 +42,19 @@ def is_regular(volume: DicomVolume) -> bool:
     except InputError:
         return False
     return True
+
+
+def largest_distance(volume: DicomVolume) -> float | None:
+    """Largest distance in mm of a slice from its place on the even grid from the first to the last slice.
+
+    None for fewer than two slices with a place in space.
+    """
+    if volume.positions is None or volume.orientation is None or len(volume.positions) < 2:
+        return None
+    order = np.argsort(volume.positions @ np.cross(volume.orientation[:3], volume.orientation[3:]), kind="stable")
+    positions = volume.positions[order]
+    grid = np.linspace(positions[0], positions[-1], len(positions))
+    return float(np.linalg.norm(positions - grid, axis=1).max())
 
 
 def _check_directions(name: str, orientation: Array) -> None:

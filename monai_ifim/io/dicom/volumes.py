@@ -8,75 +8,29 @@ taken over from a header, and only if they have the form of one: any other text 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from pydicom.config import disable_value_validation
 
+from monai_ifim.io.dicom.forms import LONGEST_UID, MODALITY_FORM, UID_FORM
 from monai_ifim.io.dicom.header import NO_NUMBERS, DicomFile, NoImageError, read_dicom_file
 from monai_ifim.io.dicom.identity import Identity, differing
+from monai_ifim.io.dicom.volume import SAME_PLACE, Array, DicomVolume
 from monai_ifim.io.errors import InputError
 
-Array = npt.NDArray[np.float64]
 Result = TypeVar("Result")
 
-UID_FORM = re.compile(r"[0-9]+(\.[0-9]+)*")  # PS3.5, 9.1; such a text is also safe in a path and in a URL
-LONGEST_UID = 64
-MODALITY_FORM = re.compile("[A-Z0-9_ ]{1,16}")  # PS3.5, 6.2: CS
-SAME_PLACE = 1e-3  # mm within which two slices lie at one place
 MOST_LISTED = 12  # volumes of a folder that an error message lists
 # If several slices lie at one place, the first of these attributes that separates them splits them.
 TELLING_APART = (
     "EchoTime", "EchoNumbers", "TemporalPositionIdentifier", "DiffusionBValue", "TriggerTime", "AcquisitionNumber",
     "AcquisitionTime", "ContentTime",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class DicomVolume:
-    """Instances that make one volume, in the order of their places.
-
-    key: the series UID (a digest if it has not the form of a UID), with "#2" and so on if it holds several. positions: LPS
-    mm of each slice's first voxel [slices, 3], orientation: direction cosines of rows and columns [6], spacing: mm between
-    columns and rows; None if the headers do not state them. size: columns and rows. A multi-frame file is a volume by
-    itself, its frames in the order of the file; rescale: slope and intercept of each frame [slices, 2], None if all share
-    them. disagreeing: attributes that say that the files are not all of one patient, study and frame of reference.
-    """
-
-    key: str
-    files: tuple[Path, ...]
-    modality: str
-    size: tuple[int, int]
-    slices: int
-    positions: Array | None = None
-    orientation: Array | None = None
-    spacing: tuple[float, float] | None = None
-    rescale: Array | None = None
-    disagreeing: tuple[str, ...] = ()
-
-    @property
-    def series(self) -> str:
-        """The series UID."""
-        return self.key.partition("#")[0]
-
-    def facts(self) -> str:
-        """Modality, size, spacing, count and key: enough to tell volumes apart, and nothing personal."""
-        columns, rows = self.size
-        gap = "" if self.positions is None or len(self.positions) < 2 else f" x {self._gap():.3g}"
-        spacing = "" if self.spacing is None else f", {self.spacing[0]:.3g} x {self.spacing[1]:.3g}{gap} mm"
-        count = f"{self.slices} slice{'' if self.slices == 1 else 's'}"
-        return f"{self.modality or 'no modality'}, {columns} x {rows}, {count}{spacing}: {self.key}"
-
-    def _gap(self) -> float:
-        if self.positions is None:
-            return 0.0
-        return float(np.linalg.norm(self.positions[-1] - self.positions[0])) / max(1, len(self.positions) - 1)
 
 
 def index_dicom(files: Iterable[Path]) -> list[DicomVolume]:

@@ -21,7 +21,7 @@ from pydicom import Dataset
 from pydicom.uid import UID
 
 from monai_ifim.core.errors import IFIMError
-from monai_ifim.io.dicom.volumes import LONGEST_UID, MODALITY_FORM, UID_FORM
+from monai_ifim.io.dicom.forms import LONGEST_UID, MODALITY_FORM, UID_FORM
 from monai_ifim.io.dicomweb.access import Access
 from monai_ifim.io.dicomweb.transfer import LARGEST_TEXT, CountingAdapter, TransferError, Watch
 from monai_ifim.options import LIMITS, TRANSFER

@@ -13,8 +13,8 @@ from pydicom.charset import python_encoding
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
+from monai_ifim.io.dicom.forms import LONGEST_UID, UID_FORM
 from monai_ifim.io.dicom.identity import CHARACTER_SET, UNDECODED, Identity, identity_of
-from monai_ifim.io.dicom.volumes import LONGEST_UID, UID_FORM
 from monai_ifim.io.errors import OutputError
 
 # Attributes copied from the source: those that file an object under its patient and study, and those that the standard demands.

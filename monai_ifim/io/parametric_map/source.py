@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 
 from monai_ifim.io.dicom.identity import check_one_patient
 from monai_ifim.io.dicom.regularity import SPACING_TOLERANCE
-from monai_ifim.io.dicom.volumes import Array, DicomVolume
+from monai_ifim.io.dicom.volume import Array, DicomVolume
 from monai_ifim.io.errors import OutputError
 from monai_ifim.io.geometry import Affine
 from monai_ifim.io.opened_source import OpenedSource

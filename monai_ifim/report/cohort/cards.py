@@ -45,8 +45,8 @@ class OutputBar:
 
 @dataclass(frozen=True)
 class CaseCard:
-    """Texts and drawings of one case. no_pictures: the reason if there are none; components: rows of number, eigenvalue, share
-    of the trace and locality radius."""
+    """Texts and drawings of one case. no_pictures: the reason if there are none; warnings: what was guessed in reading the
+    input; components: rows of number, eigenvalue, share of the trace and locality radius."""
 
     anchor: str
     name: str
@@ -57,6 +57,7 @@ class CaseCard:
     outputs_head: str
     outputs_rest: str
     notes: tuple[str, ...]
+    warnings: str
     spectrum: SpectrumDrawing | None
     components: tuple[tuple[str, str, str, str], ...]
     components_rest: str
@@ -90,6 +91,7 @@ def _card(output: Path, position: int, case: CaseFields, pictures: CasePictures,
         outputs_head="probability" if len(_numbers(case["probabilities"])) else "predicted value",
         outputs_rest=rest,
         notes=() if failed else tuple(notes),
+        warnings="" if failed else words(case["warnings"]),
         spectrum=draw_spectrum(eigenvalues),
         components=() if failed else _components(case, eigenvalues),
         components_rest=_more(len(eigenvalues) - MOST_COMPONENTS, "component", "in the sidecar"),

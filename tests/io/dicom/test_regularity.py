@@ -10,7 +10,7 @@ import pytest
 
 from monai_ifim.io import InputError, OpenedSource, Source
 from monai_ifim.io.dicom.regularity import SHARE_TOLERANCE, SPACING_TOLERANCE, check_volume, is_regular
-from monai_ifim.io.dicom.volumes import SAME_PLACE, DicomVolume
+from monai_ifim.io.dicom.volume import SAME_PLACE, DicomVolume
 
 
 def copied(source: Path, target: Path, leave_out: tuple[str, ...] = (), keep: int | None = None) -> Path:

@@ -1,0 +1,7 @@
+"""The forms of UIDs and codes: only a text of such a form is taken over from a header, as any other may be a name."""
+
+import re
+
+UID_FORM = re.compile(r"[0-9]+(\.[0-9]+)*")  # PS3.5, 9.1; such a text is also safe in a path and in a URL
+LONGEST_UID = 64
+MODALITY_FORM = re.compile("[A-Z0-9_ ]{1,16}")  # PS3.5, 6.2: CS
