@@ -206,7 +206,7 @@ def _taken_apart(file: DicomFile, mosaic: Mosaic) -> DicomVolume:
         positions=mosaic.positions,
         orientation=mosaic.orientation,
         spacing=mosaic.spacing,
-        reading=Reading(tiles=count, slice_step=mosaic.slice_step),
+        reading=Reading(tiles=None if mosaic.fault else count, slice_step=mosaic.slice_step),
         mosaic=mosaic,
     )
 
