@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 GUESSED = ("Instance Number", "Content Time")  # what says nothing of volumes by itself
+OWN_MAP = "Parametric Map of an earlier run"
+PARAMETRIC_MAP = "Parametric Map Storage"
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,9 @@ class Reading:
     largest_distance_mm: of a slice from its place on the even grid from the first to the last slice, before resampling.
     volume, volumes: number of the volume in its series, from 0, and how many there are, if there are several.
     volumes_differ_in: attributes that tell these apart. repeated_instances: files that repeat another one of the same SOP
-    Instance UID, and were left out.
+    Instance UID, and were left out. slice_step: where the distance between slices comes from: an attribute's name. tiles: number
+    of slices that were taken out of one picture, a mosaic. passed_over: number of objects that lie beside the images and hold
+    none of their own, by the standard name of their SOP class, or OWN_MAP for the Parametric Maps of this program.
     """
 
     largest_distance_mm: float | None = None
@@ -23,6 +28,9 @@ class Reading:
     volumes: int | None = None
     volumes_differ_in: tuple[str, ...] | None = None
     repeated_instances: int | None = None
+    slice_step: str | None = None
+    tiles: int | None = None
+    passed_over: Mapping[str, int] | None = None
 
     def described(self) -> dict[str, Any]:
         """The entries that apply, as the sidecar states them under `input.reading`."""
@@ -30,11 +38,29 @@ class Reading:
 
     def words(self) -> tuple[str, ...]:
         """Sentences about what was guessed, which a person must see; empty if nothing was. They are the case's warnings."""
-        found = []
+        return (*self._volumes_apart(), *self._guessed_step(), *self._maps_beside())
+
+    def _volumes_apart(self) -> Iterator[str]:
         if self.repeated_instances:
-            found.append(f"Files that repeat another one of the same SOP Instance UID were left out: {self.repeated_instances}.")
+            yield f"Files that repeat another one of the same SOP Instance UID were left out: {self.repeated_instances}."
         if self.volumes_differ_in and self.volumes_differ_in[-1] in GUESSED:
-            found.append(
-                f"The {self.volumes} volumes of the series were told apart by the order of {self.volumes_differ_in[-1]} alone."
+            yield f"The {self.volumes} volumes of the series were told apart by the order of {self.volumes_differ_in[-1]} alone."
+
+    def _guessed_step(self) -> Iterator[str]:
+        if self.tiles is not None and self.slice_step == "Slice Thickness":
+            yield (
+                "The distance between the slices of the mosaic is not stated (Spacing Between Slices): they were placed as if "
+                "there were no gap between them."
             )
-        return tuple(found)
+
+    def _maps_beside(self) -> Iterator[str]:
+        """Parametric Maps beside the images: they have pixels and places, as images do."""
+        found = self.passed_over or {}
+        if number := found.get(OWN_MAP):
+            yield f"{_several(number)} of an earlier run of monai_ifim beside the images: passed over."
+        if number := found.get(PARAMETRIC_MAP):
+            yield f"{_several(number)} of another program beside the images: passed over, as it was computed from images."
+
+
+def _several(number: int) -> str:
+    return "1 Parametric Map" if number == 1 else f"{number} Parametric Maps"

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from monai_ifim.io.dicom.forms import LONGEST_UID, MODALITY_FORM, UID_FORM
+from monai_ifim.io.dicom.mosaic import Mosaic
 from monai_ifim.io.dicom.planes import Plane, frames_of, functional, spacing_of
 from monai_ifim.io.dicom.volume import Array, DicomVolume
+from monai_ifim.io.reading import Reading
 
 
 def volume_of(planes: Sequence[Plane]) -> DicomVolume:
@@ -52,6 +54,23 @@ def volume_without_place(path: Path, header: Any) -> DicomVolume:
         slices=frames_of(header),
         spacing=spacing_of(spacings[0] if spacings else header.get("PixelSpacing")),
         rescale=_rescale(header, range(frames_of(header))) if frames_of(header) > 1 else None,
+    )
+
+
+def volume_of_mosaic(path: Path, header: Any, mosaic: Mosaic) -> DicomVolume:
+    """The volume in a mosaic, or, if it cannot be taken apart, its picture, which `regularity.check_volume` refuses."""
+    count = frames_of(header) if mosaic.positions is None else len(mosaic.positions)
+    return DicomVolume(
+        key=series_name(path, header),
+        files=(path,),
+        modality=modality_of(header),
+        size=(int(header.Columns) // mosaic.across, int(header.Rows) // mosaic.down),
+        slices=count,
+        positions=mosaic.positions,
+        orientation=mosaic.orientation,
+        spacing=mosaic.spacing,
+        reading=Reading(tiles=None if mosaic.fault else count, slice_step=mosaic.slice_step),
+        mosaic=mosaic,
     )
 
 

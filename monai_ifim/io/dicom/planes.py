@@ -18,6 +18,9 @@ from monai_ifim.io.errors import InputError
 
 PER_FRAME, SHARED = "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"
 
+# Of objects converted from single frames (PS3.3, C.7.6.16.2.21 and .22: what no other functional group takes)
+CONVERTED = ("UnassignedPerFrameConvertedAttributesSequence", "UnassignedSharedConvertedAttributesSequence")
+
 
 @dataclass(frozen=True, eq=False)
 class Plane:
@@ -38,13 +41,15 @@ class Plane:
         """An attribute of the slice, None if it is missing, empty or damaged.
 
         keyword: its name in a file of one frame. functional: the sequences, and the name, under which a functional group states
-        it; without them, or where the group does not, the file's own attribute holds for all of its frames.
+        it, if there is one; an object converted from single frames may keep the name. Else the file's own attribute holds for all
+        of its frames.
         """
         with suppress(Exception):  # pydicom raises many types for a damaged value, which then tells nothing
-            for group in self._groups() if functional else ():
-                found = _nested(group, functional)
-                if found is not None:
-                    return found
+            for group in self._groups():
+                for path in (functional, *((sequence, keyword) for sequence in CONVERTED)):
+                    found = _nested(group, path) if path else None
+                    if found is not None:
+                        return found
             found = self.header.get(keyword)
             return None if found == "" else found
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from monai_ifim.io.dicom.identity import check_one_patient
+from monai_ifim.io.dicom.mosaic import check_mosaic
 from monai_ifim.io.dicom.volume import SAME_PLACE, Array, DicomVolume, check_told_apart
 from monai_ifim.io.errors import InputError
 
@@ -21,6 +22,7 @@ def check_volume(name: str, volume: DicomVolume) -> None:
     """
     check_one_patient(name, volume.disagreeing)
     check_told_apart(name, volume)
+    check_mosaic(name, volume.mosaic)
     if volume.positions is None:
         if volume.slices > 1:
             raise InputError(

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from monai_ifim.io.dicom.mosaic import Mosaic
 from monai_ifim.io.errors import InputError
 from monai_ifim.io.reading import Reading
 
@@ -27,6 +28,7 @@ class DicomVolume:
     intercept of each of them [slices, 2], None if they are those of the first frame of the file. disagreeing: attributes that say
     that the files are not all of one patient, study and frame of reference. complaint: why slices that lie several at a place
     were not told apart, and the cure. reading: what was decided in making the volume of its files.
+    mosaic: how the picture of its only file is taken apart into the slices, or why it cannot be; None if it is no mosaic.
     """
 
     key: str
@@ -42,6 +44,7 @@ class DicomVolume:
     reading: Reading = field(default_factory=Reading)
     frames: tuple[int, ...] | None = None
     complaint: str = ""
+    mosaic: Mosaic | None = None
 
     @property
     def series(self) -> str:

@@ -14,13 +14,14 @@ from typing import Any, TypeVar
 
 from pydicom.config import disable_value_validation
 
-from monai_ifim.io.dicom.assembly import volume_of, volume_without_place
+from monai_ifim.io.dicom.assembly import volume_of, volume_of_mosaic, volume_without_place
 from monai_ifim.io.dicom.dimensions import instance_number
 from monai_ifim.io.dicom.forms import UID_FORM
 from monai_ifim.io.dicom.grouping import alike
-from monai_ifim.io.dicom.header import NO_NUMBERS, DicomFile, NoImageError, read_dicom_file
+from monai_ifim.io.dicom.header import NO_NUMBERS, DicomFile, read_dicom_file
 from monai_ifim.io.dicom.identity import Identity, differing
 from monai_ifim.io.dicom.instances import Instance, instances_of
+from monai_ifim.io.dicom.object_kinds import NoImageError
 from monai_ifim.io.dicom.planes import Plane, frames_of, planes_of
 from monai_ifim.io.dicom.separation import Separation, separated
 from monai_ifim.io.dicom.volume import DicomVolume
@@ -69,9 +70,12 @@ def _found(files: Iterable[DicomFile]) -> list[Found]:
     groups: dict[Hashable, list[Plane]] = defaultdict(list)
     found: list[Found] = []
     for file in files:
+        place = (instance_number(file.header), str(file.path))
+        if file.mosaic is not None:
+            found.append((place, _converted(file.path, volume_of_mosaic, file.path, file.header, file.mosaic)))
+            continue
         planes = _converted(file.path, planes_of, file.path, file.header)
         if not planes:
-            place = (instance_number(file.header), str(file.path))
             found.append((place, _converted(file.path, volume_without_place, file.path, file.header)))
         for plane in planes:
             groups[_group_of(plane)].append(plane)
@@ -157,13 +161,15 @@ def choose_volume(name: str, volumes: Sequence[DicomVolume], series: str | None,
         listed += f"; and {len(volumes) - MOST_LISTED} more"
     if not wanted:
         raise InputError(f"{name}: there is no series {series} in it. It holds {listed}.")
-    if one_series and len({(volume.size, volume.slices) for volume in wanted}) == 1:
+    alike = len({(volume.size, volume.slices) for volume in wanted}) == 1
+    if one_series and alike and wanted[0].positions is not None:
         raise InputError(
             f"{name}: {_count(wanted)}; choose one with --frame N, N from 0 to {len(wanted) - 1}, or --series all. It holds "
             f"{wanted[0].facts()} to #{len(wanted)}."
         )
+    place = "file" if len({file for volume in volumes for file in volume.files}) == 1 else "folder"
     raise InputError(
-        f"{name}: {len(wanted)} volumes in one folder; choose with --series UID, or --series all. It holds {listed}."
+        f"{name}: {len(wanted)} volumes in one {place}; choose with --series UID, or --series all. It holds {listed}."
     )
 
 
