@@ -354,7 +354,8 @@ def test_coloured_mosaic_is_taken_apart(tiles: Tiles, tmp_path: Path) -> None:
     image = siemens(tiles)
     colours = (np.stack([tiles.picture(3, 3)] * 3, axis=-1) * [1, 3, 7]).astype(np.uint8)
     image.SamplesPerPixel, image.PhotometricInterpretation, image.PlanarConfiguration = 3, "RGB", 0
-    image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelData = 8, 8, 7, colours.tobytes()
+    image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 8, 8, 7, 0
+    image.PixelData = colours.tobytes()
     found = read(save(image, tmp_path / "one.dcm"))
     assert found.shape == (7, 5, 7, 3)
     values = (tiles.values[..., None] * [1, 3, 7]).astype(np.uint8)
