@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
@@ -16,6 +17,7 @@ import nibabel as nib
 from monai_ifim.io.case_files import results_in
 from monai_ifim.io.dicom.header import DicomFile, read_dicom_files, unit_of_header
 from monai_ifim.io.dicom.identity import check_one_patient
+from monai_ifim.io.dicom.object_kinds import NoImageError
 from monai_ifim.io.dicom.regrid import even_grid, resampled
 from monai_ifim.io.dicom.regularity import check_volume, is_regular, largest_distance
 from monai_ifim.io.dicom.volume import DicomVolume
@@ -32,7 +34,7 @@ from monai_ifim.io.input_files import (
     refuse_changed,
 )
 from monai_ifim.io.nifti_header import NiftiHeader, read_nifti_header
-from monai_ifim.io.reading import Reading
+from monai_ifim.io.reading import OWN_MAP, Reading
 from monai_ifim.io.source import Source, there
 from monai_ifim.io.units import GREY_VALUES, SCANNER_UNITS
 
@@ -130,8 +132,10 @@ class OpenedSource:
             return GREY_VALUES
         if not self.source.path.exists() or not self.files:
             return SCANNER_UNITS
-        header = self.headers[0] if self.source.series is not None else self.files[0].header
-        return SCANNER_UNITS if header is None else unit_of_header(header)
+        if self.source.series is not None:
+            return unit_of_header(self.headers[0])
+        first = next((file.header for file in self.files if file.header is not None), None)  # a report may come before
+        return SCANNER_UNITS if first is None else unit_of_header(first)
 
     @cached_property
     def resampled(self) -> bool:
@@ -144,7 +148,9 @@ class OpenedSource:
         """What was decided in reading the input; empty where several volumes lie there and none is chosen."""
         if not self.files or (self.source.series is None and len(self.volumes) > 1):
             return Reading()
-        return replace(self.volume.reading, largest_distance_mm=largest_distance(self.volume))
+        return replace(
+            self.volume.reading, largest_distance_mm=largest_distance(self.volume), passed_over=self._passed_over or None
+        )
 
     @property
     def resampled_voxels(self) -> int:
@@ -204,6 +210,12 @@ class OpenedSource:
     def readable_volume(self) -> DicomVolume | None:
         """The DICOM volume that lies at `readable_path`; None if no DICOM lies there."""
         return self.volume if self.files and not self.resampled else None
+
+    @property
+    def _passed_over(self) -> dict[str, int]:
+        """Number of objects without an image among the DICOM files, by their names in `Reading.passed_over`."""
+        kinds = [file.refusal.kind for file in self.files if isinstance(file.refusal, NoImageError)]
+        return dict(sorted(Counter(OWN_MAP if kind.own else kind.name for kind in kinds).items()))
 
     @property
     def _beside_results(self) -> bool:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+OWN_MAP = "Parametric Map of an earlier run"
+PARAMETRIC_MAP = "Parametric Map Storage"
 
 
 @dataclass(frozen=True)
@@ -11,9 +15,12 @@ class Reading:
     """Decisions of the reader. An entry that is None does not apply to the input.
 
     largest_distance_mm: of a slice from its place on the even grid from the first to the last slice, before resampling.
+    passed_over: number of objects that lie beside the images and hold none of their own, by the standard name of their SOP class,
+    or OWN_MAP for the Parametric Maps of this program.
     """
 
     largest_distance_mm: float | None = None
+    passed_over: Mapping[str, int] | None = None
 
     def described(self) -> dict[str, Any]:
         """The entries that apply, as the sidecar states them under `input.reading`."""
@@ -21,4 +28,16 @@ class Reading:
 
     def words(self) -> tuple[str, ...]:
         """Sentences about what was guessed, which a person must see; empty if nothing was. They are the case's warnings."""
-        return ()
+        return tuple(self._maps_beside())
+
+    def _maps_beside(self) -> Iterator[str]:
+        """Parametric Maps beside the images: they have pixels and places, as images do."""
+        found = self.passed_over or {}
+        if number := found.get(OWN_MAP):
+            yield f"{_several(number)} of an earlier run of monai_ifim beside the images: passed over."
+        if number := found.get(PARAMETRIC_MAP):
+            yield f"{_several(number)} of another program beside the images: passed over, as it was computed from images."
+
+
+def _several(number: int) -> str:
+    return "1 Parametric Map" if number == 1 else f"{number} Parametric Maps"
