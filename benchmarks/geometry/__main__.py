@@ -2,7 +2,8 @@
 
 Reads every volume below FOLDER with monai_ifim (as `decompose --series all`), with dcm2niix (DICOM) or nibabel or ITK (other
 formats), and prints a table: sizes, largest distance between the corners in mm, largest difference of the values relative to
-their range, verdict and reason. Ends with status 1 where a volume differs without a known reason, or a program error arose.
+their range, verdict and reason. Ends with status 1 where a volume differs or is passed over without a known reason, or an
+exception arose that is no refusal.
 No text of a header is printed; names of files and folders are.
 """
 
@@ -41,7 +42,7 @@ def main() -> None:
     print(stamp.line)
     if arguments.json is not None:
         arguments.json.write_text(as_json(rows, stamp), encoding="utf-8")
-    if any(row.verdict == "differs" or row.traceback is not None for row in rows):
+    if any(row.is_finding for row in rows):
         sys.exit(1)
 
 

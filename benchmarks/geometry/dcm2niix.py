@@ -19,7 +19,7 @@ PROGRAM = "dcm2niix"
 # alone, files called by the series UID: what dcm2niix would otherwise use holds text of the header.
 OPTIONS = ("-b", "n", "-z", "n", "-p", "n", "-d", "0", "-f", "%j")
 LONGEST = 600  # seconds
-CORRECTED = re.compile("_(Tilt|Eq)(_|$)")  # names of further files that dcm2niix resamples from one that it also writes
+DERIVED = re.compile("_(Tilt|Eq|ROI[0-9]*)(_|$)")  # files that dcm2niix resamples from one that it also writes, and overlays
 # dcm2niix quotes paths and headers: its messages are told by words of this table, others by their number alone.
 MESSAGES = {
     r"Interslice distance varies": "gaps vary",
@@ -98,7 +98,7 @@ def told(lines: list[str]) -> list[str]:
 
 
 def _volumes(path: Path) -> Iterator[Volume]:
-    if CORRECTED.search(path.stem):
+    if DERIVED.search(path.stem):
         return
     image: Any = nib.load(path)
     values = _values(image)

@@ -11,13 +11,15 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pydicom
 
 import monai_ifim
 from benchmarks.geometry.volume import Refused, Volume, volume_of
 from monai_ifim.adapt.bundle import Bundle, load_bundle
 from monai_ifim.core.errors import IFIMError
 from monai_ifim.io import OpenedSource, Source
-from monai_ifim.io.dicom.header import is_dicom
+from monai_ifim.io.dicom.header import dicom_files, is_dicom, read_dicom_file
+from monai_ifim.io.dicom.object_kinds import NoImageError
 from monai_ifim.io.dicom.reader import known_volume
 from monai_ifim.io.dicom.volume import DicomVolume
 from monai_ifim.io.errors import reason_of
@@ -97,6 +99,17 @@ def read(given: Input, scratch: Path) -> Reading:
     words += tuple(str(warning.message) for warning in said if warning.category.__module__.startswith("monai_ifim"))
     key, files = (None, ()) if volume is None else (volume.key, volume.files)
     return Reading(made, key, files, tuple(dict.fromkeys(words)))
+
+
+def passed_over(folder: Path) -> dict[str, str]:
+    """Series in a folder whose objects the product passes over, such as doses and segmentations, with the name of their kind."""
+    found = {}
+    for path in dicom_files(folder):
+        refusal = read_dicom_file(path).refusal
+        if isinstance(refusal, NoImageError):
+            header = pydicom.dcmread(path, specific_tags=["SeriesInstanceUID"], force=True)
+            found[str(header.get("SeriesInstanceUID", ""))] = refusal.kind.name
+    return found
 
 
 def refusal_of(error: Exception) -> Refused:

@@ -69,6 +69,13 @@ def _apart_from_thickness(difference: Difference) -> bool:
     return compare(ours, replace(theirs, affine=affine)).same_place
 
 
+def _equally_large(difference: Difference) -> bool:
+    """True if the voxels of a single slice, or of a volume, are equally large."""
+    axes = [axis for axis in range(3) if difference.ours.sizes[axis] > 1]
+    ours, theirs = (np.linalg.norm(each.affine[:3, axes], axis=0) for each in (difference.ours, difference.theirs))
+    return difference.ours.sizes == difference.theirs.sizes and np.allclose(ours, theirs, rtol=1e-5)
+
+
 def _as_in_headers(difference: Difference, aspect: Aspect) -> bool:
     """True if the product agrees with pydicom."""
     found = difference.by_headers
@@ -81,7 +88,7 @@ REASONS = (
         "place",
         "The header states no position or no orientation, so each program invents a place: dcm2niix puts the middle of the "
         "picture into the origin, monai_ifim its first pixel. Distances within the picture agree.",
-        lambda difference: bool({"no position", "no orientation"} & difference.facts),
+        lambda difference: bool({"no position", "no orientation"} & difference.facts) and _equally_large(difference),
     ),
     Reason(
         "thickness of one slice",

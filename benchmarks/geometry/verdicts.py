@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +42,11 @@ class Row:
     why: str = ""
     said: str = ""
     traceback: str | None = None
+
+    @property
+    def is_finding(self) -> bool:
+        """Whether somebody must look: a difference or an image passed over without a known reason, or a traceback."""
+        return self.traceback is not None or self.verdict == "differs" or (self.verdict == "not found by us" and not self.why)
 
 
 def judge(root: Path) -> list[Row]:
@@ -101,7 +107,7 @@ class _Judge:
     def _compared(
         self, given: product.Input, reading: product.Reading, ours: Volume, reader: str, several: Sequence[Volume], said: str = ""
     ) -> Row:
-        which = nearest(ours, several)
+        which = nearest(ours, several, self.matched)
         theirs, found = several[which], compare(ours, several[which])
         self.matched.add(id(theirs))
         known = [] if found.same else reasons_for(_difference(reading.files, ours, theirs, found))
@@ -128,9 +134,12 @@ class _Judge:
         """What dcm2niix reads and the product does not find."""
         for folder in self.dicom_folders:
             left = [volume for volume in self._conversion(folder).volumes if id(volume) not in self.matched]
-            if left:
-                name = "." if folder == self.root else folder.relative_to(self.root).as_posix()
-                yield Row(name, dcm2niix.PROGRAM, "not found by us", theirs=left[0].sizes, said=_counted(left))
+            kinds = product.passed_over(folder) if left else {}
+            name = "." if folder == self.root else folder.relative_to(self.root).as_posix()
+            for why in dict.fromkeys(kinds.get(dcm2niix.series_of(volume), "") for volume in left):
+                alike = [volume for volume in left if kinds.get(dcm2niix.series_of(volume), "") == why]
+                words = f"passed over: {why}" if why else ""
+                yield Row(name, dcm2niix.PROGRAM, "not found by us", theirs=alike[0].sizes, why=words, said=_counted(alike))
 
     def _other_files(self) -> Iterator[Row]:
         """What nibabel or ITK read and the product does not find."""
@@ -161,16 +170,17 @@ def _difference(files: Sequence[Path], ours: Volume, theirs: Volume, found: Comp
     return Difference(ours, theirs, found, headers.facts_of(files[0]), by_headers)
 
 
-def nearest(ours: Volume, several: Sequence[Volume]) -> int:
-    """Number of the volume of the same sizes that lies nearest; of some at one place, of that with the nearest values."""
-
-    def distance(k: int) -> tuple[bool, float, float]:
-        found = compare(ours, several[k])
-        return not found.sizes, round(found.place, 3), float("inf") if found.values is None else found.values
-
+def nearest(ours: Volume, several: Sequence[Volume], taken: Collection[int] = ()) -> int:
+    """Number of the volume of the same sizes that lies nearest; of some at one place, of that with the nearest values; of some
+    with the same values, of one whose identity is not among `taken`."""
     if len(several) == 1:
         return 0
     places = [(sorted(ours.sizes) != sorted(each.sizes), round(corner_distance(ours, each), 3)) for each in several]
+
+    def distance(k: int) -> tuple[float, bool]:
+        values = compare(ours, several[k]).values
+        return math.inf if values is None else values, id(several[k]) in taken
+
     return min((k for k, place in enumerate(places) if place == min(places)), key=distance)
 
 
