@@ -159,7 +159,7 @@ def test_no_text_of_a_header_is_printed(tree: Path) -> None:
 
 
 def test_an_error_that_is_no_refusal_is_counted_and_quotes_nothing(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise ValueError("Sorrow^Anna")
 
     monkeypatch.setattr("monai_ifim.io.opened_source.OpenedSource.check", fail)
