@@ -15,11 +15,14 @@ class Reading:
     """Decisions of the reader. An entry that is None does not apply to the input.
 
     largest_distance_mm: of a slice from its place on the even grid from the first to the last slice, before resampling.
-    passed_over: number of objects that lie beside the images and hold none of their own, by the standard name of their SOP class,
-    or OWN_MAP for the Parametric Maps of this program.
+    slice_step: where the distance between slices comes from: an attribute's name. tiles: number of slices that were taken out of
+    one picture, a mosaic. passed_over: number of objects that lie beside the images and hold none of their own, by the standard
+    name of their SOP class, or OWN_MAP for the Parametric Maps of this program.
     """
 
     largest_distance_mm: float | None = None
+    slice_step: str | None = None
+    tiles: int | None = None
     passed_over: Mapping[str, int] | None = None
 
     def described(self) -> dict[str, Any]:
@@ -28,7 +31,14 @@ class Reading:
 
     def words(self) -> tuple[str, ...]:
         """Sentences about what was guessed, which a person must see; empty if nothing was. They are the case's warnings."""
-        return tuple(self._maps_beside())
+        return (*self._guessed_step(), *self._maps_beside())
+
+    def _guessed_step(self) -> Iterator[str]:
+        if self.tiles is not None and self.slice_step == "Slice Thickness":
+            yield (
+                "The distance between the slices of the mosaic is not stated (Spacing Between Slices): they were placed as if "
+                "there were no gap between them."
+            )
 
     def _maps_beside(self) -> Iterator[str]:
         """Parametric Maps beside the images: they have pixels and places, as images do."""
