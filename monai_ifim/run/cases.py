@@ -143,7 +143,7 @@ def _gathered(expanded: Iterable[tuple[Path, Sequence[FoundInput]]]) -> _Gathere
         results |= {os.path.abspath(one.path): one.said for one in listed if one.kind == "result"}
         unread |= {_place(one.path): one.said for one in listed if one.kind == "unread"}
         several = [one for one in listed if one.kind in ("image", "refused")] or [_without_image(entry, listed)]
-        images = [] if entry.is_dir() else [one.path for one in several if one.kind == "image"]
+        images = [] if os.path.isdir(entry) else [one.path for one in several if one.kind == "image"]
         named += earlier_results.named_results(images)
         for one in several:
             _, others = found.setdefault((_place(first_file(one.path)), one.said), (one, []))
