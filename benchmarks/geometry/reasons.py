@@ -10,8 +10,10 @@ import numpy as np
 
 from benchmarks.geometry.comparison import Comparison, compare
 from benchmarks.geometry.volume import Volume
+from monai_ifim.io.geometry import is_invertible
 
 Aspect = Literal["sizes", "place", "values"]
+ROUNDED = 1e-3  # of the diagonal of a volume: direction cosines of three decimals
 SLIGHTLY = 0.1  # of the range of the values: more is not the rounding of a conversion of colours
 
 
@@ -106,16 +108,55 @@ REASONS = (
         ),
     ),
     Reason(
+        "no place by dcm2niix",
+        "place",
+        "dcm2niix takes slices at one place for neighbours, as in a series whose slices alternate between volumes or that holds "
+        "several orientations, and writes a singular affine; monai_ifim places each slice as its header states.",
+        lambda difference: not is_invertible(difference.theirs.affine) and _as_in_headers(difference, "place"),
+    ),
+    Reason(
+        "rounded directions",
+        "place",
+        "The direction cosines have few decimals and are no unit vectors at right angles: dcm2niix makes them so, monai_ifim "
+        "takes them as they are. The corners differ by less than a thousandth of the volume's diagonal.",
+        lambda difference: (
+            "rounded directions" in difference.facts
+            and _as_in_headers(difference, "place")
+            and difference.found.place <= ROUNDED * np.linalg.norm(np.ptp(difference.ours.corners, axis=0))
+        ),
+    ),
+    Reason(
+        "no Instance Number",
+        "sizes",
+        "dcm2niix removes slices without Instance Number as duplicates; monai_ifim goes by their SOP Instance UID.",
+        lambda difference: "no Instance Number" in difference.facts and _as_in_headers(difference, "place"),
+    ),
+    Reason(
+        "values of interleaved volumes",
+        "values",
+        "Where dcm2niix finds no place it also mixes the slices of the volumes; monai_ifim and pydicom agree.",
+        lambda difference: not is_invertible(difference.theirs.affine) and _as_in_headers(difference, "values"),
+    ),
+    Reason(
         "Modality LUT",
         "values",
         "dcm2niix ignores a Modality LUT Sequence; monai_ifim applies it, as PS3.3 C.11.1 demands.",
         lambda difference: "Modality LUT" in difference.facts,
     ),
     Reason(
+        "colour palette",
+        "values",
+        "dcm2niix writes the numbers of the colours in the palette, monai_ifim the colours.",
+        lambda difference: "palette" in difference.facts,
+    ),
+    Reason(
         "decoding",
         "values",
-        "dcm2niix decodes the compressed or byte-swapped pixels to other values; monai_ifim and pydicom agree.",
-        lambda difference: "not plain" in difference.facts and _as_in_headers(difference, "values"),
+        "dcm2niix decodes pixels that are compressed, byte-swapped, or signed with fewer bits stored than allocated, to other "
+        "values; monai_ifim and pydicom agree.",
+        lambda difference: (
+            bool({"not plain", "sign below the highest bit"} & difference.facts) and _as_in_headers(difference, "values")
+        ),
     ),
     Reason(
         "conversion of colours",

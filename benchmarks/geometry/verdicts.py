@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from benchmarks.geometry import dcm2niix, headers, libraries, product
 from benchmarks.geometry.comparison import Comparison, compare, corner_distance
 from benchmarks.geometry.reasons import Difference, reasons_for
@@ -90,6 +92,8 @@ class _Judge:
         if several:
             return self._compared(given, reading, reading.made, dcm2niix.PROGRAM, several, conversion.said)
         other = headers.read_pydicom(reading.files)
+        if isinstance(other, Volume) and np.isnan(other.values).all():
+            other = Refused("a transfer syntax that it does not decode")
         if isinstance(other, Volume):
             return self._compared(given, reading, reading.made, headers.PYDICOM, [other])
         why = f"{dcm2niix.PROGRAM}: {conversion.said or 'no image written'}; {headers.PYDICOM}: {other.message}"
