@@ -24,7 +24,7 @@ def test_blocks_run_in_order_without_a_warning_and_do_what_the_page_says(capsys:
             seen.append(names.get("d"))
     assert len(BLOCKS) == 9
     methods = [d.record["method"] for d in seen if d is not None]  # type: ignore[attr-defined]
-    assert methods[:2] == ["matrix_free", "matrix_free"]
+    assert methods[:3] == ["matrix_free", "exact", "matrix_free"]
     printed = capsys.readouterr().out
     assert "nats per (standard deviation of the noise)^2" in printed
     assert "columns of similar weight are asked for" in printed
