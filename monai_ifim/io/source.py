@@ -21,9 +21,9 @@ IMAGE_SUFFIXES = (
 class Source:
     """One input: a file, or a folder that holds DICOM files.
 
-    frame: which volume of a 4D file, from 0. series: which volume of a DICOM folder (`io.dicom.volumes.DicomVolume.key`); None
-    if there is only one. fix_geometry: resample an irregular DICOM volume onto an orthogonal, even grid. beside: further entries
-    (key, value) of the image's data dictionary; a Path is a file.
+    frame: which volume of a 4D file, or of a DICOM series of several volumes, from 0. series: which volume of a DICOM folder
+    (`io.dicom.volume.DicomVolume.key`); None if there is only one. fix_geometry: resample an irregular DICOM volume onto an
+    orthogonal, even grid. beside: further entries (key, value) of the image's data dictionary; a Path is a file.
     """
 
     path: Path
@@ -51,6 +51,18 @@ class Source:
         if self.series is not None:
             readable += f"_series-{hashlib.sha256(self.series.encode()).hexdigest()[:8]}"
         return readable if self.frame is None else f"{readable}_frame-{self.frame:03d}"
+
+
+def is_dangling(path: Path) -> bool:
+    """True for a link to a file that is not there, as data sets have them whose files are fetched one by one."""
+    return path.is_symlink() and not path.exists()
+
+
+def not_fetched(name: str) -> InputError:
+    """The error for a dangling link."""
+    return InputError(
+        f"{name}: a link to a file that is not there: fetch it (datalad get, git annex get), or leave the link out."
+    )
 
 
 def there(path: Path) -> bool:

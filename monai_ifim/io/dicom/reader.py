@@ -24,7 +24,7 @@ from monai.utils import ensure_tuple
 from monai_ifim.io.dicom.header import dicom_files
 from monai_ifim.io.dicom.mosaic import Mosaic
 from monai_ifim.io.dicom.regularity import check_volume
-from monai_ifim.io.dicom.volume import DicomVolume
+from monai_ifim.io.dicom.volume import Array, DicomVolume
 from monai_ifim.io.dicom.volumes import choose_volume, index_dicom, undecoded
 from monai_ifim.io.errors import InputError, redacted
 from monai_ifim.io.image_files.guard import FormatGuard, Refusal
@@ -53,14 +53,15 @@ class DicomReader(ITKReader):
     """Reads DICOM files, and folders that hold one volume; all else is left to MONAI's other readers.
 
     The metadata hold the volume's position and shape, and none of the header's own elements (names, dates, free text).
-    series: which volume of a folder of several, by its key (`DicomVolume.key`). drop_slice_axis: return a single slice as
+    series: which volume of a folder of several, by its key (`DicomVolume.key`). frame: which volume of a series of several, from
+    0. drop_slice_axis: return a single slice as
     [x, y], as MONAI's PydicomReader does, instead of [x, y, 1]. Other arguments as MONAI's ITKReader. LoadImage raises
     InputError for a folder that is no volume: several series, uneven gaps, a tilted gantry, a broken file.
     """
 
-    def __init__(self, series: str | None = None, drop_slice_axis: bool = False, **kwargs: Any) -> None:
+    def __init__(self, series: str | None = None, drop_slice_axis: bool = False, frame: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.series, self.drop_slice_axis = series, drop_slice_axis
+        self.series, self.drop_slice_axis, self.frame = series, drop_slice_axis, frame
 
     def verify_suffix(self, filename: Sequence[PathLike[str]] | PathLike[str] | str) -> bool:
         """True if all the paths hold DICOM, by their content."""
@@ -90,7 +91,7 @@ class DicomReader(ITKReader):
 
     def _volume(self, path: Path) -> Any:
         refuse_bruker(path)
-        volume = _KNOWN.get().get(path) or choose_volume(path.name, index_dicom(dicom_files(path)), self.series)
+        volume = _KNOWN.get().get(path) or choose_volume(path.name, index_dicom(dicom_files(path)), self.series, self.frame)
         check_volume(path.name, volume)
         names = [str(file) for file in volume.files]
         try:
@@ -99,7 +100,7 @@ class DicomReader(ITKReader):
                 image = _taken_apart(image, volume.mosaic)
         except Exception as error:
             raise undecoded(path.name, volume) from redacted(error)
-        return _placed(_rescaled(image, names[0], volume), volume)
+        return _placed(_rescaled(_chosen(image, volume), names[0], volume), volume)
 
 
 def register_dicom_reader(preprocessing: Compose) -> None:
@@ -144,6 +145,15 @@ def _decoded(name: str) -> Any:
     return itk.imread(name, imageio=file)
 
 
+def _chosen(image: Any, volume: DicomVolume) -> Any:
+    """The image of the frames of a multi-frame file that belong to the volume, in the order of its slices."""
+    if volume.frames is None:
+        return image
+    chosen = itk.image_from_array(itk.array_from_image(image)[list(volume.frames)])
+    chosen.SetSpacing(image.GetSpacing())
+    return chosen
+
+
 def _rescaled(image: Any, name: str, volume: DicomVolume) -> Any:
     """The image with each frame rescaled by its own slope and intercept: ITK uses those of the first frame for all."""
     if volume.rescale is None:
@@ -169,16 +179,26 @@ def _taken_apart(image: Any, mosaic: Mosaic) -> Any:
 def _placed(image: Any, volume: DicomVolume) -> Any:
     """The image with its slices sorted by position, and with the geometry that their headers state (LPS mm)."""
     positions, orientation = volume.positions, volume.orientation
-    if positions is None or orientation is None or len(positions) < 2 or volume.spacing is None:
+    if positions is None or orientation is None or volume.spacing is None:
         return image
     normal = np.cross(orientation[:3], orientation[3:])
+    if len(positions) < 2:
+        if volume.frames is None:
+            return image
+        spacing = (*volume.spacing, float(image.GetSpacing()[2]))  # of the slice itself ITK knows the thickness
+        return _set(image, spacing, positions[0], np.column_stack([*np.split(orientation, 2), normal]))
     order = np.argsort(positions @ normal, kind="stable")
     if not np.array_equal(order, np.arange(len(order))):
         image = itk.image_from_array(itk.array_from_image(image)[order])
         positions = positions[order]
     step = (positions[-1] - positions[0]) / (len(positions) - 1)
     gap = float(np.linalg.norm(step))
-    image.SetSpacing([*volume.spacing, gap])
-    image.SetOrigin([float(value) for value in positions[0]])
-    image.SetDirection(itk.matrix_from_array(np.column_stack([orientation[:3], orientation[3:], step / gap])))
+    return _set(image, (*volume.spacing, gap), positions[0], np.column_stack([*np.split(orientation, 2), step / gap]))
+
+
+def _set(image: Any, spacing: tuple[float, ...], origin: Array, directions: Array) -> Any:
+    """The image with this geometry (LPS mm). directions: of columns, rows and slices, in columns."""
+    image.SetSpacing([float(value) for value in spacing])
+    image.SetOrigin([float(value) for value in origin])
+    image.SetDirection(itk.matrix_from_array(directions))
     return image

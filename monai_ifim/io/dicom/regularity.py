@@ -6,7 +6,7 @@ import numpy as np
 
 from monai_ifim.io.dicom.identity import check_one_patient
 from monai_ifim.io.dicom.mosaic import check_mosaic
-from monai_ifim.io.dicom.volume import SAME_PLACE, Array, DicomVolume
+from monai_ifim.io.dicom.volume import SAME_PLACE, Array, DicomVolume, check_told_apart
 from monai_ifim.io.errors import InputError
 
 SPACING_TOLERANCE = 0.05  # mm by which a slice may be off its place; or, if that is more,
@@ -21,6 +21,7 @@ def check_volume(name: str, volume: DicomVolume) -> None:
     the anatomy. name: what the message calls the volume.
     """
     check_one_patient(name, volume.disagreeing)
+    check_told_apart(name, volume)
     check_mosaic(name, volume.mosaic)
     if volume.positions is None:
         if volume.slices > 1:
@@ -87,8 +88,7 @@ def _check_places(name: str, positions: Array, orientation: Array, one_file: boo
     gaps = np.diff(heights)
     allowed = max(SPACING_TOLERANCE, SHARE_TOLERANCE * float(gaps.mean()))
     if float(gaps.min()) < SAME_PLACE:
-        cure = "they are several echoes, times or stacks; take them apart with dcm2niix" if one_file else "leave one of them out"
-        raise InputError(f"{name}: two slices lie at the same place: {cure}.")
+        raise InputError(f"{name}: two slices lie at the same place: leave one of them out.")
     if float(gaps.max() - gaps.min()) > allowed:
         raise InputError(
             f"{name}: the slices are not evenly spaced (gaps of {gaps.min():.2f} to {gaps.max():.2f} mm; is one missing?): put "
