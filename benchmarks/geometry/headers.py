@@ -28,6 +28,7 @@ FACTS: dict[str, Callable[[Any], bool]] = {
     "tilted gantry": lambda header: float(header.get("GantryDetectorTilt") or 0) != 0,
     "not plain": lambda header: header.file_meta.TransferSyntaxUID not in PLAIN,
     "sign below the highest bit": lambda header: bool(header.PixelRepresentation) and header.BitsStored < header.BitsAllocated,
+    "localizer": lambda header: "LOCALIZER" in (header.get("ImageType") or []),
     "no Instance Number": lambda header: header.get("InstanceNumber") is None,
     "rounded directions": lambda header: _deviation(header) > UNIT,
     "several frames": lambda header: int(header.get("NumberOfFrames") or 1) > 1,

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from benchmarks.geometry.comparison import Comparison, compare
+from benchmarks.geometry.comparison import SAME_PLACE, Comparison, compare
 from benchmarks.geometry.volume import Volume
 from monai_ifim.io.geometry import is_invertible
 
@@ -71,17 +71,25 @@ def _apart_from_thickness(difference: Difference) -> bool:
     return compare(ours, replace(theirs, affine=affine)).same_place
 
 
+def _is_flat(volume: Volume) -> bool:
+    """True for an affine that puts several voxels at one place."""
+    steps = np.linalg.norm(volume.affine[:3, :3], axis=0)
+    return not is_invertible(volume.affine) or bool(steps.min() < SAME_PLACE)
+
+
 def _equally_large(difference: Difference) -> bool:
     """True if the voxels of a single slice, or of a volume, are equally large."""
     axes = [axis for axis in range(3) if difference.ours.sizes[axis] > 1]
     ours, theirs = (np.linalg.norm(each.affine[:3, axes], axis=0) for each in (difference.ours, difference.theirs))
-    return difference.ours.sizes == difference.theirs.sizes and np.allclose(ours, theirs, rtol=1e-5)
+    return difference.ours.sizes == difference.theirs.sizes and bool(np.allclose(ours, theirs, rtol=1e-5))
 
 
 def _as_in_headers(difference: Difference, aspect: Aspect) -> bool:
     """True if the product agrees with pydicom."""
     found = difference.by_headers
-    return found is not None and (found.same_place if aspect == "place" else found.same_values)
+    if found is None:
+        return False
+    return found.same_place if aspect == "place" else found.same_values
 
 
 REASONS = (
@@ -112,7 +120,7 @@ REASONS = (
         "place",
         "dcm2niix takes slices at one place for neighbours, as in a series whose slices alternate between volumes or that holds "
         "several orientations, and writes a singular affine; monai_ifim places each slice as its header states.",
-        lambda difference: not is_invertible(difference.theirs.affine) and _as_in_headers(difference, "place"),
+        lambda difference: _is_flat(difference.theirs) and _as_in_headers(difference, "place"),
     ),
     Reason(
         "rounded directions",
@@ -122,7 +130,7 @@ REASONS = (
         lambda difference: (
             "rounded directions" in difference.facts
             and _as_in_headers(difference, "place")
-            and difference.found.place <= ROUNDED * np.linalg.norm(np.ptp(difference.ours.corners, axis=0))
+            and difference.found.place <= ROUNDED * float(np.linalg.norm(np.ptp(difference.ours.corners, axis=0)))
         ),
     ),
     Reason(
@@ -132,10 +140,25 @@ REASONS = (
         lambda difference: "no Instance Number" in difference.facts and _as_in_headers(difference, "place"),
     ),
     Reason(
+        "slices without position",
+        "sizes",
+        "Slices whose headers state no position are each a volume of their own in monai_ifim, since their order is not known; "
+        "dcm2niix stacks them.",
+        lambda difference: bool({"no position", "no orientation"} & difference.facts) and difference.ours.sizes[2] == 1,
+    ),
+    Reason(
+        "scouts",
+        "sizes",
+        "dcm2niix stacks single slices of different orientations, which are volumes of their own in monai_ifim.",
+        lambda difference: (
+            difference.ours.sizes[2] == 1 and _as_in_headers(difference, "place") and "localizer" in difference.facts
+        ),
+    ),
+    Reason(
         "values of interleaved volumes",
         "values",
         "Where dcm2niix finds no place it also mixes the slices of the volumes; monai_ifim and pydicom agree.",
-        lambda difference: not is_invertible(difference.theirs.affine) and _as_in_headers(difference, "values"),
+        lambda difference: _is_flat(difference.theirs) and _as_in_headers(difference, "values"),
     ),
     Reason(
         "Modality LUT",
