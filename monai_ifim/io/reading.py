@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+POSITIONS, THICKNESS, ASSUMED = "positions", "Slice Thickness", "assumed"
 OWN_MAP = "Parametric Map of an earlier run"
 PARAMETRIC_MAP = "Parametric Map Storage"
 
@@ -15,11 +16,14 @@ class Reading:
     """Decisions of the reader. An entry that is None does not apply to the input.
 
     largest_distance_mm: of a slice from its place on the even grid from the first to the last slice, before resampling.
+    slice_step: where the distance between slices comes from: their "positions", or, for a single slice, "Slice Thickness" or
+    "assumed".
     passed_over: number of objects that lie beside the images and hold none of their own, by the standard name of their SOP class,
     or OWN_MAP for the Parametric Maps of this program.
     """
 
     largest_distance_mm: float | None = None
+    slice_step: str | None = None
     passed_over: Mapping[str, int] | None = None
 
     def described(self) -> dict[str, Any]:
@@ -28,7 +32,12 @@ class Reading:
 
     def words(self) -> tuple[str, ...]:
         """Sentences about what was guessed, which a person must see; empty if nothing was. They are the case's warnings."""
-        return tuple(self._maps_beside())
+        return (*self._assumptions(), *self._maps_beside())
+
+    def _assumptions(self) -> Iterator[str]:
+        """What the header does not state."""
+        if self.slice_step == ASSUMED:
+            yield "The slice states no Slice Thickness: 1 mm is assumed."
 
     def _maps_beside(self) -> Iterator[str]:
         """Parametric Maps beside the images: they have pixels and places, as images do."""

@@ -24,7 +24,7 @@ class DicomVolume:
     columns and rows; None if the headers do not state them. size: columns and rows. A multi-frame file is a volume by
     itself, its frames in the order of the file; rescale: slope and intercept of each frame [slices, 2], None if all share
     them. disagreeing: attributes that say that the files are not all of one patient, study and frame of reference. reading: what
-    was decided in making the volume of its files.
+    was decided in making the volume of its files. thickness: of the first slice in mm, None if it states none.
     """
 
     key: str
@@ -38,6 +38,7 @@ class DicomVolume:
     rescale: Array | None = None
     disagreeing: tuple[str, ...] = ()
     reading: Reading = field(default_factory=Reading)
+    thickness: float | None = None
 
     @property
     def series(self) -> str:

@@ -8,6 +8,7 @@ taken over from a header, and only if they have the form of one: any other text 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -97,25 +98,6 @@ def choose_volume(name: str, volumes: Sequence[DicomVolume], series: str | None)
     )
 
 
-def undecoded(name: str, volume: DicomVolume) -> InputError:
-    """The error for a volume whose pixels cannot be decoded. name: what the message calls the volume."""
-    from pydicom.filereader import read_file_meta_info
-    from pydicom.misc import is_dicom
-    from pydicom.uid import UncompressedTransferSyntaxes
-
-    with disable_value_validation():
-        found = [read_file_meta_info(file).get("TransferSyntaxUID") for file in volume.files if is_dicom(file)]
-    named = {str(uid.name) if UID_FORM.fullmatch(uid) else "no UID" for uid in found if uid is not None}
-    stated = ", ".join(sorted(named)) or "not stated"
-    if all(uid in UncompressedTransferSyntaxes for uid in found):
-        cure = "convert it to grey values, or copy it again"
-        return InputError(f"{name}: its pixels cannot be decoded (a colour palette, or a damaged file): {cure}.")
-    return InputError(
-        f"{name}: its pixels cannot be decoded (transfer syntax: {stated}): convert the file to an uncompressed transfer syntax "
-        "(dcmconv, gdcmconv), or export it again."
-    )
-
-
 def _group_of(path: Path, header: Any) -> Hashable:
     """The key that all slices of a volume share; an image that cannot be stacked is a group by itself."""
     if int(header.get("NumberOfFrames") or 1) > 1 or not _placed(header):
@@ -184,6 +166,7 @@ def _volume(members: list[tuple[Path, Any]]) -> DicomVolume:
         orientation=orientation,
         spacing=spacing,
         rescale=_rescale(header) if multiframe else None,
+        thickness=_thickness(header),
     )
 
 
@@ -254,6 +237,16 @@ def _first(group: Any, sequence: str, name: str) -> Any:
 def _spread(stated: Array) -> float:
     """Largest difference from the first entry."""
     return float(np.abs(stated - stated[0]).max())
+
+
+def _thickness(header: Any) -> float | None:
+    """Slice Thickness in mm, None if it is missing or none: several slices need none, so that it is never an error."""
+    stated = next(iter(_functional(header, "PixelMeasuresSequence", "SliceThickness")), header.get("SliceThickness"))
+    try:
+        thickness = float(stated)
+    except (TypeError, ValueError):
+        return None
+    return thickness if 0 < thickness < math.inf else None
 
 
 def _pair(spacing: Any) -> tuple[float, float] | None:
