@@ -152,7 +152,7 @@ class OpenedSource:
         return replace(
             volume.reading,
             largest_distance_mm=largest_distance(volume),
-            slice_step=origin_of_step(volume),
+            slice_step=volume.reading.slice_step or origin_of_step(volume),
             passed_over=self._passed_over or None,
         )
 

@@ -16,14 +16,15 @@ class Reading:
     """Decisions of the reader. An entry that is None does not apply to the input.
 
     largest_distance_mm: of a slice from its place on the even grid from the first to the last slice, before resampling.
-    slice_step: where the distance between slices comes from: their "positions", or, for a single slice, "Slice Thickness" or
-    "assumed".
-    passed_over: number of objects that lie beside the images and hold none of their own, by the standard name of their SOP class,
-    or OWN_MAP for the Parametric Maps of this program.
+    slice_step: where the distance between slices comes from: their "positions"; for a mosaic the attribute's name; for a single
+    slice "Slice Thickness" or "assumed". tiles: number of slices that were taken out of one picture. passed_over: number
+    of objects that lie beside the images and hold none of their own, by the standard name of their SOP class, or OWN_MAP for the
+    Parametric Maps of this program.
     """
 
     largest_distance_mm: float | None = None
     slice_step: str | None = None
+    tiles: int | None = None
     passed_over: Mapping[str, int] | None = None
 
     def described(self) -> dict[str, Any]:
@@ -32,12 +33,16 @@ class Reading:
 
     def words(self) -> tuple[str, ...]:
         """Sentences about what was guessed, which a person must see; empty if nothing was. They are the case's warnings."""
-        return (*self._assumptions(), *self._maps_beside())
+        return (*self._guessed_step(), *self._maps_beside())
 
-    def _assumptions(self) -> Iterator[str]:
-        """What the header does not state."""
+    def _guessed_step(self) -> Iterator[str]:
         if self.slice_step == ASSUMED:
             yield "The slice states no Slice Thickness: 1 mm is assumed."
+        if self.tiles is not None and self.slice_step == THICKNESS:
+            yield (
+                "The distance between the slices of the mosaic is not stated (Spacing Between Slices): they were placed as if "
+                "there were no gap between them."
+            )
 
     def _maps_beside(self) -> Iterator[str]:
         """Parametric Maps beside the images: they have pixels and places, as images do."""

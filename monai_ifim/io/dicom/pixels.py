@@ -18,6 +18,7 @@ from pydicom.uid import UID, UncompressedTransferSyntaxes
 
 from monai_ifim.io.dicom.forms import MODALITY_FORM, UID_FORM
 from monai_ifim.io.dicom.grid import slice_grid
+from monai_ifim.io.dicom.mosaic import Mosaic
 from monai_ifim.io.dicom.volume import DicomVolume
 from monai_ifim.io.errors import CURES, InputError, redacted
 
@@ -34,7 +35,7 @@ def decoded(name: str, volume: DicomVolume) -> Any:
     with the cause if the pixels cannot be decoded.
     """
     try:
-        image = _stack(volume) if len(volume.files) > 1 else _rescaled(_image(volume.files[0]), volume)
+        image = _stack(volume) if len(volume.files) > 1 else _of_one_file(volume)
     except InputError:
         raise
     except Exception as error:
@@ -52,6 +53,13 @@ def _stack(volume: DicomVolume) -> Any:
     for k, file in enumerate(volume.files):
         slices[k] = itk.array_view_from_image(_picture(file, itk.Image[itk.F, 2]))
     return image
+
+
+def _of_one_file(volume: DicomVolume) -> Any:
+    image = _image(volume.files[0])
+    if volume.mosaic is not None:
+        image = _taken_apart(image, volume.mosaic)
+    return _rescaled(image, volume)
 
 
 def _image(file: Path) -> Any:
@@ -80,6 +88,14 @@ def _picture(file: Path, kind: Any) -> Any:
     reader = itk.ImageFileReader[kind].New(FileName=str(file), ImageIO=itk.GDCMImageIO.New())
     reader.Update()
     return reader.GetOutput()
+
+
+def _taken_apart(image: Any, mosaic: Mosaic) -> Any:
+    """The slices of a mosaic as an image [slices, rows, columns]; raises ValueError for a picture of another size."""
+    values = itk.array_from_image(image)
+    colored = image.GetNumberOfComponentsPerPixel() > 1
+    picture = values.reshape(values.shape[-3 if colored else -2 :])
+    return itk.image_from_array(np.ascontiguousarray(mosaic.slices(picture)), is_vector=colored)
 
 
 def _rescaled(image: Any, volume: DicomVolume) -> Any:
