@@ -16,6 +16,7 @@ PRINTED = 0.1  # mm: a place printed with one decimal is rounded by half of it, 
 ROUNDING = 1e-6  # mm, of sums in float64 and of places printed with few decimals
 LENGTH_TOLERANCE = 0.01  # of direction cosines, which may be printed with two decimals: their length is taken as 1
 COSINE_TOLERANCE = 2e-3  # between rows and columns, whose direction cosines may be printed with three decimals
+SMALLEST_TILT = 0.1  # degrees: below it, direction cosines printed with three decimals look the same
 MISSING = 1.5  # times the usual gap: a larger one may lack a slice
 
 
@@ -28,7 +29,7 @@ def check_volume(name: str, volume: DicomVolume) -> None:
     check_placed(name, volume)
     grid = slice_grid(volume)
     if grid is not None and not is_even(volume):
-        raise InputError(f"{name}: {_unevenness(grid)}")
+        raise InputError(f"{name}: {_unevenness(grid, tolerance(volume))}")
 
 
 def check_placed(name: str, volume: DicomVolume) -> None:
@@ -113,26 +114,38 @@ def _check_repeated(name: str, volume: DicomVolume) -> None:
         raise InputError(f"{name}: two slices lie at the same place: {cure}.")
 
 
-def _unevenness(grid: SliceGrid) -> str:
-    """What is uneven, in words, with the cure."""
+def _unevenness(grid: SliceGrid, most: float) -> str:
+    """What is further off than `most` mm, in words, with the cure."""
     heights, shifts = np.abs(grid.uneven), np.linalg.norm(grid.sideways, axis=1)
-    if float(heights.max()) >= float(shifts.max()):
-        gaps = np.diff(grid.heights)
-        missing = "; is one missing?" if float(gaps.max()) > MISSING * float(np.median(gaps)) else ""
-        return (
-            f"the slices are not evenly spaced: one lies {heights.max():.2f} mm off its place between the first and the last "
-            f"(gaps of {gaps.min():.2f} to {gaps.max():.2f} mm{missing}): put evenly spaced slices into a folder of their own, "
-            "or resample the volume onto an even grid with --fix-geometry."
+    if float(shifts.max()) <= most and float(heights.max()) >= float(shifts.max()):
+        cure = (
+            "put evenly spaced slices into a folder of their own, or resample the volume onto an even grid with --fix-geometry."
         )
+        return f"{_uneven_gaps(grid)}: {cure}"
+    cure = "resample the volume onto an orthogonal grid with --fix-geometry"
+    if float(heights.max()) <= most:
+        return f"{_shift(grid)}: {cure}, or correct the tilt with dcm2niix."
+    return f"{_uneven_gaps(grid)}; {_shift(grid)}: {cure}."
+
+
+def _uneven_gaps(grid: SliceGrid) -> str:
+    gaps, off = np.diff(grid.heights), float(np.abs(grid.uneven).max())
+    missing = "; is one missing?" if float(gaps.max()) > MISSING * float(np.median(gaps)) else ""
+    return (
+        f"the slices are not evenly spaced: one lies {off:.2f} mm off its place between the first and the last (gaps of "
+        f"{gaps.min():.2f} to {gaps.max():.2f} mm{missing})"
+    )
+
+
+def _shift(grid: SliceGrid) -> str:
+    """A tilt, whose shifts grow evenly from slice to slice, or other shifts."""
+    drift = float(np.linalg.norm(grid.sideways, axis=1).max())
     share = grid.heights / grid.heights[-1]
     bent = np.linalg.norm(grid.sideways - np.outer(share, grid.sideways[-1]), axis=1)
-    drift = float(shifts.max())
+    cause = "off the line of the others"
     if float(bent.max()) < 0.5 * drift:
         tilt = np.degrees(np.arctan2(drift, grid.heights[-1]))
         cause = f"over the volume, a gantry tilted by {tilt:.3g} degrees"
-    else:
-        cause = "off the line of the others"
-    return (
-        f"the slices are shifted against each other ({drift:.2f} mm {cause}): resample the volume onto an orthogonal grid with "
-        "--fix-geometry, or correct the tilt with dcm2niix."
-    )
+        if tilt < SMALLEST_TILT:
+            cause = f"{cause}, or directions printed with few decimals"
+    return f"the slices are shifted against each other ({drift:.2f} mm {cause})"

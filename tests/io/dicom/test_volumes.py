@@ -162,7 +162,7 @@ def test_slices_without_a_place_or_a_size_cannot_be_resampled(missing: str, tmp_
     for image in slices:
         delattr(image, missing)
     folder = write(tmp_path / "series", slices)
-    cure = "there is no grid to resample it onto" if missing == "PixelSpacing" else "6 volumes in one folder"
+    cure = "state no Pixel Spacing, so their size is not known" if missing == "PixelSpacing" else "6 volumes in one folder"
     with pytest.raises(InputError, match=cure):
         OpenedSource(Source(folder, fix_geometry=True)).check(channels=1)
 
