@@ -69,7 +69,7 @@ class OpenedSource:
     @cached_property
     def volume(self) -> DicomVolume:
         """The chosen volume of a DICOM input; raises InputError, with a list of the volumes, if the choice is ambiguous."""
-        return choose_volume(self.source.path.name, self.volumes, self.source.series)
+        return choose_volume(self.source.path.name, self.volumes, self.source.series, self.source.frame)
 
     @cached_property
     def headers(self) -> tuple[Any, ...]:
@@ -84,8 +84,8 @@ class OpenedSource:
 
     @cached_property
     def parts(self) -> tuple[Path, ...]:
-        """The files that the input consists of (`files_of_input`), or those of the chosen series; raises InputError, OSError."""
-        return files_of_input(self.source.path) if self.source.series is None else tuple(self.volume.files)
+        """The files that the input consists of (`files_of_input`), or those of the chosen volume; raises InputError, OSError."""
+        return tuple(self.volume.files) if self._is_chosen else files_of_input(self.source.path)
 
     @cached_property
     def parts_beside(self) -> dict[str, tuple[Path, ...]]:
@@ -109,7 +109,7 @@ class OpenedSource:
     @cached_property
     def digest(self) -> str:
         """The hex SHA-256 that names the input: of its file, or of the lines `HASH  NAME` of its files; raises as `hashed`."""
-        if self.source.series is not None:
+        if self._is_chosen:
             return digest_of_hashed(self.hashed, by_hash=True)
         return _digest(self.source.path, self.hashed)
 
@@ -146,7 +146,8 @@ class OpenedSource:
     @cached_property
     def reading(self) -> Reading:
         """What was decided in reading the input; empty where several volumes lie there and none is chosen."""
-        if not self.files or (self.source.series is None and len(self.volumes) > 1):
+        undecided = self.source.series is None and self.source.frame is None
+        if not self.files or (undecided and len(self.volumes) > 1):
             return Reading()
         volume = self.volume
         return replace(
@@ -163,8 +164,17 @@ class OpenedSource:
 
     @property
     def frames(self) -> int:
-        """Number of volumes in a NIfTI file; 1 for other inputs. Raises InputError for a broken NIfTI header."""
-        return 1 if self.nifti is None else self.nifti.frames
+        """Number of volumes among which a frame chooses: those in a NIfTI file, or of the only (or chosen) DICOM series.
+
+        1 for other inputs. Raises InputError for a broken header.
+        """
+        if self.nifti is not None:
+            return self.nifti.frames
+        if not self.source.path.exists() or not self.files:
+            return 1
+        wanted = self.source.series
+        series = [volume.series for volume in self.volumes if wanted in (None, volume.key, volume.series)]
+        return len(series) if len(set(series)) == 1 else 1
 
     def check(self, channels: int | None) -> None:
         """Raise InputError, with the cure, if the input is missing, empty, damaged, 4D without a frame, several series, or would
@@ -187,15 +197,15 @@ class OpenedSource:
             self.nifti.check()
         if self.files:
             self._check_volume()
-        self._check_frame(channels)
+        else:
+            self._check_frame(channels)
 
     def check_own(self) -> None:
         """Raise InputError if the input would read other files than its own, or is not of one patient, study and place."""
         refuse_bruker(self.source.path)
         self.parts, self.parts_beside  # noqa: B018 # what reads other files is refused
         if self.files:
-            series = self.source.series
-            for volume in [self.volume] if series is not None else self.volumes:
+            for volume in [self.volume] if self._is_chosen else self.volumes:
                 check_one_patient(self.source.path.name, volume.disagreeing)
 
     def readable_path(self, folder: Path) -> Path:
@@ -206,9 +216,9 @@ class OpenedSource:
         """
         if self.resampled:
             return self._regridded(folder)
-        if self.source.series is not None or self._beside_results:
+        if self._is_chosen or self._beside_results:
             return self._links(folder)
-        if self.source.frame is None or self.frames == 1:
+        if self.source.frame is None or self.nifti is None or self.frames == 1:
             return self.source.path
         return self._frame(folder, self.source.frame)
 
@@ -216,6 +226,11 @@ class OpenedSource:
     def readable_volume(self) -> DicomVolume | None:
         """The DICOM volume that lies at `readable_path`; None if no DICOM lies there."""
         return self.volume if self.files and not self.resampled else None
+
+    @property
+    def _is_chosen(self) -> bool:
+        """True if a series, or a frame of a DICOM folder, was chosen: the input is then the files of one volume."""
+        return self.source.series is not None or (self.source.frame is not None and self.source.path.is_dir())
 
     @property
     def _passed_over(self) -> dict[str, int]:

@@ -12,9 +12,11 @@ from typing import Any, BinaryIO
 
 import pydicom
 from pydicom.config import disable_value_validation
+from pydicom.tag import Tag
 
 from monai_ifim.io.case_files import results_in
 from monai_ifim.io.dicom.deflated import DEFLATED, readable_head
+from monai_ifim.io.dicom.dimensions import TAGS_READ
 from monai_ifim.io.dicom.forms import several
 from monai_ifim.io.dicom.identity import KEYWORDS, Identity, forget_patient, identity_of
 from monai_ifim.io.dicom.mosaic import MOSAIC_TAGS, Mosaic, mosaic_of
@@ -31,11 +33,12 @@ from monai_ifim.io.source import is_dangling, not_fetched
 from monai_ifim.io.units import MODALITY_UNITS, PET_UNITS, SCANNER_UNITS
 
 TAGS = [
-    "SeriesInstanceUID", "SOPInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient",
-    "ImageOrientationPatient", "PixelSpacing", "InstanceNumber", "EchoNumbers", "EchoTime", "TemporalPositionIdentifier",
-    "AcquisitionNumber", "TriggerTime", "AcquisitionTime", "ContentTime", "DiffusionBValue", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation", "RescaleSlope",
-    "RescaleType", "Units", "SeriesNumber", "SliceThickness", *KEYWORDS, *KIND_TAGS, *MOSAIC_TAGS,
+    Tag(name) for name in (
+        "SeriesInstanceUID", "SOPInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames",
+        "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SharedFunctionalGroupsSequence",
+        "PerFrameFunctionalGroupsSequence", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation", "RescaleSlope",
+        "RescaleType", "Units", "SeriesNumber", "SliceThickness", *KEYWORDS, *TAGS_READ, *KIND_TAGS, *MOSAIC_TAGS,
+    )
 ]  # fmt: skip
 NUMBERS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope")
 NO_NUMBERS = "places, directions or spacings in its DICOM header are not numbers: export the image again"

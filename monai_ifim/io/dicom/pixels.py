@@ -59,7 +59,12 @@ def _of_one_file(volume: DicomVolume) -> Any:
     image = _image(volume.files[0])
     if volume.mosaic is not None:
         image = _taken_apart(image, volume.mosaic)
-    return _rescaled(image, volume)
+    return _rescaled(_chosen(image, volume), volume)
+
+
+def _chosen(image: Any, volume: DicomVolume) -> Any:
+    """The image of the frames of a multi-frame file that belong to the volume, in the order of its slices."""
+    return image if volume.frames is None else itk.image_from_array(itk.array_from_image(image)[list(volume.frames)])
 
 
 def _image(file: Path) -> Any:

@@ -54,14 +54,15 @@ class DicomReader(ITKReader):
     """Reads DICOM files, and folders that hold one volume; all else is left to MONAI's other readers.
 
     The metadata hold the volume's position and shape, and none of the header's own elements (names, dates, free text).
-    series: which volume of a folder of several, by its key (`DicomVolume.key`). drop_slice_axis: return a single slice as
+    series: which volume of a folder of several, by its key (`DicomVolume.key`). frame: which volume of a series of several, from
+    0. drop_slice_axis: return a single slice as
     [x, y], as MONAI's PydicomReader does, instead of [x, y, 1]. Other arguments as MONAI's ITKReader. LoadImage raises
     InputError for a folder that is no volume: several series, uneven gaps, a tilted gantry, a broken file.
     """
 
-    def __init__(self, series: str | None = None, drop_slice_axis: bool = False, **kwargs: Any) -> None:
+    def __init__(self, series: str | None = None, drop_slice_axis: bool = False, frame: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.series, self.drop_slice_axis = series, drop_slice_axis
+        self.series, self.drop_slice_axis, self.frame = series, drop_slice_axis, frame
 
     def verify_suffix(self, filename: Sequence[PathLike[str]] | PathLike[str] | str) -> bool:
         """True if all the paths hold DICOM, by their content."""
@@ -91,7 +92,7 @@ class DicomReader(ITKReader):
 
     def _volume(self, path: Path) -> Any:
         refuse_bruker(path)
-        volume = _KNOWN.get().get(path) or choose_volume(path.name, index_dicom(dicom_files(path)), self.series)
+        volume = _KNOWN.get().get(path) or choose_volume(path.name, index_dicom(dicom_files(path)), self.series, self.frame)
         check_volume(path.name, volume)
         return _placed(decoded(path.name, volume), volume)
 

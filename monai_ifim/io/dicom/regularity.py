@@ -7,7 +7,7 @@ import numpy as np
 from monai_ifim.io.dicom.grid import SliceGrid, slice_grid
 from monai_ifim.io.dicom.identity import check_one_patient
 from monai_ifim.io.dicom.mosaic import check_mosaic
-from monai_ifim.io.dicom.volume import SAME_PLACE, Array, DicomVolume
+from monai_ifim.io.dicom.volume import SAME_PLACE, Array, DicomVolume, check_told_apart
 from monai_ifim.io.errors import InputError
 
 SHARE_OF_GAP = 0.1  # of the gap between slices by which one may be off its place on the grid; and, if that is less,
@@ -38,6 +38,7 @@ def check_placed(name: str, volume: DicomVolume) -> None:
     name: what the message calls the volume.
     """
     check_one_patient(name, volume.disagreeing)
+    check_told_apart(name, volume)
     check_mosaic(name, volume.mosaic)
     if volume.positions is None:
         if volume.slices > 1:
@@ -109,9 +110,7 @@ def _check_spacing(name: str, volume: DicomVolume) -> None:
 def _check_repeated(name: str, volume: DicomVolume) -> None:
     grid = slice_grid(volume)
     if grid is not None and len(grid.heights) > 1 and float(np.diff(grid.heights).min()) < SAME_PLACE:
-        one_file = len(volume.files) == 1
-        cure = "they are several echoes, times or stacks; take them apart with dcm2niix" if one_file else "leave one of them out"
-        raise InputError(f"{name}: two slices lie at the same place: {cure}.")
+        raise InputError(f"{name}: two slices lie at the same place: leave one of them out.")
 
 
 def _unevenness(grid: SliceGrid, most: float) -> str:

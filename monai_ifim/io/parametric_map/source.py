@@ -74,6 +74,8 @@ def refer(dataset: Dataset, series: ReferencedSeries, affine: Affine) -> None:
     """
     derivation = coded(FISHER)
     dataset.SourceImageSequence = [_reference(header) for header in series.headers]
+    if series.volume.frames is not None:
+        dataset.SourceImageSequence[0].ReferencedFrameNumber = [frame + 1 for frame in sorted(series.volume.frames)]
     whole = Dataset()
     whole.SeriesInstanceUID = series.first.SeriesInstanceUID
     whole.ReferencedInstanceSequence = [_reference(header) for header in series.headers]
@@ -112,11 +114,11 @@ def _sources(series: ReferencedSeries, affine: Affine, shape: tuple[int, int, in
 
 def _source(series: ReferencedSeries, index: int, preserved: bool) -> Dataset:
     """Item of a Source Image Sequence; preserved: True if the pixels of both coincide, which those of a mosaic never do."""
-    mosaic = series.volume.mosaic is not None
-    one_file = len(series.headers) < len(series.positions)
+    mosaic, frames = series.volume.mosaic is not None, series.volume.frames
+    one_file = frames is not None or len(series.headers) < len(series.positions)
     item = _reference(series.first if one_file else series.headers[index])
     if one_file and not mosaic:
-        item.ReferencedFrameNumber = index + 1
+        item.ReferencedFrameNumber = (index if frames is None else frames[index]) + 1
     item.PurposeOfReferenceCodeSequence = [coded(SOURCE_IMAGE)]
     item.SpatialLocationsPreserved = "YES" if preserved and not mosaic else "NO"
     return item

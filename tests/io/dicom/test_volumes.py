@@ -213,7 +213,8 @@ def test_echoes_and_times_of_one_series_are_volumes_of_their_own(tag: str, value
     cases = find_cases([folder], series="all")
     assert len(cases) == 2
     OpenedSource(cases[1].source).check(channels=1)
-    with pytest.raises(InputError, match="2 volumes in one folder"):
+    said = "a series of 2 volumes of 6 slices that differ in [ETI].*; choose one with --frame N, N from 0 to 1, or --series all"
+    with pytest.raises(InputError, match=said):
         OpenedSource(Source(folder, series=series.uid)).check(channels=1)
 
 
