@@ -37,7 +37,7 @@ TAGS = [
         "SeriesInstanceUID", "SOPInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames",
         "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SharedFunctionalGroupsSequence",
         "PerFrameFunctionalGroupsSequence", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation", "RescaleSlope",
-        "RescaleType", "Units", "SeriesNumber", *KEYWORDS, *TAGS_READ, *KIND_TAGS, *MOSAIC_TAGS,
+        "RescaleType", "Units", "SeriesNumber", "SliceThickness", *KEYWORDS, *TAGS_READ, *KIND_TAGS, *MOSAIC_TAGS,
     )
 ]  # fmt: skip
 NUMBERS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope")
