@@ -1,4 +1,4 @@
-"""Series of several volumes, real and made: chosen by --frame or --series, read as dcm2niix reads them, repeated files taken once."""
+"""Series of several volumes, chosen by --frame or --series and read as dcm2niix reads them; repeated files are taken once."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from synthetic_series import ORIENTATIONS, Series, write
 Array = npt.NDArray[Any]
 # folder: slices of a volume, volumes, what tells them apart, and which of them are compared
 REAL = {
-    "ge_fmri": (15, 10, ("Instance Number",), (0, 9)),
-    "toshiba_dti": (8, 3, ("b-value", "Diffusion Gradient Orientation"), (0, 1, 2)),
+    "ge_fmri": (15, 10, ("Instance Number",), (9,)),
+    "toshiba_dti": (8, 3, ("b-value", "Diffusion Gradient Orientation"), (1, 2)),
 }
 
 
@@ -92,16 +92,13 @@ def test_volumes_are_chosen_by_frame_by_series_or_by_both(three_times: Path, tmp
     uid = pydicom.dcmread(three_times / "IM000", stop_before_pixels=True).SeriesInstanceUID
     assert [case.source.series for case in by_series] == [f"{uid}#{k}" for k in (1, 2, 3)]
     [by_both] = find_cases([three_times], series=uid, frame=1)
-    images = [
-        read_source(case.source, tmp_path / "scratch") for case in by_frame if not (tmp_path / "scratch").mkdir(exist_ok=True)
-    ]
+    (tmp_path / "scratch").mkdir()
+    images = [read_source(case.source, tmp_path / "scratch") for case in by_frame]
     for number, image in enumerate(images):
         chosen = read_source(by_series[number].source, tmp_path / "scratch")
         np.testing.assert_array_equal(chosen, image)
         np.testing.assert_array_equal(read(three_times, frame=number), image)
-        numbers = [
-            int(header.InstanceNumber) for header in OpenedSource(by_frame[number].source).headers
-        ]  # fmt: skip
+        numbers = [int(header.InstanceNumber) for header in OpenedSource(by_frame[number].source).headers]
         assert sorted(numbers) == list(range(1 + 8 * number, 9 + 8 * number))
     np.testing.assert_array_equal(read_source(by_both.source, tmp_path / "scratch"), images[1])
     assert len({OpenedSource(case.source).digest for case in by_frame}) == 3
@@ -131,11 +128,11 @@ def test_order_of_the_volumes_is_that_of_the_series_whatever_the_files_are_calle
     folder = tmp_path / "times"
     folder.mkdir()
     for time in range(12):
-        for k, image in enumerate(series.slices()):
+        for k, image in enumerate(series.slices()[:2]):
             image.SOPInstanceUID = generate_uid()
             image.TemporalPositionIdentifier, image.PixelData = time + 1, (series.values[:, :, k].T + time).tobytes()
-            image.save_as(folder / f"{(7 * time) % 12}-{(5 * k) % 6}")  # such as "10" before "2"
-    for time in (0, 3, 11):
+            image.save_as(folder / f"{(7 * time) % 12}-{1 - k}")  # such as "10" before "2"
+    for time in (3, 11):
         assert float((read(folder, frame=time).numpy() - read(folder, frame=0).numpy()).mean()) == time
 
 
