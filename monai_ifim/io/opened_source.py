@@ -15,15 +15,16 @@ from typing import Any
 import nibabel as nib
 
 from monai_ifim.io.case_files import results_in
+from monai_ifim.io.dicom.grid import origin_of_step
 from monai_ifim.io.dicom.header import DicomFile, read_dicom_files, unit_of_header
 from monai_ifim.io.dicom.identity import check_one_patient
 from monai_ifim.io.dicom.object_kinds import NoImageError
 from monai_ifim.io.dicom.regrid import even_grid, resampled
-from monai_ifim.io.dicom.regularity import check_volume, is_regular, largest_distance
+from monai_ifim.io.dicom.regularity import check_placed, check_volume, is_even, largest_distance
 from monai_ifim.io.dicom.volume import DicomVolume
-from monai_ifim.io.dicom.volumes import choose_volume, undecoded, volumes_of
+from monai_ifim.io.dicom.volumes import choose_volume, volumes_of
 from monai_ifim.io.digests import Stamp
-from monai_ifim.io.errors import InputError, redacted
+from monai_ifim.io.errors import InputError
 from monai_ifim.io.image_files.parts import refuse_bruker
 from monai_ifim.io.input_files import (
     HashedFile,
@@ -140,8 +141,7 @@ class OpenedSource:
     @cached_property
     def resampled(self) -> bool:
         """True if the input is an irregular DICOM volume that is to be resampled onto an even grid."""
-        asked = self.source.fix_geometry and self.source.path.is_dir()
-        return asked and bool(self.files) and not is_regular(self.volume)
+        return self.source.fix_geometry and bool(self.files) and not is_even(self.volume)
 
     @cached_property
     def reading(self) -> Reading:
@@ -149,8 +149,12 @@ class OpenedSource:
         undecided = self.source.series is None and self.source.frame is None
         if not self.files or (undecided and len(self.volumes) > 1):
             return Reading()
+        volume = self.volume
         return replace(
-            self.volume.reading, largest_distance_mm=largest_distance(self.volume), passed_over=self._passed_over or None
+            volume.reading,
+            largest_distance_mm=largest_distance(volume),
+            slice_step=volume.reading.slice_step or origin_of_step(volume),
+            passed_over=self._passed_over or None,
         )
 
     @property
@@ -185,12 +189,14 @@ class OpenedSource:
             raise InputError(f"{path.name}: the file is empty.")
         self.check_own()
         if path.is_dir():
-            self._check_folder()
+            if not self.files:
+                raise InputError(f"{path.name}: no DICOM file in this folder.")
+            self._check_volume()
             return
         if self.nifti is not None:
             self.nifti.check()
         if self.files:
-            check_volume(path.name, self.volume)
+            self._check_volume()
         else:
             self._check_frame(channels)
 
@@ -251,15 +257,14 @@ class OpenedSource:
         files = self.hashed_beside[key]
         return {"file": value.name, "sha256": _digest(value, files), "files": [file.described() for file in files]}
 
-    def _check_folder(self) -> None:
-        """A folder must hold one regular DICOM volume, or the chosen series must be one."""
-        folder = self.source.path
-        if not self.files:
-            raise InputError(f"{folder.name}: no DICOM file in this folder.")
-        if not self.source.fix_geometry:
-            check_volume(folder.name, self.volume)
-        elif not is_regular(self.volume):
-            even_grid(folder.name, self.volume)
+    def _check_volume(self) -> None:
+        """DICOM must hold one volume, or the chosen series must be one; only one that is to be resampled may be uneven."""
+        name = self.source.path.name
+        if self.resampled:
+            check_placed(name, self.volume)
+            even_grid(name, self.volume)
+        else:
+            check_volume(name, self.volume)
 
     def _check_frame(self, channels: int | None) -> None:
         name, frame, frames = self.source.path.name, self.source.frame, self.frames
@@ -289,14 +294,13 @@ class OpenedSource:
 
     def _regridded(self, folder: Path) -> Path:
         import itk
-        import numpy as np
+
+        from monai_ifim.io.dicom.pixels import decoded
 
         name, volume = self.source.path.name, self.volume
+        check_placed(name, volume)
         grid = even_grid(name, volume)
-        try:
-            slices = np.stack([itk.array_from_image(itk.imread(str(file), itk.F))[0] for file in volume.files])
-        except Exception as error:
-            raise undecoded(name, volume) from redacted(error)
+        slices = itk.array_from_image(decoded(name, volume)).astype("float32")
         target = folder / f"{self.source.name}.nii"
         image = nib.Nifti1Image(resampled(grid, slices), grid.affine)
         image.set_qform(grid.affine, 1)

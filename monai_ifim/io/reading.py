@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+POSITIONS, THICKNESS, ASSUMED = "positions", "Slice Thickness", "assumed"
 GUESSED = ("Instance Number", "Content Time")  # what says nothing of volumes by itself
 OWN_MAP = "Parametric Map of an earlier run"
 PARAMETRIC_MAP = "Parametric Map Storage"
@@ -16,11 +17,12 @@ class Reading:
     """Decisions of the reader. An entry that is None does not apply to the input.
 
     largest_distance_mm: of a slice from its place on the even grid from the first to the last slice, before resampling.
-    volume, volumes: number of the volume in its series, from 0, and how many there are, if there are several.
-    volumes_differ_in: attributes that tell these apart. repeated_instances: files that repeat another one of the same SOP
-    Instance UID, and were left out. slice_step: where the distance between slices comes from: an attribute's name. tiles: number
-    of slices that were taken out of one picture, a mosaic. passed_over: number of objects that lie beside the images and hold
-    none of their own, by the standard name of their SOP class, or OWN_MAP for the Parametric Maps of this program.
+    slice_step: where the distance between slices comes from: their "positions"; for a mosaic the attribute's name; for a single
+    slice "Slice Thickness" or "assumed". volume, volumes: number of the volume in its series, from 0, and how many there are, if
+    there are several. volumes_differ_in: attributes that tell these apart. repeated_instances: files that repeat another one of
+    the same SOP Instance UID, and were left out. tiles: number of slices that were taken out of one picture, a mosaic.
+    passed_over: number of objects that lie beside the images and hold none of their own, by the standard name of their SOP class,
+    or OWN_MAP for the Parametric Maps of this program.
     """
 
     largest_distance_mm: float | None = None
@@ -47,7 +49,9 @@ class Reading:
             yield f"The {self.volumes} volumes of the series were told apart by the order of {self.volumes_differ_in[-1]} alone."
 
     def _guessed_step(self) -> Iterator[str]:
-        if self.tiles is not None and self.slice_step == "Slice Thickness":
+        if self.slice_step == ASSUMED:
+            yield "The slice states no Slice Thickness: 1 mm is assumed."
+        if self.tiles is not None and self.slice_step == THICKNESS:
             yield (
                 "The distance between the slices of the mosaic is not stated (Spacing Between Slices): they were placed as if "
                 "there were no gap between them."

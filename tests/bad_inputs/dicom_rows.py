@@ -181,8 +181,9 @@ TWO_OF_ONE_KIND = "bad: 2 volumes in one folder; choose with --series UID, or --
 BREAKS_OFF = "...: its DICOM header breaks off, or it is no image: copy the file again, or leave it out."
 PIXELS_BREAK_OFF = "IM...: its pixel data break off: copy the file again, or leave it out."
 UNEVEN = (
-    "bad: the slices are not evenly spaced (gaps of 2.50 to {} mm; is one missing?): put evenly spaced slices into a folder of "
-    "their own, or resample the volume onto an even grid with --fix-geometry."
+    "bad: the slices are not evenly spaced: one lies {} mm off its place between the first and the last (gaps of 2.50 to {} mm; "
+    "is one missing?): put evenly spaced slices into a folder of their own, or resample the volume onto an even grid with "
+    "--fix-geometry."
 )
 NOT_DECODED = (
     "bad: its pixels cannot be decoded (transfer syntax: {}...): convert the file to an uncompressed transfer syntax (dcmconv, "
@@ -210,8 +211,8 @@ ROWS = [
         "bad: it holds 2 volumes of unequal sizes by Instance Number (6 and 5 slices). A slice is missing or one too many: copy "
         "the series again, or put the slices of each volume into a folder of their own.",
     ),
-    Row("a slice that is missing", bad_input(with_a_gap), "failed", UNEVEN.format("5.00")),
-    Row("uneven spacing", bad_input(uneven), "failed", UNEVEN.format("3.90")),
+    Row("a slice that is missing", bad_input(with_a_gap), "failed", UNEVEN.format("1.25", "5.00")),
+    Row("uneven spacing", bad_input(uneven), "failed", UNEVEN.format("0.60", "3.90")),
     Row(
         "a tilted gantry", each(tilt), "failed",
         "bad: the slices are shifted against each other (4.50 mm over the volume, a gantry tilted by 19.8 degrees): resample the "

@@ -6,6 +6,7 @@ Only numbers, UIDs and codes are taken over from a header, and only if they have
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ def volume_of(planes: Sequence[Plane]) -> DicomVolume:
         spacing=planes[0].spacing,
         rescale=None if frames is None else _rescale(header, frames),
         frames=None if whole else frames,
+        thickness=_thickness(planes[0]),
     )
 
 
@@ -88,6 +90,15 @@ def modality_of(header: Any) -> str:
     """The modality if it has the form of a code, else an empty text."""
     text = str(header.get("Modality") or "")
     return text if MODALITY_FORM.fullmatch(text) else ""
+
+
+def _thickness(plane: Plane) -> float | None:
+    """Slice Thickness in mm, None if it is missing or none: slices with neighbours need none, so that it is never an error."""
+    try:
+        thickness = float(plane.stated("SliceThickness", "PixelMeasuresSequence", "SliceThickness"))
+    except (TypeError, ValueError):
+        return None
+    return thickness if 0 < thickness < math.inf else None
 
 
 def _rescale(header: Any, frames: Sequence[int]) -> Array | None:

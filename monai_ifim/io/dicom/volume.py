@@ -27,8 +27,9 @@ class DicomVolume:
     with others: all of them in the order of the file, or those that frames lists (numbers of frames, from 0). rescale: slope and
     intercept of each of them [slices, 2], None if they are those of the first frame of the file. disagreeing: attributes that say
     that the files are not all of one patient, study and frame of reference. complaint: why slices that lie several at a place
-    were not told apart, and the cure. reading: what was decided in making the volume of its files.
-    mosaic: how the picture of its only file is taken apart into the slices, or why it cannot be; None if it is no mosaic.
+    were not told apart, and the cure. reading: what was decided in making the volume of its files. mosaic: how the picture of its
+    only file is taken apart into the slices, or why it cannot be; None if it is no mosaic. thickness: of the first slice in mm,
+    None if it states none.
     """
 
     key: str
@@ -42,6 +43,7 @@ class DicomVolume:
     rescale: Array | None = None
     disagreeing: tuple[str, ...] = ()
     reading: Reading = field(default_factory=Reading)
+    thickness: float | None = None
     frames: tuple[int, ...] | None = None
     complaint: str = ""
     mosaic: Mosaic | None = None

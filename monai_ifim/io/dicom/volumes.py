@@ -16,7 +16,6 @@ from pydicom.config import disable_value_validation
 
 from monai_ifim.io.dicom.assembly import volume_of, volume_of_mosaic, volume_without_place
 from monai_ifim.io.dicom.dimensions import instance_number
-from monai_ifim.io.dicom.forms import UID_FORM
 from monai_ifim.io.dicom.grouping import alike
 from monai_ifim.io.dicom.header import NO_NUMBERS, DicomFile, read_dicom_file
 from monai_ifim.io.dicom.identity import Identity, differing
@@ -180,25 +179,6 @@ def _count(volumes: Sequence[DicomVolume]) -> str:
     differ = volumes[0].reading.volumes_differ_in
     told = f" that differ in {' and '.join(differ)}" if differ else ""
     return f"a series of {len(volumes)} volumes{slices}{told}"
-
-
-def undecoded(name: str, volume: DicomVolume) -> InputError:
-    """The error for a volume whose pixels cannot be decoded. name: what the message calls the volume."""
-    from pydicom.filereader import read_file_meta_info
-    from pydicom.misc import is_dicom
-    from pydicom.uid import UncompressedTransferSyntaxes
-
-    with disable_value_validation():
-        found = [read_file_meta_info(file).get("TransferSyntaxUID") for file in volume.files if is_dicom(file)]
-    named = {str(uid.name) if UID_FORM.fullmatch(uid) else "no UID" for uid in found if uid is not None}
-    stated = ", ".join(sorted(named)) or "not stated"
-    if all(uid in UncompressedTransferSyntaxes for uid in found):
-        cure = "convert it to grey values, or copy it again"
-        return InputError(f"{name}: its pixels cannot be decoded (a colour palette, or a damaged file): {cure}.")
-    return InputError(
-        f"{name}: its pixels cannot be decoded (transfer syntax: {stated}): convert the file to an uncompressed transfer syntax "
-        "(dcmconv, gdcmconv), or export it again."
-    )
 
 
 def _converted(path: Path, read: Callable[..., Result], *arguments: Any) -> Result:
