@@ -21,12 +21,13 @@ from monai.data import ITKReader
 from monai.transforms import Compose, LoadImage, LoadImaged
 from monai.utils import ensure_tuple
 
+from monai_ifim.io.dicom.grid import slice_grid
 from monai_ifim.io.dicom.header import dicom_files
-from monai_ifim.io.dicom.mosaic import Mosaic
+from monai_ifim.io.dicom.pixels import decoded
 from monai_ifim.io.dicom.regularity import check_volume
 from monai_ifim.io.dicom.volume import DicomVolume
-from monai_ifim.io.dicom.volumes import choose_volume, index_dicom, undecoded
-from monai_ifim.io.errors import InputError, redacted
+from monai_ifim.io.dicom.volumes import choose_volume, index_dicom
+from monai_ifim.io.errors import InputError
 from monai_ifim.io.image_files.guard import FormatGuard, Refusal
 from monai_ifim.io.image_files.parts import refuse_bruker
 from monai_ifim.io.image_files.tiff import TiffReader
@@ -53,14 +54,15 @@ class DicomReader(ITKReader):
     """Reads DICOM files, and folders that hold one volume; all else is left to MONAI's other readers.
 
     The metadata hold the volume's position and shape, and none of the header's own elements (names, dates, free text).
-    series: which volume of a folder of several, by its key (`DicomVolume.key`). drop_slice_axis: return a single slice as
+    series: which volume of a folder of several, by its key (`DicomVolume.key`). frame: which volume of a series of several, from
+    0. drop_slice_axis: return a single slice as
     [x, y], as MONAI's PydicomReader does, instead of [x, y, 1]. Other arguments as MONAI's ITKReader. LoadImage raises
     InputError for a folder that is no volume: several series, uneven gaps, a tilted gantry, a broken file.
     """
 
-    def __init__(self, series: str | None = None, drop_slice_axis: bool = False, **kwargs: Any) -> None:
+    def __init__(self, series: str | None = None, drop_slice_axis: bool = False, frame: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.series, self.drop_slice_axis = series, drop_slice_axis
+        self.series, self.drop_slice_axis, self.frame = series, drop_slice_axis, frame
 
     def verify_suffix(self, filename: Sequence[PathLike[str]] | PathLike[str] | str) -> bool:
         """True if all the paths hold DICOM, by their content."""
@@ -90,16 +92,9 @@ class DicomReader(ITKReader):
 
     def _volume(self, path: Path) -> Any:
         refuse_bruker(path)
-        volume = _KNOWN.get().get(path) or choose_volume(path.name, index_dicom(dicom_files(path)), self.series)
+        volume = _KNOWN.get().get(path) or choose_volume(path.name, index_dicom(dicom_files(path)), self.series, self.frame)
         check_volume(path.name, volume)
-        names = [str(file) for file in volume.files]
-        try:
-            image = _decoded(names[0]) if len(names) == 1 else itk.imread(names, itk.F)
-            if volume.mosaic is not None:
-                image = _taken_apart(image, volume.mosaic)
-        except Exception as error:
-            raise undecoded(path.name, volume) from redacted(error)
-        return _placed(_rescaled(image, names[0], volume), volume)
+        return _placed(decoded(path.name, volume), volume)
 
 
 def register_dicom_reader(preprocessing: Compose) -> None:
@@ -130,55 +125,12 @@ def _holds_dicom(path: Path) -> bool:
     return known[path] is not None if path in known else bool(dicom_files(path))
 
 
-def _decoded(name: str) -> Any:
-    """The image of one file. Raises ValueError for colours of more than 8 bits, for which ITK's Python has no type.
-
-    itk.imread would fail too, but only after it has loaded all of ITK to list the types that it has, which takes half a minute.
-    """
-    file = itk.GDCMImageIO.New()
-    file.SetFileName(name)
-    file.ReadImageInformation()
-    colored = file.GetPixelType() in (itk.CommonEnums.IOPixel_RGB, itk.CommonEnums.IOPixel_RGBA)
-    if colored and file.GetComponentType() != itk.CommonEnums.IOComponent_UCHAR:
-        raise ValueError("colours of more than 8 bits")
-    return itk.imread(name, imageio=file)
-
-
-def _rescaled(image: Any, name: str, volume: DicomVolume) -> Any:
-    """The image with each frame rescaled by its own slope and intercept: ITK uses those of the first frame for all."""
-    if volume.rescale is None:
-        return image
-    header = itk.GDCMImageIO.New()
-    header.SetFileName(name)
-    header.ReadImageInformation()
-    stored = np.rint((itk.array_from_image(image) - header.GetRescaleIntercept()) / header.GetRescaleSlope())
-    slopes, intercepts = (each[:, None, None] for each in volume.rescale.T)
-    rescaled = itk.image_from_array((stored * slopes + intercepts).astype(np.float32))
-    rescaled.CopyInformation(image)
-    return rescaled
-
-
-def _taken_apart(image: Any, mosaic: Mosaic) -> Any:
-    """The slices of a mosaic as an image [slices, rows, columns]; raises ValueError for a picture of another size."""
-    values = itk.array_from_image(image)
-    colored = image.GetNumberOfComponentsPerPixel() > 1
-    picture = values.reshape(values.shape[-3 if colored else -2 :])
-    return itk.image_from_array(np.ascontiguousarray(mosaic.slices(picture)), is_vector=colored)
-
-
 def _placed(image: Any, volume: DicomVolume) -> Any:
-    """The image with its slices sorted by position, and with the geometry that their headers state (LPS mm)."""
-    positions, orientation = volume.positions, volume.orientation
-    if positions is None or orientation is None or len(positions) < 2 or volume.spacing is None:
-        return image
-    normal = np.cross(orientation[:3], orientation[3:])
-    order = np.argsort(positions @ normal, kind="stable")
-    if not np.array_equal(order, np.arange(len(order))):
-        image = itk.image_from_array(itk.array_from_image(image)[order])
-        positions = positions[order]
-    step = (positions[-1] - positions[0]) / (len(positions) - 1)
-    gap = float(np.linalg.norm(step))
-    image.SetSpacing([*volume.spacing, gap])
-    image.SetOrigin([float(value) for value in positions[0]])
-    image.SetDirection(itk.matrix_from_array(np.column_stack([orientation[:3], orientation[3:], step / gap])))
+    """The decoded image with the place that its headers state (LPS mm)."""
+    grid = slice_grid(volume)
+    if grid is not None:
+        columns, rows = volume.spacing or tuple(image.GetSpacing())[:2]
+        image.SetSpacing([float(columns), float(rows), grid.step])
+        image.SetOrigin([float(value) for value in grid.origin])
+        image.SetDirection(itk.matrix_from_array(grid.directions))
     return image
