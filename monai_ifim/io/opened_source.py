@@ -14,14 +14,15 @@ from typing import Any
 import nibabel as nib
 
 from monai_ifim.io.case_files import results_in
-from monai_ifim.io.dicom.header import DicomFile, read_dicom_files, unit_of_header
+from monai_ifim.io.dicom.header import DicomFile, read_dicom_files
 from monai_ifim.io.dicom.identity import check_one_patient
+from monai_ifim.io.dicom.measures import chosen_values, reading_of_values
 from monai_ifim.io.dicom.regrid import even_grid, resampled
 from monai_ifim.io.dicom.regularity import check_volume, is_regular, largest_distance
 from monai_ifim.io.dicom.volume import DicomVolume
-from monai_ifim.io.dicom.volumes import choose_volume, undecoded, volumes_of
+from monai_ifim.io.dicom.volumes import choose_volume, volumes_of
 from monai_ifim.io.digests import Stamp
-from monai_ifim.io.errors import InputError, redacted
+from monai_ifim.io.errors import InputError
 from monai_ifim.io.image_files.parts import refuse_bruker
 from monai_ifim.io.input_files import (
     HashedFile,
@@ -66,7 +67,8 @@ class OpenedSource:
     @cached_property
     def volume(self) -> DicomVolume:
         """The chosen volume of a DICOM input; raises InputError, with a list of the volumes, if the choice is ambiguous."""
-        return choose_volume(self.source.path.name, self.volumes, self.source.series)
+        volume = choose_volume(self.source.path.name, self.volumes, self.source.series)
+        return replace(volume, choice=self.source.choice)
 
     @cached_property
     def headers(self) -> tuple[Any, ...]:
@@ -130,8 +132,11 @@ class OpenedSource:
             return GREY_VALUES
         if not self.source.path.exists() or not self.files:
             return SCANNER_UNITS
-        header = self.headers[0] if self.source.series is not None else self.files[0].header
-        return SCANNER_UNITS if header is None else unit_of_header(header)
+        try:
+            chosen = chosen_values(self.source.path.name, self.volume, self.source.choice)
+        except InputError:  # another reader read it, or nothing did
+            return SCANNER_UNITS
+        return GREY_VALUES if chosen is None else chosen.unit
 
     @cached_property
     def resampled(self) -> bool:
@@ -144,7 +149,8 @@ class OpenedSource:
         """What was decided in reading the input; empty where several volumes lie there and none is chosen."""
         if not self.files or (self.source.series is None and len(self.volumes) > 1):
             return Reading()
-        return replace(self.volume.reading, largest_distance_mm=largest_distance(self.volume))
+        found = reading_of_values(self.volume, self.source.choice)
+        return replace(found, largest_distance_mm=largest_distance(self.volume))
 
     @property
     def resampled_voxels(self) -> int:
@@ -175,6 +181,7 @@ class OpenedSource:
             self.nifti.check()
         if self.files:
             check_volume(path.name, self.volumes[0])
+            chosen_values(path.name, self.volumes[0], self.source.choice)
         self._check_frame(channels)
 
     def check_own(self) -> None:
@@ -233,6 +240,7 @@ class OpenedSource:
             check_volume(folder.name, self.volume)
         elif not is_regular(self.volume):
             even_grid(folder.name, self.volume)
+        chosen_values(folder.name, self.volume, self.source.choice)
 
     def _check_frame(self, channels: int | None) -> None:
         name, frame, frames = self.source.path.name, self.source.frame, self.frames
@@ -261,15 +269,11 @@ class OpenedSource:
         return target
 
     def _regridded(self, folder: Path) -> Path:
-        import itk
-        import numpy as np
+        from monai_ifim.io.dicom.pixels import slices_of
 
         name, volume = self.source.path.name, self.volume
         grid = even_grid(name, volume)
-        try:
-            slices = np.stack([itk.array_from_image(itk.imread(str(file), itk.F))[0] for file in volume.files])
-        except Exception as error:
-            raise undecoded(name, volume) from redacted(error)
+        slices = slices_of(name, volume, self.source.choice)
         target = folder / f"{self.source.name}.nii"
         image = nib.Nifti1Image(resampled(grid, slices), grid.affine)
         image.set_qform(grid.affine, 1)

@@ -11,9 +11,17 @@ class Reading:
     """Decisions of the reader. An entry that is None does not apply to the input.
 
     largest_distance_mm: of a slice from its place on the even grid from the first to the last slice, before resampling.
+    pixel_spacing: which attribute states it, or "assumed". place: said where the input states none. values: by which of the
+    transformations of its header the values are. unasked: whether other readers would give others. inverted: of MONOCHROME1, whether
+    its values were swapped for white to be high.
     """
 
     largest_distance_mm: float | None = None
+    pixel_spacing: str | None = None
+    place: str | None = None
+    values: str | None = None
+    unasked: bool | None = None
+    inverted: bool | None = None
 
     def described(self) -> dict[str, Any]:
         """The entries that apply, as the sidecar states them under `input.reading`."""

@@ -15,19 +15,19 @@ from pydicom.config import disable_value_validation
 from pydicom.uid import UID
 
 from monai_ifim.io.case_files import results_in
+from monai_ifim.io.dicom import spacing, values
 from monai_ifim.io.dicom.deflated import DEFLATED, readable_head
 from monai_ifim.io.dicom.identity import KEYWORDS, Identity, forget_patient, identity_of
 from monai_ifim.io.errors import InputError
-from monai_ifim.io.units import MODALITY_UNITS, PET_UNITS, SCANNER_UNITS
 
 TAGS = [
     "SOPClassUID", "SeriesInstanceUID", "SOPInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient",
-    "ImageOrientationPatient", "PixelSpacing", "InstanceNumber", "EchoNumbers", "EchoTime", "TemporalPositionIdentifier",
+    "ImageOrientationPatient", "InstanceNumber", "EchoNumbers", "EchoTime", "TemporalPositionIdentifier",
     "AcquisitionNumber", "TriggerTime", "AcquisitionTime", "ContentTime", "DiffusionBValue", "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation", "RescaleSlope",
-    "RescaleType", "Units", "SeriesNumber", *KEYWORDS,
+    "SeriesNumber", *KEYWORDS, *spacing.KEYWORDS, *values.KEYWORDS,
 ]  # fmt: skip
-NUMBERS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope")
+NUMBERS = ("ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept", *spacing.STATED)
 NO_NUMBERS = "places, directions or spacings in its DICOM header are not numbers: export the image again"
 # SOP classes (PS3.4, B.5) by their standard names: of those that hold pixels, all but the last two.
 IMAGE_CLASSES = re.compile(r"\bImage\b|Volume Storage|Volume Analysis|Map Storage|DICOS")
@@ -89,16 +89,6 @@ def read_dicom_file(path: Path) -> DicomFile:
 def is_no_image(path: Path) -> bool:
     """True for a DICOM file whose SOP class is not that of an image; False if the header cannot be read."""
     return isinstance(read_dicom_file(path).refusal, NoImageError)
-
-
-def unit_of_header(header: Any) -> str:
-    """Unit of an image's values after its rescaling (PS3.3, C.11.1.1.2: Rescale Type)."""
-    with disable_value_validation():  # its warnings would show what is in the header
-        modality = str(header.get("Modality", ""))
-        if modality == "PT":
-            return PET_UNITS.get(str(header.get("Units", "")), SCANNER_UNITS)
-        rescaled = str(header.get("RescaleType") or "HU") == "HU"
-    return MODALITY_UNITS.get(modality, SCANNER_UNITS) if rescaled else SCANNER_UNITS
 
 
 def _candidates(path: Path) -> list[Path]:

@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import itk
 import numpy as np
@@ -22,15 +23,20 @@ from monai.transforms import Compose, LoadImage, LoadImaged
 from monai.utils import ensure_tuple
 
 from monai_ifim.io.dicom.header import dicom_files
+from monai_ifim.io.dicom.measures import reading_of_values
+from monai_ifim.io.dicom.pixels import image_of
 from monai_ifim.io.dicom.regularity import check_volume
 from monai_ifim.io.dicom.volume import DicomVolume
-from monai_ifim.io.dicom.volumes import choose_volume, index_dicom, undecoded
-from monai_ifim.io.errors import InputError, redacted
+from monai_ifim.io.dicom.volumes import choose_volume, index_dicom
+from monai_ifim.io.errors import InputError
 from monai_ifim.io.image_files.guard import FormatGuard, Refusal
 from monai_ifim.io.image_files.parts import refuse_bruker
 from monai_ifim.io.image_files.tiff import TiffReader
+from monai_ifim.io.source import ValueChoice
 
 HEADER_ELEMENT = re.compile("[0-9a-f]{4}\\|[0-9a-f]{4}", flags=re.IGNORECASE)  # ITK's name for an element, such as "0010|0010"
+
+INVERTED = "inverted"  # entry of the metadata: 1 if MONOCHROME1 was inverted
 
 _KNOWN: ContextVar[Mapping[Path, DicomVolume | None]] = ContextVar("known", default=MappingProxyType({}))
 
@@ -53,13 +59,22 @@ class DicomReader(ITKReader):
 
     The metadata hold the volume's position and shape, and none of the header's own elements (names, dates, free text).
     series: which volume of a folder of several, by its key (`DicomVolume.key`). drop_slice_axis: return a single slice as
-    [x, y], as MONAI's PydicomReader does, instead of [x, y, 1]. Other arguments as MONAI's ITKReader. LoadImage raises
+    [x, y], as MONAI's PydicomReader does, instead of [x, y, 1]. choice: which values. monochrome1: what the choice "reader" means
+    for radiographs and the like, "inverted" as MONAI's ITKReader or "stored" as its PydicomReader. Other arguments as ITKReader. LoadImage raises
     InputError for a folder that is no volume: several series, uneven gaps, a tilted gantry, a broken file.
     """
 
-    def __init__(self, series: str | None = None, drop_slice_axis: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        series: str | None = None,
+        drop_slice_axis: bool = False,
+        choice: ValueChoice | None = None,
+        monochrome1: Literal["stored", "inverted"] = "inverted",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.series, self.drop_slice_axis = series, drop_slice_axis
+        self.choice, self.monochrome1 = choice or ValueChoice(), monochrome1
 
     def verify_suffix(self, filename: Sequence[PathLike[str]] | PathLike[str] | str) -> bool:
         """True if all the paths hold DICOM, by their content."""
@@ -91,12 +106,12 @@ class DicomReader(ITKReader):
         refuse_bruker(path)
         volume = _KNOWN.get().get(path) or choose_volume(path.name, index_dicom(dicom_files(path)), self.series)
         check_volume(path.name, volume)
-        names = [str(file) for file in volume.files]
-        try:
-            image = _decoded(names[0]) if len(names) == 1 else itk.imread(names, itk.F)
-        except Exception as error:
-            raise undecoded(path.name, volume) from redacted(error)
-        return _placed(_rescaled(image, names[0], volume), volume)
+        choice = volume.choice or self.choice
+        if choice.monochrome1 == "reader":
+            choice = replace(choice, monochrome1=self.monochrome1)
+        image = _placed(image_of(path.name, volume, choice), volume)
+        image[INVERTED] = int(reading_of_values(volume, choice).inverted or False)
+        return image
 
 
 def register_dicom_reader(preprocessing: Compose) -> None:
@@ -118,41 +133,14 @@ def _register(loader: LoadImage) -> None:
         loader.register(TiffReader(**same))
     elif loader.auto_select:
         loader.register(TiffReader())
-    loader.register(DicomReader(drop_slice_axis=type(named).__name__ == "PydicomReader"))
+    pydicom = type(named).__name__ == "PydicomReader"
+    loader.register(DicomReader(drop_slice_axis=pydicom, monochrome1="stored" if pydicom else "inverted"))
     loader.register(FormatGuard(known_formats=not foreign))
 
 
 def _holds_dicom(path: Path) -> bool:
     known = _KNOWN.get()
     return known[path] is not None if path in known else bool(dicom_files(path))
-
-
-def _decoded(name: str) -> Any:
-    """The image of one file. Raises ValueError for colours of more than 8 bits, for which ITK's Python has no type.
-
-    itk.imread would fail too, but only after it has loaded all of ITK to list the types that it has, which takes half a minute.
-    """
-    file = itk.GDCMImageIO.New()
-    file.SetFileName(name)
-    file.ReadImageInformation()
-    colored = file.GetPixelType() in (itk.CommonEnums.IOPixel_RGB, itk.CommonEnums.IOPixel_RGBA)
-    if colored and file.GetComponentType() != itk.CommonEnums.IOComponent_UCHAR:
-        raise ValueError("colours of more than 8 bits")
-    return itk.imread(name, imageio=file)
-
-
-def _rescaled(image: Any, name: str, volume: DicomVolume) -> Any:
-    """The image with each frame rescaled by its own slope and intercept: ITK uses those of the first frame for all."""
-    if volume.rescale is None:
-        return image
-    header = itk.GDCMImageIO.New()
-    header.SetFileName(name)
-    header.ReadImageInformation()
-    stored = np.rint((itk.array_from_image(image) - header.GetRescaleIntercept()) / header.GetRescaleSlope())
-    slopes, intercepts = (each[:, None, None] for each in volume.rescale.T)
-    rescaled = itk.image_from_array((stored * slopes + intercepts).astype(np.float32))
-    rescaled.CopyInformation(image)
-    return rescaled
 
 
 def _placed(image: Any, volume: DicomVolume) -> Any:

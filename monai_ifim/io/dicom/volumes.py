@@ -20,6 +20,7 @@ from pydicom.config import disable_value_validation
 from monai_ifim.io.dicom.forms import LONGEST_UID, MODALITY_FORM, UID_FORM
 from monai_ifim.io.dicom.header import NO_NUMBERS, DicomFile, NoImageError, read_dicom_file
 from monai_ifim.io.dicom.identity import Identity, differing
+from monai_ifim.io.dicom.measures import measured
 from monai_ifim.io.dicom.volume import SAME_PLACE, Array, DicomVolume
 from monai_ifim.io.errors import InputError
 
@@ -173,7 +174,7 @@ def _volume(members: list[tuple[Path, Any]]) -> DicomVolume:
     path, header = members[0]
     multiframe = int(header.get("NumberOfFrames") or 1) > 1
     positions, orientation, spacing = _frames(header) if multiframe else _planes(members)
-    return DicomVolume(
+    volume = DicomVolume(
         key=_series_name(path, header),
         files=tuple(path for path, _ in members),
         modality=_code(header.get("Modality")),
@@ -182,8 +183,8 @@ def _volume(members: list[tuple[Path, Any]]) -> DicomVolume:
         positions=positions,
         orientation=orientation,
         spacing=spacing,
-        rescale=_rescale(header) if multiframe else None,
     )
+    return measured(volume, [(header, n) for n in range(volume.slices)] if multiframe else [(each, None) for _, each in members])
 
 
 def _series_name(path: Path, header: Any) -> str:
@@ -226,14 +227,6 @@ def _frames(header: Any) -> Places:
     if _spread(directions) > SAME_PLACE or _spread(np.array(spacings, dtype=np.float64)) > SAME_PLACE:
         return None, None, spacing  # not a volume: `regularity.check_volume` refuses it
     return np.array(positions, dtype=np.float64), directions[0], spacing
-
-
-def _rescale(header: Any) -> Array | None:
-    """Slope and intercept of each frame of a multi-frame object (PS3.3, C.7.6.16.2.9), None if all share one pair."""
-    slopes = _functional(header, "PixelValueTransformationSequence", "RescaleSlope")
-    intercepts = _functional(header, "PixelValueTransformationSequence", "RescaleIntercept")
-    pairs = [(1.0 if a is None else float(a), float(b or 0.0)) for a, b in zip(slopes, intercepts, strict=True)]
-    return np.array(pairs) if len(set(pairs)) > 1 else None
 
 
 def _functional(header: Any, sequence: str, name: str) -> list[Any]:
