@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
@@ -17,6 +18,7 @@ from monai_ifim.io.case_files import results_in
 from monai_ifim.io.dicom.header import DicomFile, read_dicom_files
 from monai_ifim.io.dicom.identity import check_one_patient
 from monai_ifim.io.dicom.measures import chosen_values, reading_of_values
+from monai_ifim.io.dicom.object_kinds import NoImageError
 from monai_ifim.io.dicom.regrid import even_grid, resampled
 from monai_ifim.io.dicom.regularity import check_volume, is_regular, largest_distance
 from monai_ifim.io.dicom.volume import DicomVolume
@@ -33,7 +35,7 @@ from monai_ifim.io.input_files import (
     refuse_changed,
 )
 from monai_ifim.io.nifti_header import NiftiHeader, read_nifti_header
-from monai_ifim.io.reading import Reading
+from monai_ifim.io.reading import OWN_MAP, Reading
 from monai_ifim.io.source import Source, there
 from monai_ifim.io.units import GREY_VALUES, SCANNER_UNITS
 
@@ -150,7 +152,15 @@ class OpenedSource:
         if not self.files or (self.source.series is None and len(self.volumes) > 1):
             return Reading()
         found = reading_of_values(self.volume, self.source.choice)
-        return replace(found, largest_distance_mm=largest_distance(self.volume))
+        return replace(found, largest_distance_mm=largest_distance(self.volume), passed_over=self._passed_over or None)
+
+    @cached_property
+    def choice(self) -> dict[str, str]:
+        """The choices of values that decide which values of the input are read (`ValueChoice.described`)."""
+        asked = self.source.choice.described()
+        if not asked or not self.files or self.volume.values is None:
+            return {}
+        return {name: word for name, word in asked.items() if self.volume.values.depends_on(name)}
 
     @property
     def resampled_voxels(self) -> int:
@@ -211,6 +221,12 @@ class OpenedSource:
     def readable_volume(self) -> DicomVolume | None:
         """The DICOM volume that lies at `readable_path`; None if no DICOM lies there."""
         return self.volume if self.files and not self.resampled else None
+
+    @property
+    def _passed_over(self) -> dict[str, int]:
+        """Number of objects without an image among the DICOM files, by their names in `Reading.passed_over`."""
+        kinds = [file.refusal.kind for file in self.files if isinstance(file.refusal, NoImageError)]
+        return dict(sorted(Counter(OWN_MAP if kind.own else kind.name for kind in kinds).items()))
 
     @property
     def _beside_results(self) -> bool:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+OWN_MAP = "Parametric Map of an earlier run"
+PARAMETRIC_MAP = "Parametric Map Storage"
+REAL_WORLD_ALONE = "real-world values, as no others are stated"
 
 
 @dataclass(frozen=True)
@@ -11,16 +16,17 @@ class Reading:
     """Decisions of the reader. An entry that is None does not apply to the input.
 
     largest_distance_mm: of a slice from its place on the even grid from the first to the last slice, before resampling.
-    pixel_spacing: which attribute states it, or "assumed". place: said where the input states none. values: by which of the
-    transformations of its header the values are. unasked: whether other readers would give others. inverted: of MONOCHROME1, whether
-    its values were swapped for white to be high.
+    passed_over: number of objects that lie beside the images and hold none of their own, by the standard name of their SOP class,
+    or OWN_MAP for the Parametric Maps of this program. pixel_spacing: which attribute states it, or "assumed". place: where the
+    input states none. values: by which of the transformations in its header. inverted: of MONOCHROME1, whether the values
+    were turned so that white is high.
     """
 
     largest_distance_mm: float | None = None
+    passed_over: Mapping[str, int] | None = None
     pixel_spacing: str | None = None
     place: str | None = None
     values: str | None = None
-    unasked: bool | None = None
     inverted: bool | None = None
 
     def described(self) -> dict[str, Any]:
@@ -29,4 +35,25 @@ class Reading:
 
     def words(self) -> tuple[str, ...]:
         """Sentences about what was guessed, which a person must see; empty if nothing was. They are the case's warnings."""
-        return ()
+        return (*self._maps_beside(), *self._pixels())
+
+    def _pixels(self) -> Iterator[str]:
+        """Size and values of the pixels, where they are not those that a header states outright."""
+        if self.pixel_spacing is not None and "assumed" in self.pixel_spacing:
+            yield "No pixel spacing in its header: 1 mm is assumed, so that lengths in mm count pixels."
+        if self.values == REAL_WORLD_ALONE:
+            yield (
+                "Its values are the real-world values of its header; other readers give the stored ones, as does --values rescale."
+            )
+
+    def _maps_beside(self) -> Iterator[str]:
+        """Parametric Maps beside the images: they have pixels and places, as images do."""
+        found = self.passed_over or {}
+        if number := found.get(OWN_MAP):
+            yield f"{_several(number)} of an earlier run of monai_ifim beside the images: passed over."
+        if number := found.get(PARAMETRIC_MAP):
+            yield f"{_several(number)} of another program beside the images: passed over, as it was computed from images."
+
+
+def _several(number: int) -> str:
+    return "1 Parametric Map" if number == 1 else f"{number} Parametric Maps"

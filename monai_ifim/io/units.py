@@ -1,4 +1,4 @@
-"""Names of the units of image intensities, as sidecars, scenes and Parametric Maps state them, and the codes that DICOM has for them."""
+"""Names of the units of image intensities, as sidecars, scenes and Parametric Maps state them, and DICOM's codes for them."""
 
 from __future__ import annotations
 

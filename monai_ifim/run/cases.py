@@ -16,7 +16,7 @@ from monai_ifim.io.case_files import results_in
 from monai_ifim.io.dicom.header import dicom_files, is_dicom, is_no_image
 from monai_ifim.io.dicom.volumes import index_dicom
 from monai_ifim.io.experiment_files import results_of_experiment
-from monai_ifim.io.source import IMAGE_SUFFIXES, there
+from monai_ifim.io.source import IMAGE_SUFFIXES, ValueChoice, there
 from monai_ifim.run import earlier_results
 from monai_ifim.run.distinct_names import Located, distinct_names, names_elsewhere
 
@@ -49,18 +49,25 @@ class Case:
 
 
 def find_cases(
-    inputs: Iterable[str | PathLike[str]], frame: int | None = None, series: str | None = None, fix_geometry: bool = False
+    inputs: Iterable[str | PathLike[str]],
+    frame: int | None = None,
+    series: str | None = None,
+    fix_geometry: bool = False,
+    choice: ValueChoice | None = None,
 ) -> list[Case]:
     """The cases in files, folders and datalists, in a stable order; raises InputError if an input holds none.
 
     Folders are searched recursively for images and series. A folder that holds DICOM images is one volume, and its other files
     are ignored; its subfolders are searched. Results of earlier runs are left out of folders, with a word (`earlier_results`).
     frame: which volume of 4D files to take. series: take only the volumes of this series UID from DICOM folders, or, with
-    "all", each volume as a case of its own. fix_geometry: resample irregular DICOM volumes.
+    "all", each volume as a case of its own. fix_geometry: resample irregular DICOM volumes. choice: which values of
+    DICOM images, by default those that their headers state.
     """
     entries = [Path(entry) for entry in inputs]
     located = [
-        Located(Source(found.path, frame, fix_geometry=fix_geometry, beside=beside), found.folders)
+        Located(
+            Source(found.path, frame, fix_geometry=fix_geometry, beside=beside, choice=choice or ValueChoice()), found.folders
+        )
         for found, several in _without_repetition((entry, _expand(entry)) for entry in entries)
         for beside in several
     ]

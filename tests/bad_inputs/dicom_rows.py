@@ -200,7 +200,8 @@ ROWS = [
     ),
     Row(
         "a DICOMDIR named as the input", bad_input(lambda folder: directory(folder) / "DICOMDIR"), "failed",
-        "DICOMDIR: a DICOMDIR is an index of other files, not an image: name the folder that holds those.",
+        "DICOMDIR: a media directory (DICOMDIR), which is an index of other files and no image: name the folder that holds "
+        "those.",
     ),
     Row(
         "a DICOM file without pixel data", of_slice_2(lambda image: delattr(image, "PixelData")), "failed",

@@ -43,6 +43,7 @@ KINK = (
 )
 INACCURATE = "The products are inaccurate in this precision: pass precision='float64'."
 UNSETTLED = "rounding errors are as large as the change of the output, or difference quotients do not converge"
+EQUAL = 100.0  # largest difference of two equal passes, in units of eps; more than what parallel sums leave open
 REPEATED = 10.0  # largest difference of two answers to one image, in units of the square root of eps
 
 
@@ -95,6 +96,8 @@ def verify_image(
         repeated = repeated_difference(own.at(first.displacement, [0.0]), own.output)
         if not repeated <= most:
             raise another_answer(changes())
+    elif repeated > EQUAL * row_eps and _passes_differ(own, first, EQUAL * row_eps):  # noise that was small by chance
+        raise another_answer(changes())
     deviations, reason = [deviation], ""
     if not _within(deviations, DOUBTFUL):
         trial.check_chance(quotient, changes)
@@ -112,6 +115,12 @@ def verify_image(
         return Verification("inconclusive", None, tolerance, length, repeated, passes, UNSETTLED)
     total = _total(known)
     return Verification("agrees" if total <= tolerance else "disagrees", total, tolerance, length, repeated, passes, reason)
+
+
+def _passes_differ(own: MovedImage, expectation: Expectation, most: float) -> bool:
+    """True if two equal passes give the image outputs further apart than `most`, which curvature cannot explain."""
+    first, second = (own.at(expectation.displacement, [0.0]) for _ in range(2))
+    return not repeated_difference(first, second) <= most
 
 
 def _for_inner_precision(own: MovedImage, wide: MovedImage, row_eps: float) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,32 +11,34 @@ from typing import Any, BinaryIO
 
 import pydicom
 from pydicom.config import disable_value_validation
-from pydicom.uid import UID
 
 from monai_ifim.io.case_files import results_in
-from monai_ifim.io.dicom import spacing, values
 from monai_ifim.io.dicom.deflated import DEFLATED, readable_head
 from monai_ifim.io.dicom.identity import KEYWORDS, Identity, forget_patient, identity_of
+from monai_ifim.io.dicom.object_kinds import (
+    DIRECTORY,
+    KIND_TAGS,
+    UNKNOWN,
+    NoImageError,
+    is_known_image_class,
+    kind_without_image,
+)
+from monai_ifim.io.dicom.spacing import SPACING_TAGS, STATED
+from monai_ifim.io.dicom.values import VALUE_TAGS
 from monai_ifim.io.errors import InputError
 
 TAGS = [
-    "SOPClassUID", "SeriesInstanceUID", "SOPInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient",
+    "SeriesInstanceUID", "SOPInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient",
     "ImageOrientationPatient", "InstanceNumber", "EchoNumbers", "EchoTime", "TemporalPositionIdentifier",
     "AcquisitionNumber", "TriggerTime", "AcquisitionTime", "ContentTime", "DiffusionBValue", "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation", "RescaleSlope",
-    "SeriesNumber", *KEYWORDS, *spacing.KEYWORDS, *values.KEYWORDS,
+    "SeriesNumber", *KEYWORDS, *KIND_TAGS, *SPACING_TAGS, *VALUE_TAGS,
 ]  # fmt: skip
-NUMBERS = ("ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept", *spacing.STATED)
+NUMBERS = ("ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept", *STATED)
 NO_NUMBERS = "places, directions or spacings in its DICOM header are not numbers: export the image again"
-# SOP classes (PS3.4, B.5) by their standard names: of those that hold pixels, all but the last two.
-IMAGE_CLASSES = re.compile(r"\bImage\b|Volume Storage|Volume Analysis|Map Storage|DICOS")
-DRAWN_ON_IMAGES = ("Segmentation Storage", "RT Dose Storage")
-MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"  # SOP class of a DICOMDIR (PS3.3, F)
+COLUMNS = 0x0028_0011  # the tag of Columns, which follows Rows
+SHORTEST_START = 8  # bytes of the tag and length of an element (PS3.5, 7.1)
 UNDEFINED = 0xFFFFFFFF  # length of compressed pixel data (PS3.5, A.4)
-
-
-class NoImageError(InputError):
-    """A DICOM file whose SOP class is not that of an image: a report, a plan, a presentation state."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,7 @@ def read_dicom_file(path: Path) -> DicomFile:
 
 
 def is_no_image(path: Path) -> bool:
-    """True for a DICOM file whose SOP class is not that of an image; False if the header cannot be read."""
+    """True for a DICOM file that holds no image of its own; False if the header cannot be read."""
     return isinstance(read_dicom_file(path).refusal, NoImageError)
 
 
@@ -97,7 +98,7 @@ def _candidates(path: Path) -> list[Path]:
     files = sorted(path.iterdir()) if path.is_dir() else []
     results = results_in(path, [file.name for file in files])
     seen = [file for file in files if not file.name.startswith(".") and file.name not in results]
-    return [file for file in seen if file.name.upper() != "DICOMDIR" and file.is_file()]
+    return [file for file in seen if file.is_file()]
 
 
 def _begins_as_dicom(file: BinaryIO) -> bool:
@@ -109,8 +110,11 @@ def _read(path: Path, file: BinaryIO) -> DicomFile:
     try:
         header, identity = _checked_header(path, file)
         return DicomFile(path, header, identity=identity)
-    except InputError as error:
+    except NoImageError as error:
         return DicomFile(path, refusal=error)
+    except InputError as error:
+        named = path.name.upper() == "DICOMDIR"  # PS3.10, 8.6: the name is reserved, so a damaged one is no lost slice
+        return DicomFile(path, refusal=NoImageError(path.name, DIRECTORY) if named else error)
 
 
 def _unreadable(path: Path) -> InputError:
@@ -126,17 +130,16 @@ def _checked_header(path: Path, file: BinaryIO) -> tuple[Any, Identity]:
         header = pydicom.dcmread(readable_head(file), stop_before_pixels=True, specific_tags=TAGS)
         start = _pixel_start(file, header)
         held = os.fstat(file.fileno()).st_size - file.tell()
-        directory = header.file_meta.get("MediaStorageSOPClassUID") == MEDIA_DIRECTORY
         complete = all(header.get(name) is not None for name in ("SOPInstanceUID", "Rows", "Columns"))
-        kind = _other_kind(header, complete)
+        kind = kind_without_image(header, sized=complete, pixels=start is None or len(start) >= SHORTEST_START)
+        if kind is None and not complete and not is_known_image_class(header) and _reaches_beyond_size(file):
+            kind = UNKNOWN
         identity = identity_of(header)
         forget_patient(header)
     except Exception:  # without its cause, whose text may quote the header
         raise _unreadable(path) from None
-    if directory:
-        raise InputError(f"{path.name}: a DICOMDIR is an index of other files, not an image: name the folder that holds those.")
     if kind is not None:
-        raise NoImageError(f"{path.name}: it holds no image ({kind}): give the images that it belongs to.")
+        raise NoImageError(path.name, kind)
     if not complete:
         raise InputError(f"{path.name}: its DICOM header breaks off, or it is no image: copy the file again, or leave it out.")
     _check_numbers(path, header)
@@ -145,12 +148,11 @@ def _checked_header(path: Path, file: BinaryIO) -> tuple[Any, Identity]:
     return header, identity
 
 
-def _other_kind(header: Any, complete: bool) -> str | None:
-    """The standard name of a SOP class without an image, or with one drawn on others; None for any other or unknown class."""
-    name = UID(str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")).name
-    if name in DRAWN_ON_IMAGES:
-        return name
-    return None if complete or "Storage" not in name or IMAGE_CLASSES.search(name) else name
+def _reaches_beyond_size(file: BinaryIO) -> bool:
+    """True if the header has elements after those of rows and columns: it does not break off before them (PS3.5, 7.1)."""
+    file.seek(0)
+    tags = pydicom.dcmread(readable_head(file), stop_before_pixels=True).keys()
+    return max(tags, default=0) > COLUMNS
 
 
 def _check_numbers(path: Path, header: Any) -> None:

@@ -21,9 +21,8 @@ def measured(volume: DicomVolume, slices: Sequence[Slice]) -> DicomVolume:
     slices: header and number of the frame of each, in the order of the volume. Raises InputError for a table that is broken.
     """
     header = slices[0][0]
-    coloured = int(header.get("SamplesPerPixel") or 1) > 1 or str(header.get("PhotometricInterpretation", "")).startswith("PALETTE")
-    values = None if coloured else values_of(slices)
-    volume = replace(volume, values=values)
+    grey = int(header.get("SamplesPerPixel") or 1) == 1 and "PALETTE" not in str(header.get("PhotometricInterpretation", ""))
+    volume = replace(volume, values=values_of(slices) if grey else None)
     if volume.slices > 1:
         return replace(volume, reading=replace(volume.reading, pixel_spacing=None if volume.spacing is None else PIXEL_SPACING))
     size = stated_size(header)
@@ -53,4 +52,4 @@ def reading_of_values(volume: DicomVolume, choice: ValueChoice) -> Reading:
     if volume.values is None or chosen is None:
         return volume.reading
     inverted = chosen.inverted if any(volume.values.bright_is_low) else None
-    return replace(volume.reading, values=chosen.stated_by, unasked=chosen.unasked or None, inverted=inverted)
+    return replace(volume.reading, values=chosen.stated_by, inverted=inverted)

@@ -1,7 +1,7 @@
 """The values of a DICOM volume: its files decoded by ITK, and their stored values transformed as the headers say.
 
-ITK itself applies Rescale Slope and Intercept, those of the first frame to all frames. It inverts MONOCHROME1 and knows no Modality
-LUT and no real-world values.
+ITK itself applies Rescale Slope and Intercept, those of the first frame to all frames. It inverts MONOCHROME1, and knows neither
+Modality LUT nor real-world values.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _decoder(file: Path) -> Any:
 
 
 def _decoded(file: Path) -> tuple[Any, Any]:
-    """The image of one file, and its decoder. Raises ValueError for colours of more than 8 bits, for which ITK's Python has no type.
+    """The image of one file, and its decoder. Raises ValueError for colours of more than 8 bits: ITK's Python has no type for them.
 
     itk.imread would fail too, but only after it has loaded all of ITK to list the types that it has, which takes half a minute.
     """

@@ -57,10 +57,10 @@ def known_volume(path: Path, volume: DicomVolume | None) -> Iterator[None]:
 class DicomReader(ITKReader):
     """Reads DICOM files, and folders that hold one volume; all else is left to MONAI's other readers.
 
-    The metadata hold the volume's position and shape, and none of the header's own elements (names, dates, free text).
-    series: which volume of a folder of several, by its key (`DicomVolume.key`). drop_slice_axis: return a single slice as
-    [x, y], as MONAI's PydicomReader does, instead of [x, y, 1]. choice: which values. monochrome1: what the choice "reader" means
-    for radiographs and the like, "inverted" as MONAI's ITKReader or "stored" as its PydicomReader. Other arguments as ITKReader. LoadImage raises
+    The metadata hold the volume's position and shape, and whether it was inverted, and none of the header's own elements (names,
+    dates, free text). series: which volume of a folder of several, by its key (`DicomVolume.key`). drop_slice_axis: return a single
+    slice as [x, y], as MONAI's PydicomReader does, instead of [x, y, 1]. choice: which values. monochrome1: what the choice "reader"
+    means, "inverted" as MONAI's ITKReader or "stored" as its PydicomReader. Other arguments as ITKReader. LoadImage raises
     InputError for a folder that is no volume: several series, uneven gaps, a tilted gantry, a broken file.
     """
 
@@ -147,7 +147,7 @@ def _placed(image: Any, volume: DicomVolume) -> Any:
     """The image with its slices sorted by position, and with the geometry that their headers state (LPS mm)."""
     positions, orientation = volume.positions, volume.orientation
     if positions is None or orientation is None or len(positions) < 2 or volume.spacing is None:
-        return image
+        return _sized(image, volume)
     normal = np.cross(orientation[:3], orientation[3:])
     order = np.argsort(positions @ normal, kind="stable")
     if not np.array_equal(order, np.arange(len(order))):
@@ -158,4 +158,16 @@ def _placed(image: Any, volume: DicomVolume) -> Any:
     image.SetSpacing([*volume.spacing, gap])
     image.SetOrigin([float(value) for value in positions[0]])
     image.SetDirection(itk.matrix_from_array(np.column_stack([orientation[:3], orientation[3:], step / gap])))
+    return image
+
+
+def _sized(image: Any, volume: DicomVolume) -> Any:
+    """A single slice with the size of its pixels; at the origin if its header states no place, as of a projection."""
+    if volume.slices > 1 or volume.spacing is None:
+        return image
+    image.SetSpacing([*volume.spacing, *list(image.GetSpacing())[2:]])
+    if volume.positions is None:
+        dimensions = image.GetImageDimension()
+        image.SetOrigin([0.0] * dimensions)
+        image.SetDirection(itk.matrix_from_array(np.eye(dimensions)))
     return image

@@ -23,7 +23,7 @@ STATED = {
     "ImagePlanePixelSpacing": OF_THE_PLANE,
 }
 SAME = 1e-3  # relative difference within which two spacings are equal: they are written with few digits
-KEYWORDS = (*STATED, "PixelSpacingCalibrationType", "PixelAspectRatio")
+SPACING_TAGS = (*STATED, "PixelSpacingCalibrationType", "PixelAspectRatio")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,9 @@ def assumed_size(header: Any) -> PixelSize:
 
 def _pair(spacing: Any) -> tuple[float, float] | None:
     """Spacing between columns and between rows; DICOM states rows first (PS3.3, 10.7.1.3)."""
-    return None if not spacing or isinstance(spacing, (str, float)) or len(spacing) != 2 else (float(spacing[1]), float(spacing[0]))
+    return (
+        None if not spacing or isinstance(spacing, (str, float)) or len(spacing) != 2 else (float(spacing[1]), float(spacing[0]))
+    )
 
 
 def _same(one: tuple[float, float], other: tuple[float, float]) -> bool:

@@ -19,8 +19,8 @@ SAME = 1e-5  # relative difference within which two slopes are one: one of them 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Values by stored value: entries[0] is that of `first`. ends_go_on: values beyond an end have the entry at that end (Modality
-    LUT), and do not make an error (real-world values)."""
+    """Values by stored value: entries[0] is that of `first`. ends_go_on: values beyond an end have the entry at that end, as in a
+    Modality LUT, and are no error, as in a table of real-world values."""
 
     first: int
     entries: Array
@@ -113,7 +113,7 @@ def real_world_mapping(item: Any, unit: str) -> Mapping:
 
 
 def applied(mappings: Sequence[Mapping], stored: Array) -> npt.NDArray[np.float32]:
-    """The values of slices [slices, rows, columns], each by its own mapping; raises InputError for one that a table does not map."""
+    """The values of slices [slices, rows, columns], each by its own mapping; raises InputError for one that a table lacks."""
     values = np.empty(stored.shape, dtype=np.float32)
     for number, mapping in enumerate(mappings):
         values[number] = mapping(stored[number].astype(np.float64))

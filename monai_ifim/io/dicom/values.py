@@ -1,4 +1,4 @@
-"""`PixelValues`: by which of the transformations in its headers a volume gets its values, and in which unit. No pixel is read here.
+"""`PixelValues`: by which of the transformations in its headers a volume gets its values, and in which unit; no pixel is read.
 
 A header may transform the stored values twice over: by Rescale Slope and Intercept or a Modality LUT (PS3.3, C.11.1), as other
 readers do, and by a Real World Value Mapping (C.7.6.16.2.11). Where these give two different values, a person has to choose.
@@ -13,12 +13,13 @@ from typing import Any
 
 from monai_ifim.io.dicom.tables import Mapping, line, modality_table, real_world_mapping
 from monai_ifim.io.errors import InputError
+from monai_ifim.io.reading import REAL_WORLD_ALONE
 from monai_ifim.io.source import ValueChoice
 from monai_ifim.io.units import HOUNSFIELD, PET_UNITS, RESCALE_UNITS, SCANNER_UNITS, UCUM_UNITS
 
-KEYWORDS = (
-    "RescaleIntercept", "RescaleType", "ModalityLUTSequence", "RealWorldValueMappingSequence", "BitsStored", "PixelRepresentation",
-    "ImageType", "MultienergyCTAcquisition", "Units",
+VALUE_TAGS = (
+    "RescaleIntercept", "RescaleType", "ModalityLUTSequence", "RealWorldValueMappingSequence", "BitsStored", "ImageType",
+    "PixelRepresentation", "MultienergyCTAcquisition", "Units",
 )  # fmt: skip
 PER_FRAME, SHARED = "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"
 QUANTITATIVE = ("CT", "MR", "PT", "NM")  # modalities whose values are measured, whichever of them is shown dark
@@ -55,8 +56,8 @@ class PixelValues:
             return found if found.unit != SCANNER_UNITS or found.inverted else replace(found, unit=same)
         if any(len(stated) != 1 for stated in self.real_world) or len({stated[0].unit for stated in self.real_world}) > 1:
             raise InputError(
-                "its header states several real-world values of a voxel, or not the same for all slices: use --values rescale for "
-                "the stored values with their Rescale Slope and Intercept, as other readers give them"
+                "its header states several real-world values of a voxel, or others for each slice: use --values rescale for the "
+                "stored values with their Rescale Slope and Intercept, as other readers give them"
             )
         if choice.values == "header" and not all(mapping.is_identity for mapping in self.modality):
             raise InputError(
@@ -64,7 +65,13 @@ class PixelValues:
                 f"World Value Mapping (in {self.real_world[0][0].unit}): choose with --values rescale or --values real-world"
             )
         mappings = tuple(stated[0] for stated in self.real_world)
-        return ChosenValues(mappings, REAL_WORLD, _unit(mappings), False, unasked=choice.values == "header")
+        return ChosenValues(mappings, REAL_WORLD if choice.values == "real-world" else REAL_WORLD_ALONE, _unit(mappings), False)
+
+    def depends_on(self, name: str) -> bool:
+        """True if the choice of this name (of a field of `ValueChoice`) decides which values there are."""
+        if name == "values":
+            return any(self.real_world)
+        return any(self.bright_is_low) and not self.quantitative
 
     def _by_modality(self, choice: ValueChoice) -> ChosenValues:
         """Of radiographs and the like, MONOCHROME1 is inverted unless it is to stay: what MONAI's default reader, ITK, does."""
@@ -92,14 +99,12 @@ class PixelValues:
 
 @dataclass(frozen=True, eq=False)
 class ChosenValues:
-    """The transformation of each slice, which kind it is, the unit of its results, whether it swaps bright and dark, and whether it
-    is one that other readers would not use and nobody asked for."""
+    """The transformation of each slice, which kind it is, the unit of its results, and whether it swaps bright and dark."""
 
     mappings: tuple[Mapping, ...]
     stated_by: str
     unit: str
     inverted: bool
-    unasked: bool = False
 
 
 def values_of(slices: Sequence[Slice]) -> PixelValues:

@@ -18,9 +18,10 @@ import numpy as np
 from pydicom.config import disable_value_validation
 
 from monai_ifim.io.dicom.forms import LONGEST_UID, MODALITY_FORM, UID_FORM
-from monai_ifim.io.dicom.header import NO_NUMBERS, DicomFile, NoImageError, read_dicom_file
+from monai_ifim.io.dicom.header import NO_NUMBERS, DicomFile, read_dicom_file
 from monai_ifim.io.dicom.identity import Identity, differing
 from monai_ifim.io.dicom.measures import measured
+from monai_ifim.io.dicom.object_kinds import NoImageError
 from monai_ifim.io.dicom.volume import SAME_PLACE, Array, DicomVolume
 from monai_ifim.io.errors import InputError
 

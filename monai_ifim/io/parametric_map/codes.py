@@ -15,12 +15,12 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from monai_ifim.core.settings import selection
+from monai_ifim.io.dicom.object_kinds import LABEL
 from monai_ifim.io.maps import MapContent
 from monai_ifim.io.units import HOUNSFIELD
 from monai_ifim.version import __version__
 
 SCHEME = "99IFIM"
-MANUFACTURER = "monai_ifim contributors"
 LONG_STRING = 64  # characters that DICOM's LO holds
 
 Code = tuple[str, str, str]  # value, scheme, meaning
@@ -70,7 +70,7 @@ def coded(code: Code) -> Dataset:
 def content_label(content: MapContent) -> str:
     """Content Label: capitals, at most 16 characters, for example IFIM_EIG01_CH02."""
     counted = "" if content.component is None else f"{content.component:02d}"
-    return f"IFIM_{KINDS[content.kind].label}{counted}" + ("" if content.channel == 1 else f"_CH{content.channel:02d}")
+    return f"{LABEL}{KINDS[content.kind].label}{counted}" + ("" if content.channel == 1 else f"_CH{content.channel:02d}")
 
 
 def content_description(content: MapContent) -> str:

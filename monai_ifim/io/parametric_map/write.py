@@ -22,12 +22,12 @@ from pydicom.uid import generate_uid
 from monai_ifim.core.settings import selection
 from monai_ifim.io import atomic
 from monai_ifim.io.case_maps import CaseMaps
+from monai_ifim.io.dicom.object_kinds import MANUFACTURER, MODEL
 from monai_ifim.io.errors import OutputError
 from monai_ifim.io.geometry import Affine, check_writable, dicom_frames
 from monai_ifim.io.maps import MapContent
 from monai_ifim.io.nifti import volume_shape
 from monai_ifim.io.parametric_map.codes import (
-    MANUFACTURER,
     SCHEME,
     content_description,
     content_label,
@@ -139,7 +139,7 @@ def _parametric_map(
         sop_instance_uid=_uid(series_uid, each.label),
         instance_number=number,
         manufacturer=MANUFACTURER,
-        manufacturer_model_name="monai_ifim",
+        manufacturer_model_name=MODEL,
         software_versions=__version__,
         device_serial_number=serial_number(sidecar),
         contains_recognizable_visual_features=each.content.kind in ("high", "low"),  # unless the source states it

@@ -389,3 +389,11 @@ def test_the_deviation_is_that_of_the_derivative() -> None:
     with pytest.warns(GradientWarning):
         found = decompose(network.double().eval(), torch.rand(IMAGE).double()).record["verification"]
     assert found["deviation"] == pytest.approx(2 / 3, rel=1e-3)
+
+
+def test_answers_that_differ_by_little_from_pass_to_pass_are_refused() -> None:
+    """One number of noise for all images of a pass: no difference within a pass shows it."""
+    passes = iter(range(1000))
+    network = Function(lambda x: x * (1 + 3e-4 * (next(passes) % 2))).eval()
+    with pytest.raises(NetworkError, match="another answer each time"):
+        decompose(network, torch.randn(IMAGE, generator=torch.Generator().manual_seed(0)))

@@ -34,6 +34,7 @@ from typer.testing import CliRunner
 
 from monai_ifim.cli.main import app
 from monai_ifim.io import CaseMaps, DicomReader, GeometryError, InputError, MapContent, OpenedSource, OutputError, Source
+from monai_ifim.io.dicom.object_kinds import NoImageError
 from monai_ifim.io.nifti import write_volume
 from monai_ifim.io.parametric_map.source import referenced_series
 from monai_ifim.io.parametric_map.write import write_parametric_maps
@@ -243,6 +244,23 @@ def dciodvfy() -> Any:
         return [line for line in lines if line.startswith("Error")]
 
     return errors
+
+
+def test_a_map_is_known_as_one_of_this_program_and_its_nifti_is_the_image(series: Source, native: Array, tmp_path: Path) -> None:
+    """The refusal's cures: the NIfTI file that the run wrote beside it, or another program's conversion."""
+    maps = maps_on(native, SHAPE)
+    written = write_all(tmp_path, series, maps)
+    for path in written.values():
+        with pytest.raises(
+            NoImageError, match="a Parametric Map of an earlier run of monai_ifim: .* or the NIfTI file that the"
+        ) as caught:
+            OpenedSource(Source(path)).check(channels=1)
+        assert caught.value.kind.own
+    write_volume(tmp_path / "beside.nii.gz", maps.high[0], maps.affine)
+    OpenedSource(Source(tmp_path / "beside.nii.gz")).check(channels=1)
+    volume = read(written["high"]).get_volume(apply_real_world_transform=False)
+    nib.save(nib.Nifti1Image(volume.array, TO_RAS @ volume.affine), tmp_path / "converted.nii")
+    OpenedSource(Source(tmp_path / "converted.nii")).check(channels=1)
 
 
 def test_voxels_and_places_are_those_of_the_nifti(grid: tuple[Array, tuple[int, ...]], series: Source, tmp_path: Path) -> None:
