@@ -27,8 +27,8 @@ def holder_of(output: Path, name: str, opened: OpenedSource) -> Holder:
     another's.
 
     An input is its content, frame, series, resampling, choice of values and the content of what a datalist names beside it. A
-    sidecar that is damaged is this input's if it, or else cases.csv in OUTPUT, still states the hash of this input. A file of that
-    name, and a folder with files of no case, are another's. Raises OSError if the input has to be read and cannot be.
+    sidecar that is damaged is this input's if it, or else cases.csv in OUTPUT, still states the hash of this input. A file of
+    that name, and a folder with files of no case, are another's. Raises OSError if the input has to be read and cannot be.
     """
     folder, sidecar = output / name, sidecar_path(output, name)
     if folder.is_symlink():

@@ -43,7 +43,7 @@ class Reading:
             yield "No pixel spacing in its header: 1 mm is assumed, so that lengths in mm count pixels."
         if self.values == REAL_WORLD_ALONE:
             yield (
-                "Its values are the real-world values of its header; other readers give the stored ones, as does --values rescale."
+                "Its values are the real-world ones of its header; other readers give the stored ones, as does --values rescale."
             )
 
     def _maps_beside(self) -> Iterator[str]:

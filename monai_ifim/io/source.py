@@ -24,8 +24,8 @@ class ValueChoice:
 
     values: "header", those that it states, which is refused where it states two; "rescale", by Rescale Slope and Intercept or a
     Modality LUT, as other readers give them; "real-world", by its Real World Value Mapping. monochrome1: of an image whose
-    smallest value is white and that is no CT, MR, PET or NM image: "reader", as the bundle's reader in MONAI gives it; "stored", as
-    it is stored; "inverted". Raises InputError for another word.
+    smallest value is white and that is no CT, MR, PET or NM image: "reader", as the bundle's reader in MONAI gives it;
+    "stored", as it is stored; "inverted". Raises InputError for another word.
     """
 
     values: PixelValuesBy = "header"

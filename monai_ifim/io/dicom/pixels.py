@@ -127,7 +127,7 @@ def _decoder(file: Path) -> Any:
 
 
 def _decoded(file: Path) -> tuple[Any, Any]:
-    """The image of one file, and its decoder. Raises ValueError for colours of more than 8 bits: ITK's Python has no type for them.
+    """The image of one file, and its decoder. Raises ValueError for colours of more than 8 bits, as ITK has no type for them.
 
     itk.imread would fail too, but only after it has loaded all of ITK to list the types that it has, which takes half a minute.
     """

@@ -57,11 +57,12 @@ def known_volume(path: Path, volume: DicomVolume | None) -> Iterator[None]:
 class DicomReader(ITKReader):
     """Reads DICOM files, and folders that hold one volume; all else is left to MONAI's other readers.
 
-    The metadata hold the volume's position and shape, and whether it was inverted, and none of the header's own elements (names,
-    dates, free text). series: which volume of a folder of several, by its key (`DicomVolume.key`). drop_slice_axis: return a single
-    slice as [x, y], as MONAI's PydicomReader does, instead of [x, y, 1]. choice: which values. monochrome1: what the choice "reader"
-    means, "inverted" as MONAI's ITKReader or "stored" as its PydicomReader. Other arguments as ITKReader. LoadImage raises
-    InputError for a folder that is no volume: several series, uneven gaps, a tilted gantry, a broken file.
+    The metadata hold the volume's position and shape, and whether it was inverted, and none of the header's own elements
+    (names, dates, free text). series: which volume of a folder of several, by its key (`DicomVolume.key`). drop_slice_axis:
+    return a single slice as [x, y], as MONAI's PydicomReader does, instead of [x, y, 1]. choice: which values. monochrome1:
+    what the choice "reader" means, "inverted" as MONAI's ITKReader or "stored" as its PydicomReader. Other arguments as
+    ITKReader. LoadImage raises InputError for a folder that is no volume: several series, uneven gaps, a tilted gantry, a
+    broken file.
     """
 
     def __init__(

@@ -21,12 +21,12 @@ SAME_PLACE = 1e-3  # mm within which two slices lie at one place
 class DicomVolume:
     """Instances that make one volume, in the order of their places.
 
-    key: the series UID (a digest if it has not the form of a UID), with "#2" and so on if it holds several. positions: LPS
-    mm of each slice's first voxel [slices, 3], orientation: direction cosines of rows and columns [6], spacing: mm between
-    columns and rows; None if the headers do not state them. size: columns and rows. A multi-frame file is a volume by
-    itself, its frames in the order of the file. disagreeing: attributes that say that the files are not all of one patient, study
-    and frame of reference. reading: what was decided in making the volume of its files. values: how the stored values become those
-    of the volume, None for colours; choice: which of them is asked for, None if it is left to the reader.
+    key: the series UID (a digest if it has not the form of a UID), with "#2" and so on if it holds several. positions: LPS mm
+    of each slice's first voxel [slices, 3], orientation: direction cosines of rows and columns [6], spacing: mm between columns
+    and rows; None if the headers do not state them. size: columns and rows. A multi-frame file is a volume by itself, its
+    frames in the order of the file. disagreeing: attributes that say that the files are not all of one patient, study and frame
+    of reference. reading: what was decided in making the volume of its files. values: how the stored values become those of the
+    volume, None for colours; choice: which of them is asked for, None if it is left to the reader.
     """
 
     key: str
