@@ -138,7 +138,7 @@ class OpenedSource:
             chosen = chosen_values(self.source.path.name, self.volume, self.source.choice)
         except InputError:  # another reader read it, or nothing did
             return SCANNER_UNITS
-        return GREY_VALUES if chosen is None else chosen.unit
+        return SCANNER_UNITS if chosen is None else chosen.unit
 
     @cached_property
     def resampled(self) -> bool:

@@ -52,4 +52,4 @@ UCUM_UNITS = {
         )
     },
 }  # fmt: skip
-CODES = {unit: code for code, unit in UCUM_UNITS.items()} | {"1/cm": "/cm", "1/min": "/min", "1/s": "/s"}
+CODES = {unit: code for code, unit in UCUM_UNITS.items()}  # UCUM

@@ -130,7 +130,8 @@ def _modality(header: Any, frame: int | None) -> Mapping:
     group = _functional(header, frame, "PixelValueTransformationSequence")
     table = next(iter(header.get("ModalityLUTSequence") or ()), None)
     if table is not None and group is None:
-        return modality_table(table, header, _rescale_unit(header, table.get("ModalityLUTType"), header))
+        kind = table.get("ModalityLUTType")
+        return modality_table(table, header, _rescale_unit(header, kind or "US", header))
     stated = header if group is None else group
     slope, intercept = stated.get("RescaleSlope"), stated.get("RescaleIntercept")
     if slope in (None, "") and intercept in (None, ""):
