@@ -16,13 +16,16 @@ class Reading:
     """Decisions of the reader. An entry that is None does not apply to the input.
 
     largest_distance_mm: of a slice from its place on the even grid from the first to the last slice, before resampling.
-    passed_over: number of objects that lie beside the images and hold none of their own, by the standard name of their SOP class,
-    or OWN_MAP for the Parametric Maps of this program. pixel_spacing: which attribute states it, or "assumed". place: where the
-    input states none. values: by which of the transformations in its header. inverted: of MONOCHROME1, whether the values
-    were turned so that white is high.
+    slice_step: where the distance between slices comes from: an attribute's name. tiles: number of slices that were taken out of
+    one picture, a mosaic. passed_over: number of objects that lie beside the images and hold none of their own, by the standard
+    name of their SOP class, or OWN_MAP for the Parametric Maps of this program. pixel_spacing: which attribute states it, or
+    "assumed". place: where the input states none. values: by which of the transformations in its header. inverted: of
+    MONOCHROME1, whether the values were turned so that white is high.
     """
 
     largest_distance_mm: float | None = None
+    slice_step: str | None = None
+    tiles: int | None = None
     passed_over: Mapping[str, int] | None = None
     pixel_spacing: str | None = None
     place: str | None = None
@@ -35,16 +38,21 @@ class Reading:
 
     def words(self) -> tuple[str, ...]:
         """Sentences about what was guessed, which a person must see; empty if nothing was. They are the case's warnings."""
-        return (*self._maps_beside(), *self._pixels())
+        return (*self._guessed_step(), *self._maps_beside(), *self._pixels())
+
+    def _guessed_step(self) -> Iterator[str]:
+        if self.tiles is not None and self.slice_step == "Slice Thickness":
+            yield (
+                "The distance between the slices of the mosaic is not stated (Spacing Between Slices): they were placed as if "
+                "there were no gap between them."
+            )
 
     def _pixels(self) -> Iterator[str]:
         """Size and values of the pixels, where they are not those that a header states outright."""
         if self.pixel_spacing is not None and "assumed" in self.pixel_spacing:
             yield "No pixel spacing in its header: 1 mm is assumed, so that lengths in mm count pixels."
         if self.values == REAL_WORLD_ALONE:
-            yield (
-                "Its values are the real-world ones of its header; other readers give the stored ones, as does --values rescale."
-            )
+            yield "Its values are the real-world ones of its header; other readers give the stored ones, as does --values rescale."
 
     def _maps_beside(self) -> Iterator[str]:
         """Parametric Maps beside the images: they have pixels and places, as images do."""

@@ -19,6 +19,7 @@ from pydicom.uid import MultiFrameGrayscaleWordSecondaryCaptureImageStorage, Sec
 
 from monai_ifim.core.memory.scratch import ScratchFolder
 from monai_ifim.io.dicom.measures import chosen_values
+from monai_ifim.io.dicom.mosaic import Mosaic
 from monai_ifim.io.dicom.tables import applied, line
 from monai_ifim.io.dicom.values import WITH_RESCALE, ChosenValues
 from monai_ifim.io.dicom.volume import DicomVolume
@@ -43,7 +44,8 @@ def image_of(name: str, volume: DicomVolume, choice: ValueChoice) -> Any:
     chosen = chosen_values(name, volume, choice)
     try:
         if len(volume.files) == 1:
-            return _single(volume.files[0], volume, chosen)
+            image = _single(volume.files[0], volume, chosen)
+            return image if volume.mosaic is None else _taken_apart(image, volume.mosaic)
         if chosen is None or _itk_rescales(volume, chosen):
             return itk.imread([str(file) for file in volume.files], itk.F)
         stored = np.concatenate([_stored(file, volume) for file in volume.files])
@@ -85,6 +87,14 @@ def _single(file: Path, volume: DicomVolume, chosen: ChosenValues | None) -> Any
     values.SetOrigin([decoder.GetOrigin(axis) for axis in axes])
     values.SetDirection(itk.matrix_from_array(np.column_stack([np.array(decoder.GetDirection(axis)) for axis in axes])))
     return values
+
+
+def _taken_apart(image: Any, mosaic: Mosaic) -> Any:
+    """The slices of a mosaic as an image [slices, rows, columns]; raises ValueError for a picture of another size."""
+    values = itk.array_from_image(image)
+    colored = image.GetNumberOfComponentsPerPixel() > 1
+    picture = values.reshape(values.shape[-3 if colored else -2 :])
+    return itk.image_from_array(np.ascontiguousarray(mosaic.slices(picture)), is_vector=colored)
 
 
 def _stored(file: Path, volume: DicomVolume) -> Stored:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from monai_ifim.io.dicom.mosaic import Mosaic
 from monai_ifim.io.dicom.values import PixelValues
 from monai_ifim.io.reading import Reading
 from monai_ifim.io.source import ValueChoice
@@ -24,9 +25,10 @@ class DicomVolume:
     key: the series UID (a digest if it has not the form of a UID), with "#2" and so on if it holds several. positions: LPS mm
     of each slice's first voxel [slices, 3], orientation: direction cosines of rows and columns [6], spacing: mm between columns
     and rows; None if the headers do not state them. size: columns and rows. A multi-frame file is a volume by itself, its
-    frames in the order of the file. disagreeing: attributes that say that the files are not all of one patient, study and frame
-    of reference. reading: what was decided in making the volume of its files. values: how the stored values become those of the
-    volume, None for colours; choice: which of them is asked for, None if it is left to the reader.
+    frames in the order of the file. values: how the stored values become those of the volume, None for colours; choice: which
+    of them is asked for, None if it is left to the reader. disagreeing: attributes that say that the files are not all of one
+    patient, study and frame of reference. reading: what was decided in making the volume of its files. mosaic: how the picture
+    of its only file is taken apart into the slices, or why it cannot be; None if it is no mosaic.
     """
 
     key: str
@@ -41,6 +43,7 @@ class DicomVolume:
     choice: ValueChoice | None = None
     disagreeing: tuple[str, ...] = ()
     reading: Reading = field(default_factory=Reading)
+    mosaic: Mosaic | None = None
 
     @property
     def series(self) -> str:

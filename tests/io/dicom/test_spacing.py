@@ -69,9 +69,7 @@ def test_pixels_have_the_size_that_is_stated_and_it_is_said_by_what(name: str, m
     np.testing.assert_allclose(read(path).affine.numpy(), np.diag([-columns, -rows, 1.0, 1.0]), rtol=0, atol=1e-6)
 
 
-def test_calibrated_radiograph_lies_as_dcm2niix_has_it(
-    tmp_path: Path, dcm2niix: Callable[[Path, Path], nib.Nifti1Image]
-) -> None:
+def test_calibrated_radiograph_lies_as_dcm2niix_has_it(tmp_path: Path, dcm2niix: Callable[[Path, Path], nib.Nifti1Image]) -> None:
     path = projection(tmp_path / "image.dcm", **STATED["calibrated"][0])
     np.testing.assert_allclose(dcm2niix(path, tmp_path / "theirs").header.get_zooms()[:2], (0.25, 0.3), rtol=1e-6)
 

@@ -262,7 +262,9 @@ def test_real_world_values_that_are_the_rescaled_ones_name_the_unit(tmp_path: Pa
 def test_two_values_of_a_voxel_are_refused_until_one_is_chosen(tmp_path: Path) -> None:
     facts = {"Modality": "PT", "Units": "BQML", "RescaleSlope": 2}
     path = single(tmp_path / "suv", **facts, RealWorldValueMappingSequence=[real_world(0.01, 0.0, "g/ml{SUVbw}")])
-    with pytest.raises(InputError, match=r"\(in Bq/ml\).*\(in g/ml\): choose with --values rescale or --values real-world") as told:
+    with pytest.raises(
+        InputError, match=r"\(in Bq/ml\).*\(in g/ml\): choose with --values rescale or --values real-world"
+    ) as told:
         opened(path)
     assert "SECRET" not in str(told.value)
     with pytest.raises(InputError, match="choose with --values"):
@@ -358,7 +360,9 @@ def test_irregular_volume_is_resampled_in_its_own_values(tmp_path: Path) -> None
         image.PhotometricInterpretation = "MONOCHROME1"
         image.RescaleSlope, image.RescaleIntercept = 1, 10 * number
         image.PixelData = np.full(35, 100, np.int16).tobytes()
-        image.ImagePositionPatient = [*(np.array(image.ImagePositionPatient, float) + (number == 3) * ORIENTATIONS["oblique"][:, 2])]
+        image.ImagePositionPatient = [
+            *(np.array(image.ImagePositionPatient, float) + (number == 3) * ORIENTATIONS["oblique"][:, 2])
+        ]
 
     [case] = find_cases([series(tmp_path / "uneven", change)], fix_geometry=True)
     source = OpenedSource(case.source)
