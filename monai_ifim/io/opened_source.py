@@ -285,7 +285,7 @@ class OpenedSource:
         return target
 
     def _regridded(self, folder: Path) -> Path:
-        from monai_ifim.io.dicom.pixels import slices_of
+        from monai_ifim.io.dicom.decoding import slices_of
 
         name, volume = self.source.path.name, self.volume
         grid = even_grid(name, volume)

@@ -52,7 +52,7 @@ class Reading:
         if self.pixel_spacing is not None and "assumed" in self.pixel_spacing:
             yield "No pixel spacing in its header: 1 mm is assumed, so that lengths in mm count pixels."
         if self.values == REAL_WORLD_ALONE:
-            yield "Its values are the real-world ones of its header; other readers give the stored ones, as does --values rescale."
+            yield "Values are the real-world ones of its header; other readers give the stored ones, as does --values rescale."
 
     def _maps_beside(self) -> Iterator[str]:
         """Parametric Maps beside the images: they have pixels and places, as images do."""

@@ -22,9 +22,9 @@ from monai.data import ITKReader
 from monai.transforms import Compose, LoadImage, LoadImaged
 from monai.utils import ensure_tuple
 
+from monai_ifim.io.dicom.decoding import image_of
 from monai_ifim.io.dicom.header import dicom_files
 from monai_ifim.io.dicom.measures import reading_of_values
-from monai_ifim.io.dicom.pixels import image_of
 from monai_ifim.io.dicom.regularity import check_volume
 from monai_ifim.io.dicom.volume import DicomVolume
 from monai_ifim.io.dicom.volumes import choose_volume, index_dicom

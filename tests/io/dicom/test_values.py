@@ -1,4 +1,4 @@
-"""Values of DICOM images: rescaling, Modality LUT, real-world values, MONOCHROME1 and units, compared with pydicom, ITK and dcm2niix."""
+"""Values and units of DICOM images: rescaling, Modality LUT, real-world values and MONOCHROME1, as pydicom, ITK, dcm2niix have them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from synthetic_series import ORIENTATIONS, Series, write
 
 Array = npt.NDArray[Any]
 Change = Callable[[int, Dataset], None]
-RESCALE, REAL_WORLD = ValueChoice("rescale"), ValueChoice("real-world")
+HEADER, RESCALE, REAL_WORLD = ValueChoice(), ValueChoice("rescale"), ValueChoice("real-world")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom", "ignore::UserWarning:highdicom")
 
 
@@ -72,7 +72,7 @@ def by_pydicom(path: Path) -> Array:
     return np.stack([apply_modality_lut(image.pixel_array, image) for image in images]).T
 
 
-def opened(path: Path, choice: ValueChoice = ValueChoice()) -> OpenedSource:
+def opened(path: Path, choice: ValueChoice = HEADER) -> OpenedSource:
     found = OpenedSource(Source(path, choice=choice))
     found.check(channels=1)
     return found
@@ -280,7 +280,7 @@ def test_two_values_of_a_voxel_are_refused_until_one_is_chosen(tmp_path: Path) -
 
 def test_several_real_world_values_are_refused_with_a_cure(tmp_path: Path) -> None:
     path = single(tmp_path / "two", RealWorldValueMappingSequence=[real_world(), real_world(0.25, 1.0)])
-    for choice in (ValueChoice(), REAL_WORLD):
+    for choice in (HEADER, REAL_WORLD):
         with pytest.raises(InputError, match="several real-world values of a voxel.*use --values rescale"):
             opened(path, choice)
     opened(path, RESCALE)
