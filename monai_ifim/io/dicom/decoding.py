@@ -20,7 +20,7 @@ from pydicom.uid import MultiFrameGrayscaleWordSecondaryCaptureImageStorage, Sec
 from monai_ifim.core.memory.scratch import ScratchFolder
 from monai_ifim.io.dicom.measures import chosen_values
 from monai_ifim.io.dicom.mosaic import Mosaic
-from monai_ifim.io.dicom.tables import applied, line
+from monai_ifim.io.dicom.tables import applied
 from monai_ifim.io.dicom.values import WITH_RESCALE, ChosenValues
 from monai_ifim.io.dicom.volume import DicomVolume
 from monai_ifim.io.dicom.volumes import undecoded
@@ -63,18 +63,21 @@ def slices_of(name: str, volume: DicomVolume, choice: ValueChoice) -> npt.NDArra
 
 def _itk_rescales(volume: DicomVolume, chosen: ChosenValues) -> bool:
     """True if ITK gives these values of files with one frame each."""
-    return chosen.stated_by == WITH_RESCALE and volume.values is not None and not any(volume.values.bright_is_low)
+    return chosen.stated_by == WITH_RESCALE and not _inverted_by_itk(volume)
+
+
+def _inverted_by_itk(volume: DicomVolume) -> bool:
+    return volume.values is not None and any(volume.values.bright_is_low)
 
 
 def _single(file: Path, volume: DicomVolume, chosen: ChosenValues | None) -> Any:
     """The image of one file, of one or several frames."""
-    inverted = volume.values is not None and any(volume.values.bright_is_low)
-    if chosen is None or not inverted:
+    if chosen is None or not _inverted_by_itk(volume):
         image, decoder = _decoded(file)
         if chosen is None or decoder.GetPixelType() in COLOURS:
             return image
-        own = line(decoder.GetRescaleSlope(), decoder.GetRescaleIntercept(), "")
-        if all(mapping.table is None and mapping.gives_as(own) for mapping in chosen.mappings):
+        own = decoder.GetRescaleSlope(), decoder.GetRescaleIntercept()
+        if all(mapping.table is None and (mapping.slope, mapping.intercept) == own for mapping in chosen.mappings):
             return image
         stored = _undone(itk.array_from_image(image), decoder)
         values = itk.image_from_array(applied(chosen.mappings, stored))
@@ -99,7 +102,7 @@ def _taken_apart(image: Any, mosaic: Mosaic) -> Any:
 
 def _stored(file: Path, volume: DicomVolume) -> Stored:
     """The stored values [frames, rows, columns] of a file."""
-    if volume.values is None or not any(volume.values.bright_is_low):
+    if not _inverted_by_itk(volume):
         image, decoder = _decoded(file)
         return _undone(itk.array_from_image(image), decoder)
     with ScratchFolder() as folder:

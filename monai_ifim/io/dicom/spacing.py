@@ -14,6 +14,7 @@ AT_THE_DETECTOR = "Imager Pixel Spacing (at the detector)"
 OF_FILM = "Nominal Scanned Pixel Spacing (digitised film)"
 OF_THE_PLANE = "Image Plane Pixel Spacing (at the image plane)"
 OF_ASPECT = "Pixel Aspect Ratio (1 mm between columns is assumed)"
+OF_REGION = "Physical Delta (of the ultrasound region)"
 ASSUMED = "assumed"
 # In the order in which they are asked for, with the name that the sidecar states.
 STATED = {
@@ -22,8 +23,9 @@ STATED = {
     "NominalScannedPixelSpacing": OF_FILM,
     "ImagePlanePixelSpacing": OF_THE_PLANE,
 }
+CENTIMETRES = 3  # unit of an ultrasound region (PS3.3, C.8.5.5.1.15)
 SAME = 1e-3  # relative difference within which two spacings are equal: they are written with few digits
-SPACING_TAGS = (*STATED, "PixelSpacingCalibrationType", "PixelAspectRatio")
+SPACING_TAGS = (*STATED, "PixelSpacingCalibrationType", "PixelAspectRatio", "SequenceOfUltrasoundRegions")
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def stated_size(header: Any) -> PixelSize | None:
         if at_detector is not None and _same(found, at_detector):  # then it was not corrected (PS3.3, 10.7.1.1)
             name = AT_THE_DETECTOR
         return PixelSize(*found, name)
-    return None
+    return _size_of_regions(header)
 
 
 def assumed_size(header: Any) -> PixelSize:
@@ -63,6 +65,16 @@ def assumed_size(header: Any) -> PixelSize:
     if ratio is None or len(ratio) != 2 or min(ratio) <= 0 or ratio[0] == ratio[1]:
         return PixelSize(1.0, 1.0, ASSUMED)
     return PixelSize(1.0, float(ratio[0]) / float(ratio[1]), OF_ASPECT)
+
+
+def _size_of_regions(header: Any) -> PixelSize | None:
+    """The size that all ultrasound regions in centimetres state (PS3.3, C.8.5.5); None if they differ or there are none."""
+    found = set()
+    for region in header.get("SequenceOfUltrasoundRegions") or ():
+        units = region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection")
+        if units == (CENTIMETRES, CENTIMETRES):
+            found.add((10 * abs(float(region.PhysicalDeltaX)), 10 * abs(float(region.PhysicalDeltaY))))
+    return PixelSize(*found.pop(), OF_REGION) if len(found) == 1 else None
 
 
 def _pair(spacing: Any) -> tuple[float, float] | None:

@@ -21,6 +21,14 @@ DETECTOR = "Imager Pixel Spacing (at the detector)"
 RATIO = "Pixel Aspect Ratio (1 mm between columns is assumed)"
 
 
+def region(delta: float, unit: int = 3) -> Dataset:
+    """An ultrasound region: centimetres, or another unit."""
+    found = Dataset()
+    found.PhysicalUnitsXDirection = found.PhysicalUnitsYDirection = unit
+    found.PhysicalDeltaX, found.PhysicalDeltaY = -delta, 2 * delta
+    return found
+
+
 def projection(path: Path, modality: str = "DX", **facts: Any) -> Path:
     """A radiograph without a place in space."""
     image: Dataset = Series(ORIENTATIONS["oblique"], slices=1).slices()[0]
@@ -52,6 +60,12 @@ STATED = {
     "film": ({"NominalScannedPixelSpacing": [0.2, 0.15]}, (0.15, 0.2), "Nominal Scanned Pixel Spacing (digitised film)"),
     "ratio": ({"PixelAspectRatio": [3, 2]}, (1.0, 1.5), RATIO),
     "square": ({"PixelAspectRatio": [2, 2]}, (1.0, 1.0), "assumed"),
+    "ultrasound": (
+        {"SequenceOfUltrasoundRegions": [region(0.02), region(0.02), region(9.0, unit=4)]},
+        (0.2, 0.4),
+        "Physical Delta (of the ultrasound region)",
+    ),
+    "ultrasound in two scales": ({"SequenceOfUltrasoundRegions": [region(0.02), region(0.03)]}, (1.0, 1.0), "assumed"),
     "none": ({}, (1.0, 1.0), "assumed"),
 }
 

@@ -1,4 +1,4 @@
-"""Values and units of DICOM images: rescaling, Modality LUT, real-world values and MONOCHROME1, as pydicom, ITK, dcm2niix have them."""
+"""Values and units of DICOM images: rescaling, Modality LUT, real-world values, MONOCHROME1, as other readers have them."""
 
 from __future__ import annotations
 
