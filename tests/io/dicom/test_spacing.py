@@ -123,4 +123,4 @@ def test_single_slice_without_a_size_is_placed_with_one_of_1_mm_and_it_is_said(t
 
 def test_small_case_of_digitised_film_has_its_size(small_cases: Path) -> None:
     found = read(small_cases / "dicom" / "dx_nominal").affine.numpy()
-    np.testing.assert_allclose(np.diag(found), [-0.15, -0.2, 1, 1], rtol=1e-6)
+    np.testing.assert_allclose(np.diag(found)[:2], [-0.15, -0.2], rtol=1e-6)

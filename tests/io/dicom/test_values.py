@@ -119,7 +119,8 @@ def test_measured_values_are_the_stored_ones_with_rescale_whichever_is_shown_whi
         np.testing.assert_allclose(read(folder, choice).numpy(), by_pydicom(folder), rtol=1e-6, atol=1e-4)
     file = next(folder.iterdir())
     np.testing.assert_allclose(read(file).numpy(), by_pydicom(file), rtol=1e-6, atol=1e-4)
-    assert read(file).affine.numpy() == pytest.approx(itk_affine(file), abs=1e-4)
+    if (signed, bits) != (1, 12):  # which ITK does not decode by itself
+        np.testing.assert_allclose(read(file).affine.numpy(), itk_affine(file), rtol=0, atol=1e-4)
     assert opened(folder).reading.inverted is False
 
 
@@ -136,7 +137,8 @@ def radiograph(path: Path, **changed: Any) -> Path:
 
 @pytest.mark.parametrize("compressed", [False, True])
 def test_radiograph_is_as_the_bundle_s_reader_has_it_unless_told_otherwise(compressed: bool, tmp_path: Path) -> None:
-    path = radiograph(tmp_path / "dx")
+    pixels = np.random.default_rng(9).integers(0, 4096, (48, 40)).astype(np.uint16)  # ITK does not decode very small RLE
+    path = radiograph(tmp_path / "dx", Rows=48, Columns=40, PixelData=pixels.tobytes())
     if compressed:
         image = pydicom.dcmread(path)
         image.compress(RLELossless)
@@ -301,7 +303,7 @@ def test_table_of_real_world_values_is_applied_and_maps_what_it_holds(tmp_path: 
     item.RealWorldValueLUTData = [float(entry) for entry in entries]
     path = single(tmp_path / "whole", RealWorldValueMappingSequence=[item])
     np.testing.assert_allclose(read(path).numpy(), entries[by_pydicom(path).astype(int)], rtol=1e-5, atol=1e-6)
-    item.RealWorldValueLUTData = [0.0, 1.0]
+    item.RealWorldValueLUTData = [5.0, 7.0]
     path = single(tmp_path / "short", RealWorldValueMappingSequence=[item])
     with pytest.raises(InputError, match="maps stored values from 0 to 1, and it has .*use --values rescale"):
         read(path)
