@@ -41,7 +41,7 @@ def decompose(
     *,
     given: GivenSettings,
     expect_sha256: Annotated[str | None, EXPECT_SHA256] = None,
-    frame: Annotated[int | None, typer.Option(min=0, help="Which volume of 4D files, counted from 0.")] = None,
+    frame: Annotated[int | None, typer.Option(min=0, help="Volume of 4D files and of series of several, from 0.")] = None,
     series: Annotated[
         str | None, typer.Option(help="UID of the series to take from DICOM folders; all: each volume as a case.")
     ] = None,
@@ -96,8 +96,9 @@ def decompose(
         from monai_ifim.io.installation import resolve_bundle
         from monai_ifim.io.source import ValueChoice
         from monai_ifim.report.cohort.page import write_cohort
-        from monai_ifim.run.cases import find_cases
+        from monai_ifim.run.cases import search_cases
         from monai_ifim.run.ranks import rank_of_process
+        from monai_ifim.run.run_record import record_unread
         from monai_ifim.run.settings import RunSettings
         from monai_ifim.run.stop_request import StopRequest
 
@@ -107,16 +108,20 @@ def decompose(
         chosen = rank.device if device in (None, "cuda") else device
         settings = RunSettings(output, case, batch_size, chosen, overwrite, given.limits, private)
         with untold_names(inputs if case.case_names == "hash" else []):
-            cases = find_cases(inputs, frame, series, fix_geometry, ValueChoice(values, monochrome1))
+            found = search_cases(inputs, frame, series, fix_geometry, ValueChoice(values, monochrome1))
+        cases, unread = found.cases, found.told_unread(hidden=case.case_names == "hash")
         root = resolve_bundle(bundle)
         name_origin(console, root, expect_sha256)
         run = chosen_engine(engine, workers, rank, root, settings)
     stop_request = StopRequest()
     with with_hint(), stopping(stop_request, rank.size), case_progress(console, rank.share(len(cases))) as report:
         rows = run(cases, report, stop_request)
-    if rank.number == 0 and not stop_request.due:
-        write_cohort(output)
-    show_rows(console, rows, output)
+    if rank.number == 0:
+        if unread:
+            record_unread(output, unread)
+        if not stop_request.due:
+            write_cohort(output)
+    show_rows(console, rows, output, unread)
     end_if_stopped(console, stop_request, rows, len(cases))
     if any(row.status == "failed" for row in rows):
         raise typer.Exit(3)

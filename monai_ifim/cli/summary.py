@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -78,8 +78,8 @@ def case_progress(console: Console, total: int) -> Iterator[Callable[[CaseRow], 
         yield report
 
 
-def show_rows(console: Console, rows: list[CaseRow], output: Path) -> None:
-    """The table of a run and where its files are."""
+def show_rows(console: Console, rows: list[CaseRow], output: Path, unread: Mapping[str, int] | None = None) -> None:
+    """The table of a run, where its files are, and what of the inputs was not read (`run.unread_files`)."""
     table = Table("case", "answer", "probability", "leading eigenvalue", "components", "trace kept", box=None, pad_edge=False)
     for row in rows[:MAXIMUM_ROWS]:
         if row.status == "failed":
@@ -104,6 +104,10 @@ def show_rows(console: Console, rows: list[CaseRow], output: Path) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if unread:
+        from monai_ifim.run.unread_files import sentence
+
+        console.print(sentence(unread), markup=False, highlight=False, soft_wrap=True)
 
 
 MAXIMUM_ROWS = 40  # longer lists are read in cases.csv

@@ -36,7 +36,7 @@ from monai_ifim.io.input_files import (
 )
 from monai_ifim.io.nifti_header import NiftiHeader, read_nifti_header
 from monai_ifim.io.reading import OWN_MAP, Reading
-from monai_ifim.io.source import Source, there
+from monai_ifim.io.source import Source, is_dangling, not_fetched, there
 from monai_ifim.io.units import GREY_VALUES, SCANNER_UNITS
 
 PHOTOGRAPHS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -180,7 +180,7 @@ class OpenedSource:
         """
         path = self.source.path
         if not there(path):
-            raise InputError(f"{path}: no such file or folder.")
+            raise not_fetched(path.name) if is_dangling(path) else InputError(f"{path}: no such file or folder.")
         if path.is_file() and path.stat().st_size == 0:
             raise InputError(f"{path.name}: the file is empty.")
         self.check_own()

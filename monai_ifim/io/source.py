@@ -79,6 +79,18 @@ class Source:
         return readable if self.frame is None else f"{readable}_frame-{self.frame:03d}"
 
 
+def is_dangling(path: Path) -> bool:
+    """True for a link to a file that is not there, as data sets have them whose files are fetched one by one."""
+    return path.is_symlink() and not path.exists()
+
+
+def not_fetched(name: str) -> InputError:
+    """The error for a dangling link."""
+    return InputError(
+        f"{name}: a link to a file that is not there: fetch it (datalad get, git annex get), or leave the link out."
+    )
+
+
 def there(path: Path) -> bool:
     """True if `path` exists; raises InputError if it cannot be looked up (no valid name, no permission)."""
     try:

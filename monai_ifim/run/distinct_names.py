@@ -16,11 +16,15 @@ FOLDERS_TRIED = 2  # folders above an input whose names an earlier run may have 
 
 @dataclass(frozen=True)
 class Located:
-    """A source, the folders below what the user named that belong to its name, and a name that replaces that of its path."""
+    """A source, the folders below what the user named that belong to its name, and a name that replaces that of its path.
+
+    refusal: why there is no image at it.
+    """
 
     source: Source
     folders: tuple[str, ...] = ()
     label: str | None = None
+    refusal: str = ""
 
     @property
     def name(self) -> str:

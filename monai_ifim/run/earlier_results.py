@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from monai_ifim.io.case_files import results_in
@@ -19,15 +19,24 @@ def named_results(files: Iterable[Path]) -> list[Path]:
     return [file for file in alike if file.name in found.get(file.parent, ())]
 
 
-def tell(left_out: int, named: Sequence[Path]) -> None:
-    """Log in a line each how many results were left out of folders, and that others are decomposed because they were named."""
-    if os.environ.get("RANK", "0") != "0":  # of many processes one speaks
-        return
-    log = logging.getLogger("monai_ifim")
-    if left_out:
-        log.warning("%s of earlier runs, known by the sidecars beside them: left out of the input.", _several(left_out))
+def tell(left_out: Collection[str], named: Sequence[Path]) -> None:
+    """Log in a line each how many results were left out of folders, and that others are decomposed because they were named.
+
+    left_out: of each result the SOP class, or nothing, by which it was known.
+    """
+    maps = sum(map(bool, left_out))
+    if others := len(left_out) - maps:
+        say(f"{_several(others)} of earlier runs, known by the sidecars beside them: left out of the input.")
+    if maps:
+        say(f"{_several(maps)} of earlier runs, DICOM Parametric Maps known by their headers: left out of the input.")
     if named:
-        log.warning("%s of earlier runs: decomposed, because named as input.", _several(len(named)))
+        say(f"{_several(len(named))} of earlier runs: decomposed, because named as input.")
+
+
+def say(line: str) -> None:
+    """Log a line about the inputs as a warning; of many processes one speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        logging.getLogger("monai_ifim").warning("%s", line)
 
 
 def _several(number: int) -> str:

@@ -190,6 +190,8 @@ def _load(
     """The image for the network, or the row of a case that is kept or cannot be read."""
     started = time.perf_counter()
     try:
+        if case.refusal:
+            raise InputError(case.refusal)
         opened = OpenedSource(case.source)
         case = settled(case, settings.output, opened, table)
         check_real(settings.output / case.name)

@@ -157,7 +157,7 @@ def _kept(bundle: Bundle, cases: Sequence[Case], settings: RunSettings) -> dict[
     """The rows of cases that an earlier run finished, by their names in the list; those that cannot be read fail later."""
     table = KeyTable.beside(settings.output) if settings.case.case_names == "hash" else None
     found = {}
-    for listed in cases:
+    for listed in (each for each in cases if not each.refusal):
         case = listed.of_entries(bundle.steps.keys.wanted)
         opened = OpenedSource(case.source)
         with suppress(Exception):  # readers raise anything

@@ -60,6 +60,13 @@ def record_page(output: Path, name: str, sha256: str) -> None:
         write_run(output, record | {"written": {**record["written"], name: sha256}})
 
 
+def record_unread(output: Path, unread: Mapping[str, int]) -> None:
+    """Add to run.json, if it can be read, the number of files by kind that may be images and were not read."""
+    record = _record(output)
+    if record is not None:
+        write_run(output, record | {"unread": dict(unread)})
+
+
 def tabulate(output: str | Path) -> list[CaseRow]:
     """Write cases.csv and cases.parquet of all finished cases in OUT, whichever pipeline made them, sorted by name."""
     rows = []

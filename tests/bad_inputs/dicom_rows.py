@@ -195,7 +195,7 @@ ROWS = [
         "IM000: it holds no image (RT Plan Storage): give the images that it belongs to.",
     ),
     Row(
-        "a DICOMDIR and nothing else", bad_input(directory), "refused",
+        "a DICOMDIR and nothing else", bad_input(directory), "failed",
         "...: no image and no DICOM series in it, but a DICOMDIR, which is an index: copy the images that it names, too.",
     ),
     Row(
@@ -216,7 +216,7 @@ ROWS = [
     Row("an unsupported transfer syntax", encoded(MPEG4HP41), "failed", NOT_DECODED.format("MPEG-4")),
     Row("an unknown transfer syntax", bad_input(of_unknown_syntax), "failed", NOT_DECODED.format("1.2.840.10008.9.9.9")),
     Row("compressed pixels that are damaged", encoded(JPEGLosslessSV1), "failed", NOT_DECODED.format("JPEG Lossless")),
-    Row("a folder without a DICOM file", bad_input(without_dicom), "refused", "...: no image and no DICOM series in it."),
+    Row("a folder without a DICOM file", bad_input(without_dicom), "failed", "...: no image and no DICOM series in it."),
     Row(
         "a text under a DICOM file's name", bad_input(words_as_dicom), "failed",
         "bad.dcm: cannot be read (no format that is known): copy it again, or convert it to NIfTI.",

@@ -186,7 +186,7 @@ NO_PLACE = "bad.nii: its affine is singular or not finite, so its voxels have no
 CUT = "...: its header states ... bytes of voxels, more than are in the file: it is cut short or damaged, copy it again."
 
 ROWS = [
-    Row("a file that is missing", lambda a: a.between(a.folder / "gone.nii.gz"), "refused", "...: no such file or folder."),
+    Row("a file that is missing", lambda a: a.between(a.folder / "gone.nii.gz"), "failed", "...: no such file or folder."),
     Row("an empty file", text("empty.nii.gz"), "failed", "empty.nii.gz: the file is empty."),
     Row(
         "a .nii.gz that is cut short", cut(".nii.gz"), "failed",

@@ -48,7 +48,7 @@ def bug(attempt: Attempt) -> Attempt:
     def mistake(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("division by zero")
 
-    return replace(attempt, fault=lambda monkeypatch: monkeypatch.setattr("monai_ifim.run.cases.find_cases", mistake))
+    return replace(attempt, fault=lambda monkeypatch: monkeypatch.setattr("monai_ifim.run.cases.search_cases", mistake))
 
 
 def named(name: str | bytes) -> Callable[[Attempt], Attempt]:
@@ -88,6 +88,7 @@ def pipe(folder: Path) -> Path:
 
 NO_JSON = "list.json: not a JSON datalist (...)."
 NO_IMAGE = "list.json: entry 1 has no image: name one, {'image': 'scan.nii.gz'}."
+NO_ENTRY = "list.json: a datalist that names no image: add entries, {'image': 'scan.nii.gz'}."
 NO_ROOM = "...: No space left on device: make room and run the same command again, whole cases are kept."
 NOTHING_IN_IT = "...: no image and no DICOM series in it."
 
@@ -119,7 +120,7 @@ ROWS = [
         "a disk that is full after the last case", lambda attempt: no_room_for("cases.csv", attempt), "refused", NO_ROOM,
     ),
     Row(
-        "an input path that is too long", lambda attempt: attempt.between("long" * 1200), "refused",
+        "an input path that is too long", lambda attempt: attempt.between("long" * 1200), "failed",
         "longlonglonglonglonglonglonglonglonglong: cannot be looked up (File name too long): correct the path.",
     ),
     Row("an input name of 240 letters", named("n" * 240 + ".nii.gz"), "done", "done"),
@@ -129,15 +130,15 @@ ROWS = [
     Row("a name that is not ASCII", named("Schädel 頭部.nii.gz"), "done", "done"),
     Row("a name that is no UTF-8", named(b"sch\xe4del.nii.gz"), "done", "done"),
     Row("a bad file of an odd name", bad_input(empty_of_odd_name), "failed", "odd name\\x1b[2J.nii.gz: the file is empty."),
-    Row("an input that is a pipe", bad_input(pipe), "refused", "...: neither a file nor a folder."),
+    Row("an input that is a pipe", bad_input(pipe), "failed", "...: neither a file nor a folder."),
     Row("no input at all", lambda attempt: replace(attempt, inputs=()), "usage", "Missing argument 'INPUT...'."),
-    Row("an empty folder", bad_input(empty_folder), "refused", NOTHING_IN_IT),
+    Row("an empty folder", bad_input(empty_folder), "failed", NOTHING_IN_IT),
     Row("a datalist with a file that is missing", datalist(["gone.nii.gz"]), "failed", "...gone.nii.gz: no such file or folder."),
-    Row("a datalist that is no JSON", datalist("{"), "refused", NO_JSON),
-    Row("a datalist nested without end", datalist("[" * 200_000), "refused", NO_JSON),
-    Row("a datalist without images", datalist([{"label": 1}]), "refused", NO_IMAGE),
-    Row("a datalist with an empty name", datalist([{"image": " "}]), "refused", NO_IMAGE),
-    Row("an empty datalist", datalist([]), "refused", NOTHING_IN_IT),
+    Row("a datalist that is no JSON", datalist("{"), "failed", NO_JSON),
+    Row("a datalist nested without end", datalist("[" * 200_000), "failed", NO_JSON),
+    Row("a datalist without images", datalist([{"label": 1}]), "failed", NO_IMAGE),
+    Row("a datalist with an empty name", datalist([{"image": " "}]), "failed", NO_IMAGE),
+    Row("an empty datalist", datalist([]), "failed", NO_ENTRY),
     Row(
         "a mistake in the program itself", bug, "refused",
         "ZeroDivisionError: division by zero (this is a bug; --debug shows where)",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import struct
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,6 +29,7 @@ from monai_ifim.io.dicom.object_kinds import (
 from monai_ifim.io.dicom.spacing import SPACING_TAGS, STATED
 from monai_ifim.io.dicom.values import VALUE_TAGS
 from monai_ifim.io.errors import InputError
+from monai_ifim.io.source import is_dangling, not_fetched
 
 TAGS = [
     "SeriesInstanceUID", "SOPInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient",
@@ -67,19 +69,30 @@ def is_dicom(path: Path) -> bool:
 
 
 def dicom_files(path: Path) -> list[Path]:
-    """The DICOM files that lie in a folder itself, results of earlier runs left out, sorted by name; or the file if it is one."""
-    return [file for file in _candidates(path) if is_dicom(file)]
+    """The DICOM files that lie in a folder itself, results of earlier runs left out, sorted by name; or the file if it is one.
+
+    Links to no file that are called as these are among them: slices that were not fetched.
+    """
+    candidates = _candidates(path)
+    found = [file for file in candidates if is_dicom(file)]
+    return sorted([*found, *_lost(candidates, found)])
 
 
 def read_dicom_files(path: Path) -> list[DicomFile]:
     """`dicom_files` with their headers; each file is opened once."""
     found = []
+    candidates = _candidates(path)
     with disable_value_validation():  # its warnings would show the patient's data
-        for candidate in _candidates(path):
-            with candidate.open("rb") as file:
-                if _begins_as_dicom(file):
-                    found.append(_read(candidate, file))
-    return found
+        for candidate in candidates:
+            try:
+                with candidate.open("rb") as file:
+                    if _begins_as_dicom(file):
+                        found.append(_read(candidate, file))
+            except FileNotFoundError:
+                if not is_dangling(candidate):
+                    raise
+    lost = _lost(candidates, [each.path for each in found])
+    return sorted([*found, *map(read_dicom_file, lost)], key=lambda each: each.path) if lost else found
 
 
 def read_dicom_file(path: Path) -> DicomFile:
@@ -88,7 +101,7 @@ def read_dicom_file(path: Path) -> DicomFile:
         with disable_value_validation(), path.open("rb") as file:
             return _read(path, file)
     except OSError:
-        return DicomFile(path, refusal=_unreadable(path))
+        return DicomFile(path, refusal=not_fetched(path.name) if is_dangling(path) else _unreadable(path))
 
 
 def is_no_image(path: Path) -> bool:
@@ -102,7 +115,14 @@ def _candidates(path: Path) -> list[Path]:
     files = sorted(path.iterdir()) if path.is_dir() else []
     results = results_in(path, [file.name for file in files])
     seen = [file for file in files if not file.name.startswith(".") and file.name not in results]
-    return [file for file in seen if file.is_file()]
+    return [file for file in seen if file.is_file() or is_dangling(file)]
+
+
+def _lost(candidates: Iterable[Path], found: Collection[Path]) -> list[Path]:
+    """Links to no file that have the suffix of one of the DICOM files found."""
+    suffixes = {file.suffix.lower() for file in found}
+    others = set(candidates).difference(found) if found else set()
+    return sorted(file for file in others if file.suffix.lower() in suffixes and is_dangling(file))
 
 
 def _begins_as_dicom(file: BinaryIO) -> bool:
@@ -161,8 +181,8 @@ def _mosaic(path: Path, file: BinaryIO, header: Any) -> Mosaic | None:
 
     try:
         return mosaic_of(header, whole)
-    except Exception:  # pydicom converts a value when it is asked for, and raises much
-        raise InputError(f"{path.name}: {NO_NUMBERS}.") from None
+    except Exception:  # without its cause, whose text may quote the header
+        raise _unreadable(path) from None
 
 
 def _reaches_beyond_size(file: BinaryIO) -> bool:

@@ -36,6 +36,16 @@ def files_of_pair(path: Path) -> tuple[Path, ...]:
     return (header, image, spm) if spm.exists() and beginning[MAGIC : MAGIC + 2] != b"ni" else (header, image)
 
 
+def header_of_pair(path: Path) -> Path:
+    """The header that lies beside voxels, by its name alone; `path` itself if there is none, or for a header."""
+    given = next(suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if path.name.lower().endswith(suffix))
+    stem, upper = path.name[: -len(given)], path.name[-len(given) :].isupper()
+    if given.startswith(".hdr"):
+        return path
+    beside = (path.with_name(stem + (suffix.upper() if upper else suffix)) for suffix in (".hdr", ".hdr.gz"))
+    return next((header for header in beside if header.exists()), path)
+
+
 def _only(path: Path, stem: str, suffix: str, upper: bool) -> Path:
     """The other file of the pair, compressed or not."""
     suffixes = [each.upper() if upper else each for each in (suffix, f"{suffix}.gz")]

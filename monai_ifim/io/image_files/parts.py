@@ -42,6 +42,11 @@ def files_of(path: Path) -> tuple[Path, ...]:
     return (path,)
 
 
+def first_file(path: Path) -> Path:
+    """The file by which an image of two files is known, by its name alone: its header, if one lies beside the voxels given."""
+    return pairs.header_of_pair(path) if path.name.lower().endswith(pairs.SUFFIXES) else path
+
+
 def refuse_bruker(path: Path) -> None:
     """Raise InputError for a file or folder that ITK would take for raw voxels of a Bruker scanner."""
     folder = path if path.is_dir() else path.parent

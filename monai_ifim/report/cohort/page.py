@@ -24,12 +24,13 @@ from monai_ifim.report.pages.texts import flat_settings
 from monai_ifim.run.cohort import LARGEST_Z, SMALLEST_COHORT, SMALLEST_GROUP
 from monai_ifim.run.run_record import record_page
 from monai_ifim.run.table import SEAL
+from monai_ifim.run.unread_files import sentence
 
 __all__ = ["write_cohort"]
 
 QUESTION = "How strongly, and in how many directions, can small changes of each image move the classifier's answer?"
 STATUSES = {"done": "done", "kept": "kept from an earlier run", "failed": "failed"}
-OWN_SECTIONS = ("bundle", "versions", "cases", "written", SEAL)  # parts of run.json that are not listed under Settings
+OWN_SECTIONS = ("bundle", "versions", "cases", "written", "unread", SEAL)  # parts of run.json that are not listed under Settings
 FILES = ("cases.csv", "cases.parquet", "run.json")
 PAGE = "index.html"
 MOST_NAMED = 5  # different values of a column that are listed
@@ -194,7 +195,11 @@ def _rules(cohort: Cohort) -> tuple[str, ...]:
 
 
 def _failures(cohort: Cohort) -> Section:
-    return Section("Failures", "failures", tuple(_shown(tables.failures(cohort), "No case failed.")))
+    unread = cohort.run.get("unread")
+    said = sentence(unread) if isinstance(unread, dict) and all(isinstance(number, int) for number in unread.values()) else ""
+    return Section(
+        "Failures", "failures", (*_shown(tables.failures(cohort), "No case failed."), *([Paragraph(said)] if said else []))
+    )
 
 
 def _shown(table: Table, otherwise: str) -> list[Block]:

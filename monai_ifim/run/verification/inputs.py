@@ -151,7 +151,7 @@ def _plain(files: Sequence[Any]) -> list[dict[str, Any]]:
 
 def _below(path: Path) -> Iterator[Path]:
     if path.suffix.lower() == ".json" and path.is_file():
-        for case in find_cases([path]):
+        for case in (each for each in find_cases([path]) if not each.refusal):
             yield case.source.path
             yield from (value for _, value in case.source.beside if isinstance(value, Path))
         return
