@@ -26,6 +26,8 @@ HEADS = {  # name of each head that needs no parameters: its module and class in
     "gaussian": "gaussian:GaussianHead",
     "probabilities": "probabilities:CategoricalProbabilityHead",
     "bernoulli_probabilities": "probabilities:BernoulliProbabilityHead",
+    "volumes": "volumes:VolumesHead",
+    "volumes_bernoulli": "volumes:IndependentVolumesHead",
     "voxelwise": "voxelwise:VoxelwiseHead",
     "voxelwise_bernoulli": "voxelwise:VoxelwiseBernoulliHead",
 }

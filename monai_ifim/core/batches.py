@@ -15,7 +15,7 @@ from monai_ifim.core.batch_part import BatchPart
 from monai_ifim.core.decomposition import Decomposition, joined
 from monai_ifim.core.errors import MemoryWarning, NetworkError, warn_caller
 from monai_ifim.core.heads.base import Head
-from monai_ifim.core.heads.choice import resolve_head
+from monai_ifim.core.heads.choice import columns_at_every_voxel, resolve_head
 from monai_ifim.core.heads.outputs import last_operation
 from monai_ifim.core.locality import LARGEST_PASS, radii
 from monai_ifim.core.memory.checkpointing import checkpointed
@@ -96,7 +96,7 @@ def _planned(whole: BatchPart, budget: int) -> MemoryPlan:
     first, network = whole.part(slice(0, 1)), whole.predictor.running
     survey = survey_image(first.forward, network, first.image)
     columns = resolve_head(whole.settings.head, survey.output).square_root(survey.output).columns
-    if whole.predictor.spatial:  # the rows are then those of the Lanczos steps
+    if columns_at_every_voxel(whole.settings.head):  # the rows are then those of the Lanczos steps
         columns = min(columns, most_steps(whole.settings, columns))
     kept = min(whole.settings.rank or columns, columns)
     components = kept if whole.settings.input_metric is None else 2 * kept  # eigenvectors, and eigenimages of a metric
@@ -119,7 +119,7 @@ def _run_plan(part: BatchPart, plan: MemoryPlan) -> Decomposition:
     offload = Offload()
     generator = torch.Generator().manual_seed(part.settings.seed)
     with ExitStack() as stack:
-        if plan.frugal or part.settings.method == "matrix_free" or part.predictor.spatial:
+        if plan.frugal or part.settings.method == "matrix_free" or columns_at_every_voxel(part.settings.head):
             stack.enter_context(lean_layers(part.predictor.running))
         stack.enter_context(checkpointed(plan.blocks, part.predictor.running))
         with _metered(part, plan) as check:

@@ -15,12 +15,13 @@ from typing import Any
 import nibabel as nib
 
 from monai_ifim.io.case_files import results_in
+from monai_ifim.io.dicom.grid import origin_of_step
 from monai_ifim.io.dicom.header import DicomFile, read_dicom_files
 from monai_ifim.io.dicom.identity import check_one_patient
 from monai_ifim.io.dicom.measures import chosen_values, reading_of_values
 from monai_ifim.io.dicom.object_kinds import NoImageError
 from monai_ifim.io.dicom.regrid import even_grid, resampled
-from monai_ifim.io.dicom.regularity import check_volume, is_regular, largest_distance
+from monai_ifim.io.dicom.regularity import check_placed, check_volume, is_even, largest_distance
 from monai_ifim.io.dicom.volume import DicomVolume
 from monai_ifim.io.dicom.volumes import choose_volume, volumes_of
 from monai_ifim.io.digests import Stamp
@@ -69,7 +70,7 @@ class OpenedSource:
     @cached_property
     def volume(self) -> DicomVolume:
         """The chosen volume of a DICOM input; raises InputError, with a list of the volumes, if the choice is ambiguous."""
-        volume = choose_volume(self.source.path.name, self.volumes, self.source.series)
+        volume = choose_volume(self.source.path.name, self.volumes, self.source.series, self.source.frame)
         return replace(volume, choice=self.source.choice)
 
     @cached_property
@@ -85,8 +86,8 @@ class OpenedSource:
 
     @cached_property
     def parts(self) -> tuple[Path, ...]:
-        """The files that the input consists of (`files_of_input`), or those of the chosen series; raises InputError, OSError."""
-        return files_of_input(self.source.path) if self.source.series is None else tuple(self.volume.files)
+        """The files that the input consists of (`files_of_input`), or those of the chosen volume; raises InputError, OSError."""
+        return tuple(self.volume.files) if self._is_chosen else files_of_input(self.source.path)
 
     @cached_property
     def parts_beside(self) -> dict[str, tuple[Path, ...]]:
@@ -110,7 +111,7 @@ class OpenedSource:
     @cached_property
     def digest(self) -> str:
         """The hex SHA-256 that names the input: of its file, or of the lines `HASH  NAME` of its files; raises as `hashed`."""
-        if self.source.series is not None:
+        if self._is_chosen:
             return digest_of_hashed(self.hashed, by_hash=True)
         return _digest(self.source.path, self.hashed)
 
@@ -143,16 +144,21 @@ class OpenedSource:
     @cached_property
     def resampled(self) -> bool:
         """True if the input is an irregular DICOM volume that is to be resampled onto an even grid."""
-        asked = self.source.fix_geometry and self.source.path.is_dir()
-        return asked and bool(self.files) and not is_regular(self.volume)
+        return self.source.fix_geometry and bool(self.files) and not is_even(self.volume)
 
     @cached_property
     def reading(self) -> Reading:
         """What was decided in reading the input; empty where several volumes lie there and none is chosen."""
-        if not self.files or (self.source.series is None and len(self.volumes) > 1):
+        undecided = self.source.series is None and self.source.frame is None
+        if not self.files or (undecided and len(self.volumes) > 1):
             return Reading()
-        found = reading_of_values(self.volume, self.source.choice)
-        return replace(found, largest_distance_mm=largest_distance(self.volume), passed_over=self._passed_over or None)
+        volume = self.volume
+        return replace(
+            reading_of_values(volume, self.source.choice),
+            largest_distance_mm=largest_distance(volume),
+            slice_step=volume.reading.slice_step or origin_of_step(volume),
+            passed_over=self._passed_over or None,
+        )
 
     @cached_property
     def choice(self) -> dict[str, str]:
@@ -169,8 +175,17 @@ class OpenedSource:
 
     @property
     def frames(self) -> int:
-        """Number of volumes in a NIfTI file; 1 for other inputs. Raises InputError for a broken NIfTI header."""
-        return 1 if self.nifti is None else self.nifti.frames
+        """Number of volumes among which a frame chooses: those in a NIfTI file, or of the only (or chosen) DICOM series.
+
+        1 for other inputs. Raises InputError for a broken header.
+        """
+        if self.nifti is not None:
+            return self.nifti.frames
+        if not self.source.path.exists() or not self.files:
+            return 1
+        wanted = self.source.series
+        series = [volume.series for volume in self.volumes if wanted in (None, volume.key, volume.series)]
+        return len(series) if len(set(series)) == 1 else 1
 
     def check(self, channels: int | None) -> None:
         """Raise InputError, with the cure, if the input is missing, empty, damaged, 4D without a frame, several series, or would
@@ -185,22 +200,23 @@ class OpenedSource:
             raise InputError(f"{path.name}: the file is empty.")
         self.check_own()
         if path.is_dir():
-            self._check_folder()
+            if not self.files:
+                raise InputError(f"{path.name}: no DICOM file in this folder.")
+            self._check_volume()
             return
         if self.nifti is not None:
             self.nifti.check()
         if self.files:
-            check_volume(path.name, self.volumes[0])
-            chosen_values(path.name, self.volumes[0], self.source.choice)
-        self._check_frame(channels)
+            self._check_volume()
+        else:
+            self._check_frame(channels)
 
     def check_own(self) -> None:
         """Raise InputError if the input would read other files than its own, or is not of one patient, study and place."""
         refuse_bruker(self.source.path)
         self.parts, self.parts_beside  # noqa: B018 # what reads other files is refused
         if self.files:
-            series = self.source.series
-            for volume in [self.volume] if series is not None else self.volumes:
+            for volume in [self.volume] if self._is_chosen else self.volumes:
                 check_one_patient(self.source.path.name, volume.disagreeing)
 
     def readable_path(self, folder: Path) -> Path:
@@ -211,9 +227,9 @@ class OpenedSource:
         """
         if self.resampled:
             return self._regridded(folder)
-        if self.source.series is not None or self._beside_results:
+        if self._is_chosen or self._beside_results:
             return self._links(folder)
-        if self.source.frame is None or self.frames == 1:
+        if self.source.frame is None or self.nifti is None or self.frames == 1:
             return self.source.path
         return self._frame(folder, self.source.frame)
 
@@ -221,6 +237,11 @@ class OpenedSource:
     def readable_volume(self) -> DicomVolume | None:
         """The DICOM volume that lies at `readable_path`; None if no DICOM lies there."""
         return self.volume if self.files and not self.resampled else None
+
+    @property
+    def _is_chosen(self) -> bool:
+        """True if a series, or a frame of a DICOM folder, was chosen: the input is then the files of one volume."""
+        return self.source.series is not None or (self.source.frame is not None and self.source.path.is_dir())
 
     @property
     def _passed_over(self) -> dict[str, int]:
@@ -247,16 +268,15 @@ class OpenedSource:
         files = self.hashed_beside[key]
         return {"file": value.name, "sha256": _digest(value, files), "files": [file.described() for file in files]}
 
-    def _check_folder(self) -> None:
-        """A folder must hold one regular DICOM volume, or the chosen series must be one."""
-        folder = self.source.path
-        if not self.files:
-            raise InputError(f"{folder.name}: no DICOM file in this folder.")
-        if not self.source.fix_geometry:
-            check_volume(folder.name, self.volume)
-        elif not is_regular(self.volume):
-            even_grid(folder.name, self.volume)
-        chosen_values(folder.name, self.volume, self.source.choice)
+    def _check_volume(self) -> None:
+        """DICOM must hold one volume, or the chosen series must be one; only one that is to be resampled may be uneven."""
+        name = self.source.path.name
+        if self.resampled:
+            check_placed(name, self.volume)
+            even_grid(name, self.volume)
+        else:
+            check_volume(name, self.volume)
+        chosen_values(name, self.volume, self.source.choice)
 
     def _check_frame(self, channels: int | None) -> None:
         name, frame, frames = self.source.path.name, self.source.frame, self.frames
@@ -285,11 +305,14 @@ class OpenedSource:
         return target
 
     def _regridded(self, folder: Path) -> Path:
-        from monai_ifim.io.dicom.decoding import slices_of
+        import itk
+
+        from monai_ifim.io.dicom.pixels import decoded
 
         name, volume = self.source.path.name, self.volume
+        check_placed(name, volume)
         grid = even_grid(name, volume)
-        slices = slices_of(name, volume, self.source.choice)
+        slices = itk.array_from_image(decoded(name, volume, self.source.choice)).astype("float32")
         target = folder / f"{self.source.name}.nii"
         image = nib.Nifti1Image(resampled(grid, slices), grid.affine)
         image.set_qform(grid.affine, 1)

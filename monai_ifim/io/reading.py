@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+POSITIONS, THICKNESS, ASSUMED = "positions", "Slice Thickness", "assumed"
+GUESSED = ("Instance Number", "Content Time")  # what says nothing of volumes by itself
 OWN_MAP = "Parametric Map of an earlier run"
 PARAMETRIC_MAP = "Parametric Map Storage"
 REAL_WORLD_ALONE = "real-world values, as no others are stated"
@@ -16,14 +18,21 @@ class Reading:
     """Decisions of the reader. An entry that is None does not apply to the input.
 
     largest_distance_mm: of a slice from its place on the even grid from the first to the last slice, before resampling.
-    slice_step: where the distance between slices comes from: an attribute's name. tiles: number of slices that were taken out of
-    one picture, a mosaic. passed_over: number of objects that lie beside the images and hold none of their own, by the standard
-    name of their SOP class, or OWN_MAP for the Parametric Maps of this program. pixel_spacing: which attribute states it, or
-    "assumed". place: where the input states none. values: by which of the transformations in its header. inverted: of
-    MONOCHROME1, whether the values were turned so that white is high.
+    slice_step: where the distance between slices comes from: their "positions"; for a mosaic the attribute's name; for a single
+    slice "Slice Thickness" or "assumed". volume, volumes: number of the volume in its series, from 0, and how many there are, if
+    there are several. volumes_differ_in: attributes that tell these apart. repeated_instances: files that repeat another one of
+    the same SOP Instance UID, and were left out. tiles: number of slices that were taken out of one picture, a mosaic.
+    passed_over: number of objects that lie beside the images and hold none of their own, by the standard name of their SOP class,
+    or OWN_MAP for the Parametric Maps of this program. pixel_spacing: which attribute states it, or "assumed". place: where the
+    input states none. values: by which of the transformations in its header. inverted: of MONOCHROME1, whether the values were
+    turned so that white is high.
     """
 
     largest_distance_mm: float | None = None
+    volume: int | None = None
+    volumes: int | None = None
+    volumes_differ_in: tuple[str, ...] | None = None
+    repeated_instances: int | None = None
     slice_step: str | None = None
     tiles: int | None = None
     passed_over: Mapping[str, int] | None = None
@@ -38,21 +47,29 @@ class Reading:
 
     def words(self) -> tuple[str, ...]:
         """Sentences about what was guessed, which a person must see; empty if nothing was. They are the case's warnings."""
-        return (*self._guessed_step(), *self._maps_beside(), *self._pixels())
+        return (*self._volumes_apart(), *self._guessed_step(), *self._maps_beside(), *self._pixels())
+
+    def _pixels(self) -> Iterator[str]:
+        """Size and values of the pixels, where they are not those that a header states outright."""
+        if self.pixel_spacing is not None and ASSUMED in self.pixel_spacing:
+            yield "No pixel spacing in its header: 1 mm is assumed, so that lengths in mm count pixels."
+        if self.values == REAL_WORLD_ALONE:
+            yield "Values are the real-world ones of its header; other readers give the stored ones, as does --values rescale."
+
+    def _volumes_apart(self) -> Iterator[str]:
+        if self.repeated_instances:
+            yield f"Files that repeat another one of the same SOP Instance UID were left out: {self.repeated_instances}."
+        if self.volumes_differ_in and self.volumes_differ_in[-1] in GUESSED:
+            yield f"The {self.volumes} volumes of the series were told apart by the order of {self.volumes_differ_in[-1]} alone."
 
     def _guessed_step(self) -> Iterator[str]:
-        if self.tiles is not None and self.slice_step == "Slice Thickness":
+        if self.slice_step == ASSUMED:
+            yield "The slice states no Slice Thickness: 1 mm is assumed."
+        if self.tiles is not None and self.slice_step == THICKNESS:
             yield (
                 "The distance between the slices of the mosaic is not stated (Spacing Between Slices): they were placed as if "
                 "there were no gap between them."
             )
-
-    def _pixels(self) -> Iterator[str]:
-        """Size and values of the pixels, where they are not those that a header states outright."""
-        if self.pixel_spacing is not None and "assumed" in self.pixel_spacing:
-            yield "No pixel spacing in its header: 1 mm is assumed, so that lengths in mm count pixels."
-        if self.values == REAL_WORLD_ALONE:
-            yield "Values are the real-world ones of its header; other readers give the stored ones, as does --values rescale."
 
     def _maps_beside(self) -> Iterator[str]:
         """Parametric Maps beside the images: they have pixels and places, as images do."""

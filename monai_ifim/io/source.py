@@ -46,9 +46,10 @@ class ValueChoice:
 class Source:
     """One input: a file, or a folder that holds DICOM files.
 
-    frame: which volume of a 4D file, from 0. series: which volume of a DICOM folder (`io.dicom.volumes.DicomVolume.key`); None
-    if there is only one. fix_geometry: resample an irregular DICOM volume onto an orthogonal, even grid. beside: further entries
-    (key, value) of the image's data dictionary; a Path is a file. choice: which values of a DICOM image.
+    frame: which volume of a 4D file, or of a DICOM series of several volumes, from 0. series: which volume of a DICOM folder
+    (`io.dicom.volume.DicomVolume.key`); None if there is only one. fix_geometry: resample an irregular DICOM volume onto an
+    orthogonal, even grid. beside: further entries (key, value) of the image's data dictionary; a Path is a file. choice: which
+    values of a DICOM image.
     """
 
     path: Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -59,9 +60,28 @@ def beside(*strangers: Dataset) -> Callable[[Path], Path]:
 
 
 def with_a_copy(folder: Path) -> Path:
-    found = write(folder / "bad", series())
-    shutil.copy(found / "IM002", found / "IM002 (copy)")
-    return found
+    """A slice under two SOP Instance UIDs."""
+    slices = series()
+    again = copy.deepcopy(slices[2])
+    again.SOPInstanceUID = again.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    return write(folder / "bad", [*slices, again])
+
+
+def with_another_of_one_uid(folder: Path) -> Path:
+    """Two files of one SOP Instance UID, and of different pixels."""
+    slices = series()
+    again = copy.deepcopy(slices[2])
+    again.PixelData = bytes(len(again.PixelData))
+    return write(folder / "bad", [*slices, again])
+
+
+def two_times(folder: Path) -> Path:
+    """Six slices at two times, of which the second lacks one."""
+    slices = series()
+    for number, image in enumerate([*slices, *(later := copy.deepcopy(slices))], start=1):
+        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        image.InstanceNumber = number
+    return write(folder / "bad", [*slices, *later[:3], *later[4:]])
 
 
 def with_a_gap(folder: Path) -> Path:
@@ -161,8 +181,9 @@ TWO_OF_ONE_KIND = "bad: 2 volumes in one folder; choose with --series UID, or --
 BREAKS_OFF = "...: its DICOM header breaks off, or it is no image: copy the file again, or leave it out."
 PIXELS_BREAK_OFF = "IM...: its pixel data break off: copy the file again, or leave it out."
 UNEVEN = (
-    "bad: the slices are not evenly spaced (gaps of 2.50 to {} mm; is one missing?): put evenly spaced slices into a folder of "
-    "their own, or resample the volume onto an even grid with --fix-geometry."
+    "bad: the slices are not evenly spaced: one lies {} mm off its place between the first and the last (gaps of 2.50 to {} mm; "
+    "is one missing?): put evenly spaced slices into a folder of their own, or resample the volume onto an even grid with "
+    "--fix-geometry."
 )
 NOT_DECODED = (
     "bad: its pixels cannot be decoded (transfer syntax: {}...): convert the file to an uncompressed transfer syntax (dcmconv, "
@@ -180,8 +201,18 @@ ROWS = [
         "a slice that is there twice", bad_input(with_a_copy), "failed",
         "bad: two slices lie at the same place: leave one of them out.",
     ),
-    Row("a slice that is missing", bad_input(with_a_gap), "failed", UNEVEN.format("5.00")),
-    Row("uneven spacing", bad_input(uneven), "failed", UNEVEN.format("3.90")),
+    Row(
+        "two files of one instance that differ", bad_input(with_another_of_one_uid), "failed",
+        "IM... and IM...: two files of one SOP Instance UID, which differ in places, sizes, pixels or transfer syntax: leave one "
+        "of them out.",
+    ),
+    Row(
+        "a time series that lacks a slice", bad_input(two_times), "failed",
+        "bad: it holds 2 volumes of unequal sizes by Instance Number (6 and 5 slices). A slice is missing or one too many: copy "
+        "the series again, or put the slices of each volume into a folder of their own.",
+    ),
+    Row("a slice that is missing", bad_input(with_a_gap), "failed", UNEVEN.format("1.25", "5.00")),
+    Row("uneven spacing", bad_input(uneven), "failed", UNEVEN.format("0.60", "3.90")),
     Row(
         "a tilted gantry", each(tilt), "failed",
         "bad: the slices are shifted against each other (4.50 mm over the volume, a gantry tilted by 19.8 degrees): resample the "

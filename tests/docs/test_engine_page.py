@@ -22,9 +22,9 @@ def test_blocks_run_in_order_without_a_warning_and_do_what_the_page_says(capsys:
         for number, block in enumerate(BLOCKS):
             exec(compile(block, f"engine.md: block {number + 1}", "exec"), names)
             seen.append(names.get("d"))
-    assert len(BLOCKS) == 8
+    assert len(BLOCKS) == 9
     methods = [d.record["method"] for d in seen if d is not None]  # type: ignore[attr-defined]
-    assert methods[:2] == ["matrix_free", "matrix_free"]
+    assert methods[:3] == ["matrix_free", "exact", "matrix_free"]
     printed = capsys.readouterr().out
     assert "nats per (standard deviation of the noise)^2" in printed
     assert "columns of similar weight are asked for" in printed
@@ -36,5 +36,5 @@ def test_every_method_head_and_precision_that_there_is_is_on_the_page() -> None:
 
     from monai_ifim.options import Method, Precision
 
-    for name in (*get_args(Method), *get_args(Precision), "voxelwise", "voxelwise_bernoulli"):
+    for name in (*get_args(Method), *get_args(Precision), "voxelwise", "volumes", "volumes_bernoulli"):
         assert f'"{name}"' in PAGE

@@ -25,7 +25,10 @@ def test_largest_distance_of_a_slice_from_the_even_grid_is_stated(tmp_path: Path
     slices[2].ImagePositionPatient = [*(np.array(slices[2].ImagePositionPatient, float) + [0.012, 0.0, 0.016])]
     reading = OpenedSource(Source(write(tmp_path / "series", slices))).reading
     assert reading.largest_distance_mm == pytest.approx(0.02, abs=2e-4)  # positions are written with few decimals
-    assert sidecar_of(reading)["input"]["reading"] == {"largest_distance_mm": reading.largest_distance_mm}  # type: ignore[index]
+    assert sidecar_of(reading)["input"]["reading"] == {  # type: ignore[index]
+        "largest_distance_mm": reading.largest_distance_mm,
+        "slice_step": "positions",
+    }
 
 
 def test_entries_that_do_not_apply_are_absent(tmp_path: Path) -> None:

@@ -20,19 +20,21 @@ from monai_ifim.core.heads.square_root import SquareRoot
 from monai_ifim.options import HEADS
 
 Answers = Literal["class", "label", "output"]
-Values = Literal["probability", "mean_probability", "mean"]
+Values = Literal["probability", "mean_probability", "mean", "volume"]
 UNDESCRIBED = "undescribed"  # key of a parameter that is not plain data
 
 
 class Head(ABC):
     """The likelihood p(y | z) behind a network's output z [B, C].
 
-    spatial: True if z is a map [B, C, *spatial] with an answer at every voxel. answers: what one of the C answers is called.
-    values: what `probabilities` holds for each answer, "mean_probability" being the mean over the voxels of a spatial head.
+    spatial: True if z is a map [B, C, *spatial]. columns_at_every_voxel: True if the square root has columns for each voxel of
+    it, so many that only the matrix-free method computes them. answers: what one of the C answers is called. values: what
+    `probabilities` holds for each answer, "mean_probability" being the mean over the voxels of a spatial head.
     """
 
     name: ClassVar[str]
     spatial: ClassVar[bool] = False
+    columns_at_every_voxel: ClassVar[bool] = False
     answers: ClassVar[Answers] = "output"
     values: ClassVar[Values] = "probability"
 

@@ -14,9 +14,19 @@ from monai_ifim.core.heads.registry import check_head, head_class
 
 def answers_at_every_voxel(head: str | Head) -> bool:
     """True if the head, or the one that a name stands for, reads a map [B, C, *spatial]."""
+    return _kind_of(head).spatial
+
+
+def columns_at_every_voxel(head: str | Head) -> bool:
+    """True if the square root of the head, or of the one that a name stands for, has columns for every voxel of a map."""
+    return _kind_of(head).columns_at_every_voxel
+
+
+def _kind_of(head: str | Head) -> type[Head]:
+    """The class of the head; that of a classifier for "auto", which reads no maps."""
     if isinstance(head, Head):
-        return head.spatial
-    return head != "auto" and head_class(head).spatial
+        return type(head)
+    return CategoricalHead if head == "auto" else head_class(head)
 
 
 def resolve_head(head: str | Head, output: Tensor, operation: str | None = None) -> Head:

@@ -20,7 +20,7 @@ class SquareRoot:
 
     scales: [B, r] float64. score: [B, r] float64, coefficients w with grad_x log p(predicted class) = J^T S w; it fixes
     the sign of the eigenvectors. `build` makes unit rows [B, rows, *output] float64 for a slice of the columns; `multiply`
-    and `adjoint` are S v and S^T w without the columns, for heads whose S has structure.
+    and `adjoint` are S v and S^T w without the columns, for heads whose S has structure. chunk: most columns to build at a time.
     """
 
     scales: Tensor
@@ -28,6 +28,7 @@ class SquareRoot:
     build: Callable[[int, int], Tensor]
     multiply: Callable[[Tensor], Tensor] | None = None
     adjoint: Callable[[Tensor], Tensor] | None = None
+    chunk: int = COLUMN_CHUNK
 
     @property
     def columns(self) -> int:
@@ -44,7 +45,8 @@ class SquareRoot:
             return self.multiply(v)
         weights = v * self.scales
         parts = [
-            torch.einsum("bj,bj...->b...", weights[:, start:stop], self.build(start, stop)) for start, stop in self._slices()
+            torch.einsum("bj,bj...->b...", weights[:, start:stop], self.build(start, stop))
+            for start, stop in self.chunks(0, self.columns)
         ]
         return torch.stack(parts).sum(0)
 
@@ -52,11 +54,12 @@ class SquareRoot:
         """S^T w, [B, r] float64, of w [B, *output]."""
         if self.adjoint is not None:
             return self.adjoint(w)
-        parts = [torch.einsum("bj...,b...->bj", self.build(start, stop), w) for start, stop in self._slices()]
+        parts = [torch.einsum("bj...,b...->bj", self.build(start, stop), w) for start, stop in self.chunks(0, self.columns)]
         return torch.cat(parts, dim=1) * self.scales
 
-    def _slices(self) -> list[tuple[int, int]]:
-        return [(start, min(start + COLUMN_CHUNK, self.columns)) for start in range(0, self.columns, COLUMN_CHUNK)]
+    def chunks(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Slices (first, end) of the columns start to stop that are built together."""
+        return [(first, min(first + self.chunk, stop)) for first in range(start, stop, self.chunk)]
 
 
 def exclusive_root(log_p: Tensor) -> SquareRoot:

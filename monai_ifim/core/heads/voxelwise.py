@@ -24,6 +24,7 @@ class VoxelwiseHead(Head):
 
     name: ClassVar[str] = "voxelwise"
     spatial: ClassVar[bool] = True
+    columns_at_every_voxel: ClassVar[bool] = True
     answers: ClassVar[Answers] = "class"
 
     def square_root(self, output: Tensor) -> SquareRoot:
@@ -42,7 +43,7 @@ class VoxelwiseHead(Head):
 
     def validate(self, output: Tensor, operation: str | None) -> None:
         """Raise HeadError unless the output is a map of logits of two classes or more."""
-        _check_map(output)
+        check_map(output)
         if output.shape[1] < 2:
             raise HeadError(
                 "head 'voxelwise' needs two classes or more and the network gives one channel: pass "
@@ -57,6 +58,7 @@ class VoxelwiseBernoulliHead(BernoulliHead):
 
     name: ClassVar[str] = "voxelwise_bernoulli"
     spatial: ClassVar[bool] = True
+    columns_at_every_voxel: ClassVar[bool] = True
 
     def square_root(self, output: Tensor) -> SquareRoot:
         """See `BernoulliHead`; r = C x voxels."""
@@ -76,7 +78,7 @@ class VoxelwiseBernoulliHead(BernoulliHead):
 
     def validate(self, output: Tensor, operation: str | None) -> None:
         """Raise HeadError unless the output is a map of logits."""
-        _check_map(output)
+        check_map(output)
         super().validate(output, operation)
 
 
@@ -85,7 +87,8 @@ def mean_probability(probabilities: Tensor) -> Tensor:
     return probabilities.flatten(2).mean(2) if probabilities.ndim > 2 else probabilities
 
 
-def _check_map(output: Tensor) -> None:
+def check_map(output: Tensor) -> None:
+    """Raise HeadError unless the output is a map [B, C, *spatial]."""
     if output.ndim < 4:
         raise HeadError(
             f"a voxelwise head needs an answer at every voxel, [B, C, *spatial], and the network gives {tuple(output.shape)}: "

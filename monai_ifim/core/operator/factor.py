@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from monai_ifim.core.heads.square_root import COLUMN_CHUNK, SquareRoot
+from monai_ifim.core.heads.square_root import SquareRoot
 from monai_ifim.core.operator.jacobian import Jacobian
 from monai_ifim.core.operator.metric import Metric
 from monai_ifim.core.operator.rows import float64_device
@@ -33,7 +33,7 @@ class Factor:
 
     def column_chunks(self, start: int, stop: int) -> list[tuple[int, int]]:
         """Slices (first, end) of the columns start to stop whose cotangents are built together."""
-        return [(first, min(first + COLUMN_CHUNK, stop)) for first in range(start, stop, COLUMN_CHUNK)]
+        return self.root.chunks(start, stop)
 
     def cotangents(self, start: int, stop: int) -> Tensor:
         """Unit cotangents [B, stop - start, *output] of columns start to stop."""

@@ -131,9 +131,9 @@ class Predictor:
             return output
         if output.ndim > 2 and output[0, 0].numel() != 1:
             raise NetworkError(
-                f"the network's output has shape {tuple(output.shape)}, one answer a voxel: pass head='voxelwise' for a "
-                "segmentation ('voxelwise_bernoulli' for independent labels), reduce it to [B, C], or name another output with "
-                "output_key."
+                f"the network's output has shape {tuple(output.shape)}, one answer a voxel: pass head='volumes' or "
+                "head='voxelwise' for a segmentation ('volumes_bernoulli', 'voxelwise_bernoulli' for independent "
+                "labels), reduce it to [B, C], or name another output with output_key."
             )
         return output.flatten(1)
 

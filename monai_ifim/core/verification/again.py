@@ -43,7 +43,7 @@ def _trial(moved: MovedImage, displacement: Tensor, offset: float) -> Trial:
 def _changes(moved: MovedImage, jacobian: Jacobian, displacement: Tensor) -> tuple[Tensor, float]:
     """(A^T d, what a relative rounding error of the image's elements adds to it)."""
     root, image = moved.root, as_float64(moved.image).flatten()
-    if moved.head.spatial:
+    if moved.head.columns_at_every_voxel:
         change = root.adjoint_product(jacobian.product(displacement))[0].cpu()
         return change, float(change.norm()) * root_mean_square(moved.image) / root_mean_square(displacement)
     changes, squares = [], 0.0

@@ -12,9 +12,11 @@ from typing import Any, BinaryIO
 
 import pydicom
 from pydicom.config import disable_value_validation
+from pydicom.tag import Tag
 
 from monai_ifim.io.case_files import results_in
 from monai_ifim.io.dicom.deflated import DEFLATED, readable_head
+from monai_ifim.io.dicom.dimensions import TAGS_READ
 from monai_ifim.io.dicom.forms import several
 from monai_ifim.io.dicom.identity import KEYWORDS, Identity, forget_patient, identity_of
 from monai_ifim.io.dicom.mosaic import MOSAIC_TAGS, Mosaic, mosaic_of
@@ -32,11 +34,12 @@ from monai_ifim.io.errors import InputError
 from monai_ifim.io.source import is_dangling, not_fetched
 
 TAGS = [
-    "SeriesInstanceUID", "SOPInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient",
-    "ImageOrientationPatient", "InstanceNumber", "EchoNumbers", "EchoTime", "TemporalPositionIdentifier",
-    "AcquisitionNumber", "TriggerTime", "AcquisitionTime", "ContentTime", "DiffusionBValue", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation", "RescaleSlope",
-    "SeriesNumber", *KEYWORDS, *KIND_TAGS, *MOSAIC_TAGS, *SPACING_TAGS, *VALUE_TAGS,
+    Tag(name) for name in (
+        "SeriesInstanceUID", "SOPInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames",
+        "ImagePositionPatient", "ImageOrientationPatient", "SharedFunctionalGroupsSequence",
+        "PerFrameFunctionalGroupsSequence", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation", "RescaleSlope",
+        "SeriesNumber", "SliceThickness", *KEYWORDS, *TAGS_READ, *KIND_TAGS, *MOSAIC_TAGS, *SPACING_TAGS, *VALUE_TAGS,
+    )
 ]  # fmt: skip
 NUMBERS = ("ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept", *STATED)
 NO_NUMBERS = "places, directions or spacings in its DICOM header are not numbers: export the image again"
@@ -154,7 +157,8 @@ def _checked_header(path: Path, file: BinaryIO) -> tuple[Any, Identity]:
         header = pydicom.dcmread(readable_head(file), stop_before_pixels=True, specific_tags=TAGS)
         start = _pixel_start(file, header)
         held = os.fstat(file.fileno()).st_size - file.tell()
-        complete = all(header.get(name) is not None for name in ("SOPInstanceUID", "Rows", "Columns"))
+        sized = all(header.get(name) is not None for name in ("Rows", "Columns"))
+        complete = sized and header.get("SOPInstanceUID") is not None
         kind = kind_without_image(header, sized=complete, pixels=start is None or len(start) >= SHORTEST_START)
         if kind is None and not complete and not is_known_image_class(header) and _reaches_beyond_size(file):
             kind = UNKNOWN
@@ -164,6 +168,11 @@ def _checked_header(path: Path, file: BinaryIO) -> tuple[Any, Identity]:
         raise _unreadable(path) from None
     if kind is not None:
         raise NoImageError(path.name, kind)
+    if sized and not complete:  # elements ascend by tag, so the header does not break off (PS3.5, 7.1)
+        raise InputError(
+            f"{path.name}: its DICOM header states no SOP Instance UID, which every image has: export the image again, or give "
+            "it one (dcmodify -gin)."
+        )
     if not complete:
         raise InputError(f"{path.name}: its DICOM header breaks off, or it is no image: copy the file again, or leave it out.")
     _check_numbers(path, header)

@@ -22,9 +22,10 @@ from monai.data import ITKReader
 from monai.transforms import Compose, LoadImage, LoadImaged
 from monai.utils import ensure_tuple
 
-from monai_ifim.io.dicom.decoding import image_of
+from monai_ifim.io.dicom.grid import slice_grid
 from monai_ifim.io.dicom.header import dicom_files
 from monai_ifim.io.dicom.measures import reading_of_values
+from monai_ifim.io.dicom.pixels import decoded
 from monai_ifim.io.dicom.regularity import check_volume
 from monai_ifim.io.dicom.volume import DicomVolume
 from monai_ifim.io.dicom.volumes import choose_volume, index_dicom
@@ -58,23 +59,24 @@ class DicomReader(ITKReader):
     """Reads DICOM files, and folders that hold one volume; all else is left to MONAI's other readers.
 
     The metadata hold the volume's position and shape, and whether it was inverted, and none of the header's own elements
-    (names, dates, free text). series: which volume of a folder of several, by its key (`DicomVolume.key`). drop_slice_axis:
-    return a single slice as [x, y], as MONAI's PydicomReader does, instead of [x, y, 1]. choice: which values. monochrome1:
-    what the choice "reader" means, "inverted" as MONAI's ITKReader or "stored" as its PydicomReader. Other arguments as
-    ITKReader. LoadImage raises InputError for a folder that is no volume: several series, uneven gaps, a tilted gantry, a
-    broken file.
+    (names, dates, free text). series: which volume of a folder of several, by its key (`DicomVolume.key`). frame: which volume
+    of a series of several, from 0. drop_slice_axis: return a single slice as [x, y], as MONAI's PydicomReader does, instead of
+    [x, y, 1]. choice: which values. monochrome1: what the choice "reader" means, "inverted" as MONAI's ITKReader or "stored" as
+    its PydicomReader. Other arguments as MONAI's ITKReader. LoadImage raises InputError for a folder that is no volume: several
+    series, uneven gaps, a tilted gantry, a broken file.
     """
 
     def __init__(
         self,
         series: str | None = None,
         drop_slice_axis: bool = False,
+        frame: int | None = None,
         choice: ValueChoice | None = None,
         monochrome1: Literal["stored", "inverted"] = "inverted",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.series, self.drop_slice_axis = series, drop_slice_axis
+        self.series, self.drop_slice_axis, self.frame = series, drop_slice_axis, frame
         self.choice, self.monochrome1 = choice or ValueChoice(), monochrome1
 
     def verify_suffix(self, filename: Sequence[PathLike[str]] | PathLike[str] | str) -> bool:
@@ -105,12 +107,12 @@ class DicomReader(ITKReader):
 
     def _volume(self, path: Path) -> Any:
         refuse_bruker(path)
-        volume = _KNOWN.get().get(path) or choose_volume(path.name, index_dicom(dicom_files(path)), self.series)
+        volume = _KNOWN.get().get(path) or choose_volume(path.name, index_dicom(dicom_files(path)), self.series, self.frame)
         check_volume(path.name, volume)
         choice = volume.choice or self.choice
         if choice.monochrome1 == "reader":
             choice = replace(choice, monochrome1=self.monochrome1)
-        image = _placed(image_of(path.name, volume, choice), volume)
+        image = _placed(decoded(path.name, volume, choice), volume)
         image[INVERTED] = int(reading_of_values(volume, choice).inverted or False)
         return image
 
@@ -145,30 +147,16 @@ def _holds_dicom(path: Path) -> bool:
 
 
 def _placed(image: Any, volume: DicomVolume) -> Any:
-    """The image with its slices sorted by position, and with the geometry that their headers state (LPS mm)."""
-    positions, orientation = volume.positions, volume.orientation
-    if positions is None or orientation is None or len(positions) < 2 or volume.spacing is None:
-        return _sized(image, volume)
-    normal = np.cross(orientation[:3], orientation[3:])
-    order = np.argsort(positions @ normal, kind="stable")
-    if not np.array_equal(order, np.arange(len(order))):
-        image = itk.image_from_array(itk.array_from_image(image)[order])
-        positions = positions[order]
-    step = (positions[-1] - positions[0]) / (len(positions) - 1)
-    gap = float(np.linalg.norm(step))
-    image.SetSpacing([*volume.spacing, gap])
-    image.SetOrigin([float(value) for value in positions[0]])
-    image.SetDirection(itk.matrix_from_array(np.column_stack([orientation[:3], orientation[3:], step / gap])))
-    return image
-
-
-def _sized(image: Any, volume: DicomVolume) -> Any:
-    """A single slice with the size of its pixels; at the origin if its header states no place, as of a projection."""
-    if volume.slices > 1 or volume.spacing is None:
-        return image
-    image.SetSpacing([*volume.spacing, *list(image.GetSpacing())[2:]])
-    if volume.positions is None:
+    """The decoded image with the place that its headers state (LPS mm)."""
+    grid = slice_grid(volume)
+    if grid is not None:
+        columns, rows = volume.spacing or tuple(image.GetSpacing())[:2]
+        image.SetSpacing([float(columns), float(rows), grid.step])
+        image.SetOrigin([float(value) for value in grid.origin])
+        image.SetDirection(itk.matrix_from_array(grid.directions))
+    elif volume.spacing is not None:  # a projection has no place: it lies at the origin
         dimensions = image.GetImageDimension()
+        image.SetSpacing([*volume.spacing, *[1.0] * (dimensions - 2)])
         image.SetOrigin([0.0] * dimensions)
         image.SetDirection(itk.matrix_from_array(np.eye(dimensions)))
     return image

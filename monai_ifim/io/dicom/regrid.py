@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import shift
 
-from monai_ifim.io.dicom.mosaic import check_mosaic
+from monai_ifim.io.dicom.grid import slice_grid
 from monai_ifim.io.dicom.volume import SAME_PLACE, Array, DicomVolume
 from monai_ifim.io.errors import InputError
 from monai_ifim.io.geometry import LPS_TO_RAS, Affine
@@ -38,25 +38,23 @@ class EvenGrid:
 
 
 def even_grid(name: str, volume: DicomVolume) -> EvenGrid:
-    """The grid for a volume whose slices are sorted by position; raises InputError if two lie at one place."""
-    check_mosaic(name, volume.mosaic)
-    if volume.positions is None or volume.orientation is None or volume.spacing is None or len(volume.positions) < 2:
+    """The grid for a volume, its slices sorted by place; raises InputError if they have no places, no size, or one place."""
+    placed = slice_grid(volume)
+    if placed is None or volume.spacing is None or len(placed.order) < 2:
         raise InputError(f"{name}: its slices state no places or no pixel spacing, so there is no grid to resample it onto.")
-    columns, rows = volume.orientation[:3], volume.orientation[3:]
-    away = volume.positions - volume.positions[0]
-    heights = away @ np.cross(columns, rows)
-    gaps = np.diff(heights)
+    columns, rows, normal = placed.directions.T
+    gaps = np.diff(placed.heights)
     if float(gaps.min()) < SAME_PLACE:
         raise InputError(f"{name}: two slices lie at the same place: leave one of them out.")
-    offsets = np.stack([away @ columns / volume.spacing[0], away @ rows / volume.spacing[1]], axis=1)
+    offsets = placed.sideways @ np.column_stack([columns / volume.spacing[0], rows / volume.spacing[1]])
     step = float(gaps.min())
     if step < 0.5 * float(np.median(gaps)):  # slices may nearly coincide where two parts of a series meet
         step = float(np.median(gaps))
     lps = np.eye(4)
     lps[:3, 0], lps[:3, 1] = columns * volume.spacing[0], rows * volume.spacing[1]
-    lps[:3, 2] = np.cross(columns, rows) * step
-    lps[:3, 3] = volume.positions[0] + lps[:3, :2] @ np.floor(offsets.min(axis=0))
-    return EvenGrid(heights, offsets, step, int(np.floor(heights[-1] / step + 1e-6)) + 1, LPS_TO_RAS @ lps)
+    lps[:3, 2] = normal * step
+    lps[:3, 3] = placed.origin + lps[:3, :2] @ np.floor(offsets.min(axis=0))
+    return EvenGrid(placed.heights, offsets, step, int(np.floor(placed.heights[-1] / step + 1e-6)) + 1, LPS_TO_RAS @ lps)
 
 
 def resampled(grid: EvenGrid, slices: Values) -> Values:

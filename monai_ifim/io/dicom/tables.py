@@ -52,6 +52,10 @@ class Mapping:
         """True if it leaves the stored values as they are."""
         return self.table is None and (self.slope, self.intercept) == (1.0, 0.0)
 
+    def is_line(self, slope: float, intercept: float) -> bool:
+        """True if it has exactly this slope and intercept."""
+        return self.table is None and (self.slope, self.intercept) == (slope, intercept)
+
     def __call__(self, stored: Array) -> Array:
         """The values; raises InputError for a stored value that a table does not map."""
         return stored * self.slope + self.intercept if self.table is None else self.table(stored)
@@ -112,11 +116,17 @@ def real_world_mapping(item: Any, unit: str) -> Mapping:
     return mapping
 
 
-def applied(mappings: Sequence[Mapping], stored: Array) -> npt.NDArray[np.float32]:
-    """The values of slices [slices, rows, columns], each by its own mapping; raises InputError for one that a table lacks."""
+def applied(name: str, mappings: Sequence[Mapping], stored: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """The values of slices [slices, rows, columns], each by its own mapping; name: what an error calls the volume.
+
+    Raises InputError for a stored value that a table does not map.
+    """
     values = np.empty(stored.shape, dtype=np.float32)
-    for number, mapping in enumerate(mappings):
-        values[number] = mapping(stored[number].astype(np.float64))
+    try:
+        for number, mapping in enumerate(mappings):
+            values[number] = mapping(stored[number].astype(np.float64))
+    except InputError as error:
+        raise InputError(f"{name}: {error}.") from None
     return values
 
 

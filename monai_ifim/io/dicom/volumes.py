@@ -1,40 +1,37 @@
 """Volumes in a folder of DICOM files: instances grouped by their headers and sorted along their normal.
 
 A series is not a volume: one series UID may hold scouts, echoes or time points, and a folder may hold several series
-(PS3.3, C.7.6.2 Image Plane; C.7.6.16 Multi-frame Functional Groups). No pixel is read here. Only numbers, UIDs and codes are
-taken over from a header, and only if they have the form of one: any other text may be a name.
+(PS3.3, C.7.6.2 Image Plane; C.7.6.16 Multi-frame Functional Groups). No pixel is read here, but for two files of one instance.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from pydicom.config import disable_value_validation
 
-from monai_ifim.io.dicom.forms import LONGEST_UID, MODALITY_FORM, UID_FORM
+from monai_ifim.io.dicom.assembly import volume_of, volume_of_mosaic, volume_without_place
+from monai_ifim.io.dicom.dimensions import instance_number
+from monai_ifim.io.dicom.grouping import alike
 from monai_ifim.io.dicom.header import NO_NUMBERS, DicomFile, read_dicom_file
 from monai_ifim.io.dicom.identity import Identity, differing
-from monai_ifim.io.dicom.measures import measured
-from monai_ifim.io.dicom.mosaic import Mosaic
+from monai_ifim.io.dicom.instances import Instance, instances_of
 from monai_ifim.io.dicom.object_kinds import NoImageError
-from monai_ifim.io.dicom.volume import SAME_PLACE, Array, DicomVolume
+from monai_ifim.io.dicom.planes import Plane, frames_of, planes_of
+from monai_ifim.io.dicom.separation import Separation, separated
+from monai_ifim.io.dicom.volume import DicomVolume
 from monai_ifim.io.errors import InputError
 from monai_ifim.io.reading import Reading
 
 Result = TypeVar("Result")
+Place = tuple[tuple[float, ...], str]  # in a series: the first Instance Number, and the first name, of a group of files
+Found = tuple[Place, DicomVolume]
 
 MOST_LISTED = 12  # volumes of a folder that an error message lists
-# If several slices lie at one place, the first of these attributes that separates them splits them.
-TELLING_APART = (
-    "EchoTime", "EchoNumbers", "TemporalPositionIdentifier", "DiffusionBValue", "TriggerTime", "AcquisitionNumber",
-    "AcquisitionTime", "ContentTime",
-)  # fmt: skip
 
 
 def index_dicom(files: Iterable[Path]) -> list[DicomVolume]:
@@ -43,93 +40,145 @@ def index_dicom(files: Iterable[Path]) -> list[DicomVolume]:
 
 
 def volumes_of(files: Iterable[DicomFile]) -> list[DicomVolume]:
-    """The volumes among some DICOM files, sorted by key. Objects that are no images (reports, plans) are left out.
+    """The volumes among some DICOM files, by series, and in the order of each. Reports, plans and the like are left out.
 
-    Raises InputError for a file whose header is damaged or holds text instead of numbers, and if no file is an image.
+    That order is that of time, echo or b-value (`separation`), else of its Instance Numbers. Raises InputError for a
+    file whose header is damaged or holds text instead of numbers, for two files of one instance that differ, and if no file is an
+    image.
     """
     other: NoImageError | None = None
-    with disable_value_validation():  # its warnings would show the patient's data
-        groups: dict[Hashable, list[tuple[Path, Any]]] = defaultdict(list)
-        identities: dict[Path, Identity] = {}
-        volumes: list[DicomVolume] = []
-        for file in files:
-            if isinstance(file.refusal, NoImageError):
-                other = other or file.refusal
-                continue
-            if file.refusal is not None:
-                raise file.refusal
-            if file.identity is not None:
-                identities[file.path] = file.identity
-            if file.mosaic is not None:
-                volumes.append(_converted(file.path, _taken_apart, file, file.mosaic))
-                continue
-            groups[_converted(file.path, _group_of, file.path, file.header)].append((file.path, file.header))
-        volumes += [volume for members in groups.values() for volume in _converted(members[0][0], _volumes, members)]
-    if other is not None and not volumes:
+    images = []
+    for file in files:
+        if isinstance(file.refusal, NoImageError):
+            other = other or file.refusal
+        elif file.refusal is not None:
+            raise file.refusal
+        else:
+            images.append(file)
+    if other is not None and not images:
         raise other
-    volumes.sort(key=lambda volume: (volume.series, str(volume.files[0])))
-    repeated, seen = Counter(volume.series for volume in volumes), Counter[str]()
+    with disable_value_validation():  # its warnings would show the patient's data
+        instances = instances_of(images)
+        found = _found([instance.file for instance in instances])
+    found.sort(key=lambda each: (each[1].series, each[0]))
+    return _compared(_numbered([volume for _, volume in found]), instances)
+
+
+def _found(files: Iterable[DicomFile]) -> list[Found]:
+    """The volumes with their places in the order of their series; those of one group follow each other."""
+    groups: dict[Hashable, list[Plane]] = defaultdict(list)
+    found: list[Found] = []
+    for file in files:
+        place = (instance_number(file.header), str(file.path))
+        if file.mosaic is not None:
+            found.append((place, _converted(file.path, volume_of_mosaic, file.path, file.header, file.mosaic)))
+            continue
+        planes = _converted(file.path, planes_of, file.path, file.header)
+        if not planes:
+            found.append((place, _converted(file.path, volume_without_place, file.path, file.header)))
+        for plane in planes:
+            groups[_group_of(plane)].append(plane)
+    for planes in groups.values():
+        for part in _converted(planes[0].path, alike, planes):
+            found += _converted(part[0].path, _volumes, part)
+    return found
+
+
+def _group_of(plane: Plane) -> Hashable:
+    """The key that all slices of a volume share, whatever their orientation and spacing; a multi-frame file is its own."""
+    if frames_of(plane.header) > 1:
+        return plane.path
+    return (str(plane.header.get("SeriesInstanceUID", "")), int(plane.header.Rows), int(plane.header.Columns))
+
+
+def _volumes(planes: Sequence[Plane]) -> list[Found]:
+    parts = separated(planes)
+    numbers = [(*instance_number(plane.header), float(plane.frame or 0)) for plane in planes]
+    place = (min(numbers), min(str(plane.path) for plane in planes))
+    return [(place, _described(volume_of(part), parts)) for part in parts.volumes]
+
+
+def _described(volume: DicomVolume, parts: Separation) -> DicomVolume:
+    reading = replace(volume.reading, volumes_differ_in=parts.differ or None)
+    return replace(volume, complaint=parts.complaint, reading=reading)
+
+
+def _numbered(volumes: Sequence[DicomVolume]) -> list[DicomVolume]:
+    """Volumes with their numbers in the key and in the reading, where a series holds several."""
+    several, seen = Counter(volume.series for volume in volumes), Counter[str]()
     numbered = []
     for volume in volumes:
+        count, number = several[volume.series], seen[volume.series]
         seen[volume.series] += 1
-        several = repeated[volume.series] > 1
-        numbered.append(replace(volume, key=f"{volume.series}#{seen[volume.series]}" if several else volume.series))
-    return _compared(numbered, identities)
+        if count > 1:
+            reading = replace(volume.reading, volume=number, volumes=count)
+            volume = replace(volume, key=f"{volume.series}#{number + 1}", reading=reading)
+        numbered.append(volume)
+    return numbered
 
 
-def _compared(volumes: Iterable[DicomVolume], identities: Mapping[Path, Identity]) -> list[DicomVolume]:
-    """The volumes with what disagrees in them, or between those of one series: which of its patients were it of?"""
-    several = list(volumes)
-    series: dict[str, list[Identity]] = defaultdict(list)
-    for volume in several:
-        series[volume.series] += [identities[file] for file in volume.files]
+def _compared(volumes: Sequence[DicomVolume], instances: Sequence[Instance]) -> list[DicomVolume]:
+    """The volumes with what disagrees in them, or between those of one series (which of its patients were it of?), and with the
+    number of files that only repeat others."""
+    files = {each.file.path: (each.file, *each.repeats) for each in instances}
+    identities: dict[str, list[Identity]] = {}
+
+    def of(volume: DicomVolume) -> list[Identity]:
+        return [file.identity for path in volume.files for file in files[path] if file.identity is not None]
+
+    for volume in volumes:
+        identities.setdefault(volume.series, []).extend(of(volume))
     return [
-        replace(volume, disagreeing=differing([identities[file] for file in volume.files], series[volume.series]))
-        for volume in several
+        replace(
+            volume,
+            disagreeing=differing(of(volume), identities[volume.series]),
+            reading=_repeated(volume.reading, sum(len(files[path]) - 1 for path in volume.files)),
+        )
+        for volume in volumes
     ]
 
 
-def choose_volume(name: str, volumes: Sequence[DicomVolume], series: str | None) -> DicomVolume:
-    """The only volume, or the one that `series` names by its key; otherwise raises InputError with a list of the volumes."""
+def _repeated(reading: Reading, count: int) -> Reading:
+    return replace(reading, repeated_instances=count) if count else reading
+
+
+def choose_volume(name: str, volumes: Sequence[DicomVolume], series: str | None, frame: int | None = None) -> DicomVolume:
+    """The only volume, the one that `series` names by its key, or number `frame`, from 0, of its series.
+
+    Otherwise raises InputError with a list of the volumes. A frame is none of a series of one volume, which then is taken.
+    """
     wanted = list(volumes) if series is None else [v for v in volumes if series in (v.key, v.series)]
+    one_series = len({volume.series for volume in wanted}) == 1
     if len(wanted) == 1:
         return wanted[0]
+    if one_series and frame is not None:
+        if frame < len(wanted):
+            return wanted[frame]
+        raise InputError(f"{name}: there is no frame {frame}; {_count(wanted)}, counted from 0.")
     listed = "; ".join(volume.facts() for volume in volumes[:MOST_LISTED])
     if len(volumes) > MOST_LISTED:
         listed += f"; and {len(volumes) - MOST_LISTED} more"
     if not wanted:
         raise InputError(f"{name}: there is no series {series} in it. It holds {listed}.")
+    alike = len({(volume.size, volume.slices) for volume in wanted}) == 1
+    if one_series and alike and wanted[0].positions is not None:
+        raise InputError(
+            f"{name}: {_count(wanted)}; choose one with --frame N, N from 0 to {len(wanted) - 1}, or --series all. It holds "
+            f"{wanted[0].facts()} to #{len(wanted)}."
+        )
+    place = "file" if len({file for volume in volumes for file in volume.files}) == 1 else "folder"
     raise InputError(
-        f"{name}: {len(wanted)} volumes in one folder; choose with --series UID, or --series all. It holds {listed}."
+        f"{name}: {len(wanted)} volumes in one {place}; choose with --series UID, or --series all. It holds {listed}."
     )
 
 
-def undecoded(name: str, volume: DicomVolume) -> InputError:
-    """The error for a volume whose pixels cannot be decoded. name: what the message calls the volume."""
-    from pydicom.filereader import read_file_meta_info
-    from pydicom.misc import is_dicom
-    from pydicom.uid import UncompressedTransferSyntaxes
-
-    with disable_value_validation():
-        found = [read_file_meta_info(file).get("TransferSyntaxUID") for file in volume.files if is_dicom(file)]
-    named = {str(uid.name) if UID_FORM.fullmatch(uid) else "no UID" for uid in found if uid is not None}
-    stated = ", ".join(sorted(named)) or "not stated"
-    if all(uid in UncompressedTransferSyntaxes for uid in found):
-        cure = "convert it to grey values, or copy it again"
-        return InputError(f"{name}: its pixels cannot be decoded (a colour palette, or a damaged file): {cure}.")
-    return InputError(
-        f"{name}: its pixels cannot be decoded (transfer syntax: {stated}): convert the file to an uncompressed transfer syntax "
-        "(dcmconv, gdcmconv), or export it again."
-    )
-
-
-def _group_of(path: Path, header: Any) -> Hashable:
-    """The key that all slices of a volume share; an image that cannot be stacked is a group by itself."""
-    if int(header.get("NumberOfFrames") or 1) > 1 or not _placed(header):
-        return ("alone", str(path))
-    orientation = tuple(round(float(value), 3) + 0.0 for value in header.ImageOrientationPatient)
-    spacing = tuple(round(float(value), 4) for value in header.get("PixelSpacing") or ())
-    return (str(header.get("SeriesInstanceUID", "")), int(header.Rows), int(header.Columns), orientation, spacing)
+def _count(volumes: Sequence[DicomVolume]) -> str:
+    """Such as "a series of 10 volumes of 15 slices"; volumes: of one series."""
+    sizes = {volume.slices for volume in volumes}
+    slices = f" of {volumes[0].slices_in_words}" if len(sizes) == 1 else ""
+    differ = volumes[0].reading.volumes_differ_in
+    told = f" that differ in {' and '.join(differ)}" if differ else ""
+    return f"a series of {len(volumes)} volumes{slices}{told}"
 
 
 def _converted(path: Path, read: Callable[..., Result], *arguments: Any) -> Result:
@@ -140,140 +189,3 @@ def _converted(path: Path, read: Callable[..., Result], *arguments: Any) -> Resu
         raise
     except Exception:  # pydicom raises many types, and their text may quote the header
         raise InputError(f"{path.name}: {NO_NUMBERS}.") from None
-
-
-def _placed(header: Any) -> bool:
-    return len(header.get("ImagePositionPatient") or ()) == 3 and len(header.get("ImageOrientationPatient") or ()) == 6
-
-
-def _volumes(members: list[tuple[Path, Any]]) -> list[DicomVolume]:
-    if len(members) == 1:
-        return [_volume(members)]
-    for tag in TELLING_APART:
-        if not _overlapping(members):
-            break
-        parts: dict[str, list[tuple[Path, Any]]] = defaultdict(list)
-        for member in members:
-            parts[str(member[1].get(tag, ""))].append(member)
-        if len(parts) > 1 and len({len(part) for part in parts.values()}) == 1 and not any(map(_overlapping, parts.values())):
-            return [_volume(part) for part in parts.values()]
-    return [_volume(members)]
-
-
-def _overlapping(members: Sequence[tuple[Path, Any]]) -> bool:
-    """True if two slices lie at one place."""
-    heights = np.sort(_heights(members))
-    return len(heights) > 1 and float(np.diff(heights).min()) < SAME_PLACE
-
-
-def _heights(members: Sequence[tuple[Path, Any]]) -> Array:
-    """Positions along the normal, in mm."""
-    orientation = np.array(members[0][1].ImageOrientationPatient, dtype=np.float64)
-    positions = np.array([header.ImagePositionPatient for _, header in members], dtype=np.float64)
-    heights: Array = positions @ np.cross(orientation[:3], orientation[3:])
-    return heights
-
-
-def _volume(members: list[tuple[Path, Any]]) -> DicomVolume:
-    if _placed(members[0][1]):
-        order = np.argsort(_heights(members), kind="stable")
-        members = [members[i] for i in order]
-    path, header = members[0]
-    multiframe = int(header.get("NumberOfFrames") or 1) > 1
-    positions, orientation, spacing = _frames(header) if multiframe else _planes(members)
-    volume = DicomVolume(
-        key=_series_name(path, header),
-        files=tuple(path for path, _ in members),
-        modality=_code(header.get("Modality")),
-        size=(int(header.Columns), int(header.Rows)),
-        slices=max(len(members), int(header.get("NumberOfFrames") or 1)),
-        positions=positions,
-        orientation=orientation,
-        spacing=spacing,
-    )
-    return measured(volume, [(header, n) for n in range(volume.slices)] if multiframe else [(each, None) for _, each in members])
-
-
-def _taken_apart(file: DicomFile, mosaic: Mosaic) -> DicomVolume:
-    """The volume in a mosaic, or, if it cannot be taken apart, its picture, which `regularity.check_volume` refuses."""
-    header = file.header
-    count = int(header.get("NumberOfFrames") or 1) if mosaic.positions is None else len(mosaic.positions)
-    volume = DicomVolume(
-        key=_series_name(file.path, header),
-        files=(file.path,),
-        modality=_code(header.get("Modality")),
-        size=(int(header.Columns) // mosaic.across, int(header.Rows) // mosaic.down),
-        slices=count,
-        positions=mosaic.positions,
-        orientation=mosaic.orientation,
-        spacing=mosaic.spacing,
-        reading=Reading(tiles=None if mosaic.fault else count, slice_step=mosaic.slice_step),
-        mosaic=mosaic,
-    )
-    return measured(volume, [(header, None)])
-
-
-def _series_name(path: Path, header: Any) -> str:
-    """The key of a series: its UID, or a digest if that has not the form of a UID and may be any text."""
-    uid = str(header.get("SeriesInstanceUID") or "").strip(" \0")
-    if not uid:
-        return path.name
-    if len(uid) <= LONGEST_UID and UID_FORM.fullmatch(uid):
-        return uid
-    return f"series-{hashlib.sha256(uid.encode('utf-8', 'backslashreplace')).hexdigest()[:8]}"
-
-
-def _code(value: Any) -> str:
-    """The text if it has the form of a code, else an empty text."""
-    text = str(value or "")
-    return text if MODALITY_FORM.fullmatch(text) else ""
-
-
-Places = tuple[Array | None, Array | None, tuple[float, float] | None]
-
-
-def _planes(members: list[tuple[Path, Any]]) -> Places:
-    header = members[0][1]
-    spacing = _pair(header.get("PixelSpacing"))
-    if not _placed(header):
-        return None, None, spacing
-    positions = np.array([member.ImagePositionPatient for _, member in members], dtype=np.float64)
-    return positions, np.array(header.ImageOrientationPatient, dtype=np.float64), spacing
-
-
-def _frames(header: Any) -> Places:
-    """Positions, orientation and spacing of the frames of an enhanced multi-frame object, in the order of the frames."""
-    positions = _functional(header, "PlanePositionSequence", "ImagePositionPatient")
-    orientations = _functional(header, "PlaneOrientationSequence", "ImageOrientationPatient")
-    spacings = _functional(header, "PixelMeasuresSequence", "PixelSpacing")
-    spacing = _pair(spacings[0]) if spacings else None
-    if not positions or any(stated is None for stated in (*positions, *orientations, *spacings)):
-        return None, None, spacing
-    directions = np.array(orientations, dtype=np.float64)
-    if _spread(directions) > SAME_PLACE or _spread(np.array(spacings, dtype=np.float64)) > SAME_PLACE:
-        return None, None, spacing  # not a volume: `regularity.check_volume` refuses it
-    return np.array(positions, dtype=np.float64), directions[0], spacing
-
-
-def _functional(header: Any, sequence: str, name: str) -> list[Any]:
-    """An attribute of each frame of a multi-frame object: the frame's own, else the shared one, else None."""
-    shared = next(iter(header.get("SharedFunctionalGroupsSequence") or ()), None)
-    frames = header.get("PerFrameFunctionalGroupsSequence") or ()
-    common = None if shared is None else _first(shared, sequence, name)
-    own = [_first(frame, sequence, name) for frame in frames]
-    return [common if value is None else value for value in own]
-
-
-def _first(group: Any, sequence: str, name: str) -> Any:
-    item = next(iter(group.get(sequence) or ()), None)
-    return None if item is None else item.get(name)
-
-
-def _spread(stated: Array) -> float:
-    """Largest difference from the first entry."""
-    return float(np.abs(stated - stated[0]).max())
-
-
-def _pair(spacing: Any) -> tuple[float, float] | None:
-    """Spacing between columns and between rows; DICOM states rows first (PS3.3, 10.7.1.3)."""
-    return None if not spacing or len(spacing) != 2 else (float(spacing[1]), float(spacing[0]))

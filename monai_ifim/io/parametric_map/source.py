@@ -8,8 +8,9 @@ import numpy as np
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 
+from monai_ifim.io.dicom.grid import slice_grid
 from monai_ifim.io.dicom.identity import check_one_patient
-from monai_ifim.io.dicom.regularity import SPACING_TOLERANCE
+from monai_ifim.io.dicom.regularity import ROUNDING, tolerance
 from monai_ifim.io.dicom.volume import Array, DicomVolume
 from monai_ifim.io.errors import OutputError
 from monai_ifim.io.geometry import Affine
@@ -51,7 +52,8 @@ def referenced_series(opened: OpenedSource) -> ReferencedSeries:
         )
     volume = opened.volume
     check_one_patient(name, volume.disagreeing)
-    if volume.positions is None or volume.orientation is None or volume.spacing is None:
+    grid = slice_grid(volume)
+    if grid is None or volume.positions is None or volume.spacing is None:
         raise OutputError(
             f"{name}: it states no place in space (Image Position, Image Orientation, Pixel Spacing), which a Parametric Map "
             "needs: a secondary capture, a photograph or an X-ray projection has none; leave --dicom-pm out."
@@ -61,7 +63,7 @@ def referenced_series(opened: OpenedSource) -> ReferencedSeries:
         first = read_identity(volume.files[0], known[volume.files[0]])
         headers = (first, *map(reference_of, volume.files[1:], opened.headers[1:]))
         check_uids(name, headers)
-    return ReferencedSeries(volume, volume.positions, volume.orientation, volume.spacing, headers)
+    return ReferencedSeries(volume, volume.positions, grid.orientation, volume.spacing, headers)
 
 
 def refer(dataset: Dataset, series: ReferencedSeries, affine: Affine) -> None:
@@ -72,6 +74,8 @@ def refer(dataset: Dataset, series: ReferencedSeries, affine: Affine) -> None:
     """
     derivation = coded(FISHER)
     dataset.SourceImageSequence = [_reference(header) for header in series.headers]
+    if series.volume.frames is not None:
+        dataset.SourceImageSequence[0].ReferencedFrameNumber = [frame + 1 for frame in sorted(series.volume.frames)]
     whole = Dataset()
     whole.SeriesInstanceUID = series.first.SeriesInstanceUID
     whole.ReferencedInstanceSequence = [_reference(header) for header in series.headers]
@@ -98,22 +102,23 @@ def _sources(series: ReferencedSeries, affine: Affine, shape: tuple[int, int, in
     nearest = np.abs(away @ normal).argmin(axis=1)
     aligned = _same_plane_grid(series, affine, shape)
     found: list[Dataset | None] = []
+    most = tolerance(series.volume) + ROUNDING
     for frame, index in enumerate(nearest.tolist()):
         offset = away[frame, index]
-        if abs(float(offset @ normal)) > SPACING_TOLERANCE:
+        if abs(float(offset @ normal)) > most:
             found.append(None)
         else:
-            found.append(_source(series, index, aligned and float(np.linalg.norm(offset)) <= SPACING_TOLERANCE))
+            found.append(_source(series, index, aligned and float(np.linalg.norm(offset)) <= most))
     return found
 
 
 def _source(series: ReferencedSeries, index: int, preserved: bool) -> Dataset:
     """Item of a Source Image Sequence; preserved: True if the pixels of both coincide, which those of a mosaic never do."""
-    mosaic = series.volume.mosaic is not None
-    one_file = len(series.headers) < len(series.positions)
+    mosaic, frames = series.volume.mosaic is not None, series.volume.frames
+    one_file = frames is not None or len(series.headers) < len(series.positions)
     item = _reference(series.first if one_file else series.headers[index])
     if one_file and not mosaic:
-        item.ReferencedFrameNumber = index + 1
+        item.ReferencedFrameNumber = (index if frames is None else frames[index]) + 1
     item.PurposeOfReferenceCodeSequence = [coded(SOURCE_IMAGE)]
     item.SpatialLocationsPreserved = "YES" if preserved and not mosaic else "NO"
     return item

@@ -15,6 +15,8 @@ ANSWERS = {
     "gaussian": ("output", "mean"),
     "probabilities": ("class", "probability"),
     "bernoulli_probabilities": ("label", "probability"),
+    "volumes": ("label", "volume"),
+    "volumes_bernoulli": ("label", "volume"),
     "voxelwise": ("class", "mean_probability"),
     "voxelwise_bernoulli": ("label", "mean_probability"),
 }
@@ -29,7 +31,8 @@ def test_every_head_has_a_row_here() -> None:
 def test_a_named_head_goes_by_that_name_and_is_made_again(name: str) -> None:
     kind = head_class(name)
     assert (kind.name, kind.answers, kind.values) == (name, *ANSWERS[name])
-    assert kind.spatial is name.startswith("voxelwise")
+    assert kind.spatial is name.startswith(("voxelwise", "volumes"))
+    assert kind.columns_at_every_voxel is name.startswith("voxelwise")
     description = kind().describe()
     assert description["name"] == name
     assert "class" not in description

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from monai_ifim.core import decompose
+from monai_ifim.core.heads.square_root import SquareRoot
 from monai_ifim.core.memory.row_storage import HeldRow
-from monai_ifim.core.operator import factor
 from monai_ifim.core.operator.rows import FactorRows
 
 Networks = Callable[..., nn.Sequential]
@@ -42,7 +42,7 @@ def test_chunk_of_cotangents_does_not_matter(
 ) -> None:
     network = cnn((1, 7, 5), 5).double()
     truth = decompose(network, image, head=head, energy=1.0)
-    monkeypatch.setattr(factor, "COLUMN_CHUNK", chunk)
+    monkeypatch.setattr(SquareRoot.__init__, "__defaults__", (None, None, chunk))
     found = decompose(network, image, head=head, energy=1.0)
     torch.testing.assert_close(found.eigenvectors, truth.eigenvectors, rtol=0, atol=1e-12)
     torch.testing.assert_close(found.sensitivity, truth.sensitivity)

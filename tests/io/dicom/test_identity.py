@@ -15,6 +15,7 @@ import pytest
 from monai.transforms import Compose, EnsureChannelFirst, LoadImage
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.uid import generate_uid
 
 from monai_ifim.adapt import IFIMDecompose, SaveIFIM
@@ -194,8 +195,12 @@ def _is_refused(source: Source) -> bool:
     return False
 
 
-@pytest.mark.parametrize("keyword", ["PatientID", "StudyInstanceUID"])
-def test_volumes_of_one_series_are_of_one_patient(keyword: str, slices: list[Dataset], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("keyword", "mixed", "refused"), [
+    ("PatientID", False, [True, True]), ("StudyInstanceUID", False, [False, False]), ("StudyInstanceUID", True, [False, True])
+])  # fmt: skip
+def test_volumes_of_one_series_are_of_one_patient_and_each_of_one_study(
+    keyword: str, mixed: bool, refused: list[bool], slices: list[Dataset], tmp_path: Path
+) -> None:
     """The slices of two patients at the same places under one series UID: they would be told apart by their time."""
     other = copy.deepcopy(slices)
     write(tmp_path / "study", slices)
@@ -205,11 +210,11 @@ def test_volumes_of_one_series_are_of_one_patient(keyword: str, slices: list[Dat
     cases = find_cases([tmp_path / "study"], series="all")
     assert len(cases) == 2
     assert not [case for case in cases if _is_refused(case.source)]
-    for k, image in enumerate(other):
+    for k, image in enumerate(other[1:] if mixed else other):
         setattr(image, keyword, "1.2.3")
-        image.save_as(tmp_path / "study" / f"other{k}")
+        image.save_as(tmp_path / "study" / f"other{k + mixed}")
     cases = find_cases([tmp_path / "study"], series="all")
-    assert [_is_refused(case.source) for case in cases] == [True, True]
+    assert sorted(_is_refused(case.source) for case in cases) == refused
 
 
 def test_frames_of_reference_of_two_volumes_may_differ(slices: list[Dataset], tmp_path: Path) -> None:
@@ -248,7 +253,7 @@ def test_headers_keep_nothing_that_names_the_patient(slices: list[Dataset], tmp_
     slices[0].SpecificCharacterSet = "ISO_IR 192"
     slices[0].save_as(tmp_path / "slice")
     read = read_dicom_file(tmp_path / "slice")
-    assert set(PATIENT) <= set(TAGS)
+    assert {Tag(name) for name in PATIENT} <= set(TAGS)
     kept = json.dumps({str(element.tag): str(element.value) for element in read.header}) + repr(read)
     assert not [value for value in OWN.values() if value in kept]
     assert np.array_equal(read.header.PixelSpacing, slices[0].PixelSpacing)

@@ -126,7 +126,7 @@ def test_record_of_the_reading_says_that_a_picture_was_taken_apart(tiles: Tiles,
     first = OpenedSource(Source(save(image, tmp_path / "one.dcm"))).reading
     assert (first.tiles, first.slice_step, first.words()) == (7, "Spacing Between Slices", ())
     grid = OpenedSource(Source(save(united_imaging(tiles), tmp_path / "grid.dcm"))).reading
-    assert (grid.tiles, grid.slice_step, grid.words()) == (7, None, ())
+    assert (grid.tiles, grid.slice_step, grid.words()) == (7, "positions", ())
     del image.SpacingBetweenSlices
     guessed = OpenedSource(Source(save(image, tmp_path / "guess.dcm"))).reading
     assert guessed.slice_step == "Slice Thickness"

@@ -22,6 +22,7 @@ from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless, RLELossless, generate_uid
 
 from monai_ifim.io import DicomReader, InputError, OpenedSource, Source
+from monai_ifim.io.dicom.reader import known_volume
 
 Array = npt.NDArray[Any]
 COLUMNS, ROWS, SLICES, SPACING, GAP = 7, 5, 6, (0.8, 1.3), 2.5
@@ -201,23 +202,39 @@ def test_real_series_as_one_file_is_the_series(real_data: Path, tmp_path: Path) 
     np.testing.assert_allclose(one.affine.numpy(), many.affine.numpy(), rtol=0, atol=1e-6)
 
 
-def test_file_of_several_echoes_is_refused_with_a_cure(axes: Array, values: Array, tmp_path: Path) -> None:
-    first, second = (single_frames("MR", axes, values) for _ in range(2))
+@pytest.mark.parametrize("mixed", [False, True])
+def test_echoes_in_one_file_are_volumes_of_its_series(mixed: bool, axes: Array, values: Array, tmp_path: Path) -> None:
+    first, second = (single_frames("MR", axes, each, SLOPES) for each in (values, values + 1000))
     for image in second:
-        image.EchoTime, image.SeriesInstanceUID = "99", first[0].SeriesInstanceUID
+        image.EchoTime, image.SeriesInstanceUID = "999", first[0].SeriesInstanceUID
         image.StudyInstanceUID, image.FrameOfReferenceUID = first[0].StudyInstanceUID, first[0].FrameOfReferenceUID
-    path = enhanced(tmp_path / "echoes.dcm", [*first, *second], range(2 * SLICES))
-    with pytest.raises(InputError, match="several echoes, times or stacks; take them apart with dcm2niix"):
+    order = np.random.default_rng(2).permutation(2 * SLICES) if mixed else range(2 * SLICES)
+    path = enhanced(tmp_path / "echoes.dcm", [*first, *second], order)
+    said = "a series of 2 volumes of 6 slices that differ in Echo Time; choose one with --frame N, N from 0 to 1, or --series all"
+    with pytest.raises(InputError, match=said):
         OpenedSource(Source(path)).check(channels=1)
-    with pytest.raises(InputError, match="several echoes"):
+    with pytest.raises(InputError, match=said):
         read(path)
+    with pytest.raises(InputError, match="there is no frame 2; a series of 2 volumes of 6 slices"):
+        OpenedSource(Source(path, frame=2)).check(channels=1)
+    for number, expected in enumerate((values, values + 1000)):
+        opened = OpenedSource(Source(path, frame=number))
+        opened.check(channels=1)
+        assert opened.reading.described() | {"largest_distance_mm": 0} == {
+            "largest_distance_mm": 0, "slice_step": "positions", "volume": number, "volumes": 2,
+            "volumes_differ_in": ("Echo Time",),
+        }  # fmt: skip
+        with known_volume(path, opened.readable_volume):
+            image = read(path)
+        assert image.shape == values.shape
+        check_values_at_their_places(image, expected * SLOPES - 3.5 * np.arange(SLICES), axes)
 
 
-def test_frames_of_unequal_spacing_are_no_volume(axes: Array, values: Array, tmp_path: Path) -> None:
+def test_frames_of_unequal_spacing_are_not_of_one_volume(axes: Array, values: Array, tmp_path: Path) -> None:
     slices = single_frames("CT", axes, values)
     slices[2].PixelSpacing = [1.4, 0.8]
     path = enhanced(tmp_path / "spacings.dcm", slices, range(SLICES))
-    with pytest.raises(InputError, match="several orientations or spacings"):
+    with pytest.raises(InputError, match="2 volumes in one file; .*5 slices.*1 slice, 0.8 x 1.4 mm"):
         read(path)
 
 

@@ -125,11 +125,24 @@ def test_what_holds_no_image_is_passed_over_beside_a_series_and_named_alone(name
         OpenedSource(Source(alone)).check(channels=1)
 
 
-@pytest.mark.parametrize("uid", ["1.2.840.10008.5.1.4.1.1.2", "1.2.840.113619.4.26"], ids=["an image", "a private class"])
-def test_what_should_be_an_image_or_may_be_one_is_never_passed_over(uid: str, tmp_path: Path) -> None:
-    folder = write(tmp_path / "study", [*Series(ORIENTATIONS["axial"]).slices(), _of_class(uid, with_pixels=False)])
+def test_what_should_be_an_image_is_never_passed_over(tmp_path: Path) -> None:
+    broken = _of_class("1.2.840.10008.5.1.4.1.1.2", with_pixels=False)
+    folder = write(tmp_path / "study", [*Series(ORIENTATIONS["axial"]).slices(), broken])
     with pytest.raises(InputError, match="its DICOM header breaks off, or it is no image"):
         OpenedSource(Source(folder)).check(channels=1)
+
+
+def test_image_without_a_uid_of_its_own_is_refused_for_that_and_the_cure_works(tmp_path: Path) -> None:
+    slices = Series(ORIENTATIONS["axial"]).slices()
+    nameless = Series(ORIENTATIONS["axial"], slices=1).slices()[0]
+    del nameless.SOPInstanceUID
+    folder = write(tmp_path / "nameless", [nameless])
+    with pytest.raises(
+        InputError, match="states no SOP Instance UID, which every image has: export the image again, or give it one"
+    ):
+        OpenedSource(Source(folder)).check(channels=1)
+    nameless.SOPInstanceUID = slices[0].SOPInstanceUID
+    OpenedSource(Source(write(folder, [nameless]))).check(channels=1)
 
 
 def test_reader_takes_the_series_that_it_is_told_of(tmp_path: Path) -> None:
@@ -162,7 +175,7 @@ def test_slices_without_a_place_or_a_size_cannot_be_resampled(missing: str, tmp_
     for image in slices:
         delattr(image, missing)
     folder = write(tmp_path / "series", slices)
-    cure = "there is no grid to resample it onto" if missing == "PixelSpacing" else "6 volumes in one folder"
+    cure = "state no Pixel Spacing, so their size is not known" if missing == "PixelSpacing" else "6 volumes in one folder"
     with pytest.raises(InputError, match=cure):
         OpenedSource(Source(folder, fix_geometry=True)).check(channels=1)
 
@@ -213,7 +226,8 @@ def test_echoes_and_times_of_one_series_are_volumes_of_their_own(tag: str, value
     cases = find_cases([folder], series="all")
     assert len(cases) == 2
     OpenedSource(cases[1].source).check(channels=1)
-    with pytest.raises(InputError, match="2 volumes in one folder"):
+    said = "a series of 2 volumes of 6 slices that differ in [ETI].*; choose one with --frame N, N from 0 to 1, or --series all"
+    with pytest.raises(InputError, match=said):
         OpenedSource(Source(folder, series=series.uid)).check(channels=1)
 
 
