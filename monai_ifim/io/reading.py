@@ -51,7 +51,7 @@ class Reading:
 
     def _pixels(self) -> Iterator[str]:
         """Size and values of the pixels, where they are not those that a header states outright."""
-        if self.pixel_spacing is not None and ASSUMED in self.pixel_spacing:
+        if ASSUMED in (self.pixel_spacing or ""):
             yield "No pixel spacing in its header: 1 mm is assumed, so that lengths in mm count pixels."
         if self.values == REAL_WORLD_ALONE:
             yield "Values are the real-world ones of its header; other readers give the stored ones, as does --values rescale."

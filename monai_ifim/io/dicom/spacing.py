@@ -16,6 +16,7 @@ OF_THE_PLANE = "Image Plane Pixel Spacing (at the image plane)"
 OF_ASPECT = "Pixel Aspect Ratio (1 mm between columns is assumed)"
 OF_REGION = "Physical Delta (of the ultrasound region)"
 ASSUMED = "assumed"
+GUESSED_SIZES = (OF_ASPECT, ASSUMED)
 # In the order in which they are asked for, with the name that the sidecar states.
 STATED = {
     "PixelSpacing": PIXEL_SPACING,
