@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.geometry.volume import Array, Volume
+from monai_ifim.io.geometry import is_invertible
 
 SAME_PLACE = 1e-3  # mm
 SAME_VALUES = 1e-5  # of the range of the values: rounding of float32 and of the slopes in NIfTI headers
@@ -58,6 +59,8 @@ def corner_distance(ours: Volume, theirs: Volume) -> float:
 
 def _same_axes(ours: Volume, theirs: Volume) -> Array | None:
     """Our values in the order of their voxels; None unless each of our voxels lies at the place of one of theirs."""
+    if not is_invertible(theirs.affine):
+        return None
     steps = np.linalg.inv(theirs.affine) @ ours.affine
     order = _order(steps[:3, :3])
     sizes = np.array(theirs.sizes)

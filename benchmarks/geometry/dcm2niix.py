@@ -34,6 +34,7 @@ MESSAGES = {
     r"Unable to determine slice direction": "no slice direction",
     r"Bogus spatial matrix": "no place",
     r"Empty protocol name|determine manufacturer|GE Slice timing|Image Decompression is new|Correction is new": "",
+    r"Siemens MoCo|append protocol name|[Ss]lice timing": "",
     r"Slice re-ordering resolved": "slices sorted",
     r"ignoring|Ignoring": "something ignored",
     r"missing images|Missing images|Only \d+ of": "images missing",

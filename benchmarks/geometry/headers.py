@@ -27,9 +27,14 @@ FACTS: dict[str, Callable[[Any], bool]] = {
     "MONOCHROME1": lambda header: header.get("PhotometricInterpretation") == "MONOCHROME1",
     "tilted gantry": lambda header: float(header.get("GantryDetectorTilt") or 0) != 0,
     "not plain": lambda header: header.file_meta.TransferSyntaxUID not in PLAIN,
+    "sign below the highest bit": lambda header: bool(header.PixelRepresentation) and header.BitsStored < header.BitsAllocated,
+    "localizer": lambda header: "LOCALIZER" in (header.get("ImageType") or []),
+    "no Instance Number": lambda header: header.get("InstanceNumber") is None,
+    "rounded directions": lambda header: _deviation(header) > UNIT,
     "several frames": lambda header: int(header.get("NumberOfFrames") or 1) > 1,
 }
 AXIAL = (1, 0, 0, 0, 1, 0)
+UNIT = 1e-5  # deviation of direction cosines from two unit vectors at right angles that six decimals leave
 RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -83,6 +88,12 @@ def _nowhere(header: Any, element: str, sequence: str) -> bool:
     """True if neither the header nor the functional groups of its frames state an element."""
     frames = header.get("PerFrameFunctionalGroupsSequence") or []
     return not header.get(element) and sequence not in _shared(header) and not any(sequence in frame for frame in frames)
+
+
+def _deviation(header: Any) -> float:
+    """Largest deviation of the direction cosines from two unit vectors at right angles."""
+    directions = np.array(header.ImageOrientationPatient, dtype=np.float64).reshape(2, 3)
+    return float(np.abs(directions @ directions.T - np.eye(2)).max())
 
 
 def _shared(header: Any) -> Any:

@@ -8,10 +8,12 @@ from typing import Literal
 
 import numpy as np
 
-from benchmarks.geometry.comparison import Comparison, compare
+from benchmarks.geometry.comparison import SAME_PLACE, Comparison, compare
 from benchmarks.geometry.volume import Volume
+from monai_ifim.io.geometry import is_invertible
 
 Aspect = Literal["sizes", "place", "values"]
+ROUNDED = 1e-3  # of the diagonal of a volume: direction cosines of three decimals
 SLIGHTLY = 0.1  # of the range of the values: more is not the rounding of a conversion of colours
 
 
@@ -69,17 +71,25 @@ def _apart_from_thickness(difference: Difference) -> bool:
     return compare(ours, replace(theirs, affine=affine)).same_place
 
 
+def _is_flat(volume: Volume) -> bool:
+    """True for an affine that puts several voxels at one place."""
+    steps = np.linalg.norm(volume.affine[:3, :3], axis=0)
+    return not is_invertible(volume.affine) or bool(steps.min() < SAME_PLACE)
+
+
 def _equally_large(difference: Difference) -> bool:
     """True if the voxels of a single slice, or of a volume, are equally large."""
     axes = [axis for axis in range(3) if difference.ours.sizes[axis] > 1]
     ours, theirs = (np.linalg.norm(each.affine[:3, axes], axis=0) for each in (difference.ours, difference.theirs))
-    return difference.ours.sizes == difference.theirs.sizes and np.allclose(ours, theirs, rtol=1e-5)
+    return difference.ours.sizes == difference.theirs.sizes and bool(np.allclose(ours, theirs, rtol=1e-5))
 
 
 def _as_in_headers(difference: Difference, aspect: Aspect) -> bool:
     """True if the product agrees with pydicom."""
     found = difference.by_headers
-    return found is not None and (found.same_place if aspect == "place" else found.same_values)
+    if found is None:
+        return False
+    return found.same_place if aspect == "place" else found.same_values
 
 
 REASONS = (
@@ -106,16 +116,70 @@ REASONS = (
         ),
     ),
     Reason(
+        "no place by dcm2niix",
+        "place",
+        "dcm2niix takes slices at one place for neighbours, as in a series whose slices alternate between volumes or that holds "
+        "several orientations, and writes a singular affine; monai_ifim places each slice as its header states.",
+        lambda difference: _is_flat(difference.theirs) and _as_in_headers(difference, "place"),
+    ),
+    Reason(
+        "rounded directions",
+        "place",
+        "The direction cosines have few decimals and are no unit vectors at right angles: dcm2niix makes them so, monai_ifim "
+        "takes them as they are. The corners differ by less than a thousandth of the volume's diagonal.",
+        lambda difference: (
+            "rounded directions" in difference.facts
+            and _as_in_headers(difference, "place")
+            and difference.found.place <= ROUNDED * float(np.linalg.norm(np.ptp(difference.ours.corners, axis=0)))
+        ),
+    ),
+    Reason(
+        "no Instance Number",
+        "sizes",
+        "dcm2niix removes slices without Instance Number as duplicates; monai_ifim goes by their SOP Instance UID.",
+        lambda difference: "no Instance Number" in difference.facts and _as_in_headers(difference, "place"),
+    ),
+    Reason(
+        "slices without position",
+        "sizes",
+        "Slices whose headers state no position are each a volume of their own in monai_ifim, since their order is not known; "
+        "dcm2niix stacks them.",
+        lambda difference: bool({"no position", "no orientation"} & difference.facts) and difference.ours.sizes[2] == 1,
+    ),
+    Reason(
+        "scouts",
+        "sizes",
+        "dcm2niix stacks single slices of different orientations, which are volumes of their own in monai_ifim.",
+        lambda difference: (
+            difference.ours.sizes[2] == 1 and _as_in_headers(difference, "place") and "localizer" in difference.facts
+        ),
+    ),
+    Reason(
+        "values of interleaved volumes",
+        "values",
+        "Where dcm2niix finds no place it also mixes the slices of the volumes; monai_ifim and pydicom agree.",
+        lambda difference: _is_flat(difference.theirs) and _as_in_headers(difference, "values"),
+    ),
+    Reason(
         "Modality LUT",
         "values",
         "dcm2niix ignores a Modality LUT Sequence; monai_ifim applies it, as PS3.3 C.11.1 demands.",
         lambda difference: "Modality LUT" in difference.facts,
     ),
     Reason(
+        "colour palette",
+        "values",
+        "dcm2niix writes the numbers of the colours in the palette, monai_ifim the colours.",
+        lambda difference: "palette" in difference.facts,
+    ),
+    Reason(
         "decoding",
         "values",
-        "dcm2niix decodes the compressed or byte-swapped pixels to other values; monai_ifim and pydicom agree.",
-        lambda difference: "not plain" in difference.facts and _as_in_headers(difference, "values"),
+        "dcm2niix decodes pixels that are compressed, byte-swapped, or signed with fewer bits stored than allocated, to other "
+        "values; monai_ifim and pydicom agree.",
+        lambda difference: (
+            bool({"not plain", "sign below the highest bit"} & difference.facts) and _as_in_headers(difference, "values")
+        ),
     ),
     Reason(
         "conversion of colours",

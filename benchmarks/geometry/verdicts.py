@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from benchmarks.geometry import dcm2niix, headers, libraries, product
 from benchmarks.geometry.comparison import Comparison, compare, corner_distance
 from benchmarks.geometry.reasons import Difference, reasons_for
@@ -62,6 +64,7 @@ class _Judge:
         self.root, self.scratch = root, scratch
         self.conversions: dict[Path, dcm2niix.Conversion] = {}
         self.matched: set[int] = set()  # identities of converted volumes that one of ours stands for
+        self.reasons: dict[str, str] = {}  # why volumes of a series differ
 
     @cached_property
     def inputs(self) -> list[product.Input]:
@@ -90,6 +93,8 @@ class _Judge:
         if several:
             return self._compared(given, reading, reading.made, dcm2niix.PROGRAM, several, conversion.said)
         other = headers.read_pydicom(reading.files)
+        if isinstance(other, Volume) and np.isnan(other.values).all():
+            other = Refused("a transfer syntax that it does not decode")
         if isinstance(other, Volume):
             return self._compared(given, reading, reading.made, headers.PYDICOM, [other])
         why = f"{dcm2niix.PROGRAM}: {conversion.said or 'no image written'}; {headers.PYDICOM}: {other.message}"
@@ -111,6 +116,8 @@ class _Judge:
         theirs, found = several[which], compare(ours, several[which])
         self.matched.add(id(theirs))
         known = [] if found.same else reasons_for(_difference(reading.files, ours, theirs, found))
+        if known and reading.series is not None:
+            self.reasons[reading.series] = ", ".join(reason.name for reason in known)
         return Row(
             given.name,
             reader,
@@ -134,12 +141,12 @@ class _Judge:
         """What dcm2niix reads and the product does not find."""
         for folder in self.dicom_folders:
             left = [volume for volume in self._conversion(folder).volumes if id(volume) not in self.matched]
-            kinds = product.passed_over(folder) if left else {}
+            kinds = {series: f"passed over: {kind}" for series, kind in product.passed_over(folder).items()} if left else {}
+            kinds |= {series: f"others of its series differ: {reasons}" for series, reasons in self.reasons.items()}
             name = "." if folder == self.root else folder.relative_to(self.root).as_posix()
             for why in dict.fromkeys(kinds.get(dcm2niix.series_of(volume), "") for volume in left):
                 alike = [volume for volume in left if kinds.get(dcm2niix.series_of(volume), "") == why]
-                words = f"passed over: {why}" if why else ""
-                yield Row(name, dcm2niix.PROGRAM, "not found by us", theirs=alike[0].sizes, why=words, said=_counted(alike))
+                yield Row(name, dcm2niix.PROGRAM, "not found by us", theirs=alike[0].sizes, why=why, said=_counted(alike))
 
     def _other_files(self) -> Iterator[Row]:
         """What nibabel or ITK read and the product does not find."""

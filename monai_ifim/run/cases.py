@@ -87,7 +87,7 @@ def search_cases(
     """`find_cases`, with the files that are not read."""
     entries = [Path(entry) for entry in inputs]
     gathered = _gathered((entry, _expanded(entry)) for entry in entries)
-    located = gathered.located if series is None else _of_series(gathered.located, series)
+    located = gathered.located if series is None else _of_series(gathered.located, series, whole=frame is not None)
     located = located if frame is None else _of_frame(located, frame)
     cases = _cases(located, entries)
     if fix_geometry:
@@ -231,8 +231,11 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _of_series(located: list[Located], series: str) -> list[Located]:
-    """The volumes of DICOM folders that `series` selects; other sources are kept with "all" and dropped otherwise."""
+def _of_series(located: list[Located], series: str, whole: bool) -> list[Located]:
+    """The volumes of DICOM folders that `series` selects; other sources are kept with "all" and dropped otherwise.
+
+    whole: a series of several volumes is one source, of which `_of_frame` chooses a volume.
+    """
     chosen: list[Located] = []
     for each in located:
         if each.refusal:
@@ -248,8 +251,9 @@ def _of_series(located: list[Located], series: str) -> list[Located]:
             chosen += [each] if series == EVERY_SERIES else []
             continue
         wanted = [volume for volume in volumes if series in (EVERY_SERIES, volume.key, volume.series)]
+        keys = [volume.series if whole and series != volume.key else volume.key for volume in wanted]
         alone = len(volumes) == 1
-        chosen += [each if alone else replace(each, source=replace(each.source, series=volume.key)) for volume in wanted]
+        chosen += [each if alone else replace(each, source=replace(each.source, series=key)) for key in dict.fromkeys(keys)]
     if all(each.refusal for each in chosen):
         raise InputError(f"no input holds the series {series}: leave --series out to list the series.")
     return chosen

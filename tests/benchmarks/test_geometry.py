@@ -94,6 +94,12 @@ def test_values_that_are_no_numbers_agree_with_each_other_alone(volume: Volume) 
     assert not compare(volume, one).same
 
 
+def test_a_singular_affine_is_a_difference(volume: Volume) -> None:
+    found = compare(volume, replace(volume, affine=volume.affine @ np.diag([1, 1, 0, 1])))
+    assert found.place > 1
+    assert found.values == 0
+
+
 def test_thickness_of_one_slice_counts_as_place_and_has_its_reason(volume: Volume) -> None:
     ours = replace(volume, values=volume.values[:, :, :1])
     thicker = volume.affine.copy()

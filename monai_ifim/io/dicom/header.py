@@ -166,7 +166,8 @@ def _checked_header(path: Path, file: BinaryIO) -> tuple[Any, Identity]:
         header = pydicom.dcmread(readable_head(file), stop_before_pixels=True, specific_tags=TAGS)
         start = _pixel_start(file, header)
         held = os.fstat(file.fileno()).st_size - file.tell()
-        complete = all(header.get(name) is not None for name in ("SOPInstanceUID", "Rows", "Columns"))
+        sized = all(header.get(name) is not None for name in ("Rows", "Columns"))
+        complete = sized and header.get("SOPInstanceUID") is not None
         kind = kind_without_image(header, sized=complete, pixels=start is None or len(start) >= SHORTEST_START)
         if kind is None and not complete and not is_known_image_class(header) and _reaches_beyond_size(file):
             kind = UNKNOWN
@@ -176,6 +177,11 @@ def _checked_header(path: Path, file: BinaryIO) -> tuple[Any, Identity]:
         raise _unreadable(path) from None
     if kind is not None:
         raise NoImageError(path.name, kind)
+    if sized and not complete:  # elements ascend by tag, so the header does not break off (PS3.5, 7.1)
+        raise InputError(
+            f"{path.name}: its DICOM header states no SOP Instance UID, which every image has: export the image again, or give "
+            "it one (dcmodify -gin)."
+        )
     if not complete:
         raise InputError(f"{path.name}: its DICOM header breaks off, or it is no image: copy the file again, or leave it out.")
     _check_numbers(path, header)

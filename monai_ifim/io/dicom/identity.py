@@ -57,11 +57,13 @@ def forget_patient(header: Any) -> None:
 
 
 def differing(volume: Iterable[Identity], series: Iterable[Identity]) -> tuple[str, ...]:
-    """Names of the attributes that differ between the files of a volume, or between those of its series (which may have several
-    frames of reference)."""
+    """Names of the attributes that differ between the files of a volume, or, of those that name the patient, of its series.
+
+    Each volume of a series may have a study and a frame of reference of its own.
+    """
     inside, around = (list(zip(*(each.digests for each in files), strict=True)) for files in (volume, series))
     names = {**PATIENT, **PLACE}
-    compared = [inside[k] if keyword == "FrameOfReferenceUID" else around[k] for k, keyword in enumerate(KEYWORDS)]
+    compared = [inside[k] if keyword in PLACE else around[k] for k, keyword in enumerate(KEYWORDS)]
     return tuple(names[keyword] for keyword, stated in zip(KEYWORDS, compared, strict=True) if len(set(stated)) > 1)
 
 

@@ -195,8 +195,12 @@ def _is_refused(source: Source) -> bool:
     return False
 
 
-@pytest.mark.parametrize("keyword", ["PatientID", "StudyInstanceUID"])
-def test_volumes_of_one_series_are_of_one_patient(keyword: str, slices: list[Dataset], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("keyword", "mixed", "refused"), [
+    ("PatientID", False, [True, True]), ("StudyInstanceUID", False, [False, False]), ("StudyInstanceUID", True, [False, True])
+])  # fmt: skip
+def test_volumes_of_one_series_are_of_one_patient_and_each_of_one_study(
+    keyword: str, mixed: bool, refused: list[bool], slices: list[Dataset], tmp_path: Path
+) -> None:
     """The slices of two patients at the same places under one series UID: they would be told apart by their time."""
     other = copy.deepcopy(slices)
     write(tmp_path / "study", slices)
@@ -206,11 +210,11 @@ def test_volumes_of_one_series_are_of_one_patient(keyword: str, slices: list[Dat
     cases = find_cases([tmp_path / "study"], series="all")
     assert len(cases) == 2
     assert not [case for case in cases if _is_refused(case.source)]
-    for k, image in enumerate(other):
+    for k, image in enumerate(other[1:] if mixed else other):
         setattr(image, keyword, "1.2.3")
-        image.save_as(tmp_path / "study" / f"other{k}")
+        image.save_as(tmp_path / "study" / f"other{k + mixed}")
     cases = find_cases([tmp_path / "study"], series="all")
-    assert [_is_refused(case.source) for case in cases] == [True, True]
+    assert sorted(_is_refused(case.source) for case in cases) == refused
 
 
 def test_frames_of_reference_of_two_volumes_may_differ(slices: list[Dataset], tmp_path: Path) -> None:

@@ -132,6 +132,19 @@ def test_what_should_be_an_image_is_never_passed_over(tmp_path: Path) -> None:
         OpenedSource(Source(folder)).check(channels=1)
 
 
+def test_image_without_a_uid_of_its_own_is_refused_for_that_and_the_cure_works(tmp_path: Path) -> None:
+    slices = Series(ORIENTATIONS["axial"]).slices()
+    nameless = Series(ORIENTATIONS["axial"], slices=1).slices()[0]
+    del nameless.SOPInstanceUID
+    folder = write(tmp_path / "nameless", [nameless])
+    with pytest.raises(
+        InputError, match="states no SOP Instance UID, which every image has: export the image again, or give it one"
+    ):
+        OpenedSource(Source(folder)).check(channels=1)
+    nameless.SOPInstanceUID = slices[0].SOPInstanceUID
+    OpenedSource(Source(write(folder, [nameless]))).check(channels=1)
+
+
 def test_reader_takes_the_series_that_it_is_told_of(tmp_path: Path) -> None:
     for series in _two_series(tmp_path / "two"):
         loader = LoadImage(image_only=True)
