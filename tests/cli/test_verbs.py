@@ -18,6 +18,8 @@ from typer.testing import CliRunner, Result
 
 from monai_ifim.cli.main import app, main
 from monai_ifim.core.errors import IFIMError
+from monai_ifim.io.seal import is_unaltered
+from monai_ifim.run.table import SEAL
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "monai", "itk", "nibabel", "numpy", "scipy"}
@@ -100,6 +102,33 @@ def test_wrong_settings_are_one_error_before_any_case(
     assert isinstance(result.exception, IFIMError)
     assert reason in str(result.exception)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("names", ["path", "hash"])
+def test_an_input_without_an_image_and_files_that_are_not_read_are_in_the_summary(
+    names: str, bundle: Path, scan: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "ward").mkdir()
+    for name in ("a.zip", "b.zip", "c.yamada"):
+        (scan.parent / name).write_bytes(bytes(range(20)))
+    words = ("--bundle", bundle, "-o", tmp_path / "out", "--rank", 1, "--save", "low", "--case-names", names)
+    result = invoke("decompose", tmp_path / "ward", scan.parent, *words)
+    assert result.exit_code == 3
+    assert "1 done, 1 failed" in result.output
+    suffix = ".yamada" if names == "path" else "other suffixes"
+    said = f"Not read: 2 .zip, 1 {suffix}. If they are images: unpack archives, convert other formats to NIfTI."
+    assert said in result.output
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["unread"] == {".zip": 2, suffix: 1}
+    assert (record["cases"], is_unaltered((tmp_path / "out" / "run.json").read_bytes(), SEAL)) == (
+        {"done": 1, "kept": 0, "failed": 1},
+        True,
+    )
+    assert said in (tmp_path / "out" / "index.html").read_text()
+    table = (tmp_path / "out" / "cases.csv").read_text()
+    assert "no image and no DICOM series in it." in table
+    assert ("ward" in table + result.output) == (names == "path")
+    assert ("yamada" in table + result.output) == (names == "path")
 
 
 def test_an_expected_error_is_one_line_on_standard_error_and_status_1(

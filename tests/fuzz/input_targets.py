@@ -17,12 +17,13 @@ from pydicom.uid import ExplicitVRLittleEndian
 from fuzz.mutations import BETWEEN, mutate_dicom, mutate_json, mutate_text
 from fuzz.oracle import Target, check_names, refusing
 from monai_ifim.io import OpenedSource, Source
-from monai_ifim.io.dicom.header import is_no_image
+from monai_ifim.io.dicom.header import is_no_image, read_dicom_file
 from monai_ifim.io.dicom.regularity import check_volume
 from monai_ifim.io.dicom.volume import DicomVolume
 from monai_ifim.io.dicom.volumes import index_dicom
 from monai_ifim.io.parametric_map.source import referenced_series
 from monai_ifim.run.cases import find_cases
+from synthetic_mosaics import Tiles, siemens, united_imaging
 
 MOST_FILES = 6
 WAYS: tuple[Mapping[str, Any], ...] = ({}, {"series": "all"}, {"frame": 0}, {"series": "1.2.4"})  # of looking for cases
@@ -65,15 +66,17 @@ NO_IMAGES = ("1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.66.4")  #
 
 
 def discover_any_dicom(content: bytes, folder: Path) -> None:
-    """Files of a folder, told apart by BETWEEN: grouped, sorted and checked; each image in one volume, no key twice."""
+    """Files of a folder, told apart by BETWEEN: grouped, sorted and checked; each instance in a volume, no key twice."""
     for i, file in enumerate(content.split(BETWEEN)[:MOST_FILES]):
         (folder / f"{i}.dcm").write_bytes(file)
     files = sorted(folder.iterdir())
     volumes: list[DicomVolume] = []
     with refusing():
         volumes = index_dicom(files)
-        images = [file for file in files if not is_no_image(file)]
-        assert sorted(file for volume in volumes for file in volume.files) == images
+        images = {file: _instance_uid(file) for file in files if not is_no_image(file)}
+        taken = {file for volume in volumes for file in volume.files}
+        assert taken <= set(images)
+        assert {images[file] for file in taken} == set(images.values()), "only a file that repeats another one may be left out"
         assert len({volume.key for volume in volumes}) == len(volumes)
     for volume in volumes:
         assert "\n" not in volume.facts()
@@ -95,6 +98,10 @@ def discover_any_dicom(content: bytes, folder: Path) -> None:
             check_names(case.name for case in find_cases([folder], **way))
     with refusing():
         referenced_series(OpenedSource(Source(folder)))
+
+
+def _instance_uid(file: Path) -> str:
+    return str(read_dicom_file(file).header.SOPInstanceUID)
 
 
 def check_any_nifti(content: bytes, folder: Path) -> None:
@@ -125,7 +132,7 @@ def sound_names() -> list[bytes]:
 
 def sound_dicom() -> list[bytes]:
     """A volume; one of a tilted gantry; two echoes; a report and a segmentation beside slices; enhanced multi-frame objects;
-    a file that is none."""
+    a file that is none; mosaics of two vendors."""
     return [
         BETWEEN.join(_instance(k) for k in range(4)),
         BETWEEN.join(_instance(k, ImagePositionPatient=[-10.0, 5.0 + 0.5 * k, 2.5 * k]) for k in range(4)),
@@ -133,6 +140,7 @@ def sound_dicom() -> list[bytes]:
         BETWEEN.join([*(_instance(k) for k in range(3)), *(_instance(3, SOPClassUID=uid) for uid in NO_IMAGES)]),
         _multiframe(),
         BETWEEN.join([_multiframe(), _instance(0), b"no DICOM"]),
+        BETWEEN.join(_bytes_of(vendor(Tiles(np.eye(3), 3, (2, 3)))) for vendor in (siemens, united_imaging)),
     ]
 
 
@@ -152,6 +160,10 @@ def _instance(k: int, **elements: Any) -> bytes:
     image.PixelSpacing = [0.5, 0.75]
     image.update(_item(**elements))
     image.PixelData = struct.pack("<15h", *range(15)) * int(image.get("NumberOfFrames", 1))
+    return _bytes_of(image)
+
+
+def _bytes_of(image: Dataset) -> bytes:
     buffer = io.BytesIO()
     image.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
