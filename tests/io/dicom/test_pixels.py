@@ -15,6 +15,7 @@ from monai_ifim.io.dicom.header import read_dicom_files
 from monai_ifim.io.dicom.pixels import decoded
 from monai_ifim.io.dicom.volume import DicomVolume
 from monai_ifim.io.dicom.volumes import volumes_of
+from monai_ifim.io.source import ValueChoice
 from tests.synthetic_series import ORIENTATIONS, Series, write
 
 
@@ -28,7 +29,7 @@ def test_a_file_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
     volume.files[3].unlink()
     said = rf"^{volume.files[3].name}: it can no longer be read \(No such file or directory\): copy it again\.$"
     with pytest.raises(InputError, match=said):
-        decoded("series", volume)
+        decoded("series", volume, ValueChoice())
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("Failed to allocate memory for image.")])
@@ -39,7 +40,7 @@ def test_memory_that_ran_out_is_no_damage(error: Exception, tmp_path: Path, monk
     volume = volume_of(tmp_path / "series", Series(ORIENTATIONS["axial"]).slices())
     monkeypatch.setattr(pixels, "_picture", fail)
     with pytest.raises(InputError, match=r"^series: not enough memory for its pixels: take a smaller image") as refusal:
-        decoded("series", volume)
+        decoded("series", volume, ValueChoice())
     assert isinstance(refusal.value.__cause__, MemoryError) is isinstance(error, MemoryError)
 
 
@@ -53,7 +54,7 @@ def test_uncompressed_pixels_of_a_size_that_no_decoder_takes(tmp_path: Path) -> 
         r"^one: its pixels cannot be decoded \(MONOCHROME2, 1 x 64 bits, not compressed\): convert it to grey values of 8 or 16"
     )
     with pytest.raises(InputError, match=said):
-        decoded("one", volume)
+        decoded("one", volume, ValueChoice())
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_a_picture_whose_header_has_no_geometry_is_decoded(attributes: dict[str,
     for name, value in attributes.items():
         setattr(image, name, value)
     volume = volume_of(tmp_path / "one", [image])
-    values = np.asarray(pixels.itk.array_from_image(decoded("one", volume)))
+    values = np.asarray(pixels.itk.array_from_image(decoded("one", volume, ValueChoice())))
     np.testing.assert_array_equal(values[0].T, series.values[..., 0])
 
 
@@ -77,4 +78,4 @@ def test_a_coloured_picture_whose_header_has_no_geometry_keeps_its_colours(tmp_p
     image.HighBit, image.PixelRepresentation, image.SpacingBetweenSlices = 7, 0, 0
     image.PixelData = colours.tobytes() + b"\0"
     volume = volume_of(tmp_path / "one", [image])
-    np.testing.assert_array_equal(pixels.itk.array_from_image(decoded("one", volume))[0], colours)
+    np.testing.assert_array_equal(pixels.itk.array_from_image(decoded("one", volume, ValueChoice()))[0], colours)
