@@ -17,10 +17,16 @@ class Reading:
     largest_distance_mm: of a slice from its place on the even grid from the first to the last slice, before resampling.
     passed_over: number of objects that lie beside the images and hold none of their own, by the standard name of their SOP class,
     or OWN_MAP for the Parametric Maps of this program.
+    place: what in a file that nibabel reads says where its voxels lie, such as "sform"; "assumed" if nothing does.
+    place_distance_mm: largest distance of its corners by sform and by qform. assumptions: sentences about what the file does not
+    say.
     """
 
     largest_distance_mm: float | None = None
     passed_over: Mapping[str, int] | None = None
+    place: str | None = None
+    place_distance_mm: float | None = None
+    assumptions: tuple[str, ...] | None = None
 
     def described(self) -> dict[str, Any]:
         """The entries that apply, as the sidecar states them under `input.reading`."""
@@ -28,7 +34,7 @@ class Reading:
 
     def words(self) -> tuple[str, ...]:
         """Sentences about what was guessed, which a person must see; empty if nothing was. They are the case's warnings."""
-        return tuple(self._maps_beside())
+        return (*self._maps_beside(), *(self.assumptions or ()))
 
     def _maps_beside(self) -> Iterator[str]:
         """Parametric Maps beside the images: they have pixels and places, as images do."""
