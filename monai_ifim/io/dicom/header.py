@@ -14,7 +14,9 @@ from pydicom.config import disable_value_validation
 
 from monai_ifim.io.case_files import results_in
 from monai_ifim.io.dicom.deflated import DEFLATED, readable_head
+from monai_ifim.io.dicom.forms import several
 from monai_ifim.io.dicom.identity import KEYWORDS, Identity, forget_patient, identity_of
+from monai_ifim.io.dicom.mosaic import MOSAIC_TAGS, Mosaic, mosaic_of
 from monai_ifim.io.dicom.object_kinds import (
     DIRECTORY,
     KIND_TAGS,
@@ -31,7 +33,7 @@ TAGS = [
     "ImageOrientationPatient", "PixelSpacing", "InstanceNumber", "EchoNumbers", "EchoTime", "TemporalPositionIdentifier",
     "AcquisitionNumber", "TriggerTime", "AcquisitionTime", "ContentTime", "DiffusionBValue", "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation", "RescaleSlope",
-    "RescaleType", "Units", "SeriesNumber", *KEYWORDS, *KIND_TAGS,
+    "RescaleType", "Units", "SeriesNumber", *KEYWORDS, *KIND_TAGS, *MOSAIC_TAGS,
 ]  # fmt: skip
 NUMBERS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope")
 NO_NUMBERS = "places, directions or spacings in its DICOM header are not numbers: export the image again"
@@ -44,13 +46,15 @@ UNDEFINED = 0xFFFFFFFF  # length of compressed pixel data (PS3.5, A.4)
 class DicomFile:
     """A DICOM file with the attributes TAGS of its header, or the error that refuses it; one of the two is None.
 
-    identity: of its patient, study and frame of reference; the header itself no longer names the patient.
+    identity: of its patient, study and frame of reference; the header itself no longer names the patient. mosaic: how its picture
+    holds the slices of a volume side by side, None if it does not.
     """
 
     path: Path
     header: Any = None
     refusal: InputError | None = None
     identity: Identity | None = None
+    mosaic: Mosaic | None = None
 
 
 def is_dicom(path: Path) -> bool:
@@ -118,7 +122,7 @@ def _read(path: Path, file: BinaryIO) -> DicomFile:
     file.seek(0)
     try:
         header, identity = _checked_header(path, file)
-        return DicomFile(path, header, identity=identity)
+        return DicomFile(path, header, identity=identity, mosaic=_mosaic(path, file, header))
     except NoImageError as error:
         return DicomFile(path, refusal=error)
     except InputError as error:
@@ -157,6 +161,19 @@ def _checked_header(path: Path, file: BinaryIO) -> tuple[Any, Identity]:
     return header, identity
 
 
+def _mosaic(path: Path, file: BinaryIO, header: Any) -> Mosaic | None:
+    """The mosaic that a picture is, or None; only what may be one has the rest of its header read."""
+
+    def whole() -> Any:
+        file.seek(0)
+        return pydicom.dcmread(readable_head(file), stop_before_pixels=True)
+
+    try:
+        return mosaic_of(header, whole)
+    except Exception:  # pydicom converts a value when it is asked for, and raises much
+        raise InputError(f"{path.name}: {NO_NUMBERS}.") from None
+
+
 def _reaches_beyond_size(file: BinaryIO) -> bool:
     """True if the header has elements after those of rows and columns: it does not break off before them (PS3.5, 7.1)."""
     file.seek(0)
@@ -166,7 +183,7 @@ def _reaches_beyond_size(file: BinaryIO) -> bool:
 
 def _check_numbers(path: Path, header: Any) -> None:
     try:
-        stated = [float(value) for name in NUMBERS for value in _several(header.get(name))]
+        stated = [float(value) for name in NUMBERS for value in several(header.get(name))]
         sizes = [int(header.get(name) or 1) for name in ("NumberOfFrames", "SamplesPerPixel", "BitsAllocated")]
         sizes += [int(header.Rows), int(header.Columns)]
         str(header.get("PhotometricInterpretation"))
@@ -179,13 +196,6 @@ def _check_numbers(path: Path, header: Any) -> None:
         raise InputError(f"{path.name}: its DICOM header states an image of no size: export the image again.")
     if slope == 0:
         raise InputError(f"{path.name}: its Rescale Slope is 0, which leaves nothing of the image: export the image again.")
-
-
-def _several(value: Any) -> list[Any]:
-    """The values of an attribute; none if it is missing or empty."""
-    if value is None or value == "":
-        return []
-    return [value] if isinstance(value, (str, int, float)) else list(value)
 
 
 def _pixel_start(file: BinaryIO, header: Any) -> bytes | None:

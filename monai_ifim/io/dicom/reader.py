@@ -22,6 +22,7 @@ from monai.transforms import Compose, LoadImage, LoadImaged
 from monai.utils import ensure_tuple
 
 from monai_ifim.io.dicom.header import dicom_files
+from monai_ifim.io.dicom.mosaic import Mosaic
 from monai_ifim.io.dicom.regularity import check_volume
 from monai_ifim.io.dicom.volume import DicomVolume
 from monai_ifim.io.dicom.volumes import choose_volume, index_dicom, undecoded
@@ -95,6 +96,8 @@ class DicomReader(ITKReader):
         names = [str(file) for file in volume.files]
         try:
             image = _decoded(names[0]) if len(names) == 1 else itk.imread(names, itk.F)
+            if volume.mosaic is not None:
+                image = _taken_apart(image, volume.mosaic)
         except Exception as error:
             raise undecoded(path.name, volume) from redacted(error)
         return _placed(_rescaled(image, names[0], volume), volume)
@@ -168,6 +171,14 @@ def _rescaled(image: Any, name: str, volume: DicomVolume) -> Any:
     rescaled = itk.image_from_array((stored * slopes + intercepts).astype(np.float32))
     rescaled.CopyInformation(image)
     return rescaled
+
+
+def _taken_apart(image: Any, mosaic: Mosaic) -> Any:
+    """The slices of a mosaic as an image [slices, rows, columns]; raises ValueError for a picture of another size."""
+    values = itk.array_from_image(image)
+    colored = image.GetNumberOfComponentsPerPixel() > 1
+    picture = values.reshape(values.shape[-3 if colored else -2 :])
+    return itk.image_from_array(np.ascontiguousarray(mosaic.slices(picture)), is_vector=colored)
 
 
 def _placed(image: Any, volume: DicomVolume) -> Any:

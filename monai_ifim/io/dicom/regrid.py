@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import shift
 
+from monai_ifim.io.dicom.mosaic import check_mosaic
 from monai_ifim.io.dicom.volume import SAME_PLACE, Array, DicomVolume
 from monai_ifim.io.errors import InputError
 from monai_ifim.io.geometry import LPS_TO_RAS, Affine
@@ -38,6 +39,7 @@ class EvenGrid:
 
 def even_grid(name: str, volume: DicomVolume) -> EvenGrid:
     """The grid for a volume whose slices are sorted by position; raises InputError if two lie at one place."""
+    check_mosaic(name, volume.mosaic)
     if volume.positions is None or volume.orientation is None or volume.spacing is None or len(volume.positions) < 2:
         raise InputError(f"{name}: its slices state no places or no pixel spacing, so there is no grid to resample it onto.")
     columns, rows = volume.orientation[:3], volume.orientation[3:]

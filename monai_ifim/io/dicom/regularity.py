@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from monai_ifim.io.dicom.identity import check_one_patient
+from monai_ifim.io.dicom.mosaic import check_mosaic
 from monai_ifim.io.dicom.volume import SAME_PLACE, Array, DicomVolume
 from monai_ifim.io.errors import InputError
 
@@ -20,6 +21,7 @@ def check_volume(name: str, volume: DicomVolume) -> None:
     the anatomy. name: what the message calls the volume.
     """
     check_one_patient(name, volume.disagreeing)
+    check_mosaic(name, volume.mosaic)
     if volume.positions is None:
         if volume.slices > 1:
             raise InputError(

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from monai_ifim.io.dicom.mosaic import Mosaic
 from monai_ifim.io.reading import Reading
 
 Array = npt.NDArray[np.float64]
@@ -24,7 +25,8 @@ class DicomVolume:
     columns and rows; None if the headers do not state them. size: columns and rows. A multi-frame file is a volume by
     itself, its frames in the order of the file; rescale: slope and intercept of each frame [slices, 2], None if all share
     them. disagreeing: attributes that say that the files are not all of one patient, study and frame of reference. reading: what
-    was decided in making the volume of its files.
+    was decided in making the volume of its files. mosaic: how the picture of its only file is taken apart into the slices, or why
+    it cannot be; None if it is no mosaic.
     """
 
     key: str
@@ -38,6 +40,7 @@ class DicomVolume:
     rescale: Array | None = None
     disagreeing: tuple[str, ...] = ()
     reading: Reading = field(default_factory=Reading)
+    mosaic: Mosaic | None = None
 
     @property
     def series(self) -> str:

@@ -20,9 +20,11 @@ from pydicom.config import disable_value_validation
 from monai_ifim.io.dicom.forms import LONGEST_UID, MODALITY_FORM, UID_FORM
 from monai_ifim.io.dicom.header import NO_NUMBERS, DicomFile, read_dicom_file
 from monai_ifim.io.dicom.identity import Identity, differing
+from monai_ifim.io.dicom.mosaic import Mosaic
 from monai_ifim.io.dicom.object_kinds import NoImageError
 from monai_ifim.io.dicom.volume import SAME_PLACE, Array, DicomVolume
 from monai_ifim.io.errors import InputError
+from monai_ifim.io.reading import Reading
 
 Result = TypeVar("Result")
 
@@ -48,16 +50,20 @@ def volumes_of(files: Iterable[DicomFile]) -> list[DicomVolume]:
     with disable_value_validation():  # its warnings would show the patient's data
         groups: dict[Hashable, list[tuple[Path, Any]]] = defaultdict(list)
         identities: dict[Path, Identity] = {}
+        volumes: list[DicomVolume] = []
         for file in files:
             if isinstance(file.refusal, NoImageError):
                 other = other or file.refusal
                 continue
             if file.refusal is not None:
                 raise file.refusal
-            groups[_converted(file.path, _group_of, file.path, file.header)].append((file.path, file.header))
             if file.identity is not None:
                 identities[file.path] = file.identity
-        volumes = [volume for members in groups.values() for volume in _converted(members[0][0], _volumes, members)]
+            if file.mosaic is not None:
+                volumes.append(_converted(file.path, _taken_apart, file, file.mosaic))
+                continue
+            groups[_converted(file.path, _group_of, file.path, file.header)].append((file.path, file.header))
+        volumes += [volume for members in groups.values() for volume in _converted(members[0][0], _volumes, members)]
     if other is not None and not volumes:
         raise other
     volumes.sort(key=lambda volume: (volume.series, str(volume.files[0])))
@@ -184,6 +190,24 @@ def _volume(members: list[tuple[Path, Any]]) -> DicomVolume:
         orientation=orientation,
         spacing=spacing,
         rescale=_rescale(header) if multiframe else None,
+    )
+
+
+def _taken_apart(file: DicomFile, mosaic: Mosaic) -> DicomVolume:
+    """The volume in a mosaic, or, if it cannot be taken apart, its picture, which `regularity.check_volume` refuses."""
+    header = file.header
+    count = int(header.get("NumberOfFrames") or 1) if mosaic.positions is None else len(mosaic.positions)
+    return DicomVolume(
+        key=_series_name(file.path, header),
+        files=(file.path,),
+        modality=_code(header.get("Modality")),
+        size=(int(header.Columns) // mosaic.across, int(header.Rows) // mosaic.down),
+        slices=count,
+        positions=mosaic.positions,
+        orientation=mosaic.orientation,
+        spacing=mosaic.spacing,
+        reading=Reading(tiles=None if mosaic.fault else count, slice_step=mosaic.slice_step),
+        mosaic=mosaic,
     )
 
 

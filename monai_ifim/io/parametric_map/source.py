@@ -108,13 +108,14 @@ def _sources(series: ReferencedSeries, affine: Affine, shape: tuple[int, int, in
 
 
 def _source(series: ReferencedSeries, index: int, preserved: bool) -> Dataset:
-    """Item of a Source Image Sequence; preserved: True if the pixels of both coincide."""
-    multiframe = len(series.headers) < len(series.positions)
-    item = _reference(series.first if multiframe else series.headers[index])
-    if multiframe:
+    """Item of a Source Image Sequence; preserved: True if the pixels of both coincide, which those of a mosaic never do."""
+    mosaic = series.volume.mosaic is not None
+    one_file = len(series.headers) < len(series.positions)
+    item = _reference(series.first if one_file else series.headers[index])
+    if one_file and not mosaic:
         item.ReferencedFrameNumber = index + 1
     item.PurposeOfReferenceCodeSequence = [coded(SOURCE_IMAGE)]
-    item.SpatialLocationsPreserved = "YES" if preserved else "NO"
+    item.SpatialLocationsPreserved = "YES" if preserved and not mosaic else "NO"
     return item
 
 
