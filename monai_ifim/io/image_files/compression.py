@@ -19,8 +19,15 @@ def is_gzip(path: Path) -> bool:
 
 
 def unpacked(path: Path) -> BinaryIO:
-    """The file opened for reading, through gzip if its content is gzip; raises OSError."""
-    return cast(BinaryIO, gzip.open(path)) if is_gzip(path) else path.open("rb")
+    """The file opened once for reading, through gzip if its content is gzip; raises OSError."""
+    file = path.open("rb")
+    packed = file.read(len(GZIP)) == GZIP
+    file.seek(0)
+    if not packed:
+        return file
+    through = gzip.GzipFile(fileobj=file)
+    through.myfileobj = file  # type: ignore[assignment] # which is closed with it
+    return cast(BinaryIO, through)
 
 
 def holder(path: Path) -> Any:

@@ -125,9 +125,8 @@ def check_type(name: str, header: Any, code: str) -> None:
 
 def check_length(header: VolumeHeader) -> None:
     """Raise InputError for a file that is too short for the voxels that its header states."""
-    needed = math.prod(header.shape) * header.bytes_per_voxel
-    held = header.voxels.stat().st_size * (LARGEST_DEFLATION if is_gzip(header.voxels) else 1)
-    if needed > held:
+    needed, held = math.prod(header.shape) * header.bytes_per_voxel, header.voxels.stat().st_size
+    if needed > held and not (needed <= held * LARGEST_DEFLATION and is_gzip(header.voxels)):
         raise InputError(
             f"{header.path.name}: its header states {needed} bytes of voxels, more than are in the file: it is cut short or "
             "damaged, copy it again."

@@ -109,10 +109,8 @@ class NiftiHeader(VolumeHeader):
 
     def open(self) -> Any:
         """A nibabel image of its own, its voxels not read yet."""
-        kind, file = type(self._readable()), holder(self.path)
-        if self.voxels == self.path:
-            return kind.from_file_map({"image": file})
-        return kind.from_file_map({"header": file, "image": holder(self.voxels)})
+        self._readable()
+        return open_nifti(self.path, None if self.voxels == self.path else self.voxels)
 
     def frame(self, number: int) -> Any:
         """One of the volumes with the header of the file."""
@@ -195,6 +193,16 @@ class NiftiHeader(VolumeHeader):
         return self.image
 
 
+def open_nifti(path: Path, voxels: Path | None = None) -> Any:
+    """The image of a NIfTI file or pair, its voxels not read yet, without the checks of `read_nifti_header`.
+
+    Its file is opened once and stays open. Raises OSError and what nibabel raises.
+    """
+    file = unpacked(path)
+    second = nib.Nifti2Header.may_contain_header(file.read(nib.Nifti2Header.sizeof_hdr))
+    return _image(second, file, voxels)
+
+
 def read_nifti_header(path: Path, voxels: Path | None = None) -> NiftiHeader:
     """Read the header, opening the file once; raises InputError if there is none. voxels: the other file of a pair."""
     try:
@@ -237,12 +245,16 @@ def _check_extensions(path: Path, header: Any, file: BinaryIO, alone: bool) -> N
 
 def _view(second: bool, file: BinaryIO, voxels: Path | None) -> tuple[Any, Exception | None]:
     """An image over an open header, or the error that nibabel raises for it."""
-    file.seek(0)
-    opened = FileHolder(fileobj=file)
     try:
-        if voxels is None:
-            return (nib.Nifti2Image if second else nib.Nifti1Image).from_file_map({"image": opened}), None
-        kind = nib.Nifti2Pair if second else nib.Nifti1Pair
-        return kind.from_file_map({"header": opened, "image": FileHolder(str(voxels))}), None
+        return _image(second, file, voxels), None
     except Exception as error:
         return None, error
+
+
+def _image(second: bool, file: BinaryIO, voxels: Path | None) -> Any:
+    """An image over an open header. second: of NIfTI-2; voxels: the other file of a pair."""
+    file.seek(0)
+    opened = FileHolder(fileobj=file)
+    if voxels is None:
+        return (nib.Nifti2Image if second else nib.Nifti1Image).from_file_map({"image": opened})
+    return (nib.Nifti2Pair if second else nib.Nifti1Pair).from_file_map({"header": opened, "image": holder(voxels)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from monai_ifim.io.image_files import briks, pairs
 from monai_ifim.io.image_files.formats import MGH, NIFTI
@@ -10,7 +11,7 @@ from monai_ifim.io.nibabel_files.afni import read_afni_header
 from monai_ifim.io.nibabel_files.analyze import read_analyze_header
 from monai_ifim.io.nibabel_files.header import VolumeHeader
 from monai_ifim.io.nibabel_files.mgh import read_mgh_header
-from monai_ifim.io.nibabel_files.nifti import read_nifti_header
+from monai_ifim.io.nibabel_files.nifti import NiftiHeader, open_nifti, read_nifti_header
 
 
 def is_nibabel_file(path: Path) -> bool:
@@ -19,6 +20,20 @@ def is_nibabel_file(path: Path) -> bool:
     if not name.endswith((*NIFTI, *MGH, *briks.SUFFIXES, *pairs.SUFFIXES)) or path.is_dir():
         return False
     return not name.endswith(pairs.SUFFIXES) or pairs.is_header(pairs.header_of_pair(path))
+
+
+def open_volume(path: Path) -> Any:
+    """nibabel's image of a file for which `is_nibabel_file` is true, its voxels not read yet.
+
+    Of other formats than NIfTI the header is checked: no reader of MONAI's would take them. Raises InputError, OSError, and what
+    nibabel raises.
+    """
+    if path.name.lower().endswith(NIFTI):
+        return open_nifti(path)
+    header = read_volume_header(path)
+    if not isinstance(header, NiftiHeader):
+        header.check()
+    return header.open()
 
 
 def read_volume_header(path: Path) -> VolumeHeader:

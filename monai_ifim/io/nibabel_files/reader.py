@@ -19,9 +19,7 @@ from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from monai_ifim.io.errors import InputError, redacted, unquoted
 from monai_ifim.io.image_files.guard import Refusal
-from monai_ifim.io.image_files.parts import files_of
-from monai_ifim.io.nibabel_files.nifti import NiftiHeader
-from monai_ifim.io.nibabel_files.opening import is_nibabel_file, read_volume_header
+from monai_ifim.io.nibabel_files.opening import is_nibabel_file, open_volume
 
 
 class NibabelFileReader(NibabelReader):
@@ -70,6 +68,9 @@ class NibabelFileReader(NibabelReader):
 
     def _get_array_data(self, img: Any, filename: Any) -> npt.NDArray[Any]:
         values = super()._get_array_data(img, filename)
+        file = img.file_map["image"].fileobj
+        if file is not None:
+            file.close()  # voxels of a plain file stay mapped
         if "dim" not in _fields(img) and values.shape[3:] == (1,):  # AFNI states one sub-brick as an axis
             values = values[..., 0]
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
@@ -83,12 +84,9 @@ def _fields(img: Any) -> Any:
 
 def _opened(path: Path) -> Any:
     try:
-        files_of(path)
-        header = read_volume_header(path)
-        if not isinstance(header, NiftiHeader):
-            header.check()
-        return header.open()
+        return open_volume(path)
     except (InputError, MemoryError):
         raise
     except Exception as error:
-        raise InputError(f"{path.name}: cannot be read ({unquoted(error)}): copy it again.") from redacted(error)
+        said = f"{path.name}: cannot be read ({unquoted(error)}): copy it again, or convert it to NIfTI."
+        raise InputError(said) from redacted(error)
