@@ -157,12 +157,18 @@ def list_entries(inputs: str | PathLike[str] | Sequence[str | PathLike[str]], ke
     """The cases as MONAI data dictionaries, [{key: path, ...}, ...], with all that a datalist names besides: the `datalist` of
     a bundle.
 
-    Raises InputError for inputs that MONAI would read wrongly: 4D files, several or irregular DICOM volumes in one folder.
+    Raises InputError for what MONAI would read wrongly: 4D files, mosaics, several or irregular DICOM volumes in one folder.
     """
     several = [inputs] if isinstance(inputs, (str, PathLike)) else inputs
     cases = find_cases(several)
     for case in cases:
-        OpenedSource(case.source).check(channels=None)
+        opened = OpenedSource(case.source)
+        opened.check(channels=None)
+        if opened.reading.tiles is not None:
+            raise InputError(
+                f"{case.source.path.name}: a mosaic, which MONAI's own readers take for one slice: give the NIfTI file that "
+                "dcm2niix makes of it, or use monai-ifim decompose."
+            )
     return [{name: _plain(value) for name, value in case.source.beside} | {key: str(case.source.path)} for case in cases]
 
 

@@ -170,8 +170,8 @@ def _mosaic(path: Path, file: BinaryIO, header: Any) -> Mosaic | None:
 
     try:
         return mosaic_of(header, whole)
-    except Exception:  # pydicom converts a value when it is asked for, and raises much
-        raise InputError(f"{path.name}: {NO_NUMBERS}.") from None
+    except Exception:  # without its cause, whose text may quote the header
+        raise _unreadable(path) from None
 
 
 def _reaches_beyond_size(file: BinaryIO) -> bool:

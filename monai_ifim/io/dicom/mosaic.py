@@ -72,19 +72,21 @@ def mosaic_of(header: Dataset, whole: Callable[[], Dataset]) -> Mosaic | None:
     header: with MOSAIC_TAGS at least; whole: gives it with all its elements, and is called for what may be a mosaic.
     """
     kinds = {str(kind).upper() for kind in several(header.get("ImageType"))}
-    named = "MOSAIC" in kinds and str(header.get("Modality") or "MR") == "MR"
+    resonance = str(header.get("Modality") or "MR") == "MR"
+    named, grid = resonance and "MOSAIC" in kinds, resonance and "VFRAME" in kinds and _is_grid(header)
+    several_frames = int(header.get("NumberOfFrames") or 1) > 1
+    siemens, united = _count(header, *SIEMENS_COUNT) > 1, _count(header, *UNITED_IMAGING_COUNT) > 1
+    if not (named if several_frames else named or grid or siemens or united):
+        return None
     try:
-        if int(header.get("NumberOfFrames") or 1) > 1:
-            if named:
-                _check_frames(header)
+        if several_frames:
+            _check_frames(header)
             return None
-        grid = "VFRAME" in kinds and "SIEMENS" not in str(header.get("Manufacturer")).upper()  # Siemens: frames of a volume
-        counted = _count(header, *SIEMENS_COUNT) > 1, _count(header, *UNITED_IMAGING_COUNT) > 1
-        if counted[1] or (grid and not counted[0]):
-            return _united_imaging(whole(), grid)
-        return _siemens(whole(), named) if counted[0] or named else None
+        return _united_imaging(whole(), grid) if united or (grid and not siemens) else _siemens(whole(), named)
     except _FaultError as fault:
         return Mosaic(fault=str(fault))
+    except (TypeError, ValueError, OverflowError, AttributeError):  # of a value that is none, whose text may quote it
+        return Mosaic(fault="its header has other text instead of the numbers that tell how they lie")
 
 
 def check_mosaic(name: str, mosaic: Mosaic | None) -> None:
@@ -95,6 +97,12 @@ def check_mosaic(name: str, mosaic: Mosaic | None) -> None:
             "the scanner wrote them, with the private elements that anonymising removes, and give these, or the NIfTI file that "
             "dcm2niix makes of them."
         )
+
+
+def _is_grid(header: Dataset) -> bool:
+    """True for VFRAME as United Imaging says it, whose pictures state no place of their own; Siemens says it of frames, too."""
+    maker = str(header.get("Manufacturer") or "").upper()
+    return maker.startswith(("UIH", "UNITED IMAGING")) or ("SIEMENS" not in maker and not header.get("ImagePositionPatient"))
 
 
 def _check_frames(header: Dataset) -> None:
@@ -109,11 +117,11 @@ def _check_frames(header: Dataset) -> None:
 def _siemens(header: Dataset, named: bool) -> Mosaic | None:
     """A mosaic of Siemens; None for a single tile, and, unless its Image Type names it, for a slice cut out of a mosaic."""
     stated = _csa(header)
-    counts = {_count(header, *SIEMENS_COUNT), *map(int, stated.get(COUNT, ())[:1])} - {0}
+    counts = {float(_count(header, *SIEMENS_COUNT)), *stated.get(COUNT, ())[:1]} - {0.0}
     if not counts:
         raise _FaultError(f"its header does not state how many ({COUNT}, a private element of Siemens)")
-    count = max(counts)
-    if len(counts) > 1 or not 0 < count <= MOST_SLICES:
+    count = int(max(counts))
+    if counts != {count} or not 0 < count <= MOST_SLICES:
         raise _FaultError(f"its header does not state one number of them ({COUNT}, a private element of Siemens)")
     side = math.isqrt(count - 1) + 1
     if count == 1 or not (named or _divisible(header, side, side)):
@@ -200,7 +208,11 @@ def _numbers(header: Dataset, keyword: str, count: int) -> Array:
 
 
 def _count(header: Dataset, group: int, creator: str, number: int) -> int:
-    return int(float(_private(header, group, creator, number) or 0))
+    """A private element that states a number of slices; 0 if it does not."""
+    try:
+        return int(float(_private(header, group, creator, number) or 0))
+    except (TypeError, ValueError, OverflowError):
+        return 0
 
 
 def _private(header: Dataset, group: int, creator: str, number: int) -> Any:

@@ -18,6 +18,7 @@ import pydicom
 import pytest
 from highdicom.legacy import LegacyConvertedEnhancedMRImage
 from monai.transforms import LoadImage
+from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian, RLELossless, generate_uid
 
@@ -25,6 +26,7 @@ from monai_ifim.io import DicomReader, InputError, OpenedSource, Source
 from monai_ifim.io.dicom.header import read_dicom_file
 from monai_ifim.io.limits import LimitError, Limits
 from monai_ifim.io.stated_size import check_size
+from monai_ifim.run.cases import list_entries
 from synthetic_mosaics import Tiles, csa_header, siemens, united_imaging
 from synthetic_series import ORIENTATIONS
 
@@ -155,6 +157,12 @@ def _set_csa(**elements: Any) -> Callable[[Dataset], None]:
     return change
 
 
+def _text_for_a_step(image: Dataset) -> None:
+    with disable_value_validation():
+        image.add_new("SpacingBetweenSlices", "SH", SECRET)  # in a file without types, it is read as a number
+    image.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+
+
 def _no_steps(image: Dataset) -> None:
     del image.SpacingBetweenSlices, image.SliceThickness
 
@@ -179,6 +187,8 @@ def _cut(image: Dataset) -> None:
         (_set_csa(SliceNormalVector=[0.0, 0.0, 0.0]), "SliceNormalVector is not at right angles"),
         (_set_csa(SliceNormalVector=[SECRET]), "CSA header of Siemens, which tells how they lie, is damaged"),
         (_set_csa(NumberOfImagesInMosaic=["nan"]), "CSA header of Siemens, which tells how they lie, is damaged"),
+        (_set_csa(NumberOfImagesInMosaic=[7.5]), "does not state one number of them"),
+        (_text_for_a_step, "other text instead of the numbers"),
         (_no_steps, "how far apart they are"),
         (_no_place, "where they lie"),
         (_cut, "its 21 x 14 pixels cannot be 3 x 3 equal tiles"),
@@ -284,6 +294,15 @@ def test_stitched_picture_of_another_modality_is_a_picture(modality: str, tiles:
     assert read(tmp_path / "one.dcm").shape == (21, 15, 1)
 
 
+def test_vframe_without_anything_else_is_no_slice(tiles: Tiles, tmp_path: Path) -> None:
+    image = united_imaging(tiles)
+    image.remove_private_tags()
+    del image.Manufacturer
+    check_refused(save(image, tmp_path / "series" / "one.dcm"), "how many and where")
+    image.ImagePositionPatient = [1, 2, 3]
+    assert read(save(image, tmp_path / "series" / "one.dcm")).shape == (21, 15, 1)
+
+
 def test_volume_of_siemens_xa_may_say_vframe_and_mosaic(tiles: Tiles, tmp_path: Path) -> None:
     image = siemens(tiles)
     image.ImageType, image.Manufacturer = ["ORIGINAL", "PRIMARY", "M", "VFRAME"], "Siemens Healthineers"
@@ -331,10 +350,32 @@ def test_private_sequence_without_its_type_is_read(tiles: Tiles, tmp_path: Path)
     check_same(read(path), tiles.values.reshape(-1), tiles.world())
 
 
+def test_coloured_mosaic_is_taken_apart(tiles: Tiles, tmp_path: Path) -> None:
+    image = siemens(tiles)
+    colours = (np.stack([tiles.picture(3, 3)] * 3, axis=-1) * [1, 3, 7]).astype(np.uint8)
+    image.SamplesPerPixel, image.PhotometricInterpretation, image.PlanarConfiguration = 3, "RGB", 0
+    image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 8, 8, 7, 0
+    image.PixelData = colours.tobytes()
+    found = read(save(image, tmp_path / "one.dcm"))
+    assert found.shape == (7, 5, 7, 3)
+    values = (tiles.values[..., None] * [1, 3, 7]).astype(np.uint8)
+    order = slice(None) if np.linalg.det(tiles.axes) > 0 else slice(None, None, -1)
+    np.testing.assert_array_equal(found.numpy(), values[:, :, order])
+
+
 def test_compressed_mosaic_is_taken_apart(tiles: Tiles, tmp_path: Path) -> None:
     image = siemens(tiles)
     image.compress(RLELossless)
     check_same(read(save(image, tmp_path / "one.dcm")), tiles.values.reshape(-1), tiles.world())
+
+
+def test_datalist_of_monai_holds_no_mosaic(tiles: Tiles, tmp_path: Path) -> None:
+    """MONAI's readers would take it for one slice."""
+    path = save(siemens(tiles), tmp_path / "one.dcm")
+    with pytest.raises(InputError, match="take for one slice: give the NIfTI file that dcm2niix makes"):
+        list_entries(path)
+    by_dcm2niix(tmp_path, tmp_path / "theirs")
+    assert list_entries(tmp_path / "theirs" / "made.nii") == [{"image": str(tmp_path / "theirs" / "made.nii")}]
 
 
 def test_limit_counts_the_picture(tiles: Tiles, tmp_path: Path) -> None:
@@ -353,6 +394,16 @@ def test_time_points_are_volumes_of_their_series(tiles: Tiles, tmp_path: Path) -
     volumes = OpenedSource(Source(tmp_path / "series")).volumes
     assert [volume.key for volume in volumes] == ["1.2.3#1", "1.2.3#2", "1.2.3#3"]
     assert all(volume.slices == 7 for volume in volumes)
+
+
+def test_mosaic_that_tells_too_little_hides_no_other_series(tiles: Tiles, tmp_path: Path) -> None:
+    mosaic, whole = siemens(tiles), siemens(tiles)
+    _without_csa(mosaic)
+    save(mosaic, tmp_path / "study" / "a.dcm")
+    save(whole, tmp_path / "study" / "b.dcm")
+    OpenedSource(Source(tmp_path / "study", series=str(whole.SeriesInstanceUID))).check(channels=1)
+    with pytest.raises(InputError, match="does not state how many"):
+        OpenedSource(Source(tmp_path / "study", series=str(mosaic.SeriesInstanceUID))).check(channels=1)
 
 
 def test_header_keeps_no_private_text(tiles: Tiles, tmp_path: Path) -> None:

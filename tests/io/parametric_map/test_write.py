@@ -38,6 +38,8 @@ from monai_ifim.io.dicom.object_kinds import NoImageError
 from monai_ifim.io.nifti import write_volume
 from monai_ifim.io.parametric_map.source import referenced_series
 from monai_ifim.io.parametric_map.write import write_parametric_maps
+from synthetic_mosaics import Tiles, siemens
+from synthetic_series import ORIENTATIONS
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "parametric_maps.md").read_text(encoding="utf-8")
 Array = npt.NDArray[Any]
@@ -407,6 +409,28 @@ def test_enhanced_multi_frame_source_is_named_by_frame(
     assert [order[source.ReferencedFrameNumber - 1] for source in sources] == [0, 1, 2, 3, 4, 5]
     assert {source.ReferencedSOPInstanceUID for source in sources} == {enhanced.SOPInstanceUID}
     assert str(dataset.PatientName) == PATIENT
+    assert dciodvfy(written["high"]) == []
+    write_volume(tmp_path / "high.nii.gz", maps.high[0], native)
+    check_against_nifti(written["high"], tmp_path / "high.nii.gz")
+
+
+def test_mosaic_is_named_without_a_frame(tmp_path: Path, dciodvfy: Any) -> None:
+    """It is a picture of one frame, whose pixels lie elsewhere than those of the map."""
+    tiles = Tiles(ORIENTATIONS["oblique"] * [1, 1, -1], 7)
+    image = siemens(tiles)
+    image.save_as(tmp_path / "mosaic.dcm")
+    loader = LoadImage(image_only=True)
+    loader.register(DicomReader())
+    native = loader(str(tmp_path / "mosaic.dcm")).affine.numpy()
+    maps = maps_on(native, tiles.values.shape)
+    written = write_all(tmp_path / "out", Source(tmp_path / "mosaic.dcm"), maps)
+    dataset = pydicom.dcmread(written["high"])
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        [source] = frame.DerivationImageSequence[0].SourceImageSequence
+        assert source.ReferencedSOPInstanceUID == image.SOPInstanceUID
+        assert "ReferencedFrameNumber" not in source
+        assert source.SpatialLocationsPreserved == "NO"
+    assert len(dataset.PerFrameFunctionalGroupsSequence) == 7
     assert dciodvfy(written["high"]) == []
     write_volume(tmp_path / "high.nii.gz", maps.high[0], native)
     check_against_nifti(written["high"], tmp_path / "high.nii.gz")
