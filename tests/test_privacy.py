@@ -284,7 +284,7 @@ def test_the_search_finds_what_is_planted_and_in_whatever_it_is_packed(good: Pat
 def test_no_output_of_a_run_holds_any(space: str, good: Path, bundle: Path, command: Callable[..., Run], tmp_path: Path) -> None:
     words = ("decompose", good, "--bundle", bundle, "-o", tmp_path / "out", "--space", space, "--mrb", "--rank", 1)
     run = command(*words)
-    assert (run.status, set(run.cases().values()), len(run.cases())) == (0, {"done"}, 8)
+    assert (run.status, set(run.cases().values()), len(run.cases())) == (0, {"done"}, 7)
     assert run.found() == {}
     kinds = {"".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix for path in run.folder.rglob("*.*")}
     assert kinds == {".nii.gz", ".json", ".mrml", ".mrb", ".npz", ".ctbl", ".tsv", ".csv", ".parquet", ".html"}
@@ -439,19 +439,23 @@ def test_no_damaged_file_of_any_format_is_quoted(
     assert run.found() == {}
 
 
+@pytest.mark.parametrize("names", ["path", "hash"])
 @pytest.mark.parametrize(
-    "content",
+    ("content", "status", "told"),
     [
-        [{"Zw00000061": "a.nii"}],
-        ["Zw00000062.nii", {"image": 7, "who": "Zw00000063"}],
-        {"Zw00000064": [{"image": "a"}], "b": [{"image": "b"}]},
+        ([{"Zw00000061": "a.nii"}], 1, set()),
+        (["Zw00000062.nii", {"image": 7, "who": "Zw00000063"}], 3, {"zw00000062"}),  # a case is called by its file
+        ({"Zw00000064": [{"image": "a"}], "b": [{"image": "b"}]}, 1, set()),
     ],
 )  # fmt: skip
-def test_no_datalist_is_quoted(content: Any, bundle: Path, command: Callable[..., Run], tmp_path: Path) -> None:
+def test_no_datalist_is_quoted(
+    content: Any, status: int, told: set[str], names: str, bundle: Path, command: Callable[..., Run], tmp_path: Path
+) -> None:
     (tmp_path / "list.json").write_text(json.dumps(content))
-    run = command("--debug", "decompose", tmp_path / "list.json", "--bundle", bundle, "-o", tmp_path / "out")
-    assert run.status == 1
-    assert found_in(run.said) == set()
+    words = ("--bundle", bundle, "-o", tmp_path / "out", "--case-names", names)
+    run = command("--debug", "decompose", tmp_path / "list.json", *words)
+    assert run.status == status
+    assert found_in(run.said) == (told if names == "path" else set())
 
 
 @pytest.mark.usefixtures("blank_figure")
@@ -550,7 +554,7 @@ def test_neither_the_library_nor_its_transforms_tell_any_at_debug(
     with everything_said(run):
         cases = find_cases([good, *(bad / name for name in ("Rows", "PixelSpacing", "syntax", "cut_in_pixels"))])
         rows = run_cases(load_bundle(bundle), cases, RunSettings(tmp_path / "out", CaseSettings("categorical")), print)
-    assert sum(row.status == "done" for row in rows) == 8
+    assert sum(row.status == "done" for row in rows) == 7
     assert run.found() == {}
     with disable_value_validation():
         series[0].save_as(place / "slice.dcm")
