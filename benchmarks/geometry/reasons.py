@@ -13,6 +13,7 @@ from benchmarks.geometry.volume import Volume
 from monai_ifim.io.geometry import is_invertible
 
 Aspect = Literal["sizes", "place", "values"]
+SAME_STEP = 1e-4  # mm; dcm2niix keeps steps as float32
 ROUNDED = 1e-3  # of the diagonal of a volume: direction cosines of three decimals
 SLIGHTLY = 0.1  # of the range of the values: more is not the rounding of a conversion of colours
 
@@ -22,6 +23,7 @@ class Difference:
     """What differs, and what is known of it.
 
     facts: what the DICOM headers say (`headers.FACTS`). by_headers: the product compared with pydicom, if that reads it.
+    end_gaps: mm between the first two slices, and between the last two.
     """
 
     ours: Volume
@@ -29,6 +31,7 @@ class Difference:
     found: Comparison
     facts: frozenset[str] = frozenset()
     by_headers: Comparison | None = None
+    end_gaps: tuple[float, ...] = ()
 
     @property
     def aspects(self) -> list[Aspect]:
@@ -71,6 +74,11 @@ def _apart_from_thickness(difference: Difference) -> bool:
     return compare(ours, replace(theirs, affine=affine)).same_place
 
 
+def _has_a_step_of(volume: Volume, gaps: tuple[float, ...]) -> bool:
+    step = float(np.linalg.norm(volume.affine[:3, 2]))
+    return any(abs(step - gap) < SAME_STEP for gap in gaps)
+
+
 def _is_flat(volume: Volume) -> bool:
     """True for an affine that puts several voxels at one place."""
     steps = np.linalg.norm(volume.affine[:3, :3], axis=0)
@@ -105,7 +113,7 @@ REASONS = (
         "place",
         "The places of a single slice agree, and its thickness does not: dcm2niix takes Spacing Between Slices where it is "
         "stated, monai_ifim Slice Thickness, else 1 mm.",
-        _apart_from_thickness,
+        lambda difference: _apart_from_thickness(difference) and _as_in_headers(difference, "place"),
     ),
     Reason(
         "tilt of one slice",
@@ -121,6 +129,12 @@ REASONS = (
         "dcm2niix takes slices at one place for neighbours, as in a series whose slices alternate between volumes or that holds "
         "several orientations, and writes a singular affine; monai_ifim places each slice as its header states.",
         lambda difference: _is_flat(difference.theirs) and _as_in_headers(difference, "place"),
+    ),
+    Reason(
+        "unequal gaps",
+        "place",
+        "dcm2niix puts all slices at the distance of the first two, monai_ifim between the places of the first and the last.",
+        lambda difference: _as_in_headers(difference, "place") and _has_a_step_of(difference.theirs, difference.end_gaps),
     ),
     Reason(
         "rounded directions",

@@ -174,7 +174,7 @@ def _difference(files: Sequence[Path], ours: Volume, theirs: Volume, found: Comp
         return Difference(ours, theirs, found)
     placed = headers.read_pydicom(files)
     by_headers = None if isinstance(placed, Refused) else compare(ours, placed)
-    return Difference(ours, theirs, found, headers.facts_of(files[0]), by_headers)
+    return Difference(ours, theirs, found, headers.facts_of(files[0]), by_headers, headers.end_gaps(files))
 
 
 def nearest(ours: Volume, several: Sequence[Volume], taken: Collection[int] = ()) -> int:
