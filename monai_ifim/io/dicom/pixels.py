@@ -120,7 +120,7 @@ def _sorted(image: Any, volume: DicomVolume) -> Any:
     grid = slice_grid(volume)
     if grid is None or len(grid.order) < 2 or np.array_equal(grid.order, np.arange(len(grid.order))):
         return image
-    return itk.image_from_array(itk.array_from_image(image)[grid.order])
+    return itk.image_from_array(itk.array_from_image(image)[grid.order], is_vector=image.GetNumberOfComponentsPerPixel() > 1)
 
 
 def _refusal(name: str, volume: DicomVolume, error: Exception) -> InputError:

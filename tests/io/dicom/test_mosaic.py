@@ -255,12 +255,23 @@ def test_cure_of_the_refusal_leads_to_acceptance(tiles: Tiles, small_cases: Path
         OpenedSource(Source(given)).check(channels=1)
 
 
-def test_united_imaging_slices_that_are_not_even_are_refused_as_those_of_a_series(tiles: Tiles, tmp_path: Path) -> None:
+def test_uneven_slices_of_united_imaging_are_resampled_as_those_of_a_series(tiles: Tiles, tmp_path: Path) -> None:
     image = united_imaging(tiles)
-    item = image[0x0065, 0x1051].value[3]
-    item.ImagePositionPatient = [*(np.array(item.ImagePositionPatient, dtype=float) + 1.0 * tiles.axes[:, 2])]
+    places = 2.5 * np.arange(7.0)
+    places[6] += 2.5  # a slice is missing
+    for item, place in zip(image[0x0065, 0x1051].value, places, strict=True):
+        item.ImagePositionPatient = [*(np.array(tiles.origin) + place * tiles.axes[:, 2])]
+    path = save(image, tmp_path / "series" / "one.dcm")
     with pytest.raises(InputError, match="not evenly spaced"):
-        OpenedSource(Source(save(image, tmp_path / "one.dcm"))).check(channels=1)
+        OpenedSource(Source(path)).check(channels=1)
+    opened = OpenedSource(Source(path.parent, fix_geometry=True))
+    opened.check(channels=1)
+    found = nib.load(opened.readable_path(tmp_path))
+    columns, rows, slices = np.indices(tiles.values.shape).reshape(3, -1)
+    lps = tiles.origin + np.stack([columns * 0.8, rows * 1.3, places[slices]], axis=1) @ tiles.axes.T
+    voxels = np.rint(nib.affines.apply_affine(np.linalg.inv(found.affine), lps * [-1, -1, 1])).astype(int)
+    np.testing.assert_allclose(nib.affines.apply_affine(found.affine, voxels), lps * [-1, -1, 1], rtol=0, atol=1e-3)
+    np.testing.assert_allclose(found.get_fdata()[tuple(voxels.T)], tiles.values.reshape(-1), rtol=0, atol=1e-2)
 
 
 def test_picture_is_a_mosaic_by_its_count_whatever_its_image_type(tiles: Tiles, tmp_path: Path) -> None:
@@ -350,17 +361,19 @@ def test_private_sequence_without_its_type_is_read(tiles: Tiles, tmp_path: Path)
     check_same(read(path), tiles.values.reshape(-1), tiles.world())
 
 
-def test_coloured_mosaic_is_taken_apart(tiles: Tiles, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ways", [[1, 1, 1], DESCENDING])
+def test_coloured_mosaic_is_taken_apart(ways: list[int], tmp_path: Path) -> None:
+    tiles = Tiles(ORIENTATIONS["oblique"] * ways, 7)
     image = siemens(tiles)
     colours = (np.stack([tiles.picture(3, 3)] * 3, axis=-1) * [1, 3, 7]).astype(np.uint8)
     image.SamplesPerPixel, image.PhotometricInterpretation, image.PlanarConfiguration = 3, "RGB", 0
     image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 8, 8, 7, 0
     image.PixelData = colours.tobytes()
     found = read(save(image, tmp_path / "one.dcm"))
-    assert found.shape == (7, 5, 7, 3)
     values = (tiles.values[..., None] * [1, 3, 7]).astype(np.uint8)
-    order = slice(None) if np.linalg.det(tiles.axes) > 0 else slice(None, None, -1)
-    np.testing.assert_array_equal(found.numpy(), values[:, :, order])
+    np.testing.assert_array_equal(found.numpy(), values[:, :, :: ways[2]])
+    corner = found.affine.numpy()[:3, 3] * [-1, -1, 1]
+    np.testing.assert_allclose(corner, tiles.origin if ways[2] > 0 else tiles.origin + 6 * 2.5 * tiles.axes[:, 2], atol=1e-4)
 
 
 def test_compressed_mosaic_is_taken_apart(tiles: Tiles, tmp_path: Path) -> None:
@@ -385,15 +398,22 @@ def test_limit_counts_the_picture(tiles: Tiles, tmp_path: Path) -> None:
         check_size(opened, Limits(voxels=21 * 15 - 1))
 
 
-def test_time_points_are_volumes_of_their_series(tiles: Tiles, tmp_path: Path) -> None:
+def test_time_points_are_volumes_of_their_series_in_order(tiles: Tiles, tmp_path: Path) -> None:
+    """Whatever the names of their files."""
     for number in range(3):
         image = siemens(tiles)
         image.SeriesInstanceUID, image.StudyInstanceUID, image.FrameOfReferenceUID = "1.2.3", "1.2.4", "1.2.5"
-        image.InstanceNumber = image.AcquisitionNumber = number + 1
+        image.InstanceNumber = image.AcquisitionNumber = number + 9
         save(image, tmp_path / "series" / f"{9 - number}.dcm")
     volumes = OpenedSource(Source(tmp_path / "series")).volumes
     assert [volume.key for volume in volumes] == ["1.2.3#1", "1.2.3#2", "1.2.3#3"]
-    assert all(volume.slices == 7 for volume in volumes)
+    assert [volume.files[0].name for volume in volumes] == ["9.dcm", "8.dcm", "7.dcm"]
+    with pytest.raises(InputError, match="a series of 3 volumes of 7 slices.*; choose one with --frame N, N from 0 to 2"):
+        OpenedSource(Source(tmp_path / "series")).check(channels=1)
+    for frame in range(3):
+        opened = OpenedSource(Source(tmp_path / "series", frame=frame))
+        opened.check(channels=1)
+        assert [part.name for part in opened.parts] == [f"{9 - frame}.dcm"]
 
 
 def test_mosaic_that_tells_too_little_hides_no_other_series(tiles: Tiles, tmp_path: Path) -> None:
