@@ -79,6 +79,10 @@ def _has_a_step_of(volume: Volume, gaps: tuple[float, ...]) -> bool:
     return any(abs(step - gap) < SAME_STEP for gap in gaps)
 
 
+def _has_pixels_of_1_mm(volume: Volume) -> bool:
+    return bool(np.allclose(np.linalg.norm(volume.affine[:3, :2], axis=0), 1))
+
+
 def _is_flat(volume: Volume) -> bool:
     """True for an affine that puts several voxels at one place."""
     steps = np.linalg.norm(volume.affine[:3, :3], axis=0)
@@ -107,6 +111,13 @@ REASONS = (
         "The header states no position or no orientation, so each program invents a place: dcm2niix puts the middle of the "
         "picture into the origin, monai_ifim its first pixel. Distances within the picture agree.",
         lambda difference: bool({"no position", "no orientation"} & difference.facts) and _equally_large(difference),
+    ),
+    Reason(
+        "no Pixel Spacing",
+        "place",
+        "The header states neither a position nor Pixel Spacing: monai_ifim takes the size of pixels that it states instead "
+        "(Imager Pixel Spacing, Nominal Scanned Pixel Spacing, Ultrasound Regions), dcm2niix 1 mm.",
+        lambda difference: {"no position", "no Pixel Spacing"} <= difference.facts and _has_pixels_of_1_mm(difference.theirs),
     ),
     Reason(
         "thickness of one slice",
