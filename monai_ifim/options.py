@@ -15,6 +15,8 @@ Space = Literal["native", "network", "scanner"]
 Verify = Literal["sample", "always", "never"]
 Statistics = Literal["differentiate", "freeze"]
 CaseNames = Literal["path", "hash"]
+PixelValuesBy = Literal["header", "rescale", "real-world"]
+Monochrome1 = Literal["reader", "stored", "inverted"]
 Decides = Literal["always", "approximate", "at least", "never"]
 SAME = object()  # the command line's default is the field's
 
@@ -46,7 +48,7 @@ class Option:
 
     default: Any
     help: str
-    kind: type = str
+    kind: Any = str
     flag: str = ""
     command_default: Any = SAME
     minimum: int | None = None
@@ -112,6 +114,18 @@ FILES: dict[str, Option] = {
         "path",
         "path: cases are named after their files; hash: pseudonyms, whose key is beside OUT, and names of files in no result.",
         decides="never",
+    ),
+}
+READING: dict[str, Option] = {  # of a DICOM image
+    "values": Option(
+        "header",
+        "Values of DICOM images whose headers state two: rescale, as other readers, or real-world; by default these are refused.",
+        PixelValuesBy,
+    ),
+    "monochrome1": Option(
+        "reader",
+        "Radiographs stored with white as the smallest value: reader, as the bundle's MONAI reader; stored; or inverted.",
+        Monochrome1,
     ),
 }
 LIMITS: dict[str, Option] = {  # of one case; 0 for none

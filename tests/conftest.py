@@ -6,7 +6,9 @@ import io
 import itertools
 import json
 import os
+import shutil
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,6 +80,22 @@ def small_cases(real_data: Path) -> Path:
     if not folder.is_dir():
         pytest.skip(f"put the folder of small inputs that went wrong once at {folder} to run this test")
     return folder
+
+
+@pytest.fixture(scope="session")
+def dcm2niix() -> Callable[[Path, Path], nib.Nifti1Image]:
+    """Converts a file or folder into a new folder with dcm2niix, and gives the only image that it makes."""
+    if shutil.which("dcm2niix") is None:
+        pytest.skip("dcm2niix is not installed (Debian package dcm2niix)")
+
+    def convert(source: Path, folder: Path) -> nib.Nifti1Image:
+        folder.mkdir()
+        command = ["dcm2niix", "-b", "n", "-z", "n", "-f", "%s_%j", "-o", str(folder), str(source)]
+        subprocess.run(command, check=True, capture_output=True)
+        [file] = folder.glob("*.nii")
+        return nib.load(file)
+
+    return convert
 
 
 @pytest.fixture

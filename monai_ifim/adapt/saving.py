@@ -37,6 +37,7 @@ from monai_ifim.io import (
     write_case,
 )
 from monai_ifim.io.case_folder import claimed, identity_digest
+from monai_ifim.io.dicom.reader import INVERTED
 from monai_ifim.io.geometry import is_photograph
 from monai_ifim.io.key_table import KeyTable, refuse_told_names
 from monai_ifim.io.nifti import power_below_float32, volume_shape
@@ -153,7 +154,8 @@ class SaveIFIM(Transform):
             resampled=opened.resampled,
             beside=opened.beside,
             files=[file.described() for file in opened.hashed] if there else (),
-            reading=opened.reading if there else Reading(),
+            reading=_reading(img, opened) if there else Reading(),
+            choice=opened.choice,
         )
         of_maps = {"unit": unit} if self.settings.space == "scanner" else {}
         record = record | {"settings": self.settings.written(record["settings"])}
@@ -283,6 +285,12 @@ def _source_of(file: Path | None) -> Source:
     if file is None:
         raise InputError("the image's metadata does not name its file: load it with MONAI's LoadImage, or pass source=.")
     return Source(file)
+
+
+def _reading(img: MetaTensor, opened: OpenedSource) -> Reading:
+    """What was decided in reading the input; whether it was inverted depends on the reader that the bundle names."""
+    reading = opened.reading
+    return reading if reading.inverted is None else replace(reading, inverted=bool(img.meta.get(INVERTED, reading.inverted)))
 
 
 def _reader_of(img: MetaTensor) -> str | None:

@@ -16,14 +16,17 @@ from monai_ifim.cli.options import (
     DEVICE,
     EXPECT_SHA256,
     FIX_GEOMETRY,
+    MONOCHROME1,
     OUTPUT,
     OVERWRITE,
     PRIVATE,
+    VALUES,
     GivenSettings,
     takes_settings,
 )
 from monai_ifim.cli.repetition import needed, repeat_from
 from monai_ifim.cli.summary import quiet_libraries
+from monai_ifim.options import READING, Monochrome1, PixelValuesBy
 
 
 @takes_settings()
@@ -43,6 +46,8 @@ def decompose(
         str | None, typer.Option(help="UID of the series to take from DICOM folders; all: each volume as a case.")
     ] = None,
     fix_geometry: Annotated[bool, FIX_GEOMETRY] = False,
+    values: Annotated[PixelValuesBy, VALUES] = READING["values"].default,
+    monochrome1: Annotated[Monochrome1, MONOCHROME1] = READING["monochrome1"].default,
     device: Annotated[str | None, DEVICE] = None,
     batch_size: Annotated[int, BATCH_SIZE] = 1,
     overwrite: Annotated[bool, OVERWRITE] = False,
@@ -89,6 +94,7 @@ def decompose(
         from monai_ifim.core.determinism import configure_cublas
         from monai_ifim.io.hidden_names import untold_names
         from monai_ifim.io.installation import resolve_bundle
+        from monai_ifim.io.source import ValueChoice
         from monai_ifim.report.cohort.page import write_cohort
         from monai_ifim.run.cases import search_cases
         from monai_ifim.run.ranks import rank_of_process
@@ -102,7 +108,7 @@ def decompose(
         chosen = rank.device if device in (None, "cuda") else device
         settings = RunSettings(output, case, batch_size, chosen, overwrite, given.limits, private)
         with untold_names(inputs if case.case_names == "hash" else []):
-            found = search_cases(inputs, frame, series, fix_geometry)
+            found = search_cases(inputs, frame, series, fix_geometry, ValueChoice(values, monochrome1))
         cases, unread = found.cases, found.told_unread(hidden=case.case_names == "hash")
         root = resolve_bundle(bundle)
         name_origin(console, root, expect_sha256)

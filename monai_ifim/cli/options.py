@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from monai_ifim.options import LIMITS, OPTIONS, SAME, TRANSFER, Option
+from monai_ifim.options import LIMITS, OPTIONS, READING, SAME, TRANSFER, Option
 
 if TYPE_CHECKING:
     from monai_ifim.adapt.settings import CaseSettings
@@ -26,10 +26,12 @@ FIX_GEOMETRY = typer.Option(
     "--fix-geometry", help="Resample DICOM volumes with a tilted gantry or uneven gaps onto an even grid."
 )
 MAX_TRANSFER_SECONDS = typer.Option(help=TRANSFER["max_transfer_seconds"].help, min=0)
+MONOCHROME1 = typer.Option("--monochrome1", help=READING["monochrome1"].help)
 OUTPUT = typer.Option("--output", "-o", help="Folder for the results.")
 PRIVATE = typer.Option("--private", help="Make the folder for results readable by its owner only.")
 PRIVATE_OR_NOT = typer.Option("--private/--no-private", help="Make the folder for results readable by its owner only.")
 OVERWRITE = typer.Option("--overwrite", help="Make finished cases again.")
+VALUES = typer.Option("--values", help=READING["values"].help)
 
 
 @dataclass(frozen=True)

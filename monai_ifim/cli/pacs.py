@@ -21,14 +21,16 @@ from monai_ifim.cli.options import (
     EXPECT_SHA256,
     FIX_GEOMETRY,
     MAX_TRANSFER_SECONDS,
+    MONOCHROME1,
     OUTPUT,
     OVERWRITE,
     PRIVATE_OR_NOT,
+    VALUES,
     GivenSettings,
     takes_settings,
 )
 from monai_ifim.cli.summary import quiet_libraries
-from monai_ifim.options import TRANSFER
+from monai_ifim.options import READING, TRANSFER, Monochrome1, PixelValuesBy
 
 if TYPE_CHECKING:
     from monai_ifim.run.pacs import StoredMap
@@ -50,6 +52,8 @@ def pacs(
         str | None, typer.Option(metavar="UID", help="UID of the series to take, if the study has several; all: each as a case.")
     ] = None,
     fix_geometry: Annotated[bool, FIX_GEOMETRY] = False,
+    values: Annotated[PixelValuesBy, VALUES] = READING["values"].default,
+    monochrome1: Annotated[Monochrome1, MONOCHROME1] = READING["monochrome1"].default,
     device: Annotated[str | None, DEVICE] = None,
     ca_bundle: Annotated[
         Path | None, typer.Option("--ca-bundle", help="PEM file of the authorities that may sign the server's certificate.")
@@ -83,6 +87,7 @@ def pacs(
             from monai_ifim.io.dicomweb.client import DicomWeb, checked_uid
             from monai_ifim.io.installation import resolve_bundle
             from monai_ifim.io.private_folder import make_private
+            from monai_ifim.io.source import ValueChoice
             from monai_ifim.report.cohort.page import write_cohort
             from monai_ifim.run.audit_trail import AuditTrail
             from monai_ifim.run.cases import EVERY_SERIES
@@ -119,7 +124,7 @@ def pacs(
             listed["series"] = [one.uid for one in chosen]
         with _pulling(console, sum(len(one.instances) for one in chosen)) as pulled:
             folders = pull_series(server, study, chosen, output, pulled, trail)
-        cases = cases_of(folders, chosen, series, fix_geometry)
+        cases = cases_of(folders, chosen, series, fix_geometry, ValueChoice(values, monochrome1))
         stop_request = StopRequest()
         with with_hint(), stopping(stop_request), case_progress(console, len(cases)) as report, trail.step("decompose") as made:
             rows = run_locked(loaded, cases, settings, report, stop_request)

@@ -26,9 +26,9 @@ def holder_of(output: Path, name: str, opened: OpenedSource) -> Holder:
     """Whose case lies in OUTPUT/NAME: nobody's (no folder, or what is left of a case that was never whole), this input's or
     another's.
 
-    An input is its content, frame, series, resampling and the content of what a datalist names beside it. A sidecar that is
-    damaged is this input's if it, or else cases.csv in OUTPUT, still states the hash of this input. A file of that name, and a
-    folder with files of no case, are another's. Raises OSError if the input has to be read and cannot be.
+    An input is its content, frame, series, resampling, choice of values and the content of what a datalist names beside it. A
+    sidecar that is damaged is this input's if it, or else cases.csv in OUTPUT, still states the hash of this input. A file of
+    that name, and a folder with files of no case, are another's. Raises OSError if the input has to be read and cannot be.
     """
     folder, sidecar = output / name, sidecar_path(output, name)
     if folder.is_symlink():
@@ -127,6 +127,7 @@ def is_input_of(recorded: Mapping[str, Any], opened: OpenedSource) -> bool:
         recorded.get("frame", source.frame) == source.frame
         and recorded.get("series", source.series) == source.series
         and recorded.get("resampled", opened.resampled) == opened.resampled
+        and recorded.get("choice", {}) == opened.choice
         and _hashes(recorded.get("beside", opened.beside)) == _hashes(opened.beside)
         and recorded["sha256"] == (opened.digest if _on_disk(opened) else None)
     )

@@ -16,8 +16,9 @@ import nibabel as nib
 
 from monai_ifim.io.case_files import results_in
 from monai_ifim.io.dicom.grid import origin_of_step
-from monai_ifim.io.dicom.header import DicomFile, read_dicom_files, unit_of_header
+from monai_ifim.io.dicom.header import DicomFile, read_dicom_files
 from monai_ifim.io.dicom.identity import check_one_patient
+from monai_ifim.io.dicom.measures import chosen_values, reading_of_values
 from monai_ifim.io.dicom.object_kinds import NoImageError
 from monai_ifim.io.dicom.regrid import even_grid, resampled
 from monai_ifim.io.dicom.regularity import check_placed, check_volume, is_even, largest_distance
@@ -69,7 +70,8 @@ class OpenedSource:
     @cached_property
     def volume(self) -> DicomVolume:
         """The chosen volume of a DICOM input; raises InputError, with a list of the volumes, if the choice is ambiguous."""
-        return choose_volume(self.source.path.name, self.volumes, self.source.series, self.source.frame)
+        volume = choose_volume(self.source.path.name, self.volumes, self.source.series, self.source.frame)
+        return replace(volume, choice=self.source.choice)
 
     @cached_property
     def headers(self) -> tuple[Any, ...]:
@@ -133,10 +135,11 @@ class OpenedSource:
             return GREY_VALUES
         if not self.source.path.exists() or not self.files:
             return SCANNER_UNITS
-        if self.source.series is not None:
-            return unit_of_header(self.headers[0])
-        first = next((file.header for file in self.files if file.header is not None), None)  # a report may come before
-        return SCANNER_UNITS if first is None else unit_of_header(first)
+        try:
+            chosen = chosen_values(self.source.path.name, self.volume, self.source.choice)
+        except InputError:  # another reader read it, or nothing did
+            return SCANNER_UNITS
+        return SCANNER_UNITS if chosen is None else chosen.unit
 
     @cached_property
     def resampled(self) -> bool:
@@ -151,11 +154,19 @@ class OpenedSource:
             return Reading()
         volume = self.volume
         return replace(
-            volume.reading,
+            reading_of_values(volume, self.source.choice),
             largest_distance_mm=largest_distance(volume),
             slice_step=volume.reading.slice_step or origin_of_step(volume),
             passed_over=self._passed_over or None,
         )
+
+    @cached_property
+    def choice(self) -> dict[str, str]:
+        """The choices of values that decide which values of the input are read (`ValueChoice.described`)."""
+        asked = self.source.choice.described()
+        if not asked or not self.files or self.volume.values is None:
+            return {}
+        return {name: word for name, word in asked.items() if self.volume.values.depends_on(name)}
 
     @property
     def resampled_voxels(self) -> int:
@@ -265,6 +276,7 @@ class OpenedSource:
             even_grid(name, self.volume)
         else:
             check_volume(name, self.volume)
+        chosen_values(name, self.volume, self.source.choice)
 
     def _check_frame(self, channels: int | None) -> None:
         name, frame, frames = self.source.path.name, self.source.frame, self.frames
@@ -300,7 +312,7 @@ class OpenedSource:
         name, volume = self.source.path.name, self.volume
         check_placed(name, volume)
         grid = even_grid(name, volume)
-        slices = itk.array_from_image(decoded(name, volume)).astype("float32")
+        slices = itk.array_from_image(decoded(name, volume, self.source.choice)).astype("float32")
         target = folder / f"{self.source.name}.nii"
         image = nib.Nifti1Image(resampled(grid, slices), grid.affine)
         image.set_qform(grid.affine, 1)

@@ -10,6 +10,7 @@ POSITIONS, THICKNESS, ASSUMED = "positions", "Slice Thickness", "assumed"
 GUESSED = ("Instance Number", "Content Time")  # what says nothing of volumes by itself
 OWN_MAP = "Parametric Map of an earlier run"
 PARAMETRIC_MAP = "Parametric Map Storage"
+REAL_WORLD_ALONE = "real-world values, as no others are stated"
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,9 @@ class Reading:
     there are several. volumes_differ_in: attributes that tell these apart. repeated_instances: files that repeat another one of
     the same SOP Instance UID, and were left out. tiles: number of slices that were taken out of one picture, a mosaic.
     passed_over: number of objects that lie beside the images and hold none of their own, by the standard name of their SOP class,
-    or OWN_MAP for the Parametric Maps of this program.
+    or OWN_MAP for the Parametric Maps of this program. pixel_spacing: which attribute states it, or "assumed". place: where the
+    input states none. values: by which of the transformations in its header. inverted: of MONOCHROME1, whether the values were
+    turned so that white is high.
     """
 
     largest_distance_mm: float | None = None
@@ -33,6 +36,10 @@ class Reading:
     slice_step: str | None = None
     tiles: int | None = None
     passed_over: Mapping[str, int] | None = None
+    pixel_spacing: str | None = None
+    place: str | None = None
+    values: str | None = None
+    inverted: bool | None = None
 
     def described(self) -> dict[str, Any]:
         """The entries that apply, as the sidecar states them under `input.reading`."""
@@ -40,7 +47,14 @@ class Reading:
 
     def words(self) -> tuple[str, ...]:
         """Sentences about what was guessed, which a person must see; empty if nothing was. They are the case's warnings."""
-        return (*self._volumes_apart(), *self._guessed_step(), *self._maps_beside())
+        return (*self._volumes_apart(), *self._guessed_step(), *self._maps_beside(), *self._pixels())
+
+    def _pixels(self) -> Iterator[str]:
+        """Size and values of the pixels, where they are not those that a header states outright."""
+        if ASSUMED in (self.pixel_spacing or ""):
+            yield "No pixel spacing in its header: 1 mm is assumed, so that lengths in mm count pixels."
+        if self.values == REAL_WORLD_ALONE:
+            yield "Values are the real-world ones of its header; other readers give the stored ones, as does --values rescale."
 
     def _volumes_apart(self) -> Iterator[str]:
         if self.repeated_instances:

@@ -40,7 +40,8 @@ SPACES = {
 class InputIdentity:
     """The input: base name, content hash, grid, and the reader that opened it. frame: of a 4D file, from 0. beside: files and
     values that the network's input is made of besides it (`OpenedSource.beside`). files: all that it consists of, with name,
-    SHA-256 and bytes. reading: what its reader decided."""
+    SHA-256 and bytes. reading: what its reader decided. choice: of its values, where it decides which are read
+    (`OpenedSource.choice`)."""
 
     file: str
     sha256: str | None
@@ -53,6 +54,7 @@ class InputIdentity:
     beside: Mapping[str, Any] = field(default_factory=dict)
     files: Sequence[Mapping[str, Any]] = ()
     reading: Reading = field(default_factory=Reading)
+    choice: Mapping[str, str] = field(default_factory=dict)
 
     def without_names(self, file: str) -> InputIdentity:
         """The same input, called `file`, without the names of its own files."""

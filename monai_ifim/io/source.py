@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from monai_ifim.io.case_names import name_of
 from monai_ifim.io.errors import InputError
+from monai_ifim.options import READING, Monochrome1, PixelValuesBy
 
 IMAGE_SUFFIXES = (
     ".nii.gz", ".nii", ".dcm", ".ima", ".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".hdr", ".png", ".jpg", ".jpeg", ".bmp",
@@ -18,12 +19,37 @@ IMAGE_SUFFIXES = (
 
 
 @dataclass(frozen=True)
+class ValueChoice:
+    """Which values of a DICOM image are read, where its header leaves several.
+
+    values: "header", those that it states, which is refused where it states two; "rescale", by Rescale Slope and Intercept or a
+    Modality LUT, as other readers give them; "real-world", by its Real World Value Mapping. monochrome1: of an image whose
+    smallest value is white and that is no CT, MR, PET or NM image: "reader", as the bundle's reader in MONAI gives it;
+    "stored", as it is stored; "inverted". Raises InputError for another word.
+    """
+
+    values: PixelValuesBy = "header"
+    monochrome1: Monochrome1 = "reader"
+
+    def __post_init__(self) -> None:
+        for name, kind in (("values", PixelValuesBy), ("monochrome1", Monochrome1)):
+            given, words = getattr(self, name), get_args(kind)
+            if given not in words:
+                raise InputError(f"unknown {name} {given!r}: choose one of {', '.join(map(repr, words))}.")
+
+    def described(self) -> dict[str, str]:
+        """What differs from the default, as plain data; `ValueChoice(**described)` makes it again."""
+        return {name: value for name, value in asdict(self).items() if value != READING[name].default}
+
+
+@dataclass(frozen=True)
 class Source:
     """One input: a file, or a folder that holds DICOM files.
 
     frame: which volume of a 4D file, or of a DICOM series of several volumes, from 0. series: which volume of a DICOM folder
     (`io.dicom.volume.DicomVolume.key`); None if there is only one. fix_geometry: resample an irregular DICOM volume onto an
-    orthogonal, even grid. beside: further entries (key, value) of the image's data dictionary; a Path is a file.
+    orthogonal, even grid. beside: further entries (key, value) of the image's data dictionary; a Path is a file. choice: which
+    values of a DICOM image.
     """
 
     path: Path
@@ -31,6 +57,7 @@ class Source:
     series: str | None = None
     fix_geometry: bool = False
     beside: tuple[tuple[str, Any], ...] = ()
+    choice: ValueChoice = ValueChoice()
 
     @property
     def suffix(self) -> str:

@@ -15,7 +15,7 @@ from monai_ifim.io import InputError, OpenedSource, Source
 from monai_ifim.io.dicom.header import dicom_files
 from monai_ifim.io.dicom.volumes import index_dicom
 from monai_ifim.io.image_files.parts import first_file
-from monai_ifim.io.source import is_dangling, not_fetched, there
+from monai_ifim.io.source import ValueChoice, is_dangling, not_fetched, there
 from monai_ifim.run import earlier_results, unread_files
 from monai_ifim.run.datalist import beside_image, read_datalist, refused_entry
 from monai_ifim.run.distinct_names import Located, distinct_names, names_elsewhere
@@ -63,7 +63,11 @@ class FoundCases:
 
 
 def find_cases(
-    inputs: Iterable[str | PathLike[str]], frame: int | None = None, series: str | None = None, fix_geometry: bool = False
+    inputs: Iterable[str | PathLike[str]],
+    frame: int | None = None,
+    series: str | None = None,
+    fix_geometry: bool = False,
+    choice: ValueChoice | None = None,
 ) -> list[Case]:
     """The cases in files, folders and datalists, in a stable order; raises InputError if none of the inputs holds an image.
 
@@ -73,25 +77,30 @@ def find_cases(
     are files that may be images and are of no format that is read (`unread_files`).
     frame: which volume to take of inputs of several (4D files, DICOM series of several volumes); others are taken whole. series:
     take only the volumes of this series UID from DICOM folders, or, with "all", each volume as a case of its own. fix_geometry:
-    resample irregular DICOM volumes.
+    resample irregular DICOM volumes. choice: which values of DICOM images, by default those that their headers state.
     """
-    found = search_cases(inputs, frame, series, fix_geometry)
+    found = search_cases(inputs, frame, series, fix_geometry, choice)
     if said := unread_files.sentence(found.unread):
         earlier_results.say(said)
     return found.cases
 
 
 def search_cases(
-    inputs: Iterable[str | PathLike[str]], frame: int | None = None, series: str | None = None, fix_geometry: bool = False
+    inputs: Iterable[str | PathLike[str]],
+    frame: int | None = None,
+    series: str | None = None,
+    fix_geometry: bool = False,
+    choice: ValueChoice | None = None,
 ) -> FoundCases:
     """`find_cases`, with the files that are not read."""
     entries = [Path(entry) for entry in inputs]
     gathered = _gathered((entry, _expanded(entry)) for entry in entries)
     located = gathered.located if series is None else _of_series(gathered.located, series, whole=frame is not None)
     located = located if frame is None else _of_frame(located, frame)
-    cases = _cases(located, entries)
-    if fix_geometry:
-        cases = [replace(case, source=replace(case.source, fix_geometry=True)) for case in cases]
+    asked = choice or ValueChoice()
+    cases = [
+        replace(case, source=replace(case.source, fix_geometry=fix_geometry, choice=asked)) for case in _cases(located, entries)
+    ]
     return FoundCases(cases, unread_files.counted(gathered.unread.values()))
 
 

@@ -17,6 +17,7 @@ from monai_ifim.io.case_files import PULLED
 from monai_ifim.io.containment import real_folder
 from monai_ifim.io.dicom.deflated import readable_head
 from monai_ifim.io.dicomweb.client import DicomWeb, RemoteSeries, ServerError, UnreachableError, checked_uid
+from monai_ifim.io.source import ValueChoice
 from monai_ifim.run.audit_trail import UNRECORDED, AuditTrail
 from monai_ifim.run.cases import EVERY_SERIES, Case, find_cases
 from monai_ifim.run.table import CaseRow
@@ -98,11 +99,15 @@ def _pulled(server: DicomWeb, study: str, series: RemoteSeries, output: Path) ->
 
 
 def cases_of(
-    folders: Sequence[Path], chosen: Sequence[RemoteSeries], wanted: str | None = None, fix_geometry: bool = False
+    folders: Sequence[Path],
+    chosen: Sequence[RemoteSeries],
+    wanted: str | None = None,
+    fix_geometry: bool = False,
+    choice: ValueChoice | None = None,
 ) -> list[Case]:
     """The cases that lie in the pulled folders, named by modality and number of their series; wanted: as `choose_series`."""
     labels = {series.uid: series.label for series in chosen}
-    cases = find_cases(folders, series=wanted, fix_geometry=fix_geometry)
+    cases = find_cases(folders, series=wanted, fix_geometry=fix_geometry, choice=choice)
     return [
         replace(case, name=case.source.name.replace(case.source.path.name, labels[case.source.path.name], 1), earlier=())
         for case in cases

@@ -20,7 +20,7 @@ from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.dicom.header import dicom_files
 from monai_ifim.io.installation import bundles_folder, resolve_bundle
 from monai_ifim.io.limits import Limits
-from monai_ifim.io.source import there
+from monai_ifim.io.source import ValueChoice, there
 from monai_ifim.run import cases
 from monai_ifim.run.agreement import Quantity, RecordedCase, compare
 from monai_ifim.run.local import run_cases
@@ -263,7 +263,8 @@ def _checked(task: Callable[[], Found], name: str) -> Found:
 
 
 def _source(path: Path, recorded: Mapping[str, Any]) -> Source:
-    return Source(path, recorded.get("frame"), recorded.get("series"), bool(recorded.get("resampled")))
+    choice = ValueChoice(**recorded.get("choice", {}))
+    return Source(path, recorded.get("frame"), recorded.get("series"), bool(recorded.get("resampled")), choice=choice)
 
 
 def _hash(source: Source) -> str | None:

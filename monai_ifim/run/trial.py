@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_ifim.io.limits import Limits
-from monai_ifim.io.source import Source
+from monai_ifim.io.source import Source, ValueChoice
 from monai_ifim.run.cases import Case
 from monai_ifim.run.settings import RunSettings
 
@@ -84,6 +84,7 @@ def _question(bundle: Path, case: Case, settings: RunSettings, memory: int) -> b
             "frame": source.frame,
             "series": source.series,
             "fix_geometry": source.fix_geometry,
+            "choice": asdict(source.choice),
             "beside": beside,
             "space": settings.case.space,
             "dicom_pm": settings.case.dicom_pm,
@@ -105,7 +106,8 @@ def _answer(question: dict[str, Any]) -> str | None:
     from monai_ifim.run.stop_request import short_of_memory
 
     beside = tuple((key, Path(value) if is_path else value) for key, is_path, value in question["beside"])
-    source = Source(Path(question["path"]), question["frame"], question["series"], question["fix_geometry"], beside)
+    choice = ValueChoice(**question["choice"])
+    source = Source(Path(question["path"]), question["frame"], question["series"], question["fix_geometry"], beside, choice)
     case = CaseSettings.of(CaseSettings(), {"space": question["space"], "dicom_pm": question["dicom_pm"]})
     bundle = load_bundle(Path(question["bundle"]))
     with ScratchFolder() as scratch:

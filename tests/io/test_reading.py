@@ -28,6 +28,8 @@ def test_largest_distance_of_a_slice_from_the_even_grid_is_stated(tmp_path: Path
     assert sidecar_of(reading)["input"]["reading"] == {  # type: ignore[index]
         "largest_distance_mm": reading.largest_distance_mm,
         "slice_step": "positions",
+        "pixel_spacing": "Pixel Spacing",
+        "values": "stored values with rescale",
     }
 
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from monai_ifim.io.dicom.forms import LONGEST_UID, MODALITY_FORM, UID_FORM
+from monai_ifim.io.dicom.measures import measured
 from monai_ifim.io.dicom.mosaic import Mosaic
 from monai_ifim.io.dicom.planes import Plane, frames_of, functional, spacing_of
-from monai_ifim.io.dicom.volume import Array, DicomVolume
+from monai_ifim.io.dicom.volume import DicomVolume
 from monai_ifim.io.reading import Reading
 
 
@@ -30,7 +31,7 @@ def volume_of(planes: Sequence[Plane]) -> DicomVolume:
     if whole:
         planes = sorted(planes, key=lambda plane: plane.frame or 0)
     frames = None if count == 1 else tuple(plane.frame or 0 for plane in planes)
-    return DicomVolume(
+    volume = DicomVolume(
         key=series_name(planes[0].path, header),
         files=(planes[0].path,) if count > 1 else tuple(plane.path for plane in planes),
         modality=modality_of(header),
@@ -39,30 +40,30 @@ def volume_of(planes: Sequence[Plane]) -> DicomVolume:
         positions=np.array([plane.position for plane in planes]),
         orientation=planes[0].orientation,
         spacing=planes[0].spacing,
-        rescale=None if frames is None else _rescale(header, frames),
         frames=None if whole else frames,
         thickness=_thickness(planes[0]),
     )
+    return measured(volume, [(plane.header, plane.frame) for plane in planes])
 
 
 def volume_without_place(path: Path, header: Any) -> DicomVolume:
     """The volume of a file that does not state the place of each of its frames."""
     spacings = functional(header, "PixelMeasuresSequence", "PixelSpacing")
-    return DicomVolume(
+    volume = DicomVolume(
         key=series_name(path, header),
         files=(path,),
         modality=modality_of(header),
         size=(int(header.Columns), int(header.Rows)),
         slices=frames_of(header),
         spacing=spacing_of(spacings[0] if spacings else header.get("PixelSpacing")),
-        rescale=_rescale(header, range(frames_of(header))) if frames_of(header) > 1 else None,
     )
+    return measured(volume, [(header, frame) for frame in range(frames_of(header))])
 
 
 def volume_of_mosaic(path: Path, header: Any, mosaic: Mosaic) -> DicomVolume:
     """The volume in a mosaic, or, if it cannot be taken apart, its picture, which `regularity.check_volume` refuses."""
     count = frames_of(header) if mosaic.positions is None else len(mosaic.positions)
-    return DicomVolume(
+    volume = DicomVolume(
         key=series_name(path, header),
         files=(path,),
         modality=modality_of(header),
@@ -74,6 +75,7 @@ def volume_of_mosaic(path: Path, header: Any, mosaic: Mosaic) -> DicomVolume:
         reading=Reading(tiles=None if mosaic.fault else count, slice_step=mosaic.slice_step),
         mosaic=mosaic,
     )
+    return measured(volume, [(header, None)])
 
 
 def series_name(path: Path, header: Any) -> str:
@@ -99,12 +101,3 @@ def _thickness(plane: Plane) -> float | None:
     except (TypeError, ValueError):
         return None
     return thickness if 0 < thickness < math.inf else None
-
-
-def _rescale(header: Any, frames: Sequence[int]) -> Array | None:
-    """Slope and intercept of frames of a multi-frame object (PS3.3, C.7.6.16.2.9); None if they are those of its first frame."""
-    slopes = functional(header, "PixelValueTransformationSequence", "RescaleSlope")
-    intercepts = functional(header, "PixelValueTransformationSequence", "RescaleIntercept")
-    pairs = [(1.0 if a is None else float(a), float(b or 0.0)) for a, b in zip(slopes, intercepts, strict=True)]
-    chosen = [pairs[frame] for frame in frames] if pairs else []
-    return np.array(chosen) if set(chosen) - set(pairs[:1]) else None

@@ -28,19 +28,20 @@ from monai_ifim.io.dicom.object_kinds import (
     is_known_image_class,
     kind_without_image,
 )
+from monai_ifim.io.dicom.spacing import SPACING_TAGS, STATED
+from monai_ifim.io.dicom.values import VALUE_TAGS
 from monai_ifim.io.errors import InputError
 from monai_ifim.io.source import is_dangling, not_fetched
-from monai_ifim.io.units import MODALITY_UNITS, PET_UNITS, SCANNER_UNITS
 
 TAGS = [
     Tag(name) for name in (
         "SeriesInstanceUID", "SOPInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames",
-        "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SharedFunctionalGroupsSequence",
+        "ImagePositionPatient", "ImageOrientationPatient", "SharedFunctionalGroupsSequence",
         "PerFrameFunctionalGroupsSequence", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation", "RescaleSlope",
-        "RescaleType", "Units", "SeriesNumber", "SliceThickness", *KEYWORDS, *TAGS_READ, *KIND_TAGS, *MOSAIC_TAGS,
+        "SeriesNumber", "SliceThickness", *KEYWORDS, *TAGS_READ, *KIND_TAGS, *MOSAIC_TAGS, *SPACING_TAGS, *VALUE_TAGS,
     )
 ]  # fmt: skip
-NUMBERS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope")
+NUMBERS = ("ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept", *STATED)
 NO_NUMBERS = "places, directions or spacings in its DICOM header are not numbers: export the image again"
 COLUMNS = 0x0028_0011  # the tag of Columns, which follows Rows
 SHORTEST_START = 8  # bytes of the tag and length of an element (PS3.5, 7.1)
@@ -109,16 +110,6 @@ def read_dicom_file(path: Path) -> DicomFile:
 def is_no_image(path: Path) -> bool:
     """True for a DICOM file that holds no image of its own; False if the header cannot be read."""
     return isinstance(read_dicom_file(path).refusal, NoImageError)
-
-
-def unit_of_header(header: Any) -> str:
-    """Unit of an image's values after its rescaling (PS3.3, C.11.1.1.2: Rescale Type)."""
-    with disable_value_validation():  # its warnings would show what is in the header
-        modality = str(header.get("Modality", ""))
-        if modality == "PT":
-            return PET_UNITS.get(str(header.get("Units", "")), SCANNER_UNITS)
-        rescaled = str(header.get("RescaleType") or "HU") == "HU"
-    return MODALITY_UNITS.get(modality, SCANNER_UNITS) if rescaled else SCANNER_UNITS
 
 
 def _candidates(path: Path) -> list[Path]:

@@ -12,15 +12,22 @@ from typing import Any
 
 import itk
 import numpy as np
+import numpy.typing as npt
 import pydicom
 from pydicom.config import disable_value_validation
 from pydicom.uid import UID, UncompressedTransferSyntaxes
 
+from monai_ifim.core.memory.scratch import ScratchFolder
+from monai_ifim.io.dicom.bare_pixels import bare_copy
 from monai_ifim.io.dicom.forms import MODALITY_FORM, UID_FORM
 from monai_ifim.io.dicom.grid import slice_grid
+from monai_ifim.io.dicom.measures import chosen_values
 from monai_ifim.io.dicom.mosaic import Mosaic
+from monai_ifim.io.dicom.tables import applied
+from monai_ifim.io.dicom.values import WITH_RESCALE, ChosenValues
 from monai_ifim.io.dicom.volume import DicomVolume
 from monai_ifim.io.errors import CURES, InputError, redacted
+from monai_ifim.io.source import ValueChoice
 
 NO_GEOMETRY = ("Zero-valued spacing", "Bad direction")  # ITK's words for a size or directions that it does not take
 NO_MEMORY = ("Failed to allocate memory", "bad_alloc")
@@ -28,14 +35,15 @@ COLOURED = (itk.CommonEnums.IOPixel_RGB, itk.CommonEnums.IOPixel_RGBA)
 STATED = ["PhotometricInterpretation", "BitsAllocated", "SamplesPerPixel"]
 
 
-def decoded(name: str, volume: DicomVolume) -> Any:
-    """The volume as an ITK image [columns, rows, slices] of rescaled values, without its geometry.
+def decoded(name: str, volume: DicomVolume, choice: ValueChoice) -> Any:
+    """The volume as an ITK image [columns, rows, slices] of the values that are chosen, without its geometry.
 
     Its slices are in the order of `slice_grid`, where they have a place. name: what an error calls the volume. Raises InputError
-    with the cause if the pixels cannot be decoded.
+    with the cause if the pixels cannot be decoded, or if their headers do not say what their values are.
     """
+    chosen = chosen_values(name, volume, choice)
     try:
-        image = _stack(volume) if len(volume.files) > 1 else _of_one_file(volume)
+        image = _stack(name, volume, chosen) if len(volume.files) > 1 else _of_one_file(name, volume, chosen)
     except InputError:
         raise
     except Exception as error:
@@ -43,8 +51,11 @@ def decoded(name: str, volume: DicomVolume) -> Any:
     return _sorted(image, volume)
 
 
-def _stack(volume: DicomVolume) -> Any:
+def _stack(name: str, volume: DicomVolume, chosen: ChosenValues | None) -> Any:
     """The slices of several files, each read as a picture, whose place ITK need not know."""
+    if chosen is not None and (chosen.stated_by != WITH_RESCALE or volume.inverted_by_itk):
+        stored = [_stored(file, volume) for file in volume.files]
+        return itk.image_from_array(applied(name, chosen.mappings, np.concatenate(stored)))
     columns, rows = volume.size
     image = itk.Image[itk.F, 3].New()
     image.SetRegions([columns, rows, len(volume.files)])
@@ -55,11 +66,24 @@ def _stack(volume: DicomVolume) -> Any:
     return image
 
 
-def _of_one_file(volume: DicomVolume) -> Any:
-    image = _image(volume.files[0])
-    if volume.mosaic is not None:
-        image = _taken_apart(image, volume.mosaic)
-    return _rescaled(_chosen(image, volume), volume)
+def _of_one_file(name: str, volume: DicomVolume, chosen: ChosenValues | None) -> Any:
+    image = _values(name, volume, chosen)
+    return image if volume.mosaic is None else _taken_apart(image, volume.mosaic)
+
+
+def _values(name: str, volume: DicomVolume, chosen: ChosenValues | None) -> Any:
+    """The frames of one file that belong to the volume; ITK rescales all by the slope and intercept of the first."""
+    file = volume.files[0]
+    if chosen is None or not volume.inverted_by_itk:
+        image, decoder = _image(file)
+        own = decoder.GetRescaleSlope(), decoder.GetRescaleIntercept()
+        if chosen is None or decoder.GetPixelType() in COLOURED or all(each.is_line(*own) for each in chosen.mappings):
+            return _chosen(image, volume)
+        stored = _undone(image, decoder)
+    else:
+        stored = _stored(file, volume)
+    stored = stored if volume.frames is None else stored[list(volume.frames)]
+    return itk.image_from_array(applied(name, chosen.mappings, stored))
 
 
 def _chosen(image: Any, volume: DicomVolume) -> Any:
@@ -67,8 +91,22 @@ def _chosen(image: Any, volume: DicomVolume) -> Any:
     return image if volume.frames is None else itk.image_from_array(itk.array_from_image(image)[list(volume.frames)])
 
 
-def _image(file: Path) -> Any:
-    """The image of one file, of one frame or several, in the type of its values."""
+def _stored(file: Path, volume: DicomVolume) -> npt.NDArray[Any]:
+    """The stored values [frames, rows, columns] of a file."""
+    if not volume.inverted_by_itk:
+        return _undone(*_image(file))
+    with ScratchFolder() as folder:
+        return np.array(itk.array_from_image(_image(bare_copy(file, folder))[0]))
+
+
+def _undone(image: Any, decoder: Any) -> npt.NDArray[Any]:
+    """The stored values of an image that ITK rescaled."""
+    values, slope, intercept = itk.array_from_image(image), decoder.GetRescaleSlope(), decoder.GetRescaleIntercept()
+    return np.array(values) if (slope, intercept) == (1.0, 0.0) else np.rint((values.astype(np.float64) - intercept) / slope)
+
+
+def _image(file: Path) -> tuple[Any, Any]:
+    """The image of one file, of one frame or several, in the type of its values, and its decoder."""
     header = itk.GDCMImageIO.New()
     header.SetFileName(str(file))
     header.ReadImageInformation()
@@ -79,14 +117,14 @@ def _image(file: Path) -> Any:
             f"{file.name}: its pixels cannot be decoded (colours of more than 8 bits each): convert it to grey values."
         )
     try:
-        return itk.imread(str(file), imageio=header)
+        return itk.imread(str(file), imageio=header), header
     except RuntimeError as error:
         single = all(header.GetDimensions(axis) == 1 for axis in range(2, header.GetNumberOfDimensions()))
         if not single or not any(words in str(error) for words in NO_GEOMETRY):
             raise
     pixel = itk.RGBPixel[itk.UC] if colored else itk.F
     values = itk.array_from_image(_picture(file, itk.Image[pixel, 2]))
-    return itk.image_from_array(values[None], ttype=itk.Image[pixel, 3])
+    return itk.image_from_array(values[None], ttype=itk.Image[pixel, 3]), header
 
 
 def _picture(file: Path, kind: Any) -> Any:
@@ -101,18 +139,6 @@ def _taken_apart(image: Any, mosaic: Mosaic) -> Any:
     colored = image.GetNumberOfComponentsPerPixel() > 1
     picture = values.reshape(values.shape[-3 if colored else -2 :])
     return itk.image_from_array(np.ascontiguousarray(mosaic.slices(picture)), is_vector=colored)
-
-
-def _rescaled(image: Any, volume: DicomVolume) -> Any:
-    """The image with each frame rescaled by its own slope and intercept: ITK uses those of the first frame for all."""
-    if volume.rescale is None:
-        return image
-    header = itk.GDCMImageIO.New()
-    header.SetFileName(str(volume.files[0]))
-    header.ReadImageInformation()
-    stored = np.rint((itk.array_from_image(image) - header.GetRescaleIntercept()) / header.GetRescaleSlope())
-    slopes, intercepts = (each[:, None, None] for each in volume.rescale.T)
-    return itk.image_from_array((stored * slopes + intercepts).astype(np.float32))
 
 
 def _sorted(image: Any, volume: DicomVolume) -> Any:

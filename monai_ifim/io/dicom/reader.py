@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import itk
 import numpy as np
@@ -23,6 +24,7 @@ from monai.utils import ensure_tuple
 
 from monai_ifim.io.dicom.grid import slice_grid
 from monai_ifim.io.dicom.header import dicom_files
+from monai_ifim.io.dicom.measures import reading_of_values
 from monai_ifim.io.dicom.pixels import decoded
 from monai_ifim.io.dicom.regularity import check_volume
 from monai_ifim.io.dicom.volume import DicomVolume
@@ -31,8 +33,11 @@ from monai_ifim.io.errors import InputError
 from monai_ifim.io.image_files.guard import FormatGuard, Refusal
 from monai_ifim.io.image_files.parts import refuse_bruker
 from monai_ifim.io.image_files.tiff import TiffReader
+from monai_ifim.io.source import ValueChoice
 
 HEADER_ELEMENT = re.compile("[0-9a-f]{4}\\|[0-9a-f]{4}", flags=re.IGNORECASE)  # ITK's name for an element, such as "0010|0010"
+
+INVERTED = "inverted"  # entry of the metadata: 1 if MONOCHROME1 was inverted
 
 _KNOWN: ContextVar[Mapping[Path, DicomVolume | None]] = ContextVar("known", default=MappingProxyType({}))
 
@@ -53,16 +58,26 @@ def known_volume(path: Path, volume: DicomVolume | None) -> Iterator[None]:
 class DicomReader(ITKReader):
     """Reads DICOM files, and folders that hold one volume; all else is left to MONAI's other readers.
 
-    The metadata hold the volume's position and shape, and none of the header's own elements (names, dates, free text).
-    series: which volume of a folder of several, by its key (`DicomVolume.key`). frame: which volume of a series of several, from
-    0. drop_slice_axis: return a single slice as
-    [x, y], as MONAI's PydicomReader does, instead of [x, y, 1]. Other arguments as MONAI's ITKReader. LoadImage raises
-    InputError for a folder that is no volume: several series, uneven gaps, a tilted gantry, a broken file.
+    The metadata hold the volume's position and shape, and whether it was inverted, and none of the header's own elements
+    (names, dates, free text). series: which volume of a folder of several, by its key (`DicomVolume.key`). frame: which volume
+    of a series of several, from 0. drop_slice_axis: return a single slice as [x, y], as MONAI's PydicomReader does, instead of
+    [x, y, 1]. choice: which values. monochrome1: what the choice "reader" means, "inverted" as MONAI's ITKReader or "stored" as
+    its PydicomReader. Other arguments as MONAI's ITKReader. LoadImage raises InputError for a folder that is no volume: several
+    series, uneven gaps, a tilted gantry, a broken file.
     """
 
-    def __init__(self, series: str | None = None, drop_slice_axis: bool = False, frame: int | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        series: str | None = None,
+        drop_slice_axis: bool = False,
+        frame: int | None = None,
+        choice: ValueChoice | None = None,
+        monochrome1: Literal["stored", "inverted"] = "inverted",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.series, self.drop_slice_axis, self.frame = series, drop_slice_axis, frame
+        self.choice, self.monochrome1 = choice or ValueChoice(), monochrome1
 
     def verify_suffix(self, filename: Sequence[PathLike[str]] | PathLike[str] | str) -> bool:
         """True if all the paths hold DICOM, by their content."""
@@ -94,7 +109,12 @@ class DicomReader(ITKReader):
         refuse_bruker(path)
         volume = _KNOWN.get().get(path) or choose_volume(path.name, index_dicom(dicom_files(path)), self.series, self.frame)
         check_volume(path.name, volume)
-        return _placed(decoded(path.name, volume), volume)
+        choice = volume.choice or self.choice
+        if choice.monochrome1 == "reader":
+            choice = replace(choice, monochrome1=self.monochrome1)
+        image = _placed(decoded(path.name, volume, choice), volume)
+        image[INVERTED] = int(reading_of_values(volume, choice).inverted or False)
+        return image
 
 
 def register_dicom_reader(preprocessing: Compose) -> None:
@@ -116,7 +136,8 @@ def _register(loader: LoadImage) -> None:
         loader.register(TiffReader(**same))
     elif loader.auto_select:
         loader.register(TiffReader())
-    loader.register(DicomReader(drop_slice_axis=type(named).__name__ == "PydicomReader"))
+    pydicom = type(named).__name__ == "PydicomReader"
+    loader.register(DicomReader(drop_slice_axis=pydicom, monochrome1="stored" if pydicom else "inverted"))
     loader.register(FormatGuard(known_formats=not foreign))
 
 
@@ -133,4 +154,9 @@ def _placed(image: Any, volume: DicomVolume) -> Any:
         image.SetSpacing([float(columns), float(rows), grid.step])
         image.SetOrigin([float(value) for value in grid.origin])
         image.SetDirection(itk.matrix_from_array(grid.directions))
+    elif volume.spacing is not None:  # a projection has no place: it lies at the origin
+        dimensions = image.GetImageDimension()
+        image.SetSpacing([*volume.spacing, *[1.0] * (dimensions - 2)])
+        image.SetOrigin([0.0] * dimensions)
+        image.SetDirection(itk.matrix_from_array(np.eye(dimensions)))
     return image

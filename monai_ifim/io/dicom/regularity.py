@@ -46,6 +46,7 @@ def check_placed(name: str, volume: DicomVolume) -> None:
                 f"{name}: {volume.slices} frames without a place in space, or in several orientations or spacings: a film or a "
                 "set of views is no volume. Export the frames that belong together as one image."
             )
+        _check_spacing(name, volume)
         return
     if volume.orientation is not None and not _has_directions(volume.orientation):
         raise InputError(
@@ -102,8 +103,10 @@ def _check_spacing(name: str, volume: DicomVolume) -> None:
         raise InputError(f"{name}: its slices state no Pixel Spacing, so their size is not known: export the images again.")
     if volume.spacing is not None and min(volume.spacing) <= 0:
         columns, rows = volume.spacing
+        stated = (volume.reading.pixel_spacing or "Pixel Spacing").partition(" (")[0]
         raise InputError(
-            f"{name}: its Pixel Spacing is {rows:g} x {columns:g} mm, and must be above zero: export the images again."
+            f"{name}: its {stated} is {rows:g} x {columns:g} mm, and must be above zero: export the images again, or correct it "
+            "(dcmodify)."
         )
 
 

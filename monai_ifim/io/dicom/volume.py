@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_ifim.io.dicom.mosaic import Mosaic
+from monai_ifim.io.dicom.values import PixelValues
 from monai_ifim.io.errors import InputError
 from monai_ifim.io.reading import Reading
+from monai_ifim.io.source import ValueChoice
 
 Array = npt.NDArray[np.float64]
 
@@ -24,8 +26,9 @@ class DicomVolume:
     key: the series UID (a digest if it has not the form of a UID), with "#2" and so on if it holds several. positions: LPS
     mm of each slice's first voxel [slices, 3], orientation: direction cosines of rows and columns [6], spacing: mm between
     columns and rows; None if the headers do not state them. size: columns and rows. Slices of a multi-frame file are in no volume
-    with others: all of them in the order of the file, or those that frames lists (numbers of frames, from 0). rescale: slope and
-    intercept of each of them [slices, 2], None if they are those of the first frame of the file. disagreeing: attributes that say
+    with others: all of them in the order of the file, or those that frames lists (numbers of frames, from 0). values: how the
+    stored values become those of the volume, None for colours; choice: which of them is asked for, None if it is left to the
+    reader. disagreeing: attributes that say
     that the files are not all of one patient, study and frame of reference. complaint: why slices that lie several at a place
     were not told apart, and the cure. reading: what was decided in making the volume of its files. mosaic: how the picture of its
     only file is taken apart into the slices, or why it cannot be; None if it is no mosaic. thickness: of the first slice in mm,
@@ -40,13 +43,19 @@ class DicomVolume:
     positions: Array | None = None
     orientation: Array | None = None
     spacing: tuple[float, float] | None = None
-    rescale: Array | None = None
+    values: PixelValues | None = None
+    choice: ValueChoice | None = None
     disagreeing: tuple[str, ...] = ()
     reading: Reading = field(default_factory=Reading)
     thickness: float | None = None
     frames: tuple[int, ...] | None = None
     complaint: str = ""
     mosaic: Mosaic | None = None
+
+    @property
+    def inverted_by_itk(self) -> bool:
+        """True for MONOCHROME1, which ITK inverts within the stored bits."""
+        return self.values is not None and any(self.values.bright_is_low)
 
     @property
     def series(self) -> str:

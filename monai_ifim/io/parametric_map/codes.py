@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +18,11 @@ from pydicom.dataset import Dataset
 from monai_ifim.core.settings import selection
 from monai_ifim.io.dicom.object_kinds import LABEL
 from monai_ifim.io.maps import MapContent
-from monai_ifim.io.units import HOUNSFIELD
+from monai_ifim.io.units import CODES, HOUNSFIELD
 from monai_ifim.version import __version__
 
 SCHEME = "99IFIM"
+SIMPLE_UNIT = re.compile(r"[A-Za-z%\[\]']+")  # of UCUM
 LONG_STRING = 64  # characters that DICOM's LO holds
 
 Code = tuple[str, str, str]  # value, scheme, meaning
@@ -81,19 +83,24 @@ def content_description(content: MapContent) -> str:
 
 def unit_of(kind: str, units: Mapping[str, str], power: int = 0) -> Code:
     """UCUM code of a map's unit, times ten to the power; units: the sidecar's."""
-    hounsfield = units["maps"] == HOUNSFIELD
+    intensity = CODES.get(units["maps"])
     if kind == "eigenvector":
         code = NO_UNIT
     elif kind == "sensitivity":
         per_map_unit = units["sensitivity"] == f"nats per ({units['maps']})^2"  # else per unit of an input metric
-        per_intensity = "{nat}/[hnsf'U]2" if hounsfield else "{nat/intensity2}"
+        per_intensity = "{nat/intensity2}" if intensity is None else f"{{nat}}/{_squared(intensity)}"
         code = (per_intensity if per_map_unit else "{nat/step2}", "UCUM", units["sensitivity"])
-    elif hounsfield:
-        code = ("[hnsf'U]", "UCUM", "Hounsfield unit")
+    elif intensity is not None:
+        code = (intensity, "UCUM", units["maps"].removesuffix("s") if units["maps"] == HOUNSFIELD else units["maps"])
     else:
         code = ("{intensity}", "UCUM", f"unit of {units['maps']}")
     value, scheme, meaning = code
     return (value, scheme, _plain(meaning)) if power == 0 else (f"10*{power}.{value}", scheme, _plain(f"1e{power} {meaning}"))
+
+
+def _squared(code: str) -> str:
+    """UCUM code of a unit's square as a divisor; only a unit without operators takes an exponent."""
+    return f"{code}2" if SIMPLE_UNIT.fullmatch(code) else f"({code})/({code})"
 
 
 def derivation_description() -> str:

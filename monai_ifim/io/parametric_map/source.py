@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from monai_ifim.io.dicom.grid import slice_grid
 from monai_ifim.io.dicom.identity import check_one_patient
 from monai_ifim.io.dicom.regularity import ROUNDING, tolerance
+from monai_ifim.io.dicom.spacing import GUESSED_SIZES
 from monai_ifim.io.dicom.volume import Array, DicomVolume
 from monai_ifim.io.errors import OutputError
 from monai_ifim.io.geometry import Affine
@@ -53,7 +54,8 @@ def referenced_series(opened: OpenedSource) -> ReferencedSeries:
     volume = opened.volume
     check_one_patient(name, volume.disagreeing)
     grid = slice_grid(volume)
-    if grid is None or volume.positions is None or volume.spacing is None:
+    guessed = volume.reading.pixel_spacing in GUESSED_SIZES
+    if grid is None or volume.positions is None or volume.spacing is None or guessed:
         raise OutputError(
             f"{name}: it states no place in space (Image Position, Image Orientation, Pixel Spacing), which a Parametric Map "
             "needs: a secondary capture, a photograph or an X-ray projection has none; leave --dicom-pm out."

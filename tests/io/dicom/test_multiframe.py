@@ -222,7 +222,7 @@ def test_echoes_in_one_file_are_volumes_of_its_series(mixed: bool, axes: Array, 
         opened.check(channels=1)
         assert opened.reading.described() | {"largest_distance_mm": 0} == {
             "largest_distance_mm": 0, "slice_step": "positions", "volume": number, "volumes": 2,
-            "volumes_differ_in": ("Echo Time",),
+            "volumes_differ_in": ("Echo Time",), "pixel_spacing": "Pixel Spacing", "values": "stored values with rescale",
         }  # fmt: skip
         with known_volume(path, opened.readable_volume):
             image = read(path)
