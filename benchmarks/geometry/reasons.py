@@ -83,6 +83,13 @@ def _has_pixels_of_1_mm(volume: Volume) -> bool:
     return bool(np.allclose(np.linalg.norm(volume.affine[:3, :2], axis=0), 1))
 
 
+def _is_inverse(difference: Difference) -> bool:
+    """True if the values of both add up to one number."""
+    ours, theirs = difference.ours.values, difference.theirs.values
+    inverse = float(ours.max()) + float(theirs.min()) - ours
+    return compare(replace(difference.ours, values=inverse), difference.theirs).same_values
+
+
 def _is_flat(volume: Volume) -> bool:
     """True for an affine that puts several voxels at one place."""
     steps = np.linalg.norm(volume.affine[:3, :3], axis=0)
@@ -184,6 +191,21 @@ REASONS = (
         "values",
         "Where dcm2niix finds no place it also mixes the slices of the volumes; monai_ifim and pydicom agree.",
         lambda difference: _is_flat(difference.theirs) and _as_in_headers(difference, "values"),
+    ),
+    Reason(
+        "some of several slices",
+        "values",
+        "dcm2niix stacks slices without a position, in parts, so none of its volumes is the slice; monai_ifim and pydicom agree.",
+        lambda difference: (
+            "no position" in difference.facts and difference.ours.sizes[2] == 1 and _as_in_headers(difference, "values")
+        ),
+    ),
+    Reason(
+        "inverted radiograph",
+        "values",
+        "A radiograph of MONOCHROME1 is inverted by monai_ifim, as by MONAI's own reader, and the sidecar says so; dcm2niix keeps "
+        "the stored values.",
+        lambda difference: "MONOCHROME1" in difference.facts and _is_inverse(difference),
     ),
     Reason(
         "Modality LUT",
