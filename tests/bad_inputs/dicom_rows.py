@@ -16,6 +16,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import MPEG4HP41, JPEGLosslessSV1, generate_uid
 
 from bad_inputs.attempt import Attempt, Row, bad_input
+from synthetic_mosaics import Tiles, siemens
 from synthetic_series import ORIENTATIONS, Series, write
 
 PIXELS = b"\xe0\x7f\x10\0"  # the tag (7FE0,0010)
@@ -104,6 +105,13 @@ def tilt(k: int, image: Dataset) -> None:
 def turn(k: int, image: Dataset) -> None:
     if k > 3:
         image.ImageOrientationPatient = [1, 0, 0, 0, 0, -1]
+
+
+def mosaic(folder: Path) -> Path:
+    """As anonymising leaves it."""
+    image = siemens(Tiles(ORIENTATIONS["oblique"], 7))
+    image.remove_private_tags()
+    return write(folder / "bad", [image])
 
 
 def enlarge(image: Dataset) -> None:
@@ -213,6 +221,12 @@ ROWS = [
     ),
     Row("a slice that is missing", bad_input(with_a_gap), "failed", UNEVEN.format("1.25", "5.00")),
     Row("uneven spacing", bad_input(uneven), "failed", UNEVEN.format("0.60", "3.90")),
+    Row(
+        "a mosaic without its private elements", bad_input(mosaic), "failed",
+        "bad: a mosaic, one picture that holds the slices of a volume side by side, and its header does not state how many "
+        "(NumberOfImagesInMosaic, a private element of Siemens): get the files as the scanner wrote them, with the private "
+        "elements that anonymising removes, and give these, or the NIfTI file that dcm2niix makes of them.",
+    ),
     Row(
         "a tilted gantry", each(tilt), "failed",
         "bad: the slices are shifted against each other (4.50 mm over the volume, a gantry tilted by 19.8 degrees): resample the "

@@ -38,8 +38,8 @@ def volume_of(planes: Sequence[Plane]) -> DicomVolume:
         size=(int(header.Columns), int(header.Rows)),
         slices=len(planes),
         positions=np.array([plane.position for plane in planes]),
-        orientation=planes[0].orientation,
-        spacing=planes[0].spacing,
+        orientation=np.mean([plane.orientation for plane in planes], axis=0),  # what rounding leaves of one orientation
+        spacing=_mean([plane.spacing for plane in planes]),
         frames=None if whole else frames,
         thickness=_thickness(planes[0]),
     )
@@ -92,6 +92,15 @@ def modality_of(header: Any) -> str:
     """The modality if it has the form of a code, else an empty text."""
     text = str(header.get("Modality") or "")
     return text if MODALITY_FORM.fullmatch(text) else ""
+
+
+def _mean(spacings: Sequence[tuple[float, float] | None]) -> tuple[float, float] | None:
+    """The mean of spacings that are equal but for rounding; None if they are not stated."""
+    known = [spacing for spacing in spacings if spacing is not None]
+    if len(known) < len(spacings):
+        return None
+    columns, rows = np.mean(known, axis=0)
+    return float(columns), float(rows)
 
 
 def _thickness(plane: Plane) -> float | None:

@@ -88,7 +88,7 @@ def _values(name: str, volume: DicomVolume, chosen: ChosenValues | None) -> Any:
 
 def _chosen(image: Any, volume: DicomVolume) -> Any:
     """The image of the frames of a multi-frame file that belong to the volume, in the order of its slices."""
-    return image if volume.frames is None else itk.image_from_array(itk.array_from_image(image)[list(volume.frames)])
+    return image if volume.frames is None else _taken(image, list(volume.frames))
 
 
 def _stored(file: Path, volume: DicomVolume) -> npt.NDArray[Any]:
@@ -146,7 +146,13 @@ def _sorted(image: Any, volume: DicomVolume) -> Any:
     grid = slice_grid(volume)
     if grid is None or len(grid.order) < 2 or np.array_equal(grid.order, np.arange(len(grid.order))):
         return image
-    return itk.image_from_array(itk.array_from_image(image)[grid.order], is_vector=image.GetNumberOfComponentsPerPixel() > 1)
+    return _taken(image, grid.order)
+
+
+def _taken(image: Any, slices: Any) -> Any:
+    """The image of some of its slices, by their numbers."""
+    colored = image.GetNumberOfComponentsPerPixel() > 1
+    return itk.image_from_array(itk.array_from_image(image)[slices], is_vector=colored)
 
 
 def _refusal(name: str, volume: DicomVolume, error: Exception) -> InputError:

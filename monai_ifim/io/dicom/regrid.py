@@ -17,6 +17,8 @@ from monai_ifim.io.dicom.volume import SAME_PLACE, Array, DicomVolume
 from monai_ifim.io.errors import InputError
 from monai_ifim.io.geometry import LPS_TO_RAS, Affine
 
+WHOLE = 1e-6  # voxels within which a shift is one of whole voxels
+
 Values = npt.NDArray[np.float32]
 
 
@@ -47,6 +49,8 @@ def even_grid(name: str, volume: DicomVolume) -> EvenGrid:
     if float(gaps.min()) < SAME_PLACE:
         raise InputError(f"{name}: two slices lie at the same place: leave one of them out.")
     offsets = placed.sideways @ np.column_stack([columns / volume.spacing[0], rows / volume.spacing[1]])
+    whole = np.rint(offsets)
+    offsets = np.where(np.abs(offsets - whole) < WHOLE, whole, offsets)  # no further column of voxels for what is rounding
     step = float(gaps.min())
     if step < 0.5 * float(np.median(gaps)):  # slices may nearly coincide where two parts of a series meet
         step = float(np.median(gaps))

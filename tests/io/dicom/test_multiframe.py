@@ -230,6 +230,28 @@ def test_echoes_in_one_file_are_volumes_of_its_series(mixed: bool, axes: Array, 
         check_values_at_their_places(image, expected * SLOPES - 3.5 * np.arange(SLICES), axes)
 
 
+@pytest.mark.parametrize("rescaled", [False, True])
+def test_uneven_frames_of_one_file_are_resampled_where_that_is_asked_for(
+    rescaled: bool, axes: Array, values: Array, tmp_path: Path
+) -> None:
+    """In whatever order they are, each rescaled by its own slope."""
+    places, slopes = np.array([0.0, 2.0, 4.0, 7.0, 9.0, 11.0]), SLOPES if rescaled else np.ones(SLICES)
+    slices = single_frames("MR", axes, values, SLOPES if rescaled else None)
+    for k, image in enumerate(slices):
+        image.ImagePositionPatient = [*(ORIGIN + places[k] * axes[:, 2])]
+    path = enhanced(tmp_path / "uneven.dcm", slices, ORDERS["out of order"])
+    with pytest.raises(InputError, match="not evenly spaced.*--fix-geometry"):
+        OpenedSource(Source(path)).check(channels=1)
+    opened = OpenedSource(Source(path, fix_geometry=True))
+    opened.check(channels=1)
+    image = nib.load(opened.readable_path(tmp_path))
+    assert image.header.get_zooms() == pytest.approx((*SPACING, 2.0))
+    shifts = -3.5 * np.arange(SLICES) if rescaled else np.zeros(SLICES)
+    stated = values[3, 2] * slopes + shifts
+    np.testing.assert_allclose(np.asarray(image.dataobj)[3, 2], np.interp(2.0 * np.arange(6), places, stated), rtol=1e-5)
+    np.testing.assert_allclose(image.affine[:3, 3], ORIGIN * [-1, -1, 1], rtol=0, atol=1e-4)
+
+
 def test_frames_of_unequal_spacing_are_not_of_one_volume(axes: Array, values: Array, tmp_path: Path) -> None:
     slices = single_frames("CT", axes, values)
     slices[2].PixelSpacing = [1.4, 0.8]

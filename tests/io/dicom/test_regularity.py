@@ -6,7 +6,9 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from scipy.spatial.transform import Rotation
 
@@ -145,3 +147,32 @@ def test_resampling_mends_only_what_is_uneven() -> None:
     with pytest.raises(InputError, match="not all of one patient"):
         check_placed("a", replace(volume([0.0, 2.0, 5.0]), disagreeing=("Patient ID",)))
     check_placed("a", volume([0.0, 2.0, 5.0]))
+
+
+def test_case_whose_gaps_drift_is_refused_and_resampled_where_that_is_asked_for(small_cases: Path, tmp_path: Path) -> None:
+    folder = small_cases / "dicom" / "gaps_drift"
+    with pytest.raises(InputError, match=r"one lies 1\.23 mm off its place .* with --fix-geometry"):
+        OpenedSource(Source(folder)).check(1)
+    opened = OpenedSource(Source(folder, fix_geometry=True))
+    opened.check(1)
+    assert opened.reading.largest_distance_mm == pytest.approx(1.225, abs=1e-3)
+    image = nib.load(opened.readable_path(tmp_path))
+    slices = sorted((pydicom.dcmread(file) for file in folder.iterdir()), key=lambda each: float(each.ImagePositionPatient[2]))
+    heights = [float(each.ImagePositionPatient[2]) for each in slices]
+    values = [each.pixel_array[2, 3] * float(each.RescaleSlope) + float(each.RescaleIntercept) for each in slices]
+    planes = image.affine[2, 3] + image.affine[2, 2] * np.arange(image.shape[2])
+    assert (image.affine[2, 3], planes[-1]) == pytest.approx((heights[0], heights[-1]), abs=2.5)
+    np.testing.assert_allclose(np.asarray(image.dataobj)[3, 2], np.interp(planes, heights, values), rtol=0, atol=0.05)
+
+
+def test_case_whose_places_jitter_is_accepted_and_says_by_how_much(small_cases: Path) -> None:
+    folder = small_cases / "dicom" / "jitter_0.02mm"
+    opened = OpenedSource(Source(folder))
+    opened.check(1)
+    assert opened.reading.largest_distance_mm == pytest.approx(0.0235, abs=1e-4)
+    grid = slice_grid(opened.volume)
+    assert grid is not None
+    stated = np.array([header.ImagePositionPatient for header in opened.headers], dtype=float)
+    placed = grid.origin + np.arange(20)[:, None] * grid.step * grid.normal
+    assert np.linalg.norm(stated - placed, axis=1).max() == pytest.approx(0.0235, abs=1e-4)
+    assert np.linalg.norm(stated[[0, -1]] - placed[[0, -1]], axis=1).max() < 1e-6
