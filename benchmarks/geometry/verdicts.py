@@ -88,6 +88,7 @@ class _Judge:
         conversion = self._conversion(given.folder)
         several = conversion.volumes if reading.series is None else conversion.of_series(reading.series)
         if isinstance(reading.made, Refused):
+            several = several or conversion.volumes  # a damaged header may state another series
             self.matched.update(map(id, several))
             return self._refused(given, reading.made, dcm2niix.PROGRAM, several, conversion.said)
         if several:
