@@ -30,7 +30,7 @@ def full_affine(affine: Any) -> Affine:
     if matrix.shape == (4, 4):
         return matrix.copy()
     if matrix.shape != (3, 3):
-        raise GeometryError(f"an affine of shape {matrix.shape} is neither 2D (3 x 3) nor 3D (4 x 4).")
+        raise GeometryError(f"an affine of shape {matrix.shape} is neither 2D (3 x 3) nor 3D (4 x 4): give one of these.")
     result: Affine = np.eye(4)
     result[:2, :2], result[:2, 3] = matrix[:2, :2], matrix[:2, 2]
     return result
@@ -59,14 +59,17 @@ def check_writable(affine: Affine) -> None:
     NIfTI's qform, which 3D Slicer prefers, cannot represent a shear.
     """
     if not is_invertible(affine):
-        raise GeometryError(f"the affine is singular or not finite: {affine.tolist()}; repair the image's header first.")
+        raise GeometryError(
+            f"the affine is singular or not finite: {affine.tolist()}: give the image a true one (nibabel: image.set_sform, "
+            "image.set_qform)."
+        )
     axes = affine[:3, :3]
     unit = axes / np.linalg.norm(axes, axis=0)
     cosine = float(np.abs(unit.T @ unit - np.eye(3)).max())
     if cosine > SHEAR_TOLERANCE:
         raise GeometryError(
-            f"the grid is sheared (cosine {cosine:.4f} between two of its axes, as from a tilted gantry): resample it "
-            "onto an orthogonal grid first."
+            f"the grid is sheared (cosine {cosine:.4f} between two of its axes, as from a tilted gantry): resample it onto an "
+            "orthogonal grid first (nibabel.processing.resample_to_output, or dcm2niix from the DICOM files)."
         )
 
 
@@ -79,13 +82,25 @@ def is_invertible(affine: Affine) -> bool:
     return bool(abs(np.linalg.det(axes)) >= 1e-12 * np.prod(spacing))
 
 
-def same_grid(first: Affine, second: Affine, shape: tuple[int, ...]) -> bool:
-    """True if two affines map the corners of a grid of this shape to within PLACE_TOLERANCE voxels of each other."""
+def same_grid(first: Affine, second: Affine, shape: tuple[int, ...], tolerance: float = PLACE_TOLERANCE) -> bool:
+    """True if two affines map the corners of a grid of this shape to within `tolerance` voxels of each other."""
+    smallest = float(np.linalg.norm(first[:3, :3], axis=0).min())
+    return corner_distance(first, second, shape) <= tolerance * smallest
+
+
+def corner_distance(first: Affine, second: Affine, shape: tuple[int, ...]) -> float:
+    """The largest distance, in mm, between the places of one corner of a grid of this shape by two affines."""
     corners = np.array([[i, j, k, 1.0] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
     corners[:, :3] *= np.array((*shape, 1, 1, 1)[:3]) - 1
-    distance = np.linalg.norm((corners @ (first - second).T)[:, :3], axis=1)
-    smallest = float(np.linalg.norm(first[:3, :3], axis=0).min())
-    return bool(distance.max() <= PLACE_TOLERANCE * smallest)
+    return float(np.linalg.norm((corners @ (first - second).T)[:, :3], axis=1).max())
+
+
+def with_steps(affine: Affine, steps: npt.ArrayLike, first: npt.ArrayLike) -> Affine:
+    """The grid along the same axes with other voxel sizes [3] and another place of the first voxel [3], mm."""
+    result = affine.copy()
+    result[:3, :3] *= np.asarray(steps, dtype=np.float64) / np.linalg.norm(affine[:3, :3], axis=0)
+    result[:3, 3] = np.asarray(first, dtype=np.float64)
+    return result
 
 
 VIEWS = ("axial", "coronal", "sagittal")

@@ -14,7 +14,7 @@ from monai_ifim.io.source import Source
 
 HIDDEN_FILE = "one of its files"
 SHORTENED = 40  # characters of a name that some messages quote
-DETACHED = (".hdr", ".img", ".mhd", ".nhdr")
+DETACHED = (".hdr", ".img", ".hdr.gz", ".img.gz", ".head", ".brik", ".brik.gz", ".mhd", ".nhdr")
 NAMED_FOLDERS = 5  # above a file, whose names are looked for by themselves; of the others, as parts of its path
 
 

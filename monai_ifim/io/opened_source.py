@@ -35,7 +35,8 @@ from monai_ifim.io.input_files import (
     hash_file,
     refuse_changed,
 )
-from monai_ifim.io.nifti_header import NiftiHeader, read_nifti_header
+from monai_ifim.io.nibabel_files.header import VolumeHeader
+from monai_ifim.io.nibabel_files.opening import is_nibabel_file, read_volume_header
 from monai_ifim.io.reading import OWN_MAP, Reading
 from monai_ifim.io.source import Source, is_dangling, not_fetched, there
 from monai_ifim.io.units import GREY_VALUES, SCANNER_UNITS
@@ -56,7 +57,7 @@ class OpenedSource:
     @cached_property
     def files(self) -> list[DicomFile]:
         """The DICOM files of the input with their headers, sorted by name; empty if it is not DICOM."""
-        if self._is_nifti:
+        if self._is_nibabel_file:
             return []
         if self.source.path.is_dir():
             self._stamps = {file: Stamp.of(file.stat()) for file in files_of_input(self.source.path)}
@@ -80,9 +81,12 @@ class OpenedSource:
         return tuple(by_path[path] for path in self.volume.files)
 
     @cached_property
-    def nifti(self) -> NiftiHeader | None:
-        """The header of a NIfTI file, None for other inputs; raises InputError if it is broken."""
-        return read_nifti_header(self.source.path) if self._is_nifti else None
+    def volume_header(self) -> VolumeHeader | None:
+        """The header of a file that nibabel reads (NIfTI, Analyze, MGH, AFNI), None for other inputs.
+
+        Raises InputError if it is broken, or if the other file of a pair is missing.
+        """
+        return read_volume_header(self.source.path) if self._is_nibabel_file else None
 
     @cached_property
     def parts(self) -> tuple[Path, ...]:
@@ -149,6 +153,8 @@ class OpenedSource:
     @cached_property
     def reading(self) -> Reading:
         """What was decided in reading the input; empty where several volumes lie there and none is chosen."""
+        if self.volume_header is not None:
+            return self.volume_header.reading
         undecided = self.source.series is None and self.source.frame is None
         if not self.files or (undecided and len(self.volumes) > 1):
             return Reading()
@@ -175,12 +181,13 @@ class OpenedSource:
 
     @property
     def frames(self) -> int:
-        """Number of volumes among which a frame chooses: those in a NIfTI file, or of the only (or chosen) DICOM series.
+        """Number of volumes among which a frame chooses: those in a file that nibabel reads, or of the only (or chosen) DICOM
+        series.
 
         1 for other inputs. Raises InputError for a broken header.
         """
-        if self.nifti is not None:
-            return self.nifti.frames
+        if self.volume_header is not None:
+            return self.volume_header.frames
         if not self.source.path.exists() or not self.files:
             return 1
         wanted = self.source.series
@@ -204,8 +211,8 @@ class OpenedSource:
                 raise InputError(f"{path.name}: no DICOM file in this folder.")
             self._check_volume()
             return
-        if self.nifti is not None:
-            self.nifti.check()
+        if self.volume_header is not None:
+            self.volume_header.check()
         if self.files:
             self._check_volume()
         else:
@@ -222,14 +229,14 @@ class OpenedSource:
     def readable_path(self, folder: Path) -> Path:
         """A path that holds only the chosen volume, for any MONAI reader: the source's own, or one made in `folder`.
 
-        Of a 4D NIfTI, the chosen frame as a 3D file with the same header and affine; of a folder of several series, or with
+        Of a 4D file, the chosen frame as a 3D NIfTI with the same affine; of a folder of several series, or with
         results of earlier runs, links to the files of the volume; of a volume to be resampled, a NIfTI file on an even grid.
         """
         if self.resampled:
             return self._regridded(folder)
         if self._is_chosen or self._beside_results:
             return self._links(folder)
-        if self.source.frame is None or self.nifti is None or self.frames == 1:
+        if self.source.frame is None or self.volume_header is None or self.frames == 1:
             return self.source.path
         return self._frame(folder, self.source.frame)
 
@@ -255,10 +262,9 @@ class OpenedSource:
         path = self.source.path
         return path.is_dir() and bool(results_in(path, os.listdir(path)))
 
-    @property
-    def _is_nifti(self) -> bool:
-        path = self.source.path
-        return path.name.lower().endswith((".nii", ".nii.gz")) and not path.is_dir()
+    @cached_property
+    def _is_nibabel_file(self) -> bool:
+        return is_nibabel_file(self.source.path)
 
     def _identity(self, key: str, value: Any) -> dict[str, Any]:
         """Names and hashes of a file; of another value the hash alone, as it may tell something about a person."""
@@ -296,12 +302,8 @@ class OpenedSource:
         return links
 
     def _frame(self, folder: Path, frame: int) -> Path:
-        image: Any = nib.load(self.source.path)
         target = folder / f"{self.source.name}.nii"
-        volume = image.slicer[..., frame]
-        if image.get_data_dtype().kind != "f":
-            volume.set_data_dtype("float64")  # otherwise nibabel would quantise the scaled values again
-        nib.save(volume, target)
+        nib.save(self.volume_header.frame(frame), target)  # type: ignore[union-attr]
         return target
 
     def _regridded(self, folder: Path) -> Path:

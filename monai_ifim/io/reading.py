@@ -23,9 +23,10 @@ class Reading:
     there are several. volumes_differ_in: attributes that tell these apart. repeated_instances: files that repeat another one of
     the same SOP Instance UID, and were left out. tiles: number of slices that were taken out of one picture, a mosaic.
     passed_over: number of objects that lie beside the images and hold none of their own, by the standard name of their SOP class,
-    or OWN_MAP for the Parametric Maps of this program. pixel_spacing: which attribute states it, or "assumed". place: where the
-    input states none. values: by which of the transformations in its header. inverted: of MONOCHROME1, whether the values were
-    turned so that white is high.
+    or OWN_MAP for the Parametric Maps of this program. pixel_spacing: which attribute states it, or "assumed". place: what says
+    where the voxels lie, such as "sform", or that nothing does. place_distance_mm: largest distance of the corners of a NIfTI
+    file by sform and by qform. values: by which of the transformations in its header. inverted: of MONOCHROME1, whether the
+    values were turned so that white is high. assumptions: sentences about what the file does not say.
     """
 
     largest_distance_mm: float | None = None
@@ -38,8 +39,10 @@ class Reading:
     passed_over: Mapping[str, int] | None = None
     pixel_spacing: str | None = None
     place: str | None = None
+    place_distance_mm: float | None = None
     values: str | None = None
     inverted: bool | None = None
+    assumptions: tuple[str, ...] | None = None
 
     def described(self) -> dict[str, Any]:
         """The entries that apply, as the sidecar states them under `input.reading`."""
@@ -47,7 +50,9 @@ class Reading:
 
     def words(self) -> tuple[str, ...]:
         """Sentences about what was guessed, which a person must see; empty if nothing was. They are the case's warnings."""
-        return (*self._volumes_apart(), *self._guessed_step(), *self._maps_beside(), *self._pixels())
+        return (
+            *self._volumes_apart(), *self._guessed_step(), *self._maps_beside(), *self._pixels(), *(self.assumptions or ())
+        )  # fmt: skip
 
     def _pixels(self) -> Iterator[str]:
         """Size and values of the pixels, where they are not those that a header states outright."""

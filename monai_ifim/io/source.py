@@ -14,7 +14,7 @@ from monai_ifim.options import READING, Monochrome1, PixelValuesBy
 
 IMAGE_SUFFIXES = (
     ".nii.gz", ".nii", ".dcm", ".ima", ".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".hdr", ".png", ".jpg", ".jpeg", ".bmp",
-    ".tif", ".tiff", ".npy", ".npz",
+    ".tif", ".tiff", ".npy", ".npz", ".mgz", ".mgh.gz", ".mgh", ".head", ".brik.gz", ".brik", ".hdr.gz", ".img.gz",
 )  # fmt: skip
 
 

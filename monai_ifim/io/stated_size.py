@@ -47,21 +47,13 @@ def check_size(opened: OpenedSource, limits: Limits) -> None:
 
 def _check_input(opened: OpenedSource, limits: Limits) -> None:
     name = opened.source.path.name
-    if opened.nifti is not None:
-        limits.check(name, _nifti_size(opened))
+    if opened.volume_header is not None:
+        limits.check(name, opened.volume_header.size(one_frame=opened.source.frame is not None))
     elif opened.files:
         _check_dicom(opened, limits)
     elif opened.source.path.is_file():
         for size in _file_sizes(opened.source.path):
             limits.check(name, size)
-
-
-def _nifti_size(opened: OpenedSource) -> Size:
-    """Size of a NIfTI file, or of its chosen frame: nibabel and ITK unpack no byte beyond."""
-    header = opened.nifti.stated  # type: ignore[union-attr]
-    shape = [max(0, int(size)) for size in header["dim"][1 : max(0, min(7, int(header["dim"][0]))) + 1]]
-    voxels = math.prod(shape[:3] if opened.source.frame is not None else shape)
-    return Size(voxels, voxels * header.get_data_dtype().itemsize)
 
 
 def _check_dicom(opened: OpenedSource, limits: Limits) -> None:

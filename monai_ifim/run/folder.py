@@ -18,7 +18,9 @@ from monai_ifim.run.found_input import FoundInput
 from monai_ifim.run.unread_files import kind_beside_dicom, kind_of_unread
 
 Kinds = Mapping[Path, ObjectKind]
-HEADERS = tuple(suffix for suffix in DETACHED if suffix != ".img")  # of formats whose voxels may lie beside them
+HEADERS = tuple(  # of formats whose voxels may lie beside them
+    suffix for suffix in DETACHED if not suffix.startswith((".img", ".brik"))
+)
 WHOLE = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in DETACHED)
 
 

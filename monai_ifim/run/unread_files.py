@@ -18,9 +18,9 @@ ARCHIVES = (
 )  # fmt: skip
 # Formats of images, of volumes and of films that no reader here takes, or not by this name.
 OTHER_FORMATS = (
-    ".acr", ".avi", ".brik", ".bruker", ".czi", ".dcm30", ".dic", ".dicom", ".dng", ".ecat", ".fdf", ".fid", ".gif",
-    ".gipl", ".h5", ".hdf", ".hdf5", ".head", ".heic", ".i", ".ima", ".inr", ".isq", ".j2k", ".jp2", ".jpx", ".lif", ".lsm",
-    ".m4v", ".mgh", ".mgz", ".mif", ".mih", ".mkv", ".mnc", ".mov", ".mp4", ".mpeg", ".mpg", ".mrc", ".mrd", ".nd2",
+    ".acr", ".avi", ".bruker", ".czi", ".dcm30", ".dic", ".dicom", ".dng", ".ecat", ".fdf", ".fid", ".gif",
+    ".gipl", ".h5", ".hdf", ".hdf5", ".heic", ".i", ".ima", ".inr", ".isq", ".j2k", ".jp2", ".jpx", ".lif", ".lsm",
+    ".m4v", ".mif", ".mih", ".mkv", ".mnc", ".mov", ".mp4", ".mpeg", ".mpg", ".mrc", ".mrd", ".nd2",
     ".ndpi", ".nia", ".npx", ".oib", ".oif", ".par", ".pcx", ".pgm", ".pic", ".pkl", ".ppm", ".pt", ".pth", ".raw", ".rec",
     ".sdt", ".spr", ".svs", ".v", ".vff", ".vmr", ".vms", ".voi", ".vol", ".vsi", ".vti", ".vtk", ".webp", ".wmv", ".xif",
     ".zarr", ".zraw",

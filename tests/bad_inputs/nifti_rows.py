@@ -234,7 +234,7 @@ ROWS = [
     Row(
         "a sheared sform", bad_input(sheared), "failed",
         "the grid is sheared (cosine ... between two of its axes, as from a tilted gantry): resample it onto an orthogonal grid "
-        "first.",
+        "first (...).",
     ),
     Row(
         "sform and qform at odds", bad_input(at_odds), "failed",

@@ -70,7 +70,7 @@ def _date_and_time(plane: Plane, kind: str) -> Value:
 
 TRIGGER = _measured("Trigger Time", "TriggerTime", "CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime")
 REFERENCE_TIME = _numbers("Frame Reference Time", "FrameReferenceTime")
-ACQUISITION_TIME = Dimension("Acquisition Time", _acquired)
+ACQUISITION_TIME = Dimension("Acquisition Time", _acquired, leads=True)
 CONTENT_TIME = Dimension("Content Time", lambda plane: _date_and_time(plane, "Content"))
 NUMBER = Dimension("Instance Number", lambda plane: _number(plane))
 # Tried in this order, and those that lead sorted by in it. A slice's own place or number is none of them.

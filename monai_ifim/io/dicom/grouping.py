@@ -14,6 +14,7 @@ from monai_ifim.io.dicom.volume import SAME_PLACE, Array
 SAME_ORIENTATION = 1e-3  # rad; real volumes of a series differ by more: stacks by a degree, scouts by a quarter turn
 SAME_SPACING = 1e-3  # relative
 NEAR_SHARE, NEAR = 0.1, 0.1  # of the gap, mm: how far repetitions of one slice may lie apart, the smaller of the two
+FURTHEST_CORNER = 0.1  # mm by which a corner of a slice may miss the grid of its volume, as the slice itself may
 TINY = 1e-12
 
 
@@ -54,6 +55,24 @@ def places_of(heights: Array) -> Labels:
     ends = np.append(starts[1:], len(labels)) - 1
     ordered = np.sort(heights)
     return labels if float((ordered[ends] - ordered[starts]).max()) <= reach else linked_values(heights, SAME_PLACE)
+
+
+def turned(planes: Sequence[Plane]) -> str:
+    """Why slices of a group, in the order of their places, do not lie on the grid of the first; empty if they do.
+
+    They may be turned and scaled by less than the tolerances, and a corner of a large slice still be off by much.
+    """
+    rows, columns = int(planes[0].header.Rows), int(planes[0].header.Columns)
+    extents = np.array([plane.spacing or (1.0, 1.0) for plane in planes]) * (columns - 1, rows - 1)
+    edges = np.array([plane.orientation for plane in planes]).reshape(-1, 2, 3) * extents[:, :, None]
+    away = edges - edges[0]
+    furthest = float(np.linalg.norm(np.concatenate([away, away.sum(axis=1, keepdims=True)], axis=1), axis=2).max())
+    if furthest <= FURTHEST_CORNER:
+        return ""
+    return (
+        f"its slices are turned against each other, or of different Pixel Spacing: corners lie {furthest:.2f} mm off the grid of "
+        f"the first slice, more than {FURTHEST_CORNER:g} mm. Put slices of one orientation and spacing into a folder of their own"
+    )
 
 
 def _by_spacing(planes: Sequence[Plane]) -> list[list[Plane]]:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import itk
 import numpy as np
-from monai.data import ITKReader
+from monai.data import ITKReader, NibabelReader
 from monai.transforms import Compose, LoadImage, LoadImaged
 from monai.utils import ensure_tuple
 
@@ -33,6 +33,7 @@ from monai_ifim.io.errors import InputError
 from monai_ifim.io.image_files.guard import FormatGuard, Refusal
 from monai_ifim.io.image_files.parts import refuse_bruker
 from monai_ifim.io.image_files.tiff import TiffReader
+from monai_ifim.io.nibabel_files.reader import NibabelFileReader
 from monai_ifim.io.source import ValueChoice
 
 HEADER_ELEMENT = re.compile("[0-9a-f]{4}\\|[0-9a-f]{4}", flags=re.IGNORECASE)  # ITK's name for an element, such as "0010|0010"
@@ -120,7 +121,7 @@ class DicomReader(ITKReader):
 def register_dicom_reader(preprocessing: Compose) -> None:
     """Make every LoadImage of a pipeline try `DicomReader` before its other readers, and `FormatGuard` before all of them.
 
-    Where TIFF would be read by ITK, `TiffReader` reads it instead.
+    `NibabelFileReader` reads NIfTI, Analyze, MGH and AFNI, and `TiffReader` TIFF where ITK would.
     """
     for step in preprocessing.flatten().transforms:
         loader = step._loader if isinstance(step, LoadImaged) else step
@@ -136,9 +137,23 @@ def _register(loader: LoadImage) -> None:
         loader.register(TiffReader(**same))
     elif loader.auto_select:
         loader.register(TiffReader())
+    _register_nibabel(loader, named)
     pydicom = type(named).__name__ == "PydicomReader"
     loader.register(DicomReader(drop_slice_axis=pydicom, monochrome1="stored" if pydicom else "inverted"))
     loader.register(FormatGuard(known_formats=not foreign))
+
+
+def _register_nibabel(loader: LoadImage, named: Any) -> None:
+    """`NibabelFileReader` before MONAI's readers, with the options of the named one, and after readers of somebody else's."""
+    if isinstance(named, ITKReader):
+        options = {name: getattr(named, name) for name in ("channel_dim", "reverse_indexing", "affine_lps_to_ras")}
+        reader = NibabelFileReader(squeeze_non_spatial_dims=True, **options)  # ITK has no axes of one beyond the third
+    else:
+        monais = [each for each in loader.readers if isinstance(each, NibabelReader)]
+        names = ("channel_dim", "as_closest_canonical", "squeeze_non_spatial_dims")
+        reader = NibabelFileReader(**{name: getattr(monais[-1], name) for name in names} if monais else {})
+    foreign = (i for i, each in enumerate(loader.readers) if not type(each).__module__.startswith(("monai.", "monai_ifim.")))
+    loader.readers.insert(next(foreign, len(loader.readers)), reader)
 
 
 def _holds_dicom(path: Path) -> bool:

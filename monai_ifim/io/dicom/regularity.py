@@ -7,7 +7,7 @@ import numpy as np
 from monai_ifim.io.dicom.grid import SliceGrid, slice_grid
 from monai_ifim.io.dicom.identity import check_one_patient
 from monai_ifim.io.dicom.mosaic import check_mosaic
-from monai_ifim.io.dicom.volume import SAME_PLACE, Array, DicomVolume, check_told_apart
+from monai_ifim.io.dicom.volume import SAME_PLACE, Array, DicomVolume, check_one_grid
 from monai_ifim.io.errors import InputError
 
 SHARE_OF_GAP = 0.1  # of the gap between slices by which one may be off its place on the grid; and, if that is less,
@@ -38,7 +38,7 @@ def check_placed(name: str, volume: DicomVolume) -> None:
     name: what the message calls the volume.
     """
     check_one_patient(name, volume.disagreeing)
-    check_told_apart(name, volume)
+    check_one_grid(name, volume)
     check_mosaic(name, volume.mosaic)
     if volume.positions is None:
         if volume.slices > 1:

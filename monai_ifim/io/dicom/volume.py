@@ -28,11 +28,10 @@ class DicomVolume:
     columns and rows; None if the headers do not state them. size: columns and rows. Slices of a multi-frame file are in no volume
     with others: all of them in the order of the file, or those that frames lists (numbers of frames, from 0). values: how the
     stored values become those of the volume, None for colours; choice: which of them is asked for, None if it is left to the
-    reader. disagreeing: attributes that say
-    that the files are not all of one patient, study and frame of reference. complaint: why slices that lie several at a place
-    were not told apart, and the cure. reading: what was decided in making the volume of its files. mosaic: how the picture of its
-    only file is taken apart into the slices, or why it cannot be; None if it is no mosaic. thickness: of the first slice in mm,
-    None if it states none.
+    reader. disagreeing: attributes that say that the files are not all of one patient, study and frame of reference. complaint:
+    why the slices are not of one grid (they lie at one place and were not told apart, or are turned), and the cure. reading: what
+    was decided in making the volume of its files. mosaic: how the picture of its only file is taken apart into the slices, or why
+    it cannot be; None if it is no mosaic. thickness: of the first slice in mm, None if it states none.
     """
 
     key: str
@@ -80,8 +79,8 @@ class DicomVolume:
         return float(np.linalg.norm(self.positions[-1] - self.positions[0])) / max(1, len(self.positions) - 1)
 
 
-def check_told_apart(name: str, volume: DicomVolume) -> None:
-    """Raise InputError for a volume that holds several slices at a place which could not be told apart.
+def check_one_grid(name: str, volume: DicomVolume) -> None:
+    """Raise InputError for slices that were not told apart, or are turned against each other (`DicomVolume.complaint`).
 
     name: what the message calls the volume.
     """

@@ -16,7 +16,7 @@ from pydicom.config import disable_value_validation
 
 from monai_ifim.io.dicom.assembly import volume_of, volume_of_mosaic, volume_without_place
 from monai_ifim.io.dicom.dimensions import instance_number
-from monai_ifim.io.dicom.grouping import alike
+from monai_ifim.io.dicom.grouping import alike, turned
 from monai_ifim.io.dicom.header import NO_NUMBERS, DicomFile, read_dicom_file
 from monai_ifim.io.dicom.identity import Identity, differing
 from monai_ifim.io.dicom.instances import Instance, instances_of
@@ -95,12 +95,13 @@ def _volumes(planes: Sequence[Plane]) -> list[Found]:
     parts = separated(planes)
     numbers = [(*instance_number(plane.header), float(plane.frame or 0)) for plane in planes]
     place = (min(numbers), min(str(plane.path) for plane in planes))
-    return [(place, _described(volume_of(part), parts)) for part in parts.volumes]
+    return [(place, _described(part, parts)) for part in parts.volumes]
 
 
-def _described(volume: DicomVolume, parts: Separation) -> DicomVolume:
+def _described(planes: Sequence[Plane], parts: Separation) -> DicomVolume:
+    volume = volume_of(planes)
     reading = replace(volume.reading, volumes_differ_in=parts.differ or None)
-    return replace(volume, complaint=parts.complaint, reading=reading)
+    return replace(volume, complaint=parts.complaint or turned(planes), reading=reading)
 
 
 def _numbered(volumes: Sequence[DicomVolume]) -> list[DicomVolume]:

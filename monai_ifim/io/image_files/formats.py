@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from monai_ifim.io.image_files.briks import SUFFIXES as AFNI
 from monai_ifim.io.image_files.metaimage import SUFFIXES as METAIMAGE
 from monai_ifim.io.image_files.pairs import SIZES
 from monai_ifim.io.image_files.pairs import SUFFIXES as PAIRS
 
 NIFTI = (".nii", ".nii.gz")
+MGH = (".mgh", ".mgz", ".mgh.gz")
 NUMPY = (".npy", ".npz")  # read by numpy alone, by their names
 LONGEST_BEGINNING = 132
 BEGINNINGS = re.compile(
@@ -26,7 +28,7 @@ BEGINNINGS = re.compile(
 def is_known_format(path: Path) -> bool:
     """True for a file that begins as one of these formats and whose name is of that format where readers go by names."""
     name = path.name.lower()
-    if name.endswith((*NIFTI, *PAIRS, *METAIMAGE, *NUMPY)):  # their own checks are stricter
+    if name.endswith((*NIFTI, *PAIRS, *MGH, *AFNI, *METAIMAGE, *NUMPY)):  # their own checks are stricter
         return True
     with path.open("rb") as file:
         beginning = file.read(LONGEST_BEGINNING)

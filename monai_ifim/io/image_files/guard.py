@@ -12,6 +12,7 @@ from monai.data import ImageReader
 from monai.utils import ensure_tuple
 
 from monai_ifim.io.errors import InputError
+from monai_ifim.io.image_files.compression import is_gzip
 from monai_ifim.io.image_files.formats import is_known_format
 from monai_ifim.io.image_files.parts import files_of
 
@@ -58,6 +59,8 @@ class FormatGuard(ImageReader):
                 return error
             except OSError:
                 continue  # the next reader says why it cannot be opened
+            if not known and is_gzip(path):
+                return InputError(f"{path.name}: cannot be read, because it is compressed (gzip): unpack it (gunzip).")
             if not known:
                 return InputError(
                     f"{path.name}: cannot be read (no format that is known): copy it again, or convert it to NIfTI."

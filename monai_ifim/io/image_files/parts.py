@@ -11,7 +11,7 @@ from pathlib import Path
 
 from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.errors import InputError
-from monai_ifim.io.image_files import metaimage, nrrd, pairs
+from monai_ifim.io.image_files import briks, metaimage, nrrd, pairs
 
 LONGEST_BEGINNING = 132  # bytes; DICOM states its own name after 128
 BRUKER = "visu_pars"  # ITK reads any file as raw voxels if one of this name lies beside it (itkBruker2dseqImageIO)
@@ -39,12 +39,18 @@ def files_of(path: Path) -> tuple[Path, ...]:
     if path.name.lower().endswith(pairs.SUFFIXES):
         header, *others = pairs.files_of_pair(path)
         return (header, *_beside(header, [other.name for other in others]))
+    if path.name.lower().endswith(briks.SUFFIXES):
+        header, voxels = briks.files_of_dataset(path)
+        return (header, *_beside(header, [voxels.name]))
     return (path,)
 
 
 def first_file(path: Path) -> Path:
     """The file by which an image of two files is known, by its name alone: its header, if one lies beside the voxels given."""
-    return pairs.header_of_pair(path) if path.name.lower().endswith(pairs.SUFFIXES) else path
+    name = path.name.lower()
+    if name.endswith(pairs.SUFFIXES):
+        return pairs.header_of_pair(path)
+    return briks.header_of_dataset(path) if name.endswith(briks.SUFFIXES) else path
 
 
 def refuse_bruker(path: Path) -> None:

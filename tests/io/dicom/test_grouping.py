@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from scipy.spatial.transform import Rotation
 
-from monai_ifim.io.dicom.grouping import SAME_ORIENTATION, SAME_SPACING, alike, places_of
+from monai_ifim.io.dicom.grouping import FURTHEST_CORNER, SAME_ORIENTATION, SAME_SPACING, alike, places_of, turned
 from monai_ifim.io.dicom.linkage import linked, linked_values
 from monai_ifim.io.dicom.planes import Plane, planes_of
 from monai_ifim.io.dicom.volume import SAME_PLACE
@@ -59,6 +59,26 @@ def test_stacks_and_scouts_of_a_series_are_further_apart_than_the_tolerance(degr
     """Radial stacks of a degree, scouts of a quarter turn, and a tenth of the smallest of these."""
     stacks = [Rotation.from_euler("z", degrees * k, degrees=True).as_matrix() @ OBLIQUE for k in range(3)]
     assert sizes(slices(stacks * 4)) == [4, 4, 4]
+
+
+@pytest.mark.parametrize("cause", ["turned", "scaled"])
+@pytest.mark.parametrize(("share", "refused"), [(0.9, False), (1.1, True)])
+def test_corners_of_slices_in_one_volume_may_miss_its_grid_by_a_tenth_of_a_millimetre(
+    cause: str, share: float, refused: bool
+) -> None:
+    size, spacing = 301, 1.0
+    off = share * FURTHEST_CORNER / np.hypot(300, 300)  # the corner across moves the furthest
+    axes = Rotation.from_rotvec(off * OBLIQUE[:, 2]).as_matrix() @ OBLIQUE if cause == "turned" else OBLIQUE
+    other = spacing if cause == "turned" else spacing * (1 + off)
+    planes = slices([OBLIQUE, OBLIQUE, axes], [(spacing, spacing), (spacing, spacing), (other, other)])
+    for plane in planes:
+        plane.header.Rows = plane.header.Columns = size
+    (found,) = alike(planes)
+    said = turned(found)
+    assert bool(said) == refused
+    if refused:
+        assert "corners lie 0.11 mm off the grid of the first slice" in said
+        assert not turned(found[:2]), "the cure"
 
 
 def test_slice_without_a_spacing_is_not_of_the_volume_of_those_with_one() -> None:

@@ -376,6 +376,15 @@ def test_coloured_mosaic_is_taken_apart(ways: list[int], tmp_path: Path) -> None
     np.testing.assert_allclose(corner, tiles.origin if ways[2] > 0 else tiles.origin + 6 * 2.5 * tiles.axes[:, 2], atol=1e-4)
 
 
+def test_values_of_a_mosaic_are_those_of_its_picture(tiles: Tiles, tmp_path: Path) -> None:
+    """Rescaled; and not inverted by MONOCHROME1, as no MR image is."""
+    image = siemens(tiles)
+    image.RescaleSlope, image.RescaleIntercept, image.PhotometricInterpretation = "0.5", "-4", "MONOCHROME1"
+    path = save(image, tmp_path / "one.dcm")
+    check_same(read(path), tiles.values.reshape(-1) * 0.5 - 4, tiles.world())
+    assert OpenedSource(Source(path)).reading.tiles == 7
+
+
 def test_compressed_mosaic_is_taken_apart(tiles: Tiles, tmp_path: Path) -> None:
     image = siemens(tiles)
     image.compress(RLELossless)

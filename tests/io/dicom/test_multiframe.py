@@ -3,9 +3,10 @@ compressed files: our reader gives the numbers and places that the single frames
 
 from __future__ import annotations
 
+import copy
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless, RLELossless, gen
 
 from monai_ifim.io import DicomReader, InputError, OpenedSource, Source
 from monai_ifim.io.dicom.reader import known_volume
+from monai_ifim.run.cases import find_cases
 
 Array = npt.NDArray[Any]
 COLUMNS, ROWS, SLICES, SPACING, GAP = 7, 5, 6, (0.8, 1.3), 2.5
@@ -91,9 +93,9 @@ def write(folder: Path, slices: Sequence[Dataset]) -> Path:
     return folder
 
 
-def read(path: Path) -> Any:
+def read(path: Path, **options: Any) -> Any:
     loader = LoadImage(image_only=True)
-    loader.register(DicomReader())
+    loader.register(DicomReader(**options))
     return loader(str(path))
 
 
@@ -228,6 +230,105 @@ def test_echoes_in_one_file_are_volumes_of_its_series(mixed: bool, axes: Array, 
             image = read(path)
         assert image.shape == values.shape
         check_values_at_their_places(image, expected * SLOPES - 3.5 * np.arange(SLICES), axes)
+
+
+def several_times(axes: Array, values: Array, folder: Path, state: Callable[[Dataset, int], None]) -> Path:
+    """One file of three volumes in any order of its frames; `state` puts into a frame's functional groups of which it is."""
+    first = single_frames("MR", axes, values)
+    frames = [(time, copy.deepcopy(image)) for time in range(3) for image in first]
+    for time, image in frames:
+        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        image.PixelData = (np.frombuffer(image.PixelData, np.int16) + 1000 * time).astype(np.int16).tobytes()
+    frames = [frames[k] for k in np.random.default_rng(2).permutation(len(frames))]
+    path = enhanced(folder / "times.dcm", [image for _, image in frames], range(len(frames)))
+    file = pydicom.dcmread(path)
+    for (time, _), group in zip(frames, file.PerFrameFunctionalGroupsSequence, strict=True):
+        state(group, time)
+    file.save_as(path)
+    return path
+
+
+def _nested(group: Dataset, value: Any, *path: str) -> None:
+    for name in path[:-1]:
+        if name not in group:
+            setattr(group, name, [Dataset()])
+        group = getattr(group, name)[0]
+    setattr(group, path[-1], value)
+
+
+STATED: dict[str, Callable[[Dataset, int], None]] = {
+    "Temporal Position Index": lambda group, time: _nested(group, time + 1, "FrameContentSequence", "TemporalPositionIndex"),
+    "Stack ID": lambda group, time: _nested(group, f"{time}", "FrameContentSequence", "StackID"),
+    "Echo Time": lambda group, time: _nested(group, 4.5 + time, "MREchoSequence", "EffectiveEchoTime"),
+    "Dimension Index Values": lambda group, time: _nested(group, [1, time + 1], "FrameContentSequence", "DimensionIndexValues"),
+    "b-value": lambda group, time: _nested(group, 500.0 * time, "MRDiffusionSequence", "DiffusionBValue"),
+    "Diffusion Gradient Orientation": lambda group, time: _nested(
+        group, list(np.eye(3)[time]),
+        "MRDiffusionSequence", "DiffusionGradientDirectionSequence", "DiffusionGradientOrientation",
+    ),
+    "Trigger Time": lambda group, time: _nested(
+        group, 30.0 * time, "CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"
+    ),
+    "Acquisition Time": lambda group, time: _nested(
+        group, f"2020010112000{time}.5", "FrameContentSequence", "FrameAcquisitionDateTime"
+    ),
+    "Image Type": lambda group, time: _nested(group, ["ORIGINAL", "MPR"[time]], "MRImageFrameTypeSequence", "FrameType"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", STATED)
+def test_frames_are_told_apart_by_their_functional_groups(words: str, axes: Array, values: Array, tmp_path: Path) -> None:
+    path = several_times(axes, values, tmp_path, STATED[words])
+    said = f"a series of 3 volumes of {SLICES} slices that differ in {words}; choose one with --frame N, N from 0 to 2"
+    with pytest.raises(InputError, match=said):
+        OpenedSource(Source(path)).check(channels=1)
+    found = [read(path, frame=number) for number in range(3)]
+    times = [round((float(image.numpy().mean()) - float(values.mean())) / 1000) for image in found]
+    led = ("Temporal Position Index", "Stack ID", "Echo Time", "Dimension Index Values", "Trigger Time", "Acquisition Time")
+    assert (times if words in led else sorted(times)) == [0, 1, 2], "others keep the order of the file"
+    for time, image in zip(times, found, strict=True):
+        check_values_at_their_places(image, values + 1000 * time, axes)
+
+
+def test_stacks_of_several_orientations_in_one_file_are_volumes_at_their_places(
+    axes: Array, values: Array, tmp_path: Path
+) -> None:
+    stacks = [axes, axes[:, [1, 2, 0]], axes[:, [2, 0, 1]]]
+    frames = [image for stack in stacks for image in single_frames("MR", stack, values)]
+    for image in frames:
+        for name in ("SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"):
+            setattr(image, name, frames[0][name].value)
+    path = enhanced(tmp_path / "stacks.dcm", frames, range(len(frames)))
+    for number, stack in enumerate(stacks):
+        check_values_at_their_places(read(path, frame=number), values, stack)
+    (one,) = find_cases([path], frame=1)
+    opened = OpenedSource(one.source)
+    with known_volume(path, opened.readable_volume):
+        check_values_at_their_places(read(opened.readable_path(tmp_path)), values, stacks[1])
+    cases = find_cases([path], series="all")
+    uid = pydicom.dcmread(path, stop_before_pixels=True).SeriesInstanceUID
+    assert [case.source.series for case in cases] == [f"{uid}#{k}" for k in (1, 2, 3)]
+
+
+def test_single_slices_of_several_orientations_in_one_file_are_placed(axes: Array, values: Array, tmp_path: Path) -> None:
+    """A localiser of one slice a direction: ITK knows the place of the first frame alone."""
+    stacks = [axes, axes[:, [1, 2, 0]], axes[:, [2, 0, 1]]]
+    frames = [single_frames("MR", stack, values)[0] for stack in stacks]
+    for image in frames:
+        for name in ("SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"):
+            setattr(image, name, frames[0][name].value)
+    path = enhanced(tmp_path / "scouts.dcm", frames, range(3))
+    for number, stack in enumerate(stacks):
+        check_values_at_their_places(read(path, frame=number), values[:, :, :1], stack)
+
+
+def test_description_of_other_frames_than_there_are_is_refused(axes: Array, values: Array, tmp_path: Path) -> None:
+    path = enhanced(tmp_path / "few.dcm", single_frames("MR", axes, values), range(SLICES))
+    file = pydicom.dcmread(path)
+    del file.PerFrameFunctionalGroupsSequence[-1]
+    file.save_as(path)
+    with pytest.raises(InputError, match=r"few\.dcm: it holds 6 frames and describes 5: export the image again"):
+        read(path)
 
 
 @pytest.mark.parametrize("rescaled", [False, True])

@@ -21,6 +21,7 @@ from monai_ifim.io.dicom.reader import register_dicom_reader
 from monai_ifim.io.errors import InputError
 from monai_ifim.io.image_files.formats import is_known_format
 from monai_ifim.io.image_files.parts import files_of
+from synthetic_series import ORIENTATIONS, Series, write
 
 SHAPE = (4, 4, 4)
 OWN = np.arange(64, dtype=np.uint8).reshape(SHAPE)
@@ -338,3 +339,14 @@ def test_common_formats_are_known(tmp_path: Path) -> None:
         itk.imwrite(itk.image_from_array(OWN), str(tmp_path / name))
         assert is_known_format(tmp_path / name), name
         assert np.array_equal(values(tmp_path / name), OWN)
+
+
+@pytest.mark.parametrize("name", ["scan.dcm.gz", "scan.dcm", "scan"])
+def test_other_files_inside_gzip_are_refused_until_they_are_unpacked(name: str, tmp_path: Path) -> None:
+    (file,) = write(tmp_path / "series", Series(ORIENTATIONS["axial"]).slices()[:1]).iterdir()
+    (tmp_path / name).write_bytes(gzip.compress(file.read_bytes()))
+    with pytest.raises(RuntimeError) as error:
+        loader()(str(tmp_path / name))
+    assert str(error.value.__cause__) == f"{name}: cannot be read, because it is compressed (gzip): unpack it (gunzip)."
+    (tmp_path / "unpacked").write_bytes(gzip.decompress((tmp_path / name).read_bytes()))
+    assert loader()(str(tmp_path / "unpacked")).ndim == 3

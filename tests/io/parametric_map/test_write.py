@@ -414,6 +414,28 @@ def test_enhanced_multi_frame_source_is_named_by_frame(
     check_against_nifti(written["high"], tmp_path / "high.nii.gz")
 
 
+@pytest.mark.parametrize("frame", [0, 1])
+def test_map_of_a_volume_in_a_file_of_several_names_the_frames_of_that_volume(
+    frame: int, slices: list[Dataset], native: Array, tmp_path: Path
+) -> None:
+    echoes = [copy.deepcopy(image) for image in (*slices, *slices)]
+    for k, image in enumerate(echoes):
+        image.EchoTime, image.SOPInstanceUID = 4 + k // SHAPE[2], generate_uid()
+    order = np.random.default_rng(6).permutation(len(echoes))
+    enhanced = LegacyConvertedEnhancedCTImage(
+        [echoes[k] for k in order], generate_uid(), 7, generate_uid(), 1, include_dimension_index=False
+    )
+    enhanced.save_as(tmp_path / "enhanced.dcm")
+    source = Source(tmp_path / "enhanced.dcm", frame=frame)
+    written = write_all(tmp_path / "out", source, maps_on(native, SHAPE))
+    frames = [order.tolist().index(SHAPE[2] * frame + k) + 1 for k in range(SHAPE[2])]
+    for file in (pydicom.dcmread(path) for path in written.values()):
+        items = [each.DerivationImageSequence[0].SourceImageSequence[0] for each in file.PerFrameFunctionalGroupsSequence]
+        assert [item.ReferencedFrameNumber for item in items] == frames
+        assert {item.SpatialLocationsPreserved for item in items} == {"YES"}
+        assert list(file.SourceImageSequence[0].ReferencedFrameNumber) == sorted(frames)
+
+
 def test_mosaic_is_named_without_a_frame(tmp_path: Path, dciodvfy: Any) -> None:
     """It is a picture of one frame, whose pixels lie elsewhere than those of the map."""
     tiles = Tiles(ORIENTATIONS["oblique"] * [1, 1, -1], 7)
