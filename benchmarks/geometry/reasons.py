@@ -203,8 +203,8 @@ REASONS = (
     Reason(
         "inverted radiograph",
         "values",
-        "A radiograph of MONOCHROME1 is inverted by monai_ifim, as by MONAI's own reader, and the sidecar says it; dcm2niix keeps "
-        "the stored values.",
+        "A radiograph of MONOCHROME1 is inverted by monai_ifim, as by MONAI's own reader, and the sidecar says it; dcm2niix "
+        "keeps the stored values.",
         lambda difference: "MONOCHROME1" in difference.facts and _is_inverse(difference),
     ),
     Reason(
