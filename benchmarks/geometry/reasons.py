@@ -157,11 +157,11 @@ REASONS = (
     Reason(
         "rounded directions",
         "place",
-        "The direction cosines have few decimals and are no unit vectors at right angles: dcm2niix makes them so, monai_ifim "
-        "takes them as they are. The corners differ by less than a thousandth of the volume's diagonal.",
+        "The direction cosines have few decimals and are no unit vectors at right angles: dcm2niix keeps their angle, monai_ifim "
+        "turns both by half of what is missing to the right angle. The corners differ by less than a thousandth of the volume's "
+        "diagonal.",
         lambda difference: (
             "rounded directions" in difference.facts
-            and _as_in_headers(difference, "place")
             and difference.found.place <= ROUNDED * float(np.linalg.norm(np.ptp(difference.ours.corners, axis=0)))
         ),
     ),

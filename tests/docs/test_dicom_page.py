@@ -50,9 +50,16 @@ def _run(command: str) -> Any:
     return CliRunner().invoke(app, [*words, "--head", "categorical"])
 
 
+def _state_two_values(file: Path) -> None:
+    image, mapping = pydicom.dcmread(file), pydicom.Dataset()
+    mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept = 0.5, 7.0
+    image.RescaleSlope, image.RescaleIntercept, image.RealWorldValueMappingSequence = 2, 0, [mapping]
+    image.save_as(file)
+
+
 @pytest.mark.slow
 def test_commands_do_what_the_page_says(folder: Path) -> None:
-    refused, all_series, fixed = COMMANDS
+    refused, all_series, fixed, chosen = COMMANDS
     assert _run(refused).exit_code == 3
     table = (folder / "results" / "cases.csv").read_text()
     assert "2 volumes in one folder; choose with --series UID, or --series all. It holds CT, 11 x 9" in table
@@ -62,6 +69,12 @@ def test_commands_do_what_the_page_says(folder: Path) -> None:
     sidecar = json.loads((folder / "results" / "irregular" / "irregular_ifim.json").read_text())
     assert sidecar["input"]["resampled"] is True
     assert _run(fixed.replace(" --fix-geometry", "")).exit_code == 3
+    _write_series(folder / "pet", [0.0, 2.0, 4.0], "d")
+    for file in (folder / "pet").iterdir():
+        _state_two_values(file)
+    assert _run(chosen.replace(" --values rescale", "")).exit_code == 3
+    assert "choose with --values rescale or --values real-world" in (folder / "results" / "cases.csv").read_text()
+    assert _run(chosen).exit_code == 0
 
 
 def test_block_reads_one_series(folder: Path) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 import monai_ifim
 from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.adapt.settings import CaseSettings
+from monai_ifim.cli.summary import case_progress
 from monai_ifim.io import InputError
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.cohort import SMALLEST_GROUP, confidence, find_outliers, read_cases
@@ -285,6 +288,16 @@ def test_what_is_not_finite_is_missing(sidecar: Content) -> None:
     row = row_from_sidecar("s0", "done", changed, 1.25)
     assert (row.trace, row.energy_kept, row.locality_radius, row.seconds) == (None, None, (None, 0.5), 1.25)
     assert (row.eigenvalue, row.eigenvalues, row.norm_high, row.norm_low) == (0.0, (), None, None)
+
+
+def test_what_was_guessed_in_reading_is_in_the_row_and_in_the_line_of_the_case(sidecar: Content) -> None:
+    warned = row_from_sidecar("s0", "done", {**sidecar, "warnings": ["One thing is assumed.", "And another."]}, 1.0)
+    assert warned.warnings == "One thing is assumed. And another."
+    output = Console(file=StringIO(), width=200)
+    with case_progress(output, 1) as report:
+        report(warned)
+    assert "One thing is assumed. And another." in output.file.getvalue()  # type: ignore[attr-defined]
+    assert row_from_sidecar("s0", "done", {name: value for name, value in sidecar.items() if name != "warnings"}).warnings == ""
 
 
 def test_a_regression_has_means_and_no_probability(sidecar: Content) -> None:

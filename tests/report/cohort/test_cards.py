@@ -70,6 +70,12 @@ def test_a_card_tells_how_the_derivatives_compare(
     assert said in words(card(render([case_row("one", **fields)]), 1))
 
 
+def test_a_card_tells_what_was_guessed_in_reading(render: Callable[..., str], case_row: Row) -> None:
+    said = "The slice states no Slice Thickness: 1 mm is assumed."
+    assert f"Reading: {said}" in words(card(render([case_row("one", warnings=said)]), 1))
+    assert "Reading:" not in render([case_row("one")])
+
+
 def test_a_card_of_an_earlier_version_tells_nothing_of_it(render: Callable[..., str], case_row: Row) -> None:
     row = case_row("one", verification="", deviation=None, verified_by="")
     assert "differences of the output" not in render([row])
