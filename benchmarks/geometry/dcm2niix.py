@@ -53,7 +53,9 @@ class Conversion:
     messages: tuple[str, ...]
 
     def of_series(self, series: str) -> list[Volume]:
-        """The volumes of a series, by its UID."""
+        """The volumes of a series, by its UID; all of them for a key that is none, as the product gives to damaged ones."""
+        if not re.fullmatch("[0-9.]+", series):
+            return list(self.volumes)
         return [volume for volume in self.volumes if series_of(volume) == series]
 
     @property

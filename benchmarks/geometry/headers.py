@@ -62,6 +62,19 @@ def facts_of(path: Path) -> frozenset[str]:
     return frozenset(fact for fact, holds in FACTS.items() if _holds(holds, header))
 
 
+def end_gaps(files: Sequence[Path]) -> tuple[float, ...]:
+    """mm between the first two slices and between the last two, along their normal; empty where the headers do not tell."""
+    try:
+        with disable_value_validation():
+            slices = [pydicom.dcmread(path, stop_before_pixels=True, force=True) for path in files]
+            columns, rows = np.array(slices[0].ImageOrientationPatient, dtype=np.float64).reshape(2, 3)
+            places = np.array([each.ImagePositionPatient for each in slices], dtype=np.float64)
+    except Exception:
+        return ()
+    gaps = np.diff(np.sort(places @ np.cross(columns, rows)))
+    return (float(gaps[0]), float(gaps[-1])) if len(gaps) else ()
+
+
 def _placed(slices: list[Any]) -> Volume:
     columns, rows = np.array(slices[0].get("ImageOrientationPatient") or AXIAL, dtype=np.float64).reshape(2, 3)
     places = np.array([each.get("ImagePositionPatient") or (0, 0, 0) for each in slices], dtype=np.float64)

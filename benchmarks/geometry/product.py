@@ -159,7 +159,8 @@ def _name(path: Path, root: Path) -> str:
 def _frames(given: Input) -> list[Input]:
     """The input, or some frames of a 4D file."""
     try:
-        count = 1 if given.refused else OpenedSource(given.source).frames
+        single = given.refused is not None or given.source.path.is_dir()
+        count = 1 if single else OpenedSource(given.source).frames
     except Exception:  # told when it is read
         count = 1
     if count == 1:

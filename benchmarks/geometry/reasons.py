@@ -13,6 +13,7 @@ from benchmarks.geometry.volume import Volume
 from monai_ifim.io.geometry import is_invertible
 
 Aspect = Literal["sizes", "place", "values"]
+SAME_STEP = 1e-4  # mm; dcm2niix keeps steps as float32
 ROUNDED = 1e-3  # of the diagonal of a volume: direction cosines of three decimals
 SLIGHTLY = 0.1  # of the range of the values: more is not the rounding of a conversion of colours
 
@@ -22,6 +23,7 @@ class Difference:
     """What differs, and what is known of it.
 
     facts: what the DICOM headers say (`headers.FACTS`). by_headers: the product compared with pydicom, if that reads it.
+    end_gaps: mm between the first two slices, and between the last two.
     """
 
     ours: Volume
@@ -29,6 +31,7 @@ class Difference:
     found: Comparison
     facts: frozenset[str] = frozenset()
     by_headers: Comparison | None = None
+    end_gaps: tuple[float, ...] = ()
 
     @property
     def aspects(self) -> list[Aspect]:
@@ -71,6 +74,22 @@ def _apart_from_thickness(difference: Difference) -> bool:
     return compare(ours, replace(theirs, affine=affine)).same_place
 
 
+def _has_a_step_of(volume: Volume, gaps: tuple[float, ...]) -> bool:
+    step = float(np.linalg.norm(volume.affine[:3, 2]))
+    return any(abs(step - gap) < SAME_STEP for gap in gaps)
+
+
+def _has_pixels_of_1_mm(volume: Volume) -> bool:
+    return bool(np.allclose(np.linalg.norm(volume.affine[:3, :2], axis=0), 1))
+
+
+def _is_inverse(difference: Difference) -> bool:
+    """True if the values of both add up to one number."""
+    ours, theirs = difference.ours.values, difference.theirs.values
+    inverse = float(ours.max()) + float(theirs.min()) - ours
+    return compare(replace(difference.ours, values=inverse), difference.theirs).same_values
+
+
 def _is_flat(volume: Volume) -> bool:
     """True for an affine that puts several voxels at one place."""
     steps = np.linalg.norm(volume.affine[:3, :3], axis=0)
@@ -101,11 +120,18 @@ REASONS = (
         lambda difference: bool({"no position", "no orientation"} & difference.facts) and _equally_large(difference),
     ),
     Reason(
+        "no Pixel Spacing",
+        "place",
+        "The header states neither a position nor Pixel Spacing: monai_ifim takes the size of pixels that it states instead "
+        "(Imager Pixel Spacing, Nominal Scanned Pixel Spacing, Ultrasound Regions), dcm2niix 1 mm.",
+        lambda difference: {"no position", "no Pixel Spacing"} <= difference.facts and _has_pixels_of_1_mm(difference.theirs),
+    ),
+    Reason(
         "thickness of one slice",
         "place",
         "The places of a single slice agree, and its thickness does not: dcm2niix takes Spacing Between Slices where it is "
         "stated, monai_ifim Slice Thickness, else 1 mm.",
-        _apart_from_thickness,
+        lambda difference: _apart_from_thickness(difference) and _as_in_headers(difference, "place"),
     ),
     Reason(
         "tilt of one slice",
@@ -121,6 +147,12 @@ REASONS = (
         "dcm2niix takes slices at one place for neighbours, as in a series whose slices alternate between volumes or that holds "
         "several orientations, and writes a singular affine; monai_ifim places each slice as its header states.",
         lambda difference: _is_flat(difference.theirs) and _as_in_headers(difference, "place"),
+    ),
+    Reason(
+        "unequal gaps",
+        "place",
+        "dcm2niix puts all slices at the distance of the first two, monai_ifim between the places of the first and the last.",
+        lambda difference: _as_in_headers(difference, "place") and _has_a_step_of(difference.theirs, difference.end_gaps),
     ),
     Reason(
         "rounded directions",
@@ -159,6 +191,21 @@ REASONS = (
         "values",
         "Where dcm2niix finds no place it also mixes the slices of the volumes; monai_ifim and pydicom agree.",
         lambda difference: _is_flat(difference.theirs) and _as_in_headers(difference, "values"),
+    ),
+    Reason(
+        "some of several slices",
+        "values",
+        "dcm2niix stacks slices without a position, in parts, so none of its volumes is the slice; monai_ifim and pydicom agree.",
+        lambda difference: (
+            "no position" in difference.facts and difference.ours.sizes[2] == 1 and _as_in_headers(difference, "values")
+        ),
+    ),
+    Reason(
+        "inverted radiograph",
+        "values",
+        "A radiograph of MONOCHROME1 is inverted by monai_ifim, as by MONAI's own reader, and the sidecar says it; dcm2niix "
+        "keeps the stored values.",
+        lambda difference: "MONOCHROME1" in difference.facts and _is_inverse(difference),
     ),
     Reason(
         "Modality LUT",

@@ -88,6 +88,7 @@ class _Judge:
         conversion = self._conversion(given.folder)
         several = conversion.volumes if reading.series is None else conversion.of_series(reading.series)
         if isinstance(reading.made, Refused):
+            several = several or conversion.volumes  # a damaged header may state another series
             self.matched.update(map(id, several))
             return self._refused(given, reading.made, dcm2niix.PROGRAM, several, conversion.said)
         if several:
@@ -174,7 +175,7 @@ def _difference(files: Sequence[Path], ours: Volume, theirs: Volume, found: Comp
         return Difference(ours, theirs, found)
     placed = headers.read_pydicom(files)
     by_headers = None if isinstance(placed, Refused) else compare(ours, placed)
-    return Difference(ours, theirs, found, headers.facts_of(files[0]), by_headers)
+    return Difference(ours, theirs, found, headers.facts_of(files[0]), by_headers, headers.end_gaps(files))
 
 
 def nearest(ours: Volume, several: Sequence[Volume], taken: Collection[int] = ()) -> int:
