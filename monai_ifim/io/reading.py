@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -64,8 +64,11 @@ class Reading:
     def _volumes_apart(self) -> Iterator[str]:
         if self.repeated_instances:
             yield f"Files that repeat another one of the same SOP Instance UID were left out: {self.repeated_instances}."
-        if self.volumes_differ_in and self.volumes_differ_in[-1] in GUESSED:
-            yield f"The {self.volumes} volumes of the series were told apart by the order of {self.volumes_differ_in[-1]} alone."
+        *stated, last = self.volumes_differ_in or ("",)
+        if last in GUESSED and stated:
+            yield f"Volumes of the series that agree in {listed(stated)} were told apart by the order of {last} alone."
+        elif last in GUESSED:
+            yield f"The {self.volumes} volumes of the series were told apart by the order of {last} alone."
 
     def _guessed_step(self) -> Iterator[str]:
         if self.slice_step == ASSUMED:
@@ -83,6 +86,11 @@ class Reading:
             yield f"{_several(number)} of an earlier run of monai_ifim beside the images: passed over."
         if number := found.get(PARAMETRIC_MAP):
             yield f"{_several(number)} of another program beside the images: passed over, as it was computed from images."
+
+
+def listed(names: Sequence[str]) -> str:
+    """Such as "b-value, Echo Time and Image Type"."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _several(number: int) -> str:

@@ -142,7 +142,12 @@ def _modality(header: Any, frame: int | None) -> Mapping:
 def _real_world(header: Any, frame: int | None) -> tuple[Mapping, ...]:
     name = "RealWorldValueMappingSequence"
     items = _groups(header, frame, name) or header.get(name) or ()
-    return tuple(real_world_mapping(item, _measured_unit(item)) for item in items)
+    found: list[Mapping] = []
+    for item in items:
+        mapping = real_world_mapping(item, _measured_unit(item))
+        if not any(mapping.unit == each.unit and mapping.gives_as(each) for each in found):  # the same one is written twice
+            found.append(mapping)
+    return tuple(found)
 
 
 def _rescale_unit(header: Any, kind: Any, typed: Any) -> str:

@@ -23,9 +23,10 @@ from monai_ifim.io.dicom.instances import Instance, instances_of
 from monai_ifim.io.dicom.object_kinds import NoImageError
 from monai_ifim.io.dicom.planes import Plane, frames_of, planes_of
 from monai_ifim.io.dicom.separation import Separation, separated
+from monai_ifim.io.dicom.stacks import stacks_of
 from monai_ifim.io.dicom.volume import DicomVolume
 from monai_ifim.io.errors import InputError
-from monai_ifim.io.reading import Reading
+from monai_ifim.io.reading import Reading, listed
 
 Result = TypeVar("Result")
 Place = tuple[tuple[float, ...], str]  # in a series: the first Instance Number, and the first name, of a group of files
@@ -80,7 +81,8 @@ def _found(files: Iterable[DicomFile]) -> list[Found]:
             groups[_group_of(plane)].append(plane)
     for planes in groups.values():
         for part in _converted(planes[0].path, alike, planes):
-            found += _converted(part[0].path, _volumes, part)
+            for stack in _converted(part[0].path, stacks_of, part):
+                found += _converted(stack[0].path, _volumes, stack)
     return found
 
 
@@ -156,11 +158,11 @@ def choose_volume(name: str, volumes: Sequence[DicomVolume], series: str | None,
         if frame < len(wanted):
             return wanted[frame]
         raise InputError(f"{name}: there is no frame {frame}; {_count(wanted)}, counted from 0.")
-    listed = "; ".join(volume.facts() for volume in volumes[:MOST_LISTED])
+    held = "; ".join(volume.facts() for volume in volumes[:MOST_LISTED])
     if len(volumes) > MOST_LISTED:
-        listed += f"; and {len(volumes) - MOST_LISTED} more"
+        held += f"; and {len(volumes) - MOST_LISTED} more"
     if not wanted:
-        raise InputError(f"{name}: there is no series {series} in it. It holds {listed}.")
+        raise InputError(f"{name}: there is no series {series} in it. It holds {held}.")
     alike = len({(volume.size, volume.slices) for volume in wanted}) == 1
     if one_series and alike and wanted[0].positions is not None:
         raise InputError(
@@ -168,9 +170,7 @@ def choose_volume(name: str, volumes: Sequence[DicomVolume], series: str | None,
             f"{wanted[0].facts()} to #{len(wanted)}."
         )
     place = "file" if len({file for volume in volumes for file in volume.files}) == 1 else "folder"
-    raise InputError(
-        f"{name}: {len(wanted)} volumes in one {place}; choose with --series UID, or --series all. It holds {listed}."
-    )
+    raise InputError(f"{name}: {len(wanted)} volumes in one {place}; choose with --series UID, or --series all. It holds {held}.")
 
 
 def _count(volumes: Sequence[DicomVolume]) -> str:
@@ -178,7 +178,7 @@ def _count(volumes: Sequence[DicomVolume]) -> str:
     sizes = {volume.slices for volume in volumes}
     slices = f" of {volumes[0].slices_in_words}" if len(sizes) == 1 else ""
     differ = volumes[0].reading.volumes_differ_in
-    told = f" that differ in {' and '.join(differ)}" if differ else ""
+    told = f" that differ in {listed(differ)}" if differ else ""
     return f"a series of {len(volumes)} volumes{slices}{told}"
 
 

@@ -111,6 +111,20 @@ def test_what_told_volumes_apart_is_recorded_and_the_order_of_numbers_alone_is_a
     assert reading.words() == ("The 3 volumes of the series were told apart by the order of Instance Number alone.",)
 
 
+def test_repetitions_of_a_weighting_are_named_as_such(tmp_path: Path) -> None:
+    slices = [image for _ in range(3) for image in Series(ORIENTATIONS["axial"], slices=2).slices()]
+    for k, image in enumerate(slices):
+        image.SeriesInstanceUID, image.StudyInstanceUID = slices[0].SeriesInstanceUID, slices[0].StudyInstanceUID
+        image.DiffusionBValue, image.InstanceNumber = (0.0, 1000.0, 0.0)[k // 2], k + 1
+        del image.AcquisitionNumber, image.AcquisitionTime, image.ContentTime
+    folder = write(tmp_path / "dwi", slices)
+    assert OpenedSource(Source(folder, frame=2)).reading.words() == (
+        "Volumes of the series that agree in b-value were told apart by the order of Instance Number alone.",
+    )
+    with pytest.raises(InputError, match="3 volumes of 2 slices that differ in b-value and Instance Number; choose"):
+        OpenedSource(Source(folder)).check(channels=1)
+
+
 def test_a_frame_is_asked_of_several_volumes_only(tmp_path: Path) -> None:
     write(tmp_path / "in" / "one", Series(ORIENTATIONS["axial"]).slices())
     series = Series(ORIENTATIONS["axial"])

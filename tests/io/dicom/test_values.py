@@ -289,6 +289,13 @@ def test_several_real_world_values_are_refused_with_a_cure(tmp_path: Path) -> No
     np.testing.assert_array_equal(read(path, RESCALE).numpy(), by_pydicom(path))
 
 
+def test_real_world_values_that_are_written_twice_are_one(tmp_path: Path) -> None:
+    path = single(tmp_path / "twice", RealWorldValueMappingSequence=[real_world(), real_world()])
+    alone = single(tmp_path / "once", RealWorldValueMappingSequence=[real_world()])
+    np.testing.assert_array_equal(read(path, REAL_WORLD).numpy(), read(alone, REAL_WORLD).numpy())
+    assert opened(path, REAL_WORLD).unit == opened(alone, REAL_WORLD).unit
+
+
 def test_real_world_values_that_are_not_there_are_not_chosen(tmp_path: Path) -> None:
     path = single(tmp_path / "none")
     with pytest.raises(InputError, match="its header states no real-world values: leave --values out"):
