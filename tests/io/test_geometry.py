@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from monai_ifim.io.errors import GeometryError
-from monai_ifim.io.geometry import PLACE_TOLERANCE, dicom_frames, full_affine, same_grid
+from monai_ifim.io.geometry import PLACE_TOLERANCE, check_writable, dicom_frames, full_affine, same_grid
 
 Array = npt.NDArray[Any]
 
@@ -63,3 +64,12 @@ def test_dicom_frames_run_as_those_of_the_source_and_keep_every_voxel_at_its_pla
         voxel = np.argwhere(values == frames[index])[0]
         place = affine[:3, :3] @ voxel + affine[:3, 3]
         np.testing.assert_allclose(lps[:3, :3] @ index + lps[:3, 3], place * [-1, -1, 1], atol=1e-9)
+
+
+def test_the_cure_of_a_sheared_grid_leads_to_one_that_is_written() -> None:
+    from nibabel.processing import resample_to_output
+
+    affine = np.array([[1.1, 0.0, 0.0, 3.0], [0.0, 2.3, 0.8, -12.0], [0.0, 0.0, 3.7, 7.0], [0.0, 0.0, 0.0, 1.0]])
+    with pytest.raises(GeometryError, match="nibabel.processing.resample_to_output"):
+        check_writable(affine)
+    check_writable(resample_to_output(nib.Nifti1Image(np.ones((6, 5, 4), np.float32), affine)).affine)
