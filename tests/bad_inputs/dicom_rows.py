@@ -268,7 +268,7 @@ ROWS = [
     ),
     Row(
         "a Pixel Spacing of zero", stated(PixelSpacing=[0, 0]), "failed",
-        "bad: its Pixel Spacing is 0 x 0 mm, and must be above zero: export the images again.",
+        "bad: its Pixel Spacing is 0 x 0 mm, and must be above zero: export the images again, or correct it (dcmodify).",
     ),
     Row(
         "slices without Pixel Spacing", each(lambda _, image: delattr(image, "PixelSpacing")), "failed",

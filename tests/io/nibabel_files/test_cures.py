@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from monai_ifim.io import InputError, OpenedSource, Source
-from volume_writers import write_analyze
+from volume_writers import write_afni, write_analyze
 
 Array = npt.NDArray[Any]
 VALUES = np.random.default_rng(8).integers(0, 900, (6, 5, 4)).astype(np.int16)
@@ -133,6 +133,86 @@ def freesurfer_anew(path: Path, target: Path) -> None:
     nib.save(nib.MGHImage(np.asarray(loaded(path).dataobj), TRUE), target)
 
 
+def header_of_a_pair(folder: Path) -> Path:
+    path = nifti(folder, lambda header: None)
+    path.write_bytes(path.read_bytes()[:344] + b"ni1\0" + path.read_bytes()[348:])
+    return path
+
+
+def as_one_file(path: Path, target: Path) -> None:
+    target.write_bytes(path.read_bytes()[:344] + b"n+1\0" + path.read_bytes()[348:])
+
+
+def many_axes(folder: Path) -> Path:
+    nib.save(nib.Nifti1Image(np.stack([VALUES, VALUES], axis=-1)[:, :, :, None], TRUE), folder / "image.nii")
+    return folder / "image.nii"
+
+
+def one_volume(path: Path, target: Path) -> None:
+    image = loaded(path)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[..., 0, 0], image.affine), target)
+
+
+def coloured(folder: Path) -> Path:
+    colours = np.zeros(VALUES.shape, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    colours["R"], colours["G"], colours["B"] = VALUES % 200, VALUES % 90, VALUES % 7
+    nib.save(nib.Nifti1Image(colours, TRUE), folder / "image.nii")
+    return folder / "image.nii"
+
+
+def grey(path: Path, target: Path) -> None:
+    image = loaded(path)
+    colours = np.asarray(image.dataobj)
+    nib.save(nib.Nifti1Image(np.mean([colours[name] for name in "RGB"], axis=0), image.affine), target)
+
+
+def half_named(folder: Path) -> Path:
+    return nifti(folder, lambda header: None).rename(folder / "image.hdr")
+
+
+def renamed(path: Path, target: Path) -> None:
+    path.rename(target)
+
+
+def long_extension(folder: Path) -> Path:
+    path = nifti(folder, lambda header: None)
+    content = bytearray(path.read_bytes())
+    content[348:352] = b"\1\0\0\0"
+    header = nib.Nifti1Header(bytes(content[:348]), check=False)
+    header["vox_offset"] = 384
+    extension = (4096).to_bytes(4, "little") + bytes(28)
+    path.write_bytes(header.binaryblock + bytes(content[348:352]) + extension + bytes(content[352:]))
+    return path
+
+
+def without_extensions(path: Path, target: Path) -> None:
+    content = path.read_bytes()
+    header = nib.Nifti1Header(content[:348], check=False)
+    header["vox_offset"] = 352
+    target.write_bytes(header.binaryblock + bytes(4) + content[384:])
+
+
+def uncertain_scale(folder: Path) -> Path:
+    return write_analyze(folder / "image", VALUES, cal_max=1.0, cal_min=0.0, glmax=900, glmin=0)
+
+
+def sizes_of_zero(folder: Path) -> Path:
+    return write_analyze(folder / "image", VALUES, pixdim=[0, 0, 3, 4, 0, 0, 0, 0])
+
+
+def long_directions(folder: Path) -> Path:
+    path = folder / "image.mgh"
+    nib.save(nib.MGHImage(VALUES, TRUE), path)
+    content = bytearray(path.read_bytes())
+    content[42:46] = b"\x40\x40\0\0"
+    path.write_bytes(content)
+    return path
+
+
+def afni(folder: Path) -> Path:
+    return write_afni(folder, VALUES, TRUE, DELTA=[1.3, 1.0, 1.0])
+
+
 Cure = Callable[[Path, Path], None]
 LIFTED = TRUE + np.array([[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 20], [0, 0, 0, 0]])
 CURES: dict[str, tuple[Callable[[Path], Path], str, Cure, Array | None]] = {
@@ -146,6 +226,15 @@ CURES: dict[str, tuple[Callable[[Path], Path], str, Cure, Array | None]] = {
     "complex": (lambda folder: nifti(folder, lambda header: None, VALUES.astype(np.complex64)), "numpy.abs", magnitude, TRUE),
     "Analyze, turned": (lambda folder: write_analyze(folder / "image", VALUES, orient=b"\x02"), "Nifti1Image", as_nifti, TRUE),
     "Analyze, in cm": (lambda folder: write_analyze(folder / "image", VALUES, vox_units=b"cm"), "in mm", as_nifti, TRUE),
+    "the header of a pair": (header_of_a_pair, "write it again as one .nii", as_one_file, TRUE),
+    "half a pair by its name": (half_named, "give it a name that ends in .nii", renamed, TRUE),
+    "five axes": (many_axes, "take one volume out of it", one_volume, TRUE),
+    "colours": (coloured, "convert the image to grey values", grey, TRUE),
+    "a long extension": (long_extension, "export it again without them", without_extensions, TRUE),
+    "Analyze, scaled": (uncertain_scale, "Nifti1Image", as_nifti, TRUE),
+    "Analyze, no sizes": (sizes_of_zero, "Nifti1Image", as_nifti, TRUE),
+    "AFNI, two places": (afni, "write it as NIfTI", as_nifti, TRUE),
+    "MGH, long directions": (long_directions, "nibabel.MGHImage", freesurfer_anew, TRUE),
     "MGH without a place": (freesurfer, "nibabel.MGHImage", freesurfer_anew, TRUE),
 }  # fmt: skip
 
