@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import pydicom
 from pydicom.config import disable_value_validation
 from pydicom.tag import Tag
+from pydicom.uid import UncompressedTransferSyntaxes
 
 from monai_ifim.io.case_files import results_in
 from monai_ifim.io.dicom.deflated import DEFLATED, readable_head
@@ -38,7 +39,7 @@ TAGS = [
         "SeriesInstanceUID", "SOPInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames",
         "ImagePositionPatient", "ImageOrientationPatient", "SharedFunctionalGroupsSequence",
         "PerFrameFunctionalGroupsSequence", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation", "RescaleSlope",
-        "SeriesNumber", "SliceThickness", *KEYWORDS, *TAGS_READ, *KIND_TAGS, *MOSAIC_TAGS, *SPACING_TAGS, *VALUE_TAGS,
+        "SeriesNumber", "SliceThickness", "HighBit", *KEYWORDS, *TAGS_READ, *KIND_TAGS, *MOSAIC_TAGS, *SPACING_TAGS, *VALUE_TAGS,
     )
 ]  # fmt: skip
 NUMBERS = ("ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept", *STATED)
@@ -176,6 +177,7 @@ def _checked_header(path: Path, file: BinaryIO) -> tuple[Any, Identity]:
     if not complete:
         raise InputError(f"{path.name}: its DICOM header breaks off, or it is no image: copy the file again, or leave it out.")
     _check_numbers(path, header)
+    _check_bits(path, header)
     if start is not None:
         _check_pixels(path, header, start, held)
     return header, identity
@@ -206,16 +208,29 @@ def _check_numbers(path: Path, header: Any) -> None:
         stated = [float(value) for name in NUMBERS for value in several(header.get(name))]
         sizes = [int(header.get(name) or 1) for name in ("NumberOfFrames", "SamplesPerPixel", "BitsAllocated")]
         sizes += [int(header.Rows), int(header.Columns)]
+        bits = [int(header.get(name) or 0) for name in ("BitsStored", "HighBit")]
         str(header.get("PhotometricInterpretation"))
         slope = float(1 if header.get("RescaleSlope") in (None, "") else header.RescaleSlope)
     except Exception:  # pydicom converts a value when it is asked for, and raises much
         raise InputError(f"{path.name}: {NO_NUMBERS}.") from None
     if not all(math.isfinite(value) for value in stated):
         raise InputError(f"{path.name}: {NO_NUMBERS}.")
-    if min(sizes) < 1:
+    if min(sizes) < 1 or min(bits) < 0:
         raise InputError(f"{path.name}: its DICOM header states an image of no size: export the image again.")
     if slope == 0:
         raise InputError(f"{path.name}: its Rescale Slope is 0, which leaves nothing of the image: export the image again.")
+
+
+def _check_bits(path: Path, header: Any) -> None:
+    """Raise InputError for values in the upper bits of their words: ITK takes the lower ones, other programs the whole word."""
+    allocated, stored, high = (int(header.get(name) or 0) for name in ("BitsAllocated", "BitsStored", "HighBit"))
+    if stored < allocated and high >= stored > 0 and header.file_meta.get("TransferSyntaxUID") in UncompressedTransferSyntaxes:
+        raise InputError(
+            f"{path.name}: its header says that the {stored} bits of a value end with bit {high} of its word (High Bit), which "
+            f"DICOM no longer allows and programs read differently: move the values down by {high - stored + 1} bits and state a "
+            f"High Bit of {stored - 1}, or, if they lie there already, correct the High Bit alone (dcmodify -m HighBit="
+            f"{stored - 1})."
+        )
 
 
 def _pixel_start(file: BinaryIO, header: Any) -> bytes | None:

@@ -38,6 +38,7 @@ def check_placed(name: str, volume: DicomVolume) -> None:
     name: what the message calls the volume.
     """
     check_one_patient(name, volume.disagreeing)
+    _check_directions(name, volume)
     check_one_grid(name, volume)
     check_mosaic(name, volume.mosaic)
     if volume.positions is None:
@@ -48,11 +49,6 @@ def check_placed(name: str, volume: DicomVolume) -> None:
             )
         _check_spacing(name, volume)
         return
-    if volume.orientation is not None and not _has_directions(volume.orientation):
-        raise InputError(
-            f"{name}: its Image Orientation is not a pair of unit vectors at right angles, so its slices have no direction: "
-            "export the images again."
-        )
     _check_spacing(name, volume)
     _check_repeated(name, volume)
 
@@ -96,6 +92,14 @@ def _has_directions(orientation: Array) -> bool:
     if not bool(np.all(np.abs(lengths - 1) <= LENGTH_TOLERANCE)):
         return False
     return abs(float(directions[0] @ directions[1])) / float(lengths.prod()) <= COSINE_TOLERANCE
+
+
+def _check_directions(name: str, volume: DicomVolume) -> None:
+    if volume.orientation is not None and not _has_directions(volume.orientation):
+        raise InputError(
+            f"{name}: its Image Orientation is not a pair of unit vectors at right angles, so its slices have no direction: "
+            "export the images again."
+        )
 
 
 def _check_spacing(name: str, volume: DicomVolume) -> None:

@@ -34,14 +34,14 @@ class PixelValues:
     """The transformations that the headers of a volume state, in the order of its slices.
 
     modality: by a Modality LUT or by rescaling; real_world: all that each slice states. bright_is_low: MONOCHROME1, where the
-    smallest value is shown brightest (PS3.3, C.7.6.3.1.2). largest: the stored value into which such an inversion turns 0.
-    quantitative: of a modality whose values are measured.
+    smallest value is shown brightest (PS3.3, C.7.6.3.1.2). largest: the stored value of each slice into which such an inversion
+    turns 0. quantitative: of a modality whose values are measured.
     """
 
     modality: tuple[Mapping, ...]
     real_world: tuple[tuple[Mapping, ...], ...] = ()
     bright_is_low: tuple[bool, ...] = ()
-    largest: int = 0
+    largest: tuple[int, ...] = ()
     quantitative: bool = True
 
     def chosen(self, choice: ValueChoice) -> ChosenValues:
@@ -78,8 +78,8 @@ class PixelValues:
         if self.quantitative or choice.monochrome1 == "stored" or not any(self.bright_is_low):
             return ChosenValues(self.modality, self._stated(), _unit(self.modality), False)
         mappings = [
-            mapping.of_inverted(self.largest) if low else mapping
-            for mapping, low in zip(self.modality, self.bright_is_low, strict=True)
+            mapping.of_inverted(largest) if low else mapping
+            for mapping, low, largest in zip(self.modality, self.bright_is_low, self.largest, strict=True)
         ]
         return ChosenValues(tuple(mappings), self._stated(), SCANNER_UNITS, True)
 
@@ -112,17 +112,22 @@ def values_of(slices: Sequence[Slice]) -> PixelValues:
 
     Raises InputError for a table that is broken, ValueError for text in place of numbers.
     """
-    header = slices[0][0]
-    bits = int(header.get("BitsStored") or header.get("BitsAllocated") or 16)
     modality = tuple(_modality(*each) for each in slices)
     real_world = tuple(_real_world(*each) for each in slices)
     return PixelValues(
         modality,
         real_world,
         bright_is_low=tuple(str(each.get("PhotometricInterpretation", "")) == "MONOCHROME1" for each, _ in slices),
-        largest=-1 if int(header.get("PixelRepresentation") or 0) == 1 else 2**bits - 1,
-        quantitative=str(header.get("Modality", "")) in QUANTITATIVE,
+        largest=tuple(_largest(header) for header, _ in slices),
+        quantitative=str(slices[0][0].get("Modality", "")) in QUANTITATIVE,
     )
+
+
+def _largest(header: Any) -> int:
+    """The stored value into which turning white and black turns 0."""
+    if int(header.get("PixelRepresentation") or 0) == 1:
+        return -1
+    return int(2 ** int(header.get("BitsStored") or header.get("BitsAllocated") or 16)) - 1
 
 
 def _modality(header: Any, frame: int | None) -> Mapping:

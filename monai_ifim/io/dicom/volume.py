@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_ifim.io.dicom.mosaic import Mosaic
+from monai_ifim.io.dicom.spacing import GUESSED_SIZES
 from monai_ifim.io.dicom.values import PixelValues
 from monai_ifim.io.errors import InputError
 from monai_ifim.io.reading import Reading
@@ -62,11 +63,14 @@ class DicomVolume:
         return self.key.partition("#")[0]
 
     def facts(self) -> str:
-        """Modality, size, spacing, count and key: enough to tell volumes apart, and nothing personal."""
+        """Modality, size, count, spacing and key: enough to tell volumes apart, and nothing personal."""
         columns, rows = self.size
         gap = "" if self.positions is None or len(self.positions) < 2 else f" x {self._gap():.3g}"
-        spacing = "" if self.spacing is None else f", {self.spacing[0]:.3g} x {self.spacing[1]:.3g}{gap} mm"
-        return f"{self.modality or 'no modality'}, {columns} x {rows}, {self.slices_in_words}{spacing}: {self.key}"
+        spacing = ", no Pixel Spacing"
+        if self.spacing is not None and self.reading.pixel_spacing not in GUESSED_SIZES:
+            spacing = f", {self.spacing[0]:.3g} x {self.spacing[1]:.3g}{gap} mm"
+        place = ", no position" if self.positions is None else ""
+        return f"{self.modality or 'no modality'}, {columns} x {rows}, {self.slices_in_words}{spacing}{place}: {self.key}"
 
     @property
     def slices_in_words(self) -> str:

@@ -79,3 +79,20 @@ def test_a_coloured_picture_whose_header_has_no_geometry_keeps_its_colours(tmp_p
     image.PixelData = colours.tobytes() + b"\0"
     volume = volume_of(tmp_path / "one", [image])
     np.testing.assert_array_equal(pixels.itk.array_from_image(decoded("one", volume, ValueChoice()))[0], colours)
+
+
+@pytest.mark.parametrize(("stored", "high", "shift"), [(12, 15, 4), (12, 12, 1), (8, 15, 8)])
+def test_values_in_the_upper_bits_of_their_words_are_refused_and_both_cures_work(
+    stored: int, high: int, shift: int, tmp_path: Path
+) -> None:
+    series = Series(ORIENTATIONS["axial"], slices=1)
+    [image] = series.slices()
+    values = (np.abs(series.values[..., 0]) % 2**stored).astype(np.uint16)
+    image.PixelRepresentation, image.BitsStored, image.HighBit = 0, stored, high
+    image.PixelData = (values.T << shift).tobytes()
+    folder = write(tmp_path / "upper", [image])
+    with pytest.raises(InputError, match=rf"^IM000: .* move the values down by {shift} bits .*dcmodify -m HighBit={stored - 1}"):
+        volumes_of(read_dicom_files(folder))
+    image.HighBit, image.PixelData = stored - 1, values.T.tobytes()
+    volume = volume_of(tmp_path / "cured", [image])
+    np.testing.assert_array_equal(pixels.itk.array_from_image(decoded("cured", volume, ValueChoice()))[0].T, values)

@@ -16,6 +16,7 @@ from monai_ifim.io import InputError, OpenedSource, Source
 from monai_ifim.io.dicom.grid import slice_grid
 from monai_ifim.io.dicom.regularity import check_placed, check_volume, is_even, largest_distance
 from monai_ifim.io.dicom.volume import SAME_PLACE, DicomVolume
+from synthetic_series import ORIENTATIONS, Series, write
 
 
 def copied(source: Path, target: Path, leave_out: tuple[str, ...] = (), keep: int | None = None) -> Path:
@@ -176,3 +177,12 @@ def test_case_whose_places_jitter_is_accepted_and_says_by_how_much(small_cases: 
     placed = grid.origin + np.arange(20)[:, None] * grid.step * grid.normal
     assert np.linalg.norm(stated - placed, axis=1).max() == pytest.approx(0.0235, abs=1e-4)
     assert np.linalg.norm(stated[[0, -1]] - placed[[0, -1]], axis=1).max() < 1e-6
+
+
+@pytest.mark.parametrize("directions", [[0, 0, 0, 0, 0, 0], [1, 0, 0, 1, 0, 0]])
+def test_slices_without_directions_are_refused_for_that(directions: list[int], tmp_path: Path) -> None:
+    slices = Series(ORIENTATIONS["axial"]).slices()
+    for image in slices:
+        image.ImageOrientationPatient = directions
+    with pytest.raises(InputError, match="its Image Orientation is not a pair of unit vectors"):
+        OpenedSource(Source(write(tmp_path / "flat", slices))).check(channels=1)

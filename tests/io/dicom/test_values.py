@@ -124,6 +124,20 @@ def test_measured_values_are_the_stored_ones_with_rescale_whichever_is_shown_whi
     assert opened(folder).reading.inverted is False
 
 
+def test_white_and_black_are_swapped_within_the_stored_bits_of_each_slice(tmp_path: Path) -> None:
+    def change(number: int, image: Dataset) -> None:
+        image.Modality, image.PhotometricInterpretation, image.PixelRepresentation = "DX", "MONOCHROME1", 0
+        image.BitsStored, image.HighBit = 11 + number, 10 + number
+
+    folder = series(tmp_path / "views", change, slices=3, least=0)
+    stored = by_pydicom(folder)
+    inverted = read(folder, ValueChoice(monochrome1="inverted")).numpy()
+    for number in range(3):
+        [largest] = np.unique(inverted[..., number] + stored[..., number])
+        assert largest in (2**11 - 1, 2**12 - 1, 2**13 - 1)
+    assert len(np.unique(inverted + stored)) == 3
+
+
 def itk_affine(file: Path) -> Array:
     image = LoadImage(reader="ITKReader", image_only=True)(str(file))
     return image.affine.numpy()

@@ -160,6 +160,14 @@ def test_reader_leaves_what_is_no_dicom_to_others(tmp_path: Path) -> None:
         DicomReader().read(tmp_path / "notes.txt")
 
 
+def test_a_slice_without_a_place_or_a_size_is_listed_as_such(tmp_path: Path) -> None:
+    slices = Series(ORIENTATIONS["axial"]).slices()
+    del slices[1].ImagePositionPatient, slices[4].PixelSpacing
+    with pytest.raises(InputError, match=r"1 slice, 0.8 x 1.3 mm, no position.*1 slice, no Pixel Spacing") as refusal:
+        OpenedSource(Source(write(tmp_path / "some", slices))).check(channels=1)
+    assert "1 x 1 mm" not in str(refusal.value)
+
+
 def test_folder_of_many_series_is_listed_in_part_and_counted(tmp_path: Path) -> None:
     (tmp_path / "many").mkdir()
     for number in range(15):
