@@ -177,7 +177,8 @@ def _without_image(entry: Path, listed: Sequence[FoundInput]) -> FoundInput:
     said = f"{entry}: no image and no DICOM series in it"
     if results:
         cure = "name the images" + ("" if all(results) else ", or, to decompose a result, its file itself")
-        said = f"{entry}: holds no image but {len(results)} results of earlier runs: {cure}."
+        several = "1 result of an earlier run" if len(results) == 1 else f"{len(results)} results of earlier runs"
+        said = f"{entry}: holds no image but {several}: {cure}."
     elif any(one.kind == "index" for one in listed):
         said = f"{said}, but a DICOMDIR, which is an index: copy the images that it names, too."
     else:

@@ -35,6 +35,17 @@ def _write_series(folder: Path, heights: list[float], name: str) -> None:
         image.save_as(folder / f"{name}{k}")
 
 
+def _write_times(folder: Path, times: int) -> None:
+    """A series of several volumes."""
+    uid = generate_uid()
+    for time in range(times):
+        _write_series(folder, [0.0, 2.0, 4.0], f"{time}-")
+    for file in folder.iterdir():
+        image = pydicom.dcmread(file)
+        image.SeriesInstanceUID, image.TemporalPositionIndex = uid, int(file.name[0]) + 1
+        image.save_as(file)
+
+
 @pytest.fixture
 def folder(tmp_path: Path, make_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     make_bundle(tmp_path / "my_bundle")
@@ -59,12 +70,18 @@ def _state_two_values(file: Path) -> None:
 
 @pytest.mark.slow
 def test_commands_do_what_the_page_says(folder: Path) -> None:
-    refused, all_series, fixed, chosen = COMMANDS
+    refused, all_series, framed, fixed, chosen = COMMANDS
     assert _run(refused).exit_code == 3
     table = (folder / "results" / "cases.csv").read_text()
     assert "2 volumes in one folder; choose with --series UID, or --series all. It holds CT, 11 x 9" in table
     assert _run(all_series).exit_code == 0
     assert len(list((folder / "results").glob("study_series-*/*_ifim.json"))) == 2
+    _write_times(folder / "fmri", 4)
+    assert _run(framed.replace(" --frame 3", "")).exit_code == 3
+    assert "choose one with --frame N, N from 0 to 3" in (folder / "results" / "cases.csv").read_text()
+    assert _run(framed).exit_code == 0
+    sidecar = json.loads((folder / "results" / "fmri_frame-003" / "fmri_frame-003_ifim.json").read_text())
+    assert sidecar["input"]["reading"]["volume"] == 3
     assert _run(fixed).exit_code == 0
     sidecar = json.loads((folder / "results" / "irregular" / "irregular_ifim.json").read_text())
     assert sidecar["input"]["resampled"] is True
