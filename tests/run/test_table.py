@@ -22,6 +22,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from monai.networks.nets import UNet
 from rich.console import Console
 
 import monai_ifim
@@ -522,3 +524,27 @@ def test_a_sure_no_is_sure(tmp_path: Path) -> None:
         assert confidence(frame).tolist() == pytest.approx([expected])
     write_table(tmp_path, [replace(FULL, probability=0.02, probabilities=(0.02,), head="mine"), FAILED])
     np.testing.assert_allclose(confidence(read_cases(tmp_path)), [0.98, np.nan])
+
+
+def test_a_segmentation_s_volumes_are_the_means_of_its_row(tmp_path: Path) -> None:
+    wanted = {"spatial_dims": 3, "in_channels": 1, "out_channels": 3, "channels": [4, 8], "strides": [2]}
+    steps = [{"_target_": name, "keys": "image"} for name in ("LoadImaged", "EnsureChannelFirstd")]
+    config = {
+        "network_def": {"_target_": "monai.networks.nets.UNet", **wanted},
+        "preprocessing": {"_target_": "Compose", "transforms": steps},
+    }
+    for folder in ("configs", "models"):
+        (tmp_path / "bundle" / folder).mkdir(parents=True)
+    (tmp_path / "bundle" / "configs" / "inference.json").write_text(json.dumps(config))
+    network = UNet(**wanted).eval()  # type: ignore[arg-type]
+    torch.save(network.state_dict(), tmp_path / "bundle" / "models" / "model.pt")
+    values = np.random.default_rng(0).normal(size=(8, 6, 10)).astype(np.float32)
+    nib.save(nib.Nifti1Image(values, np.diag([1.0, 2.0, 3.0, 1.0])), tmp_path / "scan.nii")
+    settings = RunSettings(tmp_path / "out", CaseSettings("volumes", contents=()))
+    (row,) = run_cases(load_bundle(tmp_path / "bundle"), find_cases([tmp_path / "scan.nii"]), settings, lambda row: None)
+    assert (row.status, row.head, row.method, row.jacobian_products) == ("done", "volumes", "exact", 2)
+    assert (row.prediction, row.probability, row.probabilities) == ("", None, None)
+    with torch.no_grad():
+        shares = network(torch.as_tensor(values)[None, None]).softmax(1)
+    assert row.means == pytest.approx(shares.flatten(2).sum(2)[0].tolist(), rel=1e-5)
+    assert sum(row.means or ()) == pytest.approx(values.size)

@@ -20,7 +20,7 @@ from monai_ifim.core.heads.square_root import SquareRoot
 from monai_ifim.options import HEADS
 
 Answers = Literal["class", "label", "output"]
-Values = Literal["probability", "mean_probability", "mean", "volume"]
+Values = Literal["probability", "mean_probability", "mean"]
 UNDESCRIBED = "undescribed"  # key of a parameter that is not plain data
 
 
@@ -28,8 +28,9 @@ class Head(ABC):
     """The likelihood p(y | z) behind a network's output z [B, C].
 
     spatial: True if z is a map [B, C, *spatial]. columns_at_every_voxel: True if the square root has columns for each voxel of
-    it, so many that only the matrix-free method computes them. answers: what one of the C answers is called. values: what
-    `probabilities` holds for each answer, "mean_probability" being the mean over the voxels of a spatial head.
+    it, so many that only the matrix-free method computes them; a spatial head has, unless it states False. answers: what one of
+    the C answers is called. values: what `probabilities` holds for each answer, "mean_probability" being the mean over the voxels
+    of a head with columns at each.
     """
 
     name: ClassVar[str]
@@ -40,7 +41,9 @@ class Head(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if cls.spatial and cls.values == "probability":
+        if "spatial" in vars(cls) and "columns_at_every_voxel" not in vars(cls):
+            cls.columns_at_every_voxel = cls.spatial
+        if cls.columns_at_every_voxel and cls.values == "probability":
             cls.values = "mean_probability"
 
     @abstractmethod

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from monai_ifim.core.errors import HeadError
-from monai_ifim.core.heads.base import Answers, Head, Values
+from monai_ifim.core.heads.base import Head, Values
 from monai_ifim.core.heads.outputs import as_float64, sums_to_one
 from monai_ifim.core.heads.square_root import COLUMN_CHUNK, SquareRoot
 from monai_ifim.core.heads.voxelwise import check_map
@@ -50,8 +50,8 @@ class _VolumesHead(Head):
     """
 
     spatial: ClassVar[bool] = True
-    answers: ClassVar[Answers] = "label"
-    values: ClassVar[Values] = "volume"
+    columns_at_every_voxel: ClassVar[bool] = False
+    values: ClassVar[Values] = "mean"
 
     def __init__(self, tolerance: str = "5 %", voxel_volume: float | None = None) -> None:
         self.tolerance, self.voxel_volume = tolerance, voxel_volume

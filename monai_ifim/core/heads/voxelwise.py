@@ -24,7 +24,6 @@ class VoxelwiseHead(Head):
 
     name: ClassVar[str] = "voxelwise"
     spatial: ClassVar[bool] = True
-    columns_at_every_voxel: ClassVar[bool] = True
     answers: ClassVar[Answers] = "class"
 
     def square_root(self, output: Tensor) -> SquareRoot:
@@ -58,7 +57,6 @@ class VoxelwiseBernoulliHead(BernoulliHead):
 
     name: ClassVar[str] = "voxelwise_bernoulli"
     spatial: ClassVar[bool] = True
-    columns_at_every_voxel: ClassVar[bool] = True
 
     def square_root(self, output: Tensor) -> SquareRoot:
         """See `BernoulliHead`; r = C x voxels."""

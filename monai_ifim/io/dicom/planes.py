@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from monai_ifim.io.dicom.functional_groups import PER_FRAME, SHARED, groups_of
 from monai_ifim.io.dicom.volume import Array
 from monai_ifim.io.errors import InputError
-
-PER_FRAME, SHARED = "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"
 
 # Of objects converted from single frames (PS3.3, C.7.6.16.2.21 and .22: what no other functional group takes)
 CONVERTED = ("UnassignedPerFrameConvertedAttributesSequence", "UnassignedSharedConvertedAttributesSequence")
@@ -45,7 +44,7 @@ class Plane:
         of its frames.
         """
         with suppress(Exception):  # pydicom raises many types for a damaged value, which then tells nothing
-            for group in self._groups():
+            for group in groups_of(self.header, self.frame):
                 for path in (functional, *((sequence, keyword) for sequence in CONVERTED)):
                     found = _nested(group, path) if path else None
                     if found is not None:
@@ -53,12 +52,6 @@ class Plane:
             found = self.header.get(keyword)
             return None if found == "" else found
         return None
-
-    def _groups(self) -> list[Any]:
-        """The functional groups of the slice: its own, and that shared by all; none in a file without any."""
-        groups = self.header.get(PER_FRAME) or ()
-        own = [groups[self.frame or 0]] if len(groups) else []
-        return own + list(self.header.get(SHARED) or ())[:1]
 
 
 def frames_of(header: Any) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from monai_ifim.io.dicom.functional_groups import groups_of
 from monai_ifim.io.dicom.tables import Mapping, line, modality_table, real_world_mapping
 from monai_ifim.io.errors import InputError
 from monai_ifim.io.reading import REAL_WORLD_ALONE
@@ -21,7 +22,6 @@ VALUE_TAGS = (
     "RescaleIntercept", "RescaleType", "ModalityLUTSequence", "RealWorldValueMappingSequence", "BitsStored", "ImageType",
     "PixelRepresentation", "MultienergyCTAcquisition", "Units",
 )  # fmt: skip
-PER_FRAME, SHARED = "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"
 QUANTITATIVE = ("CT", "MR", "PT", "NM")  # modalities whose values are measured, whichever of them is shown dark
 WITH_RESCALE, BY_TABLE, REAL_WORLD = "stored values with rescale", "Modality LUT", "real-world values"
 ANNOTATION = re.compile(r"\{[^}]*\}")  # of a unit of UCUM: free text, which is not part of it
@@ -199,9 +199,7 @@ def _functional(header: Any, frame: int | None, name: str) -> Any:
 
 
 def _groups(header: Any, frame: int | None, name: str) -> Sequence[Any]:
-    frames = header.get(PER_FRAME) or ()
-    own = [frames[frame or 0]] if (frame or 0) < len(frames) else []
-    for group in [*own, *list(header.get(SHARED) or ())[:1]]:
+    for group in groups_of(header, frame):
         if group.get(name):
             return list(group.get(name))
     return ()

@@ -22,6 +22,7 @@ from monai_ifim.io.nibabel_files.header import (
     check_shape,
     check_steps,
     check_type,
+    stated_shape,
 )
 
 MILLIMETRES = (b"", b"mm")  # `vox_units`
@@ -40,8 +41,7 @@ class AnalyzeHeader(VolumeHeader):
     @property
     def shape(self) -> tuple[int, ...]:
         """As stated; empty for a number of axes that the format does not have."""
-        count = int(self.stated["dim"][0])
-        return tuple(int(size) for size in self.stated["dim"][1 : max(0, min(7, count)) + 1])
+        return stated_shape(self.stated)
 
     @property
     def bytes_per_voxel(self) -> int:
@@ -77,8 +77,8 @@ class AnalyzeHeader(VolumeHeader):
 
     def check(self) -> None:
         """Raise InputError, with the cure, for a header that is damaged or that nibabel and others read differently."""
-        name, count = self.path.name, int(self.stated["dim"][0])
-        check_shape(name, [int(size) for size in self.stated["dim"][1 : count + 1]] if count <= 7 else [0])
+        name = self.path.name
+        check_shape(name, self.shape)
         check_steps(name, self.stated["pixdim"][1:4], self.shape, AS_NIFTI)
         check_type(name, self.stated, "datatype")
         check_length(self)

@@ -91,9 +91,15 @@ class VolumeHeader(ABC):
         return Size(voxels, voxels * self.bytes_per_voxel)
 
 
+def stated_shape(header: Any) -> tuple[int, ...]:
+    """The sizes in a header of NIfTI or Analyze; empty for a number of axes that these formats do not have."""
+    count = int(header["dim"][0])
+    return tuple(int(size) for size in header["dim"][1 : count + 1]) if 0 <= count <= 7 else ()
+
+
 def check_shape(name: str, shape: Sequence[int]) -> None:
     """Raise InputError for a shape that no image has, or of more axes than three and that of the volumes."""
-    if not 1 <= len(shape) <= 7 or min(shape) < 1:
+    if not shape or min(shape) < 1:
         raise InputError(f"{name}: its header states a size of {tuple(shape)}: it is damaged, export the image again.")
     if len(shape) > 4 and math.prod(shape[3:]) > 1:
         raise InputError(f"{name}: {len(shape)} axes {tuple(shape)}; only 3D and 4D files are read: take one volume out of it.")

@@ -26,6 +26,7 @@ from monai_ifim.io.nibabel_files.header import (
     check_shape,
     check_steps,
     check_type,
+    stated_shape,
 )
 
 LENGTHS = {0: "unknown", 1: "meter", 2: "mm", 3: "micron"}  # nifti1.h: XYZT_TO_SPACE
@@ -55,8 +56,7 @@ class NiftiHeader(VolumeHeader):
     @property
     def shape(self) -> tuple[int, ...]:
         """As stated; empty for a number of axes that NIfTI does not have."""
-        count = int(self.stated["dim"][0])
-        return tuple(int(size) for size in self.stated["dim"][1 : max(0, min(7, count)) + 1])
+        return stated_shape(self.stated)
 
     @property
     def bytes_per_voxel(self) -> int:
@@ -99,8 +99,8 @@ class NiftiHeader(VolumeHeader):
                 f"{self.path.name}: its header is that of a pair of files, and programs look for the voxels in different places: "
                 "give it the name .hdr beside its .img, or write it again as one .nii."
             )
-        count, name = int(self.stated["dim"][0]), self.path.name
-        check_shape(name, [int(size) for size in self.stated["dim"][1 : count + 1]] if count <= 7 else [0])
+        name = self.path.name
+        check_shape(name, self.shape)
         cure = "write the true sizes into the header (nibabel: image.header.set_zooms)"
         check_steps(name, self.stated["pixdim"][1:4], self.shape, cure)
         check_type(name, self.stated, "datatype")

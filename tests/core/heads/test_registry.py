@@ -15,8 +15,8 @@ ANSWERS = {
     "gaussian": ("output", "mean"),
     "probabilities": ("class", "probability"),
     "bernoulli_probabilities": ("label", "probability"),
-    "volumes": ("label", "volume"),
-    "volumes_bernoulli": ("label", "volume"),
+    "volumes": ("output", "mean"),
+    "volumes_bernoulli": ("output", "mean"),
     "voxelwise": ("class", "mean_probability"),
     "voxelwise_bernoulli": ("label", "mean_probability"),
 }

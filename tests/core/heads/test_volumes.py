@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from monai_ifim.core import HeadError, decompose
 from monai_ifim.core.heads.registry import head_from
 from monai_ifim.core.heads.volumes import IndependentVolumesHead, VolumesHead, VolumeTolerance
+from monai_ifim.core.heads.voxelwise import VoxelwiseHead
+from monai_ifim.display.numbers import number
+from monai_ifim.display.wording import answer
 
 
 def _unet(spatial: int, outputs: int, channels: int = 1) -> nn.Module:
@@ -155,3 +158,17 @@ def test_probabilities_are_refused(final: nn.Module, head: str, cure: str) -> No
         decompose(nn.Sequential(_unet(2, 3), final).eval(), _image(1, 1, 8, 8), head=head)
     with pytest.raises(HeadError, match="volumes_bernoulli"):
         decompose(_unet(2, 1), _image(1, 1, 8, 8), head="volumes")
+
+
+def test_words_give_volumes_and_no_probabilities() -> None:
+    d = decompose(_unet(2, 3), _image(1, 1, 12, 10), head="volumes", rank=1)
+    assert answer(d, 0) == f"output {', '.join(number(float(v)) for v in d.probabilities[0])}"
+
+
+def test_a_head_on_maps_has_columns_at_every_voxel_unless_it_says_otherwise() -> None:
+    class Other(VoxelwiseHead):
+        spatial = True
+
+    assert Other.columns_at_every_voxel
+    assert VoxelwiseHead.columns_at_every_voxel
+    assert not VolumesHead.columns_at_every_voxel
