@@ -63,7 +63,7 @@ def commit() -> str:
 def command_line() -> str:
     """The command that is running, with the names of files in place of paths."""
     module = getattr(sys.modules["__main__"], "__spec__", None)
-    program = f"python -m {module.name}" if module is not None else f"python {Path(sys.argv[0]).name}"
+    program = f"python -m {module.name.removesuffix('.__main__')}" if module is not None else f"python {Path(sys.argv[0]).name}"
     return " ".join([program, *(Path(word).name if os.sep in word else word for word in sys.argv[1:])])
 
 
