@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import locale
 import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,6 +63,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("IFIM_NO_SKIPS") == "1" and reporter is not None and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(autouse=True)
+def own_locale() -> Iterator[None]:
+    """Restore the locale: ITK sets that of C where it writes VTK, and a later test would read texts as ASCII."""
+    stated = locale.setlocale(locale.LC_ALL)
+    yield
+    locale.setlocale(locale.LC_ALL, stated)
 
 
 @pytest.fixture(scope="session")
