@@ -63,7 +63,7 @@ class _Judge:
     def __init__(self, root: Path, scratch: Path) -> None:
         self.root, self.scratch = root, scratch
         self.conversions: dict[Path, dcm2niix.Conversion] = {}
-        self.matched: set[int] = set()  # identities of converted volumes that one of ours stands for
+        self.matched: dict[int, Volume] = {}  # volumes that one of ours stands for, by identity, which needs that they live on
         self.reasons: dict[str, str] = {}  # why volumes of a series differ
 
     @cached_property
@@ -89,7 +89,7 @@ class _Judge:
         several = conversion.volumes if reading.series is None else conversion.of_series(reading.series)
         if isinstance(reading.made, Refused):
             several = several or conversion.volumes  # a damaged header may state another series
-            self.matched.update(map(id, several))
+            self.matched.update((id(volume), volume) for volume in several)
             return self._refused(given, reading.made, dcm2niix.PROGRAM, several, conversion.said)
         if several:
             return self._compared(given, reading, reading.made, dcm2niix.PROGRAM, several, conversion.said)
@@ -115,7 +115,7 @@ class _Judge:
     ) -> Row:
         which = nearest(ours, several, self.matched)
         theirs, found = several[which], compare(ours, several[which])
-        self.matched.add(id(theirs))
+        self.matched[id(theirs)] = theirs
         known = [] if found.same else reasons_for(_difference(reading.files, ours, theirs, found))
         if known and reading.series is not None:
             self.reasons[reading.series] = ", ".join(reason.name for reason in known)
