@@ -50,6 +50,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write(tmp_path / "lib" / "ward_network.py", "import torch")
     write(tmp_path / "lib" / "ward_steps" / "__init__.py", "")
     write(tmp_path / "lib" / "ward_steps" / "own.py", "class Step: ...")
+    elsewhere = [place for place in sys.path if not (Path(place) / "scripts").is_dir()]  # not in bundles that other tests loaded
+    monkeypatch.setattr(sys, "path", elsewhere)
+    monkeypatch.delitem(sys.modules, "scripts", raising=False)
     monkeypatch.syspath_prepend(str(tmp_path / "lib"))
     return root
 
