@@ -17,7 +17,7 @@ STEPS_A_PAIR, FIRST_STEPS = 3, 12  # usual number of Lanczos steps for k pairs: 
 
 def choose_method(settings: Settings, head: Head, root: SquareRoot) -> tuple[Method, str]:
     """(method, reason in words); raises IFIMError where the requested method does not work with this head."""
-    if head.columns_at_every_voxel:
+    if head.whole.columns_at_every_voxel:
         if settings.method in ("exact", "adaptive"):
             raise IFIMError(
                 f"method={settings.method!r} computes all {root.columns} columns of the factor, some for each voxel: use "
