@@ -7,9 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from monai.data import MetaTensor
+from monai.transforms import Compose
 from torch import Tensor
 
+from monai_ifim.adapt.mask_file import MaskFile
 from monai_ifim.core.answer import AnswerFacts
+from monai_ifim.core.heads.answer_mask import AnswerMask
 
 MM3_PER_ML = 1000.0
 
@@ -24,18 +27,22 @@ def voxel_volume(image: Tensor) -> float | None:
     return _volume_of(image.affine, image.meta.get("original_affine") is not None)
 
 
-def facts_of_image(image: Tensor, class_names: Sequence[str] = ()) -> AnswerFacts:
-    """The facts of one network input [channel, *spatial], as a batch of one."""
-    volume = voxel_volume(image)
-    known = None if volume is None else torch.tensor([volume], dtype=torch.float64)
-    return AnswerFacts(tuple(image.shape[1:]), known, tuple(class_names))
+def facts_of_images(
+    images: Sequence[MetaTensor],
+    class_names: Sequence[str] = (),
+    mask: AnswerMask | None = None,
+    preprocessing: Compose | None = None,
+) -> AnswerFacts:
+    """The facts of network inputs [channel, *spatial] of one size; volumes are in voxels unless the spacing of all is known.
 
-
-def facts_of_images(images: Sequence[Tensor], class_names: Sequence[str] = ()) -> AnswerFacts:
-    """The facts of network inputs [channel, *spatial] of one size; volumes are in voxels unless the spacing of all is known."""
+    mask: of the settings; one from a file is carried to the grid of the images. Raises as `MaskFile.of_image`.
+    """
     volumes = [volume for volume in map(voxel_volume, images) if volume is not None]
     known = torch.tensor(volumes, dtype=torch.float64) if len(volumes) == len(images) else None
-    return AnswerFacts(tuple(images[0].shape[1:]), known, tuple(class_names))
+    carried = None
+    if isinstance(mask, MaskFile):
+        carried = torch.stack([mask.of_image(image, preprocessing) for image in images])
+    return AnswerFacts(tuple(images[0].shape[1:]), known, tuple(class_names), carried)
 
 
 def facts_of_batch(batch: Tensor, class_names: Sequence[str] = ()) -> AnswerFacts:

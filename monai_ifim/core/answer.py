@@ -81,7 +81,7 @@ def asked_head(settings: Settings, facts: AnswerFacts, output: Tensor, operation
     """
     head = resolve_head(settings.head, output, operation, settings.volume_tolerance, facts.output_voxel(output.shape[2:]))
     label = None if settings.answer is None else label_number(settings.answer, output.shape[1], facts.class_names)
-    mask = _mask(settings.answer_mask, facts, output)
+    mask = _mask(settings.region, facts, output)
     part = restricted(head, label, mask)
     if isinstance(part, RestrictedHead):
         _refuse_empty(part, facts, output)

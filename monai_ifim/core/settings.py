@@ -38,9 +38,6 @@ class SettingsShortcuts(TypedDict, total=False):
     """The fields of `Settings` as keywords, for constructors that accept them instead of `settings=`."""
 
     head: str | Head
-    volume_tolerance: str
-    answer: str | int | None
-    answer_mask: AnswerMask | Tensor | None
     output_key: str | int | None
     energy: float
     rank: int | None
@@ -52,6 +49,9 @@ class SettingsShortcuts(TypedDict, total=False):
     seed: int
     locality: bool
     verify: Verify
+    volume_tolerance: str
+    answer: str | int | None
+    answer_mask: AnswerMask | Tensor | None
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,6 @@ class Settings:
 
     head: str | Head = option("head")
     _: KW_ONLY
-    volume_tolerance: str = option("volume_tolerance")
-    answer: str | int | None = option("answer")
-    answer_mask: AnswerMask | Tensor | None = option("answer_mask")
     output_key: str | int | None = option("output_key")
     energy: float = option("energy")
     rank: int | None = option("rank")
@@ -79,6 +76,9 @@ class Settings:
     seed: int = option("seed")
     locality: bool = option("locality")
     verify: Verify = option("verify")
+    volume_tolerance: str = option("volume_tolerance")
+    answer: str | int | None = option("answer")
+    answer_mask: AnswerMask | Tensor | None = option("answer_mask")
 
     def __post_init__(self) -> None:
         check_head(self.head)

@@ -19,6 +19,7 @@ import torch
 from monai_ifim.io import atomic
 from monai_ifim.io.errors import InputError, OutputError, single_line
 from monai_ifim.io.geometry import Affine
+from monai_ifim.io.label_volumes import described_answer, described_volumes
 from monai_ifim.io.maps import MapContent
 from monai_ifim.io.model import ModelIdentity
 from monai_ifim.io.older_sidecars import SCHEMA_VERSION, unit_of_map, up_to_date
@@ -120,6 +121,7 @@ def compose_sidecar(case: str, facts: CaseFacts, files: list[MapFile], scan_unit
     unit = facts.unit
     step = unit if record.get("metric") is None else str(record.get("metric_unit"))
     step = step.replace("unit of the image", unit) if facts.space == "scanner" else step
+    names = _output_names(model.class_names, len(record.get("probabilities", [])))
     units = {
         "maps": unit,
         "eigenvalues": f"nats per ({step})^2",
@@ -142,6 +144,8 @@ def compose_sidecar(case: str, facts: CaseFacts, files: list[MapFile], scan_unit
             "class_names": list(model.class_names),
         },
         "prediction": _prediction(record, model.class_names),
+        "answer": described_answer(record, names),
+        "volumes": described_volumes(record, names, step),
         "space": {"name": facts.space, "meaning": SPACES[facts.space]},
         "units": units,
         "settings": record.get("settings"),
@@ -243,9 +247,13 @@ _RESULTS = (
 )  # fmt: skip
 
 
+def _output_names(class_names: tuple[str, ...], outputs: int) -> tuple[str, ...]:
+    return class_names if len(class_names) == outputs else tuple(f"output {i}" for i in range(outputs))
+
+
 def _prediction(record: Mapping[str, Any], class_names: tuple[str, ...]) -> dict[str, Any]:
     values = list(record.get("probabilities", []))
-    names = class_names if len(class_names) == len(values) else tuple(f"output {i}" for i in range(len(values)))
+    names = _output_names(class_names, len(values))
     best = max(range(len(values)), key=values.__getitem__) if values else None
     kind = record.get("values", "probability")
     return {

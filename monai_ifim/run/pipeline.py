@@ -299,7 +299,8 @@ def _decompose_group(
     try:
         batch = torch.stack([loaded.image.as_subclass(torch.Tensor) for loaded in group]).to(settings.device)
         names, deadline = [loaded.case.name for loaded in group], _deadline(settings.limits, group)
-        facts = facts_of_images([loaded.image for loaded in group], bundle.identity.class_names)
+        images, class_names = [loaded.image for loaded in group], bundle.identity.class_names
+        facts = facts_of_images(images, class_names, settings.case.region, bundle.preprocessing)
         decomposition = decompose_with(settings.case, bundle.network, batch, progress=deadline, names=names, facts=facts)
         tensors = component_tensors(_recorded(decomposition, bundle), batch, time.perf_counter() - started)
     except (Exception, SystemExit) as error:

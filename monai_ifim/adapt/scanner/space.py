@@ -13,7 +13,7 @@ from monai.data.utils import collate_meta_tensor
 from monai.transforms import Compose
 from torch import Tensor, nn
 
-from monai_ifim.adapt.answer_facts import facts_of_image
+from monai_ifim.adapt.answer_facts import facts_of_images
 from monai_ifim.adapt.scanner.noise import NoiseMap
 from monai_ifim.adapt.scanner.preprocessing import ScanPreprocessing, reading_of, scan_preprocessing, squeezed
 from monai_ifim.adapt.scanner.resolution import low_pass
@@ -236,7 +236,7 @@ def _decompose(
     of_scan = Settings.of(settings, {"metric": metric})
     facts = AnswerFacts(class_names=tuple(class_names))
     if answers_at_every_voxel(settings.head):
-        facts = facts_of_image(wrapped.network_input(scan.as_subclass(Tensor)), class_names)
+        facts = facts_of_images([wrapped.network_input(scan.as_subclass(Tensor))], class_names, settings.region)
     found = decompose_with(of_scan, wrapped, scan.as_subclass(Tensor)[None], args, kwargs, progress, names, facts)
     described = pipeline.describe() | {"zeros_held": zeros_held, "resolution": settings.resolution, "resolution_mm": widths}
     return replace(found, record=found.record | {"settings": settings.describe(), "preprocessing": described})

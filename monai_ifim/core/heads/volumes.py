@@ -137,7 +137,7 @@ class VolumesOfLabels(Head):
 
     @abstractmethod
     def _mixed(self, logits: Tensor, weights: Tensor) -> Tensor:
-        """sum_c weights_c g_c [B, C, n] of the logits of some voxels, with [B, C] weights; g_c = grad_z V_c over a voxel's volume."""
+        """sum_c weights_c g_c [B, C, n] of the logits of some voxels, with weights [B, C] and g_c = grad_z V_c."""
 
     @abstractmethod
     def _derivatives(self, logits: Tensor, change: Tensor) -> Tensor:

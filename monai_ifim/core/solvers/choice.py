@@ -26,6 +26,8 @@ def choose_method(settings: Settings, head: Head, root: SquareRoot) -> tuple[Met
         return "matrix_free", f"an output at every voxel: {root.columns} columns, too many to compute all"
     if settings.method != "auto":
         return settings.method, "asked for"
+    if root.values is not None:
+        return "exact", f"the gradient of each volume is stated: all {root.columns} column(s)"
     if root.columns <= FEW:
         return "exact", f"{root.columns} column(s) are few enough to compute all"
     columns, probes = forecast(root.scales, settings)

@@ -9,12 +9,12 @@ import torch
 from monai.networks.nets import UNet
 from torch import Tensor, nn
 
+from core_cases import smooth_cnn
 from monai_ifim.core import Decomposition, GaussianHead, HeadError, decompose
 from monai_ifim.core.heads.categorical import CategoricalHead
 from monai_ifim.core.heads.probabilities import CategoricalProbabilityHead
 from monai_ifim.core.heads.restricted import LabelHead
 from monai_ifim.core.locality import locality_radius
-from core_cases import smooth_cnn
 
 SHAPE = (2, 7, 5)
 
