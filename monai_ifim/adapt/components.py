@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 from monai.data import MetaTensor
 from torch import Tensor
@@ -21,6 +22,7 @@ from monai_ifim.core.heads.label_map import label_map
 from monai_ifim.core.heads.voxelwise import mean_probability
 from monai_ifim.core.verification.record import of_image
 from monai_ifim.io import InputError
+from monai_ifim.io.segmentation import nearest_labels
 
 MAPS = ("ifim_high", "ifim_low", "ifim_sensitivity", "ifim_eigenvectors")
 LABELS = "ifim_labels"  # of segmentation networks alone
@@ -126,20 +128,20 @@ def _segmentation(decomposition: Decomposition) -> tuple[Tensor | None, dict[str
     rule, logits = decomposition.record.get("label_rule"), decomposition.logits
     if rule is None or logits.ndim < 4:
         return None, None
-    left_out = _left_out(decomposition)
-    labels = None if left_out else label_map(logits, rule)[:, None]
-    return labels, {"rule": rule, "channels": logits.shape[1], "left_out": left_out}
-
-
-def _left_out(decomposition: Decomposition) -> str | None:
-    """Why the places of the labels on the image's grid are not known; None if they are."""
-    shapes = [tuple(each.shape[2:]) for each in (decomposition.logits, decomposition.image)]
-    if decomposition.record.get("preprocessing") is not None:
-        return "the network's grid is another than the scan's: choose --space native for the segmentation"
-    if shapes[0] != shapes[1]:
-        sizes = [" x ".join(map(str, shape)) for shape in shapes]
-        return f"the network answers on a grid of {sizes[0]} for an image of {sizes[1]}, whose places it does not tell"
-    return None
+    stated = {"rule": rule, "channels": logits.shape[1]}
+    preprocessing, shape = decomposition.record.get("preprocessing"), tuple(decomposition.image.shape[2:])
+    if preprocessing is not None:
+        grids = preprocessing.get("grids")
+        if grids is None:
+            return None, {**stated, "left_out": "the place of the network's grid is not known: choose --space native"}
+        labels = label_map(logits, rule)[0].cpu().numpy()
+        placed = nearest_labels(labels, np.asarray(grids["network"]), np.asarray(grids["scan"]), shape)
+        return torch.from_numpy(placed)[None, None], {**stated, "left_out": None}
+    if tuple(logits.shape[2:]) != shape:
+        sizes = [" x ".join(map(str, each)) for each in (logits.shape[2:], shape)]
+        reason = f"the network answers on a grid of {sizes[0]} for an image of {sizes[1]}, whose places it does not tell"
+        return None, {**stated, "left_out": reason}
+    return label_map(logits, rule)[:, None], {**stated, "left_out": None}
 
 
 def _records(decomposition: Decomposition, seconds: float, segmentation: dict[str, Any] | None) -> list[str]:
