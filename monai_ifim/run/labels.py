@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 __all__ = ["MOST_LABEL_COLUMNS", "are_independent", "label_columns", "label_values"]
@@ -30,13 +30,18 @@ def label_values(row: Mapping[str, Any], columns: tuple[str, ...]) -> dict[str, 
     """The fields of a row in these columns, None in that of a failed case."""
     if row["status"] == "failed" or not columns:
         return dict.fromkeys(columns)
-    values = row["probabilities"] if row["probabilities"] is not None else row["means"]
-    return dict(zip(columns, values, strict=True))
+    return dict(zip(columns, _values(row), strict=True))
+
+
+def _values(row: Mapping[str, Any]) -> Sequence[Any]:
+    """The probabilities, or else the expected values."""
+    found = row["means"] if row["probabilities"] is None else row["probabilities"]
+    return () if found is None else found
 
 
 def _columns(row: Mapping[str, Any]) -> tuple[str, ...]:
     names, head = row["class_names"] or (), row["head"] or ""
-    if row["probabilities"] is not None:
-        return tuple(f"probability: {name}" for name in names) if are_independent(head, len(names)) else ()
-    kind = "volume" if head.startswith("volumes") else "mean"
-    return tuple(f"{kind}: {name}" for name in names) if row["means"] is not None else ()
+    if len(names) != len(_values(row)) or (row["probabilities"] is not None and not are_independent(head, len(names))):
+        return ()
+    kind = "probability" if row["probabilities"] is not None else "volume" if head.startswith("volumes") else "mean"
+    return tuple(f"{kind}: {name}" for name in names)

@@ -25,7 +25,9 @@ def has_independent_labels(head: Head, outputs: int) -> bool:
 
 
 def check_label(label: Label | None, head: Head, outputs: int, where: str) -> None:
-    """Raise IFIMError, with the cure, for a label of another kind or size than the head's answers."""
+    """Raise IFIMError, with the cure, for a head that is no classifier's (HeadError), and for a label of another kind or size
+    than its answers."""
+    _check_head(head, outputs)
     independent, classes = has_independent_labels(head, outputs), max(2, outputs)
     if label is None:
         return
@@ -130,11 +132,15 @@ def _logits(head: Head, output: Tensor) -> Tensor:
 def _log_probabilities(head: Head, output: Tensor) -> Tensor:
     """log p of every class, [B, C >= 2] float64 on the CPU; raises HeadError for a head that is no classifier's."""
     z = _logits(head, output)
-    if isinstance(head, (CategoricalHead, CategoricalProbabilityHead)):
-        return functional.log_softmax(z, dim=1)
-    if isinstance(head, (BernoulliHead, BernoulliProbabilityHead)) and z.shape[1] == 1:
+    _check_head(head, z.shape[1])
+    if isinstance(head, (BernoulliHead, BernoulliProbabilityHead)):
         return torch.cat([functional.logsigmoid(-z), functional.logsigmoid(z)], dim=1)
-    raise HeadError(
-        f"head {head.name!r} with {z.shape[1]} output(s) gives no classes: measure classifiers, with head 'categorical' for "
-        "exclusive classes or 'bernoulli' for independent labels."
-    )
+    return functional.log_softmax(z, dim=1)
+
+
+def _check_head(head: Head, outputs: int) -> None:
+    if not isinstance(head, (CategoricalHead, CategoricalProbabilityHead, BernoulliHead, BernoulliProbabilityHead)):
+        raise HeadError(
+            f"head {head.name!r} with {outputs} output(s) gives no classes: measure classifiers, with head 'categorical' for "
+            "exclusive classes or 'bernoulli' for independent labels."
+        )
