@@ -72,8 +72,8 @@ class Scores:
     @property
     def told(self) -> Mask:
         """Images [images] of which a label is known."""
-        told: Mask = self.labels >= 0
-        return told if self.labels.ndim == 1 else told.any(1)
+        told: Mask = np.asarray(self.labels >= 0)
+        return told if told.ndim == 1 else np.asarray(told.any(1))
 
     def has_every_class(self, usable: Mask) -> bool:
         """True if the labels of the usable images are all of 0..classes-1, for two or more classes; of independent labels, if one
@@ -96,7 +96,7 @@ def read_scores(measurements: pd.DataFrame) -> Scores:
     values[family, norm, draw, image] = measurements[columns].to_numpy(dtype=np.float64)
     first = measurements.drop_duplicates("image")
     truth = [f"y{name[1:]}" for name in columns]
-    if set(truth) <= set(first.columns) and first[truth].notna().all(axis=None):
+    if truth and set(truth) <= set(first.columns) and first[truth].notna().all(axis=None):
         labels = first[truth].to_numpy(dtype=np.int64)
     else:
         labels = first["label"].to_numpy(dtype=np.int64, na_value=-1)

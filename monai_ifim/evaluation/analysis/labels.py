@@ -37,7 +37,7 @@ def label_records(
     found = []
     for c, name in enumerate(names):
         told = labels[:, c] != UNKNOWN
-        auroc = two_class_auroc(labels[told, c], scores[told, c], seed, resamples)
+        area, low, high = two_class_auroc(labels[told, c], scores[told, c], seed, resamples)
         [loss] = mean_intervals(losses[:, [c]], seed, resamples)
         found.append(
             LabelRecord(
@@ -45,7 +45,7 @@ def label_records(
                 positive=int((labels[:, c] == 1).sum()),
                 negative=int((labels[:, c] == 0).sum()),
                 unknown=int((~told).sum()),
-                auroc=Estimate(*map(known, auroc), images=int(told.sum())),
+                auroc=Estimate(known(area), known(low), known(high), int(told.sum())),
                 negative_log_likelihood=Estimate(known(loss.mean), known(loss.low), known(loss.high), loss.images),
                 effect=_effect(measurements, f"p{c:02d}", seed, resamples),
             )
