@@ -105,6 +105,7 @@ def compose_record(
         "head": head.whole.name,
         "answers": head.whole.answers,
         "values": head.whole.values,
+        "label_rule": head.whole.label_rule,
         "method": subspace.method,
         "method_reason": reason,
         "confidence": subspace.confidence,  # that error_bound holds

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from monai_ifim.core.errors import HeadError
-from monai_ifim.core.heads.base import Head, Values
+from monai_ifim.core.heads.base import Head, LabelRule, Values
 from monai_ifim.core.heads.outputs import HIDDEN, as_float64, sums_to_one
 from monai_ifim.core.heads.square_root import COLUMN_CHUNK, SquareRoot, ValueGradients
 from monai_ifim.core.heads.volume_gradients import all_gradients, pair_squares
@@ -190,6 +190,7 @@ class VolumesHead(VolumesOfLabels):
     """
 
     name: ClassVar[str] = "volumes"
+    label_rule: ClassVar[LabelRule | None] = "largest"
 
     def shares(self, output: Tensor) -> Tensor:
         """Softmax at every voxel."""
@@ -254,6 +255,7 @@ class IndependentVolumesHead(VolumesOfLabels):
     """Volumes of independent labels (or of one), output = logits [B, C, *spatial]: column c is grad V_c / sigma_c."""
 
     name: ClassVar[str] = "volumes_bernoulli"
+    label_rule: ClassVar[LabelRule | None] = "above half"
 
     def shares(self, output: Tensor) -> Tensor:
         """Sigmoid at every voxel."""

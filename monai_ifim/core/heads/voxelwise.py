@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from monai_ifim.core.errors import HeadError
-from monai_ifim.core.heads.base import Answers, Head
+from monai_ifim.core.heads.base import Answers, Head, LabelRule
 from monai_ifim.core.heads.bernoulli import BernoulliHead, independent_root, label_divergences
 from monai_ifim.core.heads.categorical import CategoricalHead
 from monai_ifim.core.heads.outputs import as_float64, sums_to_one
@@ -54,6 +54,7 @@ class VoxelwiseHead(VoxelAnswers):
     name: ClassVar[str] = "voxelwise"
     spatial: ClassVar[bool] = True
     answers: ClassVar[Answers] = "class"
+    label_rule: ClassVar[LabelRule | None] = "largest"
 
     def root_within(self, output: Tensor, where: Tensor | None) -> SquareRoot:
         """See `exclusive_root`, voxel by voxel; r = (C - 1) x voxels, class by class."""
@@ -99,6 +100,7 @@ class VoxelwiseBernoulliHead(VoxelAnswers, BernoulliHead):
 
     name: ClassVar[str] = "voxelwise_bernoulli"
     spatial: ClassVar[bool] = True
+    label_rule: ClassVar[LabelRule | None] = "above half"
 
     def root_within(self, output: Tensor, where: Tensor | None) -> SquareRoot:
         """See `BernoulliHead`; r = C x voxels."""
