@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from monai_ifim.adapt.collation import Margins, padded
+from monai_ifim.adapt.norms import norms_of_image
+from monai_ifim.adapt.tied_channels import Tie, described_tie
 from monai_ifim.core import Decomposition
 from monai_ifim.core.heads.voxelwise import mean_probability
 from monai_ifim.core.verification.record import of_image
@@ -26,13 +28,16 @@ NUMBERS = ("ifim_eigenvalues", "ifim_rank")
 RECORD = "ifim_record"  # metadata key: the image's record as JSON text, which collation and decollation leave alone
 
 
-def component_tensors(decomposition: Decomposition, image: Tensor, seconds: float) -> dict[str, Tensor]:
+def component_tensors(
+    decomposition: Decomposition, image: Tensor, seconds: float, ties: Sequence[Tie | str | None] = ()
+) -> dict[str, Tensor]:
     """Batched tensors of a decomposition: pred [B, C], the four maps, ifim_eigenvalues [B, r], ifim_rank [B].
 
-    image: the batch that was decomposed, MetaTensor or plain. Each map's metadata holds the record of every image. The
-    sensitivity stays float64: for a saturated prediction it is far below what float32 holds.
+    image: the batch that was decomposed, MetaTensor or plain; ties: of its channels, where they were looked for. Each map's
+    metadata holds the record of every image. The sensitivity stays float64: for a saturated prediction it is far below what
+    float32 holds.
     """
-    records = _records(decomposition, seconds)
+    records = _records(decomposition, seconds, ties or [None] * len(image))
     eigenvectors = decomposition.eigenvectors.flatten(1, 2)
     maps = (decomposition.high, decomposition.low, decomposition.sensitivity, eigenvectors)
     return {
@@ -115,7 +120,7 @@ def _like(values: Tensor, image: Tensor, record: list[str] | str) -> Tensor:
     return result
 
 
-def _records(decomposition: Decomposition, seconds: float) -> list[str]:
+def _records(decomposition: Decomposition, seconds: float, ties: Sequence[Tie | str | None]) -> list[str]:
     """One JSON text per image: everything that the sidecar states about the decomposition itself."""
     radius = None if decomposition.locality_radius is None else decomposition.locality_radius.tolist()
     batch = decomposition.rank.numel()
@@ -130,7 +135,9 @@ def _records(decomposition: Decomposition, seconds: float) -> list[str]:
             "error_bound": float(decomposition.error_bound[b]),
             "residuals": decomposition.residuals[b, :rank].tolist(),
             "locality_radius": None if radius is None else _finite(radius[b][:rank]),
+            **norms_of_image(decomposition, b),
             "verification": of_image(decomposition.record, b),
+            "tied_channels": None if ties[b] is None else described_tie(ties[b], decomposition.image.shape[1]),
             **_answer(decomposition, b),
             "seconds": seconds / batch,
         }

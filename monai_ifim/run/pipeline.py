@@ -23,6 +23,7 @@ from monai_ifim.adapt.bundle import Bundle
 from monai_ifim.adapt.components import component_tensors, item_of_batch, record_of_image
 from monai_ifim.adapt.saving import SaveIFIM
 from monai_ifim.adapt.scanner.space import ScannerSpace
+from monai_ifim.adapt.tied_channels import Tie, tied_network
 from monai_ifim.core import Decomposition, IFIMError
 from monai_ifim.core.batches import Progress
 from monai_ifim.core.decompose import decompose_with
@@ -57,7 +58,7 @@ Item = TypeVar("Item")
 class _Loaded:
     """A case with its opened input and its image [channel, *spatial], ready for the network.
 
-    scan: the input in its own units; series: what Parametric Maps refer to; seconds: spent on reading.
+    scan, series, tie: as `ReadImage`; seconds: spent on reading.
     """
 
     case: Case
@@ -65,6 +66,7 @@ class _Loaded:
     image: MetaTensor
     scan: Scan | None
     series: ReferencedSeries | None
+    tie: Tie | str | None
     seconds: float
 
 
@@ -212,7 +214,7 @@ def _load(
     finally:
         if journal is not None:
             journal.end(case)
-    return _Loaded(case, opened, read.image, read.scan, read.series, time.perf_counter() - started)
+    return _Loaded(case, opened, read.image, read.scan, read.series, read.tie, time.perf_counter() - started)
 
 
 def _compute(
@@ -286,8 +288,10 @@ def _decompose_group(
     try:
         batch = torch.stack([loaded.image.as_subclass(torch.Tensor) for loaded in group]).to(settings.device)
         names, deadline = [loaded.case.name for loaded in group], _deadline(settings.limits, group)
-        decomposition = decompose_with(settings.case, bundle.network, batch, progress=deadline, names=names)
-        tensors = component_tensors(_recorded(decomposition, bundle), batch, time.perf_counter() - started)
+        ties = [loaded.tie for loaded in group]
+        network, further = tied_network(bundle.network, ties, settings.device)
+        decomposition = decompose_with(settings.case, network, batch, further, progress=deadline, names=names)
+        tensors = component_tensors(_recorded(decomposition, bundle), batch, time.perf_counter() - started, ties)
     except (Exception, SystemExit) as error:
         lost = stop_request.compute_failed(group[0].case.name, error, settings.device)
         if lost is not None or len(group) == 1:

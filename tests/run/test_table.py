@@ -47,7 +47,8 @@ TYPES = {
     "probability": "double", "rank": "int64", "energy_kept": "double", "eigenvalue": "double", "trace": "double",
     "seconds": "double", "eigenvalues": "[double]", "class_names": "[string]", "probabilities": "[double]",
     "means": "[double]", "norm_input": "double", "norm_high": "double", "norm_low": "double", "norm_sensitivity": "double",
-    "locality_radius": "[double]", "head": "string", "method": "string", "jacobian_products": "int64",
+    "norms_grid": "string", "locality_radius": "[double]", "locality_share": "[double]", "locality_rms": "[double]",
+    "channels": "string", "head": "string", "method": "string", "jacobian_products": "int64",
     "verification": "string", "deviation": "double", "verified_by": "string", "space": "string",
     "unit": "string", "frame": "int64", "input_sha256": "string", "weights_sha256": "string",
     "path": "string", "warnings": "string",
@@ -74,7 +75,11 @@ FULL = CaseRow(
     norm_high=3.0,
     norm_low=9.5,
     norm_sensitivity=1e-300,
+    norms_grid="network",
     locality_radius=(0.5, None),
+    locality_share=(0.05, None),
+    locality_rms=(0.125, None),
+    channels="tied",
     head="categorical",
     method="exact",
     jacobian_products=1,
@@ -287,6 +292,7 @@ def test_what_is_not_finite_is_missing(sidecar: Content) -> None:
     changed = {**sidecar, "trace": None, "energy_kept": math.nan, "locality_radius": [math.inf, 0.5], "eigenvalues": []}
     of_high = next(file for file in sidecar["files"] if file["kind"] == "high")
     changed["files"] = [of_high | {"channel": 1, "norm": 3.0}, of_high | {"channel": 2, "norm": None}]
+    changed["norms"] = None  # as before schema 2.4
     row = row_from_sidecar("s0", "done", changed, 1.25)
     assert (row.trace, row.energy_kept, row.locality_radius, row.seconds) == (None, None, (None, 0.5), 1.25)
     assert (row.eigenvalue, row.eigenvalues, row.norm_high, row.norm_low) == (0.0, (), None, None)
@@ -324,7 +330,7 @@ def test_the_reader_gives_what_is_in_the_file(real_run: Path) -> None:
                     assert case[name] == expected
     assert frame["rank"].dtype == pd.Int64Dtype()
     assert frame.attrs["units"]["trace"] == "nats per unit^2"
-    assert frame.attrs["schema_version"] == "1.3"
+    assert frame.attrs["schema_version"] == "1.4"
 
 
 def test_no_table_says_what_to_do(tmp_path: Path) -> None:
