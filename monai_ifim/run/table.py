@@ -185,8 +185,8 @@ def _row(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | No
     probabilities, means = prediction.get("probability", prediction.get("mean_probability")), prediction.get("mean")
     outputs = means if probabilities is None else probabilities
     eigenvalues = _numbers(sidecar["eigenvalues"]) or ()
-    stated = sidecar.get("norms")
-    norms = _norms_of_files(sidecar["files"]) if stated is None else {name: _number(stated[name]) for name in _NORMS}
+    norms, stated = _norms_of_files(sidecar["files"]), sidecar.get("norms")
+    norms = norms if stated is None else {name: _number(stated[name]) for name in _NORMS}
     verification = sidecar.get("verification") or {}
     return CaseRow(
         case=case,

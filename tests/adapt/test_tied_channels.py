@@ -21,18 +21,18 @@ from monai.transforms import (
     ScaleIntensity,
     ScaleIntensityRange,
     SpatialPad,
-    TorchVision,
 )
 from torch import Tensor, nn
 
-from monai_ifim import decompose, locality_radius
 from monai_ifim.adapt.tied_channels import APART, FAILING, REGRIDDED, UNMOVED, ChannelProbe, Tie, tied_network
+from monai_ifim.core import decompose, locality_radius
 from monai_ifim.core.dense import dense_fisher
 
 SHAPE = (7, 5)
 FACTORS = (1.0, 0.7, -1.3)
 MEAN, SPREAD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 IMAGENET = NormalizeIntensity(subtrahend=MEAN, divisor=SPREAD, channel_wise=True)
+LUMINANCE = torch.tensor([[0.299, 0.587, 0.114]])
 UNEQUAL = (1.0, SPREAD[0] / SPREAD[1], SPREAD[0] / SPREAD[2])
 WINDOWS = ((-1000.0, 400.0), (-160.0, 240.0), (300.0, 1500.0))
 
@@ -66,7 +66,7 @@ def probed(steps: Callable[[Any], Any], read: MetaTensor) -> Tie | str:
         ([Lambda(lambda x: torch.cat([x, 3 - 2 * x, 0.5 * x]))], 1, (1, -2, 0.5)),
         ([Lambda(lambda x: (x.round() // 1).expand(3, -1, -1))], 1, (1, 1, 1)),  # as through an 8-bit picture
         ([Lambda(lambda x: x.mean(0, keepdim=True)), RepeatChannel(3)], 3, (1, 1, 1)),  # a colour picture made grey
-        ([TorchVision("Grayscale", num_output_channels=3)], 3, (1, 1, 1)),
+        ([Lambda(lambda x: (LUMINANCE @ x.flatten(1)).reshape(1, *x.shape[1:]).expand(3, -1, -1))], 3, (1, 1, 1)),
         ([GaussianSmooth(1.5), RepeatChannel(2)], 1, (1, 1)),
     ],
 )
@@ -75,7 +75,7 @@ def test_the_factors_are_those_of_the_preprocessing_whatever_its_names(
 ) -> None:
     found = probed(Compose(steps), noise(channels))
     assert isinstance(found, Tie)
-    np.testing.assert_allclose(found.factors, factors, rtol=2e-6)
+    np.testing.assert_allclose(found.factors, factors, rtol=5e-6)
     assert torch.equal(found.grey.as_subclass(Tensor), found.image.as_subclass(Tensor)[:1])
 
 
@@ -178,15 +178,12 @@ def test_the_divergence_of_a_grey_change_is_that_of_the_tied_change(network: nn.
     assert divergence == pytest.approx(step**2 * float(found.eigenvalues[0, 0]) / 2, rel=0.02)
 
 
-@pytest.mark.parametrize(("method", "tolerance"), [("adaptive", 1e-6), ("matrix_free", 1e-6)])
-@pytest.mark.parametrize("precision", [None, "float32"])
-def test_other_methods_budgets_and_precisions_see_the_same_grey_image(
-    network: nn.Module, method: Any, tolerance: float, precision: Any
-) -> None:
+@pytest.mark.parametrize(("method", "precision"), [("adaptive", "float32"), ("matrix_free", None)])
+def test_other_methods_budgets_and_precisions_see_the_same_grey_image(network: nn.Module, method: Any, precision: Any) -> None:
     tie, wrapped, further, _ = tied(network, torch.rand(1, *SHAPE, dtype=torch.float64), FACTORS)
     grey = tie.grey.as_subclass(Tensor)[None]
     exact = decompose(wrapped, grey, rank=2, network_args=further)
-    options = {"method": method, "tolerance": tolerance, "precision": precision, "memory_budget": "64KiB"}
+    options = {"method": method, "tolerance": 1e-6, "precision": precision, "memory_budget": "64KiB"}
     found = decompose(wrapped, grey, rank=2, network_args=further, **options)
     torch.testing.assert_close(found.eigenvalues, exact.eigenvalues, rtol=1e-4, atol=0)
     assert found.eigenvectors.shape == (1, 2, 1, *SHAPE)

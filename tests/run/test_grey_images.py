@@ -112,7 +112,7 @@ def test_on_the_input_s_grid_one_file_of_each_kind_adds_up_to_the_grey_image(bun
 
 def test_the_scan_of_scanner_space_is_one_image_by_itself(bundle: Bundle, scan: Path, tmp_path: Path) -> None:
     """The chain rule sums over the channels: the eigenvalues are those of the grey image, in the unit of the scan."""
-    (found,) = run(bundle, scan, tmp_path / "out", space="scanner", statistics="freeze")
+    (found,) = run(bundle, scan, tmp_path / "out", space="scanner")
     assert [file["kind"] for file in found["files"]] == [*KINDS, "eigenvector"]
     assert found["input"]["tied_channels"] is None
     whole = volume(tmp_path / "out", found, "high") + volume(tmp_path / "out", found, "low")

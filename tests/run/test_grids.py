@@ -112,7 +112,7 @@ def test_carried_to_the_input_s_grid_numbers_stay_those_of_the_network_s_and_nor
         assert native["norms"]["input"] != pytest.approx(carried, rel=0.05)
         return
     scan = nib.load(runs.scan).get_fdata()  # norms of its files are of what the network saw of it
-    starts = [(size - seen) // 2 for size, seen in zip(scan.shape, SEEN, strict=True)]
+    starts = [size // 2 - seen // 2 for size, seen in zip(scan.shape, SEEN, strict=True)]
     seen = tuple(slice(start, start + size) for start, size in zip(starts, SEEN, strict=True))
     inside = np.zeros_like(scan)
     inside[seen] = scan[seen]
