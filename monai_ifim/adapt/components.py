@@ -137,7 +137,7 @@ def _records(decomposition: Decomposition, seconds: float, ties: Sequence[Tie | 
             "locality_radius": None if radius is None else _finite(radius[b][:rank]),
             **norms_of_image(decomposition, b),
             "verification": of_image(decomposition.record, b),
-            "tied_channels": None if ties[b] is None else described_tie(ties[b], decomposition.image.shape[1]),
+            "tied_channels": described_tie(ties[b], decomposition.image.shape[1]),
             **_answer(decomposition, b),
             "seconds": seconds / batch,
         }

@@ -71,8 +71,10 @@ class TiedNetwork(nn.Module):
         return self.ends_in(images + each * (grey - images[:, :1]))
 
 
-def described_tie(tie: Tie | str, channels: int) -> dict[str, Any]:
+def described_tie(tie: Tie | str | None, channels: int) -> dict[str, Any] | None:
     """A tie, or in words why there is none, as plain data for records; channels: of the decomposed image."""
+    if tie is None:
+        return None
     if isinstance(tie, Tie):
         return {"channels": len(tie.factors), "factors": list(tie.factors), "meaning": TIED}
     return {"channels": channels, "factors": None, "meaning": f"{EACH}: {tie}"}
