@@ -20,6 +20,7 @@ from monai_ifim.io import atomic
 from monai_ifim.io.errors import InputError, OutputError, single_line
 from monai_ifim.io.geometry import Affine
 from monai_ifim.io.grids import MEANING, Grid, computed_grid, grid_of_files, on, per_square
+from monai_ifim.io.label_volumes import described_answer, described_volumes
 from monai_ifim.io.maps import MapContent
 from monai_ifim.io.model import ModelIdentity, output_names
 from monai_ifim.io.older_sidecars import SCHEMA_VERSION, unit_of_map, up_to_date
@@ -130,6 +131,8 @@ def compose_sidecar(
     step = step.replace("unit of the image", unit) if facts.space == "scanner" else step
     norms: Mapping[str, Any] | None = record.get("norms")
     grid, of_files = computed_grid(facts.space), grid_of_files(facts.space)
+    names = output_names(model.class_names, len(record.get("probabilities", [])))
+    volumes = described_volumes(record, names, step)
     units = {
         "maps": unit,
         "eigenvalues": per_square(step, grid),
@@ -154,6 +157,8 @@ def compose_sidecar(
             "class_names": list(model.class_names),
         },
         "prediction": _prediction(record, model.class_names),
+        "answer": described_answer(record, names),
+        "volumes": None if volumes is None else {**volumes, "step_grid": grid},
         "segmentation": segmentation,
         "space": {"name": facts.space, "meaning": SPACES[facts.space]},
         "grids": {"decomposition": grid, "files": of_files, "meaning": {name: MEANING[name] for name in {grid: 0, of_files: 0}}},
