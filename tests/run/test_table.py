@@ -556,5 +556,6 @@ def test_a_segmentation_s_volumes_are_the_means_of_its_row(tmp_path: Path) -> No
     assert (row.prediction, row.probability, row.probabilities) == ("", None, None)
     with torch.no_grad():
         shares = network(torch.as_tensor(values)[None, None]).softmax(1)
-    assert row.means == pytest.approx(shares.flatten(2).sum(2)[0].tolist(), rel=1e-5)
-    assert sum(row.means or ()) == pytest.approx(values.size)
+    voxel = 1.0 * 2.0 * 3.0 / 1000  # ml
+    assert row.means == pytest.approx((voxel * shares.flatten(2).sum(2)[0]).tolist(), rel=1e-5)
+    assert sum(row.means or ()) == pytest.approx(voxel * values.size)
