@@ -17,6 +17,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from monai_ifim.io import InputError, MapContent, atomic
 from monai_ifim.io.seal import sealed
+from monai_ifim.run.answers import answer_fields
 from monai_ifim.run.labels import label_columns, label_values
 
 __all__ = ["COLUMNS", "SCHEMA", "SCHEMA_VERSION", "UNITS", "CaseRow", "row_from_sidecar", "write_run", "write_table"]
@@ -25,7 +26,9 @@ SCHEMA_VERSION = "1.4"  # of cases.parquet; a reader of 1.x reads every 1.y
 SINCE_1_1 = ("verification", "deviation", "verified_by")  # columns that a table of 1.0 lacks
 SINCE_1_2 = ("path",)  # and one of 1.1 too
 SINCE_1_3 = ("warnings",)  # and one of 1.2 too
-SINCE_1_4 = ("norms_grid", "locality_share", "locality_rms", "channels")  # and one of 1.3 too
+VOLUMES = ("volume_expected", "volume_tolerances", "volume_slopes", "volume_changes")
+OF_ANSWER = ("answer", "volume_sentence", "volume_unit", "volume_labels", *VOLUMES)
+SINCE_1_4 = ("norms_grid", "locality_share", "locality_rms", "channels", *OF_ANSWER)  # and one of 1.3 too
 LARGEST_WHOLE = 2**53
 SEAL = "run_sha256"  # the last entry of run.json
 
@@ -44,7 +47,8 @@ class CaseRow:
     "disagrees", "inconclusive" or "never": the derivatives against differences of the network's output, deviation by how much
     they deviated, verified_by: the case that was verified, "itself" for its own. seconds: of the whole case, or, if it was kept,
     of its decomposition then. path: of the input, relative to what the user named; empty if it is unknown or not to be told.
-    warnings: sentences about what was guessed in reading the input. listed: the name in the list of cases (no column). Unknown
+    warnings: sentences about what was guessed in reading the input. answer: the part of the answer that was decomposed, empty for
+    all of it. volume_...: of each of `volume_labels` (`run.answers`). listed: the name in the list of cases (no column). Unknown
     values are None, unknown texts empty. Field by field with units: UNITS.
     """
 
@@ -85,6 +89,14 @@ class CaseRow:
     weights_sha256: str = ""
     path: str = ""
     warnings: str = ""
+    answer: str = ""
+    volume_sentence: str = ""
+    volume_unit: str = ""
+    volume_labels: tuple[str, ...] | None = None
+    volume_expected: Numbers | None = None
+    volume_tolerances: Numbers | None = None
+    volume_slopes: Numbers | None = None
+    volume_changes: Numbers | None = None
     listed: str = ""
 
     def of_listed(self, name: str, path: str) -> CaseRow:
@@ -122,6 +134,10 @@ UNITS: Mapping[str, str] = MappingProxyType(
         "locality_rms": "unit",
         "jacobian_products": "vector-Jacobian products",
         "deviation": "1 (share of the derivative)",
+        "volume_expected": "volume_unit",
+        "volume_tolerances": "volume_unit",
+        "volume_slopes": "volume_unit per unit",
+        "volume_changes": "volume_unit per unit",
     }
 )  # "unit" refers to the column of that name
 
@@ -166,6 +182,11 @@ SCHEMA = pa.schema(
         ("weights_sha256", _TEXT),
         ("path", _TEXT),
         ("warnings", _TEXT),
+        ("answer", _TEXT),
+        ("volume_sentence", _TEXT),
+        ("volume_unit", _TEXT),
+        ("volume_labels", _TEXTS),
+        *((name, _NUMBERS) for name in VOLUMES),
     ],
     metadata={"monai_ifim.schema_version": SCHEMA_VERSION, "monai_ifim.units": json.dumps(dict(UNITS))},
 )
@@ -225,6 +246,7 @@ def _row(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | No
         input_sha256=_text(sidecar["input"]["sha256"]),
         weights_sha256=_text(model["weights_sha256"]),
         warnings=" ".join(map(_text, sidecar.get("warnings") or ())),
+        **answer_fields(sidecar),
     )
 
 

@@ -52,6 +52,14 @@ TYPES = {
     "verification": "string", "deviation": "double", "verified_by": "string", "space": "string",
     "unit": "string", "frame": "int64", "input_sha256": "string", "weights_sha256": "string",
     "path": "string", "warnings": "string",
+ "answer": "string",
+ "volume_sentence": "string",
+ "volume_unit": "string",
+ "volume_labels": "[string]",
+ "volume_expected": "[double]",
+ "volume_tolerances": "[double]",
+ "volume_slopes": "[double]",
+ "volume_changes": "[double]",
 }  # fmt: skip
 HOSTILE = (
     "plain", "with,comma", 'with "quotes"', "two\nlines", "lone\rreturn", "both\r\n", "tab\t", "ümläut 肺 🫁", "<i>",
@@ -92,8 +100,20 @@ FULL = CaseRow(
     input_sha256="0" * 64,
     weights_sha256="f" * 64,
     path="b/a.nii.gz",
+    answer="tumour alone, 40 voxels",
+    volume_sentence="One unit raises it.",
+    volume_unit="ml",
+    volume_labels=("tumour",),
+    volume_expected=(3.5,),
+    volume_tolerances=(0.2,),
+    volume_slopes=(0.01,),
+    volume_changes=(-0.005,),
 )
-SINCE_1_4 = ["norms_grid", "locality_share", "locality_rms", "channels"]
+OF_ANSWER = [
+    "answer",
+    *(f"volume_{name}" for name in ("sentence", "unit", "labels", "expected", "tolerances", "slopes", "changes")),
+]
+SINCE_1_4 = ["norms_grid", "locality_share", "locality_rms", "channels", *OF_ANSWER]
 FAILED = CaseRow("b", "failed", "it is broken", "b.nii.gz")
 
 

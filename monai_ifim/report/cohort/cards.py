@@ -21,6 +21,7 @@ from monai_ifim.report.cohort.planes import PictureGrid
 from monai_ifim.report.cohort.records import Cohort
 from monai_ifim.report.cohort.spectrum import SpectrumDrawing, draw_spectrum
 from monai_ifim.report.cohort.tables import case_anchor, case_link, finding_text
+from monai_ifim.report.cohort.volumes import VolumeTable, volume_table
 from monai_ifim.report.pages.texts import shortened, words
 from monai_ifim.run.labels import are_independent
 
@@ -57,7 +58,7 @@ class OutputBar:
 class CaseCard:
     """Texts and drawings of one case. no_pictures: the reason if there are none; warnings: what was guessed in reading the
     input; answer_note: what the answer is one of; outputs_folded: further labels with their probabilities; components: rows of
-    number, eigenvalue, share of the trace and the step up to which it holds."""
+    number, eigenvalue, share of the trace and the step up to which it holds; volumes: of labels, where these are the answer."""
 
     anchor: str
     name: str
@@ -74,6 +75,7 @@ class CaseCard:
     spectrum: SpectrumDrawing | None
     components: tuple[tuple[str, str, str, str], ...]
     components_rest: str
+    volumes: VolumeTable | None
     facts: tuple[tuple[str, str], ...]
     files: tuple[Markup, ...]
     folder: Markup
@@ -111,6 +113,7 @@ def _card(output: Path, position: int, case: CaseFields, pictures: CasePictures,
         spectrum=draw_spectrum(eigenvalues),
         components=() if failed else _components(case, eigenvalues),
         components_rest=_more(len(eigenvalues) - MOST_COMPONENTS, "component", "in the sidecar"),
+        volumes=None if failed else volume_table(case),
         facts=_failure_facts(case) if failed else _facts(case),
         files=() if failed else _files(output / name, name),
         folder=case_link(name, text="folder of the case"),
@@ -179,6 +182,7 @@ def _facts(case: CaseFields) -> tuple[tuple[str, str], ...]:
         "channels": CHANNELS.get(words(case["channels"]), ""),
         "grid of the files": words(case["space"]),
         "head": words(case["head"]),
+        "answer decomposed": words(case["answer"]),
         "method": f"{method}{products}" if method else "",
         "derivatives": _verification(case),
         "time": "" if pd.isna(case["seconds"]) else numbers.duration(float(case["seconds"])),
