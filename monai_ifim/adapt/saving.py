@@ -17,11 +17,13 @@ from monai.utils import ensure_tuple
 from torch import Tensor
 
 from monai_ifim.adapt.collation import at_own_size
-from monai_ifim.adapt.components import MAPS, record_of_image, unfold_eigenvectors
+from monai_ifim.adapt.components import LABELS, MAPS, record_of_image, unfold_eigenvectors
+from monai_ifim.adapt.labels import segmentation_of
 from monai_ifim.adapt.native import carry_to_native, native_affine, native_shape, network_affine
 from monai_ifim.adapt.random_steps import drawn_steps, refuse_random
 from monai_ifim.adapt.scan import read_scan
 from monai_ifim.adapt.settings import CaseSettings, FileShortcuts, own_keywords
+from monai_ifim.adapt.tied_channels import NOT_LOOKED_FOR, described_tie
 from monai_ifim.io import (
     CaseFacts,
     CaseMaps,
@@ -141,7 +143,9 @@ class SaveIFIM(Transform):
         there = source.path.exists()
         if there:
             opened.check_own()
-        maps = self._maps(img, components)
+        stated, native = record.get("segmentation"), self.settings.space == "native"
+        labels, stated = segmentation_of(img, components, stated, self.preprocessing, self.model.class_names, native)
+        maps, record = replace(self._maps(img, components), segmentation=labels), record | {"segmentation": stated}
         unit = opened.unit
         identity = InputIdentity(
             file=source.path.name,
@@ -158,6 +162,7 @@ class SaveIFIM(Transform):
             choice=opened.choice,
         )
         of_maps = {"unit": unit} if self.settings.space == "scanner" else {}
+        record = _with_channels(record, len(maps.input), self.settings.space)
         record = record | {"settings": self.settings.written(record["settings"])}
         facts = CaseFacts(identity, self.model, self.settings.space, record, **of_maps)
         scan = self._scan(img, maps, scan, file, unit)
@@ -253,9 +258,9 @@ class SaveIFIMd(MapTransform):
         return dict(data)
 
     def _beside(self, data: Mapping[Hashable, Any]) -> dict[str, Any]:
-        names = (*MAPS, "ifim_rank")
+        names = (*MAPS, "ifim_rank", LABELS)
         found = {name: data.get(f"{self.prefix}{name.removeprefix('ifim')}") for name in names}
-        missing = [name for name, values in found.items() if values is None]
+        missing = [name for name, values in found.items() if values is None and name != LABELS]
         if missing:
             raise InputError(
                 f"no {', '.join(missing)} in the data: put IFIMDecomposed before SaveIFIMd, with the same prefix for both."
@@ -264,6 +269,14 @@ class SaveIFIMd(MapTransform):
 
 
 SaveIFIMD = SaveIFIMDict = SaveIFIMd
+
+
+def _with_channels(record: dict[str, Any], channels: int, space: str) -> dict[str, Any]:
+    """The record; of several channels whose tie nobody looked for, it says that each was decomposed as one of its own."""
+    if channels == 1 or space == "scanner" or record.get("tied_channels") is not None:
+        return record
+    settings = record["settings"] | {"channels": "each"}
+    return record | {"tied_channels": described_tie(NOT_LOOKED_FOR, channels), "settings": settings}
 
 
 def _decomposed(img: Tensor, components: Mapping[str, Any]) -> Tensor:
