@@ -31,10 +31,11 @@ def test_the_bundle_finds_white_and_grey_matter_in_the_middle_of_a_head(
 def test_a_run_on_a_scan_writes_components_that_add_up_to_what_the_network_saw(
     meshnet_bundle: Callable[[int], Path], real_data: Path, tmp_path: Path, blank_figure: None
 ) -> None:
-    words = ["decompose", str(real_data / T1), "--bundle", str(meshnet_bundle(48)), "--head", "volumes", "-o", str(tmp_path / "out")]
+    out, bundle = tmp_path / "out", meshnet_bundle(48)
+    words = ["decompose", str(real_data / T1), "--bundle", str(bundle), "--head", "volumes", "-o", str(out)]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
-    [path] = (tmp_path / "out").glob("*/*_ifim.json")
+    [path] = out.glob("*/*_ifim.json")
     sidecar = json.loads(path.read_text(encoding="utf-8"))
     assert 1 <= sidecar["rank"] <= 2
     assert sidecar["verification"]["outcome"] == "agrees"

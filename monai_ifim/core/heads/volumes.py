@@ -19,6 +19,7 @@ from monai_ifim.core.errors import HeadError
 from monai_ifim.core.heads.base import Head, Values
 from monai_ifim.core.heads.outputs import as_float64, sums_to_one
 from monai_ifim.core.heads.square_root import COLUMN_CHUNK, SquareRoot
+from monai_ifim.core.heads.voxels import map_of, summed, voxel_blocks
 from monai_ifim.core.heads.voxelwise import check_map
 
 TOLERANCE = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*(%|ml|voxels?)\s*")
@@ -75,7 +76,7 @@ class _VolumesHead(Head):
 
     def probabilities(self, output: Tensor) -> Tensor:
         """Expected volume of each label, [B, C] float64, in `unit`."""
-        return self._voxel * self.shares(output).flatten(2).sum(2)
+        return self._voxel * summed(self.shares(block).sum(2) for (block,) in voxel_blocks(output))
 
     def deviations(self, volumes: Tensor) -> Tensor:
         """Standard deviation sigma of each volume [B, C], in their unit."""
@@ -87,9 +88,42 @@ class _VolumesHead(Head):
 
     def divergence(self, output: Tensor, moved: Tensor) -> Tensor:
         """1/2 sum over labels of (V' - V)^2 / sigma^2, [B], with the sigma of `output`."""
-        volumes = self.probabilities(output)
-        change = self._voxel * (self.shares(moved) - self.shares(output)).flatten(2).sum(2)
-        return 0.5 * (change / self.deviations(volumes)).square().sum(1)
+        pairs = voxel_blocks(output, moved)
+        change = self._voxel * summed((self.shares(after) - self.shares(before)).sum(2) for before, after in pairs)
+        return 0.5 * (change / self.deviations(self.probabilities(output))).square().sum(1)
+
+    @abstractmethod
+    def _mixed(self, logits: Tensor, weights: Tensor) -> Tensor:
+        """sum_c weights_c g_c [B, C, n] at some voxels, for weights [B, C]; g_c: grad_z V_c over the volume of a voxel."""
+
+    @abstractmethod
+    def _derivatives(self, logits: Tensor, change: Tensor) -> Tensor:
+        """<g_c, w> [B, C] over some voxels, for a change w of their logits [B, C, n]."""
+
+    def _root(self, output: Tensor, mixture: Tensor, norm: Tensor) -> SquareRoot:
+        """The root whose column j is sum_c mixture_cj grad_z V_c, of length norm_j; mixture [B, C, r], norm [B, r].
+
+        The score is zero: the mean is the mode.
+        """
+        unit = mixture / torch.where(norm > 0, norm, 1.0)[:, None]
+
+        def gradient(weights: Tensor, dtype: torch.dtype) -> Tensor:
+            return map_of(output, lambda logits: self._mixed(logits, self._voxel * weights), dtype)
+
+        def build(start: int, stop: int) -> Tensor:
+            dtype = torch.promote_types(output.dtype, torch.float32)  # of entries of unit rows, which do not underflow
+            rows = [gradient(unit[:, :, j], dtype) for j in range(start, min(stop, norm.shape[1]))]
+            return rows[0][:, None] if len(rows) == 1 else torch.stack(rows, dim=1)
+
+        def adjoint(change: Tensor) -> Tensor:
+            pairs = voxel_blocks(output, change)
+            derivatives = self._voxel * summed(self._derivatives(logits, moved) for logits, moved in pairs)
+            return (derivatives[:, None] @ mixture)[:, 0]
+
+        def multiply(v: Tensor) -> Tensor:
+            return gradient((mixture @ v.to(mixture)[..., None])[..., 0], torch.float64)
+
+        return SquareRoot(norm, torch.zeros_like(norm), build, multiply, adjoint, _chunk(output))
 
     @property
     def _voxel(self) -> float:
@@ -110,9 +144,8 @@ class VolumesHead(_VolumesHead):
         return torch.softmax(as_float64(output), dim=1)
 
     def square_root(self, output: Tensor) -> SquareRoot:
-        """See the class; r = C - 1. The score is zero: the mean is the mode."""
-        p = self.shares(output)
-        volumes = self._voxel * p.flatten(2).sum(2)
+        """See the class; r = C - 1."""
+        volumes = self.probabilities(output)
         order = volumes.argsort(dim=1, descending=True, stable=True)
         largest, others = order[:, :1], order[:, 1:]
         sigma = self.deviations(volumes)
@@ -121,22 +154,26 @@ class VolumesHead(_VolumesHead):
         squared = sigma.square().sum(1, keepdim=True)
         k = ((1 + squared / sigma_m.square()).sqrt() - 1) / squared
         own, shared = 1 / sigma, k * sigma  # column j = own_j g_j - shared_j g_m, with g_c = grad_z V_c
-
-        gradients = _Gradients(p, self._voxel)
-        labels = range(others.shape[1])
-        norm = torch.stack([gradients.norm(others[:, j], largest[:, 0], own[:, j], -shared[:, j]) for j in labels], dim=1)
-        norm, heaviest = norm.sort(dim=1, descending=True, stable=True)
+        squares = summed(_squares(self.shares(block), others, largest, own, -shared) for (block,) in voxel_blocks(output))
+        norm, heaviest = (self._voxel * squares.sqrt()).sort(dim=1, descending=True, stable=True)
         others, own, shared = (each.gather(1, heaviest) for each in (others, own, shared))
+        mixture = own.new_zeros(*volumes.shape, own.shape[1])
+        mixture.scatter_(1, others[:, None], own[:, None])
+        mixture.scatter_(1, largest[:, None].expand(-1, 1, own.shape[1]), -shared[:, None])
+        return self._root(output, mixture, norm)
 
-        def build(start: int, stop: int) -> Tensor:
-            safe = torch.where(norm > 0, norm, 1.0)[:, start:stop]
-            rows = [
-                gradients.combined(others[:, j], largest[:, 0], own[:, j], -shared[:, j]) / _beside(safe[:, j - start], p)
-                for j in range(start, min(stop, norm.shape[1]))
-            ]
-            return torch.stack(rows, dim=1)
+    def _mixed(self, logits: Tensor, weights: Tensor) -> Tensor:
+        """p_k (m_k - sum_c p_c m_c), m the weights less that of a voxel's likeliest label, so that nothing cancels where its
+        probability rounds to one."""
+        p = self.shares(logits)
+        rest = weights[..., None].expand_as(p)
+        rest = rest - rest.gather(1, p.argmax(1, keepdim=True))
+        return p * (rest - (p * rest).sum(1, keepdim=True))
 
-        return SquareRoot(norm, torch.zeros_like(norm), build, chunk=_chunk(p))
+    def _derivatives(self, logits: Tensor, change: Tensor) -> Tensor:
+        p, rest = self.shares(logits), as_float64(change)
+        rest = rest - rest.gather(1, p.argmax(1, keepdim=True))
+        return (p * (rest - (p * rest).sum(1, keepdim=True))).sum(2)
 
     def validate(self, output: Tensor, operation: str | None) -> None:
         """Raise HeadError unless the output is a map of logits of two labels or more."""
@@ -160,21 +197,21 @@ class IndependentVolumesHead(_VolumesHead):
         return torch.sigmoid(as_float64(output))
 
     def square_root(self, output: Tensor) -> SquareRoot:
-        """See the class; r = C. The score is zero: the mean is the mode."""
-        p = self.shares(output)
-        sigma = self.deviations(self._voxel * p.flatten(2).sum(2))
-        slope = self._voxel * p * torch.sigmoid(-as_float64(output))  # p (1 - p), also where p rounds to one
-        length = slope.flatten(2).norm(dim=2)
-        scales, order = (length / sigma).sort(dim=1, descending=True, stable=True)
+        """See the class; r = C."""
+        own = 1 / self.deviations(self.probabilities(output))
+        squares = summed(self._slope(block).square().sum(2) for (block,) in voxel_blocks(output))
+        norm, order = (self._voxel * squares.sqrt() * own).sort(dim=1, descending=True, stable=True)
+        return self._root(output, torch.diag_embed(own).gather(2, order[:, None].expand(-1, own.shape[1], -1)), norm)
 
-        def build(start: int, stop: int) -> Tensor:
-            rows = torch.zeros(p.shape[0], stop - start, *p.shape[1:], dtype=p.dtype, device=p.device)
-            for b, chosen in enumerate(order[:, start:stop].tolist()):
-                for j, c in enumerate(chosen):
-                    rows[b, j, c] = slope[b, c] / torch.where(length[b, c] > 0, length[b, c], 1.0)
-            return rows
+    def _mixed(self, logits: Tensor, weights: Tensor) -> Tensor:
+        return weights[..., None] * self._slope(logits)
 
-        return SquareRoot(scales, torch.zeros_like(scales), build, chunk=_chunk(p))
+    def _derivatives(self, logits: Tensor, change: Tensor) -> Tensor:
+        return (self._slope(logits) * as_float64(change)).sum(2)
+
+    def _slope(self, logits: Tensor) -> Tensor:
+        """p (1 - p), also where p rounds to one."""
+        return self.shares(logits) * torch.sigmoid(-as_float64(logits))
 
     def validate(self, output: Tensor, operation: str | None) -> None:
         """Raise HeadError unless the output is a map of logits."""
@@ -183,53 +220,34 @@ class IndependentVolumesHead(_VolumesHead):
             raise HeadError("the network's output is already a sigmoid at every voxel where logits are expected: remove it.")
 
 
-class _Gradients:
-    """Gradients g_c of the volumes by the logits: at each voxel g_c[k] = voxel p_c (delta_ck - p_k).
+def _squares(shares: Tensor, firsts: Tensor, second: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Squared lengths [B, r] of a_j g_j + b_j g_m over some voxels, g_c[k] = p_c (delta_ck - p_k).
 
-    shares: p [B, C, *spatial]; voxel: volume of one. 1 - p of the likeliest label of a voxel is the sum of the others, so that no
-    gradient is lost where p rounds to one.
+    shares: p [B, C, n]; firsts: the labels j [B, r]; second: the label m [B, 1]; a, b: [B, r]. The labels besides these two enter
+    through their squares alone. 1 - p of the likeliest label of a voxel is the sum of the others, so that nothing is lost where p
+    rounds to one.
     """
+    largest, top = shares.max(1)
+    others = shares.scatter(1, top[:, None], 0.0)
+    below, squares_below = others.sum(1), others.square().sum(1)  # of the labels that are not the likeliest
 
-    def __init__(self, shares: Tensor, voxel: float) -> None:
-        self.shares, self.voxel = shares, voxel
-        self.top = shares.argmax(1, keepdim=True)
-        others = shares.scatter(1, self.top, 0.0)
-        self.below, self.squares_below = others.sum(1), others.square().sum(1)  # of the labels that are not the likeliest
+    def of_label(label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        index = label[:, None, None].expand(-1, 1, shares.shape[2])
+        likeliest, own = index[:, 0] == top, shares.gather(1, index)[:, 0]
+        return likeliest, own, torch.where(likeliest, below, 1 - own)
 
-    def combined(self, first: Tensor, second: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        """a g_first + b g_second [B, C, *spatial], for two labels and two numbers of each image [B]."""
-        p = self.shares
-        rows = torch.zeros_like(p)
-        for label, factor in ((first, a), (second, b)):
-            index = _beside(label, p).expand(-1, 1, *p.shape[2:])
-            rows.scatter_add_(1, index, _beside(factor, p) * p.gather(1, index))
-        rows -= rows.sum(1, keepdim=True) * p
-        rows.scatter_(1, self.top, 0.0)
-        rows.scatter_(1, self.top, -rows.sum(1, keepdim=True))  # the gradient of a softmax adds up to zero
-        return self.voxel * rows
-
-    def norm(self, first: Tensor, second: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        """Length of `combined` [B], without building it: the labels besides these two enter through their squares alone."""
-        p, top = self.shares, self.top[:, 0]
-        both, rest = [], self.squares_below
-        for label, factor in ((first, a), (second, b)):
-            index = _beside(label, p).expand(-1, 1, *p.shape[2:])
-            likeliest, own = index[:, 0] == top, p.gather(1, index)[:, 0]
-            both.append((_beside(factor, own) * own, torch.where(likeliest, self.below, 1 - own), own, likeliest))
-            rest = rest - torch.where(likeliest, 0.0, own.square())
-        neither = ~(both[0][3] | both[1][3])
-        rest = (rest + torch.where(neither, p.amax(1).square(), 0.0)).clamp_min(0.0)
-        (one, less_one, p_one, _), (two, less_two, p_two, _) = both
-        parts = [one * less_one - two * p_one, two * less_two - one * p_two]
-        squares = parts[0].square() + parts[1].square() + (one + two).square() * rest
-        return self.voxel * squares.flatten(1).sum(1).sqrt()
+    second_likeliest, p_two, less_two = of_label(second[:, 0])
+    squares = []
+    for j in range(firsts.shape[1]):
+        likeliest, p_one, less_one = of_label(firsts[:, j])
+        one, two = a[:, j, None] * p_one, b[:, j, None] * p_two
+        rest = squares_below - torch.where(likeliest, 0.0, p_one.square()) - torch.where(second_likeliest, 0.0, p_two.square())
+        rest = (rest + torch.where(likeliest | second_likeliest, 0.0, largest.square())).clamp_min(0.0)
+        parts = one * less_one - two * p_one, two * less_two - one * p_two
+        squares.append((parts[0].square() + parts[1].square() + (one + two).square() * rest).sum(1))
+    return torch.stack(squares, dim=1)
 
 
-def _chunk(shares: Tensor) -> int:
+def _chunk(output: Tensor) -> int:
     """How many cotangents of this size to build at a time."""
-    return max(1, min(COLUMN_CHUNK, ELEMENTS // max(1, shares.numel())))
-
-
-def _beside(values: Tensor, like: Tensor) -> Tensor:
-    """[B] with as many axes as `like`."""
-    return values.reshape(-1, *[1] * (like.ndim - 1))
+    return max(1, min(COLUMN_CHUNK, ELEMENTS // max(1, output.numel())))

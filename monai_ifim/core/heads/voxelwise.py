@@ -17,6 +17,7 @@ from monai_ifim.core.heads.bernoulli import BernoulliHead
 from monai_ifim.core.heads.categorical import CategoricalHead
 from monai_ifim.core.heads.outputs import as_float64, sums_to_one
 from monai_ifim.core.heads.square_root import SquareRoot, exclusive_root
+from monai_ifim.core.heads.voxels import root_by_blocks, summed, voxel_blocks
 
 
 class VoxelwiseHead(Head):
@@ -27,8 +28,8 @@ class VoxelwiseHead(Head):
     answers: ClassVar[Answers] = "class"
 
     def square_root(self, output: Tensor) -> SquareRoot:
-        """See `exclusive_root`; r = (C - 1) x voxels."""
-        return exclusive_root(functional.log_softmax(as_float64(output), dim=1))
+        """See `exclusive_root`, voxel by voxel; r = (C - 1) x voxels, class by class."""
+        return root_by_blocks(output, lambda block: exclusive_root(functional.log_softmax(as_float64(block), dim=1)))
 
     def probabilities(self, output: Tensor) -> Tensor:
         """Softmax over the classes of every voxel, [B, C, *spatial] float64."""
@@ -36,9 +37,12 @@ class VoxelwiseHead(Head):
 
     def divergence(self, output: Tensor, moved: Tensor) -> Tensor:
         """Sum over the voxels of the KL of their softmaxes, [B]."""
-        batch, classes = output.shape[:2]
-        before, after = (z.flatten(2).transpose(1, 2).reshape(-1, classes) for z in (output, moved))
-        return CategoricalHead().divergence(before, after).reshape(batch, -1).sum(1)
+        return summed(self._divergence(before, after) for before, after in voxel_blocks(output, moved))
+
+    def _divergence(self, before: Tensor, after: Tensor) -> Tensor:
+        batch, classes = before.shape[:2]
+        rows = (z.transpose(1, 2).reshape(-1, classes) for z in (before, after))
+        return CategoricalHead().divergence(*rows).reshape(batch, -1).sum(1)
 
     def validate(self, output: Tensor, operation: str | None) -> None:
         """Raise HeadError unless the output is a map of logits of two classes or more."""
@@ -72,7 +76,8 @@ class VoxelwiseBernoulliHead(BernoulliHead):
 
     def divergence(self, output: Tensor, moved: Tensor) -> Tensor:
         """Sum over voxels and labels of the KL, [B]."""
-        return super().divergence(output.flatten(1), moved.flatten(1))
+        pairs = voxel_blocks(output, moved)
+        return summed(BernoulliHead.divergence(self, before.flatten(1), after.flatten(1)) for before, after in pairs)
 
     def validate(self, output: Tensor, operation: str | None) -> None:
         """Raise HeadError unless the output is a map of logits."""
