@@ -99,7 +99,8 @@ class Subject:
 
     def image(self) -> Tensor:
         """What the network sees, [1, 1, *spatial]."""
-        return self.bundle.preprocess(self.scan).as_subclass(Tensor)[None]
+        image: Tensor = self.bundle.preprocess(self.scan).as_subclass(Tensor)[None]
+        return image
 
     def forward(self, image: Tensor) -> Tensor:
         """One forward pass that keeps nothing."""

@@ -87,7 +87,8 @@ class _Convolution(torch.autograd.Function):
 def _gathered(module: Any, weight: Tensor, size: torch.Size, x: Tensor) -> Tensor:
     """The convolution of x with the module's kernels, without bias, cut to `size` voxels, as output padding is no part of it."""
     form = (module.stride, module.padding, module.dilation, module.groups)
-    return CONVOLUTIONS[weight.ndim](x, weight.to(x), None, *form)[(..., *map(slice, size))]
+    within: tuple[Any, ...] = (..., *map(slice, size))
+    return CONVOLUTIONS[weight.ndim](x, weight.to(x), None, *form)[within]
 
 
 def _spread(module: Any, weight: Tensor, size: torch.Size, x: Tensor) -> Tensor:
