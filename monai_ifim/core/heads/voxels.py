@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,39 +29,59 @@ def summed(parts: Iterator[Tensor]) -> Tensor:
     return total
 
 
-def map_of(output: Tensor, values: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Tensor:
-    """`values` of every block of an output [B, C, *spatial], as one map of this dtype where `as_float64` computes."""
+def blocks_within(*maps: Tensor, where: Tensor | None) -> Iterator[tuple[Any, ...]]:
+    """`voxel_blocks` of maps, followed by which of the voxels count, bool [B, C or 1, n], None for all.
+
+    where: bool [B, C or 1, *spatial], None for all.
+    """
+    if where is None:
+        yield from ((*blocks, None) for blocks in voxel_blocks(*maps))
+    else:
+        yield from voxel_blocks(*maps, where)
+
+
+def inside(values: Tensor, counted: Tensor | None) -> Tensor:
+    """The values, zero where `counted` is False; None leaves them."""
+    return values if counted is None else values * counted
+
+
+def map_of(output: Tensor, values: Callable[[Tensor], Tensor], dtype: torch.dtype, where: Tensor | None = None) -> Tensor:
+    """`values` of every block of an output [B, C, *spatial], zero outside of `where` (`blocks_within`), as one map of this dtype
+    where `as_float64` computes."""
     result = torch.empty(output.shape, dtype=dtype, device="cpu" if output.device.type == "mps" else output.device)
-    for block, place in voxel_blocks(output, result):
-        place.copy_(values(block))
+    for block, place, counted in blocks_within(output, result, where=where):
+        place.copy_(inside(values(block), counted))
     return result
 
 
-def root_by_blocks(output: Tensor, root_of: Callable[[Tensor], SquareRoot]) -> SquareRoot:
+def root_by_blocks(
+    output: Tensor, root_of: Callable[[Tensor, Tensor | None], SquareRoot], where: Tensor | None = None
+) -> SquareRoot:
     """The root of answers that are independent from voxel to voxel, from the roots of blocks of an output [B, C, *spatial].
 
-    root_of: the root of logits [B, C, n], whose columns are those of every voxel, one kind after the other. The roots are made
-    again for each product, which takes no time beside a pass of the network and saves several float64 copies of the output.
+    root_of: the root of logits [B, C, n], and of which of them count (`blocks_within`); its columns are those of every voxel,
+    one kind after the other. The roots are made again for each product, which takes no time beside a pass of the network and
+    saves several float64 copies of the output.
     """
     batch, voxels = output.shape[0], output[0, 0].numel()
-    kinds = root_of(output.flatten(2)[:, :, :1]).columns
+    one = root_of(output.flatten(2)[:, :, :1], None)
     device = "cpu" if output.device.type == "mps" else output.device
-    scales, score = (torch.empty(batch, kinds, voxels, dtype=torch.float64, device=device) for _ in range(2))
-    for block, lengths, shares in voxel_blocks(output, scales, score):
-        root = root_of(block)
+    scales, score = (torch.empty(batch, one.columns, voxels, dtype=torch.float64, device=device) for _ in range(2))
+    for block, lengths, shares, counted in blocks_within(output, scales, score, where=where):
+        root = root_of(block, counted)
         lengths.copy_(root.scales.reshape(lengths.shape))
         shares.copy_(root.score.reshape(shares.shape))
 
     def multiply(v: Tensor) -> Tensor:
         result = torch.empty(output.shape, dtype=torch.float64, device=device)
-        for block, weights, place in voxel_blocks(output, v.reshape(scales.shape), result):
-            place.copy_(root_of(block).product(weights.flatten(1)))
+        for block, weights, place, counted in blocks_within(output, v.reshape(scales.shape), result, where=where):
+            place.copy_(root_of(block, counted).product(weights.flatten(1)))
         return result
 
     def adjoint(w: Tensor) -> Tensor:
         result = torch.empty_like(scales)
-        for block, change, place in voxel_blocks(output, w, result):
-            place.copy_(root_of(block).adjoint_product(change).reshape(place.shape))
+        for block, change, place, counted in blocks_within(output, w, result, where=where):
+            place.copy_(root_of(block, counted).adjoint_product(change).reshape(place.shape))
         return result.flatten(1)
 
-    return SquareRoot(scales.flatten(1), score.flatten(1), root_of(output.flatten(2)[:, :, :1]).build, multiply, adjoint)
+    return SquareRoot(scales.flatten(1), score.flatten(1), one.build, multiply, adjoint)
