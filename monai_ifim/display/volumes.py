@@ -1,11 +1,11 @@
-"""Volumes of labels, and the part of an answer that was asked for, in words."""
+"""Volumes of labels in words."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from monai_ifim.display.numbers import counted, number
+from monai_ifim.display.numbers import number
 
 
 def volume_sentence(volumes: Mapping[str, Any], step: str) -> str | None:
@@ -24,14 +24,3 @@ def volume_sentence(volumes: Mapping[str, Any], step: str) -> str | None:
         f"{number(abs(change))} {unit}; it is {number(most['expected'])} {unit}, with a tolerance of {number(most['tolerance'])} "
         f"{unit}."
     )
-
-
-def answer_words(answer: Mapping[str, Any] | None) -> str:
-    """Which part of the answer was decomposed, as a sidecar states it; empty for all of it."""
-    if answer is None:
-        return ""
-    label, mask = answer["label"], answer["mask"]
-    parts = [] if label is None else [f"{answer['name']} alone"]
-    parts += [] if mask is None else ["inside of a mask"]
-    voxels = "" if answer.get("voxels") is None else f", {counted(answer['voxels'], 'voxel')}"
-    return f"{' '.join(parts)}{voxels}"

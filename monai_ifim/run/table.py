@@ -15,10 +15,11 @@ from typing import Any
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
+from monai_ifim.display.asked import asked_text
 from monai_ifim.io import InputError, MapContent, atomic
 from monai_ifim.io.seal import sealed
-from monai_ifim.run.answers import answer_fields
 from monai_ifim.run.labels import label_columns, label_values
+from monai_ifim.run.volumes import volume_fields
 
 __all__ = ["COLUMNS", "SCHEMA", "SCHEMA_VERSION", "UNITS", "CaseRow", "row_from_sidecar", "write_run", "write_table"]
 
@@ -26,9 +27,11 @@ SCHEMA_VERSION = "1.4"  # of cases.parquet; a reader of 1.x reads every 1.y
 SINCE_1_1 = ("verification", "deviation", "verified_by")  # columns that a table of 1.0 lacks
 SINCE_1_2 = ("path",)  # and one of 1.1 too
 SINCE_1_3 = ("warnings",)  # and one of 1.2 too
-VOLUMES = ("volume_expected", "volume_tolerances", "volume_slopes", "volume_changes")
-OF_ANSWER = ("answer", "volume_sentence", "volume_unit", "volume_labels", *VOLUMES)
-SINCE_1_4 = ("norms_grid", "locality_share", "locality_rms", "channels", *OF_ANSWER)  # and one of 1.3 too
+VOLUMES = ("volume_tolerances", "volume_slopes", "volume_changes")
+OF_VOLUMES = ("volume_sentence", "volume_labels", *VOLUMES)
+SINCE_1_4 = (  # and one of 1.3 too
+    "norms_grid", "locality_share", "locality_rms", "channels", "decomposed", "means_unit", *OF_VOLUMES,
+)  # fmt: skip
 LARGEST_WHOLE = 2**53
 SEAL = "run_sha256"  # the last entry of run.json
 
@@ -47,9 +50,9 @@ class CaseRow:
     "disagrees", "inconclusive" or "never": the derivatives against differences of the network's output, deviation by how much
     they deviated, verified_by: the case that was verified, "itself" for its own. seconds: of the whole case, or, if it was kept,
     of its decomposition then. path: of the input, relative to what the user named; empty if it is unknown or not to be told.
-    warnings: sentences about what was guessed in reading the input. answer: the part of the answer that was decomposed, empty for
-    all of it. volume_...: of each of `volume_labels` (`run.answers`). listed: the name in the list of cases (no column). Unknown
-    values are None, unknown texts empty. Field by field with units: UNITS.
+    warnings: sentences about what was guessed in reading the input. decomposed: which part of the answer, in words, empty for all
+    of it. means_unit: "ml" or "voxels", of expected volumes. volume_...: of each of `volume_labels` (`run.volumes`). listed: the
+    name in the list of cases (no column). Unknown values are None, unknown texts empty. Field by field with units: UNITS.
     """
 
     case: str
@@ -67,6 +70,7 @@ class CaseRow:
     class_names: tuple[str, ...] | None = None
     probabilities: Numbers | None = None
     means: Numbers | None = None
+    means_unit: str = ""
     norm_input: float | None = None
     norm_high: float | None = None
     norm_low: float | None = None
@@ -77,6 +81,7 @@ class CaseRow:
     locality_rms: Numbers | None = None
     channels: str = ""
     head: str = ""
+    decomposed: str = ""
     method: str = ""
     jacobian_products: int | None = None
     verification: str = ""
@@ -89,11 +94,8 @@ class CaseRow:
     weights_sha256: str = ""
     path: str = ""
     warnings: str = ""
-    answer: str = ""
     volume_sentence: str = ""
-    volume_unit: str = ""
     volume_labels: tuple[str, ...] | None = None
-    volume_expected: Numbers | None = None
     volume_tolerances: Numbers | None = None
     volume_slopes: Numbers | None = None
     volume_changes: Numbers | None = None
@@ -111,7 +113,7 @@ class CaseRow:
 
 COLUMNS = (
     "case", "status", "reason", "input", "prediction", "probability", "rank", "energy_kept", "eigenvalue", "trace", "seconds",
-    "verification", "path", "input_sha256", "warnings",
+    "verification", "path", "input_sha256", "warnings", "decomposed",
 )  # of cases.csv  # fmt: skip
 
 UNITS: Mapping[str, str] = MappingProxyType(
@@ -124,7 +126,7 @@ UNITS: Mapping[str, str] = MappingProxyType(
         "seconds": "s",
         "eigenvalues": "nats per unit^2",
         "probabilities": "1",
-        "means": "unit of the network's output",
+        "means": "means_unit, or the unit of the network's output",
         "norm_input": "unit",
         "norm_high": "unit",
         "norm_low": "unit",
@@ -134,10 +136,9 @@ UNITS: Mapping[str, str] = MappingProxyType(
         "locality_rms": "unit",
         "jacobian_products": "vector-Jacobian products",
         "deviation": "1 (share of the derivative)",
-        "volume_expected": "volume_unit",
-        "volume_tolerances": "volume_unit",
-        "volume_slopes": "volume_unit per unit",
-        "volume_changes": "volume_unit per unit",
+        "volume_tolerances": "means_unit",
+        "volume_slopes": "means_unit per unit",
+        "volume_changes": "means_unit per unit",
     }
 )  # "unit" refers to the column of that name
 
@@ -160,6 +161,7 @@ SCHEMA = pa.schema(
         ("class_names", _TEXTS),
         ("probabilities", _NUMBERS),
         ("means", _NUMBERS),
+        ("means_unit", _TEXT),
         ("norm_input", _NUMBER),
         ("norm_high", _NUMBER),
         ("norm_low", _NUMBER),
@@ -170,6 +172,7 @@ SCHEMA = pa.schema(
         ("locality_rms", _NUMBERS),
         ("channels", _TEXT),
         ("head", _TEXT),
+        ("decomposed", _TEXT),
         ("method", _TEXT),
         ("jacobian_products", _WHOLE),
         ("verification", _TEXT),
@@ -182,9 +185,7 @@ SCHEMA = pa.schema(
         ("weights_sha256", _TEXT),
         ("path", _TEXT),
         ("warnings", _TEXT),
-        ("answer", _TEXT),
         ("volume_sentence", _TEXT),
-        ("volume_unit", _TEXT),
         ("volume_labels", _TEXTS),
         *((name, _NUMBERS) for name in VOLUMES),
     ],
@@ -225,6 +226,7 @@ def _row(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | No
         class_names=tuple(map(_text, outputs)),
         probabilities=None if probabilities is None else _numbers(probabilities.values()),
         means=None if means is None else _numbers(means.values()),
+        means_unit=_text((sidecar.get("volumes") or {}).get("unit")),
         norm_input=norms.get("input"),
         norm_high=norms.get("high"),
         norm_low=norms.get("low"),
@@ -235,6 +237,7 @@ def _row(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | No
         locality_rms=_numbers(sidecar.get("locality_rms")),
         channels=_channels(sidecar["input"].get("tied_channels")),
         head=_text(model["head"]),
+        decomposed=asked_text(sidecar.get("answer"), _text(model["head"])),
         method=_text(sidecar["method"]),
         jacobian_products=_count(sidecar["jacobian_products"]),
         verification=_text(verification.get("outcome")),
@@ -246,7 +249,7 @@ def _row(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | No
         input_sha256=_text(sidecar["input"]["sha256"]),
         weights_sha256=_text(model["weights_sha256"]),
         warnings=" ".join(map(_text, sidecar.get("warnings") or ())),
-        **answer_fields(sidecar),
+        **volume_fields(sidecar),
     )
 
 

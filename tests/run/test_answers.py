@@ -162,7 +162,8 @@ def test_an_answer_about_one_label_is_one_product_in_every_space(
     assert (label["number"], label["name"]) == (1, "lesion")
     assert abs(label["changes"][0]) == pytest.approx(label["slope"], rel=1e-4)
     assert "the volume of lesion by " in content["volumes"]["sentence"]
-    assert "lesion alone" in (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert pq.read_table(tmp_path / "cases.parquet").to_pylist()[0]["decomposed"] == "the volume of lesion"
+    assert "the volume of lesion" in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
 def test_an_unknown_label_fails_the_case_with_the_names_that_exist(root: Path, scan: Path, tmp_path: Path) -> None:

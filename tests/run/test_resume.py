@@ -53,6 +53,7 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # how a case was m
     "resolution": ({"space": "scanner"}, {"resolution": 2.0}),
     "contents": ({}, {"contents": ("high",)}),
     "scene_bundle": ({}, {"scene_bundle": True}),
+    "channels": ({}, {"channels": "each"}),
     "deterministic": ({}, {"deterministic": True}),
 }
 KEPT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

@@ -40,26 +40,21 @@ from monai_ifim.run.table import CaseRow, row_from_sidecar, write_table
 Content = dict[str, Any]
 CSV_HEADER = (
     "case,status,reason,input,prediction,probability,rank,energy_kept,eigenvalue,trace,seconds,"
-    "verification,path,input_sha256,warnings"
+    "verification,path,input_sha256,warnings,decomposed"
 )
 TYPES = {
     "case": "string", "status": "string", "reason": "string", "input": "string", "prediction": "string",
     "probability": "double", "rank": "int64", "energy_kept": "double", "eigenvalue": "double", "trace": "double",
     "seconds": "double", "eigenvalues": "[double]", "class_names": "[string]", "probabilities": "[double]",
-    "means": "[double]", "norm_input": "double", "norm_high": "double", "norm_low": "double", "norm_sensitivity": "double",
+    "means": "[double]", "means_unit": "string",
+    "norm_input": "double", "norm_high": "double", "norm_low": "double", "norm_sensitivity": "double",
     "norms_grid": "string", "locality_radius": "[double]", "locality_share": "[double]", "locality_rms": "[double]",
-    "channels": "string", "head": "string", "method": "string", "jacobian_products": "int64",
+    "channels": "string", "head": "string", "decomposed": "string", "method": "string", "jacobian_products": "int64",
     "verification": "string", "deviation": "double", "verified_by": "string", "space": "string",
     "unit": "string", "frame": "int64", "input_sha256": "string", "weights_sha256": "string",
     "path": "string", "warnings": "string",
- "answer": "string",
- "volume_sentence": "string",
- "volume_unit": "string",
- "volume_labels": "[string]",
- "volume_expected": "[double]",
- "volume_tolerances": "[double]",
- "volume_slopes": "[double]",
- "volume_changes": "[double]",
+    "volume_sentence": "string", "volume_labels": "[string]", "volume_tolerances": "[double]", "volume_slopes": "[double]",
+    "volume_changes": "[double]",
 }  # fmt: skip
 HOSTILE = (
     "plain", "with,comma", 'with "quotes"', "two\nlines", "lone\rreturn", "both\r\n", "tab\t", "ümläut 肺 🫁", "<i>",
@@ -100,20 +95,14 @@ FULL = CaseRow(
     input_sha256="0" * 64,
     weights_sha256="f" * 64,
     path="b/a.nii.gz",
-    answer="tumour alone, 40 voxels",
     volume_sentence="One unit raises it.",
-    volume_unit="ml",
     volume_labels=("tumour",),
-    volume_expected=(3.5,),
     volume_tolerances=(0.2,),
     volume_slopes=(0.01,),
     volume_changes=(-0.005,),
 )
-OF_ANSWER = [
-    "answer",
-    *(f"volume_{name}" for name in ("sentence", "unit", "labels", "expected", "tolerances", "slopes", "changes")),
-]
-SINCE_1_4 = ["norms_grid", "locality_share", "locality_rms", "channels", *OF_ANSWER]
+OF_VOLUMES = [f"volume_{name}" for name in ("sentence", "labels", "tolerances", "slopes", "changes")]
+SINCE_1_4 = ["norms_grid", "locality_share", "locality_rms", "channels", "decomposed", "means_unit", *OF_VOLUMES]
 FAILED = CaseRow("b", "failed", "it is broken", "b.nii.gz")
 
 

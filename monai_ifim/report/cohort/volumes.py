@@ -30,14 +30,15 @@ def volume_table(case: Mapping[str, Any]) -> VolumeTable | None:
     names = case["volume_labels"]
     if not isinstance(names, Sequence | np.ndarray) or len(names) == 0:
         return None
-    plain = [case[name] for name in ("volume_expected", "volume_tolerances", "volume_slopes")]
+    expected = dict(zip(case["class_names"], case["means"], strict=True))
+    plain = [[expected.get(name) for name in names], case["volume_tolerances"], case["volume_slopes"]]
     rows = [
         (shortened(words(name)), *(numbers.number(column[i]) for column in plain), _signed(case["volume_changes"][i]))
         for i, name in enumerate(names[:MOST_LABELS])
     ]
     left = len(names) - len(rows)
     rest = f"and {numbers.counted(left, 'label')} in the sidecar" if left > 0 else ""
-    return VolumeTable(tuple(rows), words(case["volume_unit"]), words(case["volume_sentence"]), rest)
+    return VolumeTable(tuple(rows), words(case["means_unit"]), words(case["volume_sentence"]), rest)
 
 
 def _signed(value: float | None) -> str:
