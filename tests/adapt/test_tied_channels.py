@@ -24,7 +24,7 @@ from monai.transforms import (
 )
 from torch import Tensor, nn
 
-from monai_ifim.adapt.tied_channels import APART, FAILING, REGRIDDED, UNMOVED, ChannelProbe, Tie, tied_network
+from monai_ifim.adapt.tied_channels import APART, FAILING, REGRIDDED, UNMOVED, Tie, find_tie, tied_network
 from monai_ifim.core import decompose, locality_radius
 from monai_ifim.core.dense import dense_fisher
 
@@ -47,10 +47,8 @@ def windowed(image: Tensor) -> Tensor:
 
 
 def probed(steps: Callable[[Any], Any], read: MetaTensor) -> Tie | str:
-    before = read.clone()
-    probe = ChannelProbe(lambda image: steps(image.clone()), read)
-    image = steps(read.clone())
-    found = probe.tie(image if isinstance(image, MetaTensor) else MetaTensor(image))
+    before, image = read.clone(), steps(read.clone())
+    found = find_tie(lambda changed: steps(changed.clone()), read, image if isinstance(image, MetaTensor) else MetaTensor(image))
     assert torch.equal(read, before)
     return found
 
