@@ -85,7 +85,7 @@ def use_any_sidecar(content: bytes, folder: Path) -> None:
         write_bundle_file(scene)
     with refusing():
         name, case = repetition.read_recorded_case(path)
-        repetition._checked(lambda: repetition._settings(case.sidecar, folder / "again", "cpu", None), name)
+        repetition._checked(lambda: repetition._settings(case.sidecar, folder / "again", "cpu", None, None), name)
         repetition._checked(lambda: compare(case, case), name)
     with refusing():
         _, case = repetition.read_recorded_case(path)
