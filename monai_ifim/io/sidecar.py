@@ -139,6 +139,7 @@ def compose_sidecar(case: str, facts: CaseFacts, files: list[MapFile], scan_unit
             "bundle_sha256": model.bundle_sha256,
             "files": dict(model.files),
             "head": record.get("head"),
+            "head_source": record.get("head_source"),
             "class_names": list(model.class_names),
         },
         "prediction": _prediction(record, model.class_names),
