@@ -59,7 +59,7 @@ def _root(
         LOG.setLevel(logging.DEBUG)
 
 
-def _warning_line(message: Warning | str, *_: object) -> str:
+def _warning_line(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
     return f"warning: {on_command_line(' '.join(str(message).split()))}\n"
 
 

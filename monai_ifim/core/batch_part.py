@@ -11,6 +11,7 @@ from torch import Tensor
 from monai_ifim.core.operator.precision import autocast
 from monai_ifim.core.operator.predictor import Predictor
 from monai_ifim.core.settings import Settings
+from monai_ifim.core.solvers.first_products import FirstProducts
 from monai_ifim.core.verification.batch import BatchVerification
 
 
@@ -19,7 +20,8 @@ class BatchPart:
     """Some images of a batch, with the network and settings for them.
 
     asked: the settings as given; settings: the same with the metric bound to these images. advance: see `Jacobian`.
-    first: number of the first of these images in the batch. verification: of the batch.
+    first: number of the first of these images in the batch. verification: of the batch. trial: makes the first products only,
+    in place of a solver.
     """
 
     predictor: Predictor
@@ -29,6 +31,7 @@ class BatchPart:
     advance: Callable[[int, int | None], None]
     verification: BatchVerification
     first: int = 0
+    trial: FirstProducts | None = None
 
     def part(self, items: slice) -> BatchPart:
         """Some of these images."""

@@ -29,7 +29,9 @@ def conclude(statements: Sequence[Statement], outputs: int | None = None) -> Hea
         pair = _contradiction(statements, field)
         if pair is not None:
             return HeadReading(sources=(pair[0].place, pair[1].place), refusal=_contradicting(pair, field, statements))
-    relation, scale, space = (_said(statements, field) for field in get_args(Field))
+    relation: Relation | None = _said(statements, "relation")
+    space: Space | None = _said(statements, "space")
+    scale: Scale = _said(statements, "scale") or "logits"
     places = tuple(dict.fromkeys(one.place for one in statements if _supports(one, relation, space)))
     if relation is None and space == "voxel" and outputs != 1:
         return HeadReading(space=space, sources=places, refusal=_undecided(places))
@@ -37,7 +39,7 @@ def conclude(statements: Sequence[Statement], outputs: int | None = None) -> Hea
     if relation is None and space != "voxel":
         return HeadReading(space=space, sources=places, guess=assumed)
     relation = relation or "independent"
-    head = HEADS.get((space or "image", relation, scale or "logits"))
+    head = HEADS.get((space or "image", relation, scale))
     if head is None:
         return HeadReading(relation=relation, space=space, sources=places, refusal=_unsupported(relation, statements))
     return HeadReading(head, relation, space, places, assumed)

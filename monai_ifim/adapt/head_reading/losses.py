@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from monai_ifim.adapt.head_reading.components import Component
-from monai_ifim.adapt.head_reading.statement import Relation, Scale, Statement
+from monai_ifim.adapt.head_reading.statement import Relation, Scale, Space, Statement
 
 _NAMED: dict[str, tuple[Relation, Scale | None]] = {
     "CrossEntropyLoss": ("exclusive", "logits"),
@@ -36,7 +36,7 @@ def _said(one: Component) -> Statement | None:
         return Statement(one.place, relation=relation, scale=scale)
     if not one.name.endswith("Loss"):
         return None
-    space = "voxel" if any(word in one.name for word in _OF_MAPS) else None
+    space: Space | None = "voxel" if any(word in one.name for word in _OF_MAPS) else None
     if one.says("softmax") or one.says("use_softmax"):
         return Statement(one.place, relation="exclusive", scale="logits", space=space)
     focal = one.name == _MONAI_FOCAL and not one.says("to_onehot_y")
