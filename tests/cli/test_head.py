@@ -71,7 +71,7 @@ def test_a_sigmoid_after_the_network_makes_independent_labels(bundle: Path, scan
     assert result.exit_code == 0, result.output
     told = "read from configs/inference.json: postprocessing[0] Activationsd(sigmoid=True)"
     assert f"head: bernoulli (independent labels), {told}\n" in result.output
-    assert "warning" not in result.output
+    assert "warning:" not in result.output
     assert model(tmp_path / "out")["head"] == "bernoulli"
     assert model(tmp_path / "out")["head_source"] == told
     run = json.loads((tmp_path / "out" / "run.json").read_text())
@@ -118,7 +118,7 @@ def test_a_guess_is_a_warning_whose_cure_silences_it(bundle: Path, scan: Path, t
     assert model(tmp_path / "out")["head"] == "categorical"
     assert model(tmp_path / "out")["head_source"].startswith("assumed, as the bundle does not say it: ")
     stated = decompose(bundle, scan, tmp_path / "stated", "--head", "categorical")
-    assert "warning" not in stated.output
+    assert "warning:" not in stated.output
     assert "head: categorical, asked for\n" in stated.output
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from monai_ifim.adapt.bundle import Bundle
 from monai_ifim.adapt.check.cost import cost_of, described
 from monai_ifim.adapt.check.findings import Cost, Finding, Listener, NetworkReport
-from monai_ifim.adapt.check.passes import Limit, LimitedPredictor, TimeUsedUpError
+from monai_ifim.adapt.check.passes import Limit, LimitedPredictor, PassesUsedUpError
 from monai_ifim.core import GradientWarning, IFIMError, TrainingModeWarning
 from monai_ifim.core.batches import decompose_in_parts
 from monai_ifim.core.errors import HeadError, SpectralTieWarning
@@ -36,6 +36,7 @@ from monai_ifim.core.solvers.first_products import FirstProducts
 MOST_PASSES = 15  # forward passes that a check takes as long as, at most
 VERIFICATION = 3  # of these that the comparison with differences may take in any case: two, where nothing is in doubt
 SHORT = 5.0  # seconds that it may take in any case
+PRODUCT, STEP = 2.1, 3.0  # forward passes that a vector-Jacobian and a Jacobian-vector product take as long as, in the longer way
 
 
 def check_bundle(
@@ -120,13 +121,13 @@ class _NetworkCheck:
         )
         self.trial = FirstProducts(self._tell_products)
         self.live = LiveMemory()
-        self.forward_seconds = self._until = 0.0
+        self.forward_seconds = 0.0
         self.cost: Cost | None = None
         self.head: str | None = None
 
     def run(self, class_names: tuple[str, ...], stated_outputs: int | None) -> NetworkReport:
         """All looks, each where those before it allow it."""
-        listener, started = self.listener, time.monotonic()
+        listener = self.listener
         first = self._probe("output", "one forward pass", self._output)
         if first is None:
             return self._report()
@@ -135,7 +136,7 @@ class _NetworkCheck:
             listener.add(finding)
         self._probe("determinism", "the same image again", lambda: self._again(first))
         self._probe("independence", "two images together", lambda: self._independence(first))
-        record = self._probe("", "the first Jacobian products", lambda: self._decompose(started))
+        record = self._probe("", "the first Jacobian products", self._decompose)
         if record is not None:
             self._probe("derivatives", "derivatives against differences of the output", lambda: _derivatives(record))
         return self._report(outputs)
@@ -151,8 +152,8 @@ class _NetworkCheck:
         except IFIMError as error:
             self.listener.add(Finding(name or self._stage, False, str(error)))
             return None
-        except TimeUsedUpError:
-            said = f"not settled within the time of {MOST_PASSES} forward passes: monai-ifim decompose compares at length"
+        except PassesUsedUpError:
+            said = f"not settled within {MOST_PASSES} forward passes: monai-ifim decompose compares at length"
             self.listener.add(Finding("derivatives", True, said, certain=False))
             return None
         except Exception as error:  # a network may raise anything
@@ -194,18 +195,17 @@ class _NetworkCheck:
             check_independence(both, pair, both(pair), alone=first)
         return "an image's answer is the same alone and in company", None
 
-    def _decompose(self, started: float) -> tuple[str, Mapping[str, Any]]:
+    def _decompose(self) -> tuple[str, Mapping[str, Any]]:
         """The record of a decomposition by its first products."""
         predictor, network = self.predictor, self.predictor.network
         image = check_image(network, self.image, predictor.dtype)
-        self._until = started + MOST_PASSES * self.forward_seconds
         try:
             with self.live, evaluation_mode(network) as state, whole_shortcuts(predictor.bare):
                 d = decompose_in_parts(
                     predictor, image.clone(), self.settings, self._advance, (), state.changes, trial=self.trial
                 )
         finally:
-            self.limit.deadline = None
+            self.limit.most = None
         if self.head is None:
             self.head = d.record["head"]
             said = f"the output does not change with the image around this one: head {self.head}, no component"
@@ -232,7 +232,9 @@ class _NetworkCheck:
         self.cost = cost_of(network, self.image, self.settings, self.trial, self.forward_seconds, step_seconds, peak)
         self.listener.add(Finding("cost", True, described(self.cost)))
         self.listener.doing("derivatives against differences of the output")
-        self.limit.deadline = max(self._until, time.monotonic() + max(VERIFICATION * self.forward_seconds, SHORT))
+        used = self.limit.passes + PRODUCT * self.trial.made + STEP * bool(step_seconds)
+        left = max(MOST_PASSES - used, VERIFICATION, SHORT / max(self.forward_seconds, 1e-9))
+        self.limit.most = self.limit.passes + left
 
 
 def _now(image: Tensor) -> float:

@@ -30,8 +30,8 @@ class FirstProducts:
 
     told: called once they are made, if a gradient reached the image. head, method: that the whole decomposition uses. products:
     how many Jacobian products it makes, as few as usual and at most; steps: how many of these are Jacobian-vector products.
-    seconds: of one vector-Jacobian product; 0 where no gradient was computed. ended: time by `time.perf_counter` at which the
-    last of them was made; a Jacobian-vector product for the verification of the matrix-free method follows.
+    made: vector-Jacobian products so far; seconds: of the last of them, 0 where no gradient was computed. ended: time by
+    `time.perf_counter` when it was made; a Jacobian-vector product for the verification of the matrix-free method follows.
     """
 
     told: Callable[[FirstProducts], None]
@@ -39,6 +39,7 @@ class FirstProducts:
     method: Method = "auto"
     products: tuple[int, int] = (0, 0)
     steps: tuple[int, int] = (0, 0)
+    made: int = 0
     seconds: float = 0.0
     ended: float = field(default=0.0, repr=False)
 
@@ -50,7 +51,7 @@ class FirstProducts:
         self.products, self.steps = expected_products(settings, factor.root, method)
         free = method == "matrix_free"
         score = self._combination(factor, rows, generator) if free else self._columns(factor, rows)
-        self.ended = _now(factor.image)
+        self.ended, self.made = _now(factor.image), len(rows.rows)
         nothing = torch.zeros_like(score[:, 0])
         subspace = Subspace("matrix_free" if free else "exact", rows, score, nothing, nothing)
         if factor.jacobian.reached:
@@ -74,7 +75,8 @@ class FirstProducts:
         started = _now(factor.image)
         rows.append(*factor.multiply(v))
         self.seconds = _now(factor.image) - started
-        return (v * factor.root.score).sum(1, keepdim=True)
+        score: Tensor = (v * factor.root.score).sum(1, keepdim=True)
+        return score
 
 
 def _now(image: Tensor) -> float:
