@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from monai.data import MetaTensor
 from torch import Tensor, nn
 
+from monai_ifim.adapt.answer_facts import facts_of_images
 from monai_ifim.adapt.bundle import Bundle
 from monai_ifim.adapt.check.cost import cost_of, described
 from monai_ifim.adapt.check.findings import Cost, Finding, Listener, NetworkReport
 from monai_ifim.adapt.check.passes import Limit, LimitedPredictor, PassesUsedUpError
 from monai_ifim.core import GradientWarning, IFIMError, TrainingModeWarning
+from monai_ifim.core.answer import AnswerFacts
 from monai_ifim.core.batches import decompose_in_parts
 from monai_ifim.core.errors import HeadError, SpectralTieWarning
 from monai_ifim.core.heads.choice import answers_at_every_voxel
@@ -55,7 +58,11 @@ def check_bundle(
     if not _check_head(bundle, settings, listener):
         return NetworkReport(tuple(listener.findings))
     settings = Settings.of(settings, {"head": bundle.head.chosen(settings.head)})
-    example = bundle.example(image).as_subclass(Tensor)[None].to(device)
+    read, names = bundle.example(image), bundle.identity.class_names
+    facts = AnswerFacts(tuple(read.shape[1:]), None, names)
+    if isinstance(read, MetaTensor):
+        facts = facts_of_images([read], names, settings.region, bundle.preprocessing)
+    example = read.as_subclass(Tensor)[None].to(device)
     args = [value.to(device) for value in bundle.further_examples()]
     if args:
         named = ", ".join(f"{name} {tuple(value.shape[1:])}" for (name, _), value in zip(bundle.further, args, strict=True))
@@ -66,7 +73,7 @@ def check_bundle(
         listener.add(Finding("inputs", True, detail))
     if said := bundle.steps.describe():
         listener.add(Finding("preprocessing", True, "; ".join(said)))
-    return check_network(bundle.network, example, settings, bundle.identity.class_names, bundle.outputs, args, listener)
+    return check_network(bundle.network, example, settings, facts, bundle.outputs, args, listener)
 
 
 def _check_head(bundle: Bundle, settings: Settings, listener: Listener) -> bool:
@@ -86,12 +93,13 @@ def check_network(
     network: nn.Module,
     image: Tensor,
     settings: Settings,
-    class_names: tuple[str, ...] = (),
+    facts: AnswerFacts | None = None,
     stated_outputs: int | None = None,
     args: Sequence[Any] = (),
     listener: Listener | None = None,
 ) -> NetworkReport:
-    """Probe a network with one input [1, channel, *spatial]; args: its further inputs for that image.
+    """Probe a network with one input [1, channel, *spatial]; args: its further inputs for that image; facts: what else is known of
+    it, names of the classes among them.
 
     Looks at: an output it can read, number and names of the classes, eval-mode determinism, independence within a batch,
     differentiability and head (by the first products of a decomposition with these settings), time and memory of one image,
@@ -101,14 +109,22 @@ def check_network(
     with warnings.catch_warnings():
         for category in (TrainingModeWarning, GradientWarning, SpectralTieWarning):  # a finding says what matters
             warnings.simplefilter("ignore", category)
-        return _NetworkCheck(network, image, settings, args, listener).run(class_names, stated_outputs)
+        return _NetworkCheck(network, image, settings, facts or AnswerFacts(), args, listener).run(stated_outputs)
 
 
 class _NetworkCheck:
     """One check, with what its passes have shown so far."""
 
-    def __init__(self, network: nn.Module, image: Tensor, settings: Settings, args: Sequence[Any], listener: Listener) -> None:
-        self.image, self.listener, self.limit = image, listener, Limit()
+    def __init__(
+        self,
+        network: nn.Module,
+        image: Tensor,
+        settings: Settings,
+        facts: AnswerFacts,
+        args: Sequence[Any],
+        listener: Listener,
+    ) -> None:
+        self.image, self.facts, self.listener, self.limit = image, facts, listener, Limit()
         self.settings = Settings.of(settings, {"locality": False, "verify": "always"})
         self.predictor = LimitedPredictor(
             network,
@@ -125,14 +141,14 @@ class _NetworkCheck:
         self.cost: Cost | None = None
         self.head: str | None = None
 
-    def run(self, class_names: tuple[str, ...], stated_outputs: int | None) -> NetworkReport:
+    def run(self, stated_outputs: int | None) -> NetworkReport:
         """All looks, each where those before it allow it."""
         listener = self.listener
         first = self._probe("output", "one forward pass", self._output)
         if first is None:
             return self._report()
         outputs = first.shape[1]
-        for finding in _classes(outputs, class_names, stated_outputs):
+        for finding in _classes(outputs, self.facts.class_names, stated_outputs):
             listener.add(finding)
         self._probe("determinism", "the same image again", lambda: self._again(first))
         self._probe("independence", "two images together", lambda: self._independence(first))
@@ -202,7 +218,7 @@ class _NetworkCheck:
         try:
             with self.live, evaluation_mode(network) as state, whole_shortcuts(predictor.bare):
                 d = decompose_in_parts(
-                    predictor, image.clone(), self.settings, self._advance, (), state.changes, trial=self.trial
+                    predictor, image.clone(), self.settings, self._advance, (), state.changes, self.facts, self.trial
                 )
         finally:
             self.limit.most = None

@@ -19,6 +19,7 @@ from monai_ifim.adapt.check.findings import Finding, Listener, NetworkReport
 from monai_ifim.adapt.check.network import MOST_PASSES, check_bundle, check_network
 from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core import decompose
+from monai_ifim.core.answer import AnswerFacts
 
 MakeNetwork = Callable[..., nn.Module]
 IMAGE = torch.rand(1, 1, 7, 9, 8, generator=torch.Generator().manual_seed(3))
@@ -36,7 +37,7 @@ class Spoilt(nn.Module):
 
 
 def check(network: nn.Module, head: str = "auto", names: tuple[str, ...] = ()) -> NetworkReport:
-    return check_network(network, IMAGE, CaseSettings(head), names)
+    return check_network(network, IMAGE, CaseSettings(head), AnswerFacts(class_names=names))
 
 
 def failed(report: NetworkReport) -> dict[str, str]:
@@ -274,10 +275,6 @@ def segmenter(labels: int) -> nn.Module:
 
 
 FORWARD, BACKWARD, SECOND = 1.0, 2.1, 3.0  # forward passes that each takes as long as, of a convolutional network
-    1.0,
-    2.1,
-    4.5,
-)  # forward passes that each takes as long as; the second derivative builds one more graph
 
 
 @pytest.mark.parametrize("budget", [None, "40MiB"])
