@@ -154,7 +154,8 @@ def _run_plan(part: BatchPart, plan: MemoryPlan) -> Decomposition:
         record = compose_record(part.asked, metric, head, part.image, subspace, products, reason)
         record["volumes"] = described_volumes(head, jacobian.output)
         record["output"] = part.predictor.selection.chosen  # path of the logits, None where the network returns one tensor
-        d = assemble(head, part.image, jacobian.output, subspace, part.settings, row_eps, record, root.values)
+        values = root.values if part.trial is None else None  # their gradients need all columns
+        d = assemble(head, part.image, jacobian.output, subspace, part.settings, row_eps, record, values)
         d = _with_locality(part, plan, head, d) if part.settings.locality else d
         expectations, output = expectations_of(part, plan, d, rows, directions), jacobian.output
     del factor, root, jacobian, subspace, rows  # their memory

@@ -98,8 +98,8 @@ def check_network(
     args: Sequence[Any] = (),
     listener: Listener | None = None,
 ) -> NetworkReport:
-    """Probe a network with one input [1, channel, *spatial]; args: its further inputs for that image; facts: what else is known of
-    it, names of the classes among them.
+    """Probe a network with one input [1, channel, *spatial]; args: its further inputs for that image; facts: what else is known
+    of it, names of the classes among them.
 
     Looks at: an output it can read, number and names of the classes, eval-mode determinism, independence within a batch,
     differentiability and head (by the first products of a decomposition with these settings), time and memory of one image,

@@ -59,7 +59,7 @@ class FirstProducts:
         return subspace
 
     def _columns(self, factor: Factor, rows: FactorRows) -> Tensor:
-        count = min(COLUMNS, factor.columns)
+        count = min(1 if factor.jacobian.products else COLUMNS, factor.columns)  # within a tight budget one was made before
         cotangents = factor.cotangents(0, count)
         for j in range(count):
             started = _now(factor.image)
