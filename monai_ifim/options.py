@@ -19,6 +19,7 @@ PixelValuesBy = Literal["header", "rescale", "real-world"]
 Monochrome1 = Literal["reader", "stored", "inverted"]
 Decides = Literal["always", "approximate", "at least", "never"]
 SAME = object()  # the command line's default is the field's
+STATED = object()  # every description states it
 
 HEADS = {  # name of each head that needs no parameters: its module and class in `monai_ifim.core.heads`
     "categorical": "categorical:CategoricalHead",
@@ -32,6 +33,8 @@ HEADS = {  # name of each head that needs no parameters: its module and class in
     "voxelwise_bernoulli": "voxelwise:VoxelwiseBernoulliHead",
 }
 HEAD_NAMES = ("auto", *HEADS)
+ENERGY, TOLERANCE = 0.99, 1e-4  # where they are not stated
+VOXELWISE_RANK, VOXELWISE_TOLERANCE = 3, 0.05  # the same for a head with columns at every voxel, whose spectrum is flat
 CONTENTS = ("high", "low", "sensitivity", "eigenvectors")
 
 
@@ -43,7 +46,8 @@ class Option:
     default that of the field; of a truth value both names, "--on/--off", where it can be switched off. command_default: on
     the command line, where it differs. minimum: of a whole number.
     decides: when another value makes another result: "always"; "approximate": unless the method was exact; "at least": only
-    where it is asked for and was not before; "never".
+    where it is asked for and was not before; "never". absent: the value that a description of an earlier version, which lacks the
+    option, stands for.
     """
 
     default: Any
@@ -53,15 +57,38 @@ class Option:
     command_default: Any = SAME
     minimum: int | None = None
     decides: Decides = "always"
+    absent: Any = STATED
 
 
 DECOMPOSITION: dict[str, Option] = {
     "head": Option("auto", f"What the network's outputs are: {', '.join(HEAD_NAMES)}."),
     "output_key": Option(None, "Name, number or path (heads.diagnosis) of the logits, if the network returns several outputs."),
-    "energy": Option(0.99, "Keep the leading components that hold this share of the trace.", float),
-    "rank": Option(None, "Keep this many components instead of a share.", int),
+    "energy": Option(
+        None,
+        f"Keep the leading components that hold this share of the trace; by default {ENERGY} (voxelwise heads: see --rank).",
+        float,
+    ),
+    "rank": Option(
+        None,
+        f"Keep this many components instead of a share; by default {VOXELWISE_RANK} of voxelwise heads, else --energy decides.",
+        int,
+    ),
     "method": Option("auto", f"{', '.join(get_args(Method)[1:])}, or auto."),
-    "tolerance": Option(1e-4, "adaptive, matrix_free: relative error of the kept eigenvalues.", float, decides="approximate"),
+    "tolerance": Option(
+        None,
+        "adaptive, matrix_free: relative error of the kept eigenvalues; "
+        f"by default {TOLERANCE:g}, of the voxelwise heads {VOXELWISE_TOLERANCE:g}.",
+        float,
+        decides="approximate",
+    ),
+    "probes": Option(
+        8,
+        "matrix_free: random columns that the sensitivity and the trace are estimated from, with their standard errors.",
+        int,
+        minimum=2,
+        decides="approximate",
+        absent=2,
+    ),
     "memory_budget": Option(
         None, "Limit on rows and saved activations, such as 2GiB; the others are offloaded or recomputed.", decides="never"
     ),

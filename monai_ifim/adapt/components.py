@@ -22,22 +22,26 @@ from monai_ifim.core.verification.record import of_image
 from monai_ifim.io import InputError
 
 MAPS = ("ifim_high", "ifim_low", "ifim_sensitivity", "ifim_eigenvectors")
+ERROR_MAP = "ifim_sensitivity_error"  # a further map, where the sensitivity is an estimate
 NUMBERS = ("ifim_eigenvalues", "ifim_rank")
 RECORD = "ifim_record"  # metadata key: the image's record as JSON text, which collation and decollation leave alone
 
 
 def component_tensors(decomposition: Decomposition, image: Tensor, seconds: float) -> dict[str, Tensor]:
-    """Batched tensors of a decomposition: pred [B, C], the four maps, ifim_eigenvalues [B, r], ifim_rank [B].
+    """Batched tensors of a decomposition: pred [B, C], the four maps, ifim_eigenvalues [B, r], ifim_rank [B]; where the
+    sensitivity is an estimate, also the map of its standard error.
 
     image: the batch that was decomposed, MetaTensor or plain. Each map's metadata holds the record of every image. The
     sensitivity stays float64: for a saturated prediction it is far below what float32 holds.
     """
     records = _records(decomposition, seconds)
     eigenvectors = decomposition.eigenvectors.flatten(1, 2)
-    maps = (decomposition.high, decomposition.low, decomposition.sensitivity, eigenvectors)
+    maps = dict(zip(MAPS, (decomposition.high, decomposition.low, decomposition.sensitivity, eigenvectors), strict=True))
+    if decomposition.sensitivity_error is not None:
+        maps[ERROR_MAP] = decomposition.sensitivity_error
     return {
         "pred": decomposition.logits,
-        **{name: _like(values, image, records) for name, values in zip(MAPS, maps, strict=True)},
+        **{name: _like(values, image, records) for name, values in maps.items()},
         "ifim_eigenvalues": decomposition.eigenvalues,
         "ifim_rank": decomposition.rank,
     }
@@ -50,7 +54,7 @@ def joined_tensors(singles: Sequence[Mapping[str, Tensor]], margins: Sequence[Ma
     found = [padded_rank(single, rank, channels) for single in singles]
     result = {name: torch.cat([each[name].as_subclass(Tensor) for each in found]) for name in ("pred", *NUMBERS)}
     records = [record for single in singles for record in cast(MetaTensor, single["ifim_high"]).meta[RECORD]]
-    for name in MAPS:
+    for name in _maps_of(found[0]):
         maps = [padded(each[name].as_subclass(Tensor), margin) for each, margin in zip(found, margins, strict=True)]
         result[name] = _like(torch.cat(maps), batch, records)
     return result
@@ -75,11 +79,15 @@ def item_of_batch(tensors: Mapping[str, Tensor], index: int, image: Tensor) -> d
     single: dict[str, Tensor] = {}
     for name, values in tensors.items():
         plain = values.as_subclass(Tensor)[index]
-        if name in MAPS and isinstance(values, MetaTensor):
+        if name in (*MAPS, ERROR_MAP) and isinstance(values, MetaTensor):
             single[name] = _like(plain, image, values.meta[RECORD][index])
         else:
             single[name] = plain
     return single
+
+
+def _maps_of(tensors: Mapping[str, Any]) -> tuple[str, ...]:
+    return (*MAPS, ERROR_MAP) if ERROR_MAP in tensors else MAPS
 
 
 def record_of_image(tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,6 +134,10 @@ def _records(decomposition: Decomposition, seconds: float) -> list[str]:
             "eigenvalues": decomposition.eigenvalues[b, :rank].tolist(),
             "rank": rank,
             "trace": float(decomposition.trace[b]),
+            "trace_error": float(decomposition.trace_error[b]),
+            "status": decomposition.status[b],
+            "stopped": None if bool(decomposition.converged[b]) else decomposition.record["stopped"],
+            "sensitivity_share": _share(float(decomposition.sensitivity[b].sum()), float(decomposition.trace[b])),
             "energy_kept": float(decomposition.energy[b]),
             "error_bound": float(decomposition.error_bound[b]),
             "residuals": decomposition.residuals[b, :rank].tolist(),
@@ -136,6 +148,10 @@ def _records(decomposition: Decomposition, seconds: float) -> list[str]:
         }
         records.append(json.dumps(content, allow_nan=False))
     return records
+
+
+def _share(part: float, trace: float) -> float | None:
+    return min(1.0, part / trace) if trace > 0.0 else None
 
 
 def _answer(decomposition: Decomposition, b: int) -> dict[str, Any]:

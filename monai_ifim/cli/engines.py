@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from monai_ifim.cli.summary import CaseReport
     from monai_ifim.run.cases import Case
     from monai_ifim.run.ranks import Rank
     from monai_ifim.run.settings import RunSettings
     from monai_ifim.run.stop_request import StopRequest
     from monai_ifim.run.table import CaseRow
 
-    Run = Callable[[Sequence[Case], Callable[[CaseRow], None], StopRequest], list[CaseRow]]
+    Run = Callable[[Sequence[Case], CaseReport, StopRequest], list[CaseRow]]
 
 
 class Engine(StrEnum):
@@ -46,4 +47,4 @@ def chosen_engine(engine: Engine, workers: int | None, rank: Rank, root: Path, s
         return lambda cases, report, stop: run_shard(bundle, cases, settings, report, rank, stop)
     from monai_ifim.run.local import run_cases
 
-    return lambda cases, report, stop: run_cases(bundle, cases, settings, report, stop)
+    return lambda cases, report, stop: run_cases(bundle, cases, settings, report, stop, report.activity)

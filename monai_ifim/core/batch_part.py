@@ -11,6 +11,7 @@ from torch import Tensor
 from monai_ifim.core.operator.precision import autocast
 from monai_ifim.core.operator.predictor import Predictor
 from monai_ifim.core.settings import Settings
+from monai_ifim.core.solvers.watch import Watch
 from monai_ifim.core.verification.batch import BatchVerification
 
 
@@ -18,7 +19,8 @@ from monai_ifim.core.verification.batch import BatchVerification
 class BatchPart:
     """Some images of a batch, with the network and settings for them.
 
-    asked: the settings as given; settings: the same with the metric bound to these images. advance: see `Jacobian`.
+    asked: the settings as given; settings: the same with the metric bound to these images. advance: see `Jacobian`. watch:
+    follows the iteration of the matrix-free method.
     first: number of the first of these images in the batch. verification: of the batch.
     """
 
@@ -28,6 +30,7 @@ class BatchPart:
     settings: Settings
     advance: Callable[[int, int | None], None]
     verification: BatchVerification
+    watch: Watch
     first: int = 0
 
     def part(self, items: slice) -> BatchPart:

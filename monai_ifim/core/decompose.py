@@ -20,6 +20,7 @@ from monai_ifim.core.operator.predictor import Predictor, owner_of
 from monai_ifim.core.operator.requirements import check_image
 from monai_ifim.core.operator.shortcuts import whole_shortcuts
 from monai_ifim.core.settings import Settings
+from monai_ifim.core.solvers.watch import Watch
 from monai_ifim.options import Method, Precision, Verify
 
 
@@ -28,10 +29,11 @@ def decompose(
     x: Tensor,
     *,
     head: str | Head = "auto",
-    energy: float = 0.99,
+    energy: float | None = None,
     rank: int | None = None,
     method: Method = "auto",
-    tolerance: float = 1e-4,
+    tolerance: float | None = None,
+    probes: int = 8,
     memory_budget: int | str | None = None,
     metric: Metric | float | Tensor | None = None,
     precision: Precision | None = None,
@@ -53,11 +55,14 @@ def decompose(
         head: what the outputs are: the name of a head (`monai_ifim.options.HEADS`: "categorical", "bernoulli", also of one
             binary logit, "gaussian" with unit noise, "probabilities", "voxelwise" for a segmentation, ...), or a `Head`.
             "auto" reads two or more outputs as the logits of exclusive classes and refuses what may be something else.
-        energy: keep the fewest leading components that hold this share of the trace.
-        rank: keep this many components instead (at most the numerical rank).
+        energy: keep the fewest leading components that hold this share of the trace; by default 0.99.
+        rank: keep this many components instead (at most the numerical rank); by default 3 of a voxelwise head, whose spectrum is
+            flat, unless energy is given.
         method: "exact" computes every column of the factor; "adaptive" the heaviest ones, until random probes bound the others;
             "matrix_free" the leading pairs by Lanczos iteration. "auto" chooses, and `record` states why.
-        tolerance: adaptive and matrix_free: relative error of the kept eigenvalues.
+        tolerance: adaptive and matrix_free: relative error of the kept eigenvalues; by default 1e-4, 0.05 of a voxelwise head.
+        probes: matrix_free: random columns, one product each, that estimate diag F and the trace outside of the pairs found, with
+            standard errors (`sensitivity_error`, `trace_error`).
         memory_budget: bytes, or "2GiB": bounds Jacobian rows and saved activations together, at the cost of time.
         metric: a noise level (a number or a map, in the image's unit) or a `Metric`: F' = M F M is decomposed.
         precision: of the passes: "float32", "float64", or "bfloat16", "float16" by autocast; by default that of network, image
@@ -70,7 +75,7 @@ def decompose(
             image of each network, shape and setting and every 20th after it, "always" for the first image of each batch, or
             "never". `record["verification"]` holds the outcome; a disagreement is a GradientWarning.
         network_args, network_kwargs: further inputs of the network; tensors in them have the batch as first axis.
-        progress: count the Jacobian products on standard error.
+        progress: count the Jacobian products on standard error; of matrix_free also how far its pairs are.
 
     Returns:
         A `Decomposition` whose tensors are plain and on the image's device.
@@ -86,6 +91,7 @@ def decompose(
         rank=rank,
         method=method,
         tolerance=tolerance,
+        probes=probes,
         memory_budget=memory_budget,
         metric=metric,
         precision=precision,
@@ -104,10 +110,11 @@ def decompose_with(
     network_kwargs: Mapping[str, Any] | None = None,
     progress: bool | Progress = False,
     names: Sequence[str] = (),
+    watch: Watch | None = None,
 ) -> Decomposition:
     """`decompose` with its options as one object; see there for the other arguments, the result and what is raised.
 
-    progress: as `decompose_in_parts`.
+    progress, watch: as `decompose_in_parts`.
     names: of the images, by which the records of later ones name the one that was verified; numbers by default.
     """
     network = owner_of(network)
@@ -123,7 +130,7 @@ def decompose_with(
         dtype=dtype,
     )
     with evaluation_mode(network) as state, whole_shortcuts(predictor.bare) as corrections:
-        d = decompose_in_parts(predictor, copy_of(image), settings, progress, names, state.changes)
+        d = decompose_in_parts(predictor, copy_of(image), settings, progress, names, state.changes, watch)
         corrected = corrections()
     verification = d.record["verification"] | {"not_restored": list(state.not_restored)}
     return replace(d, record=d.record | {"corrections": corrected, "verification": verification})

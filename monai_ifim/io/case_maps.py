@@ -21,7 +21,8 @@ Values = npt.NDArray[np.floating[Any]]
 class CaseMaps:
     """Maps of one case on one grid. input, high, low, sensitivity: [channel, *spatial]; eigenvectors: [k, channel, *spatial].
 
-    sensitivity_scale: factor from the stored to the true sensitivity; 1 unless float32 could not hold it.
+    sensitivity_scale: factor from the stored to the true sensitivity; 1 unless float32 could not hold it. sensitivity_error: its
+    standard error, in the same way, where it is an estimate.
     """
 
     affine: Affine
@@ -31,6 +32,7 @@ class CaseMaps:
     sensitivity: Values
     eigenvectors: Values
     sensitivity_scale: float = 1.0
+    sensitivity_error: Values | None = None
 
     def values(self, content: MapContent) -> Values:
         """The stored values [*spatial] of one channel of one map, the source excepted."""
@@ -41,7 +43,7 @@ class CaseMaps:
 
     def scale(self, content: MapContent) -> float:
         """Factor from the stored to the true values."""
-        return self.sensitivity_scale if content.kind == "sensitivity" else 1.0
+        return self.sensitivity_scale if content.saved_as == "sensitivity" else 1.0
 
     def contents(self, chosen: Sequence[str]) -> Iterator[MapContent]:
         """Contents of the files to write: the input, then those of `chosen` (a selection of CONTENTS), channel by channel."""
@@ -50,6 +52,8 @@ class CaseMaps:
             components = range(1, len(self.eigenvectors) + 1) if name == "eigenvectors" else (None,)
             kind = "eigenvector" if name == "eigenvectors" else name
             yield from (MapContent(kind, component, channel) for component in components for channel in channels)
+            if name == "sensitivity" and self.sensitivity_error is not None:
+                yield from (MapContent("sensitivity_error", None, channel) for channel in channels)
 
 
 def check_contents(contents: Sequence[str]) -> tuple[str, ...]:

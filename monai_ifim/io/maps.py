@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-KINDS = ("source", "input", "high", "low", "sensitivity", "eigenvector")
+KINDS = ("source", "input", "high", "low", "sensitivity", "sensitivity_error", "eigenvector")
 TITLES = {
     "source": "Image",
     "input": "Image as the network saw it",
     "high": "Sensitive part (high)",
     "low": "Insensitive part (low)",
     "sensitivity": "Sensitivity",
+    "sensitivity_error": "Sensitivity, standard error",
 }
 
 
@@ -50,7 +51,7 @@ class MapContent:
     @property
     def saved_as(self) -> str:
         """The entry of CONTENTS that it belongs to; "source" and "input" stand for themselves."""
-        return "eigenvectors" if self.kind == "eigenvector" else self.kind
+        return {"eigenvector": "eigenvectors", "sensitivity_error": "sensitivity"}.get(self.kind, self.kind)
 
     @property
     def stem(self) -> str:
@@ -66,5 +67,6 @@ class MapContent:
     @property
     def label(self) -> str:
         """Its name for people, for example "eigenvector 2, channel 3"."""
-        numbered = self.kind if self.component is None else f"{self.kind} {self.component}"
+        named = self.kind.replace("_", " ")
+        numbered = named if self.component is None else f"{named} {self.component}"
         return numbered if self.channel == 1 else f"{numbered}, channel {self.channel}"

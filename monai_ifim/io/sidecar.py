@@ -149,7 +149,7 @@ def compose_sidecar(case: str, facts: CaseFacts, files: list[MapFile], scan_unit
         **{name: record.get(name) for name in _RESULTS},
         "device": _device(record),
         "high_share": _high_share(files),
-        "files": [file.described(units) for file in files],
+        "files": [file.described(units) | {"trace_share": _trace_share(file.content, record)} for file in files],
         "scene": f"{case}.mrml",
         "planes": f"{case}_planes.npz",
         "parametric_maps": [],
@@ -165,6 +165,16 @@ def _device(record: Mapping[str, Any]) -> str | None:
     """The kind of device, without its number, which differs between workers."""
     device = record.get("device")
     return None if device is None else str(device).partition(":")[0]
+
+
+def _trace_share(content: MapContent, record: Mapping[str, Any]) -> float | None:
+    """Share of the trace of F that a map holds: the sensitivity that of what was computed or estimated; None for other maps."""
+    if content.kind == "sensitivity":
+        share: float | None = record.get("sensitivity_share")
+        return share
+    if content.component is None or not record.get("trace"):
+        return None
+    return float(record["eigenvalues"][content.component - 1]) / float(record["trace"])
 
 
 def _high_share(files: list[MapFile]) -> float | None:
@@ -237,7 +247,7 @@ def _version(package: str) -> str:
 
 
 _RESULTS = (
-    "eigenvalues", "rank", "energy_kept", "trace", "locality_radius", "method",
+    "eigenvalues", "rank", "energy_kept", "trace", "trace_error", "locality_radius", "status", "stopped", "method",
     "method_reason", "corrections", "jacobian_products", "error_bound", "confidence", "residuals",
     "metric", "preprocessing", "left_out", "output", "dtype", "computation", "verification", "seconds",
 )  # fmt: skip

@@ -24,6 +24,7 @@ from monai_ifim.core.decompose import decompose_with
 from monai_ifim.core.determinism import deterministic_algorithms
 from monai_ifim.core.operator.predictor import Predictor, owner_of
 from monai_ifim.core.settings import Settings, SettingsShortcuts
+from monai_ifim.core.solvers.watch import Watch
 from monai_ifim.io import InputError
 from monai_ifim.io.dicom.reader import register_dicom_reader
 from monai_ifim.io.errors import redacted, unquoted
@@ -105,16 +106,17 @@ class ScannerSpace:
         kwargs: Mapping[str, Any] | None = None,
         name: str | None = None,
         progress: bool | Progress = False,
+        watch: Watch | None = None,
     ) -> Decomposition:
         """The decomposition of one scan [channel, *spatial]; args, kwargs: of the network; name: of the scan, for the record of
-        later scans that refer to its verification; progress: as `decompose_with`. Raises IFIMError."""
+        later scans that refer to its verification; progress, watch: as `decompose_with`. Raises IFIMError."""
         settings = self.settings(settings)
         scan = _as_network(network, scan)
         pipeline = squeezed(self.pipeline) if self.planar and scan.ndim == 4 and scan.shape[-1] == 1 else self.pipeline
         if not self._probed:
             pipeline.check(scan)
             self._probed = True
-        return _decompose(network, pipeline, scan, settings, args, kwargs, () if name is None else (name,), progress)
+        return _decompose(network, pipeline, scan, settings, args, kwargs, () if name is None else (name,), progress, watch)
 
     def read_again(self, batch: Tensor) -> MetaTensor:
         """Read the scan of a batch of one network input [1, channel, *spatial] again; raises InputError."""
@@ -210,6 +212,7 @@ def _decompose(
     kwargs: Mapping[str, Any] | None = None,
     names: Sequence[str] = (),
     progress: bool | Progress = False,
+    watch: Watch | None = None,
 ) -> Decomposition:
     """A scan's decomposition through a pipeline that has been probed."""
     widths: list[float] | None = None
@@ -221,6 +224,6 @@ def _decompose(
         metric = metric.of(scan)
     wrapped = ScannerNetwork(network, pipeline, scan, zeros_held)
     of_scan = Settings.of(settings, {"metric": metric})
-    found = decompose_with(of_scan, wrapped, scan.as_subclass(Tensor)[None], args, kwargs, progress, names)
+    found = decompose_with(of_scan, wrapped, scan.as_subclass(Tensor)[None], args, kwargs, progress, names, watch)
     described = pipeline.describe() | {"zeros_held": zeros_held, "resolution": settings.resolution, "resolution_mm": widths}
     return replace(found, record=found.record | {"settings": settings.describe(), "preprocessing": described})

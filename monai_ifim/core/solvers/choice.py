@@ -29,9 +29,10 @@ def choose_method(settings: Settings, head: Head, root: SquareRoot) -> tuple[Met
     if root.columns <= FEW:
         return "exact", f"{root.columns} column(s) are few enough to compute all"
     columns, probes = forecast(root.scales, settings)
-    steps = float("inf") if settings.rank is None else STEPS_A_PAIR * settings.rank + FIRST_STEPS
+    rank = settings.resolved.rank
+    steps = float("inf") if rank is None else STEPS_A_PAIR * rank + FIRST_STEPS
     if columns + probes <= min(SAVING * root.columns, PRODUCTS_A_STEP * steps):
         return "adaptive", f"by their weights, {columns} of {root.columns} columns and {probes} probe(s) reach the tolerance"
     if PRODUCTS_A_STEP * steps <= SAVING * root.columns:
-        return "matrix_free", f"{settings.rank} pair(s) of {root.columns} columns of similar weight are asked for"
+        return "matrix_free", f"{rank} pair(s) of {root.columns} columns of similar weight are asked for"
     return "exact", f"{root.columns} columns of similar weight: a share of their trace needs most of them"

@@ -56,6 +56,11 @@ KINDS = {
         ("LOW", SCHEME, "Image component outside the leading Fisher subspace"),
     ),
     "sensitivity": MapKind("SENS", "Sensitivity of the prediction to each voxel", ("130404", "DCM", "Saliency")),
+    "sensitivity_error": MapKind(
+        "SERR",
+        "Standard error of the sensitivity, where that is an estimate",
+        ("SENSITIVITY_ERR", SCHEME, "Standard error of the estimated sensitivity"),
+    ),
     "eigenvector": MapKind(
         "EIG", "Eigenvector of the Fisher information", ("EIGENVECTOR", SCHEME, "Eigenvector of the Fisher information")
     ),
@@ -86,7 +91,7 @@ def unit_of(kind: str, units: Mapping[str, str], power: int = 0) -> Code:
     intensity = CODES.get(units["maps"])
     if kind == "eigenvector":
         code = NO_UNIT
-    elif kind == "sensitivity":
+    elif kind in ("sensitivity", "sensitivity_error"):
         per_map_unit = units["sensitivity"] == f"nats per ({units['maps']})^2"  # else per unit of an input metric
         per_intensity = "{nat/intensity2}" if intensity is None else f"{{nat}}/{_squared(intensity)}"
         code = (per_intensity if per_map_unit else "{nat/step2}", "UCUM", units["sensitivity"])
