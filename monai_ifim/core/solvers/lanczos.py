@@ -152,9 +152,9 @@ def leading_pairs(
         CONFIDENCE,
         verdict.reported,
         _residuals(factor, basis, verdict),
-        remainder,
-        verdict.converged,
-        stopped,
+        remainder=remainder,
+        converged=verdict.converged,
+        stopped=stopped,
     )
 
 
