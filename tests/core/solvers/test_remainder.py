@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from core_cases import matrix_factor
+from monai_ifim.core.heads.square_root import SquareRoot
 from monai_ifim.core.operator.rows import FactorRows
 from monai_ifim.core.solvers.krylov import LanczosBasis
 from monai_ifim.core.solvers.remainder import Remainder, diagonal_error, sample_remainder, trace_error
 from monai_ifim.core.solvers.trace_probes import CONFIDENCE
 
 SIZE, COLUMNS, KNOWN = 13, 29, 3
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """A of each image, [B, 13, 29], as a factor without a network."""
+
+    matrix: Tensor
+
+    @property
+    def image(self) -> Tensor:
+        return torch.zeros(len(self.matrix), 1, 1, SIZE, dtype=torch.float64)
+
+    @property
+    def columns(self) -> int:
+        return COLUMNS
+
+    @property
+    def root(self) -> SquareRoot:
+        ones = torch.ones(len(self.matrix), COLUMNS, dtype=torch.float64)
+        return SquareRoot(ones, ones, lambda start, stop: ones)
+
+    def multiply(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.einsum("bdr,br->bd", self.matrix, v) / 4.0, torch.full((len(self.matrix),), 4.0, dtype=torch.float64)
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -33,7 +59,7 @@ def _basis(matrix: Tensor, known: int) -> Tensor:
 
 def _sampled(count: int, seed: int, known: int = KNOWN) -> Remainder:
     matrix = _matrix()
-    factor = matrix_factor(matrix)
+    factor: Any = Matrices(matrix)
     basis = LanczosBasis.empty(factor, known)
     for v in _basis(matrix, known).unbind(1):
         basis.append(v, torch.einsum("bdr,bd->br", matrix, torch.einsum("bdr,br->bd", matrix, v)))
@@ -48,7 +74,7 @@ def _truth(known: int = KNOWN) -> Tensor:
 
 
 def test_estimates_are_unbiased() -> None:
-    count, truth = 3000, _truth().diagonal(dim1=1, dim2=2)
+    count, truth = 1000, _truth().diagonal(dim1=1, dim2=2)
     found = _sampled(count, seed=0)
     scatter = truth * (2 / count) ** 0.5  # of the mean of squares of normal numbers
     deviation = (found.diagonal - truth) / scatter
@@ -60,11 +86,11 @@ def test_estimates_are_unbiased() -> None:
 
 @pytest.mark.parametrize("count", [2, 8])
 def test_stated_error_of_the_trace_is_the_scatter_of_the_estimates(count: int) -> None:
-    runs = [_sampled(count, seed) for seed in range(400)]
+    runs = [_sampled(count, seed) for seed in range(250)]
     traces, errors = (torch.stack([getattr(run, name) for run in runs]) for name in ("trace", "trace_error"))
     exact = (2 * _truth().square().sum((1, 2)) / count).sqrt()
-    torch.testing.assert_close(errors.square().mean(0).sqrt(), exact, rtol=0.12, atol=0)
-    torch.testing.assert_close(traces.std(0), exact, rtol=0.12, atol=0)
+    torch.testing.assert_close(errors.square().mean(0).sqrt(), exact, rtol=0.15, atol=0)
+    torch.testing.assert_close(traces.std(0), exact, rtol=0.15, atol=0)
 
 
 def test_bound_of_the_trace_holds_as_often_as_stated() -> None:
@@ -78,7 +104,7 @@ def test_error_of_the_diagonal_is_that_of_the_estimates_and_holds_them() -> None
     truth = _truth().diagonal(dim1=1, dim2=2)
     found, errors = (torch.stack([getattr(run, name) for run in runs]) for name in ("diagonal", "diagonal_error"))
     scatter = found.std(0)
-    torch.testing.assert_close(scatter, truth * (2 / 8) ** 0.5, rtol=0.15, atol=0)
+    torch.testing.assert_close(scatter, truth * (2 / 8) ** 0.5, rtol=0.2, atol=0)
     stated = errors.square().mean(0).sqrt()
     assert bool((stated > 0.9 * scatter).all())  # its own, or that around it where it is larger
     assert float((stated / scatter).median()) < 1.6
