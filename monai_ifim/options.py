@@ -14,12 +14,13 @@ Precision = Literal["float32", "float64", "bfloat16", "float16"]
 Space = Literal["native", "network", "scanner"]
 Verify = Literal["sample", "always", "never"]
 Statistics = Literal["differentiate", "freeze"]
+Channels = Literal["tied", "each"]
 CaseNames = Literal["path", "hash"]
 PixelValuesBy = Literal["header", "rescale", "real-world"]
 Monochrome1 = Literal["reader", "stored", "inverted"]
 Decides = Literal["always", "approximate", "at least", "never"]
 SAME = object()  # the command line's default is the field's
-STATED = object()  # every description states it
+STATED = object()  # descriptions of every version state the field
 
 HEADS = {  # name of each head that needs no parameters: its module and class in `monai_ifim.core.heads`
     "categorical": "categorical:CategoricalHead",
@@ -35,6 +36,7 @@ HEADS = {  # name of each head that needs no parameters: its module and class in
 HEAD_NAMES = ("auto", *HEADS)
 ENERGY, TOLERANCE = 0.99, 1e-4  # where they are not stated
 VOXELWISE_RANK, VOXELWISE_TOLERANCE = 3, 0.05  # the same for a head with columns at every voxel, whose spectrum is flat
+VOLUME_TOLERANCE = "5 %"
 CONTENTS = ("high", "low", "sensitivity", "eigenvectors")
 
 
@@ -46,8 +48,8 @@ class Option:
     default that of the field; of a truth value both names, "--on/--off", where it can be switched off. command_default: on
     the command line, where it differs. minimum: of a whole number.
     decides: when another value makes another result: "always"; "approximate": unless the method was exact; "at least": only
-    where it is asked for and was not before; "never". absent: the value that a description of an earlier version, which lacks the
-    option, stands for.
+    where it is asked for and was not before; "never".
+    absent: what the description of an earlier version means that does not state the field; without one, it describes no settings.
     """
 
     default: Any
@@ -62,6 +64,17 @@ class Option:
 
 DECOMPOSITION: dict[str, Option] = {
     "head": Option("auto", f"What the network's outputs are: {', '.join(HEAD_NAMES)}."),
+    "volume_tolerance": Option(
+        VOLUME_TOLERANCE,
+        "volumes, volumes_bernoulli: standard deviation of each label's volume: '5 %' of it, '0.5 ml' or '20 voxels'.",
+        absent=VOLUME_TOLERANCE,
+    ),
+    "answer": Option(None, "Decompose the answer about one class or label alone: its name or number, from 0.", absent=None),
+    "answer_mask": Option(
+        None,
+        "Segmentations: decompose the answer inside of a mask alone, a NIfTI file on the grid of the scan or of the network.",
+        absent=None,
+    ),
     "output_key": Option(None, "Name, number or path (heads.diagnosis) of the logits, if the network returns several outputs."),
     "energy": Option(
         None,
@@ -116,6 +129,10 @@ DECOMPOSITION: dict[str, Option] = {
 SCAN: dict[str, Option] = {
     "statistics": Option("differentiate", "With --space scanner: differentiate or freeze percentiles and the like."),
     "resolution": Option(None, "With --space scanner: coarseness of changes in mm, 0 for none; by default the network's voxels."),
+    "channels": Option(
+        "tied",
+        "tied: where the preprocessing makes several channels of one grey image, maps of that image; each: of each channel.",
+    ),
     "deterministic": Option(
         False,
         "Use only operations that repeat to the last bit, on accelerators too.",

@@ -17,11 +17,13 @@ from monai.utils import ensure_tuple
 from torch import Tensor
 
 from monai_ifim.adapt.collation import at_own_size
-from monai_ifim.adapt.components import ERROR_MAP, MAPS, record_of_image, unfold_eigenvectors
+from monai_ifim.adapt.components import ERROR_MAP, FURTHER_MAPS, MAPS, record_of_image, unfold_eigenvectors
+from monai_ifim.adapt.labels import segmentation_of
 from monai_ifim.adapt.native import carry_to_native, native_affine, native_shape, network_affine
 from monai_ifim.adapt.random_steps import drawn_steps, refuse_random
 from monai_ifim.adapt.scan import read_scan
 from monai_ifim.adapt.settings import CaseSettings, FileShortcuts, own_keywords
+from monai_ifim.adapt.tied_channels import NOT_LOOKED_FOR, described_tie
 from monai_ifim.io import (
     CaseFacts,
     CaseMaps,
@@ -141,7 +143,9 @@ class SaveIFIM(Transform):
         there = source.path.exists()
         if there:
             opened.check_own()
-        maps = self._maps(img, components)
+        stated, native = record.get("segmentation"), self.settings.space == "native"
+        labels, stated = segmentation_of(img, components, stated, self.preprocessing, self.model.class_names, native)
+        maps, record = replace(self._maps(img, components), segmentation=labels), record | {"segmentation": stated}
         unit = opened.unit
         identity = InputIdentity(
             file=source.path.name,
@@ -158,6 +162,7 @@ class SaveIFIM(Transform):
             choice=opened.choice,
         )
         of_maps = {"unit": unit} if self.settings.space == "scanner" else {}
+        record = _with_channels(record, len(maps.input), self.settings.space)
         record = record | {"settings": self.settings.written(record["settings"])}
         facts = CaseFacts(identity, self.model, self.settings.space, record, **of_maps)
         scan = self._scan(img, maps, scan, file, unit)
@@ -206,7 +211,7 @@ class SaveIFIM(Transform):
         """All maps on the grid to write, resampled together."""
         channels = components["ifim_high"].shape[0]
         rank = int(components["ifim_rank"])
-        names = (*MAPS, ERROR_MAP) if ERROR_MAP in components else MAPS
+        names = MAPS if components.get(ERROR_MAP) is None else (*MAPS, ERROR_MAP)
         pieces = [_decomposed(img, components)] + [components[name].as_subclass(Tensor) for name in names]
         pieces = [piece.detach().cpu() for piece in pieces]
         exponent = power_below_float32(float(pieces[3].max()))
@@ -219,7 +224,8 @@ class SaveIFIM(Transform):
         affine = network_affine(img, self.preprocessing) if self.settings.space == "network" else native_affine(img)
         shown, high, low, sensitivity, eigenvectors, *error = (piece.to(torch.float32).numpy() for piece in pieces)
         eigenvectors = eigenvectors.reshape(rank, channels, *eigenvectors.shape[1:])
-        return CaseMaps(affine, shown, high, low, sensitivity, eigenvectors, 10.0**exponent, error[0] if error else None)
+        of_error = {"sensitivity_error": error[0]} if error else {}
+        return CaseMaps(affine, shown, high, low, sensitivity, eigenvectors, 10.0**exponent, **of_error)
 
 
 class SaveIFIMd(MapTransform):
@@ -255,11 +261,9 @@ class SaveIFIMd(MapTransform):
         return dict(data)
 
     def _beside(self, data: Mapping[Hashable, Any]) -> dict[str, Any]:
-        names = (*MAPS, ERROR_MAP, "ifim_rank")
+        names = (*MAPS, "ifim_rank", *FURTHER_MAPS)
         found = {name: data.get(f"{self.prefix}{name.removeprefix('ifim')}") for name in names}
-        if found[ERROR_MAP] is None:
-            del found[ERROR_MAP]
-        missing = [name for name, values in found.items() if values is None]
+        missing = [name for name, values in found.items() if values is None and name not in FURTHER_MAPS]
         if missing:
             raise InputError(
                 f"no {', '.join(missing)} in the data: put IFIMDecomposed before SaveIFIMd, with the same prefix for both."
@@ -268,6 +272,14 @@ class SaveIFIMd(MapTransform):
 
 
 SaveIFIMD = SaveIFIMDict = SaveIFIMd
+
+
+def _with_channels(record: dict[str, Any], channels: int, space: str) -> dict[str, Any]:
+    """The record; of several channels whose tie nobody looked for, it says that each was decomposed as one of its own."""
+    if channels == 1 or space == "scanner" or record.get("tied_channels") is not None:
+        return record
+    settings = record["settings"] | {"channels": "each"}
+    return record | {"tied_channels": described_tie(NOT_LOOKED_FOR, channels), "settings": settings}
 
 
 def _decomposed(img: Tensor, components: Mapping[str, Any]) -> Tensor:

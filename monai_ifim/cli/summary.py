@@ -113,7 +113,7 @@ def show_rows(console: Console, rows: list[CaseRow], output: Path, unread: Mappi
             continue
         table.add_row(
             row.case,
-            row.prediction or numbers.NOT_AVAILABLE,
+            _answer(row),
             numbers.probability(row.probability),
             numbers.number(row.eigenvalue),
             numbers.count(row.rank),
@@ -152,6 +152,16 @@ def _shortfall(row: CaseRow) -> str:
     more = ", or --max-seconds, whose limit ended it" if row.stopped == "request" else ""
     found = f"{numbers.counted(row.rank, 'component')}, residuals up to {numbers.percent(row.residual)} of the eigenvalue"
     return f"NOT CONVERGED: {found}: give a smaller --rank, a larger --tolerance{more}"
+
+
+def _answer(row: CaseRow) -> str:
+    """The predicted class; of independent labels the likeliest, which is not the only answer."""
+    from monai_ifim.run.labels import are_independent
+
+    outputs = len(row.probabilities or ())
+    if row.prediction and are_independent(row.head, outputs):
+        return f"{row.prediction}, likeliest of {numbers.count(outputs)} labels"
+    return row.prediction or numbers.NOT_AVAILABLE
 
 
 def _line(row: CaseRow) -> str:

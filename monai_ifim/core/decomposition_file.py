@@ -112,7 +112,7 @@ def _check_tensors(path: Path, tensors: Mapping[str, Tensor], required: Sequence
     whole = (*components, *image[1:])
     expected = {"high": image, "low": image, "sensitivity": image, "eigenvectors": whole, "eigenimages": whole}
     expected |= {"sensitivity_error": image}
-    expected |= dict.fromkeys(("rank", "trace", "trace_error", "error_bound", "converged"), image[:1])
+    expected |= dict.fromkeys(("rank", "trace", "trace_error", "error_bound", "converged", "answer_voxels"), image[:1])
     expected |= {"residuals": components, "locality_radius": components}
     wrong = ", ".join(name for name, shape in expected.items() if name in tensors and tuple(tensors[name].shape) != tuple(shape))
     if wrong or components[:1] != image[:1] or any(values.shape[:1] != image[:1] for values in tensors.values()):

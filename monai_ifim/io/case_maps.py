@@ -6,23 +6,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from monai_ifim.io.errors import OutputError
 from monai_ifim.io.geometry import Affine
 from monai_ifim.io.maps import MapContent
+from monai_ifim.io.segmentation import Segmentation
 from monai_ifim.options import CONTENTS
 
-Values = npt.NDArray[np.floating[Any]]
+Values = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
 class CaseMaps:
     """Maps of one case on one grid. input, high, low, sensitivity: [channel, *spatial]; eigenvectors: [k, channel, *spatial].
 
-    sensitivity_scale: factor from the stored to the true sensitivity; 1 unless float32 could not hold it. sensitivity_error: its
-    standard error, in the same way, where it is an estimate.
+    sensitivity_scale: factor from the stored to the true sensitivity; 1 unless float32 could not hold it. segmentation: of a
+    network that labels voxels, on the same grid. sensitivity_error: standard error of the sensitivity, in the same way, where
+    that is an estimate.
     """
 
     affine: Affine
@@ -32,12 +33,15 @@ class CaseMaps:
     sensitivity: Values
     eigenvectors: Values
     sensitivity_scale: float = 1.0
+    segmentation: Segmentation | None = None
     sensitivity_error: Values | None = None
 
     def values(self, content: MapContent) -> Values:
         """The stored values [*spatial] of one channel of one map, the source excepted."""
         if content.component is not None:
             return self.eigenvectors[content.component - 1][content.channel - 1]
+        if content.kind == "labels" and self.segmentation is not None:
+            return self.segmentation.values
         array: Values = getattr(self, content.kind)[content.channel - 1]
         return array
 
@@ -46,13 +50,16 @@ class CaseMaps:
         return self.sensitivity_scale if content.saved_as == "sensitivity" else 1.0
 
     def contents(self, chosen: Sequence[str]) -> Iterator[MapContent]:
-        """Contents of the files to write: the input, then those of `chosen` (a selection of CONTENTS), channel by channel."""
+        """Contents of the files to write: the input, the segmentation if there is one, then those of `chosen` (a selection of
+        CONTENTS), channel by channel."""
         channels = range(1, len(self.input) + 1)
         for name in ("input", *chosen):
             components = range(1, len(self.eigenvectors) + 1) if name == "eigenvectors" else (None,)
             kind = "eigenvector" if name == "eigenvectors" else name
             yield from (MapContent(kind, component, channel) for component in components for channel in channels)
-            if name == "sensitivity" and self.sensitivity_error is not None:
+            if kind == "input" and self.segmentation is not None:
+                yield MapContent("labels")
+            if kind == "sensitivity" and self.sensitivity_error is not None:
                 yield from (MapContent("sensitivity_error", None, channel) for channel in channels)
 
 

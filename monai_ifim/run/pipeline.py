@@ -18,10 +18,12 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
+from monai_ifim.adapt.answer_facts import facts_of_images, voxel_volume
 from monai_ifim.adapt.bundle import Bundle
 from monai_ifim.adapt.components import component_tensors, item_of_batch, record_of_image
 from monai_ifim.adapt.saving import SaveIFIM
 from monai_ifim.adapt.scanner.space import ScannerSpace
+from monai_ifim.adapt.tied_channels import Tie, tied_network
 from monai_ifim.core import Decomposition, IFIMError
 from monai_ifim.core.decompose import decompose_with
 from monai_ifim.core.determinism import deterministic_algorithms, refused_operation
@@ -56,7 +58,7 @@ Item = TypeVar("Item")
 class _Loaded:
     """A case with its opened input and its image [channel, *spatial], ready for the network.
 
-    scan: the input in its own units; series: what Parametric Maps refer to; seconds: spent on reading.
+    scan, series, tie: as `ReadImage`; seconds: spent on reading.
     """
 
     case: Case
@@ -64,6 +66,7 @@ class _Loaded:
     image: MetaTensor
     scan: Scan | None
     series: ReferencedSeries | None
+    tie: Tie | str | None
     seconds: float
 
 
@@ -213,7 +216,7 @@ def _load(
     finally:
         if journal is not None:
             journal.end(case)
-    return _Loaded(case, opened, read.image, read.scan, read.series, time.perf_counter() - started)
+    return _Loaded(case, opened, read.image, read.scan, read.series, read.tie, time.perf_counter() - started)
 
 
 def _compute(
@@ -228,7 +231,7 @@ def _compute(
         if isinstance(item, CaseRow):
             yield item
             continue
-        if group and group[0].image.shape != item.image.shape:
+        if group and not _share_passes(group[0].image, item.image):
             yield from _decompose_group(bundle, group, settings, stop_request, activity)
             group = []
         group.append(item)
@@ -237,6 +240,11 @@ def _compute(
             group = []
     if group:
         yield from _decompose_group(bundle, group, settings, stop_request, activity)
+
+
+def _share_passes(first: MetaTensor, other: MetaTensor) -> bool:
+    """True for images of one shape whose voxels have a known volume, or neither has one."""
+    return first.shape == other.shape and (voxel_volume(first) is None) == (voxel_volume(other) is None)
 
 
 def _decompose_scans(
@@ -257,8 +265,8 @@ def _decompose_scans(
         started = time.perf_counter()
         try:
             scan = item.image.to(settings.device)
-            clock = _clock(settings, [item], activity)
-            following: Any = {"name": item.case.name, "progress": clock.count, "watch": clock.watch}
+            clock, names = _clock(settings, [item], activity), bundle.identity.class_names
+            following: Any = {"name": item.case.name, "progress": clock.count, "watch": clock.watch, "class_names": names}
             decomposition = scanner.decompose(bundle.network, scan, settings.case, **following)
             clock.silence()
             seconds = time.perf_counter() - started
@@ -289,10 +297,14 @@ def _decompose_group(
     try:
         batch = torch.stack([loaded.image.as_subclass(torch.Tensor) for loaded in group]).to(settings.device)
         clock = _clock(settings, group, activity)
-        following: Any = {"names": [each.case.name for each in group], "progress": clock.count, "watch": clock.watch}
-        decomposition = decompose_with(settings.case, bundle.network, batch, **following)
+        ties, class_names = [loaded.tie for loaded in group], bundle.identity.class_names
+        facts = facts_of_images([loaded.image for loaded in group], class_names, settings.case.region, bundle.preprocessing)
+        network, further = tied_network(bundle.network, ties, settings.device)
+        names = [loaded.case.name for loaded in group]
+        following: Any = {"names": names, "progress": clock.count, "watch": clock.watch, "facts": facts}
+        decomposition = decompose_with(settings.case, network, batch, further, **following)
         clock.silence()
-        tensors = component_tensors(_recorded(decomposition, bundle), batch, time.perf_counter() - started)
+        tensors = component_tensors(_recorded(decomposition, bundle), batch, time.perf_counter() - started, ties)
     except (Exception, SystemExit) as error:
         lost = stop_request.compute_failed(group[0].case.name, error, settings.device)
         if lost is not None or len(group) == 1:

@@ -203,7 +203,6 @@ def test_iteration_that_takes_too_long_ends_with_its_best_components(
 
     with pytest.warns(ConvergenceWarning, match="asked to stop"):
         (row,) = rows(300)
-        assert row.reason == ""
     assert clock.now <= 300
     assert (row.status, row.convergence, row.stopped, row.rank) == ("done", "not converged", "request", 3)
     assert row.residual is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -77,15 +78,12 @@ class Verdict:
     def largest(self) -> tuple[int, float]:
         """(image, residual over eigenvalue): the largest of the pairs that an image asks for; infinite where there are fewer."""
         found = []
-        for b, (good, wanted) in enumerate(zip(self.good, self.wanted, strict=True)):
-            if good >= wanted:
-                found.append((0.0, b))
-                continue
-            lacking = wanted > self.values.shape[1] and self.by_rank
-            asked = slice(good, wanted)
-            ratios = self.residuals[b][asked] / self.values[b][asked]
-            found.append((float("inf") if lacking or ratios.numel() == 0 else float(ratios.amax()), b))
-        worst, b = max(found)
+        for b, wanted in enumerate(self.wanted):
+            ratios = self.residuals[b][:wanted] / self.values[b][:wanted]
+            ratios = ratios[torch.isfinite(ratios)]
+            lacking = not self.converged[b] and (ratios.numel() == 0 or (self.by_rank and wanted > self.values.shape[1]))
+            found.append((self.converged[b], math.inf if lacking else float(ratios.amax()) if ratios.numel() else 0.0, b))
+        _, worst, b = min(found, key=lambda one: (one[0], -one[1]))
         return b, worst
 
 
