@@ -31,6 +31,7 @@ ERROR_MAP = "ifim_sensitivity_error"  # a further map, where the sensitivity is 
 LABELS = "ifim_labels"  # of segmentation networks alone
 FURTHER_MAPS = (ERROR_MAP, LABELS)
 NUMBERS = ("ifim_eigenvalues", "ifim_rank")
+UNPLACED = "ifim_unplaced"  # metadata key: the image had no affine, and the identity stands for one
 RECORD = "ifim_record"  # metadata key: the image's record as JSON text, which collation and decollation leave alone
 
 
@@ -126,8 +127,11 @@ def _like(values: Tensor, image: Tensor, record: list[str] | str) -> Tensor:
         result.affine = image.affine.clone()
         traces = image.applied_operations  # an inverse takes its entry out of the list: each map has one of its own
         result.applied_operations = [list(entry) if isinstance(entry, list) else entry for entry in traces]
-    elif not isinstance(record, str):
+    else:
+        result.meta[UNPLACED] = True
+    if not isinstance(image, MetaTensor) and not isinstance(record, str):
         result.is_batch = True
+        result.affine = result.affine.repeat(len(record), 1, 1)  # decollation takes one for each image
     result.meta[RECORD] = record
     return result
 

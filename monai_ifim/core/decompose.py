@@ -150,7 +150,7 @@ def decompose_with(
         dtype=dtype,
     )
     with evaluation_mode(network) as state, whole_shortcuts(predictor.bare) as corrections:
-        d = decompose_in_parts(predictor, copy_of(image), settings, progress, names, state.changes, facts, watch)
+        d = decompose_in_parts(predictor, copy_of(image), settings, progress, names, state.changes, facts, watch=watch)
         corrected = corrections()
     verification = d.record["verification"] | {"not_restored": list(state.not_restored)}
     return replace(d, record=d.record | {"corrections": corrected, "verification": verification})

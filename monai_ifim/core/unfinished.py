@@ -27,7 +27,7 @@ def warn_unfinished(
     fewer = "rank=, a number of components, instead of a share" if by_share else "a smaller rank="
     cures = [fewer] if by_share or selection.rank != 1 else []
     cures += ["a larger tolerance="] + (["more time"] if subspace.stopped == "request" else [])
-    cures += [] if head.columns_at_every_voxel else ["method='exact'"]
+    cures += [] if head.whole.columns_at_every_voxel else ["method='exact'"]
     warn_caller(
         f"matrix_free is not converged ({after} after {len(subspace.rows.rows)} steps{which}): {asked} and "
         f"tolerance={selection.tolerance:g} ask for more than the {accurate} leading component(s) that are within the "

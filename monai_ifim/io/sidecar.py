@@ -154,6 +154,7 @@ def compose_sidecar(
             "bundle_sha256": model.bundle_sha256,
             "files": dict(model.files),
             "head": record.get("head"),
+            "head_source": record.get("head_source"),
             "class_names": list(model.class_names),
         },
         "prediction": _prediction(record, model.class_names),
@@ -262,8 +263,8 @@ def _version(package: str) -> str:
 
 
 _RESULTS = (
-    "eigenvalues", "rank", "energy_kept", "trace", "trace_error", "locality_radius", "locality_share", "locality_rms", "status",
-    "stopped", "method",
+    "eigenvalues", "rank", "energy_kept", "trace", "trace_error", "locality_radius", "locality_precision", "locality_share",
+    "locality_rms", "status", "stopped", "method",
     "method_reason", "corrections", "jacobian_products", "error_bound", "confidence", "residuals",
     "metric", "preprocessing", "left_out", "output", "dtype", "computation", "verification", "seconds",
 )  # fmt: skip

@@ -13,7 +13,7 @@ from monai_ifim.run.pipeline import decompose_cases
 from monai_ifim.run.places import placed
 from monai_ifim.run.reading_journal import journal_of
 from monai_ifim.run.run_record import Start, write_outcome
-from monai_ifim.run.settings import RunSettings
+from monai_ifim.run.settings import RunSettings, with_head
 from monai_ifim.run.stop_request import StoppedError, StopRequest
 from monai_ifim.run.table import CaseRow
 
@@ -47,7 +47,7 @@ def run_locked(
     activity: Activity = unheard,
 ) -> list[CaseRow]:
     """`run_cases` in an OUT that the caller holds already (`output_folder.held_output`)."""
-    began = Start()
+    began, settings = Start(), with_head(settings, bundle.head)
     cases = placed(cases, settings)
     rows: list[CaseRow] = []
     try:

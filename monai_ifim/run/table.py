@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
+from monai_ifim.display.asked import asked_text
 from monai_ifim.io import InputError, MapContent, atomic
 from monai_ifim.io.seal import sealed
 from monai_ifim.run.labels import label_columns, label_values
@@ -26,7 +27,8 @@ SINCE_1_1 = ("verification", "deviation", "verified_by")  # columns that a table
 SINCE_1_2 = ("path",)  # and one of 1.1 too
 SINCE_1_3 = ("warnings",)  # and one of 1.2 too
 SINCE_1_4 = (  # and one of 1.3 too
-    "norms_grid", "locality_share", "locality_rms", "channels", "convergence", "residual", "trace_error", "stopped",
+    "norms_grid", "locality_share", "locality_rms", "channels", "decomposed", "means_unit", "convergence", "residual",
+    "trace_error", "stopped",
 )  # fmt: skip
 LARGEST_WHOLE = 2**53
 SEAL = "run_sha256"  # the last entry of run.json
@@ -46,7 +48,8 @@ class CaseRow:
     "disagrees", "inconclusive" or "never": the derivatives against differences of the network's output, deviation by how much
     they deviated, verified_by: the case that was verified, "itself" for its own. seconds: of the whole case, or, if it was kept,
     of its decomposition then. path: of the input, relative to what the user named; empty if it is unknown or not to be told.
-    warnings: sentences about what was guessed in reading the input. convergence: "converged" or "not converged"; residual: the
+    warnings: sentences about what was guessed in reading the input. decomposed: which part of the answer, in words, empty for all
+    of it. means_unit: "ml" or "voxels", of expected volumes. convergence: "converged" or "not converged"; residual: the
     largest |F u - l u| / l of the components; trace_error: standard error of the trace; stopped: why the iteration ended before
     it had converged, "steps" or "request" (a limit of time). listed: the name in the list of cases (no column). Unknown
     values are None, unknown texts empty. Field by field with units: UNITS.
@@ -67,6 +70,7 @@ class CaseRow:
     class_names: tuple[str, ...] | None = None
     probabilities: Numbers | None = None
     means: Numbers | None = None
+    means_unit: str = ""
     norm_input: float | None = None
     norm_high: float | None = None
     norm_low: float | None = None
@@ -77,6 +81,7 @@ class CaseRow:
     locality_rms: Numbers | None = None
     channels: str = ""
     head: str = ""
+    decomposed: str = ""
     method: str = ""
     jacobian_products: int | None = None
     verification: str = ""
@@ -107,7 +112,7 @@ class CaseRow:
 
 COLUMNS = (
     "case", "status", "reason", "input", "prediction", "probability", "rank", "energy_kept", "eigenvalue", "trace", "seconds",
-    "verification", "path", "input_sha256", "warnings", "convergence", "residual",
+    "verification", "path", "input_sha256", "warnings", "decomposed", "convergence", "residual",
 )  # of cases.csv  # fmt: skip
 
 UNITS: Mapping[str, str] = MappingProxyType(
@@ -120,7 +125,7 @@ UNITS: Mapping[str, str] = MappingProxyType(
         "seconds": "s",
         "eigenvalues": "nats per unit^2",
         "probabilities": "1",
-        "means": "unit of the network's output",
+        "means": "means_unit, or the unit of the network's output",
         "norm_input": "unit",
         "norm_high": "unit",
         "norm_low": "unit",
@@ -154,6 +159,7 @@ SCHEMA = pa.schema(
         ("class_names", _TEXTS),
         ("probabilities", _NUMBERS),
         ("means", _NUMBERS),
+        ("means_unit", _TEXT),
         ("norm_input", _NUMBER),
         ("norm_high", _NUMBER),
         ("norm_low", _NUMBER),
@@ -164,6 +170,7 @@ SCHEMA = pa.schema(
         ("locality_rms", _NUMBERS),
         ("channels", _TEXT),
         ("head", _TEXT),
+        ("decomposed", _TEXT),
         ("method", _TEXT),
         ("jacobian_products", _WHOLE),
         ("verification", _TEXT),
@@ -218,6 +225,7 @@ def _row(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | No
         class_names=tuple(map(_text, outputs)),
         probabilities=None if probabilities is None else _numbers(probabilities.values()),
         means=None if means is None else _numbers(means.values()),
+        means_unit=_text((sidecar.get("volumes") or {}).get("unit")),
         norm_input=norms.get("input"),
         norm_high=norms.get("high"),
         norm_low=norms.get("low"),
@@ -228,6 +236,7 @@ def _row(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | No
         locality_rms=_numbers(sidecar.get("locality_rms")),
         channels=_channels(sidecar["input"].get("tied_channels")),
         head=_text(model["head"]),
+        decomposed=asked_text(sidecar.get("answer"), _text(model["head"])),
         method=_text(sidecar["method"]),
         jacobian_products=_count(sidecar["jacobian_products"]),
         verification=_text(verification.get("outcome")),

@@ -36,7 +36,8 @@ CHECK_EVERY = 2  # steps between two tests for convergence, each of which waits 
 ADJOINT_TOLERANCE = 0.05  # wide enough for half precision
 BREAKDOWN = 1e-10  # share of its length that a vector inside the span keeps after reorthogonalisation
 PRODUCTS_A_STEP = 2
-CLOSING_PRODUCTS = 3  # for the residuals of pairs that are not converged, two at most, and for the verification
+RESIDUAL_PRODUCTS = 2  # at most, for the residuals of pairs that are not converged
+CLOSING_PRODUCTS = RESIDUAL_PRODUCTS + 1  # and for the verification
 
 
 @dataclass
@@ -56,8 +57,7 @@ class _Iteration:
 
     @classmethod
     def begun(cls, factor: Factor, rows: FactorRows, settings: Settings, generator: torch.Generator) -> _Iteration:
-        early = EARLY_PROBES if settings.resolved.rank is None else 0
-        probes = TraceProbes.draw(factor, early, generator)
+        probes = TraceProbes.draw(factor, _early_probes(settings), generator)
         basis = LanczosBasis.empty(factor, most_steps(settings, factor.columns))
         v, _ = basis.orthogonal(random_vectors(factor, generator))
         return cls(factor, rows, settings, basis, probes, v)
@@ -187,6 +187,15 @@ def verified_adjoint(factor: Factor, v: Tensor, row: Tensor, scale: Tensor) -> T
         "has a wrong first or second derivative. Use method='exact' or 'adaptive', which need vector-Jacobian products only."
         + (f" Look at these functions with a backward pass of their own: {', '.join(written)}." if written else "")
     )
+
+
+def probe_products(settings: Settings) -> int:
+    """Products with random columns."""
+    return settings.probes + _early_probes(settings)
+
+
+def _early_probes(settings: Settings) -> int:
+    return EARLY_PROBES if settings.resolved.rank is None else 0
 
 
 def most_steps(settings: Settings, columns: int) -> int:
