@@ -187,14 +187,13 @@ class Segmentation(nn.Module):
         self.clock.now += 10
 
 
-@pytest.mark.parametrize("space", ["network", "scanner"])
 def test_iteration_that_takes_too_long_ends_with_its_best_components(
-    bundle: Bundle, cases: list[Case], tmp_path: Path, space: str, monkeypatch: pytest.MonkeyPatch
+    bundle: Bundle, cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A limit that only the end of the iteration keeps, and a later run with more time makes the case again."""
     clock, told = Clock(), list[str]()
     monkeypatch.setattr(case_clock, "time", clock)
-    asked = CaseSettings("voxelwise", rank=3, tolerance=1e-9, probes=2, verify="never", locality=False, space=space)
+    asked = CaseSettings("voxelwise", rank=3, tolerance=1e-9, probes=2, verify="never", locality=False, space="network")
     segmenting = replace(bundle, network=Segmentation(clock))
 
     def rows(seconds: int) -> list[CaseRow]:
