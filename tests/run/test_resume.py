@@ -55,7 +55,6 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # how a case was m
     "channels": ({}, {"channels": "each"}),
     "contents": ({}, {"contents": ("high",)}),
     "scene_bundle": ({}, {"scene_bundle": True}),
-    "channels": ({}, {"channels": "each"}),
     "deterministic": ({}, {"deterministic": True}),
 }
 KEPT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
