@@ -28,11 +28,13 @@ BLOCK = 2**22  # voxels whose places are computed together
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """values: the label of each voxel [*spatial], whole numbers from 0; names: of labels 0, 1, 2 ...; rule: a key of RULES."""
+    """values: the label of each voxel [*spatial], whole numbers from 0; names: of labels 0, 1, 2 ...; rule: a key of RULES;
+    outside: number of voxels that the network did not see, which have the label of the background, or else the last one."""
 
     values: Labels = field(repr=False)
     names: tuple[str, ...]
     rule: str
+    outside: int = 0
 
     @property
     def background(self) -> int | None:
@@ -64,7 +66,7 @@ def segmentation(labels: Labels, class_names: Sequence[str], rule: str) -> Segme
         names = names if found.background is not None else (*names, UNSEEN)
         labels = np.where(outside, fill, labels)
     kind = np.uint8 if len(names) <= 2**8 else np.int16  # both are read by every program
-    return Segmentation(np.ascontiguousarray(labels, dtype=kind), names, rule)
+    return Segmentation(np.ascontiguousarray(labels, dtype=kind), names, rule, int(outside.sum()))
 
 
 def nearest_labels(labels: Labels, of_labels: Affine, affine: Affine, shape: Sequence[int]) -> Labels:
@@ -103,7 +105,7 @@ def described(
         {"value": value, "name": name, "voxels": count, "ml": None if voxel is None else count * voxel}
         for value, (name, count) in enumerate(zip(found.names, found.voxels(), strict=True))
     ]
-    return rule | {"background": found.background, "labels": labels}
+    return rule | {"background": found.background, "outside": found.outside, "labels": labels}
 
 
 @dataclass(frozen=True)

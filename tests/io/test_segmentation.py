@@ -75,6 +75,7 @@ def test_what_the_network_did_not_see_is_no_label_of_its(
     np.testing.assert_array_equal(found.values, [[0, 1], [fill, 1]])
     assert found.values.dtype == np.uint8
     assert found.names == expected
+    assert found.outside == 1
 
 
 def test_many_labels_are_stored_as_larger_numbers() -> None:

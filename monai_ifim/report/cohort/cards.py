@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from monai_ifim.core.decomposition import status_of
 from monai_ifim.display import numbers
 from monai_ifim.io.grids import on
 from monai_ifim.io.windows import ROUNDING
@@ -31,7 +32,14 @@ MOST_LABELS = 12  # independent labels that are listed; the others are folded
 MOST_FOLDED = 300  # of these
 MOST_COMPONENTS = 8  # rows of the table of the spectrum
 MOST_FILES = 40
-FILE_ORDER = (".mrml", ".mrb", "_ifim.json", *(f"_ifim_{name}" for name in ("source", "input", "high", "low", "sens", "eigen")))
+NOT_CONVERGED = status_of(converged=False)
+_MAPS = ("source", "input", "labels", "high", "low", "sens", "eigen")
+FILE_ORDER = (".mrml", ".mrb", "_ifim.json", *(f"_ifim_{name}" for name in _MAPS))
+    ".mrml",
+    ".mrb",
+    "_ifim.json",
+    *(f"_ifim_{name}" for name in ("source", "input", "labels", "high", "low", "sens", "eigen")),
+)
 FILE_NAMES = {".mrml": "scene for 3D Slicer", ".mrb": "scene for 3D Slicer in one file", "_ifim.json": "sidecar"}
 SUFFIXES = (".mrml", ".mrb", ".json", ".nii.gz", ".dcm")
 
@@ -148,7 +156,8 @@ def _outputs(case: CaseFields, independent: bool) -> tuple[tuple[OutputBar, ...]
 def _outputs_head(case: CaseFields) -> str:
     """What the values of the outputs are."""
     if not len(_numbers(case["probabilities"])):
-        return "expected volume" if words(case["head"]).startswith("volumes") else "predicted value"
+        volume = f"expected volume ({words(case['means_unit'])})" if words(case["means_unit"]) else "expected volume"
+        return volume if words(case["head"]).startswith("volumes") else "predicted value"
     return "mean probability of a voxel" if words(case["head"]).startswith("voxelwise") else "probability"
 
 
@@ -173,7 +182,8 @@ def _facts(case: CaseFields) -> tuple[tuple[str, str], ...]:
         "volume of it": "" if pd.isna(case["frame"]) else f"{int(case['frame'])}, counted from 0",
         "status": "kept from an earlier run" if case["status"] == "kept" else case["status"],
         "kept": rank,
-        "trace of F": _known(case["trace"], " nats per unit²"),
+        "iteration": _convergence(case),
+        "trace of F": _trace(case),
         "leading eigenvalue": _known(case["eigenvalue"], " nats per unit²"),
         "|x_high|": _known(case["norm_high"], _zero_or_units(case)),
         "|x_low|": _known(case["norm_low"], f" units {_of_norms(case)}"),
@@ -189,6 +199,23 @@ def _facts(case: CaseFields) -> tuple[tuple[str, str], ...]:
         "weights, SHA-256": words(case["weights_sha256"]),
     }
     return tuple((name, shortened(text)) for name, text in said.items() if text)
+
+
+def _convergence(case: CaseFields) -> str:
+    """How the iteration ended; empty for a method without one."""
+    residual = None if pd.isna(case["residual"]) else float(case["residual"])
+    share = f"residuals up to {numbers.percent(residual)} of the eigenvalue" if residual else ""
+    if words(case["convergence"]) != NOT_CONVERGED:
+        return f"converged, {share}" if share else ""
+    why = "by its limit of time" if words(case["stopped"]) == "request" else "after its last step"
+    return f"NOT CONVERGED, ended {why}, {share}: the components are the best so far"
+
+
+def _trace(case: CaseFields) -> str:
+    if pd.isna(case["trace"]):
+        return ""
+    error = None if pd.isna(case["trace_error"]) else float(case["trace_error"])
+    return f"{numbers.with_error(float(case['trace']), error)} nats per unit²"
 
 
 def _verification(case: CaseFields) -> str:
