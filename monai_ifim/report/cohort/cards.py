@@ -35,11 +35,6 @@ MOST_FILES = 40
 NOT_CONVERGED = status_of(converged=False)
 _MAPS = ("source", "input", "labels", "high", "low", "sens", "eigen")
 FILE_ORDER = (".mrml", ".mrb", "_ifim.json", *(f"_ifim_{name}" for name in _MAPS))
-    ".mrml",
-    ".mrb",
-    "_ifim.json",
-    *(f"_ifim_{name}" for name in ("source", "input", "labels", "high", "low", "sens", "eigen")),
-)
 FILE_NAMES = {".mrml": "scene for 3D Slicer", ".mrb": "scene for 3D Slicer in one file", "_ifim.json": "sidecar"}
 SUFFIXES = (".mrml", ".mrb", ".json", ".nii.gz", ".dcm")
 
