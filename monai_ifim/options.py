@@ -6,6 +6,7 @@ needs neither torch nor MONAI.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -34,6 +35,8 @@ HEADS = {  # name of each head that needs no parameters: its module and class in
     "voxelwise_bernoulli": "voxelwise:VoxelwiseBernoulliHead",
 }
 HEAD_NAMES = ("auto", *HEADS)
+ENERGY, TOLERANCE = 0.99, 1e-4  # where they are not stated
+VOXELWISE_RANK, VOXELWISE_TOLERANCE = 3, 0.05  # the same for a head with columns at every voxel, whose spectrum is flat
 VOLUME_TOLERANCE = "5 %"
 CONTENTS = ("high", "low", "sensitivity", "eigenvectors")
 
@@ -74,10 +77,32 @@ DECOMPOSITION: dict[str, Option] = {
         absent=None,
     ),
     "output_key": Option(None, "Name, number or path (heads.diagnosis) of the logits, if the network returns several outputs."),
-    "energy": Option(0.99, "Keep the leading components that hold this share of the trace.", float),
-    "rank": Option(None, "Keep this many components instead of a share.", int),
+    "energy": Option(
+        None,
+        f"Keep the leading components that hold this share of the trace; by default {ENERGY} (voxelwise heads: see --rank).",
+        float,
+    ),
+    "rank": Option(
+        None,
+        f"Keep this many components instead of a share; by default {VOXELWISE_RANK} of voxelwise heads, else --energy decides.",
+        int,
+    ),
     "method": Option("auto", f"{', '.join(get_args(Method)[1:])}, or auto."),
-    "tolerance": Option(1e-4, "adaptive, matrix_free: relative error of the kept eigenvalues.", float, decides="approximate"),
+    "tolerance": Option(
+        None,
+        "adaptive, matrix_free: relative error of the kept eigenvalues; "
+        f"by default {TOLERANCE:g}, of the voxelwise heads {VOXELWISE_TOLERANCE:g}.",
+        float,
+        decides="approximate",
+    ),
+    "probes": Option(
+        8,
+        "matrix_free: random columns that the sensitivity and the trace are estimated from, with their standard errors.",
+        int,
+        minimum=2,
+        decides="approximate",
+        absent=2,
+    ),
     "memory_budget": Option(
         None, "Limit on rows and saved activations, such as 2GiB; the others are offloaded or recomputed.", decides="never"
     ),
@@ -181,6 +206,37 @@ TRANSFER: dict[str, Option] = {  # with a PACS
     ),
 }
 OPTIONS: dict[str, Option] = {**DECOMPOSITION, **SCAN, **FILES}
+
+
+_VALUE = r"'[^']*'|[\w%+-]+(?:\.[\w%]+)*"
+_GIVEN = re.compile(rf"(?<![\w.'-])({'|'.join(OPTIONS)})=((?:{_VALUE})(?:(?:, or |, | or | and )'[^']*')*)?")
+_NAMED = re.compile(rf"(?<![\w.'-])({'|'.join(name for name in OPTIONS if '_' in name)})(?![\w='-])")
+_PYTHON_ONLY = re.compile(r",? or (?:pass )?a Head\b")
+
+
+def on_command_line(message: str) -> str:
+    """A message that names options as Python's keywords, in the words of the command line.
+
+    >>> on_command_line("pass head='probabilities', or rank= and memory_budget='2GiB'.")
+    'pass --head probabilities, or --rank and --memory-budget 2GiB.'
+    """
+    message = _GIVEN.sub(_as_flag, _PYTHON_ONLY.sub("", message))
+    return _NAMED.sub(lambda found: _flags_of(found[1])[0], message)
+
+
+def _as_flag(found: re.Match[str]) -> str:
+    on, *off = _flags_of(found[1])
+    value = (found[2] or "").replace("'", "")
+    if value == "True":
+        return on
+    if value == "False":
+        return off[0] if off else f"no {on}"
+    return f"{on} {value}".rstrip()
+
+
+def _flags_of(name: str) -> list[str]:
+    """Names of an option on the command line; of a truth value that can be switched off, both."""
+    return (OPTIONS[name].flag or f"--{name.replace('_', '-')}").split("/")
 
 
 def option(name: str) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
+from monai_ifim.display.asked import asked_text
 from monai_ifim.io import InputError, MapContent, atomic
 from monai_ifim.io.seal import sealed
 from monai_ifim.run.labels import label_columns, label_values
@@ -25,7 +26,10 @@ SCHEMA_VERSION = "1.4"  # of cases.parquet; a reader of 1.x reads every 1.y
 SINCE_1_1 = ("verification", "deviation", "verified_by")  # columns that a table of 1.0 lacks
 SINCE_1_2 = ("path",)  # and one of 1.1 too
 SINCE_1_3 = ("warnings",)  # and one of 1.2 too
-SINCE_1_4 = ("norms_grid", "locality_share", "locality_rms", "channels")  # and one of 1.3 too
+SINCE_1_4 = (  # and one of 1.3 too
+    "norms_grid", "locality_share", "locality_rms", "channels", "decomposed", "means_unit", "convergence", "residual",
+    "trace_error", "stopped",
+)  # fmt: skip
 LARGEST_WHOLE = 2**53
 SEAL = "run_sha256"  # the last entry of run.json
 
@@ -44,7 +48,10 @@ class CaseRow:
     "disagrees", "inconclusive" or "never": the derivatives against differences of the network's output, deviation by how much
     they deviated, verified_by: the case that was verified, "itself" for its own. seconds: of the whole case, or, if it was kept,
     of its decomposition then. path: of the input, relative to what the user named; empty if it is unknown or not to be told.
-    warnings: sentences about what was guessed in reading the input. listed: the name in the list of cases (no column). Unknown
+    warnings: sentences about what was guessed in reading the input. decomposed: which part of the answer, in words, empty for all
+    of it. means_unit: "ml" or "voxels", of expected volumes. convergence: "converged" or "not converged"; residual: the
+    largest |F u - l u| / l of the components; trace_error: standard error of the trace; stopped: why the iteration ended before
+    it had converged, "steps" or "request" (a limit of time). listed: the name in the list of cases (no column). Unknown
     values are None, unknown texts empty. Field by field with units: UNITS.
     """
 
@@ -63,6 +70,7 @@ class CaseRow:
     class_names: tuple[str, ...] | None = None
     probabilities: Numbers | None = None
     means: Numbers | None = None
+    means_unit: str = ""
     norm_input: float | None = None
     norm_high: float | None = None
     norm_low: float | None = None
@@ -73,6 +81,7 @@ class CaseRow:
     locality_rms: Numbers | None = None
     channels: str = ""
     head: str = ""
+    decomposed: str = ""
     method: str = ""
     jacobian_products: int | None = None
     verification: str = ""
@@ -85,6 +94,10 @@ class CaseRow:
     weights_sha256: str = ""
     path: str = ""
     warnings: str = ""
+    convergence: str = ""
+    residual: float | None = None
+    trace_error: float | None = None
+    stopped: str = ""
     listed: str = ""
 
     def of_listed(self, name: str, path: str) -> CaseRow:
@@ -99,7 +112,7 @@ class CaseRow:
 
 COLUMNS = (
     "case", "status", "reason", "input", "prediction", "probability", "rank", "energy_kept", "eigenvalue", "trace", "seconds",
-    "verification", "path", "input_sha256", "warnings",
+    "verification", "path", "input_sha256", "warnings", "decomposed", "convergence", "residual",
 )  # of cases.csv  # fmt: skip
 
 UNITS: Mapping[str, str] = MappingProxyType(
@@ -112,7 +125,7 @@ UNITS: Mapping[str, str] = MappingProxyType(
         "seconds": "s",
         "eigenvalues": "nats per unit^2",
         "probabilities": "1",
-        "means": "unit of the network's output",
+        "means": "means_unit, or the unit of the network's output",
         "norm_input": "unit",
         "norm_high": "unit",
         "norm_low": "unit",
@@ -122,6 +135,8 @@ UNITS: Mapping[str, str] = MappingProxyType(
         "locality_rms": "unit",
         "jacobian_products": "vector-Jacobian products",
         "deviation": "1 (share of the derivative)",
+        "residual": "1 (share of the eigenvalue)",
+        "trace_error": "nats per unit^2",
     }
 )  # "unit" refers to the column of that name
 
@@ -144,6 +159,7 @@ SCHEMA = pa.schema(
         ("class_names", _TEXTS),
         ("probabilities", _NUMBERS),
         ("means", _NUMBERS),
+        ("means_unit", _TEXT),
         ("norm_input", _NUMBER),
         ("norm_high", _NUMBER),
         ("norm_low", _NUMBER),
@@ -154,6 +170,7 @@ SCHEMA = pa.schema(
         ("locality_rms", _NUMBERS),
         ("channels", _TEXT),
         ("head", _TEXT),
+        ("decomposed", _TEXT),
         ("method", _TEXT),
         ("jacobian_products", _WHOLE),
         ("verification", _TEXT),
@@ -166,6 +183,10 @@ SCHEMA = pa.schema(
         ("weights_sha256", _TEXT),
         ("path", _TEXT),
         ("warnings", _TEXT),
+        ("convergence", _TEXT),
+        ("residual", _NUMBER),
+        ("trace_error", _NUMBER),
+        ("stopped", _TEXT),
     ],
     metadata={"monai_ifim.schema_version": SCHEMA_VERSION, "monai_ifim.units": json.dumps(dict(UNITS))},
 )
@@ -204,6 +225,7 @@ def _row(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | No
         class_names=tuple(map(_text, outputs)),
         probabilities=None if probabilities is None else _numbers(probabilities.values()),
         means=None if means is None else _numbers(means.values()),
+        means_unit=_text((sidecar.get("volumes") or {}).get("unit")),
         norm_input=norms.get("input"),
         norm_high=norms.get("high"),
         norm_low=norms.get("low"),
@@ -214,6 +236,7 @@ def _row(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | No
         locality_rms=_numbers(sidecar.get("locality_rms")),
         channels=_channels(sidecar["input"].get("tied_channels")),
         head=_text(model["head"]),
+        decomposed=asked_text(sidecar.get("answer"), _text(model["head"])),
         method=_text(sidecar["method"]),
         jacobian_products=_count(sidecar["jacobian_products"]),
         verification=_text(verification.get("outcome")),
@@ -225,6 +248,10 @@ def _row(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | No
         input_sha256=_text(sidecar["input"]["sha256"]),
         weights_sha256=_text(model["weights_sha256"]),
         warnings=" ".join(map(_text, sidecar.get("warnings") or ())),
+        convergence=_text(sidecar.get("status")),
+        residual=_largest_residual(sidecar.get("residuals"), eigenvalues),
+        trace_error=_number(sidecar.get("trace_error")),
+        stopped=_text(sidecar.get("stopped")),
     )
 
 
@@ -294,6 +321,12 @@ def _root_sum_square(norms: Iterable[float | None]) -> float | None:
     known = list(norms)
     finite = [norm for norm in known if norm is not None]
     return _number(math.hypot(*finite)) if len(finite) == len(known) else None
+
+
+def _largest_residual(residuals: Any, eigenvalues: Numbers) -> float | None:
+    """The largest residual as a share of its eigenvalue; None where the sidecar states none."""
+    known = zip(_numbers(residuals) or (), eigenvalues, strict=False)
+    return max((one / value for one, value in known if one is not None and value), default=None)
 
 
 def _number(value: Any) -> float | None:

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from monai_ifim.core.decomposition import status_of
 from monai_ifim.display import numbers
 from monai_ifim.io.grids import on
 from monai_ifim.io.windows import ROUNDING
@@ -31,6 +32,7 @@ MOST_LABELS = 12  # independent labels that are listed; the others are folded
 MOST_FOLDED = 300  # of these
 MOST_COMPONENTS = 8  # rows of the table of the spectrum
 MOST_FILES = 40
+NOT_CONVERGED = status_of(converged=False)
 FILE_ORDER = (".mrml", ".mrb", "_ifim.json", *(f"_ifim_{name}" for name in ("source", "input", "high", "low", "sens", "eigen")))
 FILE_NAMES = {".mrml": "scene for 3D Slicer", ".mrb": "scene for 3D Slicer in one file", "_ifim.json": "sidecar"}
 SUFFIXES = (".mrml", ".mrb", ".json", ".nii.gz", ".dcm")
@@ -56,14 +58,15 @@ class OutputBar:
 @dataclass(frozen=True)
 class CaseCard:
     """Texts and drawings of one case. no_pictures: the reason if there are none; warnings: what was guessed in reading the
-    input; answer_note: what the answer is one of; outputs_folded: further labels with their probabilities; components: rows of
-    number, eigenvalue, share of the trace and the step up to which it holds."""
+    input; answer_note: what the answer is one of; decomposed: which part of it; outputs_folded: further labels with their
+    probabilities; components: rows of number, eigenvalue, share of the trace and the step up to which it holds."""
 
     anchor: str
     name: str
     status: str
     answer: str
     answer_note: str
+    decomposed: str
     confidence: str
     outputs: tuple[OutputBar, ...]
     outputs_head: str
@@ -101,6 +104,7 @@ def _card(output: Path, position: int, case: CaseFields, pictures: CasePictures,
         status=case["status"],
         answer="" if failed else shortened(words(case["prediction"])),
         answer_note=_LIKELIEST if independent and not failed else "",
+        decomposed="" if failed else shortened(words(case["decomposed"])),
         confidence="" if failed or pd.isna(case["confidence"]) else numbers.probability(case["confidence"]),
         outputs=outputs,
         outputs_head=_outputs_head(case),
@@ -171,7 +175,8 @@ def _facts(case: CaseFields) -> tuple[tuple[str, str], ...]:
         "volume of it": "" if pd.isna(case["frame"]) else f"{int(case['frame'])}, counted from 0",
         "status": "kept from an earlier run" if case["status"] == "kept" else case["status"],
         "kept": rank,
-        "trace of F": _known(case["trace"], " nats per unit²"),
+        "iteration": _convergence(case),
+        "trace of F": _trace(case),
         "leading eigenvalue": _known(case["eigenvalue"], " nats per unit²"),
         "|x_high|": _known(case["norm_high"], _zero_or_units(case)),
         "|x_low|": _known(case["norm_low"], f" units {_of_norms(case)}"),
@@ -179,6 +184,7 @@ def _facts(case: CaseFields) -> tuple[tuple[str, str], ...]:
         "channels": CHANNELS.get(words(case["channels"]), ""),
         "grid of the files": words(case["space"]),
         "head": words(case["head"]),
+        "decomposed": words(case["decomposed"]) or "the whole answer",
         "method": f"{method}{products}" if method else "",
         "derivatives": _verification(case),
         "time": "" if pd.isna(case["seconds"]) else numbers.duration(float(case["seconds"])),
@@ -186,6 +192,23 @@ def _facts(case: CaseFields) -> tuple[tuple[str, str], ...]:
         "weights, SHA-256": words(case["weights_sha256"]),
     }
     return tuple((name, shortened(text)) for name, text in said.items() if text)
+
+
+def _convergence(case: CaseFields) -> str:
+    """How the iteration ended; empty for a method without one."""
+    residual = None if pd.isna(case["residual"]) else float(case["residual"])
+    share = f"residuals up to {numbers.percent(residual)} of the eigenvalue" if residual else ""
+    if words(case["convergence"]) != NOT_CONVERGED:
+        return f"converged, {share}" if share else ""
+    why = "by its limit of time" if words(case["stopped"]) == "request" else "after its last step"
+    return f"NOT CONVERGED, ended {why}, {share}: the components are the best so far"
+
+
+def _trace(case: CaseFields) -> str:
+    if pd.isna(case["trace"]):
+        return ""
+    error = None if pd.isna(case["trace_error"]) else float(case["trace_error"])
+    return f"{numbers.with_error(float(case['trace']), error)} nats per unit²"
 
 
 def _verification(case: CaseFields) -> str:
