@@ -93,6 +93,7 @@ def volumes_of(network: Any, x: Tensor) -> Tensor:
     return output.softmax(1).flatten(2).double().sum(2)[0] * float(np.prod(VOXEL)) / 1000  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_volumes_and_their_changes_are_in_sidecar_table_and_page(
     root: Path, scan: Path, bundle: Bundle, tmp_path: Path, blank_figure: None
 ) -> None:
