@@ -259,3 +259,12 @@ def test_gradients_of_volumes_are_combinations_of_all_eigenvectors(exclusive: bo
         decompose(network, x, head=head, rank=1).answer_gradients()
     with pytest.raises(IFIMError, match="head='volumes'"):
         decompose(network, x, head="voxelwise", rank=1, tolerance=0.5).answer_gradients()
+
+
+@pytest.mark.parametrize("kind", [VolumesHead, IndependentVolumesHead])
+@pytest.mark.parametrize("label", [None, 1])
+def test_columns_inside_of_a_mask_have_unit_length(kind: type[VolumesHead], label: int | None) -> None:
+    where = torch.rand(2, 1, 6, 4, generator=torch.Generator().manual_seed(3)) > 0.5
+    root = kind("2 voxels").root_of(_image(2, 3, 6, 4), label, where)
+    lengths = root.cotangents(0, root.columns).flatten(2).norm(dim=2)
+    torch.testing.assert_close(lengths, torch.ones_like(lengths))
