@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["PlantedLesion", "demo_slice", "demo_volume", "planted_lesion"]
 
@@ -20,11 +24,13 @@ class PlantedLesion:
         path: of the volume.
         centre: of the lesion, in mm to the right, to the front and upwards (RAS).
         volume: of the lesion's mask, in ml.
+        mask: 1 in the voxels of the lesion, uint8 ``[*shape]`` on the grid of the volume.
     """
 
     path: Path
     centre: tuple[float, ...]
     volume: float
+    mask: Tensor
 
 
 def demo_slice() -> Path:
@@ -78,4 +84,4 @@ def planted_lesion(directory: str | os.PathLike[str], root: Path | None = None) 
     if not target.is_file():
         write_image(drawn.image, target, spacing=SPACING, root=root)
     centre = grid_affine(3, SPACING) @ [*drawn.place, 1]
-    return PlantedLesion(target, tuple(centre[:3].tolist()), float(drawn.mask.sum()) * VOXEL_ML)
+    return PlantedLesion(target, tuple(centre[:3].tolist()), float(drawn.mask.sum()) * VOXEL_ML, drawn.mask)

@@ -21,8 +21,8 @@ from monai_ifim import decompose
 from monai_ifim.core.dense import dense_jacobian
 from monai_ifim.core.heads.volumes import VolumesHead
 from monai_ifim.evaluation.demonstration import planted_lesion
-from monai_ifim.evaluation.lumpy.images import LumpyParameters, draw_volume, lesion_template, write_image
-from monai_ifim.evaluation.lumpy.lesion_masks import LEAST_WIDTH, LESION_VOLUMES, VOXEL_ML, LesionMaskDataset
+from monai_ifim.evaluation.lumpy.images import LumpyParameters, draw_volume, write_image
+from monai_ifim.evaluation.lumpy.lesion_masks import LEAST_WIDTH, LESION_VOLUMES, VOXEL_ML, LesionMaskDataset, half_maximum
 from monai_ifim.evaluation.lumpy.segmentation_report import segmentation_report
 from monai_ifim.io import read_sidecar
 from monai_ifim.io.installation import configs_folder, resolve_bundle
@@ -169,12 +169,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The bundle's own evaluator on a volume of an uneven, turned grid, without and with the overlay: folder of each."""
     root = tmp_path_factory.mktemp("bundle") / BUNDLE.name
     shutil.copytree(BUNDLE, root)
-    task = LumpyParameters(shape=(37, 30, 33), lesion_amplitude=3.0, lesion_width=3.0)
+    task = LumpyParameters(shape=(37, 30, 33), lesion_amplitude=4.0, lesion_width=3.0)
     drawn = draw_volume(task, lesion=True, generator=torch.Generator().manual_seed(5))
     turn = np.array([[0.0, -1.0, 0.0], [0.9848, 0.0, 0.1736], [-0.1736, 0.0, 0.9848]])
     affine = np.block([[2.0 * turn, np.array([[5.0], [-7.0], [11.0]])], [np.zeros((1, 3)), np.ones((1, 1))]])
     nib.save(nib.Nifti1Image(drawn.image.numpy(), affine), root / "scan.nii.gz")
-    nib.save(nib.Nifti1Image((lesion_template(task, drawn.place) >= 1.5).numpy().astype(np.uint8), affine), root / "truth.nii.gz")
+    nib.save(nib.Nifti1Image(half_maximum(task, drawn.place).numpy(), affine), root / "truth.nii.gz")
     outputs = {name: root / f"out_{name}" for name in ("plain", "ifim")}
     for name, output in outputs.items():
         files = ["configs/inference.yaml"] + ([str(configs_folder() / "ifim.yaml")] if name == "ifim" else [])

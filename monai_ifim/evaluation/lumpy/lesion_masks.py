@@ -18,7 +18,7 @@ from monai_ifim.evaluation.lumpy.images import SPACING, LumpyDataset, LumpyParam
 __all__ = ["LEAST_WIDTH", "LESION_VOLUMES", "VOXEL_ML", "LesionMaskDataset", "SegmentedVolume", "half_maximum"]
 
 # the task of the bundle lumpy_segmentation_3d: widths are of the largest and of the smallest lesion, in voxels
-LESION_VOLUMES = LumpyParameters(lesion_amplitude=3.0, lesion_width=3.2)
+LESION_VOLUMES = LumpyParameters(lesion_amplitude=4.0, lesion_width=3.2)
 LEAST_WIDTH = 1.6
 VOXEL_ML = SPACING**3 / 1000  # of a volume that is written to a file
 
