@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 from monai.data import MetaTensor
 from torch import Tensor
@@ -17,27 +18,33 @@ from torch.nn import functional
 
 from monai_ifim.adapt.collation import Margins, padded
 from monai_ifim.core import Decomposition
+from monai_ifim.core.heads.label_map import label_map
 from monai_ifim.core.heads.voxelwise import mean_probability
 from monai_ifim.core.verification.record import of_image
 from monai_ifim.io import InputError
+from monai_ifim.io.segmentation import nearest_labels
 
 MAPS = ("ifim_high", "ifim_low", "ifim_sensitivity", "ifim_eigenvectors")
+LABELS = "ifim_labels"  # of segmentation networks alone
 NUMBERS = ("ifim_eigenvalues", "ifim_rank")
 RECORD = "ifim_record"  # metadata key: the image's record as JSON text, which collation and decollation leave alone
 
 
 def component_tensors(decomposition: Decomposition, image: Tensor, seconds: float) -> dict[str, Tensor]:
-    """Batched tensors of a decomposition: pred [B, C], the four maps, ifim_eigenvalues [B, r], ifim_rank [B].
+    """Batched tensors of a decomposition: pred [B, C], the four maps, ifim_eigenvalues [B, r], ifim_rank [B]; of a segmentation
+    on the image's grid also ifim_labels [B, 1, *spatial] (`core.heads.label_map`).
 
     image: the batch that was decomposed, MetaTensor or plain. Each map's metadata holds the record of every image. The
     sensitivity stays float64: for a saturated prediction it is far below what float32 holds.
     """
-    records = _records(decomposition, seconds)
+    labels, segmentation = _segmentation(decomposition)
+    records = _records(decomposition, seconds, segmentation)
     eigenvectors = decomposition.eigenvectors.flatten(1, 2)
     maps = (decomposition.high, decomposition.low, decomposition.sensitivity, eigenvectors)
     return {
         "pred": decomposition.logits,
         **{name: _like(values, image, records) for name, values in zip(MAPS, maps, strict=True)},
+        **({} if labels is None else {LABELS: _like(labels, image, records)}),
         "ifim_eigenvalues": decomposition.eigenvalues,
         "ifim_rank": decomposition.rank,
     }
@@ -50,7 +57,7 @@ def joined_tensors(singles: Sequence[Mapping[str, Tensor]], margins: Sequence[Ma
     found = [padded_rank(single, rank, channels) for single in singles]
     result = {name: torch.cat([each[name].as_subclass(Tensor) for each in found]) for name in ("pred", *NUMBERS)}
     records = [record for single in singles for record in cast(MetaTensor, single["ifim_high"]).meta[RECORD]]
-    for name in MAPS:
+    for name in (*MAPS, LABELS) if all(LABELS in each for each in found) else MAPS:
         maps = [padded(each[name].as_subclass(Tensor), margin) for each, margin in zip(found, margins, strict=True)]
         result[name] = _like(torch.cat(maps), batch, records)
     return result
@@ -75,7 +82,7 @@ def item_of_batch(tensors: Mapping[str, Tensor], index: int, image: Tensor) -> d
     single: dict[str, Tensor] = {}
     for name, values in tensors.items():
         plain = values.as_subclass(Tensor)[index]
-        if name in MAPS and isinstance(values, MetaTensor):
+        if name in (*MAPS, LABELS) and isinstance(values, MetaTensor):
             single[name] = _like(plain, image, values.meta[RECORD][index])
         else:
             single[name] = plain
@@ -115,7 +122,29 @@ def _like(values: Tensor, image: Tensor, record: list[str] | str) -> Tensor:
     return result
 
 
-def _records(decomposition: Decomposition, seconds: float) -> list[str]:
+def _segmentation(decomposition: Decomposition) -> tuple[Tensor | None, dict[str, Any] | None]:
+    """The label of each voxel [B, 1, *spatial] on the image's grid, None where the answer is no map on it; and for the record the
+    rule of the labels, the number of channels and why the map was left out, None for another answer than a segmentation."""
+    rule, logits = decomposition.record.get("label_rule"), decomposition.logits
+    if rule is None or logits.ndim < 4:
+        return None, None
+    stated = {"rule": rule, "channels": logits.shape[1]}
+    preprocessing, shape = decomposition.record.get("preprocessing"), tuple(decomposition.image.shape[2:])
+    if preprocessing is not None:
+        grids = preprocessing.get("grids")
+        if grids is None:
+            return None, {**stated, "left_out": "the place of the network's grid is not known: choose --space native"}
+        labels = label_map(logits, rule)[0].cpu().numpy()
+        placed = nearest_labels(labels, np.asarray(grids["network"]), np.asarray(grids["scan"]), shape)
+        return torch.from_numpy(placed)[None, None], {**stated, "left_out": None}
+    if tuple(logits.shape[2:]) != shape:
+        sizes = [" x ".join(map(str, each)) for each in (logits.shape[2:], shape)]
+        reason = f"the network answers on a grid of {sizes[0]} for an image of {sizes[1]}, whose places it does not tell"
+        return None, {**stated, "left_out": reason}
+    return label_map(logits, rule)[:, None], {**stated, "left_out": None}
+
+
+def _records(decomposition: Decomposition, seconds: float, segmentation: dict[str, Any] | None) -> list[str]:
     """One JSON text per image: everything that the sidecar states about the decomposition itself."""
     radius = None if decomposition.locality_radius is None else decomposition.locality_radius.tolist()
     batch = decomposition.rank.numel()
@@ -132,6 +161,7 @@ def _records(decomposition: Decomposition, seconds: float) -> list[str]:
             "locality_radius": None if radius is None else _finite(radius[b][:rank]),
             "verification": of_image(decomposition.record, b),
             **_answer(decomposition, b),
+            "segmentation": segmentation,
             "seconds": seconds / batch,
         }
         records.append(json.dumps(content, allow_nan=False))

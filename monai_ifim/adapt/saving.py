@@ -17,7 +17,8 @@ from monai.utils import ensure_tuple
 from torch import Tensor
 
 from monai_ifim.adapt.collation import at_own_size
-from monai_ifim.adapt.components import MAPS, record_of_image, unfold_eigenvectors
+from monai_ifim.adapt.components import LABELS, MAPS, record_of_image, unfold_eigenvectors
+from monai_ifim.adapt.labels import segmentation_of
 from monai_ifim.adapt.native import carry_to_native, native_affine, native_shape, network_affine
 from monai_ifim.adapt.random_steps import drawn_steps, refuse_random
 from monai_ifim.adapt.scan import read_scan
@@ -141,7 +142,9 @@ class SaveIFIM(Transform):
         there = source.path.exists()
         if there:
             opened.check_own()
-        maps = self._maps(img, components)
+        stated, native = record.get("segmentation"), self.settings.space == "native"
+        labels, stated = segmentation_of(img, components, stated, self.preprocessing, self.model.class_names, native)
+        maps, record = replace(self._maps(img, components), segmentation=labels), record | {"segmentation": stated}
         unit = opened.unit
         identity = InputIdentity(
             file=source.path.name,
@@ -253,9 +256,9 @@ class SaveIFIMd(MapTransform):
         return dict(data)
 
     def _beside(self, data: Mapping[Hashable, Any]) -> dict[str, Any]:
-        names = (*MAPS, "ifim_rank")
+        names = (*MAPS, "ifim_rank", LABELS)
         found = {name: data.get(f"{self.prefix}{name.removeprefix('ifim')}") for name in names}
-        missing = [name for name, values in found.items() if values is None]
+        missing = [name for name, values in found.items() if values is None and name != LABELS]
         if missing:
             raise InputError(
                 f"no {', '.join(missing)} in the data: put IFIMDecomposed before SaveIFIMd, with the same prefix for both."

@@ -86,7 +86,7 @@ def show_rows(console: Console, rows: list[CaseRow], output: Path, unread: Mappi
             continue
         table.add_row(
             row.case,
-            row.prediction or numbers.NOT_AVAILABLE,
+            _answer(row),
             numbers.probability(row.probability),
             numbers.number(row.eigenvalue),
             numbers.count(row.rank),
@@ -111,6 +111,16 @@ def show_rows(console: Console, rows: list[CaseRow], output: Path, unread: Mappi
 
 
 MAXIMUM_ROWS = 40  # longer lists are read in cases.csv
+
+
+def _answer(row: CaseRow) -> str:
+    """The predicted class; of independent labels the likeliest, which is not the only answer."""
+    from monai_ifim.run.labels import are_independent
+
+    outputs = len(row.probabilities or ())
+    if row.prediction and are_independent(row.head, outputs):
+        return f"{row.prediction}, likeliest of {numbers.count(outputs)} labels"
+    return row.prediction or numbers.NOT_AVAILABLE
 
 
 def _line(row: CaseRow) -> str:

@@ -72,6 +72,7 @@ def compose_record(
         "head": head.name,
         "answers": head.answers,
         "values": head.values,
+        "label_rule": head.label_rule,
         "method": subspace.method,
         "method_reason": reason,
         "confidence": subspace.confidence,  # that error_bound holds

@@ -10,12 +10,25 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["BLUE", "DIVERGING", "GRAY", "LIGHT_BLUE", "ORANGE", "SEQUENTIAL", "VERMILION", "drawing"]
+__all__ = [
+    "BLUE",
+    "DIVERGING",
+    "GRAY",
+    "LABEL_COLORS",
+    "LIGHT_BLUE",
+    "ORANGE",
+    "OTHER_LABELS",
+    "SEQUENTIAL",
+    "VERMILION",
+    "drawing",
+]
 
 # matplotlib's names: for images, for values of both signs about zero, for values from zero up
 GRAY, DIVERGING, SEQUENTIAL = "gray", "RdBu_r", "viridis"
 
 # after Okabe and Ito (2008): told apart by all kinds of colour sight
+LABEL_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#F0E442", "#0072B2")  # of labels, the largest first
+OTHER_LABELS = "#BBBBBB"  # of all further ones
 BLUE, LIGHT_BLUE, ORANGE, VERMILION = "#0072B2", "#A9C9DE", "#F0A020", "#D55E00"
 
 BASE: Mapping[Any, Any] = MappingProxyType(

@@ -22,7 +22,7 @@ from monai_ifim.evaluation.classifiers.tasks import Task
 from monai_ifim.evaluation.measuring.cells import Cell, CellResult, run_cell
 from monai_ifim.evaluation.measuring.observation import ObservationSettings
 from monai_ifim.evaluation.measuring.perturbations import PerturbationSettings
-from monai_ifim.evaluation.records import CellRecord, ExperimentHeader, ExperimentRecord, FailedCell, write_experiment
+from monai_ifim.evaluation.records import CellRecord, Estimate, ExperimentHeader, ExperimentRecord, FailedCell, write_experiment
 from monai_ifim.io.atomic import write_bytes, write_text
 from monai_ifim.io.errors import innermost, reason_of
 from monai_ifim.io.sidecar import versions
@@ -191,6 +191,9 @@ def _write(output: Path, results: Sequence[CellResult], record: ExperimentRecord
         write_text(output / "images.csv", images.to_csv(index=False), root=output)
         write_text(output / "comparisons.csv", _comparisons(record.cells).to_csv(index=False), root=output)
         write_text(output / "cells.csv", _cells(record.cells).to_csv(index=False), root=output)
+        labels = _labels(record.cells)
+        if len(labels):
+            write_text(output / "labels.csv", labels.to_csv(index=False), root=output)
     write_experiment(output / "results.json", record)
 
 
@@ -209,6 +212,22 @@ def _cells(cells: Sequence[CellRecord]) -> pd.DataFrame:
         place = {"task": cell.task, "architecture": cell.architecture, "images": cell.images}
         rows.append({**place, **cell.classifier, **means})
     return pd.DataFrame(rows)
+
+
+def _labels(cells: Sequence[CellRecord]) -> pd.DataFrame:
+    """One row per cell and independent label; each estimate with its limits."""
+    rows = []
+    for cell in cells:
+        for label in cell.labels:
+            row: dict[str, Any] = {"task": cell.task, "architecture": cell.architecture}
+            for name, value in vars(label).items():
+                row |= _with_limits(name, value) if isinstance(value, Estimate) else {name: value}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _with_limits(name: str, value: Estimate) -> dict[str, Any]:
+    return {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high, f"{name}_images": value.images}
 
 
 def only(experiment: Experiment, tasks: Sequence[str] | None, models: Sequence[str] | None) -> Experiment:

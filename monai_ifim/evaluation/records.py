@@ -32,6 +32,7 @@ __all__ = [
     "ExperimentHeader",
     "ExperimentRecord",
     "FailedCell",
+    "LabelRecord",
     "Tally",
     "known",
     "read_experiment",
@@ -113,6 +114,21 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class LabelRecord:
+    """One of independent labels. positive, negative, unknown: numbers of images. auroc, negative_log_likelihood (nats): of the
+    unperturbed answers over the images whose label is known. effect: how much farther the claim's first family moves the
+    probability of the label than its second, averaged over the norms, over all images."""
+
+    name: str
+    positive: int
+    negative: int
+    unknown: int
+    auroc: Estimate
+    negative_log_likelihood: Estimate
+    effect: Estimate
+
+
+@dataclass(frozen=True)
 class Example:
     """A test image whose maps are stored as planes. label, predicted: names of classes."""
 
@@ -149,7 +165,8 @@ class CellRecord(CellDescription):
 
     images: how many. macro_auroc_area: macro AUROC lost under the claim's first family more than under its second.
     divergence_ratio: measured over predicted divergence of steps, "inside" and "outside" the locality radius.
-    images_scalars: means over images by quantity; by_class: the same by predicted class.
+    images_scalars: means over images by quantity; by_class: the same by predicted class. labels: of a network with independent
+    labels, one by one.
     """
 
     images: int
@@ -159,6 +176,7 @@ class CellRecord(CellDescription):
     divergence_ratio: Mapping[str, Estimate] = field(default_factory=dict)
     images_scalars: Mapping[str, Estimate] = field(default_factory=dict)
     by_class: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
+    labels: tuple[LabelRecord, ...] = ()
 
     def comparison(self, first: str, second: str, measure: str, kind: str = "area") -> Comparison | None:
         """The comparison of these two families, None where there is none."""

@@ -22,6 +22,7 @@ from monai_ifim.io.parametric_map.source import ReferencedSeries
 from monai_ifim.io.parametric_map.write import write_parametric_maps
 from monai_ifim.io.planes import CasePlanes, Layer, cut_planes, write_planes
 from monai_ifim.io.scan import Scan
+from monai_ifim.io.segmentation import described, shown_labels
 from monai_ifim.io.sidecar import CaseFacts, MapFile, compose_sidecar, plain_affine, write_sidecar
 from monai_ifim.io.slicer.bundle import write_scene_bundle
 from monai_ifim.io.slicer.scene import write_scene
@@ -86,7 +87,8 @@ def _write(
         units = {"input": facts.unit, "source": "" if beside.scan is None else beside.scan.unit}
         files = [_describe(names[each], each, values, maps, units.get(each.kind, "")) for each, values in planned.items()]
         files = [replace(file, sha256=job.result()) for file, job in zip(files, jobs, strict=True)]
-    content = compose_sidecar(case, facts, files, None if beside.scan is None else beside.scan.unit)
+    segmentation = described(facts.record.get("segmentation"), maps.segmentation, plain_affine(maps.affine))
+    content = compose_sidecar(case, facts, files, None if beside.scan is None else beside.scan.unit, segmentation)
     written = {file.file: file.sha256 for file in files}
     planes = _planes(maps, content, beside.scan)
     written[content["planes"]] = write_planes(sidecar.parent / content["planes"], planes)
@@ -117,6 +119,9 @@ def _remove_stale(folder: Path, case: str, kept: set[str]) -> None:
 
 
 def _describe(name: str, content: MapContent, values: Values, maps: CaseMaps, unit: str) -> MapFile:
+    if content.kind == "labels":
+        ends = (0.0, max(1.0, float(values.max(initial=0))))
+        return MapFile(name, content, volume_shape(values.shape), plain_affine(maps.affine), None, window=ends)
     scale = maps.scale(content)
     norm = float(np.linalg.norm(values.astype(np.float64))) * scale
     window = display_window(content.kind, values, unit, float(np.abs(maps.input).max(initial=0.0)))
@@ -124,16 +129,19 @@ def _describe(name: str, content: MapContent, values: Values, maps: CaseMaps, un
 
 
 def _planes(maps: CaseMaps, sidecar: Mapping[str, Any], scan: Scan | None) -> CasePlanes:
-    """Planes of source (or input), high, low and sensitivity, first channel, through the most sensitive voxel."""
+    """Planes of source (or input), labels, high, low and sensitivity, first channel, through the most sensitive voxel."""
     sensitivity = maps.sensitivity[0] if len(maps.sensitivity) == 1 else maps.sensitivity.sum(0)
     index = np.unravel_index(int(sensitivity.argmax()), sensitivity.shape)
     described = {file["kind"]: file for file in sidecar["files"] if file["channel"] == 1}
     layers = []
     shown = {"input": maps.input} if scan is None else {"source": scan.values[None]}
+    if maps.segmentation is not None:
+        shown["labels"] = maps.segmentation.values[None]
     for name, values in (shown | {"high": maps.high, "low": maps.low, "sensitivity": maps.sensitivity}).items():
         if name not in described:
             continue
         file = described[name]
         layers.append(Layer(name, values[0], tuple(file["window"]), file["unit"], file["scale"]))
     photograph = sidecar["input"]["reader"] == "PILReader"
-    return cut_planes(layers, maps.affine, [int(i) for i in index], photograph)
+    legend = shown_labels(sidecar) if "labels" in shown else ()
+    return cut_planes(layers, maps.affine, [int(i) for i in index], photograph, legend)

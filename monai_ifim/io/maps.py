@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-KINDS = ("source", "input", "high", "low", "sensitivity", "eigenvector")
+KINDS = ("source", "input", "labels", "high", "low", "sensitivity", "eigenvector")
 TITLES = {
     "source": "Image",
     "input": "Image as the network saw it",
+    "labels": "Segmentation",
     "high": "Sensitive part (high)",
     "low": "Insensitive part (low)",
     "sensitivity": "Sensitivity",
@@ -49,7 +50,7 @@ class MapContent:
 
     @property
     def saved_as(self) -> str:
-        """The entry of CONTENTS that it belongs to; "source" and "input" stand for themselves."""
+        """The entry of CONTENTS that it belongs to; "source", "input" and "labels" stand for themselves."""
         return "eigenvectors" if self.kind == "eigenvector" else self.kind
 
     @property

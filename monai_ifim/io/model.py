@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,11 @@ class ModelIdentity:
     def described(self) -> dict[str, Any]:
         """All of it as plain data."""
         return asdict(self) | {"class_names": list(self.class_names), "bundle_sha256": self.bundle_sha256}
+
+
+def output_names(class_names: Sequence[str], outputs: int) -> tuple[str, ...]:
+    """The names of a network's outputs: those of its classes, or "output 0" and so on where they are of another number."""
+    return tuple(class_names) if len(class_names) == outputs else tuple(f"output {i}" for i in range(outputs))
 
 
 def identify_bundle(root: Path, class_names: tuple[str, ...] = ()) -> ModelIdentity:

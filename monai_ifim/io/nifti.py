@@ -1,4 +1,4 @@
-"""NIfTI volumes that 3D Slicer, ITK and nibabel open alike: 3D float32, qform = sform, millimetres, no NaN."""
+"""NIfTI volumes that 3D Slicer, ITK and nibabel open alike: 3D, float32 or whole numbers, qform = sform, millimetres, no NaN."""
 
 from __future__ import annotations
 
@@ -36,24 +36,27 @@ def power_below_float32(largest: float) -> int:
 
 
 def write_volume(path: Path, values: npt.NDArray[Any], affine: Affine, root: Path | None = None) -> str:
-    """Write `values` [*spatial], 2D or 3D, as one .nii.gz of float32, whole or absent; returns the hex SHA-256 of the file.
+    """Write `values` [*spatial], 2D or 3D, as one .nii.gz, whole or absent; returns the hex SHA-256 of the file.
 
-    root: as `atomic` takes it. Raises OutputError for NaN or infinite values, GeometryError for a grid that a qform cannot hold.
+    Whole numbers are labels and keep their type; all else is stored as float32. root: as `atomic` takes it. Raises
+    OutputError for NaN or infinite values, GeometryError for a grid that a qform cannot hold.
     """
     check_writable(affine)
-    data = np.ascontiguousarray(values, dtype=np.float32).reshape(volume_shape(values.shape))
+    labels = np.issubdtype(values.dtype, np.integer)
+    data = np.ascontiguousarray(values, dtype=values.dtype if labels else np.float32).reshape(volume_shape(values.shape))
     if not np.isfinite(data).all():
         raise OutputError(f"{path.name}: the map holds NaN or infinite values and is not written (Slicer would show 0).")
     image = nib.Nifti1Image(data, affine)
     image.header.set_xyzt_units("mm")
     image.header.set_slope_inter(1.0, 0.0)
+    image.header.set_intent("label" if labels else "none")
     image.set_qform(affine, SCANNER_CODE, strip_shears=True)
     image.set_sform(affine, SCANNER_CODE)  # the same transform; the qform's quaternion is rounded
     content = igzip.compress(_file_of(image, data), GZIP_LEVEL, mtime=0)  # no time stamp
     return atomic.write_bytes(path, content, root)
 
 
-def _file_of(image: nib.Nifti1Image, data: npt.NDArray[np.float32]) -> memoryview:
+def _file_of(image: nib.Nifti1Image, data: npt.NDArray[Any]) -> memoryview:
     """The bytes of header and data; the first axis is the fastest in the file, the last one in `data`.
 
     Transposed plane by plane, which fits a processor's cache and is several times faster than all at once.

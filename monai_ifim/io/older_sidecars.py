@@ -9,10 +9,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-SCHEMA_VERSION = "2.3"  # of the sidecars written and returned; a reader of 2.x reads every 2.y
+SCHEMA_VERSION = "2.4"  # of the sidecars written and returned; a reader of 2.x reads every 2.y
 # 2.1 adds verification, corrections, output, left_out and the files beside the input; 2.2 the SHA-256 of each file that the input
 # consists of, of each file written and of each that the bundle's answer depends on; 2.3 what was
-# decided in reading the input, and the warnings of the case.
+# decided in reading the input, and the warnings of the case; 2.4 the segmentation: its file, its rule and its labels.
 _CONTENT = re.compile(r"(source|input|high|low|sensitivity|eigenvector)(?: ([1-9]\d*))?(?:, channel ([1-9]\d*))?")
 
 
@@ -50,6 +50,6 @@ def _file_from_1(file: Mapping[str, Any], units: Mapping[str, Any]) -> dict[str,
 
 def unit_of_map(kind: str, units: Mapping[str, Any]) -> str:
     """Unit of the true values of a map, from the units that a sidecar states for the case."""
-    if kind == "eigenvector":
+    if kind in ("eigenvector", "labels"):
         return "1"
     return str(units[kind] if kind in ("source", "sensitivity") else units["maps"])

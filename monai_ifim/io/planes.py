@@ -17,8 +17,11 @@ from PIL import Image
 from monai_ifim.io import atomic
 from monai_ifim.io.errors import InputError, single_line
 from monai_ifim.io.geometry import VIEWS, Affine, cut
+from monai_ifim.io.segmentation import ShownLabel
 
 LARGEST_SIDE = 256  # pixels
+LABELS = "labels"  # kind of a layer and of a map
+MOST_LABELS = 255  # that a pixel can hold
 LONGEST_CAUSE = 200  # characters of the cause that an error message quotes
 
 Pixels = npt.NDArray[np.uint8]
@@ -53,7 +56,8 @@ class Plane:
 
 @dataclass(frozen=True, eq=False)
 class PlaneMap:
-    """The planes of one map, first channel. kind: "source", "input", "high" and so on; window: values at 0 and 255, in `unit`."""
+    """The planes of one map, first channel. kind: "source", "input", "high" and so on; window: values at 0 and 255, in `unit`.
+    Pixels of the kind "labels" are the labels themselves."""
 
     kind: str
     window: tuple[float, float]
@@ -63,10 +67,11 @@ class PlaneMap:
 
 @dataclass(frozen=True, eq=False)
 class CasePlanes:
-    """Planes of a case's maps through one point, in RAS mm."""
+    """Planes of a case's maps through one point, in RAS mm. labels: of the planes of a segmentation, the largest first."""
 
     point: tuple[float, float, float]
     maps: tuple[PlaneMap, ...]
+    labels: tuple[ShownLabel, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,11 +85,20 @@ class Layer:
     scale: float = 1.0
 
 
-def cut_planes(layers: Sequence[Layer], affine: Affine, index: Sequence[int], photograph: bool = False) -> CasePlanes:
+def cut_planes(
+    layers: Sequence[Layer],
+    affine: Affine,
+    index: Sequence[int],
+    photograph: bool = False,
+    labels: Sequence[ShownLabel] = (),
+) -> CasePlanes:
     """Cut all layers, which lie on one grid, at the voxel `index`; of a single slice, that slice alone.
 
-    photograph: the image has no world frame and is shown as it is.
+    photograph: the image has no world frame and is shown as it is. labels: of a layer of the kind "labels", which is left out
+    where one of them is beyond MOST_LABELS.
     """
+    if any(label.value > MOST_LABELS for label in labels):
+        layers = [layer for layer in layers if layer.kind != LABELS]
     place = (*index, 0)[:3]
     shape = (*layers[0].values.shape, 1)[:3]
     maps = []
@@ -94,7 +108,7 @@ def cut_planes(layers: Sequence[Layer], affine: Affine, index: Sequence[int], ph
         low, high = layer.window
         maps.append(PlaneMap(layer.kind, (low * layer.scale, high * layer.scale), layer.unit, tuple(planes)))
     point = affine[:3, :3] @ np.asarray(place) + affine[:3, 3]
-    return CasePlanes((float(point[0]), float(point[1]), float(point[2])), tuple(maps))
+    return CasePlanes((float(point[0]), float(point[1]), float(point[2])), tuple(maps), tuple(labels))
 
 
 def write_planes(path: Path, planes: CasePlanes, root: Path | None = None) -> str:
@@ -120,7 +134,7 @@ def read_planes(path: Path) -> CasePlanes:
             description = json.loads(content["description"].tobytes())
             maps = [_read_map(found, i, content) for i, found in enumerate(description["maps"])]
             x, y, z = _numbers(description["point"])
-            return CasePlanes((x, y, z), tuple(maps))
+            return CasePlanes((x, y, z), tuple(maps), tuple(map(_read_label, description.get("labels", []))))
     except Exception as error:  # zip and JSON raise many types for a damaged archive
         said = single_line(str(error))[:LONGEST_CAUSE]
         raise InputError(f"{path.name}: not a readable record of planes ({said}): run the case again.") from error
@@ -130,6 +144,15 @@ def _read_map(found: dict[str, Any], i: int, content: Any) -> PlaneMap:
     planes = tuple(_read_plane(plane, content[f"{i}-{j}"]) for j, plane in enumerate(found["planes"]))
     low, high = _numbers(found["window"])
     return PlaneMap(_text(found["kind"] if "kind" in found else found["content"]), (low, high), _text(found["unit"]), planes)
+
+
+def _read_label(found: dict[str, Any]) -> ShownLabel:
+    value, voxels = found["value"], found["voxels"]
+    if type(value) is not int or type(voxels) is not int or value < 0:
+        raise ValueError(f"{value!r} with {voxels!r} voxels is not a label")
+    known = {name: found[name] for name in ("ml", "expected", "tolerance") if found[name] is not None}
+    _numbers(list(known.values()))
+    return ShownLabel(value, _text(found["name"]), voxels, **{name: float(number) for name, number in known.items()})
 
 
 def _read_plane(found: dict[str, Any], values: npt.NDArray[Any]) -> Plane:
@@ -164,7 +187,10 @@ def _views(affine: Affine, shape: tuple[int, ...]) -> list[str]:
 
 def _plane(layer: Layer, volume: npt.NDArray[Any], affine: Affine, view: str, place: Sequence[int], photograph: bool) -> Plane:
     chosen = cut(affine, view)
-    values, spacing = _shrunk(_pixels(chosen.plane(volume, place[chosen.normal]), layer.window), chosen.spacing)
+    picture = chosen.plane(volume, place[chosen.normal])
+    labels = layer.kind == LABELS
+    pixels = picture.astype(np.uint8) if labels else _pixels(picture, layer.window)
+    values, spacing = _shrunk(pixels, chosen.spacing, Image.Resampling.NEAREST if labels else Image.Resampling.BOX)
     if photograph:
         return Plane("image", values, (0.0, 0.0), ("", "", "", ""), 0.0)
     normal = affine[:3, chosen.normal] / np.linalg.norm(affine[:3, chosen.normal])
@@ -180,12 +206,12 @@ def _pixels(values: npt.NDArray[Any], window: tuple[float, float]) -> Pixels:
     return pixels
 
 
-def _shrunk(pixels: Pixels, spacing: tuple[float, float]) -> tuple[Pixels, tuple[float, float]]:
-    """The picture reduced by averaging so that no side is longer than LARGEST_SIDE."""
+def _shrunk(pixels: Pixels, spacing: tuple[float, float], how: Image.Resampling) -> tuple[Pixels, tuple[float, float]]:
+    """The picture reduced so that no side is longer than LARGEST_SIDE."""
     rows, columns = pixels.shape
     share = LARGEST_SIDE / max(rows, columns)
     if share >= 1:
         return np.ascontiguousarray(pixels), spacing
     size = (max(1, round(columns * share)), max(1, round(rows * share)))
-    small = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize(size, Image.Resampling.BOX))
+    small = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize(size, how))
     return small, (spacing[0] * rows / size[1], spacing[1] * columns / size[0])

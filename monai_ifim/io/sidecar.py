@@ -20,7 +20,7 @@ from monai_ifim.io import atomic
 from monai_ifim.io.errors import InputError, OutputError, single_line
 from monai_ifim.io.geometry import Affine
 from monai_ifim.io.maps import MapContent
-from monai_ifim.io.model import ModelIdentity
+from monai_ifim.io.model import ModelIdentity, output_names
 from monai_ifim.io.older_sidecars import SCHEMA_VERSION, unit_of_map, up_to_date
 from monai_ifim.io.reading import Reading
 from monai_ifim.io.seal import sealed
@@ -72,14 +72,14 @@ def _numbered(files: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class MapFile:
-    """One NIfTI file of the case. norm: L2 norm of the true values, which are those in the file times `scale`; window: range of
-    the stored values to display; sha256: of the file."""
+    """One NIfTI file of the case. norm: L2 norm of the true values, which are those in the file times `scale`, None for labels;
+    window: range of the stored values to display; sha256: of the file."""
 
     file: str
     content: MapContent
     shape: tuple[int, ...]
     affine: list[list[float]]
-    norm: float
+    norm: float | None
     scale: float = 1.0
     window: tuple[float, float] | None = None
     sha256: str | None = None
@@ -111,10 +111,16 @@ class CaseFacts:
     unit: str = NETWORK_UNITS
 
 
-def compose_sidecar(case: str, facts: CaseFacts, files: list[MapFile], scan_unit: str | None = None) -> dict[str, Any]:
+def compose_sidecar(
+    case: str,
+    facts: CaseFacts,
+    files: list[MapFile],
+    scan_unit: str | None = None,
+    segmentation: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """The content of a sidecar as plain data, NaN and infinity as None, with the names of the companion files of `io.case`.
 
-    scan_unit: unit of the scan, if it is among the files.
+    scan_unit: unit of the scan, if it is among the files; segmentation: `io.segmentation.described`.
     """
     model, record = facts.model, facts.record
     unit = facts.unit
@@ -142,6 +148,7 @@ def compose_sidecar(case: str, facts: CaseFacts, files: list[MapFile], scan_unit
             "class_names": list(model.class_names),
         },
         "prediction": _prediction(record, model.class_names),
+        "segmentation": segmentation,
         "space": {"name": facts.space, "meaning": SPACES[facts.space]},
         "units": units,
         "settings": record.get("settings"),
@@ -174,7 +181,7 @@ def _high_share(files: list[MapFile]) -> float | None:
 
 
 def _norm(files: list[MapFile], name: str) -> float | None:
-    found = [file.norm for file in files if file.content.kind == name]
+    found = [file.norm for file in files if file.content.kind == name and file.norm is not None]
     return math.hypot(*found) if found else None
 
 
@@ -245,7 +252,7 @@ _RESULTS = (
 
 def _prediction(record: Mapping[str, Any], class_names: tuple[str, ...]) -> dict[str, Any]:
     values = list(record.get("probabilities", []))
-    names = class_names if len(class_names) == len(values) else tuple(f"output {i}" for i in range(len(values)))
+    names = output_names(class_names, len(values))
     best = max(range(len(values)), key=values.__getitem__) if values else None
     kind = record.get("values", "probability")
     return {

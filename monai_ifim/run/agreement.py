@@ -165,13 +165,19 @@ def _one_grid(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
 
 
 def _size(case: RecordedCase, content: MapContent) -> float:
-    """Norm that a difference is relative to: that of the image for high and low, else the map's own."""
+    """What a difference is relative to: the norm of the image for high and low, the number of voxels for labels, else the map's
+    own norm."""
+    if content.kind == "labels":
+        return float(sum(math.prod(file["shape"]) for file in case.files(content)))
     of = MapContent("input") if content.kind in ("high", "low") else content
     return math.hypot(*(float(file["norm"] or 0.0) for file in case.files(of)))
 
 
 def _rest(content: MapContent, ours: Values, theirs: Values, repeated: RecordedCase) -> float:
-    """Norm of the difference; for an eigenvector, of the part outside the span of those with nearly its eigenvalue."""
+    """Norm of the difference; for an eigenvector, of the part outside the span of those with nearly its eigenvalue; of labels,
+    the number of voxels that differ."""
+    if content.kind == "labels":
+        return float((ours != theirs).sum())
     if content.component is None:
         return float(np.linalg.norm(ours - theirs))
     place = content.component - 1

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from monai_ifim.io import InputError, MapContent, atomic
 from monai_ifim.io.seal import sealed
+from monai_ifim.run.labels import label_columns, label_values
 
 __all__ = ["COLUMNS", "SCHEMA", "SCHEMA_VERSION", "UNITS", "CaseRow", "row_from_sidecar", "write_run", "write_table"]
 
@@ -209,8 +210,8 @@ def _row(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | No
 
 
 def write_table(output: Path, rows: Sequence[CaseRow]) -> dict[str, str]:
-    """Write cases.csv, with the columns COLUMNS, and cases.parquet, with all of SCHEMA; each whole or absent. Returns the hex
-    SHA-256 of each by its name."""
+    """Write cases.csv, with the columns COLUMNS and those of labels (`run.labels`), and cases.parquet, with all of SCHEMA; each
+    whole or absent. Returns the hex SHA-256 of each by its name."""
     files = {"cases.csv": _csv(rows), "cases.parquet": _parquet(rows)}
     return {name: atomic.write_bytes(output / name, content, root=output) for name, content in files.items()}
 
@@ -222,11 +223,12 @@ def write_run(output: Path, content: Mapping[str, Any]) -> None:
 
 def _csv(rows: Sequence[CaseRow]) -> bytes:
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    quoting = csv.DictWriter(text, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    labels = tuple(map(_writable, label_columns(map(vars, rows))))
+    writer = csv.DictWriter(text, (*COLUMNS, *labels), lineterminator="\n")
+    quoting = csv.DictWriter(text, (*COLUMNS, *labels), lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writeheader()
     for row in rows:
-        fields = {name: _writable(getattr(row, name)) for name in COLUMNS}
+        fields = {name: _writable(getattr(row, name)) for name in COLUMNS} | label_values(vars(row), labels)
         lone_return = any(isinstance(value, str) and "\r" in value for value in fields.values())
         (quoting if lone_return else writer).writerow(fields)  # Python before 3.13 does not quote it, and readers end a row there
     return text.getvalue().encode("utf-8")

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from monai_ifim.adapt.bundle import load_bundle
@@ -337,6 +338,37 @@ def test_somebodys_bundle_and_datalist_need_one_command(
     assert (row["label"], row["predicted"]) == (0, int(expected.argmax()))
     assert str(tmp_path) not in (tmp_path / "out" / "results.json").read_text()
     assert cell["classifier"]["weights_sha256"] == weights_sha256(loaded.network)
+
+
+@pytest.mark.slow
+def test_a_bundle_with_independent_labels_is_evaluated_label_by_label(
+    tmp_path: Path, make_bundle: Callable[..., Path], write_scan: Callable[..., Path], oblique: np.ndarray
+) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    scans = [write_scan(tmp_path / "scans" / f"s{i}.nii.gz", (9, 7, 11), oblique, shift=0.4 * i) for i in range(4)]
+    labels = [[1, 0, -1], [0, 1, 1], [1, 1, None], [0, 0, 0]]
+    entries = [{"image": str(path), "label": label} for path, label in zip(scans, labels, strict=True)]
+    (tmp_path / "labelled.json").write_text(json.dumps({"testing": entries}))
+    words = ["evaluate", "bundle", "--bundle", bundle, "--datalist", tmp_path / "labelled.json", "--output", tmp_path / "out"]
+    words += ["--set", "perturbations#draws=1", "--set", "perturbations#relative_norms=[0,0.05]"]
+    refused = CliRunner().invoke(app, [str(word) for word in words])
+    assert refused.exit_code == 3
+    assert "--set head=bernoulli if the labels are independent" in " ".join(refused.output.split())
+    result = CliRunner().invoke(app, [str(word) for word in [*words, "--set", "head=bernoulli"]])  # the cure
+    assert result.exit_code == 0, result.output
+    cell = json.loads((tmp_path / "out" / "results.json").read_text())["cells"][0]
+    loaded = load_bundle(bundle)
+    with torch.no_grad():
+        p = torch.cat([loaded.network(loaded.preprocess(scan).as_tensor()[None]) for scan in scans]).double().sigmoid().numpy()
+    expected = roc_auc_score([1, 0, 1, 0], p[:, 0])
+    table = pd.read_csv(tmp_path / "out" / "labels.csv")
+    assert list(table["name"]) == list(loaded.identity.class_names) == [each["name"] for each in cell["labels"]]
+    assert table["auroc"][0] == cell["labels"][0]["auroc"]["value"] == pytest.approx(expected)
+    assert list(table["unknown"]) == [0, 0, 2]
+    assert cell["by_class"] == {}
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "none of them is the answer" in page
+    assert "AUROC [95 % interval]" in page
 
 
 def test_wrong_use_is_refused_with_the_cure(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_all_keys_of_the_schema_are_there(run: dict[str, Any]) -> None:
     assert set(content["input"]) >= {"file", "sha256", "shape", "affine", "reader"}
     assert set(content["model"]) >= {"bundle", "weights_sha256", "head", "class_names"}
     assert all(set(file) >= {"file", "shape", "affine", "norm", "scale", "window"} for file in content["files"])
-    assert content["schema_version"] == "2.3"
+    assert content["schema_version"] == "2.4"
     assert set(content["computation"]) == {"deterministic", "batch", "threads", "processor"}
 
 

@@ -13,6 +13,7 @@ from monai.data.utils import collate_meta_tensor
 from monai.transforms import Compose
 from torch import Tensor, nn
 
+from monai_ifim.adapt.native import network_affine
 from monai_ifim.adapt.scanner.noise import NoiseMap
 from monai_ifim.adapt.scanner.preprocessing import ScanPreprocessing, reading_of, scan_preprocessing, squeezed
 from monai_ifim.adapt.scanner.resolution import low_pass
@@ -24,9 +25,10 @@ from monai_ifim.core.decompose import decompose_with
 from monai_ifim.core.determinism import deterministic_algorithms
 from monai_ifim.core.operator.predictor import Predictor, owner_of
 from monai_ifim.core.settings import Settings, SettingsShortcuts
-from monai_ifim.io import InputError
+from monai_ifim.io import GeometryError, InputError
 from monai_ifim.io.dicom.reader import register_dicom_reader
 from monai_ifim.io.errors import redacted, unquoted
+from monai_ifim.io.geometry import full_affine
 from monai_ifim.options import Statistics
 
 
@@ -223,4 +225,17 @@ def _decompose(
     of_scan = Settings.of(settings, {"metric": metric})
     found = decompose_with(of_scan, wrapped, scan.as_subclass(Tensor)[None], args, kwargs, progress, names)
     described = pipeline.describe() | {"zeros_held": zeros_held, "resolution": settings.resolution, "resolution_mm": widths}
+    if found.record["label_rule"] is not None:
+        described["grids"] = _grids(pipeline, scan)
     return replace(found, record=found.record | {"settings": settings.describe(), "preprocessing": described})
+
+
+def _grids(pipeline: ScanPreprocessing, scan: MetaTensor) -> dict[str, list[list[float]]] | None:
+    """Affines of the grids of the network and of the scan, voxel to mm, 4 x 4; None where MONAI loses that of the network."""
+    with torch.no_grad():
+        prepared = pipeline.whole.original(scan.clone())
+    try:
+        network_affine(prepared, Compose([pipeline.whole.transform]))
+    except GeometryError:
+        return None
+    return {name: full_affine(each.affine.cpu()).tolist() for name, each in (("network", prepared), ("scan", scan))}

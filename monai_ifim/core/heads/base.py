@@ -21,6 +21,7 @@ from monai_ifim.options import HEADS
 
 Answers = Literal["class", "label", "output"]
 Values = Literal["probability", "mean_probability", "mean"]
+LabelRule = Literal["largest", "above half"]
 UNDESCRIBED = "undescribed"  # key of a parameter that is not plain data
 
 
@@ -30,7 +31,8 @@ class Head(ABC):
     spatial: True if z is a map [B, C, *spatial]. columns_at_every_voxel: True if the square root has columns for each voxel of
     it, so many that only the matrix-free method computes them; a spatial head has, unless it states False. answers: what one of
     the C answers is called. values: what `probabilities` holds for each answer, "mean_probability" being the mean over the voxels
-    of a head with columns at each.
+    of a head with columns at each. label_rule: how the label of a voxel of the map follows from its probabilities (`label_map`);
+    None: the output is no map of labels.
     """
 
     name: ClassVar[str]
@@ -38,6 +40,7 @@ class Head(ABC):
     columns_at_every_voxel: ClassVar[bool] = False
     answers: ClassVar[Answers] = "output"
     values: ClassVar[Values] = "probability"
+    label_rule: ClassVar[LabelRule | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from monai_ifim.core.errors import HeadError
-from monai_ifim.core.heads.base import Head, Values
+from monai_ifim.core.heads.base import Head, LabelRule, Values
 from monai_ifim.core.heads.outputs import as_float64, sums_to_one
 from monai_ifim.core.heads.square_root import COLUMN_CHUNK, SquareRoot
 from monai_ifim.core.heads.voxelwise import check_map
@@ -104,6 +104,7 @@ class VolumesHead(_VolumesHead):
     """
 
     name: ClassVar[str] = "volumes"
+    label_rule: ClassVar[LabelRule | None] = "largest"
 
     def shares(self, output: Tensor) -> Tensor:
         """Softmax at every voxel."""
@@ -154,6 +155,7 @@ class IndependentVolumesHead(_VolumesHead):
     """Volumes of independent labels (or of one), output = logits [B, C, *spatial]: column c is grad V_c / sigma_c."""
 
     name: ClassVar[str] = "volumes_bernoulli"
+    label_rule: ClassVar[LabelRule | None] = "above half"
 
     def shares(self, output: Tensor) -> Tensor:
         """Sigmoid at every voxel."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from monai_ifim.core.errors import HeadError
-from monai_ifim.core.heads.base import Answers, Head
+from monai_ifim.core.heads.base import Answers, Head, LabelRule
 from monai_ifim.core.heads.bernoulli import BernoulliHead
 from monai_ifim.core.heads.categorical import CategoricalHead
 from monai_ifim.core.heads.outputs import as_float64, sums_to_one
@@ -25,6 +25,7 @@ class VoxelwiseHead(Head):
     name: ClassVar[str] = "voxelwise"
     spatial: ClassVar[bool] = True
     answers: ClassVar[Answers] = "class"
+    label_rule: ClassVar[LabelRule | None] = "largest"
 
     def square_root(self, output: Tensor) -> SquareRoot:
         """See `exclusive_root`; r = (C - 1) x voxels."""
@@ -57,6 +58,7 @@ class VoxelwiseBernoulliHead(BernoulliHead):
 
     name: ClassVar[str] = "voxelwise_bernoulli"
     spatial: ClassVar[bool] = True
+    label_rule: ClassVar[LabelRule | None] = "above half"
 
     def square_root(self, output: Tensor) -> SquareRoot:
         """See `BernoulliHead`; r = C x voxels."""

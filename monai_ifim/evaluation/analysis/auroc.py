@@ -26,6 +26,7 @@ __all__ = [
     "macro_auroc_curves",
     "read_scores",
     "resample_within_classes",
+    "two_class_auroc",
     "weighted_macro_auroc",
 ]
 
@@ -48,7 +49,7 @@ class AurocPoint:
 class Scores:
     """Class probabilities after the perturbations: values [families, norms, draws, images, classes], NaN where not measured.
 
-    families: names. grid: relative norms, ascending. labels: [images], -1 where unknown.
+    families: names. grid: relative norms, ascending. labels: [images], -1 where unknown; of independent labels [images, classes].
     """
 
     families: tuple[str, ...]
@@ -65,13 +66,22 @@ class Scores:
     def complete(self, scores: Array) -> Mask:
         """Images [images] with a label and finite scores everywhere in [..., images, classes]."""
         axes = (*range(scores.ndim - 2), scores.ndim - 1)
-        usable: Mask = (self.labels >= 0) & np.isfinite(scores).all(axes)
+        usable: Mask = self.told & np.isfinite(scores).all(axes)
         return usable
 
+    @property
+    def told(self) -> Mask:
+        """Images [images] of which a label is known."""
+        told: Mask = np.asarray(self.labels >= 0)
+        return told if told.ndim == 1 else np.asarray(told.any(1))
+
     def has_every_class(self, usable: Mask) -> bool:
-        """True if the labels of the usable images are all of 0..classes-1, for two or more classes."""
-        classes = self.values.shape[-1]
-        return classes > 1 and np.array_equal(np.unique(self.labels[usable]), np.arange(classes))
+        """True if the labels of the usable images are all of 0..classes-1, for two or more classes; of independent labels, if one
+        at least is there with images that have it and images that do not."""
+        classes, labels = self.values.shape[-1], self.labels[usable]
+        if labels.ndim == 2:
+            return any((labels[:, c] == 1).any() and (labels[:, c] == 0).any() for c in range(classes))
+        return classes > 1 and np.array_equal(np.unique(labels), np.arange(classes))
 
 
 def read_scores(measurements: pd.DataFrame) -> Scores:
@@ -84,37 +94,59 @@ def read_scores(measurements: pd.DataFrame) -> Scores:
     grid, norm = np.unique(measurements["relative_norm"].to_numpy(dtype=np.float64), return_inverse=True)
     values = np.full((len(families), len(grid), len(draws), len(images), len(columns)), np.nan)
     values[family, norm, draw, image] = measurements[columns].to_numpy(dtype=np.float64)
-    labels = measurements.drop_duplicates("image")["label"].to_numpy(dtype=np.int64, na_value=-1)
+    first = measurements.drop_duplicates("image")
+    truth = [f"y{name[1:]}" for name in columns]
+    if truth and set(truth) <= set(first.columns) and first[truth].notna().all(axis=None):
+        labels = first[truth].to_numpy(dtype=np.int64)
+    else:
+        labels = first["label"].to_numpy(dtype=np.int64, na_value=-1)
     return Scores(tuple(str(name) for name in families), grid, labels, values)
 
 
 def weighted_macro_auroc(scores: Array, labels: Labels, weights: Array) -> Array:
     """Macro average of the one-versus-rest AUROC, [R], of scores [draws, images, classes], averaged over draws.
 
-    labels: [images], every class 0..classes-1 being there. weights: [R, images], how often each image was drawn.
+    labels: [images], every class 0..classes-1 being there, or of independent labels [images, classes], where a class is averaged
+    over the images that have it and those that do not, and left out where there are none. weights: [R, images], how often each
+    image was drawn.
     The AUROC of class c is the share of pairs of an image of c and one of another class in which the former has the higher
     score of c, equal scores counting half (Mann and Whitney 1947). NaN where a resample lacks a class.
     """
-    classes = scores.shape[2]
-    total = np.zeros(len(weights))
-    for c in range(classes):
-        inside = labels == c
-        one, two = scores[:, inside, c][:, :, None], scores[:, ~inside, c][:, None, :]
+    of_classes = []
+    for c in range(scores.shape[2]):
+        inside = labels == c if labels.ndim == 1 else labels[:, c] == 1
+        outside = ~inside if labels.ndim == 1 else labels[:, c] == 0
+        if labels.ndim == 2 and not (inside.any() and outside.any()):
+            continue
+        one, two = scores[:, inside, c][:, :, None], scores[:, outside, c][:, None, :]
         wins = ((one > two) + 0.5 * (one == two)).mean(0)
-        drawn, rest = weights[:, inside], weights[:, ~inside]
+        drawn, rest = weights[:, inside], weights[:, outside]
         pairs = drawn.sum(1) * rest.sum(1)
-        total += np.divide(((drawn @ wins) * rest).sum(1), pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
-    mean: Array = total / classes
+        of_classes.append(np.divide(((drawn @ wins) * rest).sum(1), pairs, out=np.full(len(weights), np.nan), where=pairs > 0))
+    mean: Array = np.mean(of_classes, axis=0)
     return mean
+
+
+def two_class_auroc(labels: Labels, scores: Array, seed: int, resamples: int) -> tuple[float, float, float]:
+    """(AUROC, low, high) of scores [images] for labels [images] of 0 and 1, with the 95 % percentile interval of resamples within
+    the two; NaN where one of them has no image, and limits NaN where one has a single image."""
+    if len(np.unique(labels)) < 2:
+        return np.nan, np.nan, np.nan
+    both = np.stack([-scores, scores], axis=1)[None]
+    found = weighted_macro_auroc(both, labels, _weights(labels, seed, resamples))
+    return float(found[0]), *_bounds(found[1:], labels)
 
 
 def resample_within_classes(labels: Labels, seed: int, resamples: int) -> Array:
     """Bootstrap of the images within each class: how often each was drawn, [resamples, images].
 
-    Within classes, as is usual for the AUROC, on which class frequencies have no bearing: no resample lacks a class.
+    Within classes, as is usual for the AUROC, on which class frequencies have no bearing: no resample lacks a class. Of
+    independent labels [images, classes] images are drawn from all, and a resample may lack one.
     """
     generator = np.random.default_rng(seed)
     weights = np.zeros((resamples, len(labels)))
+    if labels.ndim == 2:
+        return generator.multinomial(len(labels), np.full(len(labels), 1 / len(labels)), size=resamples).astype(np.float64)
     for c in np.unique(labels):
         rows = np.flatnonzero(labels == c)
         weights[:, rows] = generator.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=resamples)
@@ -171,8 +203,10 @@ def _weights(labels: Labels, seed: int, resamples: int) -> Array:
 
 
 def _bounds(resampled: Array, labels: Labels) -> tuple[float, float]:
-    """95 % percentile interval of values [R] resampled from images with these labels; NaN where a class has one image."""
-    if np.bincount(labels).min() < 2:
+    """95 % percentile interval of values [R] resampled from images with these labels; NaN where a class has one image. Resamples
+    that lack one of independent labels have no value and do not count."""
+    alone = len(labels) < 2 if labels.ndim == 2 else np.bincount(labels).min() < 2
+    if alone or not np.isfinite(resampled).any():
         return np.nan, np.nan
-    low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = np.nanquantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)

@@ -19,6 +19,7 @@ from scipy import stats
 from monai_ifim.core import IFIMError
 from monai_ifim.evaluation.analysis.auroc import area_difference
 from monai_ifim.evaluation.analysis.curves import BAND_RESAMPLES, areas, curve_bands, removal_values
+from monai_ifim.evaluation.analysis.labels import label_records
 from monai_ifim.evaluation.analysis.statistics import BLOCK, CONFIDENCE, RESAMPLES, compare_columns, holm, mean_intervals
 from monai_ifim.evaluation.measuring.end_points import CLAIM, MEASURES, REMOVAL, compared_measures, curve_measures
 from monai_ifim.evaluation.measuring.families import families_of
@@ -70,6 +71,7 @@ def summarise_cell(
         divergence_ratio=_divergence_ratio(measurements, images, seed, min(resamples, BAND_RESAMPLES)),
         images_scalars=_scalars(images, seed, resamples),
         by_class=_by_class(images, description.classes),
+        labels=label_records(measurements, images, description.classes, seed, resamples),
     )
 
 
@@ -196,9 +198,12 @@ def _scalars(images: pd.DataFrame, seed: int, resamples: int) -> dict[str, Estim
 
 
 def _by_class(images: pd.DataFrame, classes: Sequence[str]) -> dict[str, Mapping[str, Estimate]]:
-    """Means of the same columns by predicted class, in the order of the classes; classes never predicted are absent."""
+    """Means of the same columns by predicted class, in the order of the classes; classes never predicted are absent. Nothing for
+    independent labels, of which none is the answer."""
     numeric, predicted = _numeric(images), images["predicted"].to_numpy(dtype=np.int64)
     found: dict[str, Mapping[str, Estimate]] = {}
+    if "label_answers" in images:
+        return found
     for c in np.unique(predicted):
         if not 0 <= c < len(classes):
             raise IFIMError(f"predicted is {c} and {len(classes)} classes are named: predicted must be the index of a class.")

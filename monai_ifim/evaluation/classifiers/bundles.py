@@ -16,6 +16,7 @@ from monai_ifim.adapt.bundle import Bundle, load_bundle
 from monai_ifim.core import IFIMError
 from monai_ifim.core.operator.predictor import Predictor
 from monai_ifim.evaluation.classifiers.datalist import list_labelled, read_labelled
+from monai_ifim.evaluation.classifiers.labels import Label
 from monai_ifim.evaluation.classifiers.models import TWIN_SEED, EvaluatedClassifier, Model, randomised
 from monai_ifim.evaluation.classifiers.tasks import Sample, Task, affine_of, balanced
 from monai_ifim.evaluation.classifiers.training import Progress
@@ -31,16 +32,17 @@ __all__ = ["BundleModel", "BundleTask"]
 class _Entry:
     name: str
     path: Path
-    label: int
+    label: Label
 
 
 @dataclass(frozen=True, eq=False)
 class BundleTask(Task):
     """Labelled images of a MONAI datalist, as a bundle preprocesses them.
 
-    bundle: its folder, or the name of one that comes with the package. datalist: JSON with labels, class names or their
-    indices. section: of the datalist; None for "testing", "test" or "validation". base_dir: folder of its relative names, by
-    default its own. class_names: by default those of the bundle's metadata, or else "class 0", "class 1" ...
+    bundle: its folder, or the name of one that comes with the package. datalist: JSON with labels: class names or their
+    indices, or lists with 0, 1 or -1 (unknown) for each of independent labels. section: of the datalist; None for "testing",
+    "test" or "validation". base_dir: folder of its relative names, by default its own. class_names: by default those of the
+    bundle's metadata, or else "class 0", "class 1" ...
     """
 
     bundle: str

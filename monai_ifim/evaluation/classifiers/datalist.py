@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_ifim.core import IFIMError
+from monai_ifim.evaluation.classifiers.labels import Label, label_of
 from monai_ifim.io.source import Source
 
 __all__ = ["list_labelled", "read_labelled"]
@@ -18,15 +19,22 @@ TEST_SECTIONS = ("testing", "test", "validation")
 
 def read_labelled(
     datalist: Path, section: str | None, class_names: Sequence[str], base_dir: str | Path | None = None
-) -> list[tuple[str, Path, int]]:
-    """(name, path, label) of each entry of a datalist's section; see `list_labelled`.
+) -> list[tuple[str, Path, Label]]:
+    """(name, path, label) of each entry of a datalist's section; see `list_labelled` and `label_of`.
 
-    Also raises IFIMError if a label is neither a class name nor its index.
+    Also raises IFIMError where a label is none, and where some are classes and others lists of independent labels.
     """
-    return [
-        (name, path, _label(label, class_names, f"{datalist.name}: {path.name}"))
+    found = [
+        (name, path, label_of(label, class_names, f"{datalist.name}: {path.name}"))
         for name, path, label in list_labelled(datalist, section, base_dir)
     ]
+    kinds = {isinstance(label, tuple): path.name for _, path, label in found}
+    if len(kinds) > 1:
+        raise IFIMError(
+            f"{datalist.name}: the label of {kinds[True]} is a list and that of {kinds[False]} a class: give lists for "
+            "independent labels, or classes for exclusive ones."
+        )
+    return found
 
 
 def list_labelled(datalist: Path, section: str | None, base_dir: str | Path | None = None) -> list[tuple[str, Path, Any]]:
@@ -72,18 +80,6 @@ def _located(image: str, datalist: Path, folder: Path | None) -> Path:
     folders = [folder] if folder is not None else [datalist.parent, datalist.parent.parent]
     candidates = [place / image for place in folders]
     return next((path for path in candidates if path.exists()), candidates[0])
-
-
-def _label(label: Any, class_names: Sequence[str], where: str) -> int:
-    if isinstance(label, str) and label in class_names:
-        return list(class_names).index(label)
-    if isinstance(label, (list, tuple)) and len(label) == 1:
-        label = label[0]
-    if isinstance(label, bool) or not isinstance(label, (int, float)) or int(label) != label:
-        raise IFIMError(f"{where}: label {label!r} is neither one of {list(class_names)} nor their index.")
-    if not 0 <= label < len(class_names):
-        raise IFIMError(f"{where}: label {label!r}, and the classes are numbered 0 to {len(class_names) - 1}.")
-    return int(label)
 
 
 def _unique_name(path: Path, taken: set[str]) -> str:

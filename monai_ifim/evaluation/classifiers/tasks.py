@@ -17,7 +17,9 @@ from monai.transforms import Compose
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from monai_ifim.core import IFIMError
 from monai_ifim.evaluation.classifiers.datalist import read_labelled
+from monai_ifim.evaluation.classifiers.labels import Label
 from monai_ifim.evaluation.lumpy.images import LumpyDataset, LumpyParameters, grid_affine, lump_mean, noise_covariance
 from monai_ifim.io.geometry import Affine, is_invertible, is_photograph, world_affine
 
@@ -32,12 +34,13 @@ AUGMENTED_EXAMPLES = 4  # training images whose augmented form tells augmentatio
 class Sample:
     """One test image as the network sees it.
 
-    image: float32 [channel, *spatial]. label: -1 where unknown. affine: voxel index to RAS mm; None without a world frame.
+    image: float32 [channel, *spatial]. label: of a class, -1 where unknown, or of independent labels (`labels.Label`). affine:
+    voxel index to RAS mm; None without a world frame.
     """
 
     name: str
     image: Tensor = field(repr=False)
-    label: int
+    label: Label
     affine: Affine | None = field(default=None, repr=False)
 
 
@@ -158,8 +161,16 @@ class DatalistTask(Task):
         object.__setattr__(self, "_cached", {})
 
     def training(self, seed: int, epoch: int, epochs: int) -> Dataset[dict[str, Any]]:
-        """The preprocessed images, each augmented at random by its seed, epoch and index."""
-        return _Augmented(self._read("training"), self.augmentation, (seed, epoch))
+        """The preprocessed images, each augmented at random by its seed, epoch and index.
+
+        Raises IFIMError for lists of independent labels.
+        """
+        if any(isinstance(item["label"], tuple) for item in self._read("training")):
+            raise IFIMError(
+                f"{self.name}: its labels are lists, and only classifiers of exclusive classes are trained here: train the "
+                "network elsewhere and evaluate its bundle (BundleTask, BundleModel)."
+            )
+        return self._augmented(seed, epoch)
 
     def testing(self) -> Sequence[Sample]:
         """Images of the section "testing"."""
@@ -167,7 +178,7 @@ class DatalistTask(Task):
 
     def describe(self) -> dict[str, Any]:
         """See `Task`; files and transforms are identified by checksums of the datalist and of the images they give."""
-        first = [self.training(0, 0, 1)[index]["image"] for index in range(min(AUGMENTED_EXAMPLES, len(self._read("training"))))]
+        first = [self._augmented(0, 0)[index]["image"] for index in range(min(AUGMENTED_EXAMPLES, len(self._read("training"))))]
         return {
             "kind": "datalist",
             "name": self.name,
@@ -181,6 +192,9 @@ class DatalistTask(Task):
             "class_names": list(self.class_names),
         }
 
+    def _augmented(self, seed: int, epoch: int) -> _Augmented:
+        return _Augmented(self._read("training"), self.augmentation, (seed, epoch))
+
     def _read(self, section: str) -> list[dict[str, Any]]:
         cached: dict[str, list[dict[str, Any]]] = self._cached  # type: ignore[attr-defined]
         if section not in cached:
@@ -188,7 +202,7 @@ class DatalistTask(Task):
             cached[section] = [self._preprocessed(name, path, label) for name, path, label in entries]
         return cached[section]
 
-    def _preprocessed(self, name: str, path: Path, label: int) -> dict[str, Any]:
+    def _preprocessed(self, name: str, path: Path, label: Label) -> dict[str, Any]:
         image = self.preprocessing({"image": str(path), "label": label})["image"]
         plain = torch.as_tensor(image).as_subclass(Tensor).to(torch.float32).contiguous()
         return {"name": name, "image": plain, "label": label, "affine": affine_of(image)}
@@ -233,20 +247,20 @@ class _Augmented(Dataset[dict[str, Any]]):
 
 class _Labelled(Protocol):
     @property
-    def label(self) -> int:
-        """Class index."""
+    def label(self) -> Label:
+        """Class index, or 0, 1 or -1 for each of independent labels."""
 
 
 Labelled = TypeVar("Labelled", bound=_Labelled)
 
 
 def balanced(samples: Sequence[Labelled], count: int, seed: int) -> list[Labelled]:
-    """`count` samples (all if fewer), the classes in turn, each class in an order drawn from `seed`."""
+    """`count` samples (all if fewer), the classes (or combinations of labels) in turn, each in an order drawn from `seed`."""
     order = np.random.default_rng([seed, len(samples)]).permutation(len(samples))
-    by_label: dict[int, list[Labelled]] = {}
+    by_label: dict[Label, list[Labelled]] = {}
     for index in order:
         by_label.setdefault(samples[index].label, []).append(samples[index])
-    queues = [by_label[label] for label in sorted(by_label)]
+    queues = [by_label[label] for label in sorted(by_label, key=lambda label: (label,) if isinstance(label, int) else label)]
     longest = max((len(queue) for queue in queues), default=0)
     return [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)][:count]
 

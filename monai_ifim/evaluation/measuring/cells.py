@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ import torch
 from torch import nn
 
 from monai_ifim.core import IFIMError
+from monai_ifim.evaluation.classifiers.labels import Label, class_texts, known_label
 from monai_ifim.evaluation.classifiers.models import Model
 from monai_ifim.evaluation.classifiers.tasks import Sample, Task, fingerprint
+from monai_ifim.evaluation.measuring.answers import check_label
 from monai_ifim.evaluation.measuring.examples import example_planes
 from monai_ifim.evaluation.measuring.observation import Observation, ObservationSettings, Observer
 from monai_ifim.evaluation.measuring.perturbations import draw_seed
@@ -95,6 +97,8 @@ def run_cell(
             f"{cell.name}: the network tells {observer.classes} classes apart, and the task names {len(cell.task.class_names)}: "
             "give class_names in the order of the outputs."
         )
+    for sample in samples:
+        check_label(known_label(sample.label), observer.head, observer.outputs, f"{cell.name}, {sample.name}")
     for done, sample in enumerate(samples):
         advance("images", done, len(samples))
         if _is_kept(cell.folder, sample):
@@ -175,13 +179,17 @@ def _keep(cell: Cell, sample: Sample, observation: Observation) -> None:
 
 def _examples(names: Sequence[str], rows: Sequence[dict[str, Any]]) -> tuple[Example, ...]:
     return tuple(
-        Example(row["image"], _class_name(names, row["label"]), _class_name(names, row["predicted"]), row["probability"])
+        Example(row["image"], class_texts(_label(row["label"]), names), class_texts(_predicted(row), names), row["probability"])
         for row in rows
     )
 
 
-def _class_name(names: Sequence[str], index: int) -> str:
-    return names[index] if 0 <= index < len(names) else "unknown"
+def _predicted(row: Mapping[str, Any]) -> Label:
+    return _label(row.get("label_answers", row["predicted"]))
+
+
+def _label(stored: Any) -> Label:
+    return tuple(stored) if isinstance(stored, list) else int(stored)
 
 
 def _read_kept(cell: Cell, samples: Sequence[Sample]) -> tuple[list[pd.DataFrame], list[dict[str, Any]], dict[str, str]]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd  # type: ignore[import-untyped, unused-ignore]
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from monai_ifim.core import BernoulliHead, CategoricalHead, Decomposition, Head, HeadError, IFIMError, NetworkError
+from monai_ifim.core import Decomposition, Head, IFIMError, NetworkError
 from monai_ifim.core.heads.outputs import as_float64
-from monai_ifim.core.heads.probabilities import BernoulliProbabilityHead, CategoricalProbabilityHead
+from monai_ifim.evaluation.classifiers.labels import Label
+from monai_ifim.evaluation.measuring.answers import answers_of, check_label
 from monai_ifim.evaluation.measuring.families import FAMILIES
 from monai_ifim.evaluation.measuring.perturbations import Perturbation
 
@@ -34,7 +34,7 @@ def measure_image(
     predict: Callable[[Tensor], Tensor],
     head: Head,
     image: Tensor,
-    label: int | None,
+    label: Label | None,
     decomposition: Decomposition,
     perturbations: Sequence[Perturbation],
     relative_norms: Sequence[float],
@@ -44,32 +44,33 @@ def measure_image(
 
     Columns: label (-1 where unknown), predicted, family, draw, seed (Int64), relative_norm, norm (image's unit), those of
     `end_points.measured_columns` as float64 (flipped and correct 0 or 1; correct and negative_log_likelihood NaN without a
-    label), and the class probabilities p00, p01, ... after the perturbation. Divergences and likelihoods in nats.
+    label), and the class probabilities p00, p01, ... after the perturbation. Divergences and likelihoods in nats. Of independent
+    labels these columns are means over the labels (`answers.IndependentAnswers`), label and predicted are -1, and y00, y01, ...
+    are the true labels.
 
     Args:
         predict: [B, channel, *spatial] -> outputs [B, C], in eval mode; called without gradients.
-        head: of exclusive classes; one Bernoulli output counts as the classes (absent, present).
+        head: of exclusive classes or independent labels; one Bernoulli output counts as the classes (absent, present).
         image: [channel, *spatial].
-        label: true class, or None.
+        label: true class, or, of independent labels, 0, 1 or -1 (unknown) for each; None: unknown.
         decomposition: of this image alone, with energy 1, so that the predicted divergence d^T F d / 2 is complete.
         perturbations: of this image.
         relative_norms: grid of |d| / |x|.
         batch_size: images in one pass.
 
     Raises:
-        IFIMError: a head without exclusive classes, a label out of range, another image's decomposition, a zero
+        IFIMError: a head without classes, a label of another kind or out of range, another image's decomposition, a zero
             image, outputs that are not finite.
     """
     image = image.detach().as_subclass(Tensor)
     length = _check_image(image, decomposition, batch_size)
     with torch.no_grad():
         before = _outputs(predict, image[None].clone())  # a copy, so that a network may write into its input
-        classes = _log_probabilities(head, before).shape[1]
-        if label is not None and not 0 <= label < classes:
-            raise IFIMError(f"label {label} is none of the {classes} classes: give 0 to {classes - 1}, or None where unknown.")
+        check_label(label, head, before.shape[1], "the image")
         steps = _steps(perturbations, relative_norms, length)
         after = _moved_outputs(predict, image, steps, before, batch_size)
-    return _table(head, before, after, label, steps, _curvatures(decomposition, perturbations))
+    divergence = head.divergence(before.expand_as(after), after).cpu()
+    return _table(answers_of(head, before, after).columns(label), divergence, steps, _curvatures(decomposition, perturbations))
 
 
 def _check_image(image: Tensor, decomposition: Decomposition, batch_size: int) -> float:
@@ -130,43 +131,21 @@ def _curvatures(decomposition: Decomposition, perturbations: Sequence[Perturbati
     return {id(p): float((values * (vectors @ p.direction.flatten()).square()).sum()) for p in perturbations}
 
 
-def _log_probabilities(head: Head, output: Tensor) -> Tensor:
-    """log p of every class, [B, C >= 2] float64 on the CPU; raises HeadError if the classes are not exclusive."""
-    z = as_float64(head.logits(output)).cpu()
-    if isinstance(head, (CategoricalHead, CategoricalProbabilityHead)):
-        return functional.log_softmax(z, dim=1)
-    if isinstance(head, (BernoulliHead, BernoulliProbabilityHead)) and z.shape[1] == 1:
-        return torch.cat([functional.logsigmoid(-z), functional.logsigmoid(z)], dim=1)
-    raise HeadError(
-        f"head {head.name!r} with {z.shape[1]} output(s) has no exclusive classes: measure classifiers with a categorical "
-        "head, or with one Bernoulli output."
-    )
-
-
 def _table(
-    head: Head, before: Tensor, after: Tensor, label: int | None, steps: Sequence[_Step], curvatures: dict[int, float]
+    answers: Mapping[str, Tensor | int], divergence: Tensor, steps: Sequence[_Step], curvatures: dict[int, float]
 ) -> pd.DataFrame:
-    log_p, start = _log_probabilities(head, after), _log_probabilities(head, before)[0]
-    p = log_p.exp()
-    predicted = int(start.argmax())
-    change = p[:, predicted] - start[predicted].exp()
-    answer = p.argmax(1)
-    unknown = torch.full_like(change, torch.nan)
     columns: dict[str, object] = {
-        "label": -1 if label is None else label,
-        "predicted": predicted,
+        "label": answers["label"],
+        "predicted": answers["predicted"],
         "family": [step.perturbation.family for step in steps],
         "draw": [step.perturbation.draw for step in steps],
         "seed": pd.array([step.perturbation.seed for step in steps], dtype="Int64"),
         "relative_norm": [step.relative_norm for step in steps],
         "norm": [step.norm for step in steps],
-        "probability_change": change,
-        "absolute_change": change.abs(),
-        "divergence": head.divergence(before.expand_as(after), after).cpu(),
+        "probability_change": answers["probability_change"],
+        "absolute_change": answers["absolute_change"],
+        "divergence": divergence,
         "predicted_divergence": [0.5 * step.norm**2 * curvatures[id(step.perturbation)] for step in steps],
-        "flipped": (answer != predicted).to(p.dtype),
-        "correct": unknown if label is None else (answer == label).to(p.dtype),
-        "negative_log_likelihood": unknown if label is None else -log_p[:, label],
     }
-    columns.update({f"p{c:02d}": p[:, c] for c in range(p.shape[1])})
+    columns |= {name: values for name, values in answers.items() if name not in columns}
     return pd.DataFrame({k: v.numpy() if isinstance(v, Tensor) else v for k, v in columns.items()})

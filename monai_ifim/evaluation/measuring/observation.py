@@ -20,7 +20,9 @@ from monai_ifim.core.locality import radii
 from monai_ifim.core.operator.module_state import evaluation_mode
 from monai_ifim.core.operator.predictor import Predictor
 from monai_ifim.core.projection import split
+from monai_ifim.evaluation.classifiers.labels import UNKNOWN, known_label
 from monai_ifim.evaluation.classifiers.tasks import Sample
+from monai_ifim.evaluation.measuring.answers import has_independent_labels, label_scalars
 from monai_ifim.evaluation.measuring.attributions import attribute
 from monai_ifim.evaluation.measuring.families import FAMILIES
 from monai_ifim.evaluation.measuring.measurements import measure_image
@@ -83,7 +85,7 @@ class Observer:
         with evaluation_mode(network):
             output = self.predict(image.clone().requires_grad_(True))
         self.head = resolve_head(head, output, last_operation(output, self.predict.bare))
-        self.classes = max(2, output.shape[1])
+        self.outputs, self.classes = output.shape[1], max(2, output.shape[1])
 
     def observe(self, sample: Sample, seed: int) -> Observation:
         """Decompose, perturb and measure one image; `seed` fixes every random draw. Raises IFIMError if F = 0 or x = 0."""
@@ -95,7 +97,8 @@ class Observer:
             raise IFIMError(f"{sample.name}: F is zero, so that no direction leads: the prediction is saturated beyond float32.")
         high, low = (part[0] for part in split(leading[None], image[None]))
         subspaces = Subspaces(leading, trailing, self._twin_leading(image))
-        target, probability = _answer(whole.probabilities[0])
+        independent = has_independent_labels(self.head, whole.probabilities.shape[1])
+        target, probability = _answer(whole.probabilities[0], independent)
         attributions, missing = self._attributions(image, target)
         perturbations = build_perturbations(image, high, low, subspaces, attributions, self.settings.perturbations, seed)
         with evaluation_mode(self.network):
@@ -103,15 +106,16 @@ class Observer:
                 self.predict,
                 self.head,
                 image,
-                sample.label if sample.label >= 0 else None,
+                known_label(sample.label),
                 whole,
                 perturbations,
                 self.settings.perturbations.relative_norms,
                 max(1, min(LARGEST_PASS, PASS_ELEMENTS // image.numel())),
             )
         scalars = {
-            "predicted": target,
+            "predicted": UNKNOWN if independent else target,
             "probability": probability,
+            **(label_scalars(whole.logits[0], known_label(sample.label)) if independent else {}),
             **_spectral_scalars(whole, high, leading.shape[0]),
             **self._locality(whole),
             **_twin_shares(whole, subspaces),
@@ -179,8 +183,11 @@ def overlap(first: Tensor, second: Tensor) -> float:
     return float(products.square().sum()) / size if size else math.nan
 
 
-def _answer(probabilities: Tensor) -> tuple[int, float]:
-    """Predicted class and its probability; one output is the probability of class 1 of two."""
+def _answer(probabilities: Tensor, independent: bool) -> tuple[int, float]:
+    """Predicted class and its probability; one output is the probability of class 1 of two. Of independent labels the likeliest
+    label, whose logit attributions are of, and the mean probability of the answers yes and no."""
+    if independent:
+        return int(probabilities.argmax()), float(torch.maximum(probabilities, 1 - probabilities).mean())
     both = torch.cat([1 - probabilities, probabilities]) if len(probabilities) == 1 else probabilities
     return int(both.argmax()), float(both.max())
 

@@ -18,13 +18,18 @@ from monai_ifim.io import atomic
 from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.errors import OutputError
 from monai_ifim.io.geometry import Affine, is_invertible
-from monai_ifim.io.slicer.color_tables import ENTRIES, sensitivity_table, signed_table, table_text
+from monai_ifim.io.slicer.color_tables import Table, label_names, labels_table, sensitivity_table, signed_table, table_text
 from monai_ifim.io.slicer.spectrum_table import COMPONENT, SHARE, SpectrumTable, read_spectrum
 from monai_ifim.io.slicer.views import PRESETS, VIEW_ANGLE, Point, SliceView, camera_before, is_flat, plane_view, slice_view
-from monai_ifim.io.slicer.volumes import GREY, SENSITIVITY, SIGNED, SceneVolume, first_of, scene_volumes
+from monai_ifim.io.slicer.volumes import GREY, LABELS, SENSITIVITY, SIGNED, SceneVolume, first_of, scene_volumes
 
 FOUR_UP, PLOT_3D_AND_SLICES, PLOT_AND_SLICES = 3, 36, 37  # vtkMRMLLayoutNode: FourUp, ConventionalPlot, FourUpPlot
-COLOR_IDS = {GREY: "vtkMRMLColorTableNodeGrey", SENSITIVITY: "vtkMRMLColorTableNode1", SIGNED: "vtkMRMLColorTableNode2"}
+COLOR_IDS = {
+    GREY: "vtkMRMLColorTableNodeGrey",
+    SENSITIVITY: "vtkMRMLColorTableNode1",
+    SIGNED: "vtkMRMLColorTableNode2",
+    LABELS: "vtkMRMLColorTableNode3",
+}
 LONGEST_NAMED = 80  # characters of a file name that an error message quotes
 LEGEND_FONT = "font-family:Arial;font-size:12px;color:rgba(255,255,255,1);text-shadow:1px -1px 2px rgba(0,0,0,1.0);"
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, section 2.2
@@ -64,11 +69,12 @@ def write_scene(folder: Path, sidecar: Mapping[str, Any], point: Point | None = 
     if missing:
         named = ", ".join(str(name)[:LONGEST_NAMED] for name in missing)
         raise OutputError(f"{case}: no scene without {named}: run the case again, overwriting.")
-    tables, written = _write_tables(folder, spectrum)
+    tables, written = _write_tables(folder, spectrum, sidecar.get("segmentation"))
     camera = camera_before(affine, shape)
     text = _rendered(
         layout=_layout(shape, spectrum),
         linked=int(not is_flat(shape)),
+        labels=first_of(volumes, "labels"),
         views=views,
         presets=PRESETS,
         camera=camera,
@@ -112,17 +118,23 @@ def _layout(shape: tuple[int, ...], spectrum: SpectrumTable) -> int:
     return PLOT_AND_SLICES if is_flat(shape) else PLOT_3D_AND_SLICES
 
 
-def _write_tables(folder: Path, spectrum: SpectrumTable) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def _write_tables(
+    folder: Path, spectrum: SpectrumTable, segmentation: Mapping[str, Any] | None
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Write the tables of the scene; returns the template's entries for the colour tables, in the order of COLOR_IDS, and the
     hash of each file."""
     tables, written = [], {}
-    for name, label, table in (
-        ("sensitivity", "Sensitivity", sensitivity_table()),
-        ("signed", "Below and above zero", signed_table()),
-    ):
+    made: list[tuple[str, str, Table, tuple[str, ...]]] = [
+        ("sensitivity", "Sensitivity", sensitivity_table(), ()),
+        ("signed", "Below and above zero", signed_table(), ()),
+    ]
+    if segmentation is not None and segmentation["labels"]:
+        labels = segmentation["labels"]
+        made.append(("labels", "Labels", labels_table(labels, segmentation["background"]), label_names(labels)))
+    for name, label, table, names in made:
         file = f"{folder.name}_{name}.ctbl"
-        written[file] = atomic.write_text(folder / file, table_text(name, table))
-        tables.append({"file": file, "name": label, "size": ENTRIES})
+        written[file] = atomic.write_text(folder / file, table_text(name, table, names))
+        tables.append({"file": file, "name": label, "size": len(table)})
     for file, text in (
         (f"{folder.name}_spectrum.tsv", spectrum.table()),
         (f"{folder.name}_spectrum.schema.tsv", spectrum.schema()),
@@ -143,7 +155,10 @@ def _rendered(**content: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    ids = {volume.file: f"vtkMRMLScalarVolumeNode{i}" for i, volume in enumerate(content["volumes"], start=1)}
+    ids = {
+        volume.file: f"vtkMRML{'LabelMap' if volume.colors == LABELS else 'Scalar'}VolumeNode{i}"
+        for i, volume in enumerate(content["volumes"], start=1)
+    }
     environment.filters["volume_id"] = lambda volume: ids[volume.file]
     environment.filters["file_name"] = lambda name: name.translate(_FILE_NAME)
     environment.filters["number"] = _number

@@ -10,16 +10,17 @@ from typing import Any
 from monai_ifim.display.numbers import percent
 from monai_ifim.io.maps import MapContent
 
-GREY, SENSITIVITY, SIGNED = "grey", "sensitivity", "signed"
+GREY, SENSITIVITY, SIGNED, LABELS = "grey", "sensitivity", "signed", "labels"
 LEGEND_WIDTH = 20  # letters: a longer line would be drawn smaller
-_COLORS = {"high": SIGNED, "eigenvector": SIGNED, "sensitivity": SENSITIVITY}
-_ORDER = ("source", "sensitivity", "high", "low", "eigenvector", "input")
+_COLORS = {"high": SIGNED, "eigenvector": SIGNED, "sensitivity": SENSITIVITY, "labels": LABELS}
+_WITH_BAR = (SIGNED, SENSITIVITY)
+_ORDER = ("source", "labels", "sensitivity", "high", "low", "eigenvector", "input")
 
 
 @dataclass(frozen=True)
 class SceneVolume:
-    """One volume. name: for the user; window: its ends in the stored values; colors: GREY, SENSITIVITY or SIGNED; legend: title
-    of its colour bar, or ""."""
+    """One volume. name: for the user; window: its ends in the stored values; colors: GREY, SENSITIVITY, SIGNED or LABELS; legend:
+    title of its colour bar, or ""."""
 
     file: str
     content: MapContent
@@ -71,7 +72,7 @@ def _map_volume(file: Mapping[str, Any], shares: tuple[float, ...]) -> SceneVolu
     name = content.title
     unit = file["unit"] if number is None else "relative"
     unit = unit if file["scale"] == 1 else f"{file['scale']:g} x {unit}"
-    legend = "\n".join([name + suffix, *textwrap.wrap(unit, LEGEND_WIDTH)]) if kind in _COLORS else ""
+    legend = "\n".join([name + suffix, *textwrap.wrap(unit, LEGEND_WIDTH)]) if _COLORS.get(kind) in _WITH_BAR else ""
     if kind in ("source", "sensitivity"):
         name = f"{name} ({unit})"
     if number is not None and number <= len(shares):

@@ -21,15 +21,20 @@ from monai_ifim.report.cohort.records import Cohort
 from monai_ifim.report.cohort.spectrum import SpectrumDrawing, draw_spectrum
 from monai_ifim.report.cohort.tables import case_anchor, case_link, finding_text
 from monai_ifim.report.pages.texts import shortened, words
+from monai_ifim.run.labels import are_independent
 
 __all__ = ["CaseCard", "OutputBar", "case_cards"]
 
 MOST_OUTPUTS = 8  # classes that are listed, the likeliest first
+MOST_LABELS = 12  # independent labels that are listed; the others are folded
+MOST_FOLDED = 300  # of these
 MOST_COMPONENTS = 8  # rows of the table of the spectrum
 MOST_FILES = 40
 FILE_ORDER = (".mrml", ".mrb", "_ifim.json", *(f"_ifim_{name}" for name in ("source", "input", "high", "low", "sens", "eigen")))
 FILE_NAMES = {".mrml": "scene for 3D Slicer", ".mrb": "scene for 3D Slicer in one file", "_ifim.json": "sidecar"}
 SUFFIXES = (".mrml", ".mrb", ".json", ".nii.gz", ".dcm")
+
+_LIKELIEST = "likeliest of independent labels: each has a probability of its own, and several or none may hold"
 
 CaseFields = Mapping[str, Any]
 
@@ -46,16 +51,19 @@ class OutputBar:
 @dataclass(frozen=True)
 class CaseCard:
     """Texts and drawings of one case. no_pictures: the reason if there are none; warnings: what was guessed in reading the
-    input; components: rows of number, eigenvalue, share of the trace and locality radius."""
+    input; answer_note: what the answer is one of; outputs_folded: further labels with their probabilities; components: rows of
+    number, eigenvalue, share of the trace and locality radius."""
 
     anchor: str
     name: str
     status: str
     answer: str
+    answer_note: str
     confidence: str
     outputs: tuple[OutputBar, ...]
     outputs_head: str
     outputs_rest: str
+    outputs_folded: str
     notes: tuple[str, ...]
     warnings: str
     spectrum: SpectrumDrawing | None
@@ -79,17 +87,20 @@ def case_cards(output: Path, cohort: Cohort, listed: CaseList, pictures: CasePic
 
 def _card(output: Path, position: int, case: CaseFields, pictures: CasePictures, notes: Sequence[str]) -> CaseCard:
     name, failed = case["case"], case["status"] == "failed"
-    outputs, rest = ((), "") if failed else _outputs(case)
+    independent = are_independent(words(case["head"]), len(_numbers(case["probabilities"])))
+    outputs, rest, folded = ((), "", "") if failed else _outputs(case, independent)
     eigenvalues = [] if failed else [value for value in _numbers(case["eigenvalues"]) if value is not None]
     return CaseCard(
         anchor=case_anchor(position),
         name=shortened(name),
         status=case["status"],
         answer="" if failed else shortened(words(case["prediction"])),
+        answer_note=_LIKELIEST if independent and not failed else "",
         confidence="" if failed or pd.isna(case["confidence"]) else numbers.probability(case["confidence"]),
         outputs=outputs,
         outputs_head="probability" if len(_numbers(case["probabilities"])) else "predicted value",
         outputs_rest=rest,
+        outputs_folded=folded,
         notes=() if failed else tuple(notes),
         warnings="" if failed else words(case["warnings"]),
         spectrum=draw_spectrum(eigenvalues),
@@ -103,21 +114,28 @@ def _card(output: Path, position: int, case: CaseFields, pictures: CasePictures,
     )
 
 
-def _outputs(case: CaseFields) -> tuple[tuple[OutputBar, ...], str]:
-    """The likeliest classes or the first predicted values, and a text that counts the others."""
+def _outputs(case: CaseFields, independent: bool) -> tuple[tuple[OutputBar, ...], str, str]:
+    """The likeliest classes or the first predicted values, a text that counts the others, and one that lists them: of independent
+    labels, each of which has an answer of its own."""
     names = [] if case["class_names"] is None else [words(name) for name in case["class_names"]]
     probabilities = _numbers(case["probabilities"])
     values = probabilities or _numbers(case["means"])
     pairs = list(zip(names, values, strict=False))
     if not probabilities:
         shown = [OutputBar(shortened(name), numbers.number(value), None) for name, value in pairs[:MOST_OUTPUTS]]
-        return tuple(shown), _more(len(pairs) - len(shown), "output", "in cases.parquet")
+        return tuple(shown), _more(len(pairs) - len(shown), "output", "in cases.parquet"), ""
     pairs.sort(key=lambda pair: math.inf if pair[1] is None else -pair[1])
+    most = MOST_LABELS if independent else MOST_OUTPUTS
     shown = [
         OutputBar(shortened(name), numbers.probability(value), None if value is None else round(100 * value, 2))
-        for name, value in pairs[:MOST_OUTPUTS]
+        for name, value in pairs[:most]
     ]
-    return tuple(shown), _more(len(pairs) - len(shown), "class", "in cases.parquet")
+    if not independent:
+        return tuple(shown), _more(len(pairs) - most, "class", "in cases.parquet"), ""
+    folded = pairs[most : most + MOST_FOLDED]
+    listed = "; ".join(f"{shortened(name)} {numbers.probability(value)}" for name, value in folded)
+    rest = _more(len(pairs) - most, "label", "in cases.parquet") if len(pairs) > most + MOST_FOLDED else ""
+    return tuple(shown), rest, listed
 
 
 def _components(case: CaseFields, eigenvalues: Sequence[float]) -> tuple[tuple[str, str, str, str], ...]:

@@ -49,8 +49,9 @@ MEANING = (
     ("rank", "The number of eigenvectors kept, by the rule under Settings."),
     (
         "confidence",
-        "The probability of the predicted class. For independent labels and for networks with one output, the larger of p and "
-        "1 \N{MINUS SIGN} p of the label named: a certain no is certain too.",
+        "The probability of the predicted class, which for independent labels is the likeliest one of several that may hold. For "
+        "these and for networks with one output, the larger of p and 1 \N{MINUS SIGN} p of the label named: a certain no is "
+        "certain too.",
     ),
     (
         "|x_high|, |x_low|",

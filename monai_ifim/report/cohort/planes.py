@@ -19,7 +19,9 @@ from PIL import Image
 from monai_ifim.display import numbers
 from monai_ifim.display.sides import edge_words, place_text, side_text
 from monai_ifim.display.style import DIVERGING, GRAY, SEQUENTIAL
-from monai_ifim.io.planes import CasePlanes, Plane, PlaneMap
+from monai_ifim.io.planes import LABELS, CasePlanes, Plane, PlaneMap
+from monai_ifim.io.segmentation import ShownLabel
+from monai_ifim.report.cohort.labels import LegendRow, legend, over_image
 
 __all__ = ["MapColumn", "PictureGrid", "PlanePicture", "ScaleBar", "color_stops", "draw_picture_grid"]
 
@@ -29,6 +31,7 @@ TITLES: Mapping[str, str] = MappingProxyType(
     {
         "source": "Scan",
         "input": "Image",
+        "labels": "Segmentation",
         "high": "High component",
         "low": "Low component",
         "sensitivity": "Sensitivity",
@@ -70,13 +73,14 @@ class PlanePicture:
 @dataclass(frozen=True)
 class MapColumn:
     """The planes of one map, one below the other. colors: a key of COLORS; marks: values at left, middle and right of the
-    colour bar."""
+    colour bar; legend: of a segmentation, in place of the bar."""
 
     title: str
     unit: str
     colors: str
     marks: tuple[str, str, str]
     pictures: tuple[PlanePicture, ...]
+    legend: tuple[LegendRow, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,8 @@ def draw_picture_grid(planes: CasePlanes, most: float = math.inf) -> PictureGrid
     """Colour and encode the planes of a case in the best quality of at most `most` characters, or else in the worst."""
     drawn = [plane for found in planes.maps for plane in found.planes]
     width = _column_width(drawn)
-    sources = iter(_encoded([_colored(plane, _colors(found)) for found in planes.maps for plane in found.planes], most))
-    columns = [_column(found, width, sources) for found in planes.maps if found.planes]
+    sources = iter(_encoded([image for found in planes.maps for image in _images(found, planes)], most))
+    columns = [_column(found, width, sources, planes.labels) for found in planes.maps if found.planes]
     framed = any(plane.has_frame for plane in drawn)
     return PictureGrid(tuple(columns), place_text(planes.point) if framed else "")
 
@@ -109,7 +113,15 @@ def color_stops(colors: str) -> str:
     return ", ".join("#" + "".join(f"{int(part):02x}" for part in color) for color in table)
 
 
-def _column(found: PlaneMap, width: float, sources: Iterator[str]) -> MapColumn:
+def _images(found: PlaneMap, planes: CasePlanes) -> list[Image.Image]:
+    """The coloured planes of a map; labels lie over the image."""
+    if found.kind != LABELS:
+        return [_colored(plane, _colors(found)) for plane in found.planes]
+    behind = next((each.planes for each in planes.maps if each.kind in ("source", "input")), found.planes)
+    return [over_image(plane.values, image.values, planes.labels) for plane, image in zip(found.planes, behind, strict=True)]
+
+
+def _column(found: PlaneMap, width: float, sources: Iterator[str], labels: Sequence[ShownLabel]) -> MapColumn:
     kind = found.kind
     photograph = kind == "source" and not found.planes[0].has_frame
     title = TITLES.get("input" if photograph else kind, kind)
@@ -120,6 +132,7 @@ def _column(found: PlaneMap, width: float, sources: Iterator[str]) -> MapColumn:
         colors=_colors(found),
         marks=(numbers.number(low), numbers.number((low + high) / 2), numbers.number(high)),
         pictures=tuple(_picture(plane, title, width, next(sources)) for plane in found.planes),
+        legend=legend(labels) if kind == LABELS else (),
     )
 
 
@@ -142,6 +155,8 @@ def _picture(plane: Plane, title: str, width: float, source: str) -> PlanePictur
 
 
 def _colors(found: PlaneMap) -> str:
+    if found.kind == LABELS:
+        return LABELS
     return MAP_COLORS.get(found.kind, "grey")
 
 

@@ -9,6 +9,7 @@ from monai_ifim.evaluation.records import CellRecord, ExperimentRecord
 from monai_ifim.report.experiment import cell_tables
 from monai_ifim.report.experiment.curves import measures_with_values
 from monai_ifim.report.experiment.drawings import Drawings
+from monai_ifim.report.experiment.label_table import INDEPENDENT, label_table
 from monai_ifim.report.experiment.locality import has_locality
 from monai_ifim.report.experiment.removal import has_removal
 from monai_ifim.report.experiment.wording import family, selection_text
@@ -24,6 +25,8 @@ def task_section(cells: Sequence[CellRecord], results: ExperimentRecord, drawing
     if cells[0].task_note:
         blocks.append(Paragraph(cells[0].task_note))
     blocks += [Definitions(_facts(cells)), cell_tables.classifiers(cells)]
+    if any(cell.labels for cell in cells):
+        blocks += [Paragraph(INDEPENDENT), label_table(cells)]
     blocks += [drawings.curves(cell) for cell in cells if measures_with_values(cell)]
     controls = cell_tables.control_differences(cells, results.claim)
     if controls.rows:

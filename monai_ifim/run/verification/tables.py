@@ -18,6 +18,7 @@ from monai_ifim.io.digests import sha256_of_stream
 from monai_ifim.io.errors import single_line
 from monai_ifim.io.seal import is_unaltered
 from monai_ifim.io.written_files import open_regular, read_in
+from monai_ifim.run.labels import label_columns, label_values
 from monai_ifim.run.table import COLUMNS, SCHEMA, SEAL, CaseRow
 from monai_ifim.run.verification.findings import Finding
 
@@ -167,13 +168,18 @@ def _written(folder: int, written: Any, there: set[str]) -> Iterator[Finding]:
 
 def _compared(csv_rows: Mapping[str, Mapping[str, Any]], rows: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
     """Differences between the two tables."""
+    try:
+        labels = label_columns(rows.values())
+        of_labels = {case: label_values(row, labels) for case, row in rows.items()}
+    except (LookupError, TypeError, ValueError, AttributeError):  # of an earlier version, or damaged: `check_row` says so
+        labels, of_labels = (), {}
     for case in dict.fromkeys((*rows, *csv_rows)):
         if case not in csv_rows or case not in rows:
             lacking, other = ("cases.csv", "cases.parquet") if case in rows else ("cases.parquet", "cases.csv")
             yield Finding(lacking, "row", f"has no row of {case}, which {other} has: {AGAIN}.")
             continue
-        said = {name: "" if rows[case].get(name) is None else str(rows[case].get(name)) for name in COLUMNS}
-        wrong = [name for name in COLUMNS if said[name] != csv_rows[case][name]]
+        said = {name: rows[case].get(name) for name in COLUMNS} | of_labels.get(case, {})
+        wrong = [name for name, value in said.items() if ("" if value is None else str(value)) != csv_rows[case].get(name)]
         if wrong or "further" in csv_rows[case]:
             named = ", ".join(wrong[:SHOWN]) or "further fields"
             yield Finding("cases.csv", "row", f"says otherwise of {case} than cases.parquet ({named}): {AGAIN}.")

@@ -121,7 +121,7 @@ def test_bound_holds_with_its_confidence_whatever_the_columns_left_out_are(kind:
 
 def test_trace_is_estimated_without_bias(linear: Networks) -> None:
     x, network = _image(), linear(SHAPE, 60).double()
-    network = _with_logits(network, x, torch.cat([torch.zeros(4), torch.full((56,), -12.0)]))
+    network = _with_logits(network, x, torch.cat([0.1 * torch.arange(4.0), torch.full((56,), -14.0)]))
     found = [decompose(network, x, method="adaptive", energy=0.5, tolerance=0.5, seed=seed) for seed in range(100)]
     assert len({d.record["jacobian_products"] for d in found}) == 1  # all stopped at their first look, which selects nothing
     left = float(decompose(network, x, method="exact").trace - found[0].spectrum.sum())

@@ -26,6 +26,7 @@ from monai_ifim.core import (
 )
 from monai_ifim.core.heads.probabilities import BernoulliProbabilityHead, CategoricalProbabilityHead
 from monai_ifim.core.projection import split
+from monai_ifim.evaluation.classifiers.labels import Label
 from monai_ifim.evaluation.measuring.attributions import ATTRIBUTIONS, attribute
 from monai_ifim.evaluation.measuring.end_points import measured_columns
 from monai_ifim.evaluation.measuring.families import FAMILIES
@@ -78,7 +79,7 @@ def measured(
     network: nn.Module,
     head: Head,
     image: Tensor,
-    label: int | None = 1,
+    label: Label | None = 1,
     settings: PerturbationSettings = SETTINGS,
     rank: int = 2,
 ) -> tuple[pd.DataFrame, list[Perturbation], Decomposition]:
@@ -115,6 +116,43 @@ def test_linear_softmax_classifier_is_measured_as_its_closed_form_says(shape: tu
     np.testing.assert_allclose(table.negative_log_likelihood, -after[:, 1], rtol=1e-12)
     assert (table.predicted == c).all()
     assert 0 < table.flipped.mean() < 1
+
+
+def test_independent_labels_are_measured_one_by_one_and_averaged() -> None:
+    shape, true = (1, 7, 5), (1, -1, 0, 1)
+    network, image = linear_classifier(shape, 4), normal(shape, 0)
+    table, perturbations, _ = measured(network, BernoulliHead(), image, label=true)
+    w, b = weights_of(network)
+    d, z = displacements(table, perturbations), w @ image.flatten().numpy() + b
+    moved = z + d @ w.T
+    before, after, yes = expit(z), expit(moved), z > 0
+    np.testing.assert_allclose(table[["p00", "p01", "p02", "p03"]], after, rtol=1e-12)
+    assert (table[["y00", "y01", "y02", "y03"]].to_numpy() == np.array(true)).all()
+    np.testing.assert_allclose(table.absolute_change, np.abs(after - before).mean(1), rtol=1e-10, atol=1e-14)
+    answer = np.where(yes, after - before, before - after)  # change of the probability of each answer, yes or no
+    np.testing.assert_allclose(table.probability_change, answer.mean(1), rtol=1e-10, atol=1e-14)
+    np.testing.assert_array_equal(table.flipped, ((moved > 0) != yes).mean(1))
+    told = [0, 2, 3]
+    truth = np.array(true)[told]
+    np.testing.assert_allclose(table.correct, ((moved[:, told] > 0) == truth).mean(1))
+    losses = -np.log(np.where(truth == 1, after[:, told], expit(-moved[:, told])))
+    np.testing.assert_allclose(table.negative_log_likelihood, losses.mean(1), rtol=1e-10)
+    fisher = w.T @ np.diag(before * (1 - before)) @ w
+    np.testing.assert_allclose(table.predicted_divergence, 0.5 * np.einsum("ni,ij,nj->n", d, fisher, d), rtol=1e-9, atol=1e-18)
+    assert (table.predicted == -1).all()
+    assert 0 < table.flipped.mean() < 1
+    unknown = measured(network, BernoulliHead(), image, label=None)[0]
+    assert unknown[["correct", "negative_log_likelihood"]].isna().all(axis=None)
+
+
+def test_a_label_of_another_kind_than_the_answers_is_refused_with_the_cure() -> None:
+    network, image = linear_classifier((1, 7, 5), 4), normal((1, 7, 5), 0)
+    with pytest.raises(IFIMError, match="exclusive classes: give the number or name of one class, or --set head=bernoulli"):
+        measured(network, CategoricalHead(), image, label=(1, 0, 0, 1))
+    with pytest.raises(IFIMError, match="4 independent labels: give a list with 0, 1 or -1"):
+        measured(network, BernoulliHead(), image, label=1)
+    with pytest.raises(IFIMError, match="3 entries, and the network 4 outputs: give one for each"):
+        measured(network, BernoulliHead(), image, label=(1, 0, 1))
 
 
 @pytest.mark.parametrize("label", [0, 1])
@@ -379,15 +417,13 @@ def test_the_image_is_left_untouched_by_a_network_that_writes_into_its_input() -
     np.testing.assert_allclose(table[["p00", "p01", "p02"]].to_numpy()[1], expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("head", "outputs"), [(BernoulliHead(), 3), (GaussianHead(), 3), (GaussianHead(), 1)], ids=["labels", "means", "mean"]
-)
-def test_heads_without_exclusive_classes_are_refused(head: Head, outputs: int) -> None:
+@pytest.mark.parametrize("outputs", [3, 1])
+def test_heads_without_classes_are_refused(outputs: int) -> None:
     shape = (1, 7, 5)
     network, image = linear_classifier(shape, outputs), normal(shape, 0)
-    whole = decompose(network, image[None], head=head, energy=1.0)
-    with pytest.raises(HeadError, match="exclusive"):
-        measure_image(network, head, image, 0, whole, [], (0.0, 0.1))
+    whole = decompose(network, image[None], head=GaussianHead(), energy=1.0)
+    with pytest.raises(HeadError, match="gives no classes: measure classifiers, with head 'categorical'"):
+        measure_image(network, GaussianHead(), image, 0, whole, [], (0.0, 0.1))
 
 
 def refuse(match: str, error: type[IFIMError] = IFIMError, **changes: object) -> None:
