@@ -19,6 +19,7 @@ PixelValuesBy = Literal["header", "rescale", "real-world"]
 Monochrome1 = Literal["reader", "stored", "inverted"]
 Decides = Literal["always", "approximate", "at least", "never"]
 SAME = object()  # the command line's default is the field's
+STATED = object()  # descriptions of every version state the field
 
 HEADS = {  # name of each head that needs no parameters: its module and class in `monai_ifim.core.heads`
     "categorical": "categorical:CategoricalHead",
@@ -32,6 +33,7 @@ HEADS = {  # name of each head that needs no parameters: its module and class in
     "voxelwise_bernoulli": "voxelwise:VoxelwiseBernoulliHead",
 }
 HEAD_NAMES = ("auto", *HEADS)
+VOLUME_TOLERANCE = "5 %"
 CONTENTS = ("high", "low", "sensitivity", "eigenvectors")
 
 
@@ -44,6 +46,7 @@ class Option:
     the command line, where it differs. minimum: of a whole number.
     decides: when another value makes another result: "always"; "approximate": unless the method was exact; "at least": only
     where it is asked for and was not before; "never".
+    absent: what the description of an earlier version means that does not state the field; without one, it describes no settings.
     """
 
     default: Any
@@ -53,10 +56,22 @@ class Option:
     command_default: Any = SAME
     minimum: int | None = None
     decides: Decides = "always"
+    absent: Any = STATED
 
 
 DECOMPOSITION: dict[str, Option] = {
     "head": Option("auto", f"What the network's outputs are: {', '.join(HEAD_NAMES)}."),
+    "volume_tolerance": Option(
+        VOLUME_TOLERANCE,
+        "volumes, volumes_bernoulli: standard deviation of each label's volume: '5 %' of it, '0.5 ml' or '20 voxels'.",
+        absent=VOLUME_TOLERANCE,
+    ),
+    "answer": Option(None, "Decompose the answer about one class or label alone: its name or number, from 0.", absent=None),
+    "answer_mask": Option(
+        None,
+        "Segmentations: decompose the answer inside of a mask alone, a NIfTI file on the grid of the scan or of the network.",
+        absent=None,
+    ),
     "output_key": Option(None, "Name, number or path (heads.diagnosis) of the logits, if the network returns several outputs."),
     "energy": Option(0.99, "Keep the leading components that hold this share of the trace.", float),
     "rank": Option(None, "Keep this many components instead of a share.", int),

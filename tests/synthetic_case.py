@@ -17,6 +17,7 @@ Array = npt.NDArray[Any]
 UNIT = "network input intensity"
 MAPS = ("input", "high", "low", "sensitivity", "eigenvector 1", "eigenvector 2")
 UNITS = {"sensitivity": f"nats per ({UNIT})^2", "eigenvector": "1"}
+LABEL_NAMES = ("background", "tumour core", "oedema")
 EIGENVALUES = (0.75, 0.2, 0.0625)
 
 
@@ -66,12 +67,28 @@ def write_synthetic_case(
         "locality_radius": [0.5, None],
         "files": files,
     }
+    if "labels" in contents:
+        sidecar["segmentation"] = {
+            "background": 0,
+            "labels": [
+                {"value": value, "name": name, "voxels": int((_labels(shape) == value).sum())}
+                for value, name in enumerate(LABEL_NAMES)
+            ],
+        }
     if source:
         name = f"{folder.name}_ifim_source.nii.gz"
         _save(folder / name, (ramp - 100).astype(np.int16), affine)
         of_source = {"file": name, "kind": "source", "unit": "Hounsfield units", "window": [-100.0, float(ramp.max()) - 100.0]}
         files.append(files[0] | of_source)
     return sidecar
+
+
+def _labels(shape: tuple[int, int, int]) -> Array:
+    """Two boxes, one in the other, in the background."""
+    values = np.zeros(shape, dtype=np.uint8)
+    values[2 : shape[0] // 2 + 3, 2:-2, 2:-2] = 1
+    values[shape[0] // 2 : shape[0] // 2 + 3, 4:-4, 3:-3] = 2
+    return values
 
 
 def write_scene_file(folder: Path, sidecar: Mapping[str, Any], point: tuple[float, float, float] | None = None) -> Path:
@@ -92,6 +109,8 @@ def place_of(affine: Array, index: Sequence[float]) -> Array:
 
 
 def _values(content: str, ramp: Array, blob: tuple[int, int, int]) -> Array:
+    if content == "labels":
+        return _labels((ramp.shape[0], ramp.shape[1], ramp.shape[2]))
     if content == "sensitivity":
         values = np.zeros_like(ramp)
         values[blob] = 2.5
@@ -102,7 +121,7 @@ def _values(content: str, ramp: Array, blob: tuple[int, int, int]) -> Array:
 
 
 def _window(content: str, values: Array) -> list[float]:
-    if content in ("input", "low"):
+    if content in ("input", "low", "labels"):
         return [float(values.min()), float(values.max())]
     largest = float(np.abs(values).max())
     return [0.0 if content == "sensitivity" else -largest, largest]

@@ -161,6 +161,8 @@ def _records(decomposition: Decomposition, seconds: float, segmentation: dict[st
             "locality_radius": None if radius is None else _finite(radius[b][:rank]),
             "verification": of_image(decomposition.record, b),
             **_answer(decomposition, b),
+            "answer_voxels": None if decomposition.answer_voxels is None else int(decomposition.answer_voxels[b]),
+            "volumes": _volumes(decomposition, b),
             "segmentation": segmentation,
             "seconds": seconds / batch,
         }
@@ -175,6 +177,21 @@ def _answer(decomposition: Decomposition, b: int) -> dict[str, Any]:
         return {"logits": [], "probabilities": shares.tolist()}
     logits = decomposition.logits[b].to(torch.float64).tolist()
     return {"logits": logits, "probabilities": decomposition.probabilities[b].tolist()}
+
+
+def _volumes(decomposition: Decomposition, b: int) -> dict[str, Any] | None:
+    """Of an answer of volumes, what the record states of one image, with the tolerance, slope and changes of each label."""
+    stated, rank = decomposition.record.get("volumes"), int(decomposition.rank[b])
+    if stated is None:
+        return None
+    voxel, slopes, changes = stated["voxel_volume"], decomposition.answer_slopes, decomposition.answer_changes
+    tolerances = decomposition.answer_tolerances
+    return stated | {
+        "voxel_volume": None if voxel is None else voxel[b],
+        "tolerances": None if tolerances is None else tolerances[b].tolist(),
+        "slopes": None if slopes is None else slopes[b].tolist(),
+        "changes": None if changes is None else changes[b, :rank].tolist(),
+    }
 
 
 def _finite(values: list[float]) -> list[float | None]:

@@ -221,7 +221,8 @@ class IFIMHandler:
                 self._save(engine, single, tensors, 0, names[index])
 
     def _components(self, network: Callable[..., Any], given: NetworkInput) -> tuple[dict[str, Tensor], Tensor]:
-        return batch_components(self.settings, self.scanner, network, given.image, given.args, given.kwargs)
+        names = () if self.writer is None else self.writer.model.class_names
+        return batch_components(self.settings, self.scanner, network, given.image, given.args, given.kwargs, names)
 
     def _save(self, engine: Engine, image: Tensor, tensors: Mapping[str, Tensor], index: int, name: str) -> None:
         if self.writer is None:

@@ -48,6 +48,12 @@ class GivenSettings:
         return Limits(**{name.removeprefix("max_"): self.values[name] for name in LIMITS})
 
     @property
+    def mask(self) -> str | None:
+        """The path of the mask of the answer."""
+        mask: str | None = self.values["answer_mask"]
+        return mask
+
+    @property
     def noise(self) -> str | None:
         """The noise level as given, a number or the path of a map."""
         noise: str | None = self.values["metric"]
@@ -55,6 +61,7 @@ class GivenSettings:
 
     def settings(self, **decided: Any) -> CaseSettings:
         """The settings; decided: fields that the verb decides itself. Raises IFIMError for invalid settings."""
+        from monai_ifim.adapt.mask_file import read_mask
         from monai_ifim.adapt.scanner.noise import read_noise
         from monai_ifim.adapt.settings import CaseSettings
 
@@ -62,6 +69,7 @@ class GivenSettings:
         if given.get("space") == "scanner" and given["resolution"] is None and given["metric"] is None:
             given["resolution"] = "network"  # the network cannot tell finer changes apart
         given["metric"] = read_noise(given.get("metric"))
+        given["answer_mask"] = read_mask(given.get("answer_mask"))
         return CaseSettings(**given)
 
 

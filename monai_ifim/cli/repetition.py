@@ -30,6 +30,7 @@ FREE = {
     "output",
     "device",
     "metric",
+    "answer_mask",
     "expect_sha256",
     *LIMITS,
 }  # the sidecar states everything else
@@ -110,7 +111,7 @@ def _repeated(
         name_origin(console, root, expected)
         configure_cublas(was_deterministic(case))
         folder = output or stack.enter_context(ScratchFolder()) / "repeated"  # with a table of pseudonyms beside it
-        return repeat_case(name, case, root, source, folder, device, given.noise, given.limits)
+        return repeat_case(name, case, root, source, folder, device, given.noise, given.limits, given.mask)
 
 
 def _show(console: Console, found: Repetition) -> None:

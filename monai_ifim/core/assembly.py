@@ -12,6 +12,8 @@ from monai_ifim.core.decomposition import Decomposition, on_device
 from monai_ifim.core.determinism import last_digits
 from monai_ifim.core.errors import SpectralTieWarning, warn_caller
 from monai_ifim.core.heads.base import Head
+from monai_ifim.core.heads.restricted import RestrictedHead
+from monai_ifim.core.heads.square_root import ValueGradients
 from monai_ifim.core.operator.metric import Metric
 from monai_ifim.core.projection import orthonormalise, split
 from monai_ifim.core.settings import Settings
@@ -28,8 +30,12 @@ def assemble(
     settings: Settings,
     row_eps: float,
     record: dict[str, Any],
+    values: ValueGradients | None = None,
 ) -> Decomposition:
-    """The decomposition of a batch from the result of a solver; image [B, channel, *spatial], output [B, *output]."""
+    """The decomposition of a batch from the result of a solver; image [B, channel, *spatial], output [B, *output].
+
+    values: how the factor's columns combine to gradients of the answer's values.
+    """
     rows = subspace.rows
     spectra = subspace.spectra(row_eps)
     kept = [count_kept(spectrum, settings.energy, settings.rank) for spectrum in spectra]
@@ -60,7 +66,34 @@ def assemble(
         residuals=_padded(_residuals(kept, subspace), count, image.device),
         locality_radius=None,
         record=record | {"error_bound": float(error_bound.max())},
+        **_answer_tensors(head, output, values, subspace, spectra, flat[:, :count]),
     )
+
+
+def _answer_tensors(
+    head: Head, output: Tensor, values: ValueGradients | None, subspace: Subspace, spectra: list[Spectrum], vectors: Tensor
+) -> dict[str, Tensor]:
+    """What `Decomposition` holds of the answer's own values; vectors: the kept eigenvectors [B, r, D]."""
+    found: dict[str, Tensor] = {}
+    voxels = head.voxels(output) if isinstance(head, RestrictedHead) else None
+    if voxels is not None:
+        found["answer_voxels"] = voxels.to(output.device)
+    if values is None:
+        return found
+    found["answer_tolerances"] = on_device(values.tolerances, output.device)
+    if subspace.method != "exact":  # the rows are then not the columns themselves
+        return found
+    rows, coefficients = subspace.rows, values.coefficients
+    if not rows.rows:  # a constant output
+        coefficients = coefficients[..., :0]
+    slopes = [
+        (spectrum.coefficients @ one.T.cpu() * spectrum.roots[:, None]).norm(dim=0)
+        for spectrum, one in zip(spectra, coefficients, strict=True)
+    ]
+    found["answer_slopes"] = on_device(torch.stack(slopes), output.device)
+    changes = rows.products(vectors) @ coefficients.transpose(1, 2).to(rows.scales)
+    found["answer_changes"] = on_device(changes, output.device)
+    return found
 
 
 def compose_record(
@@ -69,10 +102,10 @@ def compose_record(
     """How a batch was decomposed, as plain data: the settings as given, and what was used where they leave a choice."""
     return {
         "settings": asked.describe(),
-        "head": head.name,
-        "answers": head.answers,
-        "values": head.values,
-        "label_rule": head.label_rule,
+        "head": head.whole.name,
+        "answers": head.whole.answers,
+        "values": head.whole.values,
+        "label_rule": head.whole.label_rule,
         "method": subspace.method,
         "method_reason": reason,
         "confidence": subspace.confidence,  # that error_bound holds

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from monai_ifim.core.answer import AnswerFacts
 from monai_ifim.core.operator.precision import autocast
 from monai_ifim.core.operator.predictor import Predictor
 from monai_ifim.core.settings import Settings
@@ -19,7 +20,8 @@ class BatchPart:
     """Some images of a batch, with the network and settings for them.
 
     asked: the settings as given; settings: the same with the metric bound to these images. advance: see `Jacobian`.
-    first: number of the first of these images in the batch. verification: of the batch.
+    first: number of the first of these images in the batch. verification: of the batch. facts: what is known of these images
+    besides their values.
     """
 
     predictor: Predictor
@@ -28,6 +30,7 @@ class BatchPart:
     settings: Settings
     advance: Callable[[int, int | None], None]
     verification: BatchVerification
+    facts: AnswerFacts
     first: int = 0
 
     def part(self, items: slice) -> BatchPart:
@@ -35,7 +38,8 @@ class BatchPart:
         metric = self.settings.input_metric
         settings = self.settings if metric is None else replace(self.settings, metric=metric.part(items))
         predictor, first = self.predictor.part(items), self.first + (items.start or 0)
-        return replace(self, predictor=predictor, image=self.image[items], settings=settings, first=first)
+        facts = self.facts.part(items)
+        return replace(self, predictor=predictor, image=self.image[items], settings=settings, facts=facts, first=first)
 
     def passes(self) -> AbstractContextManager[object]:
         """The context that a forward pass runs in."""

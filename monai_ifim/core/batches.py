@@ -10,12 +10,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from monai_ifim.core.answer import AnswerFacts, asked_head, described_answer, described_volumes
 from monai_ifim.core.assembly import assemble, compose_record
 from monai_ifim.core.batch_part import BatchPart
 from monai_ifim.core.decomposition import Decomposition, joined
 from monai_ifim.core.errors import MemoryWarning, NetworkError, warn_caller
 from monai_ifim.core.heads.base import Head
-from monai_ifim.core.heads.choice import columns_at_every_voxel, resolve_head
+from monai_ifim.core.heads.choice import columns_at_every_voxel
 from monai_ifim.core.heads.outputs import last_operation
 from monai_ifim.core.locality import LARGEST_PASS, radii
 from monai_ifim.core.memory.checkpointing import checkpointed
@@ -52,20 +53,22 @@ def decompose_in_parts(
     progress: bool | Progress = False,
     names: Sequence[str] = (),
     changes: Callable[[], Sequence[str]] = tuple,
+    facts: AnswerFacts | None = None,
 ) -> Decomposition:
     """Decompose a batch, as many images at a time as fit the memory budget and the memory of the device.
 
     progress: count the Jacobian products on standard error, or what is called after each with the numbers made and expected; what
     it raises ends the decomposition. names: of the images, for the record of their verification.
-    changes: names of what passes have changed in the network.
+    changes: names of what passes have changed in the network. facts: what is known of the images besides their values.
     """
+    facts = (facts or AnswerFacts()).of_batch(image)
     verification = BatchVerification.planned(predictor, image, asked, names, changes)
     settings, metric = asked, asked.input_metric
     if metric is not None:
         metric = metric.bound(image)
         check_self_adjoint(metric, image, torch.Generator().manual_seed(settings.seed))
         settings = replace(settings, metric=metric)
-    whole = BatchPart(predictor, image, asked, settings, _advance(progress), verification)
+    whole = BatchPart(predictor, image, asked, settings, _advance(progress), verification, facts)
     plan = MemoryPlan(image.shape[0])
     if settings.budget is not None:
         plan = _planned(whole, settings.budget)
@@ -88,14 +91,15 @@ def decompose_in_parts(
     if progress is True:
         sys.stderr.write("\n")
     d = joined(parts, image)
-    return replace(d, record=d.record | {"verification": verification.finish(whole.forward, image)})
+    answer = described_answer(asked, facts, d.logits.shape[1])
+    return replace(d, record=d.record | {"answer": answer, "verification": verification.finish(whole.forward, image)})
 
 
 def _planned(whole: BatchPart, budget: int) -> MemoryPlan:
     """The plan for the budget, from one forward pass of the first image."""
     first, network = whole.part(slice(0, 1)), whole.predictor.running
     survey = survey_image(first.forward, network, first.image)
-    columns = resolve_head(whole.settings.head, survey.output).square_root(survey.output).columns
+    columns = asked_head(whole.settings, first.facts, survey.output).square_root(survey.output).columns
     if columns_at_every_voxel(whole.settings.head):  # the rows are then those of the Lanczos steps
         columns = min(columns, most_steps(whole.settings, columns))
     kept = min(whole.settings.rank or columns, columns)
@@ -144,8 +148,9 @@ def _run_plan(part: BatchPart, plan: MemoryPlan) -> Decomposition:
         if plan.frugal:
             return_freed_memory()  # of the passes, before the eigenproblem takes its own
         record = compose_record(part.asked, metric, head, part.image, subspace, products, reason)
+        record["volumes"] = described_volumes(head, jacobian.output)
         record["output"] = part.predictor.selection.chosen  # path of the logits, None where the network returns one tensor
-        d = assemble(head, part.image, jacobian.output, subspace, part.settings, row_eps, record)
+        d = assemble(head, part.image, jacobian.output, subspace, part.settings, row_eps, record, root.values)
         d = _with_locality(part, plan, head, d) if part.settings.locality else d
         expectations, output = expectations_of(part, plan, d, rows, directions), jacobian.output
     del factor, root, jacobian, subspace, rows  # their memory
@@ -232,7 +237,8 @@ def _checked_head(part: BatchPart, jacobian: Jacobian) -> Head:
     with part.passes():
         check_independence(part.predictor, part.image, output)
     network = part.predictor.running
-    return resolve_head(part.settings.head, output, last_operation(jacobian.graph, getattr(network, "ends_in", network)))
+    operation = last_operation(jacobian.graph, getattr(network, "ends_in", network))
+    return asked_head(part.settings, part.facts, output, operation)
 
 
 def _row_eps(part: BatchPart, output: Tensor) -> float:

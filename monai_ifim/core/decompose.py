@@ -8,8 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
+from monai_ifim.core.answer import AnswerFacts, known_volumes
 from monai_ifim.core.batches import Progress, decompose_in_parts
 from monai_ifim.core.decomposition import Decomposition
+from monai_ifim.core.heads.answer_mask import AnswerMask
 from monai_ifim.core.heads.base import Head
 from monai_ifim.core.heads.choice import answers_at_every_voxel
 from monai_ifim.core.memory.allocation import copy_of
@@ -20,7 +22,7 @@ from monai_ifim.core.operator.predictor import Predictor, owner_of
 from monai_ifim.core.operator.requirements import check_image
 from monai_ifim.core.operator.shortcuts import whole_shortcuts
 from monai_ifim.core.settings import Settings
-from monai_ifim.options import Method, Precision, Verify
+from monai_ifim.options import VOLUME_TOLERANCE, Method, Precision, Verify
 
 
 def decompose(
@@ -28,6 +30,10 @@ def decompose(
     x: Tensor,
     *,
     head: str | Head = "auto",
+    volume_tolerance: str = VOLUME_TOLERANCE,
+    answer: str | int | None = None,
+    answer_mask: AnswerMask | Tensor | None = None,
+    voxel_volume: float | Sequence[float] | Tensor | None = None,
     energy: float = 0.99,
     rank: int | None = None,
     method: Method = "auto",
@@ -53,6 +59,14 @@ def decompose(
         head: what the outputs are: the name of a head (`monai_ifim.options.HEADS`: "categorical", "bernoulli", also of one
             binary logit, "gaussian" with unit noise, "probabilities", "voxelwise" for a segmentation, ...), or a `Head`.
             "auto" reads two or more outputs as the logits of exclusive classes and refuses what may be something else.
+        volume_tolerance: heads "volumes", "volumes_bernoulli": standard deviation of each label's volume, "5 %" of it,
+            "0.5 ml" or "20 voxels"; never less than one voxel.
+        answer: number of a class or label, from 0, to decompose the answer about it alone: of a classifier whether it is this
+            class or another; of a voxelwise head the voxels that are predicted as this label at x, which stay the same while x
+            moves; of volumes this label's.
+        answer_mask: voxels of a segmentation, [*spatial] or [B, *spatial], that alone are asked about, on the grid of the
+            output or of x.
+        voxel_volume: ml that a voxel of x takes up, one number or one for each image; without it, volumes are in voxels.
         energy: keep the fewest leading components that hold this share of the trace.
         rank: keep this many components instead (at most the numerical rank).
         method: "exact" computes every column of the factor; "adaptive" the heaviest ones, until random probes bound the others;
@@ -81,6 +95,9 @@ def decompose(
     """
     settings = Settings(
         head,
+        volume_tolerance=volume_tolerance,
+        answer=answer,
+        answer_mask=answer_mask,
         output_key=output_key,
         energy=energy,
         rank=rank,
@@ -93,7 +110,8 @@ def decompose(
         locality=locality,
         verify=verify,
     )
-    return decompose_with(settings, network, x, network_args, network_kwargs, progress)
+    facts = known_volumes(voxel_volume)
+    return decompose_with(settings, network, x, network_args, network_kwargs, progress, facts=facts)
 
 
 def decompose_with(
@@ -104,11 +122,13 @@ def decompose_with(
     network_kwargs: Mapping[str, Any] | None = None,
     progress: bool | Progress = False,
     names: Sequence[str] = (),
+    facts: AnswerFacts | None = None,
 ) -> Decomposition:
     """`decompose` with its options as one object; see there for the other arguments, the result and what is raised.
 
     progress: as `decompose_in_parts`.
     names: of the images, by which the records of later ones name the one that was verified; numbers by default.
+    facts: what is known of the images besides their values; by default their sizes.
     """
     network = owner_of(network)
     dtype = weight_dtype(settings.precision)
@@ -123,7 +143,7 @@ def decompose_with(
         dtype=dtype,
     )
     with evaluation_mode(network) as state, whole_shortcuts(predictor.bare) as corrections:
-        d = decompose_in_parts(predictor, copy_of(image), settings, progress, names, state.changes)
+        d = decompose_in_parts(predictor, copy_of(image), settings, progress, names, state.changes, facts)
         corrected = corrections()
     verification = d.record["verification"] | {"not_restored": list(state.not_restored)}
     return replace(d, record=d.record | {"corrections": corrected, "verification": verification})

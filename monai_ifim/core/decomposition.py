@@ -35,6 +35,11 @@ class Decomposition:
     error_bound: [B] float64, upper bound of the share of the trace that was not computed, with the confidence in `record`.
     residuals: [B, r] float64, bounds of |F u - l u|, zero for the exact method.
     locality_radius: [B, r] float64, where `decompose` was asked for it, else None; `core.locality_radius` makes it later.
+    answer_tolerances: [B, L] float64, of an answer of volumes the standard deviation of each label's, in its unit; else None.
+    answer_slopes: [B, L] float64, by how much one unit along its own steepest direction changes each volume: the length of its
+    gradient. answer_changes: [B, r, L] float64, by how much one unit along each kept component changes each, with its sign. None
+    where the columns that hold the gradients were not all computed. L is 1 for an answer about one label.
+    answer_voxels: [B] int64, voxels of the output that a restricted answer is about, else None.
     record: settings, method, products and versions as plain data.
     """
 
@@ -54,6 +59,10 @@ class Decomposition:
     residuals: Tensor
     locality_radius: Tensor | None
     record: dict[str, Any]
+    answer_tolerances: Tensor | None = None
+    answer_slopes: Tensor | None = None
+    answer_changes: Tensor | None = None
+    answer_voxels: Tensor | None = None
 
     @property
     def energy(self) -> Tensor:
@@ -117,7 +126,8 @@ class Decomposition:
 
 
 TENSORS = tuple(field.name for field in fields(Decomposition) if field.name != "record")
-_OPTIONAL = ("eigenimages", "locality_radius")  # not in a file where they are the eigenvectors, or were not asked for
+ANSWERS = ("answer_tolerances", "answer_slopes", "answer_changes", "answer_voxels")
+_OPTIONAL = ("eigenimages", "locality_radius", *ANSWERS)  # not in a file where they are the eigenvectors, or were not asked for
 _REQUIRED = tuple(name for name in TENSORS if name not in _OPTIONAL)
 
 
@@ -144,6 +154,9 @@ def joined(parts: Sequence[Decomposition], image: Tensor) -> Decomposition:
     record = parts[0].record | {
         name: max(part.record[name] for part in parts) for name in ("error_bound", "jacobian_products")
     }  # fmt: skip
+    if record["volumes"] is not None and record["volumes"]["voxel_volume"] is not None:
+        voxels = [volume for part in parts for volume in part.record["volumes"]["voxel_volume"]]
+        record["volumes"] = record["volumes"] | {"voxel_volume": voxels}
     return replace(parts[0], **tensors, image=image, record=record)
 
 

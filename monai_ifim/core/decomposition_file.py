@@ -112,7 +112,7 @@ def _check_tensors(path: Path, tensors: Mapping[str, Tensor], required: Sequence
     whole = (*components, *image[1:])
     expected = {"high": image, "low": image, "sensitivity": image, "eigenvectors": whole, "eigenimages": whole}
     expected |= {"rank": image[:1], "trace": image[:1], "error_bound": image[:1]}
-    expected |= {"residuals": components, "locality_radius": components}
+    expected |= {"residuals": components, "locality_radius": components, "answer_voxels": image[:1]}
     wrong = ", ".join(name for name, shape in expected.items() if name in tensors and tuple(tensors[name].shape) != tuple(shape))
     if wrong or components[:1] != image[:1] or any(values.shape[:1] != image[:1] for values in tensors.values()):
         raise IFIMError(f"the shapes of tensors in {path} do not belong together ({wrong}): save the decomposition again.")

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from monai_ifim.core.answer import recorded_head
 from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.core.errors import HeadError, NetworkError
 from monai_ifim.core.heads.base import Head
-from monai_ifim.core.heads.registry import head_class, head_from
+from monai_ifim.core.heads.registry import head_class
 from monai_ifim.core.operator.module_state import evaluation_mode
 from monai_ifim.core.operator.precision import autocast, coarsest_eps, weight_dtype
 from monai_ifim.core.operator.predictor import Predictor, owner_of
@@ -46,11 +47,11 @@ def locality_radius(
     `d`, and IFIMError as `decompose` does.
     """
     settings = d.record["settings"]
-    head = _recorded_head(d) if head is None else _checked_head(head, d)
+    head = recorded_head(d.record) if head is None else _checked_head(head, d)
     network, dtype = owner_of(network), weight_dtype(settings["precision"])
     image = check_image(network, d.image, dtype)
     further = (tuple(network_args), dict(network_kwargs or {}))
-    predictor = Predictor(network, image.shape[0], settings["output_key"], *further, spatial=head.spatial, dtype=dtype)
+    predictor = Predictor(network, image.shape[0], settings["output_key"], *further, spatial=head.whole.spatial, dtype=dtype)
     with evaluation_mode(network):
         _check_output(predictor, head, d, settings["precision"])
         return radii(predictor, head, image, d.eigenimages, d.eigenvalues)
@@ -76,19 +77,13 @@ def radii(
         return search.run(first.flatten()).reshape(eigenvalues.shape)
 
 
-def _recorded_head(d: Decomposition) -> Head:
-    """The head of `d` from its record; raises HeadError where that was a Head of its maker's."""
-    described = head_from(d.record["settings"]["head"])
-    return described if isinstance(described, Head) else head_class(d.record["head"])()
-
-
 def _checked_head(head: Head, d: Decomposition) -> Head:
     """The head given; raises HeadError if the record of `d` describes another, whose divergence would be a different one."""
     asked = d.record["settings"]["head"]
     expected = head_class(d.record["head"])().describe() if isinstance(asked, str) else asked
     if not isinstance(head, Head) or head.describe() != expected:
         raise HeadError(f"head={head!r} is not the head of this decomposition, {expected}: leave head= out, or pass that Head.")
-    return head
+    return recorded_head(d.record, head)
 
 
 def _check_output(predictor: Predictor, head: Head, d: Decomposition, precision: str | None) -> None:
@@ -171,7 +166,8 @@ class _Search:
 
     def _deviation(self, step: Tensor, active: Tensor) -> Tensor:
         """|KL / (e^2 l / 2) - 1| at the steps [n] of the directions `active` [n]; infinite where that is not finite."""
-        divergence = self.head.divergence(self.output[active // self.rank], self._outputs(step, active)).to(step)
+        items = active // self.rank
+        divergence = self.head.part(items).divergence(self.output[items], self._outputs(step, active)).to(step)
         deviation = (divergence / (0.5 * step.square() * self.eigenvalues[active]) - 1).abs()
         return torch.where(deviation.isfinite(), deviation, torch.inf)
 

@@ -89,5 +89,5 @@ def verify_part(
     for item, expected in expectations.items():
         one = slice(item, item + 1)
         together, context = (1, partial(_trimmed, part)) if plan.frugal else (2, part.passes)
-        moved = MovedImage(part.predictor, item, part.image[one], output[one], head, together, context)
+        moved = MovedImage(part.predictor, item, part.image[one], output[one], head.part(one), together, context)
         part.verification.verify(part.first + item, moved, expected, row_eps)

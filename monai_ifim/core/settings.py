@@ -12,11 +12,13 @@ from typing import Any, Self, TypedDict, get_args
 from torch import Tensor
 
 from monai_ifim.core.errors import IFIMError
+from monai_ifim.core.heads.answer_mask import AnswerMask, as_answer_mask, mask_from
 from monai_ifim.core.heads.base import UNDESCRIBED, Head
 from monai_ifim.core.heads.registry import check_head, head_from
+from monai_ifim.core.heads.volumes import VolumeTolerance
 from monai_ifim.core.operator.metric import Metric, as_metric, metric_from
 from monai_ifim.core.spectrum import check_selection
-from monai_ifim.options import Decides, Method, Option, Precision, Verify, option
+from monai_ifim.options import STATED, Decides, Method, Option, Precision, Verify, option
 
 UNITS = {
     "": 1,
@@ -47,6 +49,9 @@ class SettingsShortcuts(TypedDict, total=False):
     seed: int
     locality: bool
     verify: Verify
+    volume_tolerance: str
+    answer: str | int | None
+    answer_mask: AnswerMask | Tensor | None
 
 
 @dataclass(frozen=True)
@@ -71,11 +76,17 @@ class Settings:
     seed: int = option("seed")
     locality: bool = option("locality")
     verify: Verify = option("verify")
+    volume_tolerance: str = option("volume_tolerance")
+    answer: str | int | None = option("answer")
+    answer_mask: AnswerMask | Tensor | None = option("answer_mask")
 
     def __post_init__(self) -> None:
         check_head(self.head)
         energy, rank = check_selection(self.energy, self.rank)
         checked: dict[str, Any] = {
+            "volume_tolerance": check_volume_tolerance(self.volume_tolerance),
+            "answer": check_answer(self.answer),
+            "answer_mask": as_answer_mask(self.answer_mask),
             "output_key": check_output_key(self.output_key),
             "energy": energy,
             "rank": rank,
@@ -96,6 +107,11 @@ class Settings:
     def budget(self) -> int | None:
         """The memory budget in bytes."""
         return self.memory_budget if isinstance(self.memory_budget, int) else None
+
+    @property
+    def region(self) -> AnswerMask | None:
+        """The mask of the answer."""
+        return self.answer_mask if isinstance(self.answer_mask, AnswerMask) else None
 
     @property
     def input_metric(self) -> Metric | None:
@@ -140,21 +156,24 @@ class Settings:
     def from_description(cls, description: Mapping[str, Any], **given: Any) -> Self:
         """The settings from what `describe` gave; given: fields that replace described ones.
 
-        A missing field that never decides the result has its default. Raises IFIMError for any other that is missing or
-        unknown, and for a head or metric that its description does not hold.
+        A missing field that never decides the result has its default, one that earlier versions lack what those meant by it.
+        Raises IFIMError for any other that is missing or unknown, and for a head, metric or mask that its description does not
+        hold.
         """
         if not isinstance(description, Mapping):
             raise IFIMError(f"{description!r} does not describe settings.")
         known = cls.options()
         _check_names(description, known)
         values = dict(description) | given
-        values = {name: one.default for name, one in known.items() if one.decides == "never"} | values
+        values = {name: one.default for name, one in known.items() if one.decides == "never"} | _unstated(known) | values
         if missing := [name for name in known if name not in values]:
             raise IFIMError(f"the setting {', '.join(map(repr, missing))} is missing from the description.")
         if isinstance(values["head"], Mapping):
             values["head"] = head_from(values["head"])
         if isinstance(values["metric"], Mapping):
             values["metric"] = metric_from(values["metric"])
+        if isinstance(values["answer_mask"], Mapping):
+            values["answer_mask"] = mask_from(values["answer_mask"])
         return cls(**values)
 
     def differences(self, recorded: Settings | Mapping[str, Any], *, exact: bool = False) -> tuple[str, ...]:
@@ -165,6 +184,7 @@ class Settings:
         """
         then = recorded.describe() if isinstance(recorded, Settings) else dict(recorded)
         now, known = self.describe(), self.options()
+        then = {name: value for name, value in _unstated(known).items() if name in now} | then
         alone = [name for name in (*now, *then) if (name in now) != (name in then)]
         alone = [name for name in alone if name not in known or known[name].decides != "never"]
         both = [name for name in now if name in then and not _agrees(known[name].decides, now[name], then[name], exact)]
@@ -187,8 +207,13 @@ def _check_names(given: Collection[str], known: Collection[str], besides: Collec
         raise IFIMError(f"unknown setting {', '.join(map(repr, unknown))}: the settings are {', '.join(known)}{others}.")
 
 
+def _unstated(known: Mapping[str, Option]) -> dict[str, Any]:
+    """What the descriptions of earlier versions mean that do not state a field."""
+    return {name: one.absent for name, one in known.items() if one.absent is not STATED}
+
+
 def _described(value: Any) -> Any:
-    if isinstance(value, (Head, Metric)):
+    if isinstance(value, (Head, Metric, AnswerMask)):
         return value.describe()
     return list(value) if isinstance(value, tuple) else value
 
@@ -228,6 +253,21 @@ def check_output_key(key: str | int | None) -> str | int | None:
     if isinstance(key, str):
         return int(key) if key.removeprefix("-").isdecimal() else key
     return None if key is None else int(key)
+
+
+def check_volume_tolerance(tolerance: str) -> str:
+    """The tolerance of volumes; raises IFIMError unless it is a text such as "5 %", "0.5 ml" or "20 voxels"."""
+    VolumeTolerance.parsed(tolerance)
+    return tolerance
+
+
+def check_answer(answer: str | int | None) -> str | int | None:
+    """The name or number of a class or label; raises IFIMError unless it is a text, a whole number from 0 on, or None."""
+    if answer is None or (isinstance(answer, str) and answer.strip()):
+        return answer
+    if isinstance(answer, bool) or not isinstance(answer, Integral) or answer < 0:
+        raise IFIMError(f"answer={answer!r}: give the name of a class or label, or its number, from 0 on.")
+    return int(answer)
 
 
 def check_tolerance(tolerance: float) -> float:

@@ -12,7 +12,8 @@ from typing import Any
 SCHEMA_VERSION = "2.4"  # of the sidecars written and returned; a reader of 2.x reads every 2.y
 # 2.1 adds verification, corrections, output, left_out and the files beside the input; 2.2 the SHA-256 of each file that the input
 # consists of, of each file written and of each that the bundle's answer depends on; 2.3 what was
-# decided in reading the input, and the warnings of the case; 2.4 the segmentation: its file, its rule and its labels.
+# decided in reading the input, and the warnings of the case; 2.4 the segmentation: its file, its rule and its labels, the part of
+# the answer that was asked for, and the volumes of labels with their gradients.
 _CONTENT = re.compile(r"(source|input|high|low|sensitivity|eigenvector)(?: ([1-9]\d*))?(?:, channel ([1-9]\d*))?")
 
 

@@ -124,11 +124,18 @@ class ShownLabel:
 
 
 def shown_labels(sidecar: Mapping[str, Any]) -> tuple[ShownLabel, ...]:
-    """The labels of a sidecar's segmentation without its background and those that no voxel has, the largest first."""
-    stated = sidecar["segmentation"]
-    volumes = sidecar["prediction"].get("mean") or {}
+    """The labels of a sidecar's segmentation without its background and those that no voxel has, the largest first; expected
+    volumes where the answer is volumes in ml."""
+    stated, volumes = sidecar["segmentation"], sidecar.get("volumes") or {}
+    expected = {each["name"]: each for each in volumes.get("labels", ()) if volumes["unit"] == "ml"}
     found = [
-        ShownLabel(each["value"], each["name"], each["voxels"], each["ml"], volumes.get(each["name"]))
+        ShownLabel(
+            each["value"],
+            each["name"],
+            each["voxels"],
+            each["ml"],
+            *(expected.get(each["name"], {}).get(number) for number in ("expected", "tolerance")),
+        )
         for each in stated["labels"]
         if each["value"] != stated["background"] and each["voxels"] > 0
     ]

@@ -19,6 +19,7 @@ import torch
 from monai_ifim.io import atomic
 from monai_ifim.io.errors import InputError, OutputError, single_line
 from monai_ifim.io.geometry import Affine
+from monai_ifim.io.label_volumes import described_answer, described_volumes
 from monai_ifim.io.maps import MapContent
 from monai_ifim.io.model import ModelIdentity, output_names
 from monai_ifim.io.older_sidecars import SCHEMA_VERSION, unit_of_map, up_to_date
@@ -126,6 +127,7 @@ def compose_sidecar(
     unit = facts.unit
     step = unit if record.get("metric") is None else str(record.get("metric_unit"))
     step = step.replace("unit of the image", unit) if facts.space == "scanner" else step
+    names = output_names(model.class_names, len(record.get("probabilities", [])))
     units = {
         "maps": unit,
         "eigenvalues": f"nats per ({step})^2",
@@ -148,6 +150,8 @@ def compose_sidecar(
             "class_names": list(model.class_names),
         },
         "prediction": _prediction(record, model.class_names),
+        "answer": described_answer(record, names),
+        "volumes": described_volumes(record, names, step),
         "segmentation": segmentation,
         "space": {"name": facts.space, "meaning": SPACES[facts.space]},
         "units": units,

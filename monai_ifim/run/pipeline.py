@@ -19,6 +19,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
+from monai_ifim.adapt.answer_facts import facts_of_images, voxel_volume
 from monai_ifim.adapt.bundle import Bundle
 from monai_ifim.adapt.components import component_tensors, item_of_batch, record_of_image
 from monai_ifim.adapt.saving import SaveIFIM
@@ -227,7 +228,7 @@ def _compute(
         if isinstance(item, CaseRow):
             yield item
             continue
-        if group and group[0].image.shape != item.image.shape:
+        if group and not _share_passes(group[0].image, item.image):
             yield from _decompose_group(bundle, group, settings, stop_request)
             group = []
         group.append(item)
@@ -236,6 +237,11 @@ def _compute(
             group = []
     if group:
         yield from _decompose_group(bundle, group, settings, stop_request)
+
+
+def _share_passes(first: MetaTensor, other: MetaTensor) -> bool:
+    """True for images of one shape whose voxels have a known volume, or neither has one."""
+    return first.shape == other.shape and (voxel_volume(first) is None) == (voxel_volume(other) is None)
 
 
 def _decompose_scans(
@@ -257,7 +263,14 @@ def _decompose_scans(
         try:
             scan = item.image.to(settings.device)
             deadline = _deadline(settings.limits, [item])
-            decomposition = scanner.decompose(bundle.network, scan, settings.case, name=item.case.name, progress=deadline)
+            decomposition = scanner.decompose(
+                bundle.network,
+                scan,
+                settings.case,
+                name=item.case.name,
+                progress=deadline,
+                class_names=bundle.identity.class_names,
+            )
             seconds = time.perf_counter() - started
             tensors = component_tensors(_recorded(decomposition, bundle), scan[None], seconds)
         except (Exception, SystemExit) as error:
@@ -286,7 +299,9 @@ def _decompose_group(
     try:
         batch = torch.stack([loaded.image.as_subclass(torch.Tensor) for loaded in group]).to(settings.device)
         names, deadline = [loaded.case.name for loaded in group], _deadline(settings.limits, group)
-        decomposition = decompose_with(settings.case, bundle.network, batch, progress=deadline, names=names)
+        images, class_names = [loaded.image for loaded in group], bundle.identity.class_names
+        facts = facts_of_images(images, class_names, settings.case.region, bundle.preprocessing)
+        decomposition = decompose_with(settings.case, bundle.network, batch, progress=deadline, names=names, facts=facts)
         tensors = component_tensors(_recorded(decomposition, bundle), batch, time.perf_counter() - started)
     except (Exception, SystemExit) as error:
         lost = stop_request.compute_failed(group[0].case.name, error, settings.device)

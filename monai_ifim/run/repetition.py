@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from monai_ifim.adapt.bundle import load_bundle
+from monai_ifim.adapt.mask_file import read_mask
 from monai_ifim.adapt.scanner.noise import read_noise
 from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core import IFIMError
@@ -154,15 +155,16 @@ def repeat_case(
     device: str | None = None,
     noise: str | None = None,
     limits: Limits | None = None,
+    mask: str | None = None,
 ) -> Repetition:
-    """Decompose the image again into OUTPUT/CASE and compare. device: another than the recorded one; noise: the map; limits: on
-    the case, by default those of `Limits`.
+    """Decompose the image again into OUTPUT/CASE and compare. device: another than the recorded one; noise, mask: the maps;
+    limits: on the case, by default those of `Limits`.
 
     Raises IFIMError where that cannot be done or there is nothing to compare.
     """
     if output.resolve() == case.folder.parent.resolve():
         raise OutputError(f"{output}: holds the case to compare with: choose another --output.")
-    settings = _checked(lambda: replace(_settings(case.sidecar, output, device, noise), limits=limits or Limits()), name)
+    settings = _checked(lambda: replace(_settings(case.sidecar, output, device, noise, mask), limits=limits or Limits()), name)
     bundle = load_bundle(root, settings.device)
     with _threads(case.sidecar, settings.device):
         [row] = run_cases(bundle, [cases.Case(name, source)], settings, lambda row: None)
@@ -173,21 +175,26 @@ def repeat_case(
     return Repetition(name, case.folder, tuple(_circumstances(case.sidecar, again.sidecar)), tuple(quantities))
 
 
-def _settings(sidecar: Mapping[str, Any], output: Path, device: str | None, noise: str | None) -> RunSettings:
+def _settings(sidecar: Mapping[str, Any], output: Path, device: str | None, noise: str | None, mask: str | None) -> RunSettings:
     """The settings that the sidecar states, without the files that the comparison does not read."""
     described = dict(sidecar["settings"]) | {"dicom_pm": False, "scene_bundle": False}
-    case = CaseSettings.from_description(described, **_noise_map(described["metric"], noise))
+    case = CaseSettings.from_description(described, **_maps(described, noise, mask))
     used = _device(sidecar["device"]) if device is None else device
     return RunSettings(output, case, device=used, overwrite=True)
 
 
-def _noise_map(described: Mapping[str, Any] | None, noise: str | None) -> dict[str, Any]:
-    """The noise map that a case was made with, read from where `noise` says; nothing for any other metric."""
-    if described is None or described.get("sigma") != "map":
-        return {}
-    if noise is None:
-        raise InputError("this case was made with a noise map: give its path, --noise FILE.")
-    return {"metric": read_noise(noise)}
+def _maps(described: Mapping[str, Any], noise: str | None, mask: str | None) -> dict[str, Any]:
+    """Noise map and mask that a case was made with, read from where `noise` and `mask` say; nothing where there were none."""
+    maps: dict[str, Any] = {}
+    if (described["metric"] or {}).get("sigma") == "map":
+        if noise is None:
+            raise InputError("this case was made with a noise map: give its path, --noise FILE.")
+        maps["metric"] = read_noise(noise)
+    if described.get("answer_mask") is not None:
+        if mask is None:
+            raise InputError("this case was made with a mask of the answer: give its path, --answer-mask FILE.")
+        maps["answer_mask"] = read_mask(mask)
+    return maps
 
 
 def _device(recorded: str) -> str:

@@ -9,6 +9,7 @@ import click
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
@@ -17,9 +18,11 @@ from monai_ifim.cli import options
 from monai_ifim.cli.main import app
 from monai_ifim.cli.options import GivenSettings, takes_settings
 from monai_ifim.core import NoiseLevel
+from monai_ifim.core.heads.answer_mask import AnswerMask
 from monai_ifim.io.limits import Limits
 from monai_ifim.options import LIMITS, OPTIONS, SAME, Option
 
+MASK = "mask.nii"
 WORDS: dict[str, tuple[list[str], Any]] = {  # of the command line, and the value of the field that they stand for
     "head": (["--head", "gaussian"], "gaussian"),
     "output_key": (["--output-key", "logits"], "logits"),
@@ -33,6 +36,9 @@ WORDS: dict[str, tuple[list[str], Any]] = {  # of the command line, and the valu
     "seed": (["--seed", "7"], 7),
     "locality": (["--no-locality"], False),
     "verify": (["--verify", "always"], "always"),
+    "volume_tolerance": (["--volume-tolerance", "0.5 ml"], "0.5 ml"),
+    "answer": (["--answer", "tumour"], "tumour"),
+    "answer_mask": (["--answer-mask", MASK], torch.tensor([[[True], [False]]])),
     "statistics": (["--space", "scanner", "--statistics", "freeze"], "freeze"),
     "resolution": (["--space", "scanner", "--resolution", "2.5"], 2.5),
     "deterministic": (["--deterministic"], True),
@@ -71,11 +77,14 @@ def test_every_field_has_words_here() -> None:
 
 
 @pytest.mark.parametrize("name", WORDS)
-def test_every_field_is_set_from_the_command_line(name: str) -> None:
+def test_every_field_is_set_from_the_command_line(name: str, tmp_path: Path) -> None:
     words, value = WORDS[name]
-    found, plain = settings_of(*words), settings_of()
+    nib.save(nib.Nifti1Image(np.array([[[2.0], [0.0]]], dtype=np.float32), np.eye(4)), tmp_path / MASK)
+    found, plain = settings_of(*[str(tmp_path / MASK) if word == MASK else word for word in words]), settings_of()
     if isinstance(value, NoiseLevel):
         assert getattr(found, name).describe() == value.describe()
+    elif isinstance(value, torch.Tensor):
+        assert getattr(found, name).describe() == AnswerMask(value).describe()
     else:
         assert getattr(found, name) == value
     assert name in {*found.differences(plain), *plain.differences(found), "memory_budget", "verify", "case_names"}

@@ -39,6 +39,9 @@ OTHERS: dict[str, Any] = {  # another value of each field than the default
     "seed": 7,
     "locality": True,
     "verify": "always",
+    "volume_tolerance": "0.5 ml",
+    "answer": "tumour",
+    "answer_mask": torch.ones(4, 3),
 }
 
 
@@ -90,7 +93,8 @@ def test_a_field_is_made_again_from_its_description_and_told_apart(name: str) ->
     settings = replace(Settings(), **{name: OTHERS[name]})
     description = through_json(settings)
     assert description == settings.describe()
-    again = Settings.from_description(description)
+    kept = {name: OTHERS[name]} if name == "answer_mask" else {}  # a description holds a hash of it alone
+    again = Settings.from_description(description, **kept)
     assert through_json(again) == description
     assert again.gives_same_result(settings)
     decides = {"memory_budget": (), "verify": (), "seed": ("seed",), "tolerance": ("tolerance",)}.get(name, (name,))
@@ -153,6 +157,13 @@ def test_a_head_made_again_gives_the_same_numbers(head: GaussianHead) -> None:
         ({"metric": {"kind": "noise level"}}, "lacks 'sigma'"),
         ({"locality": "yes"}, "locality='yes': give True or False"),
         ({"output_key": 1.5}, "output_key=1.5"),
+        ({"volume_tolerance": "5 mm"}, "such as '5 %'"),
+        ({"volume_tolerance": 5}, "such as '5 %'"),
+        ({"answer": -1}, "answer=-1: give the name of a class or label, or its number"),
+        ({"answer": " "}, "give the name"),
+        ({"answer_mask": {"shape": [2], "voxels": 1, "sha256": "0"}}, "a hash alone: give the mask again"),
+        ({"answer_mask": "lesion.nii"}, "give a tensor"),
+        ({"answer_mask": torch.tensor([1.0, float("nan")])}, "NaN"),
     ],
 )
 def test_a_description_that_cannot_be_is_refused_with_the_cure(change: dict[str, Any], reason: str) -> None:
@@ -167,6 +178,13 @@ def test_a_description_without_a_field_is_refused_and_differs() -> None:
     assert Settings().differences(lacking) == ("seed",)
     assert Settings().differences(Settings().describe() | {"force": 9}) == ("force",)
     assert Settings.from_description(lacking, seed=4).seed == 4
+
+
+def test_a_description_of_before_volumes_had_a_tolerance_stands_for_the_whole_answer() -> None:
+    earlier = {name: value for name, value in through_json(Settings(rank=2)).items() if not name.startswith(("answer", "volume"))}
+    assert Settings.from_description(earlier).describe() == Settings(rank=2).describe()
+    assert Settings(rank=2).gives_same_result(earlier)
+    assert Settings(rank=2, answer=1, volume_tolerance="1 ml").differences(earlier) == ("volume_tolerance", "answer")
 
 
 def test_shortcuts_take_the_place_of_fields_and_unknown_ones_are_listed() -> None:

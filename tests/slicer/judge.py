@@ -168,6 +168,8 @@ def _volume(node: Any) -> dict[str, Any]:
     values = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions(), order="F")
     brightest = [int(i) for i in np.unravel_index(values.argmax(), values.shape)]
     table = display.GetColorNode().GetLookupTable()
+    labels = node.IsA("vtkMRMLLabelMapVolumeNode")
+    names = [display.GetColorNode().GetColorName(i) for i in range(table.GetNumberOfTableValues())] if labels else []
     legends = [node.GetNthDisplayNode(i) for i in range(1, node.GetNumberOfDisplayNodes())]
     return {
         "id": node.GetID(),
@@ -175,11 +177,19 @@ def _volume(node: Any) -> dict[str, Any]:
         "ijk_to_ras": _rows(matrix),
         "brightest": matrix.MultiplyPoint((*brightest, 1))[:3],
         "range": [float(values.min()), float(values.max())],
-        "window": [display.GetWindowLevelMin(), display.GetWindowLevelMax()],
-        "automatic": bool(display.GetAutoWindowLevel()),
+        "class": node.GetClassName(),
+        **({} if labels else _window_of(display)),
         "colors": display.GetColorNode().GetName(),
         "table": [table.GetTableValue(i) for i in range(table.GetNumberOfTableValues())],
+        "names": names,
         "legends": [legend.GetTitleText() for legend in legends],
+    }
+
+
+def _window_of(display: Any) -> dict[str, Any]:
+    return {
+        "window": [display.GetWindowLevelMin(), display.GetWindowLevelMax()],
+        "automatic": bool(display.GetAutoWindowLevel()),
     }
 
 
@@ -188,6 +198,7 @@ def _composite(node: Any) -> dict[str, Any]:
         "background": node.GetBackgroundVolumeID(),
         "foreground": node.GetForegroundVolumeID(),
         "opacity": node.GetForegroundOpacity(),
+        "labels": node.GetLabelVolumeID(),
         "linked": bool(node.GetLinkedControl()),
     }
 
@@ -200,6 +211,7 @@ def _slice(node: Any) -> dict[str, Any]:
         "field": node.GetFieldOfView(),
         "pixels": node.GetDimensions(),
         "in_3d": bool(node.GetSliceVisible()),
+        "outline": bool(node.GetUseLabelOutline()),
     }
 
 

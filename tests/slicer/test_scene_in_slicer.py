@@ -22,7 +22,7 @@ from PIL import Image
 
 from monai_ifim.io.maps import MapContent
 from monai_ifim.io.slicer.color_tables import sensitivity_table, signed_table
-from synthetic_case import MAPS, UNIT, place_of, write_bundle_file, write_scene_file, write_synthetic_case
+from synthetic_case import LABEL_NAMES, MAPS, UNIT, place_of, write_bundle_file, write_scene_file, write_synthetic_case
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, int, int]
@@ -67,6 +67,7 @@ def opened(
     coronal[:3] = [[-0.9, 0, 0, 40.0], [0, 0, 3.1, -12.5], [0, -1.3, 0, 77.0]]
     sagittal[:3] = [[0, 0, 2.7, -9.0], [-1.1, 0, 0, 30.25], [0, -1.4, 0, -21.0]]
     grids: dict[str, tuple[Shape, Array, Shape]] = dict.fromkeys(THICK, ((19, 15, 11), oblique, (13, 4, 7)))
+    grids["segmented"] = grids["oblique"]
     grids["coronal"] = ((21, 17, 9), coronal, (15, 5, 6))
     grids["sagittal"] = ((17, 23, 7), sagittal, (4, 16, 5))
     grids["tilted-slice"] = ((23, 1, 15), turned((1.2, 5.0, 2.1), (0.2, 0.1, -0.15), flip=True), (6, 0, 4))
@@ -74,7 +75,8 @@ def opened(
     made: dict[str, tuple[Path, dict[str, Any]]] = {}
     for name, (shape, affine, blob) in grids.items():
         channels, source = (2 if name == "two-channels" else 1), name not in ("two-channels", "network-space")
-        sidecar = write_synthetic_case(root / name, shape, affine, blob, MAPS, channels, source)
+        contents = (*MAPS, "labels") if name == "segmented" else MAPS
+        sidecar = write_synthetic_case(root / name, shape, affine, blob, contents, channels, source)
         place = place_of(affine, blob)
         scene = write_scene_file(root / name, sidecar, (place[0], place[1], place[2]))
         made[name] = (scene, sidecar)
@@ -224,6 +226,7 @@ def test_three_planes_show_the_image_under_half_the_sensitivity(opened: dict[str
     ids = {volume: facts["id"] for volume, facts in report["volumes"].items()}
     for view in VIEWS:
         shown = {"background": ids[opened[name].image], "foreground": ids[SENSITIVITY], "opacity": 0.5, "linked": True}
+        shown |= {"labels": None}
         assert report["composites"][view] == shown
         assert report["slices"][view]["in_3d"]
     assert [report["slices"][view]["orientation"] for view in VIEWS] == ["Axial", "Coronal", "Sagittal"]
@@ -269,3 +272,28 @@ def test_bundle_holds_the_same_as_the_folder(opened: dict[str, Opened]) -> None:
     folder, bundle = opened["oblique"].report, opened["bundle"].report
     differing = {key for key in folder if folder[key] != bundle[key]}
     assert differing <= {"pictures"}
+
+
+def test_a_segmentation_is_a_label_map_with_its_names_and_outlines_in_every_view(opened: dict[str, Opened]) -> None:
+    case = opened["segmented"]
+    assert case.report["errors"] == []
+    volume = case.report["volumes"]["Segmentation"]
+    assert volume["class"] == "vtkMRMLLabelMapVolumeNode"
+    assert volume["names"] == list(LABEL_NAMES)  # Slicer reads an underscore as a space
+    assert [round(alpha) for *_, alpha in volume["table"]] == [0, 1, 1]
+    image = nib.load(case.folder / "segmented_ifim_labels.nii.gz")
+    corners = {tuple(np.round(place_of(image.affine, index), 3)) for index in _ends(image.shape)}
+    found = {tuple(np.round(place_of(np.array(volume["ijk_to_ras"]), index), 3)) for index in _ends(volume["dimensions"])}
+    assert all(min(np.abs(np.subtract(one, other)).max() for other in corners) <= 2e-3 for one in found)
+    labels = np.asarray(image.dataobj)
+    for view in VIEWS:
+        assert case.report["composites"][view]["labels"] == volume["id"]
+        assert case.report["slices"][view]["outline"]
+        picture = _picture(case, view)
+        for value in (1, 2):
+            color = 255 * np.array(volume["table"][value][:3])
+            places = _places(case, view, np.abs(picture - color).max(2) < 12)
+            assert len(places) > 20
+            index = np.rint((np.linalg.inv(case.affine) @ np.column_stack([places, np.ones(len(places))]).T)[:3]).astype(int)
+            inside = ((index >= 0) & (labels.shape > index.T).T).all(0)
+            assert (labels[tuple(index[:, inside])] == value).mean() > 0.75  # an outline is a pixel wide, a voxel several

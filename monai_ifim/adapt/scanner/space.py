@@ -13,6 +13,7 @@ from monai.data.utils import collate_meta_tensor
 from monai.transforms import Compose
 from torch import Tensor, nn
 
+from monai_ifim.adapt.answer_facts import facts_of_images
 from monai_ifim.adapt.native import network_affine
 from monai_ifim.adapt.scanner.noise import NoiseMap
 from monai_ifim.adapt.scanner.preprocessing import ScanPreprocessing, reading_of, scan_preprocessing, squeezed
@@ -20,9 +21,11 @@ from monai_ifim.adapt.scanner.resolution import low_pass
 from monai_ifim.adapt.scanner.step_checks import is_discontinuous_at_zeros
 from monai_ifim.adapt.settings import CaseSettings, Resolution, checked_resolution
 from monai_ifim.core import Decomposition, IFIMError
+from monai_ifim.core.answer import AnswerFacts
 from monai_ifim.core.batches import Progress
 from monai_ifim.core.decompose import decompose_with
 from monai_ifim.core.determinism import deterministic_algorithms
+from monai_ifim.core.heads.choice import answers_at_every_voxel
 from monai_ifim.core.operator.predictor import Predictor, owner_of
 from monai_ifim.core.settings import Settings, SettingsShortcuts
 from monai_ifim.io import GeometryError, InputError
@@ -54,6 +57,11 @@ class ScannerNetwork(nn.Module):
         places = range(len(scans))  # unbind's views may not be written into, as some transforms do
         inputs = [self.preprocessing(self._placed(scans[place])).as_subclass(Tensor) for place in places]
         return self.ends_in(torch.stack(inputs).to(scans.dtype), *args, **kwargs)  # most of MONAI's transforms end in float32
+
+    @torch.no_grad()
+    def network_input(self, scan: Tensor) -> MetaTensor:
+        """What the preprocessing makes of one scan [channel, *spatial]."""
+        return self.preprocessing.whole.original(self._placed(scan.clone()))
 
     def _placed(self, scan: Tensor) -> MetaTensor:
         return MetaTensor(scan, affine=self.affine, meta=dict(self.meta))
@@ -107,16 +115,19 @@ class ScannerSpace:
         kwargs: Mapping[str, Any] | None = None,
         name: str | None = None,
         progress: bool | Progress = False,
+        class_names: Sequence[str] = (),
     ) -> Decomposition:
         """The decomposition of one scan [channel, *spatial]; args, kwargs: of the network; name: of the scan, for the record of
-        later scans that refer to its verification; progress: as `decompose_with`. Raises IFIMError."""
+        later scans that refer to its verification; progress: as `decompose_with`; class_names: of the network's outputs. Raises
+        IFIMError."""
         settings = self.settings(settings)
         scan = _as_network(network, scan)
         pipeline = squeezed(self.pipeline) if self.planar and scan.ndim == 4 and scan.shape[-1] == 1 else self.pipeline
         if not self._probed:
             pipeline.check(scan)
             self._probed = True
-        return _decompose(network, pipeline, scan, settings, args, kwargs, () if name is None else (name,), progress)
+        names = () if name is None else (name,)
+        return _decompose(network, pipeline, scan, settings, args, kwargs, names, progress, class_names)
 
     def read_again(self, batch: Tensor) -> MetaTensor:
         """Read the scan of a batch of one network input [1, channel, *spatial] again; raises InputError."""
@@ -146,15 +157,16 @@ def decomposed_batch(
     batch: Tensor,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
+    facts: AnswerFacts | None = None,
 ) -> tuple[Decomposition, Tensor]:
     """The decomposition of network inputs [B, channel, *spatial], or, in scanner space, of the scan that a batch of one was
-    made of; and what was decomposed, with its batch axis."""
+    made of; and what was decomposed, with its batch axis. facts: of the network inputs."""
     deterministic = isinstance(settings, CaseSettings) and settings.deterministic
     with deterministic_algorithms(deterministic, batch.device if isinstance(batch, Tensor) else "cpu"):
         if scanner is None:
-            return decompose_with(settings, network, batch, args, kwargs), batch
+            return decompose_with(settings, network, batch, args, kwargs, facts=facts), batch
         scan = scanner.read_again(batch)
-        found = scanner.decompose(network, scan, settings, args, kwargs)
+        found = scanner.decompose(network, scan, settings, args, kwargs, class_names=() if facts is None else facts.class_names)
         return found, collate_meta_tensor([scan])
 
 
@@ -212,6 +224,7 @@ def _decompose(
     kwargs: Mapping[str, Any] | None = None,
     names: Sequence[str] = (),
     progress: bool | Progress = False,
+    class_names: Sequence[str] = (),
 ) -> Decomposition:
     """A scan's decomposition through a pipeline that has been probed."""
     widths: list[float] | None = None
@@ -223,7 +236,10 @@ def _decompose(
         metric = metric.of(scan)
     wrapped = ScannerNetwork(network, pipeline, scan, zeros_held)
     of_scan = Settings.of(settings, {"metric": metric})
-    found = decompose_with(of_scan, wrapped, scan.as_subclass(Tensor)[None], args, kwargs, progress, names)
+    facts = AnswerFacts(class_names=tuple(class_names))
+    if answers_at_every_voxel(settings.head):
+        facts = facts_of_images([wrapped.network_input(scan.as_subclass(Tensor))], class_names, settings.region)
+    found = decompose_with(of_scan, wrapped, scan.as_subclass(Tensor)[None], args, kwargs, progress, names, facts)
     described = pipeline.describe() | {"zeros_held": zeros_held, "resolution": settings.resolution, "resolution_mm": widths}
     if found.record["label_rule"] is not None:
         described["grids"] = _grids(pipeline, scan)

@@ -49,6 +49,22 @@ class Head(ABC):
         if cls.columns_at_every_voxel and cls.values == "probability":
             cls.values = "mean_probability"
 
+    @property
+    def whole(self) -> Head:
+        """The head of the whole answer: this one, unless it asks about part of the answer of another."""
+        return self
+
+    def part(self, items: slice | Tensor) -> Head:
+        """The head for some images of the batch that it was made for."""
+        return self
+
+    def log_odds(self, output: Tensor, label: int) -> tuple[Tensor, Tensor]:
+        """Log-odds t [B] of one class or label against the rest, and dt/d output [B, C], both float64.
+
+        Raises HeadError for a head without them.
+        """
+        raise HeadError(f"head {self.name!r} states no log-odds of a single class: leave answer out, or define its log_odds.")
+
     @abstractmethod
     def square_root(self, output: Tensor) -> SquareRoot:
         """Square root of the Fisher information of `output` [B, C]."""

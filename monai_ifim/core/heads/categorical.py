@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -36,6 +37,14 @@ class CategoricalHead(Head):
     def square_root(self, output: Tensor) -> SquareRoot:
         """See the class; r = C - 1."""
         return exclusive_root(functional.log_softmax(as_float64(output), dim=1))
+
+    def log_odds(self, output: Tensor, label: int) -> tuple[Tensor, Tensor]:
+        """t = z_c - log sum of exp over the others; dt/dz = e_c - softmax over the others."""
+        z = as_float64(output)
+        others = z.index_fill(1, torch.tensor(label, device=z.device), -torch.inf)
+        direction = -functional.softmax(others, dim=1)
+        direction[:, label] = 1.0
+        return z[:, label] - others.logsumexp(1), direction
 
     def probabilities(self, output: Tensor) -> Tensor:
         """Softmax in float64."""

@@ -10,6 +10,8 @@ from monai_ifim.core.heads.categorical import CategoricalHead
 from monai_ifim.core.heads.outputs import HIDDEN, sums_to_one
 from monai_ifim.core.heads.probabilities import BernoulliProbabilityHead, CategoricalProbabilityHead
 from monai_ifim.core.heads.registry import check_head, head_class
+from monai_ifim.core.heads.volumes import VolumesOfLabels
+from monai_ifim.options import VOLUME_TOLERANCE
 
 
 def answers_at_every_voxel(head: str | Head) -> bool:
@@ -29,12 +31,18 @@ def _kind_of(head: str | Head) -> type[Head]:
     return CategoricalHead if head == "auto" else head_class(head)
 
 
-def resolve_head(head: str | Head, output: Tensor, operation: str | None = None) -> Head:
+def resolve_head(
+    head: str | Head,
+    output: Tensor,
+    operation: str | None = None,
+    tolerance: str = VOLUME_TOLERANCE,
+    voxel_volume: Tensor | None = None,
+) -> Head:
     """The head that `head` names for this output [B, C]; raises HeadError with the cure where that is uncertain.
 
     "auto" reads two or more outputs that no softmax or sigmoid made as the logits of exclusive classes and refuses all
     else: one output may be a binary logit or a regression. operation: "sigmoid" or "softmax" where one is known to have made
-    the output.
+    the output. tolerance, voxel_volume: of volumes, the latter in ml for each image [B], None where it is not known.
     """
     check_head(head)
     if isinstance(head, Head):
@@ -46,6 +54,13 @@ def resolve_head(head: str | Head, output: Tensor, operation: str | None = None)
         chosen = CategoricalProbabilityHead() if exclusive else BernoulliProbabilityHead()
     else:
         chosen = head_class(head)()
+    if isinstance(chosen, VolumesOfLabels):
+        chosen = chosen.measured(tolerance, voxel_volume)
+    elif tolerance != VOLUME_TOLERANCE:
+        raise HeadError(
+            f"volume_tolerance={tolerance!r} is one of volumes, and head {chosen.name!r} gives none: leave it out, or pass "
+            "head='volumes' or 'volumes_bernoulli'."
+        )
     chosen.validate(output, operation)
     return chosen
 

@@ -55,6 +55,17 @@ class CategoricalProbabilityHead(Head):
         # grad log p_m = -(1/p_m) U 1 over the others, and T^{-1} 1 = s r.
         return SquareRoot(norm, -s / r, build)
 
+    def log_odds(self, output: Tensor, label: int) -> tuple[Tensor, Tensor]:
+        """t = log p_c - log q with q the sum of the others; dt/dp = e_c / (p_c q), or where p_c > q its equal on the softmax's
+        image, -1 / (p_c q) at the others, whose gradient has not been rounded away. Zero where p_c or q has vanished."""
+        p = as_float64(output)
+        own, others = p[:, label], p.index_fill(1, torch.tensor(label, device=p.device), 0.0).sum(1)
+        alive = (own > VANISHED) & (others > VANISHED) & (own * others > VANISHED)
+        slope = torch.where(alive, 1 / (own * others), 0.0)
+        direction = torch.where(own > others, -slope, 0.0)[:, None].repeat(1, p.shape[1])
+        direction[:, label] = torch.where(own > others, 0.0, slope)
+        return own.clamp_min(VANISHED).log() - others.clamp_min(VANISHED).log(), direction
+
     def probabilities(self, output: Tensor) -> Tensor:
         """The output itself, float64."""
         return as_float64(output)
@@ -92,6 +103,15 @@ class BernoulliProbabilityHead(Head):
         scales = torch.where(variance > VANISHED, variance.rsqrt(), 0.0)
         score = torch.where(p > 0.5, 1 - p, -p) * scales
         return diagonal_root(scales, score)
+
+    def log_odds(self, output: Tensor, label: int) -> tuple[Tensor, Tensor]:
+        """t = log p_c - log(1 - p_c); dt/dp = e_c / (p_c (1 - p_c)), zero for a saturated label."""
+        p = as_float64(output)
+        own = p[:, label]
+        variance = own * (1 - own)
+        direction = torch.zeros_like(p)
+        direction[:, label] = torch.where(variance > VANISHED, 1 / variance, 0.0)
+        return own.clamp_min(VANISHED).log() - (1 - own).clamp_min(VANISHED).log(), direction
 
     def probabilities(self, output: Tensor) -> Tensor:
         """The output itself, float64."""

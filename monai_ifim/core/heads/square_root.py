@@ -15,12 +15,25 @@ COLUMN_CHUNK = 64  # cotangents built at a time: bounds their memory for any num
 
 
 @dataclass(frozen=True)
+class ValueGradients:
+    """How the columns of a factor combine to the gradients of the L values that an answer consists of.
+
+    coefficients: [B, L, r] float64, grad_x value_l = sum_j coefficients[l, j] A e_j. tolerances: [B, L] float64, the standard
+    deviation of each value, in its unit.
+    """
+
+    coefficients: Tensor
+    tolerances: Tensor
+
+
+@dataclass(frozen=True)
 class SquareRoot:
     """Columns of S for a batch: `scales[b, j] * cotangents(j)[b]`, heaviest column first.
 
     scales: [B, r] float64. score: [B, r] float64, coefficients w with grad_x log p(predicted class) = J^T S w; it fixes
     the sign of the eigenvectors. `build` makes unit rows [B, rows, *output] float64 for a slice of the columns; `multiply`
     and `adjoint` are S v and S^T w without the columns, for heads whose S has structure. chunk: most columns to build at a time.
+    values: of an answer that consists of values with a tolerance.
     """
 
     scales: Tensor
@@ -29,6 +42,7 @@ class SquareRoot:
     multiply: Callable[[Tensor], Tensor] | None = None
     adjoint: Callable[[Tensor], Tensor] | None = None
     chunk: int = COLUMN_CHUNK
+    values: ValueGradients | None = None
 
     @property
     def columns(self) -> int:
@@ -62,14 +76,16 @@ class SquareRoot:
         return [(first, min(first + self.chunk, stop)) for first in range(start, stop, self.chunk)]
 
 
-def exclusive_root(log_p: Tensor) -> SquareRoot:
+def exclusive_root(log_p: Tensor, where: Tensor | None = None) -> SquareRoot:
     """The root of `CategoricalHead` from log-probabilities [B, C], or [B, C, *spatial] with a softmax at every voxel.
 
-    Its r = (C - 1) x voxels columns are those of each voxel's own root, class by class; float64.
+    Its r = (C - 1) x voxels columns are those of each voxel's own root, class by class; float64. where: bool [B, 1, *spatial],
+    outside of which they are zero; None for all.
     """
     order = log_p.argsort(dim=1, descending=True, stable=True)
     predicted, others = order[:, :1], order[:, 1:]
     s = (0.5 * log_p.gather(1, others)).exp()
+    s = s if where is None else torch.where(where, s, 0.0)
     r = (0.5 * log_p.gather(1, predicted)).exp()
     q = log_p.gather(1, others).exp()
     # |e_j - a q - r e_m|^2, entry by entry; r^2 = p_m and |q|^2 is the sum over the classes not predicted.

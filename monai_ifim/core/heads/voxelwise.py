@@ -6,20 +6,49 @@ than an image has room for; only `method="matrix_free"` computes it.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from monai_ifim.core.errors import HeadError
 from monai_ifim.core.heads.base import Answers, Head, LabelRule
-from monai_ifim.core.heads.bernoulli import BernoulliHead
+from monai_ifim.core.heads.bernoulli import BernoulliHead, independent_root, label_divergences
 from monai_ifim.core.heads.categorical import CategoricalHead
 from monai_ifim.core.heads.outputs import as_float64, sums_to_one
 from monai_ifim.core.heads.square_root import SquareRoot, exclusive_root
+from monai_ifim.core.heads.voxels import blocks_within, inside, root_by_blocks, summed
 
 
-class VoxelwiseHead(Head):
+class VoxelAnswers(Head):
+    """An answer at every voxel of a map [B, C, *spatial], which can be restricted to some voxels."""
+
+    spatial: ClassVar[bool] = True
+
+    @abstractmethod
+    def root_within(self, output: Tensor, where: Tensor | None) -> SquareRoot:
+        """The square root, with zero columns for answers outside of `where` (bool [B, C or 1, *spatial], None for all)."""
+
+    @abstractmethod
+    def divergence_within(self, output: Tensor, moved: Tensor, where: Tensor | None) -> Tensor:
+        """Sum of the KL over the answers inside of `where`, [B]."""
+
+    @abstractmethod
+    def predicted(self, output: Tensor, label: int) -> Tensor:
+        """Where a label is predicted, bool [B, C or 1, *spatial]; of independent labels in the label's own channel."""
+
+    def square_root(self, output: Tensor) -> SquareRoot:
+        """See `root_within`; of all voxels."""
+        return self.root_within(output, None)
+
+    def divergence(self, output: Tensor, moved: Tensor) -> Tensor:
+        """See `divergence_within`; of all voxels."""
+        return self.divergence_within(output, moved, None)
+
+
+class VoxelwiseHead(VoxelAnswers):
     """Exclusive classes at every voxel, output = logits [B, C, *spatial], C >= 2: `CategoricalHead`'s root voxel by voxel."""
 
     name: ClassVar[str] = "voxelwise"
@@ -27,19 +56,32 @@ class VoxelwiseHead(Head):
     answers: ClassVar[Answers] = "class"
     label_rule: ClassVar[LabelRule | None] = "largest"
 
-    def square_root(self, output: Tensor) -> SquareRoot:
-        """See `exclusive_root`; r = (C - 1) x voxels."""
-        return exclusive_root(functional.log_softmax(as_float64(output), dim=1))
+    def root_within(self, output: Tensor, where: Tensor | None) -> SquareRoot:
+        """See `exclusive_root`, voxel by voxel; r = (C - 1) x voxels, class by class."""
+
+        def root_of(block: Tensor, counted: Tensor | None) -> SquareRoot:
+            return exclusive_root(functional.log_softmax(as_float64(block), dim=1), counted)
+
+        return root_by_blocks(output, root_of, where)
+
+    def predicted(self, output: Tensor, label: int) -> Tensor:
+        """The voxels whose likeliest class it is, the first of equal ones, [B, 1, *spatial]."""
+        return output.argmax(1, keepdim=True) == label
 
     def probabilities(self, output: Tensor) -> Tensor:
         """Softmax over the classes of every voxel, [B, C, *spatial] float64."""
         return functional.softmax(as_float64(output), dim=1)
 
-    def divergence(self, output: Tensor, moved: Tensor) -> Tensor:
+    def divergence_within(self, output: Tensor, moved: Tensor, where: Tensor | None) -> Tensor:
         """Sum over the voxels of the KL of their softmaxes, [B]."""
-        batch, classes = output.shape[:2]
-        before, after = (z.flatten(2).transpose(1, 2).reshape(-1, classes) for z in (output, moved))
-        return CategoricalHead().divergence(before, after).reshape(batch, -1).sum(1)
+        blocks = blocks_within(output, moved, where=where)
+        return summed(inside(self._divergences(before, after), counted).flatten(1).sum(1) for before, after, counted in blocks)
+
+    def _divergences(self, before: Tensor, after: Tensor) -> Tensor:
+        """KL at each of some voxels [B, 1, n] of their logits [B, C, n]."""
+        batch, classes = before.shape[:2]
+        rows = (z.transpose(1, 2).reshape(-1, classes) for z in (before, after))
+        return CategoricalHead().divergence(*rows).reshape(batch, 1, -1)
 
     def validate(self, output: Tensor, operation: str | None) -> None:
         """Raise HeadError unless the output is a map of logits of two classes or more."""
@@ -53,16 +95,17 @@ class VoxelwiseHead(Head):
             raise HeadError("the network's output is already a softmax at every voxel where logits are expected: remove it.")
 
 
-class VoxelwiseBernoulliHead(BernoulliHead):
+class VoxelwiseBernoulliHead(VoxelAnswers, BernoulliHead):
     """Independent labels at every voxel (or one logit a voxel), output = logits [B, C, *spatial]."""
 
     name: ClassVar[str] = "voxelwise_bernoulli"
     spatial: ClassVar[bool] = True
     label_rule: ClassVar[LabelRule | None] = "above half"
 
-    def square_root(self, output: Tensor) -> SquareRoot:
+    def root_within(self, output: Tensor, where: Tensor | None) -> SquareRoot:
         """See `BernoulliHead`; r = C x voxels."""
-        shape, root = output.shape, super().square_root(output.flatten(1))
+        shape = output.shape
+        root = independent_root(output.flatten(1), None if where is None else where.expand(shape).flatten(1))
         multiply, adjoint = root.product, root.adjoint_product
         return SquareRoot(
             root.scales,
@@ -72,9 +115,16 @@ class VoxelwiseBernoulliHead(BernoulliHead):
             lambda w: adjoint(w.flatten(1)),
         )
 
-    def divergence(self, output: Tensor, moved: Tensor) -> Tensor:
+    def divergence_within(self, output: Tensor, moved: Tensor, where: Tensor | None) -> Tensor:
         """Sum over voxels and labels of the KL, [B]."""
-        return super().divergence(output.flatten(1), moved.flatten(1))
+        blocks = blocks_within(output, moved, where=where)
+        return summed(inside(label_divergences(before, after), counted).flatten(1).sum(1) for before, after, counted in blocks)
+
+    def predicted(self, output: Tensor, label: int) -> Tensor:
+        """The voxels of its own channel where its probability is above one half, [B, C, *spatial]."""
+        found = torch.zeros_like(output, dtype=torch.bool)
+        found[:, label] = output[:, label] > 0
+        return found
 
     def validate(self, output: Tensor, operation: str | None) -> None:
         """Raise HeadError unless the output is a map of logits."""

@@ -54,6 +54,14 @@ class FactorRows:
             total.baddbmm_(block, block.transpose(1, 2))
         return total
 
+    def products(self, vectors: Tensor) -> Tensor:
+        """A^T u for each of the vectors [B, k, D], [B, k, r] float64."""
+        batch, kept, count = vectors.shape[0], vectors.shape[1], len(self.rows)
+        total = torch.zeros(batch, kept, count, dtype=torch.float64, device=float64_device(self.like))
+        for start, stop in self._blocks(batch * (count + kept)):
+            total.baddbmm_(vectors[:, :, start:stop].to(total), self._block(start, stop).transpose(1, 2))
+        return total * self.scales[:, None]
+
     def combine(self, weights: Tensor) -> Tensor:
         """`weights` [B, k, r] float64 times the unscaled rows, [B, k, D] in the image's dtype."""
         batch, count = self.like.shape[0], len(self.rows)

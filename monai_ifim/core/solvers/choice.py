@@ -17,7 +17,7 @@ STEPS_A_PAIR, FIRST_STEPS = 3, 12  # usual number of Lanczos steps for k pairs: 
 
 def choose_method(settings: Settings, head: Head, root: SquareRoot) -> tuple[Method, str]:
     """(method, reason in words); raises IFIMError where the requested method does not work with this head."""
-    if head.columns_at_every_voxel:
+    if head.whole.columns_at_every_voxel:
         if settings.method in ("exact", "adaptive"):
             raise IFIMError(
                 f"method={settings.method!r} computes all {root.columns} columns of the factor, some for each voxel: use "
@@ -26,6 +26,8 @@ def choose_method(settings: Settings, head: Head, root: SquareRoot) -> tuple[Met
         return "matrix_free", f"an output at every voxel: {root.columns} columns, too many to compute all"
     if settings.method != "auto":
         return settings.method, "asked for"
+    if root.values is not None:
+        return "exact", f"the gradient of each volume is stated: all {root.columns} column(s)"
     if root.columns <= FEW:
         return "exact", f"{root.columns} column(s) are few enough to compute all"
     columns, probes = forecast(root.scales, settings)

@@ -98,7 +98,7 @@ def _card(output: Path, position: int, case: CaseFields, pictures: CasePictures,
         answer_note=_LIKELIEST if independent and not failed else "",
         confidence="" if failed or pd.isna(case["confidence"]) else numbers.probability(case["confidence"]),
         outputs=outputs,
-        outputs_head="probability" if len(_numbers(case["probabilities"])) else "predicted value",
+        outputs_head=_outputs_head(case),
         outputs_rest=rest,
         outputs_folded=folded,
         notes=() if failed else tuple(notes),
@@ -136,6 +136,13 @@ def _outputs(case: CaseFields, independent: bool) -> tuple[tuple[OutputBar, ...]
     listed = "; ".join(f"{shortened(name)} {numbers.probability(value)}" for name, value in folded)
     rest = _more(len(pairs) - most, "label", "in cases.parquet") if len(pairs) > most + MOST_FOLDED else ""
     return tuple(shown), rest, listed
+
+
+def _outputs_head(case: CaseFields) -> str:
+    """What the values of the outputs are."""
+    if not len(_numbers(case["probabilities"])):
+        return "expected volume" if words(case["head"]).startswith("volumes") else "predicted value"
+    return "mean probability of a voxel" if words(case["head"]).startswith("voxelwise") else "probability"
 
 
 def _components(case: CaseFields, eigenvalues: Sequence[float]) -> tuple[tuple[str, str, str, str], ...]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from monai.networks.nets import UNet
 from torch import Tensor, nn
 
-from monai_ifim.core import HeadError, decompose
+from monai_ifim.core import Decomposition, HeadError, IFIMError, decompose, locality_radius
+from monai_ifim.core.decomposition import ANSWERS, joined
 from monai_ifim.core.heads.registry import head_from
 from monai_ifim.core.heads.volumes import IndependentVolumesHead, VolumesHead, VolumeTolerance
 from monai_ifim.core.heads.voxelwise import VoxelwiseHead
@@ -135,8 +139,19 @@ def test_other_tolerances_are_refused_with_the_cure(text: str) -> None:
 
 
 def test_ml_need_the_volume_of_a_voxel() -> None:
-    with pytest.raises(HeadError, match="pass voxel_volume="):
-        VolumesHead("0.5 ml")
+    network, x = _unet(2, 3), _image(1, 1, 8, 8)
+    for given in ({"head": VolumesHead("0.5 ml")}, {"head": "volumes", "volume_tolerance": "0.5 ml"}):
+        with pytest.raises(HeadError, match="in '%' or 'voxels', or pass voxel_volume= in ml"):
+            decompose(network, x, **given)
+        d = decompose(network, x, **given, voxel_volume=0.1)  # the cure
+        assert d.record["volumes"] == {"unit": "ml", "tolerance": "0.5 ml", "grid": [8, 8], "voxel_volume": [0.1]}
+        assert d.answer_tolerances is not None
+        assert d.answer_tolerances.tolist() == [[0.5, 0.5, 0.5]]
+    with pytest.raises(HeadError, match="give it in one place"):
+        decompose(network, x, head=VolumesHead("0.5 ml"), volume_tolerance="3 %", voxel_volume=0.1)
+    for wrong in (0.0, -1.0, [1.0, 2.0, 3.0], "two"):
+        with pytest.raises(IFIMError, match="voxel_volume"):
+            decompose(network, x, head="volumes", voxel_volume=wrong)  # type: ignore[arg-type]
     assert VolumesHead("0.5 ml", 0.001).unit == "ml"
     with pytest.raises(HeadError, match="more than zero"):
         VolumesHead(voxel_volume=0.0)
@@ -172,3 +187,61 @@ def test_a_head_on_maps_has_columns_at_every_voxel_unless_it_says_otherwise() ->
     assert Other.columns_at_every_voxel
     assert VoxelwiseHead.columns_at_every_voxel
     assert not VolumesHead.columns_at_every_voxel
+
+
+def test_images_of_different_spacing_have_their_own_volumes_also_in_parts_and_in_files(tmp_path: Path) -> None:
+    network, x, voxels = _unet(2, 3), _image(3, 1, 12, 10), [0.01, 0.04, 0.002]
+    how: dict[str, Any] = {"head": "volumes", "volume_tolerance": "0.9 ml"}
+    d = decompose(network, x, **how, voxel_volume=voxels)
+    first = (d.spectrum[:, 0] / d.trace).sort().values
+    how |= {"energy": float(first[:2].mean()), "locality": True}  # so that ranks differ
+    whole = decompose(network, x, **how, voxel_volume=voxels)
+    assert whole.record["volumes"]["voxel_volume"] == voxels
+    alone = [decompose(network, x[b : b + 1], **how, voxel_volume=voxels[b]) for b in range(3)]
+    assert sorted(int(one.rank) for one in alone) == [1, 1, 2]
+    for found in (whole, joined(alone, x)):
+        assert found.record["volumes"] == whole.record["volumes"]
+        for b, one in enumerate(alone):
+            rank = int(one.rank)
+            for name in ("probabilities", "answer_tolerances", "answer_slopes"):
+                torch.testing.assert_close(getattr(found, name)[b], getattr(one, name)[0])
+            assert found.answer_changes is not None
+            assert one.answer_changes is not None
+            torch.testing.assert_close(found.answer_changes[b, :rank], one.answer_changes[0])
+            assert not found.answer_changes[b, rank:].any()
+            torch.testing.assert_close(found.locality_radius[b, :rank], one.locality_radius[0, :rank])  # type: ignore[index]
+    whole.save(tmp_path / "d.safetensors")
+    loaded = Decomposition.load(tmp_path / "d.safetensors").to("cpu")
+    for name in ANSWERS:
+        kept = getattr(whole, name)
+        assert (getattr(loaded, name) is None) if kept is None else torch.equal(getattr(loaded, name), kept)
+    torch.testing.assert_close(locality_radius(network, loaded), whole.locality_radius)
+
+
+def test_the_gradient_of_every_volume_is_a_difference_of_it() -> None:
+    network, x, step = _unet(3, 4), _image(1, 1, 4, 6, 8), 1e-5
+    d = decompose(network, x, head="volumes", voxel_volume=0.02, energy=1.0)
+    assert d.answer_changes is not None
+    assert d.answer_slopes is not None
+    for i in range(3):
+        u = d.eigenvectors[:, i]
+        moved = [_volumes(network, x + sign * step * u, True, 0.02).detach()[0] for sign in (1, -1)]
+        torch.testing.assert_close(d.answer_changes[0, i], (moved[0] - moved[1]) / (2 * step), rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(d.answer_slopes, d.answer_changes.norm(dim=1), rtol=1e-9, atol=0)
+    torch.testing.assert_close(
+        d.answer_changes.sum(2), torch.zeros(1, 3).double(), rtol=0, atol=1e-10
+    )  # they add up to the image
+
+
+def test_methods_that_leave_columns_out_state_no_gradients() -> None:
+    d = decompose(_unet(2, 4), _image(1, 1, 12, 10), head="volumes", rank=1, method="matrix_free")
+    assert d.answer_slopes is None
+    assert d.answer_tolerances is not None
+
+
+def test_many_labels_are_computed_exactly() -> None:
+    d = decompose(_unet(2, 12), _image(1, 1, 12, 10), head="volumes", rank=1)
+    assert (d.record["method"], d.record["jacobian_products"]) == ("exact", 11)
+    assert "gradient of each volume" in d.record["method_reason"]
+    assert d.answer_slopes is not None
+    assert d.answer_slopes.shape == (1, 12)

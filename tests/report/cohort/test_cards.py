@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 import re
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_ifim.display.numbers import number
+from monai_ifim.display.numbers import number, probability
 from monai_ifim.io.planes import CasePlanes
 from monai_ifim.report.cohort.page import write_cohort
 from monai_ifim.report.cohort.pictures import WORDS_WEIGHT, choose_pictures
@@ -251,6 +252,28 @@ def test_thousand_classes_and_components_are_cut(render: Callable[..., str], cas
     assert "and 992 more classes, in cases.parquet" in said
     assert "and 991 more components, in the sidecar" in said
     assert len(card(text, 1)) < 60_000
+
+
+def test_every_one_of_two_hundred_independent_labels_is_on_the_page(render: Callable[..., str], case_row: Row) -> None:
+    names = tuple(f"finding <{i}>" for i in range(200))
+    chances = np.random.default_rng(1).beta(0.3, 2.0, 200)
+    more: dict[str, Any] = {"head": "bernoulli", "class_names": names, "probabilities": tuple(map(float, chances))}
+    order = np.argsort(-chances, kind="stable")
+    text = render([case_row("one", prediction=names[order[0]], probability=float(chances.max()), **more)])
+    (page,) = re.findall(r'<details id="case-1">(.*?)</noscript>', text, re.DOTALL)
+    (table,) = re.findall(r'<table class="outputs">(.*?)</table>', page, re.DOTALL)
+    rows = re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td>', table)
+    assert [(html.unescape(name), said) for name, said in rows] == [(names[i], probability(chances[i])) for i in order[:12]]
+    (folded,) = re.findall(r"<summary>further labels</summary><p>(.*?)</p>", page, re.DOTALL)
+    assert html.unescape(folded).split("; ") == [f"{names[i]} {probability(chances[i])}" for i in order[12:]]
+    assert "likeliest of independent labels: each has a probability of its own, and several or none may hold" in words(page)
+    assert '<th scope="col">label</th>' in table
+
+
+def test_exclusive_classes_are_called_by_their_answer_alone(render: Callable[..., str], case_row: Row) -> None:
+    found = card(render([case_row("one")]), 1)
+    assert "likeliest of" not in found
+    assert '<th scope="col">class</th>' in found
 
 
 def test_a_regression_shows_what_it_predicts(render: Callable[..., str], case_row: Row) -> None:
