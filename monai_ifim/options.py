@@ -14,6 +14,7 @@ Precision = Literal["float32", "float64", "bfloat16", "float16"]
 Space = Literal["native", "network", "scanner"]
 Verify = Literal["sample", "always", "never"]
 Statistics = Literal["differentiate", "freeze"]
+Channels = Literal["tied", "each"]
 CaseNames = Literal["path", "hash"]
 PixelValuesBy = Literal["header", "rescale", "real-world"]
 Monochrome1 = Literal["reader", "stored", "inverted"]
@@ -104,6 +105,10 @@ DECOMPOSITION: dict[str, Option] = {
 SCAN: dict[str, Option] = {
     "statistics": Option("differentiate", "With --space scanner: differentiate or freeze percentiles and the like."),
     "resolution": Option(None, "With --space scanner: coarseness of changes in mm, 0 for none; by default the network's voxels."),
+    "channels": Option(
+        "tied",
+        "tied: where the preprocessing makes several channels of one grey image, maps of that image; each: of each channel.",
+    ),
     "deterministic": Option(
         False,
         "Use only operations that repeat to the last bit, on accelerators too.",

@@ -104,10 +104,8 @@ class Bundle:
         A single slice that its reader gave a third axis is taken as the plane that a 2D network wants.
         Raises InputError where the preprocessing fails or ends in another number of channels than the network takes.
         """
+        data = self._of_plane(data)
         read = data[self.file_key]
-        if self.spatial_dims == 2 and read.ndim == 3 + self.steps.reads_channel_first and read.shape[-1] == 1:
-            read = SqueezeDim(-1, update_meta=False)(read)
-            data = data | {self.file_key: read}
         self.check_axes(read, path)
         try:
             image = self._prepared(data)
@@ -123,6 +121,21 @@ class Bundle:
             )
         self._check(image, path, read)
         return image
+
+    def prepared_again(self, data: dict[str, Any], read: MetaTensor) -> Tensor:
+        """The network's input [channel, *spatial] that the preprocessing makes of `read` in place of the image in `data`; both
+        stay as they are."""
+        kept = {key: value for key, value in data.items() if key != self.file_key} | {self.file_key: read}
+        copied = {key: value.clone() if isinstance(value, Tensor) else value for key, value in kept.items()}
+        made: Tensor = self.steps(self._of_plane(copied), start=self.steps.reading)[self.image_key]
+        return made
+
+    def _of_plane(self, data: dict[str, Any]) -> dict[str, Any]:
+        """What was read; for a 2D network, a single slice without its third axis."""
+        read = data[self.file_key]
+        if self.spatial_dims != 2 or read.ndim != 3 + self.steps.reads_channel_first or read.shape[-1] != 1:
+            return data
+        return data | {self.file_key: SqueezeDim(-1, update_meta=False)(read)}
 
     def check_axes(self, read: MetaTensor, path: Path) -> None:
         """Raise InputError if a freshly read image has fewer axes than the network takes; preprocessing adds none but that of

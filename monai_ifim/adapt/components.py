@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from monai_ifim.adapt.collation import Margins, padded
+from monai_ifim.adapt.norms import norms_of_image
+from monai_ifim.adapt.tied_channels import Tie, described_tie
 from monai_ifim.core import Decomposition
 from monai_ifim.core.heads.label_map import label_map
 from monai_ifim.core.heads.voxelwise import mean_probability
@@ -27,18 +29,22 @@ from monai_ifim.io.segmentation import nearest_labels
 MAPS = ("ifim_high", "ifim_low", "ifim_sensitivity", "ifim_eigenvectors")
 LABELS = "ifim_labels"  # of segmentation networks alone
 NUMBERS = ("ifim_eigenvalues", "ifim_rank")
+UNPLACED = "ifim_unplaced"  # metadata key: the image had no affine, and the identity stands for one
 RECORD = "ifim_record"  # metadata key: the image's record as JSON text, which collation and decollation leave alone
 
 
-def component_tensors(decomposition: Decomposition, image: Tensor, seconds: float) -> dict[str, Tensor]:
+def component_tensors(
+    decomposition: Decomposition, image: Tensor, seconds: float, ties: Sequence[Tie | str | None] = ()
+) -> dict[str, Tensor]:
     """Batched tensors of a decomposition: pred [B, C], the four maps, ifim_eigenvalues [B, r], ifim_rank [B]; of a segmentation
     on the image's grid also ifim_labels [B, 1, *spatial] (`core.heads.label_map`).
 
-    image: the batch that was decomposed, MetaTensor or plain. Each map's metadata holds the record of every image. The
-    sensitivity stays float64: for a saturated prediction it is far below what float32 holds.
+    image: the batch that was decomposed, MetaTensor or plain; ties: of its channels, where they were looked for. Each map's
+    metadata holds the record of every image. The sensitivity stays float64: for a saturated prediction it is far below what
+    float32 holds.
     """
     labels, segmentation = _segmentation(decomposition)
-    records = _records(decomposition, seconds, segmentation)
+    records = _records(decomposition, seconds, segmentation, ties or [None] * len(image))
     eigenvectors = decomposition.eigenvectors.flatten(1, 2)
     maps = (decomposition.high, decomposition.low, decomposition.sensitivity, eigenvectors)
     return {
@@ -116,8 +122,11 @@ def _like(values: Tensor, image: Tensor, record: list[str] | str) -> Tensor:
         result.affine = image.affine.clone()
         traces = image.applied_operations  # an inverse takes its entry out of the list: each map has one of its own
         result.applied_operations = [list(entry) if isinstance(entry, list) else entry for entry in traces]
-    elif not isinstance(record, str):
+    else:
+        result.meta[UNPLACED] = True
+    if not isinstance(image, MetaTensor) and not isinstance(record, str):
         result.is_batch = True
+        result.affine = result.affine.repeat(len(record), 1, 1)  # decollation takes one for each image
     result.meta[RECORD] = record
     return result
 
@@ -144,7 +153,9 @@ def _segmentation(decomposition: Decomposition) -> tuple[Tensor | None, dict[str
     return label_map(logits, rule)[:, None], {**stated, "left_out": None}
 
 
-def _records(decomposition: Decomposition, seconds: float, segmentation: dict[str, Any] | None) -> list[str]:
+def _records(
+    decomposition: Decomposition, seconds: float, segmentation: dict[str, Any] | None, ties: Sequence[Tie | str | None]
+) -> list[str]:
     """One JSON text per image: everything that the sidecar states about the decomposition itself."""
     radius = None if decomposition.locality_radius is None else decomposition.locality_radius.tolist()
     batch = decomposition.rank.numel()
@@ -159,7 +170,9 @@ def _records(decomposition: Decomposition, seconds: float, segmentation: dict[st
             "error_bound": float(decomposition.error_bound[b]),
             "residuals": decomposition.residuals[b, :rank].tolist(),
             "locality_radius": None if radius is None else _finite(radius[b][:rank]),
+            **norms_of_image(decomposition, b),
             "verification": of_image(decomposition.record, b),
+            "tied_channels": described_tie(ties[b], decomposition.image.shape[1]),
             **_answer(decomposition, b),
             "answer_voxels": None if decomposition.answer_voxels is None else int(decomposition.answer_voxels[b]),
             "volumes": _volumes(decomposition, b),

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from monai_ifim.adapt.batch_components import batch_components
 from monai_ifim.adapt.components import item_of_batch
+from monai_ifim.adapt.epoch_folder import EpochFolder
 from monai_ifim.adapt.random_steps import refuse_random
 from monai_ifim.adapt.saving import SaveIFIM
 from monai_ifim.adapt.scanner.space import ScannerSpace
@@ -76,7 +77,8 @@ class IFIMHandler:
 
     Args:
         settings: how to decompose and which files to write; by default `CaseSettings()`.
-        output_dir: folder for the files; None writes none, and the arguments of `SaveIFIM` then have no effect.
+        output_dir: folder for the files; None writes none, and the arguments of `SaveIFIM` then have no effect. "{epoch}" in it
+            stands for the number of the epoch, "validation/epoch-{epoch:03d}" for example: each epoch has a folder of its own.
         scanner: as `IFIMInferer`; space="scanner" makes one of `preprocessing`, statistics and resolution.
         image_key: name of the image in a dictionary `preprocessing`.
         network: what to decompose; the evaluator's own `network` by default.
@@ -114,9 +116,9 @@ class IFIMHandler:
         self.scanner = scanner
         self.settings = case if scanner is None else scanner.settings(case)
         self._hides, self._hidden = case.case_names == "hash", list[Source]()  # inputs of a batch whose names are not told
-        self.writer: SaveIFIM | None = None
-        if output_dir is not None:
-            self.writer = SaveIFIM(output_dir, self.settings, image_key=image_key, **writing)
+        self._folder = None if output_dir is None else EpochFolder.of(output_dir)
+        self._writing = {"image_key": image_key, **writing}
+        self.writer = None if self._folder is None else self._writer_to(self._folder.path(0))
         refuse_random(writing.get("preprocessing"), AUGMENTED)
         self.network = network
         self.batch_transform = batch_transform
@@ -133,6 +135,7 @@ class IFIMHandler:
             return
         event = IterationEvents.FORWARD_COMPLETED if isinstance(engine, Workflow) else Events.ITERATION_COMPLETED
         engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
         engine.add_event_handler(event, self._decompose_batch, self._input_of(engine))
         engine.add_event_handler(Events.COMPLETED, self._finish)
 
@@ -153,6 +156,13 @@ class IFIMHandler:
     def _start(self, engine: Engine) -> None:
         self.failures, self.cases = [], 0
         refuse_random(_transform_of(getattr(engine.state, "dataloader", None)), AUGMENTED)
+
+    def _start_epoch(self, engine: Engine) -> None:
+        if self._folder is not None and self._folder.by_epoch:
+            self.writer = self._writer_to(self._folder.path(engine.state.epoch))
+
+    def _writer_to(self, folder: str) -> SaveIFIM:
+        return SaveIFIM(folder, self.settings, **self._writing)
 
     def _finish(self, engine: Engine) -> None:
         """Report missing cases: raise if nothing was decomposed, log the cases that failed."""

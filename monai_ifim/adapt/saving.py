@@ -23,6 +23,7 @@ from monai_ifim.adapt.native import carry_to_native, native_affine, native_shape
 from monai_ifim.adapt.random_steps import drawn_steps, refuse_random
 from monai_ifim.adapt.scan import read_scan
 from monai_ifim.adapt.settings import CaseSettings, FileShortcuts, own_keywords
+from monai_ifim.adapt.tied_channels import NOT_LOOKED_FOR, described_tie
 from monai_ifim.io import (
     CaseFacts,
     CaseMaps,
@@ -161,6 +162,7 @@ class SaveIFIM(Transform):
             choice=opened.choice,
         )
         of_maps = {"unit": unit} if self.settings.space == "scanner" else {}
+        record = _with_channels(record, len(maps.input), self.settings.space)
         record = record | {"settings": self.settings.written(record["settings"])}
         facts = CaseFacts(identity, self.model, self.settings.space, record, **of_maps)
         scan = self._scan(img, maps, scan, file, unit)
@@ -267,6 +269,14 @@ class SaveIFIMd(MapTransform):
 
 
 SaveIFIMD = SaveIFIMDict = SaveIFIMd
+
+
+def _with_channels(record: dict[str, Any], channels: int, space: str) -> dict[str, Any]:
+    """The record; of several channels whose tie nobody looked for, it says that each was decomposed as one of its own."""
+    if channels == 1 or space == "scanner" or record.get("tied_channels") is not None:
+        return record
+    settings = record["settings"] | {"channels": "each"}
+    return record | {"tied_channels": described_tie(NOT_LOOKED_FOR, channels), "settings": settings}
 
 
 def _decomposed(img: Tensor, components: Mapping[str, Any]) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypedDict, get_args
 from monai_ifim.core import IFIMError
 from monai_ifim.core.settings import Settings, SettingsShortcuts, check_name
 from monai_ifim.io import OutputError, check_contents
-from monai_ifim.options import FILES, CaseNames, Space, Statistics, option
+from monai_ifim.options import FILES, CaseNames, Channels, Space, Statistics, option
 
 Resolution = float | Literal["network"] | None
 
@@ -31,6 +31,7 @@ class CaseShortcuts(SettingsShortcuts, FileShortcuts, total=False):
 
     statistics: Statistics
     resolution: Resolution
+    channels: Channels
     deterministic: bool
 
 
@@ -39,7 +40,9 @@ class CaseSettings(Settings):
     """All that decides the files of a case.
 
     space: "native", components of what the network saw on the input's own grid, "network", on the network's grid, or
-    "scanner", components of the scan itself. statistics, resolution: in scanner space, as `monai_ifim.decompose_scan`.
+    "scanner", components of the scan itself. statistics, resolution: in scanner space, as `monai_ifim.decompose_scan`. channels:
+    of a network's input whose channels are one grey image (`adapt.tied_channels`), "tied", maps of that image, or "each", of
+    each channel; the scan of scanner space has the channels that it has.
     deterministic: as `core.determinism.deterministic_algorithms`, while a case is computed. contents: which of high, low,
     sensitivity, eigenvectors to write; the input is always written. dicom_pm: write the components as DICOM Parametric Maps
     too. scene_bundle: write the scene and its files as one .mrb file too. case_names: "path", cases are named after their files,
@@ -48,6 +51,7 @@ class CaseSettings(Settings):
 
     statistics: Statistics = option("statistics")
     resolution: Resolution = option("resolution")
+    channels: Channels = option("channels")
     deterministic: bool = option("deterministic")
     space: Space = option("space")
     contents: Sequence[str] = option("contents")
@@ -59,6 +63,7 @@ class CaseSettings(Settings):
         super().__post_init__()
         check_space(self.space)
         check_statistics(self.statistics)
+        check_name("channels", self.channels, get_args(Channels))
         check_name("case_names", self.case_names, get_args(CaseNames))
         contents = self.contents.split(",") if isinstance(self.contents, str) else self.contents
         named = [str(name).strip() for name in contents]
@@ -66,6 +71,11 @@ class CaseSettings(Settings):
         object.__setattr__(self, "resolution", checked_resolution(self.resolution))
         if self.space != "scanner" and (self.resolution is not None or self.statistics != "differentiate"):
             raise IFIMError(f"statistics and resolution belong to the space 'scanner', not to {self.space!r}: leave them out.")
+        if self.space == "scanner" and self.channels == "each":
+            raise IFIMError(
+                "channels='each' belongs to the spaces 'native' and 'network'; in space 'scanner' each channel of the scan has "
+                "maps of its own in any case: leave it out."
+            )
         if self.resolution is not None and self.metric is not None:
             raise IFIMError("resolution and metric (noise) are two input metrics: give one of them.")
 

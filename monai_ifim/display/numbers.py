@@ -30,6 +30,7 @@ __all__ = [
     "range_text",
     "signed",
     "sizes",
+    "steps",
     "unit_text",
 ]
 
@@ -203,6 +204,24 @@ def _order(value: float) -> int:
 def radius(value: float | None) -> str:
     """A locality radius to three digits, "infinite" where the records of a case have null."""
     return "infinite" if value is None or value == math.inf else number(value)
+
+
+def steps(radii: Sequence[float | None], shares: Sequence[float | None], changes: Sequence[float | None]) -> list[str]:
+    """How far each eigenvalue holds, all on one grid: as a share of |x| and as an rms change of the values.
+
+    shares, changes: of the radii, in records since schema 2.4; without them, the radius.
+
+    >>> steps([0.5, None], [0.02, None], [0.0125, None])[0].replace(FIRM_SPACE, " ")
+    '2.0 % of |x|, 0.0125 rms'
+    """
+    known = len(shares) == len(changes) == len(radii)
+    texts = []
+    for i, value in enumerate(radii):
+        if value is None or value == math.inf or not known:
+            texts.append(radius(value))
+        else:
+            texts.append(f"{percent(shares[i])} of |x|, {number(changes[i])}{FIRM_SPACE}rms")
+    return texts
 
 
 def bytes_size(size: float | None) -> str:

@@ -6,14 +6,15 @@ Schema 1 states the content of a file as one text, such as "eigenvector 2, chann
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 SCHEMA_VERSION = "2.4"  # of the sidecars written and returned; a reader of 2.x reads every 2.y
 # 2.1 adds verification, corrections, output, left_out and the files beside the input; 2.2 the SHA-256 of each file that the input
 # consists of, of each file written and of each that the bundle's answer depends on; 2.3 what was
-# decided in reading the input, and the warnings of the case; 2.4 the segmentation: its file, its rule and its labels, the part of
-# the answer that was asked for, and the volumes of labels with their gradients.
+# decided in reading the input, and the warnings of the case; 2.4 the grid that each norm, unit and file belongs to, norms and
+# locality on the grid of the decomposition, how the channels of the network's input are tied, the segmentation: its file, its
+# rule and its labels, the part of the answer that was asked for, and the volumes of labels with their gradients.
 _CONTENT = re.compile(r"(source|input|high|low|sensitivity|eigenvector)(?: ([1-9]\d*))?(?:, channel ([1-9]\d*))?")
 
 
@@ -28,7 +29,16 @@ def up_to_date(sidecar: Mapping[str, Any]) -> dict[str, Any]:
         return _from_1(sidecar)
     if major != SCHEMA_VERSION.split(".")[0]:
         raise ValueError(f"schema version {version[:20] or 'missing'}; this program reads 1.x and {SCHEMA_VERSION}")
-    return dict(sidecar)
+    settings = sidecar.get("settings")
+    if not isinstance(settings, Mapping) or "channels" in settings or "space" not in settings:
+        return dict(sidecar)
+    return dict(sidecar) | {"settings": dict(settings) | {"channels": _channels_before_2_4(settings, sidecar["files"])}}
+
+
+def _channels_before_2_4(settings: Mapping[str, Any], files: Iterable[Mapping[str, Any]]) -> str:
+    """What the setting `channels` was before there was one: each channel had files of its own."""
+    single = settings["space"] == "scanner" or all(file["channel"] == 1 for file in files)
+    return "tied" if single else "each"
 
 
 def _from_1(sidecar: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import torch
 from monai_ifim.io import atomic
 from monai_ifim.io.errors import InputError, OutputError, single_line
 from monai_ifim.io.geometry import Affine
+from monai_ifim.io.grids import MEANING, Grid, computed_grid, grid_of_files, on, per_square
 from monai_ifim.io.label_volumes import described_answer, described_volumes
 from monai_ifim.io.maps import MapContent
 from monai_ifim.io.model import ModelIdentity, output_names
@@ -73,8 +74,8 @@ def _numbered(files: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class MapFile:
-    """One NIfTI file of the case. norm: L2 norm of the true values, which are those in the file times `scale`, None for labels;
-    window: range of the stored values to display; sha256: of the file."""
+    """One NIfTI file of the case. norm: L2 norm of the true values on the file's grid, which are those in the file times `scale`,
+    None for labels; window: range of the stored values to display; sha256: of the file."""
 
     file: str
     content: MapContent
@@ -85,13 +86,14 @@ class MapFile:
     window: tuple[float, float] | None = None
     sha256: str | None = None
 
-    def described(self, units: Mapping[str, str]) -> dict[str, Any]:
-        """The entry of the sidecar; units: those of the case."""
+    def described(self, units: Mapping[str, str], grid: Grid) -> dict[str, Any]:
+        """The entry of the sidecar; units: those of the case; grid: that of its files."""
         return {
             "file": self.file,
             **asdict(self.content),
             "sha256": self.sha256,
             "unit": unit_of_map(self.content.kind, units),
+            "grid": grid,
             "norm": self.norm,
             "scale": self.scale,
             "window": self.window,
@@ -127,18 +129,23 @@ def compose_sidecar(
     unit = facts.unit
     step = unit if record.get("metric") is None else str(record.get("metric_unit"))
     step = step.replace("unit of the image", unit) if facts.space == "scanner" else step
+    norms: Mapping[str, Any] | None = record.get("norms")
+    grid, of_files = computed_grid(facts.space), grid_of_files(facts.space)
     names = output_names(model.class_names, len(record.get("probabilities", [])))
+    volumes = described_volumes(record, names, step)
     units = {
         "maps": unit,
-        "eigenvalues": f"nats per ({step})^2",
-        "sensitivity": f"nats per ({step})^2",
-        "eigenvectors": f"unit norm on the {'scan' if facts.space == 'scanner' else 'network'}'s grid",
-        "locality_radius": step,
+        "eigenvalues": per_square(step, grid),
+        "sensitivity": per_square(step, grid),
+        "eigenvectors": f"unit norm {on(grid)}",
+        "locality_radius": f"{step}, L2 norm {on(grid)}",
+        "locality_share": f"1, share of the L2 norm of the image {on(grid)}",
+        "locality_rms": f"{unit}, root mean square {on(grid)}",
     } | ({} if scan_unit is None else {"source": scan_unit})
     content = {
         "schema_version": SCHEMA_VERSION,
         "generator": {"name": "monai_ifim", "version": __version__, "paper": "arXiv:2606.16362"},
-        "input": asdict(facts.input) | {"reading": facts.input.reading.described()},
+        "input": asdict(facts.input) | {"reading": facts.input.reading.described(), "tied_channels": record.get("tied_channels")},
         "model": {
             "bundle": model.name,
             "version": model.version,
@@ -151,16 +158,18 @@ def compose_sidecar(
         },
         "prediction": _prediction(record, model.class_names),
         "answer": described_answer(record, names),
-        "volumes": described_volumes(record, names, step),
+        "volumes": None if volumes is None else {**volumes, "step_grid": grid},
         "segmentation": segmentation,
         "space": {"name": facts.space, "meaning": SPACES[facts.space]},
+        "grids": {"decomposition": grid, "files": of_files, "meaning": {name: MEANING[name] for name in {grid: 0, of_files: 0}}},
         "units": units,
         "settings": record.get("settings"),
         "warnings": facts.input.reading.words(),
         **{name: record.get(name) for name in _RESULTS},
         "device": _device(record),
-        "high_share": _high_share(files),
-        "files": [file.described(units) for file in files],
+        "norms": None if norms is None else {"grid": grid, **norms},
+        "high_share": None if norms is None else _high_share(norms),
+        "files": [file.described(units, of_files) for file in files],
         "scene": f"{case}.mrml",
         "planes": f"{case}_planes.npz",
         "parametric_maps": [],
@@ -178,15 +187,9 @@ def _device(record: Mapping[str, Any]) -> str | None:
     return None if device is None else str(device).partition(":")[0]
 
 
-def _high_share(files: list[MapFile]) -> float | None:
-    """|high| / |input| over all channels; None if high was not written or the image is zero."""
-    whole, high = _norm(files, "input"), _norm(files, "high")
-    return high / whole if whole and high is not None else None
-
-
-def _norm(files: list[MapFile], name: str) -> float | None:
-    found = [file.norm for file in files if file.content.kind == name and file.norm is not None]
-    return math.hypot(*found) if found else None
+def _high_share(norms: Mapping[str, Any]) -> float | None:
+    """|high| / |input| on the grid of the decomposition; None if the image is zero."""
+    return norms["high"] / norms["input"] if norms["input"] else None
 
 
 def write_sidecar(path: Path, content: Mapping[str, Any]) -> None:
@@ -248,7 +251,7 @@ def _version(package: str) -> str:
 
 
 _RESULTS = (
-    "eigenvalues", "rank", "energy_kept", "trace", "locality_radius", "method",
+    "eigenvalues", "rank", "energy_kept", "trace", "locality_radius", "locality_share", "locality_rms", "method",
     "method_reason", "corrections", "jacobian_products", "error_bound", "confidence", "residuals",
     "metric", "preprocessing", "left_out", "output", "dtype", "computation", "verification", "seconds",
 )  # fmt: skip

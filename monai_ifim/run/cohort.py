@@ -18,7 +18,7 @@ from scipy.stats import median_abs_deviation
 
 from monai_ifim.io import InputError
 from monai_ifim.io.errors import single_line
-from monai_ifim.run.table import SCHEMA, SCHEMA_VERSION, SINCE_1_1, SINCE_1_2, SINCE_1_3, UNITS
+from monai_ifim.run.table import SCHEMA, SCHEMA_VERSION, SINCE_1_1, SINCE_1_2, SINCE_1_3, SINCE_1_4, UNITS
 
 __all__ = ["LARGEST_Z", "SMALLEST_COHORT", "SMALLEST_GROUP", "VANISHING", "confidence", "find_outliers", "read_cases"]
 
@@ -32,7 +32,12 @@ SMALLEST_SCALE = {"trace": 1e-3, "confidence": 1e-3, "rank": 0.5}  # spread belo
 MEAN_DEVIATION = float(np.sqrt(np.pi / 2))  # times the mean absolute deviation is a normal distribution's standard deviation
 LONGEST_CAUSE = 200  # characters of the cause that an error message quotes
 SMALLEST_DOUBT = 2.0**-53  # smallest difference of a probability in float64 from 1
-ADDED_SINCE = {"1.0": (*SINCE_1_1, *SINCE_1_2, *SINCE_1_3), "1.1": (*SINCE_1_2, *SINCE_1_3), "1.2": SINCE_1_3}
+ADDED_SINCE = {
+    "1.0": (*SINCE_1_1, *SINCE_1_2, *SINCE_1_3, *SINCE_1_4),
+    "1.1": (*SINCE_1_2, *SINCE_1_3, *SINCE_1_4),
+    "1.2": (*SINCE_1_3, *SINCE_1_4),
+    "1.3": SINCE_1_4,
+}
 OUTLIER_COLUMNS = ("case", "quantity", "kind", "value", "z", "among", "cases")
 
 

@@ -24,6 +24,7 @@ from monai_ifim.adapt.bundle import Bundle
 from monai_ifim.adapt.components import component_tensors, item_of_batch, record_of_image
 from monai_ifim.adapt.saving import SaveIFIM
 from monai_ifim.adapt.scanner.space import ScannerSpace
+from monai_ifim.adapt.tied_channels import Tie, tied_network
 from monai_ifim.core import Decomposition, IFIMError
 from monai_ifim.core.batches import Progress
 from monai_ifim.core.decompose import decompose_with
@@ -58,7 +59,7 @@ Item = TypeVar("Item")
 class _Loaded:
     """A case with its opened input and its image [channel, *spatial], ready for the network.
 
-    scan: the input in its own units; series: what Parametric Maps refer to; seconds: spent on reading.
+    scan, series, tie: as `ReadImage`; seconds: spent on reading.
     """
 
     case: Case
@@ -66,6 +67,7 @@ class _Loaded:
     image: MetaTensor
     scan: Scan | None
     series: ReferencedSeries | None
+    tie: Tie | str | None
     seconds: float
 
 
@@ -213,7 +215,7 @@ def _load(
     finally:
         if journal is not None:
             journal.end(case)
-    return _Loaded(case, opened, read.image, read.scan, read.series, time.perf_counter() - started)
+    return _Loaded(case, opened, read.image, read.scan, read.series, read.tie, time.perf_counter() - started)
 
 
 def _compute(
@@ -299,10 +301,11 @@ def _decompose_group(
     try:
         batch = torch.stack([loaded.image.as_subclass(torch.Tensor) for loaded in group]).to(settings.device)
         names, deadline = [loaded.case.name for loaded in group], _deadline(settings.limits, group)
-        images, class_names = [loaded.image for loaded in group], bundle.identity.class_names
-        facts = facts_of_images(images, class_names, settings.case.region, bundle.preprocessing)
-        decomposition = decompose_with(settings.case, bundle.network, batch, progress=deadline, names=names, facts=facts)
-        tensors = component_tensors(_recorded(decomposition, bundle), batch, time.perf_counter() - started)
+        ties, class_names = [loaded.tie for loaded in group], bundle.identity.class_names
+        facts = facts_of_images([loaded.image for loaded in group], class_names, settings.case.region, bundle.preprocessing)
+        network, further = tied_network(bundle.network, ties, settings.device)
+        decomposition = decompose_with(settings.case, network, batch, further, progress=deadline, names=names, facts=facts)
+        tensors = component_tensors(_recorded(decomposition, bundle), batch, time.perf_counter() - started, ties)
     except (Exception, SystemExit) as error:
         lost = stop_request.compute_failed(group[0].case.name, error, settings.device)
         if lost is not None or len(group) == 1:

@@ -12,6 +12,8 @@ from monai.utils import TraceKeys
 from monai_ifim.adapt.bundle import Bundle
 from monai_ifim.adapt.resampling import resampled_voxels
 from monai_ifim.adapt.scan import scan_of
+from monai_ifim.adapt.settings import CaseSettings
+from monai_ifim.adapt.tied_channels import EACH_ASKED_FOR, ChannelProbe, Tie
 from monai_ifim.io import InputError, OpenedSource
 from monai_ifim.io.dicom.reader import known_volume
 from monai_ifim.io.hidden_names import unnamed
@@ -26,12 +28,14 @@ from monai_ifim.run.settings import RunSettings
 class ReadImage:
     """The image [channel, *spatial] of a case, ready for the network; in scanner space, the scan itself.
 
-    scan: the input in its own units; series: what Parametric Maps refer to; both None where they are not needed.
+    scan: the input in its own units; series: what Parametric Maps refer to; both None where they are not needed. tie: of the
+    network's input, whose grey image is then `image`; in words, why its channels have none; None where there is one channel.
     """
 
     image: MetaTensor
     scan: Scan | None
     series: ReferencedSeries | None
+    tie: Tie | str | None = None
 
 
 def read_image(bundle: Bundle, opened: OpenedSource, settings: RunSettings, scratch: Path) -> ReadImage:
@@ -54,10 +58,22 @@ def read_image(bundle: Bundle, opened: OpenedSource, settings: RunSettings, scra
         bundle.check_axes(image, path)
         return ReadImage(image, None, series)
     scan = scan_of(found, opened.unit) if settings.case.space == "native" else None
+    probe = _channel_probe(bundle, read, settings.case)
     image = bundle.prepare(read, path)
     settings.limits.check_voxels(name, image.numel(), "as prepared for the network")
     _forget_identities(image.applied_operations)
-    return ReadImage(image, scan, series)
+    if image.shape[0] == 1:
+        return ReadImage(image, scan, series)
+    tie = EACH_ASKED_FOR if probe is None else probe.tie(image)
+    return ReadImage(tie.grey if isinstance(tie, Tie) else image, scan, series, tie)
+
+
+def _channel_probe(bundle: Bundle, data: dict[str, Any], settings: CaseSettings) -> ChannelProbe | None:
+    """The probe of what was read; None if the network takes one channel, or if files are asked for channel by channel."""
+    read = data[bundle.file_key]
+    if settings.channels == "each" or bundle.channels == 1 or not isinstance(read, MetaTensor):
+        return None
+    return ChannelProbe(lambda changed: bundle.prepared_again(data, changed), read)
 
 
 def _check_voxels(bundle: Bundle, read: Any, name: str, limits: Limits) -> None:

@@ -21,10 +21,11 @@ from monai_ifim.run.labels import label_columns, label_values
 
 __all__ = ["COLUMNS", "SCHEMA", "SCHEMA_VERSION", "UNITS", "CaseRow", "row_from_sidecar", "write_run", "write_table"]
 
-SCHEMA_VERSION = "1.3"  # of cases.parquet; a reader of 1.x reads every 1.y
+SCHEMA_VERSION = "1.4"  # of cases.parquet; a reader of 1.x reads every 1.y
 SINCE_1_1 = ("verification", "deviation", "verified_by")  # columns that a table of 1.0 lacks
 SINCE_1_2 = ("path",)  # and one of 1.1 too
 SINCE_1_3 = ("warnings",)  # and one of 1.2 too
+SINCE_1_4 = ("norms_grid", "locality_share", "locality_rms", "channels")  # and one of 1.3 too
 LARGEST_WHOLE = 2**53
 SEAL = "run_sha256"  # the last entry of run.json
 
@@ -35,13 +36,16 @@ Numbers = tuple[float | None, ...]
 class CaseRow:
     """The result of one case. status: "done", "kept" (whole from an earlier run) or "failed"; reason: why it failed.
 
-    Eigenvalues and trace are those of F, in nats per unit^2, where unit is the intensity of the network's input; norms are L2
-    norms over all voxels and channels of the files in `space`. verification: "agrees", "disagrees", "inconclusive" or "never":
-    the derivatives against differences of the network's output, deviation by how much they deviated, verified_by: the case that
-    was verified, "itself" for its own. seconds: of the whole case, or, if it was kept, of its
-    decomposition then. path: of the input, relative to what the user named; empty if it is unknown or not to be told. warnings:
-    sentences about what was guessed in reading the input. listed: the name in the list of cases (no column). Unknown values are
-    None, unknown texts empty. Field by field with units: UNITS.
+    Eigenvalues and trace are those of F, in nats per unit^2, where unit is the intensity of the image that was decomposed. Norms
+    are L2 norms over all of its voxels and channels on `norms_grid`, the grid of the decomposition ("network" or "input"); of
+    cases before schema 2.4, where that is empty, they are those of the files. locality_radius, locality_share, locality_rms: of
+    each component, on the grid of the decomposition (`adapt.norms`). channels: "tied" if the image is one grey image in several
+    channels of the network's input, "each" if every channel has maps, empty if there is but one. verification: "agrees",
+    "disagrees", "inconclusive" or "never": the derivatives against differences of the network's output, deviation by how much
+    they deviated, verified_by: the case that was verified, "itself" for its own. seconds: of the whole case, or, if it was kept,
+    of its decomposition then. path: of the input, relative to what the user named; empty if it is unknown or not to be told.
+    warnings: sentences about what was guessed in reading the input. listed: the name in the list of cases (no column). Unknown
+    values are None, unknown texts empty. Field by field with units: UNITS.
     """
 
     case: str
@@ -63,7 +67,11 @@ class CaseRow:
     norm_high: float | None = None
     norm_low: float | None = None
     norm_sensitivity: float | None = None
+    norms_grid: str = ""
     locality_radius: Numbers | None = None
+    locality_share: Numbers | None = None
+    locality_rms: Numbers | None = None
+    channels: str = ""
     head: str = ""
     method: str = ""
     jacobian_products: int | None = None
@@ -110,6 +118,8 @@ UNITS: Mapping[str, str] = MappingProxyType(
         "norm_low": "unit",
         "norm_sensitivity": "nats per unit^2",
         "locality_radius": "unit",
+        "locality_share": "1 (share of norm_input)",
+        "locality_rms": "unit",
         "jacobian_products": "vector-Jacobian products",
         "deviation": "1 (share of the derivative)",
     }
@@ -138,7 +148,11 @@ SCHEMA = pa.schema(
         ("norm_high", _NUMBER),
         ("norm_low", _NUMBER),
         ("norm_sensitivity", _NUMBER),
+        ("norms_grid", _TEXT),
         ("locality_radius", _NUMBERS),
+        ("locality_share", _NUMBERS),
+        ("locality_rms", _NUMBERS),
+        ("channels", _TEXT),
         ("head", _TEXT),
         ("method", _TEXT),
         ("jacobian_products", _WHOLE),
@@ -172,7 +186,8 @@ def _row(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | No
     probabilities, means = prediction.get("probability", prediction.get("mean_probability")), prediction.get("mean")
     outputs = means if probabilities is None else probabilities
     eigenvalues = _numbers(sidecar["eigenvalues"]) or ()
-    norms = _norms(sidecar["files"])
+    norms, stated = _norms_of_files(sidecar["files"]), sidecar.get("norms")
+    norms = norms if stated is None else {name: _number(stated[name]) for name in _NORMS}
     verification = sidecar.get("verification") or {}
     return CaseRow(
         case=case,
@@ -193,7 +208,11 @@ def _row(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | No
         norm_high=norms.get("high"),
         norm_low=norms.get("low"),
         norm_sensitivity=norms.get("sensitivity"),
+        norms_grid="" if stated is None else _text(stated["grid"]),
         locality_radius=_numbers(sidecar["locality_radius"]),
+        locality_share=_numbers(sidecar.get("locality_share")),
+        locality_rms=_numbers(sidecar.get("locality_rms")),
+        channels=_channels(sidecar["input"].get("tied_channels")),
         head=_text(model["head"]),
         method=_text(sidecar["method"]),
         jacobian_products=_count(sidecar["jacobian_products"]),
@@ -254,7 +273,16 @@ def _writable(value: Any) -> Any:
     return value
 
 
-def _norms(files: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
+_NORMS = ("input", "high", "low", "sensitivity")
+
+
+def _channels(tied: Mapping[str, Any] | None) -> str:
+    if tied is None:
+        return ""
+    return "each" if tied["factors"] is None else "tied"
+
+
+def _norms_of_files(files: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
     """L2 norm of each map over all of its channels, one file each; None if one is not finite."""
     found: dict[str, list[float | None]] = {}
     for file in files:

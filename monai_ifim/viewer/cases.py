@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from monai_ifim.display.numbers import NOT_AVAILABLE, duration, number, percent, probability, radius, sizes, unit_text
+from monai_ifim.display.numbers import NOT_AVAILABLE, duration, number, percent, probability, sizes, steps, unit_text
 from monai_ifim.io.maps import MapContent
 from monai_ifim.io.older_sidecars import up_to_date
 
@@ -220,6 +220,10 @@ def _bar(part: float, whole: float) -> float:
     return 100 * min(max(part / whole, 0.0), 1.0) if whole > 0 else 0.0
 
 
+def _steps(sidecar: Mapping[str, Any]) -> list[str]:
+    return steps(*(sidecar.get(name) or [] for name in ("locality_radius", "locality_share", "locality_rms")))
+
+
 def _settings(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
     model, source = sidecar["model"], sidecar["input"]
     found = [
@@ -229,7 +233,7 @@ def _settings(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Method", str(sidecar.get("method"))),
         ("Components kept", f"{sidecar.get('rank')} ({percent(sidecar.get('energy_kept'))} of the trace)"),
         ("Trace", f"{number(sidecar.get('trace'))} {unit_text(sidecar['units']['eigenvalues'])}"),
-        ("Locality radius", ", ".join(radius(value) for value in sidecar.get("locality_radius") or []) or NOT_AVAILABLE),
+        ("Holds up to", "; ".join(_steps(sidecar)) or NOT_AVAILABLE),
         ("Error bound", number(sidecar.get("error_bound"))),
         ("Grid of the maps", str(sidecar["space"]["name"])),
         ("Input", sizes(source.get("shape", []))),

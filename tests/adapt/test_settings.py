@@ -25,6 +25,7 @@ OTHERS: dict[str, tuple[dict[str, Any], Any]] = {  # settings under which anothe
     "space": ({}, "network"),
     "statistics": (SCANNER, "freeze"),
     "resolution": (SCANNER, 2.5),
+    "channels": ({}, "each"),
     "deterministic": ({}, True),
     "contents": ({}, ("low",)),
     "dicom_pm": ({}, True),

@@ -41,6 +41,7 @@ WORDS: dict[str, tuple[list[str], Any]] = {  # of the command line, and the valu
     "answer_mask": (["--answer-mask", MASK], torch.tensor([[[True], [False]]])),
     "statistics": (["--space", "scanner", "--statistics", "freeze"], "freeze"),
     "resolution": (["--space", "scanner", "--resolution", "2.5"], 2.5),
+    "channels": (["--channels", "each"], "each"),
     "deterministic": (["--deterministic"], True),
     "space": (["--space", "network"], "network"),
     "contents": (["--save", "low, high"], ("high", "low")),

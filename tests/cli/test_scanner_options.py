@@ -104,7 +104,7 @@ def test_noise_scales_eigenvalues_by_its_square_and_takes_the_place_of_the_resol
     np.testing.assert_allclose(noisy["eigenvalues"], 12.5**2 * np.array(plain["eigenvalues"]), rtol=1e-5)
     assert noisy["preprocessing"]["resolution"] is None
     assert noisy["metric"] == {"kind": "noise level", "sigma": 12.5}
-    assert noisy["units"]["eigenvalues"] == "nats per (standard deviation of the noise)^2"
+    assert noisy["units"]["eigenvalues"] == "nats per (standard deviation of the noise on the input's grid)^2"
 
 
 def test_a_noise_map_weights_every_voxel(bundle: Path, scan: Path, oblique: Array, tmp_path: Path) -> None:

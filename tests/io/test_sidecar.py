@@ -71,7 +71,7 @@ def test_all_keys_of_the_schema_are_there(run: dict[str, Any]) -> None:
     assert set(content) >= KEYS
     assert set(content["input"]) >= {"file", "sha256", "shape", "affine", "reader"}
     assert set(content["model"]) >= {"bundle", "weights_sha256", "head", "class_names"}
-    assert all(set(file) >= {"file", "shape", "affine", "norm", "scale", "window"} for file in content["files"])
+    assert all(set(file) >= {"file", "shape", "affine", "grid", "norm", "scale", "window"} for file in content["files"])
     assert content["schema_version"] == "2.4"
     assert set(content["computation"]) == {"deterministic", "batch", "threads", "processor"}
 
@@ -130,7 +130,7 @@ def test_how_the_numbers_were_made_is_stated(run: dict[str, Any], tmp_path: Path
     assert (content["method"], content["method_reason"]) == ("matrix_free", "asked for")
     assert content["settings"] == options.describe()
     assert content["metric"] == {"kind": "noise level", "sigma": 0.5}
-    assert content["units"]["eigenvalues"] == "nats per (standard deviation of the noise)^2"
+    assert content["units"]["eigenvalues"] == "nats per (standard deviation of the noise on the network's grid)^2"
     assert content["units"]["maps"] == "network input intensity"
     assert content["eigenvalues"][0] == pytest.approx(0.25 * run["content"]["eigenvalues"][0], rel=1e-3)
     assert len(content["residuals"]) == 1
@@ -175,22 +175,12 @@ def compose(**record: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("norms", "share"),
-    [
-        ({"input": [4.0], "high": [1.0]}, 0.25),
-        ({"input": [3.0, 4.0], "high": [0.6, 0.8]}, 0.2),  # channels as one vector
-        ({"input": [4.0]}, None),
-        ({"input": [0.0], "high": [0.0]}, None),
-    ],
+    [({"values": 60, "input": 4.0, "high": 1.0}, 0.25), ({"values": 60, "input": 0.0, "high": 0.0}, None), (None, None)],
 )
-def test_high_share_is_the_norm_of_high_over_that_of_the_input(norms: dict[str, list[float]], share: float | None) -> None:
-    files = [
-        MapFile(f"{kind}-{i}.nii.gz", MapContent(kind, channel=i), (3, 4, 5), np.eye(4).tolist(), norm)
-        for kind, values in norms.items()
-        for i, norm in enumerate(values, start=1)
-    ]
-    source = InputIdentity("a.nii", "0" * 64, (3, 4, 5), np.eye(4).tolist(), "NibabelReader")
-    content = compose_sidecar("a", CaseFacts(source, ModelIdentity(), "network", {}), files)
-    assert content["high_share"] == (None if share is None else pytest.approx(share))
+def test_high_share_is_the_norm_of_high_over_that_of_the_input(norms: dict[str, float] | None, share: float | None) -> None:
+    content = compose(norms=norms)
+    assert content["high_share"] == share
+    assert content["norms"] == (None if norms is None else {"grid": "network", **norms})
 
 
 def test_files_have_kind_component_channel_hash_and_unit(run: dict[str, Any]) -> None:

@@ -137,12 +137,14 @@ def test_the_sidecar_says_space_units_and_preprocessing(bundle: Bundle, volume: 
     }
     assert plain["units"] == {
         "maps": "scanner units",
-        "eigenvalues": "nats per (scanner units)^2",
-        "sensitivity": "nats per (scanner units)^2",
-        "eigenvectors": "unit norm on the scan's grid",
-        "locality_radius": "scanner units",
+        "eigenvalues": "nats per (scanner units on the input's grid)^2",
+        "sensitivity": "nats per (scanner units on the input's grid)^2",
+        "eigenvectors": "unit norm on the input's grid",
+        "locality_radius": "scanner units, L2 norm on the input's grid",
+        "locality_share": "1, share of the L2 norm of the image on the input's grid",
+        "locality_rms": "scanner units, root mean square on the input's grid",
     }
-    assert coarse["units"]["eigenvalues"] == "nats per (scanner units before the low-pass filter)^2"
+    assert coarse["units"]["eigenvalues"] == "nats per (scanner units before the low-pass filter on the input's grid)^2"
     assert coarse["preprocessing"]["resolution"] == "network"
     assert len(coarse["preprocessing"]["resolution_mm"]) == 3
     assert coarse["metric"]["kind"] == "Gaussian low-pass"
@@ -165,7 +167,7 @@ def test_the_files_of_a_ct_series_are_its_hounsfield_units(
     np.testing.assert_allclose(indices, np.rint(indices), rtol=0, atol=1e-3)
     assert_whole(found, series.values[tuple(np.rint(indices).astype(int).T)].reshape(shape).astype(float))
     assert sidecar["units"]["maps"] == "Hounsfield units"
-    assert sidecar["units"]["eigenvalues"] == "nats per (Hounsfield units)^2"
+    assert sidecar["units"]["eigenvalues"] == "nats per (Hounsfield units on the input's grid)^2"
     assert units_of_parametric_maps(tmp_path / "out" / "series") == {
         "high": "[hnsf'U]",
         "low": "[hnsf'U]",
@@ -365,7 +367,7 @@ def test_a_noise_map_is_a_diagonal_weighting_of_the_fisher_information(
         scale = next(file["scale"] for file in sidecar["files"] if file["kind"] == "sensitivity")
         maps[name] = volumes(tmp_path / name, "volume", read_alike)["sensitivity"].values * scale
     np.testing.assert_allclose(maps["noisy"], maps["plain"] * noise[0].numpy() ** 2, rtol=1e-3, atol=1e-6 * maps["noisy"].max())
-    assert sidecar["units"]["eigenvalues"] == "nats per (standard deviation of the noise)^2"
+    assert sidecar["units"]["eigenvalues"] == "nats per (standard deviation of the noise on the input's grid)^2"
     assert sidecar["metric"]["sigma"] == "map"
 
 

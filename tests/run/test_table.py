@@ -47,7 +47,8 @@ TYPES = {
     "probability": "double", "rank": "int64", "energy_kept": "double", "eigenvalue": "double", "trace": "double",
     "seconds": "double", "eigenvalues": "[double]", "class_names": "[string]", "probabilities": "[double]",
     "means": "[double]", "norm_input": "double", "norm_high": "double", "norm_low": "double", "norm_sensitivity": "double",
-    "locality_radius": "[double]", "head": "string", "method": "string", "jacobian_products": "int64",
+    "norms_grid": "string", "locality_radius": "[double]", "locality_share": "[double]", "locality_rms": "[double]",
+    "channels": "string", "head": "string", "method": "string", "jacobian_products": "int64",
     "verification": "string", "deviation": "double", "verified_by": "string", "space": "string",
     "unit": "string", "frame": "int64", "input_sha256": "string", "weights_sha256": "string",
     "path": "string", "warnings": "string",
@@ -74,7 +75,11 @@ FULL = CaseRow(
     norm_high=3.0,
     norm_low=9.5,
     norm_sensitivity=1e-300,
+    norms_grid="network",
     locality_radius=(0.5, None),
+    locality_share=(0.05, None),
+    locality_rms=(0.125, None),
+    channels="tied",
     head="categorical",
     method="exact",
     jacobian_products=1,
@@ -88,6 +93,7 @@ FULL = CaseRow(
     weights_sha256="f" * 64,
     path="b/a.nii.gz",
 )
+SINCE_1_4 = ["norms_grid", "locality_share", "locality_rms", "channels"]
 FAILED = CaseRow("b", "failed", "it is broken", "b.nii.gz")
 
 
@@ -143,13 +149,15 @@ def test_parquet_says_what_the_sidecars_say(real_run: Path) -> None:
         assert (row["frame"], row["means"], row["reason"]) == (None, None, None)
 
 
-def test_norms_are_those_of_all_channels_as_nibabel_reads_them(real_run: Path) -> None:
+def test_norms_are_those_of_all_channels_of_what_the_network_saw(real_run: Path) -> None:
+    """Of the files, on another grid, they are others; where both are one, tests/run/test_grids.py reads the files."""
     (row,) = [row for row in parquet_rows(real_run) if row["case"] == "s2"]
-    for content in ("input", "high", "low", "sensitivity"):
-        paths = sorted((real_run / "s2").glob(f"s2_ifim_{content}*.nii.gz"))
-        assert len(paths) == 2
-        values = np.stack([nib.load(path).get_fdata() for path in paths])
-        assert row[f"norm_{content}"] == pytest.approx(np.sqrt((values**2).sum()), rel=1e-6)
+    image = load_bundle(real_run.parent / "bundle").preprocess(real_run.parent / "in" / "s2.nii.gz")
+    assert image.shape[0] == 2
+    assert row["norms_grid"] == "network"
+    assert row["norm_input"] == pytest.approx(float(np.linalg.norm(image.numpy())), rel=1e-6)
+    assert np.hypot(row["norm_high"], row["norm_low"]) == pytest.approx(row["norm_input"], rel=1e-5)
+    assert row["channels"] == "each"
 
 
 def test_a_failed_case_has_nothing_but_its_reason(real_run: Path) -> None:
@@ -231,7 +239,7 @@ def test_the_file_states_version_and_units(tmp_path: Path) -> None:
     write_table(tmp_path, [])
     metadata = pq.read_schema(tmp_path / "cases.parquet").metadata
     units = json.loads(metadata[b"monai_ifim.units"])
-    assert metadata[b"monai_ifim.schema_version"] == b"1.3"
+    assert metadata[b"monai_ifim.schema_version"] == b"1.4"
     assert {units[name] for name in ("eigenvalue", "eigenvalues", "trace", "norm_sensitivity")} == {"nats per unit^2"}
     numbers = {name for name, kind in TYPES.items() if "string" not in kind} - {"frame"}
     assert set(units) == numbers
@@ -287,6 +295,7 @@ def test_what_is_not_finite_is_missing(sidecar: Content) -> None:
     changed = {**sidecar, "trace": None, "energy_kept": math.nan, "locality_radius": [math.inf, 0.5], "eigenvalues": []}
     of_high = next(file for file in sidecar["files"] if file["kind"] == "high")
     changed["files"] = [of_high | {"channel": 1, "norm": 3.0}, of_high | {"channel": 2, "norm": None}]
+    changed["norms"] = None  # as before schema 2.4
     row = row_from_sidecar("s0", "done", changed, 1.25)
     assert (row.trace, row.energy_kept, row.locality_radius, row.seconds) == (None, None, (None, 0.5), 1.25)
     assert (row.eigenvalue, row.eigenvalues, row.norm_high, row.norm_low) == (0.0, (), None, None)
@@ -324,7 +333,7 @@ def test_the_reader_gives_what_is_in_the_file(real_run: Path) -> None:
                     assert case[name] == expected
     assert frame["rank"].dtype == pd.Int64Dtype()
     assert frame.attrs["units"]["trace"] == "nats per unit^2"
-    assert frame.attrs["schema_version"] == "1.3"
+    assert frame.attrs["schema_version"] == "1.4"
 
 
 def test_no_table_says_what_to_do(tmp_path: Path) -> None:
@@ -343,7 +352,7 @@ def with_metadata(path: Path, **changes: str) -> None:
 def test_another_major_version_is_refused(tmp_path: Path, version: str) -> None:
     write_table(tmp_path, [FULL])
     with_metadata(tmp_path / "cases.parquet", schema_version=version)
-    with pytest.raises(InputError, match=rf"schema version ({version or 'missing'}); this program reads 1\.3: read it with"):
+    with pytest.raises(InputError, match=rf"schema version ({version or 'missing'}); this program reads 1\.4: read it with"):
         read_cases(tmp_path)
 
 
@@ -351,16 +360,17 @@ def test_a_later_minor_version_with_a_new_column_is_read(tmp_path: Path) -> None
     write_table(tmp_path, [FULL, FAILED])
     path = tmp_path / "cases.parquet"
     pq.write_table(pq.read_table(path).append_column("new", pa.array([1, 2])), path)
-    with_metadata(path, schema_version="1.4")
+    with_metadata(path, schema_version="1.5")
     assert read_cases(path)["new"].tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(
     ("version", "newer"),
     [
-        ("1.0", ["verification", "deviation", "verified_by", "path", "warnings"]),
-        ("1.1", ["path", "warnings"]),
-        ("1.2", ["warnings"]),
+        ("1.0", ["verification", "deviation", "verified_by", "path", "warnings", *SINCE_1_4]),
+        ("1.1", ["path", "warnings", *SINCE_1_4]),
+        ("1.2", ["warnings", *SINCE_1_4]),
+        ("1.3", SINCE_1_4),
     ],
 )
 def test_a_table_of_an_earlier_version_is_read_without_its_newer_columns(tmp_path: Path, version: str, newer: list[str]) -> None:
@@ -546,5 +556,6 @@ def test_a_segmentation_s_volumes_are_the_means_of_its_row(tmp_path: Path) -> No
     assert (row.prediction, row.probability, row.probabilities) == ("", None, None)
     with torch.no_grad():
         shares = network(torch.as_tensor(values)[None, None]).softmax(1)
-    assert row.means == pytest.approx(shares.flatten(2).sum(2)[0].tolist(), rel=1e-5)
-    assert sum(row.means or ()) == pytest.approx(values.size)
+    voxel = 1.0 * 2.0 * 3.0 / 1000  # ml
+    assert row.means == pytest.approx((voxel * shares.flatten(2).sum(2)[0]).tolist(), rel=1e-5)
+    assert sum(row.means or ()) == pytest.approx(voxel * values.size)

@@ -54,7 +54,8 @@ def test_layers_are_the_files_of_the_case_with_their_windows_and_units(run: Any)
     assert [layer.content for layer in case.overlays] == ["sensitivity", "high", "low", "eigenvector 1", "eigenvector 2"]
     assert [layer.kind for layer in case.overlays] == ["sensitivity", "signed", "image", "signed", "signed"]
     assert [layer.unit for layer in (*case.backgrounds, *case.overlays[:2])] == [
-        "Hounsfield units", "network input intensity", "nats per (network input intensity)²", "network input intensity"
+        "Hounsfield units", "network input intensity", "nats per (network input intensity on the network's grid)²",
+        "network input intensity",
     ]  # fmt: skip
     assert case.overlays[3].title == "Direction 1 (60.0\xa0% of the information)"
     for layer in (*case.backgrounds, *case.overlays):

@@ -46,7 +46,7 @@ def test_views_open_at_the_most_sensitive_voxel_with_its_values(page: Page, run:
     assert place == pytest.approx(_place(case, case.blob), abs=0.06)
     ramp = sum(case.blob) / (sum(case.shape) - 3)
     assert background == f"Image {number(int(1000 * ramp))} Hounsfield units"
-    assert overlay == f"Sensitivity {number(case.peak)} nats per (network input intensity)²"
+    assert overlay == f"Sensitivity {number(case.peak)} nats per (network input intensity on the network's grid)²"
     assert [title.split("\n")[0] for title in page.titles()] == ["Axial", "Coronal", "Sagittal"]
 
 
@@ -238,7 +238,14 @@ def test_damaged_case_says_so_and_the_others_still_open(page: Page) -> None:
 
 def test_panel_tells_the_answer_the_spectrum_and_how_it_was_made(page: Page) -> None:
     words = page.text(".ifim-panel")
-    for expected in ("lesion", "0.812", "60.0 %", "Toy 1.2", "What they are not", "nats per (network input intensity)²"):
+    for expected in (
+        "lesion",
+        "0.812",
+        "60.0 %",
+        "Toy 1.2",
+        "What they are not",
+        "nats per (network input intensity on the network's grid)²",
+    ):
         assert expected in words
 
 

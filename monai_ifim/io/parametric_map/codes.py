@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 
 from monai_ifim.core.settings import selection
 from monai_ifim.io.dicom.object_kinds import LABEL
+from monai_ifim.io.grids import without_grid
 from monai_ifim.io.maps import MapContent
 from monai_ifim.io.units import CODES, HOUNSFIELD
 from monai_ifim.version import __version__
@@ -87,9 +88,14 @@ def unit_of(kind: str, units: Mapping[str, str], power: int = 0) -> Code:
     if kind == "eigenvector":
         code = NO_UNIT
     elif kind == "sensitivity":
-        per_map_unit = units["sensitivity"] == f"nats per ({units['maps']})^2"  # else per unit of an input metric
+        stated, short = units["sensitivity"], without_grid(units["sensitivity"])
+        per_map_unit = short == f"nats per ({units['maps']})^2"  # else per unit of an input metric
         per_intensity = "{nat/intensity2}" if intensity is None else f"{{nat}}/{_squared(intensity)}"
-        code = (per_intensity if per_map_unit else "{nat/step2}", "UCUM", units["sensitivity"])
+        code = (
+            per_intensity if per_map_unit else "{nat/step2}",
+            "UCUM",
+            stated if len(f"1e{power} {stated}") <= LONG_STRING else short,
+        )
     elif intensity is not None:
         code = (intensity, "UCUM", units["maps"].removesuffix("s") if units["maps"] == HOUNSFIELD else units["maps"])
     else:

@@ -13,6 +13,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from monai_ifim.display import numbers
+from monai_ifim.io.grids import on
 from monai_ifim.io.windows import ROUNDING
 from monai_ifim.report.cohort.listing import CaseList
 from monai_ifim.report.cohort.pictures import CasePictures, planes_path
@@ -34,6 +35,10 @@ FILE_ORDER = (".mrml", ".mrb", "_ifim.json", *(f"_ifim_{name}" for name in ("sou
 FILE_NAMES = {".mrml": "scene for 3D Slicer", ".mrb": "scene for 3D Slicer in one file", "_ifim.json": "sidecar"}
 SUFFIXES = (".mrml", ".mrb", ".json", ".nii.gz", ".dcm")
 
+CHANNELS = {
+    "tied": "one grey image, of which the preprocessing makes the channels that the network takes",
+    "each": "each channel has maps of its own",
+}
 _LIKELIEST = "likeliest of independent labels: each has a probability of its own, and several or none may hold"
 
 CaseFields = Mapping[str, Any]
@@ -52,7 +57,7 @@ class OutputBar:
 class CaseCard:
     """Texts and drawings of one case. no_pictures: the reason if there are none; warnings: what was guessed in reading the
     input; answer_note: what the answer is one of; outputs_folded: further labels with their probabilities; components: rows of
-    number, eigenvalue, share of the trace and locality radius."""
+    number, eigenvalue, share of the trace and the step up to which it holds."""
 
     anchor: str
     name: str
@@ -147,13 +152,11 @@ def _outputs_head(case: CaseFields) -> str:
 
 def _components(case: CaseFields, eigenvalues: Sequence[float]) -> tuple[tuple[str, str, str, str], ...]:
     trace = None if pd.isna(case["trace"]) else float(case["trace"])
-    radii = _numbers(case["locality_radius"])
+    steps = numbers.steps(*(_numbers(case[name]) for name in ("locality_radius", "locality_share", "locality_rms")))
     rows = []
     for i, value in enumerate(eigenvalues[:MOST_COMPONENTS]):
         share = numbers.percent(value / trace) if trace else numbers.NOT_AVAILABLE
-        rows.append(
-            (str(i + 1), numbers.number(value), share, numbers.radius(radii[i]) if i < len(radii) else numbers.NOT_AVAILABLE)
-        )
+        rows.append((str(i + 1), numbers.number(value), share, steps[i] if i < len(steps) else numbers.NOT_AVAILABLE))
     return tuple(rows)
 
 
@@ -171,8 +174,9 @@ def _facts(case: CaseFields) -> tuple[tuple[str, str], ...]:
         "trace of F": _known(case["trace"], " nats per unit²"),
         "leading eigenvalue": _known(case["eigenvalue"], " nats per unit²"),
         "|x_high|": _known(case["norm_high"], _zero_or_units(case)),
-        "|x_low|": _known(case["norm_low"], " units"),
+        "|x_low|": _known(case["norm_low"], f" units {_of_norms(case)}"),
         "unit": unit,
+        "channels": CHANNELS.get(words(case["channels"]), ""),
         "grid of the files": words(case["space"]),
         "head": words(case["head"]),
         "method": f"{method}{products}" if method else "",
@@ -199,11 +203,18 @@ def _verification(case: CaseFields) -> str:
     return f"DISAGREE with differences of the output{share}, compared {where}: eigenvalues are not those of its answer"
 
 
+def _of_norms(case: CaseFields) -> str:
+    """The grid that the norms belong to, in words."""
+    grid = words(case["norms_grid"])
+    return on("network" if grid == "network" else "input") if grid else "in the files"
+
+
 def _zero_or_units(case: CaseFields) -> str:
     """Unit after the norm of high, with a note if single precision cannot tell it from zero."""
     high, whole = case["norm_high"], case["norm_input"]
     rounding = not pd.isna(high) and not pd.isna(whole) and high < ROUNDING * whole
-    return " units, zero to rounding: more or less contrast does not move the answer" if rounding else " units"
+    said = f" units {_of_norms(case)}"
+    return f"{said}, zero to rounding: more or less contrast does not move the answer" if rounding else said
 
 
 def _failure_facts(case: CaseFields) -> tuple[tuple[str, str], ...]:

@@ -55,8 +55,15 @@ MEANING = (
     ),
     (
         "|x_high|, |x_low|",
-        "L2 norms of the part of the image inside the leading eigenspace and of the rest, over all voxels and channels of the "
-        "files, in units.",
+        "L2 norms of the part of the image inside the leading eigenspace and of the rest, over all voxels and channels on the "
+        "grid of the decomposition, in units. The files of the space native lie on another grid, the input's, and have other "
+        "norms, which the sidecar states beside each.",
+    ),
+    (
+        "holds up to",
+        "The longest step along a component that the eigenvalue describes: up to it, the divergence is within 10 % of what the "
+        "eigenvalue says. As a share of |x|, the norm of the image on the same grid, and as the root mean square change of its "
+        "values.",
     ),
     (
         "seconds",
@@ -208,8 +215,9 @@ def _shown(table: Table, otherwise: str) -> list[Block]:
 
 
 def _meaning(cohort: Cohort) -> Section:
-    units = _distinct(cohort.made["unit"])
-    unit = (("unit", f"The unit of the image that was decomposed: {units}."),) if units else ()
+    units, grids = _distinct(cohort.made["unit"]), _distinct(cohort.made["norms_grid"])
+    where = f" Steps are measured by their L2 norm on the grid of the decomposition ({grids})." if grids else ""
+    unit = (("unit", f"The unit of the image that was decomposed: {units}.{where}"),) if units else ()
     return Section("What the numbers mean", "meaning", (Definitions((*unit, *MEANING)),))
 
 

@@ -491,8 +491,13 @@ def test_sensitivity_below_float32_keeps_its_stored_values_and_has_its_scale_in_
 
 
 PER_NOISE = {"maps": "network input intensity", "sensitivity": "nats per (standard deviation of the noise)^2"}
+OF_GRID = {"maps": "network input intensity", "sensitivity": "nats per (network input intensity on the network's grid)^2"}
+LONG = "10^-3 mm2/s of a long name for an intensity"  # with its grid, more than a Code Meaning holds
+TOO_LONG = {"maps": LONG, "sensitivity": f"nats per ({LONG} on the input's grid)^2"}
 UNITS = [
     ("sensitivity", {"units": PER_NOISE}, ("{nat/step2}", "nats per (standard deviation of the noise)^2")),
+    ("sensitivity", {"units": OF_GRID}, ("{nat/intensity2}", OF_GRID["sensitivity"])),
+    ("sensitivity", {"units": TOO_LONG}, ("{nat/intensity2}", "nats per (10^-3 mm2/s of a long name for an intensity)^2")),
     ("high", {}, ("{intensity}", "unit of network input intensity")),
     ("low", {}, ("{intensity}", "unit of network input intensity")),
     ("sensitivity", {}, ("{nat/intensity2}", "nats per (network input intensity)^2")),

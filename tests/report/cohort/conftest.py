@@ -32,7 +32,8 @@ def make_row(name: str, **more: Any) -> CaseRow:
         "status": "done", "input": f"{name}.nii.gz", "prediction": "normal", "probability": 0.9, "rank": 2, "energy_kept": 0.995,
         "eigenvalue": 0.375, "trace": 0.5, "seconds": 1.5, "eigenvalues": (0.375, 0.125), "class_names": CLASSES,
         "probabilities": (0.9, 0.07, 0.03), "norm_input": 5.0, "norm_high": 3.0, "norm_low": 4.0, "norm_sensitivity": 0.1,
-        "locality_radius": (0.25, None), "head": "categorical", "method": "exact", "jacobian_products": 2,
+        "norms_grid": "network", "locality_radius": (0.25, None), "locality_share": (0.05, None), "locality_rms": (0.0125, None),
+        "head": "categorical", "method": "exact", "jacobian_products": 2,
         "verification": "agrees", "deviation": 0.015, "verified_by": "itself", "space": "native",
         "unit": "network input intensity", "input_sha256": "e" * 64, "weights_sha256": "f" * 64,
     }  # fmt: skip

@@ -38,7 +38,7 @@ def card(text: str, position: int) -> str:
 
 
 def words(markup: str) -> str:
-    return " ".join(re.sub(r"<[^>]+>", " ", markup).split())
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", markup)).split())
 
 
 def records(text: str) -> dict[str, Any]:
@@ -78,8 +78,19 @@ def test_a_card_tells_what_was_guessed_in_reading(render: Callable[..., str], ca
 
 
 def test_a_card_of_an_earlier_version_tells_nothing_of_it(render: Callable[..., str], case_row: Row) -> None:
-    row = case_row("one", verification="", deviation=None, verified_by="")
-    assert "differences of the output" not in render([row])
+    row = case_row("one", verification="", deviation=None, verified_by="", norms_grid="", locality_share=None, locality_rms=None)
+    text = render([row])
+    assert "differences of the output" not in text
+    said = words(card(text, 1))
+    assert "1 0.375 75.0 % 0.250 2 0.125" in said  # the radius
+    assert "|x_high| 3.00 units in the files" in said
+
+
+@pytest.mark.parametrize(("channels", "said"), [("tied", "channels one grey image"), ("each", "channels each channel"), ("", "")])
+def test_a_card_tells_what_was_done_with_channels(render: Callable[..., str], case_row: Row, channels: str, said: str) -> None:
+    found = words(card(render([case_row("one", channels=channels)]), 1))
+    assert said in found
+    assert ("channels" in found) == bool(said)
 
 
 def test_a_card_tells_answer_spectrum_numbers_and_files(
@@ -90,10 +101,12 @@ def test_a_card_tells_answer_spectrum_numbers_and_files(
     said = words(first)
     for wanted in ("one: normal, 0.900", "normal confidence 0.900", "pneumonia 0.070", "mass 0.030"):
         assert wanted in said
-    assert "1 0.375 75.0 % 0.250 2 0.125 25.0 % infinite" in said
+    assert "1 0.375 75.0 % 5.0 % of |x|, 0.0125 rms 2 0.125 25.0 % infinite" in said
     for wanted in (
         "2 components, 99.5 % of the trace",
         "trace of F 0.500 nats per unit²",
+        "|x_high| 3.00 units on the network's grid",
+        "|x_low| 4.00 units on the network's grid",
         "exact, 2 products",
         "e" * 64,
         "f" * 64,
@@ -320,5 +333,7 @@ def test_a_part_of_nothing_but_rounding_is_called_zero(render: Callable[..., str
         case_row("small", norm_input=1.3e4, norm_high=1.2, norm_low=1.3e4),
     ]
     text = render(rows)
-    assert " units, zero to rounding: more or less contrast does not move the answer" in words(card(text, 1))
+    assert " units on the network's grid, zero to rounding: more or less contrast does not move the answer" in words(
+        card(text, 1)
+    )
     assert "rounding" not in words(card(text, 2))
