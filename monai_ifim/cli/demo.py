@@ -75,6 +75,6 @@ def _compared(truth: PlantedLesion, row: CaseRow) -> str:
     volumes = dict(zip(row.class_names or (), row.means or (), strict=True))
     place = ", ".join(numbers.number(coordinate) for coordinate in truth.centre)
     return (
-        f"The lesion was planted at ({place}) mm, counted to the right, the front and the top, with "
+        f"The lesion was planted at ({place}) mm (right, anterior, superior) with "
         f"{numbers.number(truth.volume)} ml; the network expects {numbers.number(volumes['lesion'])} ml."
     )

@@ -14,6 +14,7 @@ __all__ = ["PlantedLesion", "demo_slice", "demo_volume", "planted_lesion"]
 
 _DEMO_SEED = 1
 _DEMO_INDEX = 1  # odd, so the volume holds a lesion
+_PLANTED_SEED = 6  # a lesion of a medium size
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def planted_lesion(directory: str | os.PathLike[str], root: Path | None = None) 
     from monai_ifim.evaluation.lumpy.images import SPACING, grid_affine, write_image
     from monai_ifim.evaluation.lumpy.lesion_masks import LESION_VOLUMES, VOXEL_ML, LesionMaskDataset
 
-    drawn = LesionMaskDataset(LESION_VOLUMES, length=_DEMO_INDEX + 1, seed=_DEMO_SEED).segmented(_DEMO_INDEX)
+    drawn = LesionMaskDataset(LESION_VOLUMES, length=_DEMO_INDEX + 1, seed=_PLANTED_SEED).segmented(_DEMO_INDEX)
     target = Path(directory) / "planted_lesion.nii.gz"
     if not target.is_file():
         write_image(drawn.image, target, spacing=SPACING, root=root)

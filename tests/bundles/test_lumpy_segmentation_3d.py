@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from bundle_run import run_bundle
 from monai_ifim import decompose
 from monai_ifim.core.dense import dense_jacobian
-from monai_ifim.core.heads.volumes import VolumesHead
 from monai_ifim.evaluation.demonstration import planted_lesion
 from monai_ifim.evaluation.lumpy.images import LumpyParameters, draw_volume, write_image
 from monai_ifim.evaluation.lumpy.lesion_masks import LEAST_WIDTH, LESION_VOLUMES, VOXEL_ML, LesionMaskDataset, half_maximum
@@ -154,7 +153,7 @@ def test_the_fisher_matrix_of_the_volumes_is_the_dense_one(network: nn.Module, n
     double = Volumes(network).double()
     try:
         volumes, gradients = double(image.double())[0], dense_jacobian(double, image)
-        found = decompose(network, image.double(), head=VolumesHead("3 %", voxel_volume=VOXEL_ML), energy=1.0)
+        found = decompose(network, image.double(), head="volumes", volume_tolerance="3 %", voxel_volume=VOXEL_ML, energy=1.0)
     finally:
         network.float()
     sigma = (0.03 * volumes).clamp_min(VOXEL_ML)

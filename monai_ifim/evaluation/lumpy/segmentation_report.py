@@ -91,8 +91,8 @@ def _score(share: Tensor, mask: Tensor) -> _Scores:
         each[0, 0].double() for each in calibration_binning(share[None, None], mask[None, None], BINS)
     )
     sums = torch.stack([count, (count * probability).nan_to_num(), (count * frequency).nan_to_num()])
-    volumes = (VOXEL_ML * float(each.double().sum()) for each in (mask, called, share))
-    return _Scores(dice, *volumes, bins=sums.numpy())
+    truth, marked, expected = (VOXEL_ML * float(each.double().sum()) for each in (mask, called, share))
+    return _Scores(dice, truth, marked, expected, sums.numpy())
 
 
 def _summary(scores: list[_Scores]) -> dict[str, Any]:
