@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ import yaml
 from PIL import Image
 from torch import nn
 
+from meshnet_bundle import write_meshnet_bundle
 from monai_ifim.report.pages.blocks import Picture
 
 Array = npt.NDArray[Any]
@@ -80,6 +82,17 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("set IFIM_TEST_DATA to the folder of real scans to run this test")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def meshnet_bundle(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """The bundle of `meshnet_bundle.py` for images of so many voxels along each axis, each made once."""
+
+    @cache
+    def make(size: int) -> Path:
+        return write_meshnet_bundle(tmp_path_factory.mktemp("meshnet") / "meshnet_gw", real_data, size)
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -130,5 +130,6 @@ def _line(row: CaseRow) -> str:
     text = f"{text} ({numbers.duration(row.seconds)})" if row.seconds is not None else text
     if row.case.startswith(f"{row.key}-"):
         text = f"{text}: {row.key} {TAKEN}"
+    text = f"{text}, of {row.decomposed}" if row.decomposed else text
     text = f"{text}: {DOUBT}" if row.verification == "disagrees" else text
     return f"{text}. {row.warnings}" if row.warnings else text

@@ -16,9 +16,9 @@ from monai_ifim.core.batch_part import BatchPart
 from monai_ifim.core.decomposition import Decomposition, joined
 from monai_ifim.core.errors import MemoryWarning, NetworkError, warn_caller
 from monai_ifim.core.heads.base import Head
-from monai_ifim.core.heads.choice import columns_at_every_voxel
+from monai_ifim.core.heads.choice import answers_at_every_voxel, columns_at_every_voxel
 from monai_ifim.core.heads.outputs import last_operation
-from monai_ifim.core.locality import LARGEST_PASS, radii
+from monai_ifim.core.locality import LARGEST_PASS, radii, search_for
 from monai_ifim.core.memory.checkpointing import checkpointed
 from monai_ifim.core.memory.lean_layers import lean_layers
 from monai_ifim.core.memory.live_memory import LiveMemory, storages_of
@@ -123,7 +123,7 @@ def _run_plan(part: BatchPart, plan: MemoryPlan) -> Decomposition:
     offload = Offload()
     generator = torch.Generator().manual_seed(part.settings.seed)
     with ExitStack() as stack:
-        if plan.frugal or part.settings.method == "matrix_free" or columns_at_every_voxel(part.settings.head):
+        if plan.frugal or part.settings.method == "matrix_free" or answers_at_every_voxel(part.settings.head):
             stack.enter_context(lean_layers(part.predictor.running))
         stack.enter_context(checkpointed(plan.blocks, part.predictor.running))
         with _metered(part, plan) as check:
@@ -151,17 +151,19 @@ def _run_plan(part: BatchPart, plan: MemoryPlan) -> Decomposition:
         record["volumes"] = described_volumes(head, jacobian.output)
         record["output"] = part.predictor.selection.chosen  # path of the logits, None where the network returns one tensor
         d = assemble(head, part.image, jacobian.output, subspace, part.settings, row_eps, record, root.values)
-        d = _with_locality(part, plan, head, d) if part.settings.locality else d
+        d = _with_locality(part, plan, head, d, jacobian.output) if part.settings.locality else d
         expectations, output = expectations_of(part, plan, d, rows, directions), jacobian.output
     del factor, root, jacobian, subspace, rows  # their memory
     verify_part(part, plan, head, output, row_eps, expectations)
     return d
 
 
-def _with_locality(part: BatchPart, plan: MemoryPlan, head: Head, d: Decomposition) -> Decomposition:
+def _with_locality(part: BatchPart, plan: MemoryPlan, head: Head, d: Decomposition, output: Tensor) -> Decomposition:
     """The decomposition with its locality radius; within a budget no pass holds more images than the part."""
     largest = part.image.shape[0] if plan.frugal else LARGEST_PASS
-    return replace(d, locality_radius=radii(part.predictor, head, part.image, d.eigenimages, d.eigenvalues, largest))
+    found = radii(part.predictor, head, part.image, d.eigenimages, d.eigenvalues, largest, output)
+    precision = search_for(head, part.image).precision
+    return replace(d, locality_radius=found, record=d.record | {"locality_precision": precision})
 
 
 def _saved_activations(part: BatchPart, plan: MemoryPlan, offload: Offload) -> AbstractContextManager[None]:

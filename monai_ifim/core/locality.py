@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,14 +21,40 @@ from monai_ifim.core.operator.requirements import check_image
 
 DEVIATION = 0.10  # share of e^2 l / 2 by which the divergence may be off inside the radius
 FIRST_CHANGE = 0.05  # typical logit change of the first step: far above rounding, small against the curvature
-GROWTH = 1.5  # largest factor between two steps outwards, so that an early exit is not missed
-MAXIMUM_STEPS = 48
+FIRST_COST = 0.5  # expected divergence, in nats, of the first step where the answer is a map
 PASS_ELEMENTS = 2**20  # values of all images in one forward pass
 LARGEST_PASS = 32  # images in one forward pass
 SMALLEST = 2.0**-10  # share of the first step below which the search ends
-PRECISION = 0.03  # relative width of the final bracket
+LARGE_MAP = 2**18  # values of an image whose answer is a map from which on the search is a coarse one
 NEARER = 1 / 8  # share of the radius at which the bound must hold too
 SAME_OUTPUT = 10.0  # tolerance of outputs that should be equal, in units of the square root of eps
+
+
+@dataclass(frozen=True)
+class Search:
+    """How thoroughly a radius is searched.
+
+    precision: relative width of the final bracket. growth: largest factor between two steps outwards, so that an early exit is
+    not missed. aim: share of the expected radius that is tried. steps: most steps of a direction that has one inside the bound;
+    others end at SMALLEST.
+    """
+
+    precision: float
+    growth: float
+    aim: float
+    steps: int
+
+
+FINE = Search(precision=0.03, growth=1.5, aim=1.0, steps=48)
+COARSE = Search(precision=0.5, growth=4.0, aim=0.85, steps=3)  # each step is a forward pass of many seconds
+
+
+def search_for(head: Head, image: Tensor) -> Search:
+    """COARSE for large images [B, channel, *spatial] whose answer is a map, else FINE.
+
+    The radius of a coarse search is a step inside the bound; the true one is larger, as a rule by less than a factor of two.
+    """
+    return COARSE if head.spatial and image[0].numel() >= LARGE_MAP else FINE
 
 
 def locality_radius(
@@ -58,23 +85,27 @@ def locality_radius(
 
 
 def radii(
-    predictor: Predictor, head: Head, image: Tensor, eigenimages: Tensor, eigenvalues: Tensor, largest_pass: int = LARGEST_PASS
+    predictor: Predictor,
+    head: Head,
+    image: Tensor,
+    eigenimages: Tensor,
+    eigenvalues: Tensor,
+    largest_pass: int = LARGEST_PASS,
+    output: Tensor | None = None,
 ) -> Tensor:
     """Largest step e up to which |KL(p(x) || p(x + e u_i)) - e^2 l_i / 2| <= 10 % of e^2 l_i / 2, [B, r] float64.
 
     image: [B, channel, *spatial]; eigenimages: [B, r, channel, *spatial]; eigenvalues: [B, r]. largest_pass: images that may
-    share a forward pass where they are small; never fewer than the batch.
+    share a forward pass where they are small; never fewer than the batch. output: of the network at the image, if known.
     0 for padding (eigenvalue 0) and where the smallest step, or an eighth of the largest, leaves the bound; infinite where
-    no step tried does.
+    no step tried does. Of large images with maps as answers a lower bound of it (`search_for`).
     """
     if eigenvalues.numel() == 0:
         return torch.zeros_like(eigenvalues)
     with torch.no_grad():
-        output = predictor(image.clone())
-        scale = head.square_root(output).scales.square().sum(1, keepdim=True)
-        first = torch.where(eigenvalues > 0, FIRST_CHANGE * (scale.to(eigenvalues) / eigenvalues).sqrt(), 0.0)
+        output = predictor(image.clone()) if output is None else output
         search = _Search(predictor, head, image, output, eigenimages.flatten(0, 1), eigenvalues.flatten(), largest_pass)
-        return search.run(first.flatten()).reshape(eigenvalues.shape)
+        return search.run().reshape(eigenvalues.shape)
 
 
 def _checked_head(head: Head, d: Decomposition) -> Head:
@@ -121,70 +152,84 @@ class _Search:
         self.directions, self.eigenvalues = directions, eigenvalues
         self.rank = directions.shape[0] // image.shape[0]
         self.chunk = max(image.shape[0], min(largest_pass, PASS_ELEMENTS // image[0].numel()))  # images of one pass
+        self.how = search_for(head, image)
 
-    def run(self, first: Tensor) -> Tensor:
-        """Radii [B * r]; the search starts at the steps `first` [B * r], 0 where there is no direction."""
+    def run(self) -> Tensor:
+        """Radii [B * r]."""
         active = (self.eigenvalues > 0).nonzero()[:, 0]
-        first = self._gentle(first, active)
+        first = self._first(active)
         step = first.clone()
         inside, outside = torch.zeros_like(step), torch.full_like(step, torch.inf)
-        for _ in range(MAXIMUM_STEPS):
-            if active.numel() == 0:
-                break
+        nearest, made = torch.full_like(step, torch.inf), 0  # smallest step inside; steps made
+        while active.numel() and made < FINE.steps:
             now = step[active]
             deviation = self._deviation(now, active)
+            made += 1
             within = deviation <= DEVIATION
+            nearest[active] = torch.where(within, torch.minimum(now, nearest[active]), nearest[active])
             inside[active] = torch.where(within, now, inside[active])
             outside[active] = torch.where(within, outside[active], now)
-            step[active] = _next_step(now, deviation, inside[active], outside[active])
-            open_bracket = (outside > (1 + PRECISION) * inside) & (outside > SMALLEST * first)
-            active = active[open_bracket[active]]
-        inside = self._without_kinks(inside)
-        unbounded = outside.isinf() & (inside > 0)
-        return torch.where(unbounded, torch.inf, inside)
+            step[active] = _next_step(self.how, now, deviation, inside[active], outside[active])
+            active = active[self._open(made, step, first, inside, outside)[active]]
+        inside = self._without_kinks(inside, nearest)
+        return inside if self.how is COARSE else torch.where(outside.isinf() & (inside > 0), torch.inf, inside)
 
-    def _without_kinks(self, inside: Tensor) -> Tensor:
+    def _open(self, made: int, step: Tensor, first: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
+        """True for directions whose radius is not known well enough; step: the next one."""
+        wide, large = outside > (1 + self.how.precision) * inside, outside > SMALLEST * first
+        if self.how is FINE:
+            return wide & large
+        return large & ((inside == 0) | (wide & (step > (1 + self.how.precision) * inside) & (made < self.how.steps)))
+
+    def _without_kinks(self, inside: Tensor, nearest: Tensor) -> Tensor:
         """The radii, 0 where shorter steps violate the bound. A divergence with a kink at 0, as where several voxels attain a
-        statistic of the image, may satisfy the bound again at longer steps."""
-        found = (inside > 0).nonzero()[:, 0]
-        if found.numel() == 0:
+        statistic of the image, may satisfy the bound again at longer steps. nearest: shortest step that was inside."""
+        found = ((inside > 0) & (nearest > NEARER * inside)).nonzero()[:, 0]
+        if found.numel() == 0 or self.how is COARSE:
             return inside
         left = found[self._deviation(NEARER * inside[found], found) > DEVIATION]
         return inside.index_fill(0, left, 0.0)
 
-    def _gentle(self, step: Tensor, active: Tensor) -> Tensor:
-        """The steps, shortened so that by linear extrapolation no logit changes by more than FIRST_CHANGE.
+    def _first(self, active: Tensor) -> Tensor:
+        """The first step of each direction: of a map, where FIRST_COST is expected; else where by linear extrapolation no logit
+        changes by more than FIRST_CHANGE.
 
         Along a direction that changes improbable classes only, a step of small divergence changes their logits much, and the
         search would start beyond the first exit.
         """
-        moved = self.head.logits(self._outputs(step[active], active))
-        largest = (moved - self.head.logits(self.output)[active // self.rank]).abs().flatten(1).amax(1).to(step)
-        shortened = step.clone()
-        shortened[active] *= torch.where(largest.isfinite(), (FIRST_CHANGE / largest).clamp(max=1.0), 1.0)
-        return shortened
+        if self.head.spatial:
+            return torch.where(self.eigenvalues > 0, (2 * FIRST_COST / self.eigenvalues).sqrt(), 0.0)
+        scale = self.head.square_root(self.output).scales.square().sum(1).repeat_interleave(self.rank)
+        step = torch.where(self.eigenvalues > 0, FIRST_CHANGE * (scale.to(self.eigenvalues) / self.eigenvalues).sqrt(), 0.0)
+        changes = [
+            (self.head.logits(moved) - self.head.logits(self.output[items])).abs().flatten(1).amax(1).to(step)
+            for moved, items in self._outputs(step[active], active)
+        ]
+        largest = torch.cat([step[:0], *changes])
+        step[active] *= torch.where(largest.isfinite(), (FIRST_CHANGE / largest).clamp(max=1.0), 1.0)
+        return step
 
     def _deviation(self, step: Tensor, active: Tensor) -> Tensor:
         """|KL / (e^2 l / 2) - 1| at the steps [n] of the directions `active` [n]; infinite where that is not finite."""
-        items = active // self.rank
-        divergence = self.head.part(items).divergence(self.output[items], self._outputs(step, active)).to(step)
+        found = [
+            self.head.part(items).divergence(self.output[items], moved).to(step) for moved, items in self._outputs(step, active)
+        ]
+        divergence = torch.cat([step[:0], *found])
         deviation = (divergence / (0.5 * step.square() * self.eigenvalues[active]) - 1).abs()
         return torch.where(deviation.isfinite(), deviation, torch.inf)
 
-    def _outputs(self, step: Tensor, active: Tensor) -> Tensor:
-        """Outputs [n, C] at the ends of the steps, a chunk of images a pass."""
-        outputs = [self.output[:0]]
+    def _outputs(self, step: Tensor, active: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Outputs [m, *output] at the ends of the steps, and the numbers of their images [m], a pass at a time."""
         for steps, pairs in zip(torch.split(step, self.chunk), torch.split(active, self.chunk), strict=True):
             items = pairs // self.rank
             distance = steps.to(self.image).reshape(-1, *[1] * (self.image.ndim - 1))
-            outputs.append(self.predictor(self.image[items] + distance * self.directions[pairs], items))
-        return torch.cat(outputs)
+            yield self.predictor(self.image[items] + distance * self.directions[pairs], items), items
 
 
-def _next_step(step: Tensor, deviation: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
+def _next_step(how: Search, step: Tensor, deviation: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
     """Next step of the search: where a deviation proportional to the step reaches DEVIATION, kept inside the bracket."""
-    aimed = step * DEVIATION / deviation.clamp_min(1e-12)
-    outward = torch.minimum(torch.maximum(aimed, 1.1 * inside), GROWTH * inside)
+    aimed = how.aim * step * DEVIATION / deviation.clamp_min(1e-12)
+    outward = torch.minimum(torch.maximum(aimed, 1.1 * inside), how.growth * inside)
     middle = torch.where(inside > 0, (inside * outside).sqrt(), outside / 2)
     low, high = inside + 0.1 * (outside - inside), outside - 0.1 * (outside - inside)
     inward = torch.where((aimed > low) & (aimed < high), aimed, middle)

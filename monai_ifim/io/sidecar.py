@@ -251,7 +251,8 @@ def _version(package: str) -> str:
 
 
 _RESULTS = (
-    "eigenvalues", "rank", "energy_kept", "trace", "locality_radius", "locality_share", "locality_rms", "method",
+    "eigenvalues", "rank", "energy_kept", "trace", "locality_radius", "locality_precision", "locality_share", "locality_rms",
+    "method",
     "method_reason", "corrections", "jacobian_products", "error_bound", "confidence", "residuals",
     "metric", "preprocessing", "left_out", "output", "dtype", "computation", "verification", "seconds",
 )  # fmt: skip

@@ -16,8 +16,8 @@ def are_independent(head: str, outputs: int) -> bool:
 
 
 def label_columns(rows: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Names of the columns that cases.csv has for the labels: "probability: NAME" for independent labels, "volume: NAME" and
-    "mean: NAME" for expected volumes and other values.
+    """Names of the columns that cases.csv has for the labels: "probability: NAME" for independent labels, "volume (ml): NAME"
+    and "mean: NAME" for expected volumes and other values.
 
     rows: of cases.parquet. None for exclusive classes, for cases of different labels, and for more than MOST_LABEL_COLUMNS.
     """
@@ -43,5 +43,6 @@ def _columns(row: Mapping[str, Any]) -> tuple[str, ...]:
     names, head = row["class_names"] or (), row["head"] or ""
     if len(names) != len(_values(row)) or (row["probabilities"] is not None and not are_independent(head, len(names))):
         return ()
-    kind = "probability" if row["probabilities"] is not None else "volume" if head.startswith("volumes") else "mean"
+    volume = f"volume ({row['means_unit']})" if row["means_unit"] else "volume"
+    kind = "probability" if row["probabilities"] is not None else volume if head.startswith("volumes") else "mean"
     return tuple(f"{kind}: {name}" for name in names)

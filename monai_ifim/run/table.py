@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
+from monai_ifim.display.asked import asked_text
 from monai_ifim.io import InputError, MapContent, atomic
 from monai_ifim.io.seal import sealed
 from monai_ifim.run.labels import label_columns, label_values
@@ -25,7 +26,7 @@ SCHEMA_VERSION = "1.4"  # of cases.parquet; a reader of 1.x reads every 1.y
 SINCE_1_1 = ("verification", "deviation", "verified_by")  # columns that a table of 1.0 lacks
 SINCE_1_2 = ("path",)  # and one of 1.1 too
 SINCE_1_3 = ("warnings",)  # and one of 1.2 too
-SINCE_1_4 = ("norms_grid", "locality_share", "locality_rms", "channels")  # and one of 1.3 too
+SINCE_1_4 = ("norms_grid", "locality_share", "locality_rms", "channels", "decomposed", "means_unit")  # and one of 1.3 too
 LARGEST_WHOLE = 2**53
 SEAL = "run_sha256"  # the last entry of run.json
 
@@ -44,8 +45,9 @@ class CaseRow:
     "disagrees", "inconclusive" or "never": the derivatives against differences of the network's output, deviation by how much
     they deviated, verified_by: the case that was verified, "itself" for its own. seconds: of the whole case, or, if it was kept,
     of its decomposition then. path: of the input, relative to what the user named; empty if it is unknown or not to be told.
-    warnings: sentences about what was guessed in reading the input. listed: the name in the list of cases (no column). Unknown
-    values are None, unknown texts empty. Field by field with units: UNITS.
+    warnings: sentences about what was guessed in reading the input. decomposed: which part of the answer, in words, empty for all
+    of it. means_unit: "ml" or "voxels", of expected volumes. listed: the name in the list of cases (no column). Unknown values
+    are None, unknown texts empty. Field by field with units: UNITS.
     """
 
     case: str
@@ -63,6 +65,7 @@ class CaseRow:
     class_names: tuple[str, ...] | None = None
     probabilities: Numbers | None = None
     means: Numbers | None = None
+    means_unit: str = ""
     norm_input: float | None = None
     norm_high: float | None = None
     norm_low: float | None = None
@@ -73,6 +76,7 @@ class CaseRow:
     locality_rms: Numbers | None = None
     channels: str = ""
     head: str = ""
+    decomposed: str = ""
     method: str = ""
     jacobian_products: int | None = None
     verification: str = ""
@@ -99,7 +103,7 @@ class CaseRow:
 
 COLUMNS = (
     "case", "status", "reason", "input", "prediction", "probability", "rank", "energy_kept", "eigenvalue", "trace", "seconds",
-    "verification", "path", "input_sha256", "warnings",
+    "verification", "path", "input_sha256", "warnings", "decomposed",
 )  # of cases.csv  # fmt: skip
 
 UNITS: Mapping[str, str] = MappingProxyType(
@@ -112,7 +116,7 @@ UNITS: Mapping[str, str] = MappingProxyType(
         "seconds": "s",
         "eigenvalues": "nats per unit^2",
         "probabilities": "1",
-        "means": "unit of the network's output",
+        "means": "means_unit, or the unit of the network's output",
         "norm_input": "unit",
         "norm_high": "unit",
         "norm_low": "unit",
@@ -144,6 +148,7 @@ SCHEMA = pa.schema(
         ("class_names", _TEXTS),
         ("probabilities", _NUMBERS),
         ("means", _NUMBERS),
+        ("means_unit", _TEXT),
         ("norm_input", _NUMBER),
         ("norm_high", _NUMBER),
         ("norm_low", _NUMBER),
@@ -154,6 +159,7 @@ SCHEMA = pa.schema(
         ("locality_rms", _NUMBERS),
         ("channels", _TEXT),
         ("head", _TEXT),
+        ("decomposed", _TEXT),
         ("method", _TEXT),
         ("jacobian_products", _WHOLE),
         ("verification", _TEXT),
@@ -204,6 +210,7 @@ def _row(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | No
         class_names=tuple(map(_text, outputs)),
         probabilities=None if probabilities is None else _numbers(probabilities.values()),
         means=None if means is None else _numbers(means.values()),
+        means_unit=_text((sidecar.get("volumes") or {}).get("unit")),
         norm_input=norms.get("input"),
         norm_high=norms.get("high"),
         norm_low=norms.get("low"),
@@ -214,6 +221,7 @@ def _row(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | No
         locality_rms=_numbers(sidecar.get("locality_rms")),
         channels=_channels(sidecar["input"].get("tied_channels")),
         head=_text(model["head"]),
+        decomposed=asked_text(sidecar.get("answer"), _text(model["head"])),
         method=_text(sidecar["method"]),
         jacobian_products=_count(sidecar["jacobian_products"]),
         verification=_text(verification.get("outcome")),

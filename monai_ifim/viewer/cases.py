@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from monai_ifim.display.asked import asked_text
 from monai_ifim.display.numbers import NOT_AVAILABLE, duration, number, percent, probability, sizes, steps, unit_text
 from monai_ifim.io.maps import MapContent
 from monai_ifim.io.older_sidecars import up_to_date
@@ -230,6 +231,7 @@ def _settings(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Model", f"{model.get('bundle')} {model.get('version') or ''}".strip()),
         ("Weights (SHA-256)", str(model.get("weights_sha256") or NOT_AVAILABLE)[:16]),
         ("Head", str(model.get("head"))),
+        ("Decomposed", asked_text(sidecar.get("answer"), str(model.get("head"))) or NOT_AVAILABLE),
         ("Method", str(sidecar.get("method"))),
         ("Components kept", f"{sidecar.get('rank')} ({percent(sidecar.get('energy_kept'))} of the trace)"),
         ("Trace", f"{number(sidecar.get('trace'))} {unit_text(sidecar['units']['eigenvalues'])}"),

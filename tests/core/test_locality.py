@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from monai_ifim.core import Decomposition, decompose, locality_radius
+from monai_ifim.core import Decomposition, decompose, locality, locality_radius
 
 Networks = Callable[..., nn.Sequential]
 
@@ -163,3 +163,32 @@ def test_a_kink_at_the_image_leaves_no_radius_though_longer_steps_come_back_into
     assert not far
     assert near == (kink > 0)
     assert (found > 0) == (kink == 0)
+
+
+def _segmenter(seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers = (nn.Conv2d(1, 6, 3, padding=1), nn.Tanh(), nn.Conv2d(6, 3, 3, padding=1))
+    layers[2].weight.data *= 4
+    return nn.Sequential(*layers).double().eval()
+
+
+@pytest.mark.parametrize("head", ["volumes", "voxelwise"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_large_map_gets_a_lower_bound_of_its_radius_in_three_passes_a_direction(
+    monkeypatch: pytest.MonkeyPatch, head: str, seed: int
+) -> None:
+    network, passes = _segmenter(seed), list[int]()
+    x = torch.randn(1, 1, 9, 13, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    fine = decompose(network, x, head=head, rank=2, tolerance=1e-6, locality=True, verify="never")
+    monkeypatch.setattr(locality, "LARGE_MAP", x.numel())
+    network.register_forward_hook(lambda module, given, output: passes.append(len(output)))
+    coarse = decompose(network, x, head=head, rank=2, tolerance=1e-6, verify="never")
+    passes.clear()
+    radius = locality_radius(network, coarse)
+    assert sum(passes) <= 2 + 2 * 3  # one at the image, and one to see that the network is the one of the decomposition
+    assert bool((radius <= 1.05 * fine.locality_radius).all())
+    assert bool((radius > fine.locality_radius / 2.5).all())
+    again = decompose(network, x, head=head, rank=2, tolerance=1e-6, verify="never", locality=True)
+    assert again.record["locality_precision"] == locality.COARSE.precision > fine.record["locality_precision"]
+    torch.testing.assert_close(again.locality_radius, radius, rtol=1e-6, atol=0)

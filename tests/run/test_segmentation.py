@@ -242,7 +242,8 @@ def test_the_page_shows_the_labels_over_the_scan_with_a_legend_of_their_volumes(
     for row, each in zip(card.legend, largest_first, strict=True):
         number = float(row[1].partition("\N{NO-BREAK SPACE}")[0])
         assert number == pytest.approx(each["ml"], rel=0.01)
-        assert ("expected" in row[1]) == ((sidecar.get("volumes") or {}).get("unit") == "ml")
+        assert "expected" in row[1]
+        assert "tolerance" in row[1]
     assert card.colors == ["#E69F00", "#56B4E9"]
     wanted = {tuple(bytes.fromhex(color[1:])) for color in card.colors}
     found = set()
@@ -323,8 +324,28 @@ def test_expected_volumes_have_columns_in_the_table(tmp_path: Path, make_segment
     sidecar = decomposed(make_segmenter(), scan, tmp_path / "out")
     with (tmp_path / "out" / "cases.csv").open(newline="", encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
+    assert row["decomposed"] == ""
     for name, value in sidecar["prediction"]["mean"].items():
-        assert float(row[f"volume: {name}"]) == value
+        assert float(row[f"volume (ml): {name}"]) == value
+
+
+@pytest.mark.parametrize(("head", "said"), [("volumes", "the volume of tumour"), ("voxelwise", "the voxels predicted as tumour")])
+def test_part_of_a_segmentation_shows_all_of_it_and_says_which_part_was_decomposed(
+    tmp_path: Path, make_segmenter: Callable[..., Path], scan: Path, head: str, said: str
+) -> None:
+    bundle, output = make_segmenter(), tmp_path / "out"
+    words = ["--answer", "tumour", *(["--rank", "1"] if head == "voxelwise" else [])]
+    part = decomposed(bundle, scan, output, *words, head=head)
+    whole = decomposed(bundle, scan, tmp_path / "whole", "--rank", "1", head=head)
+    assert label_file(part).read_bytes() == label_file(whole).read_bytes()
+    with (output / "cases.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert row["decomposed"].startswith(said)
+    assert f"<b>Decomposed:</b> {said}" in (output / "index.html").read_text(encoding="utf-8")
+    root = ET.parse(Path(part["folder"]) / "head.mrml").getroot()
+    titles = [str(node.get("title")) for node in root.iter("PlotChart")]  # of voxels that answer apart no pair leads
+    assert all(title.startswith(f"Spectrum of {said}") for title in titles)
+    assert len(titles) == 1 or head == "voxelwise"
 
 
 def test_a_photograph_is_segmented_pixel_by_pixel(tmp_path: Path, make_segmenter: Callable[..., Path]) -> None:

@@ -40,15 +40,16 @@ from monai_ifim.run.table import CaseRow, row_from_sidecar, write_table
 Content = dict[str, Any]
 CSV_HEADER = (
     "case,status,reason,input,prediction,probability,rank,energy_kept,eigenvalue,trace,seconds,"
-    "verification,path,input_sha256,warnings"
+    "verification,path,input_sha256,warnings,decomposed"
 )
 TYPES = {
     "case": "string", "status": "string", "reason": "string", "input": "string", "prediction": "string",
     "probability": "double", "rank": "int64", "energy_kept": "double", "eigenvalue": "double", "trace": "double",
     "seconds": "double", "eigenvalues": "[double]", "class_names": "[string]", "probabilities": "[double]",
-    "means": "[double]", "norm_input": "double", "norm_high": "double", "norm_low": "double", "norm_sensitivity": "double",
+    "means": "[double]", "means_unit": "string",
+    "norm_input": "double", "norm_high": "double", "norm_low": "double", "norm_sensitivity": "double",
     "norms_grid": "string", "locality_radius": "[double]", "locality_share": "[double]", "locality_rms": "[double]",
-    "channels": "string", "head": "string", "method": "string", "jacobian_products": "int64",
+    "channels": "string", "head": "string", "decomposed": "string", "method": "string", "jacobian_products": "int64",
     "verification": "string", "deviation": "double", "verified_by": "string", "space": "string",
     "unit": "string", "frame": "int64", "input_sha256": "string", "weights_sha256": "string",
     "path": "string", "warnings": "string",

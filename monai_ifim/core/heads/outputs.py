@@ -34,10 +34,12 @@ SCRIPTED_RESHAPES = (
 
 def sums_to_one(output: Tensor) -> bool:
     """True if every row of [B, C] is a probability distribution to within the rounding of its dtype."""
+    if not bool((output >= 0).all()):
+        return False
     values = as_float64(output)
     tolerance = min(LARGEST_SUM_TOLERANCE, SUM_TOLERANCE * output.shape[1] * torch.finfo(output.dtype).eps)
     tolerance = max(tolerance, 1e-6)  # probabilities that went through a file or another program
-    return bool((values >= 0).all()) and bool(((values.sum(1) - 1).abs() < tolerance).all())
+    return bool(((values.sum(1) - 1).abs() < tolerance).all())
 
 
 def last_operation(output: Tensor, network: Any = None) -> str | None:

@@ -31,8 +31,9 @@ class SquareRoot:
     """Columns of S for a batch: `scales[b, j] * cotangents(j)[b]`, heaviest column first.
 
     scales: [B, r] float64. score: [B, r] float64, coefficients w with grad_x log p(predicted class) = J^T S w; it fixes
-    the sign of the eigenvectors. `build` makes unit rows [B, rows, *output] float64 for a slice of the columns; `multiply`
-    and `adjoint` are S v and S^T w without the columns, for heads whose S has structure. chunk: most columns to build at a time.
+    the sign of the eigenvectors. `build` makes unit rows [B, rows, *output] for a slice of the columns, in float64, or of maps in
+    the output's dtype, at least float32; `multiply` and `adjoint` are S v and S^T w without the columns, for heads whose S has
+    structure. chunk: most columns to build at a time.
     values: of an answer that consists of values with a tolerance.
     """
 
@@ -50,11 +51,11 @@ class SquareRoot:
         return self.scales.shape[1]
 
     def cotangents(self, start: int, stop: int) -> Tensor:
-        """Unit cotangents [B, stop - start, *output], float64."""
+        """Unit cotangents [B, stop - start, *output]."""
         return self.build(start, stop)
 
     def product(self, v: Tensor) -> Tensor:
-        """S v, [B, *output] float64, of v [B, r]."""
+        """S v, [B, *output], of v [B, r]."""
         if self.multiply is not None:
             return self.multiply(v)
         weights = v * self.scales

@@ -46,8 +46,8 @@ class Factor:
     def multiply(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """Row [B, D] and scale [B] float64 with A v = scale x row, for v [B, r] float64."""
         cotangent = self.root.product(v)
-        length = cotangent.flatten(1).norm(dim=1)
-        safe = torch.where(length > 0, length, 1.0)
+        length = torch.linalg.vector_norm(cotangent.flatten(1), dim=1, dtype=torch.float64)
+        safe = torch.where(length > 0, length, 1.0).to(cotangent)
         return self._row(cotangent / _beside(safe, cotangent), length)
 
     def adjoint(self, row: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from monai_ifim.display.asked import asked_text
 from monai_ifim.io import atomic
 from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.errors import OutputError
@@ -61,7 +62,7 @@ def write_scene(folder: Path, sidecar: Mapping[str, Any], point: Point | None = 
         affine, shape = np.array(grid["affine"], dtype=np.float64), tuple(map(int, grid["shape"]))
         _check_grid(affine, shape)
         views = _views(volumes, affine, shape, point)
-        answer = sidecar["prediction"]["class"]
+        title = _title(sidecar)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         cause = f"{type(error).__name__}: {error}"
         raise OutputError(f"{case}: no scene can be made of this sidecar ({cause}): run the case again, overwriting.") from error
@@ -86,9 +87,17 @@ def write_scene(folder: Path, sidecar: Mapping[str, Any], point: Point | None = 
         spectrum_file=f"{case}_spectrum.tsv",
         columns={"component": COMPONENT, "share": SHARE},
         legend_font=LEGEND_FONT,
-        chart_title="Spectrum" if answer is None else f"Spectrum (answer: {answer})",
+        chart_title=title,
     )
     return written | {f"{case}.mrml": atomic.write_text(folder / f"{case}.mrml", text)}
+
+
+def _title(sidecar: Mapping[str, Any]) -> str:
+    """The title of the spectrum: the answer, or the part of it that was decomposed."""
+    asked, answer = sidecar.get("answer"), sidecar["prediction"]["class"]
+    if asked is not None:
+        return f"Spectrum of {asked_text(asked, str(sidecar['model']['head']))}"
+    return "Spectrum" if answer is None else f"Spectrum (answer: {answer})"
 
 
 def _check_grid(affine: Affine, shape: tuple[int, ...]) -> None:

@@ -56,14 +56,15 @@ class OutputBar:
 @dataclass(frozen=True)
 class CaseCard:
     """Texts and drawings of one case. no_pictures: the reason if there are none; warnings: what was guessed in reading the
-    input; answer_note: what the answer is one of; outputs_folded: further labels with their probabilities; components: rows of
-    number, eigenvalue, share of the trace and the step up to which it holds."""
+    input; answer_note: what the answer is one of; decomposed: which part of it; outputs_folded: further labels with their
+    probabilities; components: rows of number, eigenvalue, share of the trace and the step up to which it holds."""
 
     anchor: str
     name: str
     status: str
     answer: str
     answer_note: str
+    decomposed: str
     confidence: str
     outputs: tuple[OutputBar, ...]
     outputs_head: str
@@ -101,6 +102,7 @@ def _card(output: Path, position: int, case: CaseFields, pictures: CasePictures,
         status=case["status"],
         answer="" if failed else shortened(words(case["prediction"])),
         answer_note=_LIKELIEST if independent and not failed else "",
+        decomposed="" if failed else shortened(words(case["decomposed"])),
         confidence="" if failed or pd.isna(case["confidence"]) else numbers.probability(case["confidence"]),
         outputs=outputs,
         outputs_head=_outputs_head(case),
@@ -179,6 +181,7 @@ def _facts(case: CaseFields) -> tuple[tuple[str, str], ...]:
         "channels": CHANNELS.get(words(case["channels"]), ""),
         "grid of the files": words(case["space"]),
         "head": words(case["head"]),
+        "decomposed": words(case["decomposed"]) or "the whole answer",
         "method": f"{method}{products}" if method else "",
         "derivatives": _verification(case),
         "time": "" if pd.isna(case["seconds"]) else numbers.duration(float(case["seconds"])),

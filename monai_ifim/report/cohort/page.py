@@ -245,6 +245,7 @@ def _making(cohort: Cohort) -> Section:
 _FACTS = {
     "weights_sha256": "weights, SHA-256",
     "head": "head",
+    "decomposed": "part of the answer",
     "method": "method",
     "space": "grid of the files",
 }

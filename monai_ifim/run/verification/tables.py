@@ -134,9 +134,9 @@ def _read_parquet(content: bytes, findings: list[Finding]) -> dict[str, dict[str
 
 def _read_csv(content: bytes, findings: list[Finding]) -> dict[str, dict[str, Any]]:
     reader = csv.DictReader(io.StringIO(content.decode("utf-8"), newline=""), restval="", restkey="further")
-    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+    missing = {"case", "status"} - set(reader.fieldnames or ())
     if missing:
-        raise _UnreadableError(f"no column {', '.join(missing[:SHOWN])}")
+        raise _UnreadableError(f"no column {', '.join(sorted(missing))}")
     return _by_case("cases.csv", list(reader), findings)
 
 
@@ -178,7 +178,7 @@ def _compared(csv_rows: Mapping[str, Mapping[str, Any]], rows: Mapping[str, Mapp
             lacking, other = ("cases.csv", "cases.parquet") if case in rows else ("cases.parquet", "cases.csv")
             yield Finding(lacking, "row", f"has no row of {case}, which {other} has: {AGAIN}.")
             continue
-        said = {name: rows[case].get(name) for name in COLUMNS} | of_labels.get(case, {})
+        said = {name: rows[case][name] for name in COLUMNS if name in rows[case]} | of_labels.get(case, {})
         wrong = [name for name, value in said.items() if ("" if value is None else str(value)) != csv_rows[case].get(name)]
         if wrong or "further" in csv_rows[case]:
             named = ", ".join(wrong[:SHOWN]) or "further fields"
