@@ -107,7 +107,7 @@ def _summary(scores: list[_Scores]) -> dict[str, Any]:
         },
         "volume_ml": _mean([s.truth for s in lesion]),
         "volume_error_ml": {
-            name: {"mean": _mean(errors), "mean_absolute": _mean(np.abs(errors))}
+            name: {"signed": _mean(errors), "absolute": _mean(np.abs(errors))}
             for name, errors in (
                 ("called", [s.called - s.truth for s in lesion]),
                 ("expected", [s.expected - s.truth for s in lesion]),
