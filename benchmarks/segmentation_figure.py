@@ -3,7 +3,7 @@
 python -m benchmarks.segmentation_figure [--output FOLDER]
 
 segmentation.png, the plane through the centre of the lesion: the scan, with outlines of the planted lesion and of the one that is
-found; the direction that changes its volume; the sensitivity of the volumes, and of the answer at each voxel.
+found; the direction that changes its volume; the sensitivity of the volumes, and of each voxel's label.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def segmentation_figure() -> Figure:
     panels[0].contour(found[..., plane].T, levels=[0.5], colors="#e69f00", linestyles="dashed")
     _show(figure, panels[1], volumes["eigenvector-01"][..., plane], "RdBu_r", "u$_1$: what changes the volume")
     _show(figure, panels[2], volumes["sensitivity"][..., plane], "viridis", "sensitivity of the volumes")
-    _show(figure, panels[3], voxelwise["sensitivity"][..., plane], "viridis", "sensitivity of the answer at each voxel")
+    _show(figure, panels[3], voxelwise["sensitivity"][..., plane], "viridis", "sensitivity of each voxel's label")
     return figure
 
 
