@@ -6,6 +6,7 @@ needs neither torch nor MONAI.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -181,6 +182,37 @@ TRANSFER: dict[str, Option] = {  # with a PACS
     ),
 }
 OPTIONS: dict[str, Option] = {**DECOMPOSITION, **SCAN, **FILES}
+
+
+_VALUE = r"'[^']*'|[\w%+-]+(?:\.[\w%]+)*"
+_GIVEN = re.compile(rf"(?<![\w.'-])({'|'.join(OPTIONS)})=((?:{_VALUE})(?:(?:, or |, | or | and )'[^']*')*)?")
+_NAMED = re.compile(rf"(?<![\w.'-])({'|'.join(name for name in OPTIONS if '_' in name)})(?![\w='-])")
+_PYTHON_ONLY = re.compile(r",? or (?:pass )?a Head\b")
+
+
+def on_command_line(message: str) -> str:
+    """A message that names options as Python's keywords, in the words of the command line.
+
+    >>> on_command_line("pass head='probabilities', or rank= and memory_budget='2GiB'.")
+    'pass --head probabilities, or --rank and --memory-budget 2GiB.'
+    """
+    message = _GIVEN.sub(_as_flag, _PYTHON_ONLY.sub("", message))
+    return _NAMED.sub(lambda found: _flags_of(found[1])[0], message)
+
+
+def _as_flag(found: re.Match[str]) -> str:
+    on, *off = _flags_of(found[1])
+    value = (found[2] or "").replace("'", "")
+    if value == "True":
+        return on
+    if value == "False":
+        return off[0] if off else f"no {on}"
+    return f"{on} {value}".rstrip()
+
+
+def _flags_of(name: str) -> list[str]:
+    """Names of an option on the command line; of a truth value that can be switched off, both."""
+    return (OPTIONS[name].flag or f"--{name.replace('_', '-')}").split("/")
 
 
 def option(name: str) -> Any:

@@ -15,6 +15,8 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, SqueezeDim
 from torch import Tensor, nn
 
+from monai_ifim.adapt.head_reading.reading import read_head
+from monai_ifim.adapt.head_reading.result import HeadReading
 from monai_ifim.adapt.input_steps import IMAGE, InputSteps, input_steps
 from monai_ifim.adapt.random_steps import RandomStepWarning
 from monai_ifim.adapt.repeat_check import RepeatCheck, missing_entry
@@ -42,6 +44,7 @@ class Bundle:
 
     channels, spatial_shape: of the image that the network takes, None where not stated. outputs: stated number of classes.
     further: names and shapes without batch axis of the other inputs that the metadata states, in its order.
+    head: what its files say of the outputs.
     """
 
     root: Path
@@ -52,6 +55,7 @@ class Bundle:
     spatial_shape: tuple[int | str, ...] | None
     outputs: int | None = None
     further: tuple[tuple[str, tuple[int | str, ...]], ...] = ()
+    head: HeadReading = field(default_factory=HeadReading)
     repeatable: RepeatCheck = field(default_factory=RepeatCheck, repr=False, compare=False)
 
     @property
@@ -258,6 +262,7 @@ def load_bundle(root: Path, device: torch.device | str = "cpu", state: Mapping[s
             f"bundle {root.name}: metadata.json states no number of channels, or no list of sizes, for input '{image_input}': "
             f"num_channels {channels!r}, spatial_shape {shape!r}: correct it."
         )
+    head = read_head(root, network)
     if identify_bundle(root) != identity:
         raise InputError(f"bundle {root.name}: its files changed while they were read: run the same command again.")
     return Bundle(
@@ -269,6 +274,7 @@ def load_bundle(root: Path, device: torch.device | str = "cpu", state: Mapping[s
         spatial_shape=tuple(shape) if shape else None,
         outputs=metadata_output(metadata).get("num_channels"),
         further=tuple((name, _shape(value)) for name, value in inputs.items() if name != image_input),
+        head=head,
     )
 
 

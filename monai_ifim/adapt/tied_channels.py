@@ -91,26 +91,17 @@ def tied_network(
     return TiedNetwork(network), (images, torch.tensor([tie.factors for tie in tied], dtype=images.dtype, device=device))
 
 
-class ChannelProbe:
-    """Finds the tie of one image by changing what was read of it; made before the preprocessing, which may write into it.
+def find_tie(run: Run, read: MetaTensor, image: MetaTensor) -> Tie | str:
+    """The tie of the channels of `image` [channel, *spatial], the network's input; in words, why there is none.
 
-    run: from what was read to the network's input; it must leave its argument as it is. A part of the image is tried first:
-    most images of several channels have no tie.
+    run: makes such inputs of images like `read` [channel, *spatial], as it was read, and leaves its argument as it is. A part of
+    the image is tried first, because most images of several channels have no tie.
     """
-
-    def __init__(self, run: Run, read: MetaTensor) -> None:
-        self._run = run
-        sample = sample_of(read, lambda image: MetaTensor(run(image)), SMALL_SAMPLE)
-        self._refusal = _attempt(lambda: _factors(run(sample), run(_changed(sample))))
-        self._changed = _changed(read) if isinstance(self._refusal, tuple) else None
-
-    def tie(self, image: MetaTensor) -> Tie | str:
-        """The tie of the network's input that was made of the image, or in words why there is none."""
-        changed = self._changed
-        if changed is None:
-            return str(self._refusal)
-        found = _attempt(lambda: _factors(image, self._run(changed)))
-        return found if isinstance(found, str) else Tie(image, found)
+    sample = sample_of(read, lambda part: MetaTensor(run(part)), SMALL_SAMPLE)
+    found = _attempt(lambda: _factors(run(sample), run(_changed(sample))))
+    if isinstance(found, tuple) and sample.shape != read.shape:
+        found = _attempt(lambda: _factors(image, run(_changed(read))))
+    return found if isinstance(found, str) else Tie(image, found)
 
 
 def _attempt(measure: Callable[[], tuple[float, ...] | str]) -> tuple[float, ...] | str:

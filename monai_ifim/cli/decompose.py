@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from monai_ifim.cli.engines import Engine
+from monai_ifim.cli.head import tell_head
 from monai_ifim.cli.options import (
     BATCH_SIZE,
     BUNDLE,
@@ -112,7 +113,8 @@ def decompose(
         cases, unread = found.cases, found.told_unread(hidden=case.case_names == "hash")
         root = resolve_bundle(bundle)
         name_origin(console, root, expect_sha256)
-        run = chosen_engine(engine, workers, rank, root, settings)
+        run, reading = chosen_engine(engine, workers, rank, root, settings)
+        tell_head(console, reading, case.head)
     stop_request = StopRequest()
     with with_hint(), stopping(stop_request, rank.size), case_progress(console, rank.share(len(cases))) as report:
         rows = run(cases, report, stop_request)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from monai_ifim.adapt.head_reading.result import HeadReading
     from monai_ifim.run.cases import Case
     from monai_ifim.run.ranks import Rank
     from monai_ifim.run.settings import RunSettings
@@ -24,17 +25,21 @@ class Engine(StrEnum):
     RAY = "ray"
 
 
-def chosen_engine(engine: Engine, workers: int | None, rank: Rank, root: Path, settings: RunSettings) -> Run:
-    """The engine as a function of cases, report and stop request; raises IFIMError for contradicting options."""
+def chosen_engine(engine: Engine, workers: int | None, rank: Rank, root: Path, settings: RunSettings) -> tuple[Run, HeadReading]:
+    """The engine as a function of cases, report and stop request, and the head that the bundle asks for; raises IFIMError for
+    contradicting options."""
     from monai_ifim.core.errors import IFIMError
 
     if engine is Engine.RAY:
         if rank.size > 1:
             raise IFIMError("torchrun and --engine ray both start processes: use one of them.")
+        from monai_ifim.adapt.head_reading.reading import read_head
         from monai_ifim.io import identify_bundle
         from monai_ifim.run.cluster.driver import run_on_ray
 
-        return lambda cases, report, stop: run_on_ray(root, identify_bundle(root), cases, settings, report, workers, stop)
+        reading = read_head(root)  # the workers look at the network too
+        identity = identify_bundle(root)
+        return (lambda cases, report, stop: run_on_ray(root, identity, cases, settings, report, workers, stop)), reading
     if workers is not None:
         raise IFIMError("--workers needs --engine ray; for several processes without Ray use torchrun --nproc_per_node=N.")
     from monai_ifim.adapt.bundle import load_bundle
@@ -43,7 +48,7 @@ def chosen_engine(engine: Engine, workers: int | None, rank: Rank, root: Path, s
     if rank.size > 1:
         from monai_ifim.run.ranks import run_shard
 
-        return lambda cases, report, stop: run_shard(bundle, cases, settings, report, rank, stop)
+        return (lambda cases, report, stop: run_shard(bundle, cases, settings, report, rank, stop)), bundle.head
     from monai_ifim.run.local import run_cases
 
-    return lambda cases, report, stop: run_cases(bundle, cases, settings, report, stop)
+    return (lambda cases, report, stop: run_cases(bundle, cases, settings, report, stop)), bundle.head

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 
 import typer
 from rich.console import Console
@@ -17,6 +18,7 @@ from monai_ifim.cli.pacs import pacs
 from monai_ifim.cli.streams import make_streams_forgiving
 from monai_ifim.cli.verify import verify
 from monai_ifim.cli.view import view
+from monai_ifim.options import on_command_line
 from monai_ifim.version import __version__
 
 app = typer.Typer(
@@ -57,9 +59,14 @@ def _root(
         LOG.setLevel(logging.DEBUG)
 
 
+def _warning_line(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+    return f"warning: {on_command_line(' '.join(str(message).split()))}\n"
+
+
 def main() -> None:
     """Run the command line; an error is one line on standard error and exit status 1; its traceback goes to the log."""
     make_streams_forgiving()
+    warnings.formatwarning = _warning_line
     try:
         app()
     except KeyboardInterrupt:
@@ -68,7 +75,8 @@ def main() -> None:
         from monai_ifim.io.errors import explained
 
         LOG.debug("where the error arose:", exc_info=error)
-        Console(stderr=True, soft_wrap=True).print(f"error: {explained(error)}", style="bold red", markup=False, highlight=False)
+        said = f"error: {on_command_line(explained(error))}"
+        Console(stderr=True, soft_wrap=True).print(said, style="bold red", markup=False, highlight=False)
         sys.exit(1)
 
 

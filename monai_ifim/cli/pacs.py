@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from monai_ifim.cli.head import tell_head
 from monai_ifim.cli.options import (
     BATCH_SIZE,
     BUNDLE,
@@ -115,6 +116,7 @@ def pacs(
             trail.about |= _hashes(root)
             name_origin(console, root, expect_sha256)
             loaded = load_bundle(root, settings.device)
+            tell_head(console, loaded.head, case.head)
         if access.exposed:
             console.print("The address begins with http://: patients' data travel in the clear.", style="yellow")
         recorded.enter_context(held_output(output, private))

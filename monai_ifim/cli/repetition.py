@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monai_ifim.display import numbers
-from monai_ifim.options import LIMITS
+from monai_ifim.options import LIMITS, on_command_line
 
 if TYPE_CHECKING:
     from monai_ifim.cli.options import GivenSettings
@@ -71,7 +71,7 @@ def repeat_from(
         from monai_ifim.io.errors import explained
 
         logging.getLogger("monai_ifim").debug("where the error arose:", exc_info=error)
-        text = f"error: {explained(error)}"
+        text = f"error: {on_command_line(explained(error))}"
         Console(stderr=True, soft_wrap=True).print(text, style="bold red", markup=False, highlight=False)
         raise typer.Exit(NOT_COMPARED) from error
     _show(console, found)

@@ -12,6 +12,7 @@ from monai_ifim.core.answer import AnswerFacts
 from monai_ifim.core.operator.precision import autocast
 from monai_ifim.core.operator.predictor import Predictor
 from monai_ifim.core.settings import Settings
+from monai_ifim.core.solvers.first_products import FirstProducts
 from monai_ifim.core.verification.batch import BatchVerification
 
 
@@ -21,7 +22,7 @@ class BatchPart:
 
     asked: the settings as given; settings: the same with the metric bound to these images. advance: see `Jacobian`.
     first: number of the first of these images in the batch. verification: of the batch. facts: what is known of these images
-    besides their values.
+    besides their values. trial: makes the first products only, in place of a solver.
     """
 
     predictor: Predictor
@@ -32,6 +33,7 @@ class BatchPart:
     verification: BatchVerification
     facts: AnswerFacts
     first: int = 0
+    trial: FirstProducts | None = None
 
     def part(self, items: slice) -> BatchPart:
         """Some of these images."""

@@ -38,8 +38,10 @@ from monai_ifim.core.solvers.adaptive import adaptive_columns
 from monai_ifim.core.solvers.base import Subspace
 from monai_ifim.core.solvers.choice import choose_method
 from monai_ifim.core.solvers.exact import whole_factor
+from monai_ifim.core.solvers.first_products import FirstProducts
 from monai_ifim.core.solvers.lanczos import leading_pairs, most_steps
 from monai_ifim.core.verification.batch import BatchVerification
+from monai_ifim.options import Method
 
 Progress = Callable[[int, int | None], None]
 
@@ -54,12 +56,14 @@ def decompose_in_parts(
     names: Sequence[str] = (),
     changes: Callable[[], Sequence[str]] = tuple,
     facts: AnswerFacts | None = None,
+    trial: FirstProducts | None = None,
 ) -> Decomposition:
     """Decompose a batch, as many images at a time as fit the memory budget and the memory of the device.
 
     progress: count the Jacobian products on standard error, or what is called after each with the numbers made and expected; what
     it raises ends the decomposition. names: of the images, for the record of their verification.
     changes: names of what passes have changed in the network. facts: what is known of the images besides their values.
+    trial: makes the first products only, in place of a solver.
     """
     facts = (facts or AnswerFacts()).of_batch(image)
     verification = BatchVerification.planned(predictor, image, asked, names, changes)
@@ -68,7 +72,7 @@ def decompose_in_parts(
         metric = metric.bound(image)
         check_self_adjoint(metric, image, torch.Generator().manual_seed(settings.seed))
         settings = replace(settings, metric=metric)
-    whole = BatchPart(predictor, image, asked, settings, _advance(progress), verification, facts)
+    whole = BatchPart(predictor, image, asked, settings, _advance(progress), verification, facts, trial=trial)
     plan = MemoryPlan(image.shape[0])
     if settings.budget is not None:
         plan = _planned(whole, settings.budget)
@@ -141,7 +145,7 @@ def _run_plan(part: BatchPart, plan: MemoryPlan) -> Decomposition:
         allowance = plan.rows if plan.rows is None else min(plan.rows, spare)
         rows = FactorRows(part.image, shelve=RowShelf(offload, allowance).shelve, block_elements=plan.block_elements)
         row_eps = _row_eps(part, jacobian.output)
-        subspace = _subspace(part, factor, rows, method, row_eps, generator)
+        subspace = _subspace(part, head, factor, rows, method, row_eps, generator)
         metric, products = part.settings.input_metric, jacobian.products
         directions = directions_by_products(part, factor, subspace, row_eps)
         jacobian.release()
@@ -150,7 +154,8 @@ def _run_plan(part: BatchPart, plan: MemoryPlan) -> Decomposition:
         record = compose_record(part.asked, metric, head, part.image, subspace, products, reason)
         record["volumes"] = described_volumes(head, jacobian.output)
         record["output"] = part.predictor.selection.chosen  # path of the logits, None where the network returns one tensor
-        d = assemble(head, part.image, jacobian.output, subspace, part.settings, row_eps, record, root.values)
+        values = root.values if part.trial is None else None  # their gradients need all columns
+        d = assemble(head, part.image, jacobian.output, subspace, part.settings, row_eps, record, values)
         d = _with_locality(part, plan, head, d, jacobian.output) if part.settings.locality else d
         expectations, output = expectations_of(part, plan, d, rows, directions), jacobian.output
     del factor, root, jacobian, subspace, rows  # their memory
@@ -191,12 +196,14 @@ def _metered(part: BatchPart, plan: MemoryPlan) -> Iterator[Callable[[], int]]:
 
 
 def _subspace(
-    part: BatchPart, factor: Factor, rows: FactorRows, method: str, row_eps: float, generator: torch.Generator
+    part: BatchPart, head: Head, factor: Factor, rows: FactorRows, method: Method, row_eps: float, generator: torch.Generator
 ) -> Subspace:
     """Result of the method; without rows if the output is constant. Raises NetworkError for a network without gradients."""
     if not factor.jacobian.differentiable:
         return _flat(part, factor, rows)
-    if method == "matrix_free":
+    if part.trial is not None:
+        subspace = part.trial(head, factor, rows, part.settings, method, generator)
+    elif method == "matrix_free":
         subspace = leading_pairs(factor, rows, part.settings, row_eps, generator)
     elif method == "adaptive":
         subspace = adaptive_columns(factor, rows, part.settings, row_eps, generator)

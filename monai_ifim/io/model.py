@@ -110,10 +110,16 @@ def metadata_inputs(metadata: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def metadata_output(metadata: dict[str, Any]) -> dict[str, Any]:
-    """The metadata of the bundle's output: of the first that names its classes, or else of the first; empty if there is none."""
+    """The metadata of the bundle's output (`metadata_output_name`); empty if there is none."""
+    name = metadata_output_name(metadata)
+    return {} if name is None else _entries(metadata, "outputs")[name]
+
+
+def metadata_output_name(metadata: dict[str, Any]) -> str | None:
+    """Name of the bundle's output: of the first that names its classes, or else of the first; None if there is none."""
     outputs = _entries(metadata, "outputs")
-    named = (value for value in outputs.values() if value.get("channel_def"))
-    return next(named, None) or next(iter(outputs.values()), {})
+    named = (name for name, value in outputs.items() if value.get("channel_def"))
+    return next(named, next(iter(outputs), None))
 
 
 def _entries(metadata: dict[str, Any], side: str) -> dict[str, dict[str, Any]]:

@@ -14,8 +14,8 @@ SCHEMA_VERSION = "2.4"  # of the sidecars written and returned; a reader of 2.x 
 # consists of, of each file written and of each that the bundle's answer depends on; 2.3 what was
 # decided in reading the input, and the warnings of the case; 2.4 the grid that each norm, unit and file belongs to, norms and
 # locality on the grid of the decomposition, the precision of locality, how the channels of the network's input are tied, the
-# segmentation: its file, its rule and its labels, the part of the answer that was asked for, and the volumes of labels with their
-# gradients.
+# segmentation: its file, its rule and its labels, the part of the answer that was asked for, the volumes of labels with their
+# gradients, and where the head comes from.
 _CONTENT = re.compile(r"(source|input|high|low|sensitivity|eigenvector)(?: ([1-9]\d*))?(?:, channel ([1-9]\d*))?")
 
 

@@ -154,6 +154,7 @@ def compose_sidecar(
             "bundle_sha256": model.bundle_sha256,
             "files": dict(model.files),
             "head": record.get("head"),
+            "head_source": record.get("head_source"),
             "class_names": list(model.class_names),
         },
         "prediction": _prediction(record, model.class_names),

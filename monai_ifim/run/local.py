@@ -12,7 +12,7 @@ from monai_ifim.run.pipeline import decompose_cases
 from monai_ifim.run.places import placed
 from monai_ifim.run.reading_journal import journal_of
 from monai_ifim.run.run_record import Start, write_outcome
-from monai_ifim.run.settings import RunSettings
+from monai_ifim.run.settings import RunSettings, with_head
 from monai_ifim.run.stop_request import StoppedError, StopRequest
 from monai_ifim.run.table import CaseRow
 
@@ -36,7 +36,7 @@ def run_locked(
     bundle: Bundle, cases: Sequence[Case], settings: RunSettings, report: Report, stop_request: StopRequest | None = None
 ) -> list[CaseRow]:
     """`run_cases` in an OUT that the caller holds already (`output_folder.held_output`)."""
-    began = Start()
+    began, settings = Start(), with_head(settings, bundle.head)
     cases = placed(cases, settings)
     rows: list[CaseRow] = []
     try:

@@ -39,13 +39,14 @@ from monai_ifim.io.limits import Limits
 from monai_ifim.io.parametric_map.source import ReferencedSeries
 from monai_ifim.io.scan import Scan
 from monai_ifim.io.source import there
+from monai_ifim.options import on_command_line
 from monai_ifim.run.cases import Case
 from monai_ifim.run.file_thread import FileThread
 from monai_ifim.run.places import settled
 from monai_ifim.run.reading import read_image
 from monai_ifim.run.reading_journal import ReadingJournal
 from monai_ifim.run.resume import kept_row
-from monai_ifim.run.settings import RunSettings
+from monai_ifim.run.settings import RunSettings, with_head
 from monai_ifim.run.stop_request import StoppedError, StopRequest, short_of_memory
 from monai_ifim.run.table import CaseRow, row_from_sidecar
 
@@ -94,7 +95,7 @@ def decompose_cases(
     stop_request: once it is due, cases being computed and written are finished and no other is started. Raises StoppedError,
     after the last row, if no other case could be done: the device is lost, or the disk cannot be written to.
     """
-    stop_request = stop_request or StopRequest()
+    stop_request, settings = stop_request or StopRequest(), with_head(settings, bundle.head)
     cases = (case.of_entries(bundle.steps.keys.wanted) for case in cases)
     cases = cases if journal is None else journal.suspects_last(cases)
     with deterministic_algorithms(settings.case.deterministic, settings.device), ScratchFolder() as scratch:
@@ -274,7 +275,7 @@ def _decompose_scans(
                 class_names=bundle.identity.class_names,
             )
             seconds = time.perf_counter() - started
-            tensors = component_tensors(_recorded(decomposition, bundle), scan[None], seconds)
+            tensors = component_tensors(_recorded(decomposition, bundle, settings), scan[None], seconds)
         except (Exception, SystemExit) as error:
             lost = stop_request.compute_failed(item.case.name, error, settings.device)
             yield _failed_computing(item.case, lost or _unfit(bundle, item) or error, settings, bundle)
@@ -305,7 +306,7 @@ def _decompose_group(
         facts = facts_of_images([loaded.image for loaded in group], class_names, settings.case.region, bundle.preprocessing)
         network, further = tied_network(bundle.network, ties, settings.device)
         decomposition = decompose_with(settings.case, network, batch, further, progress=deadline, names=names, facts=facts)
-        tensors = component_tensors(_recorded(decomposition, bundle), batch, time.perf_counter() - started, ties)
+        tensors = component_tensors(_recorded(decomposition, bundle, settings), batch, time.perf_counter() - started, ties)
     except (Exception, SystemExit) as error:
         lost = stop_request.compute_failed(group[0].case.name, error, settings.device)
         if lost is not None or len(group) == 1:
@@ -334,9 +335,10 @@ def _deadline(limits: Limits, group: Sequence[_Loaded]) -> Progress:
     return check
 
 
-def _recorded(decomposition: Decomposition, bundle: Bundle) -> Decomposition:
-    """The decomposition; its record says which random steps of the preprocessing were left out."""
-    return replace(decomposition, record=decomposition.record | {"left_out": list(bundle.steps.left_out)})
+def _recorded(decomposition: Decomposition, bundle: Bundle, settings: RunSettings) -> Decomposition:
+    """The decomposition; its record says which random steps of the preprocessing were left out, and where its head comes from."""
+    more = {"left_out": list(bundle.steps.left_out), "head_source": settings.head_source}
+    return replace(decomposition, record=decomposition.record | more)
 
 
 def _save(writer: SaveIFIM, computed: _Computed, settings: RunSettings, stop_request: StopRequest) -> CaseRow:
@@ -378,7 +380,7 @@ def _failed_computing(case: Case, error: BaseException, settings: RunSettings, b
 
 
 def failed_row(case: Case, error: BaseException) -> CaseRow:
-    """The row of a failed case with the reason in one line; the traceback goes to the log."""
+    """The row of a failed case with the reason in one line, in the words of the command line; the traceback goes to the log."""
     log = logging.getLogger("monai_ifim")
     if case.hidden:
         log.debug("case %s: where the error arose:\n%s", case.name, "".join(traceback.format_tb(error.__traceback__)))
@@ -387,7 +389,7 @@ def failed_row(case: Case, error: BaseException) -> CaseRow:
     if not isinstance(error, Exception):
         said = single_line(str(error))
         error = InputError(f"the bundle's preprocessing exits the program ({type(error).__name__}: {said}): correct it.")
-    reason, name = explained(refused_operation(error) or error), case.source.path.name
+    reason, name = on_command_line(explained(refused_operation(error) or error)), case.source.path.name
     if case.hidden:
         reason, name = without_names(reason, case.source, case.name), ""
     return CaseRow(case.name, "failed", reason, name).of_listed(case.listed or case.name, case.given)

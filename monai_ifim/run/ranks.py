@@ -33,7 +33,7 @@ from monai_ifim.run.places import placed, settled
 from monai_ifim.run.reading_journal import journal_of
 from monai_ifim.run.resume import kept_row
 from monai_ifim.run.run_record import Start, write_outcome
-from monai_ifim.run.settings import RunSettings
+from monai_ifim.run.settings import RunSettings, with_head
 from monai_ifim.run.stop_request import StopRequest
 from monai_ifim.run.table import CaseRow
 
@@ -83,7 +83,7 @@ def run_shard(
     All ranks are called with the same cases and settings, and OUT is one folder for all. Once stop_request is due,
     the cases that this rank has not started have no row. Raises StoppedError as `decompose_cases` and does not wait then.
     """
-    began = Start()
+    began, settings = Start(), with_head(settings, bundle.head)
     with _process_group(rank) as group, output_of_run(settings, cases) if rank.number == 0 else nullcontext():
         _gather("ready", group)
         cases = placed(cases, settings)  # by all ranks before one writes: the next exchange waits for all

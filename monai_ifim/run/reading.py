@@ -8,12 +8,13 @@ from typing import Any
 
 from monai.data import MetaTensor
 from monai.utils import TraceKeys
+from torch import Tensor
 
 from monai_ifim.adapt.bundle import Bundle
 from monai_ifim.adapt.resampling import resampled_voxels
 from monai_ifim.adapt.scan import scan_of
 from monai_ifim.adapt.settings import CaseSettings
-from monai_ifim.adapt.tied_channels import EACH_ASKED_FOR, ChannelProbe, Tie
+from monai_ifim.adapt.tied_channels import EACH_ASKED_FOR, Tie, find_tie
 from monai_ifim.io import InputError, OpenedSource
 from monai_ifim.io.dicom.reader import known_volume
 from monai_ifim.io.hidden_names import unnamed
@@ -58,22 +59,25 @@ def read_image(bundle: Bundle, opened: OpenedSource, settings: RunSettings, scra
         bundle.check_axes(image, path)
         return ReadImage(image, None, series)
     scan = scan_of(found, opened.unit) if settings.case.space == "native" else None
-    probe = _channel_probe(bundle, read, settings.case)
+    changeable = _changeable(bundle, read, settings.case)
     image = bundle.prepare(read, path)
     settings.limits.check_voxels(name, image.numel(), "as prepared for the network")
     _forget_identities(image.applied_operations)
     if image.shape[0] == 1:
         return ReadImage(image, scan, series)
-    tie = EACH_ASKED_FOR if probe is None else probe.tie(image)
+    tie = EACH_ASKED_FOR if changeable is None else _tie(bundle, changeable, image)
     return ReadImage(tie.grey if isinstance(tie, Tie) else image, scan, series, tie)
 
 
-def _channel_probe(bundle: Bundle, data: dict[str, Any], settings: CaseSettings) -> ChannelProbe | None:
-    """The probe of what was read; None if the network takes one channel, or if files are asked for channel by channel."""
-    read = data[bundle.file_key]
-    if settings.channels == "each" or bundle.channels == 1 or not isinstance(read, MetaTensor):
+def _changeable(bundle: Bundle, data: dict[str, Any], settings: CaseSettings) -> dict[str, Any] | None:
+    """A copy of what was read, because the preprocessing may write into it; None where no tie of channels is looked for."""
+    if settings.channels == "each" or bundle.channels == 1:
         return None
-    return ChannelProbe(lambda changed: bundle.prepared_again(data, changed), read)
+    return {key: value.clone() if isinstance(value, Tensor) else value for key, value in data.items()}
+
+
+def _tie(bundle: Bundle, data: dict[str, Any], image: MetaTensor) -> Tie | str:
+    return find_tie(lambda changed: bundle.prepared_again(data, changed), data[bundle.file_key], image)
 
 
 def _check_voxels(bundle: Bundle, read: Any, name: str, limits: Limits) -> None:

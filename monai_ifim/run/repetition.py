@@ -178,6 +178,8 @@ def repeat_case(
 def _settings(sidecar: Mapping[str, Any], output: Path, device: str | None, noise: str | None, mask: str | None) -> RunSettings:
     """The settings that the sidecar states, without the files that the comparison does not read."""
     described = dict(sidecar["settings"]) | {"dicom_pm": False, "scene_bundle": False}
+    if described["head"] == "auto":  # what the bundle asks for now may be another than was taken then
+        described["head"] = sidecar["model"]["head"]
     case = CaseSettings.from_description(described, **_maps(described, noise, mask))
     used = _device(sidecar["device"]) if device is None else device
     return RunSettings(output, case, device=used, overwrite=True)

@@ -71,7 +71,7 @@ def _differences(
             yield f"another bundle ({name})"
     if model["class_names"] != list(identity.class_names):
         yield "other class names"
-    if not settings.case.gives_same_result(content["settings"], exact=content["method"] == "exact"):
+    if not settings.case.gives_same_result(_made_with(content, settings), exact=content["method"] == "exact"):
         yield "other settings"
     written, names = content["written"], folder.names()
     absent = [name for name in _needed(content, case, settings) if name not in written]
@@ -79,6 +79,14 @@ def _differences(
     yield from (f"{each.name} is {each.fault}" for each in folder.faults(written, names))
     if not is_input_of(source, opened):
         yield "another input"  # last: it reads all of it
+
+
+def _made_with(content: Mapping[str, Any], settings: RunSettings) -> Mapping[str, Any]:
+    """The settings of a finished case; for a head that was left open, the one that was taken, where one is asked for now."""
+    made: Mapping[str, Any] = content["settings"]
+    if made["head"] != "auto" or settings.case.head == "auto":
+        return made
+    return {**made, "head": content["model"]["head"]}
 
 
 def _needed(content: Mapping[str, Any], case: Case, settings: RunSettings) -> list[str]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from monai_ifim import IFIMError, IFIMInferer, decompose
 from monai_ifim.adapt.aggregates import AugmentedAverage, EnsembleAverage, PatchAverage
 from monai_ifim.adapt.bundle import load_bundle
-from monai_ifim.adapt.network import check_bundle, check_network
+from monai_ifim.adapt.check.network import check_bundle, check_network
 from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core.dense import dense_fisher, top_eigenpairs
 

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from monai_ifim import decompose
 from monai_ifim.adapt.bundle import Bundle, load_bundle
-from monai_ifim.adapt.network import check_bundle
+from monai_ifim.adapt.check.network import check_bundle
 from monai_ifim.adapt.random_steps import RandomStepWarning
 from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.cli.main import app

@@ -182,7 +182,7 @@ ROWS = [
     ),
     Row(
         "a network that answers one number", spoilt(of_one_output), "all failed",
-        "head='auto' cannot tell what a single output is: pass head='bernoulli' for the logit of a binary answer, "
-        "head='probabilities' for its sigmoid, or head='gaussian' for a regression.",
+        "--head auto cannot tell what a single output is: pass --head bernoulli for the logit of a binary answer, "
+        "--head probabilities for its sigmoid, or --head gaussian for a regression.",
     ),
 ]  # fmt: skip

@@ -184,7 +184,7 @@ def test_check_ends_with_1_and_names_what_fails(tmp_path: Path, make_bundle: Cal
     root = make_bundle(tmp_path / "one", classes=1)
     result = invoke("check", "--bundle", root)
     assert result.exit_code == 1
-    assert "FAILED decomposition: head='auto' cannot tell" in result.output
+    assert "FAILED decomposition: --head auto cannot tell" in result.output
     assert result.output.splitlines()[-1] == "not fit for monai_ifim"
     assert invoke("check", "--bundle", root, "--head", "bernoulli").exit_code == 0
 

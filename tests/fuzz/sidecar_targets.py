@@ -85,7 +85,7 @@ def use_any_sidecar(content: bytes, folder: Path) -> None:
         write_bundle_file(scene)
     with refusing():
         name, case = repetition.read_recorded_case(path)
-        repetition._checked(lambda: repetition._settings(case.sidecar, folder / "again", "cpu", None), name)
+        repetition._checked(lambda: repetition._settings(case.sidecar, folder / "again", "cpu", None, None), name)
         repetition._checked(lambda: compare(case, case), name)
     with refusing():
         _, case = repetition.read_recorded_case(path)
@@ -166,6 +166,7 @@ def sound_sidecar() -> dict[str, Any]:
             "file": "case.nii.gz", "sha256": EMPTY, "shape": [5, 4, 3], "affine": np.eye(4).tolist(),
             "reader": "NibabelReader", "frame": None, "series": None, "resampled": False, "beside": {},
             "files": [{"name": "case.nii.gz", "sha256": EMPTY, "bytes": 0}],
+            "tied_channels": {"channels": 3, "factors": [1.0, 1.02, 0.95], "meaning": "one grey image"},
         },
         "model": {
             "bundle": None, "version": None, "weights_sha256": None, "config_sha256": None, "head": "categorical",
@@ -178,6 +179,8 @@ def sound_sidecar() -> dict[str, Any]:
             "eigenvectors": "unit norm",
         },
         "eigenvalues": [0.5, 0.25], "rank": 2, "energy_kept": 0.99, "trace": 0.76, "locality_radius": [0.1, None],
+        "locality_share": [0.02, None], "locality_rms": [0.0129, None], "high_share": 0.6,
+        "norms": {"grid": "network", "values": 60, "input": 5.0, "high": 3.0, "low": 4.0, "sensitivity": 0.1},
         "settings": CaseSettings().describe(), "method": "exact", "method_reason": "few columns", "jacobian_products": 1,
         "error_bound": 0.0, "confidence": 1.0, "residuals": [0.0, 0.0], "metric": None, "preprocessing": None,
         "verification": {"by": "itself", "outcome": "agrees", "deviation": 0.015, "tolerance": 0.1, "passes": 3},

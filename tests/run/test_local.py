@@ -159,7 +159,7 @@ def test_run_json_says_how_it_was_done(bundle: Bundle, scans: Path, tmp_path: Pa
 def test_a_network_that_does_not_fit_fails_case_by_case(bundle: Bundle, scans: Path, tmp_path: Path) -> None:
     rows = run(bundle, scans, tmp_path / "out", options=CaseSettings("probabilities"))
     assert {row.status for row in rows} == {"failed"}
-    assert "head='probabilities' does not fit" in rows[0].reason
+    assert "--head probabilities does not fit" in rows[0].reason
 
 
 def test_one_frame_of_a_4d_file_is_decomposed_as_the_3d_file_it_is(

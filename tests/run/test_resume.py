@@ -48,6 +48,7 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # how a case was m
     "space": ({}, {"space": "native"}),
     "statistics": ({"space": "scanner"}, {"statistics": "freeze"}),
     "resolution": ({"space": "scanner"}, {"resolution": 2.0}),
+    "channels": ({}, {"channels": "each"}),
     "contents": ({}, {"contents": ("high",)}),
     "scene_bundle": ({}, {"scene_bundle": True}),
     "deterministic": ({}, {"deterministic": True}),

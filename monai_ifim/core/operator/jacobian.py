@@ -92,12 +92,16 @@ class Jacobian:
 
     def product(self, tangent: Tensor) -> Tensor:
         """J u, [B, *output] float64, for images u [B, channel, *spatial]; raises NetworkError if neither way works."""
-        self._count()
         try:
-            return self._moved(tangent)
+            moved = self._moved(tangent)
         except _NoWayError:
             if not self._attention_in_steps:
                 self._take_attention_in_steps()
+            moved = self._moved_otherwise(tangent)
+        self._count()
+        return moved
+
+    def _moved_otherwise(self, tangent: Tensor) -> Tensor:
         try:
             return self._moved(tangent)
         except _NoWayError as error:

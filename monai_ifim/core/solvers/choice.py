@@ -7,12 +7,29 @@ from monai_ifim.core.heads.base import Head
 from monai_ifim.core.heads.square_root import SquareRoot
 from monai_ifim.core.settings import Settings
 from monai_ifim.core.solvers.adaptive import forecast
+from monai_ifim.core.solvers.lanczos import PROBES, most_steps
 from monai_ifim.options import Method
 
 FEW = 8  # columns up to which the exact method is always used
 SAVING = 0.5  # another method has to need less than this share of the products of the exact one
 PRODUCTS_A_STEP = 3.0  # cost of a Lanczos step in vector-Jacobian products: one of these and one Jacobian-vector product
 STEPS_A_PAIR, FIRST_STEPS = 3, 12  # usual number of Lanczos steps for k pairs: 3 k + 12
+
+
+def expected_products(settings: Settings, root: SquareRoot, method: Method) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(fewest, most) Jacobian products of a decomposition with this square root, its verification aside, and how many of them are
+    Jacobian-vector products.
+
+    The fewest of the adaptive and the matrix-free method are those of a usual spectrum.
+    """
+    columns = root.columns
+    if method == "exact":
+        return (columns, columns), (0, 0)
+    if method == "adaptive":
+        return (sum(forecast(root.scales, settings)), columns + 1), (0, 0)
+    most = most_steps(settings, columns)
+    usual = min(most, STEPS_A_PAIR * (settings.rank or 1) + FIRST_STEPS)
+    return (2 * usual + PROBES, 2 * most + PROBES), (usual, most)
 
 
 def choose_method(settings: Settings, head: Head, root: SquareRoot) -> tuple[Method, str]:

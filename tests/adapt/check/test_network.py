@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from monai_ifim.adapt.bundle import load_bundle
-from monai_ifim.adapt.network import ROUGH, NetworkReport, check_bundle, check_network
+from monai_ifim.adapt.check.findings import Finding, Listener, NetworkReport
+from monai_ifim.adapt.check.network import MOST_PASSES, check_bundle, check_network
 from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core import decompose
+from monai_ifim.core.answer import AnswerFacts
 
 MakeNetwork = Callable[..., nn.Module]
 IMAGE = torch.rand(1, 1, 7, 9, 8, generator=torch.Generator().manual_seed(3))
@@ -34,7 +37,7 @@ class Spoilt(nn.Module):
 
 
 def check(network: nn.Module, head: str = "auto", names: tuple[str, ...] = ()) -> NetworkReport:
-    return check_network(network, IMAGE, CaseSettings(head), names)
+    return check_network(network, IMAGE, CaseSettings(head), AnswerFacts(class_names=names))
 
 
 def failed(report: NetworkReport) -> dict[str, str]:
@@ -45,10 +48,10 @@ def test_a_good_network_passes_every_look(make_network: MakeNetwork) -> None:
     report = check(make_network(), names=("a", "b", "c"))
     assert report.fit
     found = {finding.name: finding.detail for finding in report.findings}
-    assert list(found) == ["output", "class names", "determinism", "independence", "decomposition", "derivatives", "cost"]
+    assert list(found) == ["output", "class names", "determinism", "independence", "decomposition", "cost", "derivatives"]
     assert "3 output(s)" in found["output"]
     assert "3 class names for 3 outputs: a, b, c" in found["class names"]
-    assert "head categorical, 2 vector-Jacobian" in found["decomposition"]
+    assert "head categorical, method exact, 2 Jacobian product(s) an image" in found["decomposition"]
     assert (report.outputs, report.head) == (3, "categorical")
 
 
@@ -242,17 +245,129 @@ def test_a_bundle_with_a_table_beside_the_image_is_probed_with_both(
     assert (bundle.spatial_shape, bundle.further) == ((9, 8, 7), (("table", (5,)),))
     report = check_bundle(bundle, None, CaseSettings())
     assert report.fit
-    assert report.findings[0].name == "inputs"
-    assert "table (5,)" in report.findings[0].detail
+    assert [finding.name for finding in report.findings[:2]] == ["head", "inputs"]
+    assert "table (5,)" in report.findings[1].detail
 
 
-def test_a_segmentation_is_probed_by_the_products_of_its_first_component() -> None:
+def counting(network: nn.Module) -> tuple[nn.Module, Counter[str]]:
+    """A network, and how many images it was given and how many gradients left it; a closure's, which nobody gives back."""
+    counts = Counter[str]()
+
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, image: Tensor) -> Tensor:
+            counts["images"] += image.shape[0]
+            if image.requires_grad:
+                image = image.clone()
+                image.register_hook(lambda gradient: counts.update(gradients=1))
+            return self.network(image)
+
+    return Counting().eval(), counts
+
+
+def segmenter(labels: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
-        network = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.Tanh(), nn.Conv3d(4, 2, 1)).eval()
-    report = check(network, "voxelwise")
-    assert failed(report) == {}
-    assert report.head == "voxelwise"
-    [said] = [finding.detail for finding in report.findings if finding.name == "decomposition"]
-    products = decompose(network, IMAGE, head="voxelwise", rank=1, tolerance=ROUGH).record["jacobian_products"]
-    assert said == f"differentiable; head voxelwise, {products} Jacobian products for a first component"
+        return nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.Tanh(), nn.Conv3d(4, labels, 1)).eval()
+
+
+FORWARD, BACKWARD, SECOND = 1.0, 2.1, 3.0  # forward passes that each takes as long as, of a convolutional network
+
+
+@pytest.mark.parametrize("budget", [None, "40MiB"])
+@pytest.mark.parametrize(
+    ("head", "classes", "method", "settings", "steps"),
+    [
+        ("categorical", 3, "exact", {}, 0),
+        ("categorical", 40, "exact", {}, 0),
+        ("bernoulli", 40, "adaptive", {"rank": 1, "tolerance": 0.5, "method": "adaptive"}, 0),
+        ("categorical", 40, "matrix_free", {"rank": 2, "method": "matrix_free"}, 1),
+        ("volumes", 5, "exact", {}, 0),
+        ("volumes_bernoulli", 5, "exact", {}, 0),
+        ("voxelwise", 3, "matrix_free", {"rank": 2}, 1),
+        ("voxelwise_bernoulli", 3, "matrix_free", {"rank": 2}, 1),
+    ],
+)
+def test_a_check_takes_no_more_than_fifteen_forward_passes(
+    head: str,
+    classes: int,
+    method: str,
+    settings: dict[str, Any],
+    steps: int,
+    budget: str | None,
+    make_network: MakeNetwork,
+) -> None:
+    network, counts = counting(segmenter(classes) if head.startswith("vo") else make_network(classes=classes))
+    report = check_network(network, IMAGE, CaseSettings(head, memory_budget=budget, **settings))
+    assert report.fit, failed(report)
+    assert report.cost is not None
+    assert report.cost.method == method
+    assert (report.cost.steps > 0) is (steps > 0)
+    assert counts["images"] >= 7
+    backward = 1 if steps else counts["gradients"]  # a second derivative passes the hook, dual numbers do not
+    assert FORWARD * counts["images"] + BACKWARD * backward + SECOND * steps <= MOST_PASSES
+    assert all(finding.certain for finding in report.findings)
+
+
+def test_each_finding_is_told_when_it_is_known(make_network: MakeNetwork) -> None:
+    """Told between the passes, and the cost after the first products, before the derivatives are compared."""
+    (network, counts), told = counting(make_network()), list[tuple[str, int]]()
+    listener = Listener(lambda finding: told.append((finding.name, counts["images"])), lambda words: told.append((words, -1)))
+    check_network(network, IMAGE, CaseSettings(), listener=listener)
+    assert [(name, images) for name, images in told if images >= 0] == [
+        ("output", 1),
+        ("class names", 1),
+        ("determinism", 2),
+        ("independence", 4),
+        ("decomposition", 5),
+        ("cost", 5),
+        ("derivatives", 7),
+    ]
+    assert [name for name, images in told if images < 0][:4] == [
+        "one forward pass",
+        "the same image again",
+        "two images together",
+        "the first Jacobian products",
+    ]
+
+
+def test_the_cost_is_that_of_the_settings(make_network: MakeNetwork) -> None:
+    network = Spoilt(make_network(classes=40), lambda z: 60 * z).eval()  # few classes are likely
+
+    def products(**settings: Any) -> tuple[int, int]:
+        cost = check_network(network, IMAGE, CaseSettings("categorical", **settings)).cost
+        assert cost is not None
+        made = decompose(network, IMAGE, head="categorical", verify="never", **settings).record["jacobian_products"]
+        assert cost.products - cost.steps <= made <= cost.most_products
+        return cost.products, cost.most_products
+
+    assert products() == (39, 39)
+    few = products(method="adaptive", rank=1, tolerance=0.5)
+    assert few[0] < 39
+    more = products(method="adaptive", rank=3, tolerance=0.01)
+    assert few[0] < more[0]
+    free = products(method="matrix_free", rank=1)
+    assert products(method="matrix_free", rank=3)[0] > free[0]
+
+
+def test_a_doubt_that_would_take_too_long_is_left_open(make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit in ("SHORT", "MOST_PASSES", "VERIFICATION"):
+        monkeypatch.setattr(f"monai_ifim.adapt.check.network.{limit}", 0)
+    network = Spoilt(make_network(), lambda z: z - 3 * z.detach()).eval()
+    report = check(network)
+    assert report.findings[-1] == Finding(
+        "derivatives",
+        True,
+        "not settled within 0 forward passes: monai-ifim decompose compares at length",
+        certain=False,
+    )
+
+
+def test_a_constant_answer_has_no_cost(make_network: MakeNetwork) -> None:
+    report = check(Spoilt(make_network(), lambda z: torch.arange(3.0).repeat(len(z), 1)).eval())
+    assert report.fit
+    assert (report.head, report.cost) == ("categorical", None)
+    assert "does not change with the image" in {one.name: one.detail for one in report.findings}["decomposition"]
