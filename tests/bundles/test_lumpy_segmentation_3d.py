@@ -105,6 +105,9 @@ def test_figures_of_the_metadata_and_the_model_card_are_those_of_the_results_fil
     rows = re.findall(r"^\| ([\d,]+) \| ([\d.]+) \| ([\d.]+) \|$", card, re.MULTILINE)
     bins = [[each[name] for name in ("voxels", "probability", "frequency")] for each in RESULTS["calibration"]["bins"]]
     assert [[float(number.replace(",", "")) for number in row] for row in rows] == bins
+    assert "Probabilities above a half are too low, and those below a third too high" in card
+    assert all(frequency > probability for _, probability, frequency in bins if probability > 0.5)
+    assert all(frequency < probability for _, probability, frequency in bins if probability < 1 / 3)
 
 
 def _with_interval(figure: dict[str, Any]) -> str:
