@@ -35,6 +35,8 @@ HEADS = {  # name of each head that needs no parameters: its module and class in
     "voxelwise_bernoulli": "voxelwise:VoxelwiseBernoulliHead",
 }
 HEAD_NAMES = ("auto", *HEADS)
+ENERGY, TOLERANCE = 0.99, 1e-4  # where they are not stated
+VOXELWISE_RANK, VOXELWISE_TOLERANCE = 3, 0.05  # the same for a head with columns at every voxel, whose spectrum is flat
 VOLUME_TOLERANCE = "5 %"
 CONTENTS = ("high", "low", "sensitivity", "eigenvectors")
 
@@ -75,10 +77,32 @@ DECOMPOSITION: dict[str, Option] = {
         absent=None,
     ),
     "output_key": Option(None, "Name, number or path (heads.diagnosis) of the logits, if the network returns several outputs."),
-    "energy": Option(0.99, "Keep the leading components that hold this share of the trace.", float),
-    "rank": Option(None, "Keep this many components instead of a share.", int),
+    "energy": Option(
+        None,
+        f"Keep the leading components that hold this share of the trace; by default {ENERGY} (voxelwise heads: see --rank).",
+        float,
+    ),
+    "rank": Option(
+        None,
+        f"Keep this many components instead of a share; by default {VOXELWISE_RANK} of voxelwise heads, else --energy decides.",
+        int,
+    ),
     "method": Option("auto", f"{', '.join(get_args(Method)[1:])}, or auto."),
-    "tolerance": Option(1e-4, "adaptive, matrix_free: relative error of the kept eigenvalues.", float, decides="approximate"),
+    "tolerance": Option(
+        None,
+        "adaptive, matrix_free: relative error of the kept eigenvalues; "
+        f"by default {TOLERANCE:g}, of the voxelwise heads {VOXELWISE_TOLERANCE:g}.",
+        float,
+        decides="approximate",
+    ),
+    "probes": Option(
+        8,
+        "matrix_free: random columns that the sensitivity and the trace are estimated from, with their standard errors.",
+        int,
+        minimum=2,
+        decides="approximate",
+        absent=2,
+    ),
     "memory_budget": Option(
         None, "Limit on rows and saved activations, such as 2GiB; the others are offloaded or recomputed.", decides="never"
     ),

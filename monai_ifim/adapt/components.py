@@ -27,7 +27,9 @@ from monai_ifim.io import InputError
 from monai_ifim.io.segmentation import nearest_labels
 
 MAPS = ("ifim_high", "ifim_low", "ifim_sensitivity", "ifim_eigenvectors")
+ERROR_MAP = "ifim_sensitivity_error"  # a further map, where the sensitivity is an estimate
 LABELS = "ifim_labels"  # of segmentation networks alone
+FURTHER_MAPS = (ERROR_MAP, LABELS)
 NUMBERS = ("ifim_eigenvalues", "ifim_rank")
 UNPLACED = "ifim_unplaced"  # metadata key: the image had no affine, and the identity stands for one
 RECORD = "ifim_record"  # metadata key: the image's record as JSON text, which collation and decollation leave alone
@@ -36,8 +38,9 @@ RECORD = "ifim_record"  # metadata key: the image's record as JSON text, which c
 def component_tensors(
     decomposition: Decomposition, image: Tensor, seconds: float, ties: Sequence[Tie | str | None] = ()
 ) -> dict[str, Tensor]:
-    """Batched tensors of a decomposition: pred [B, C], the four maps, ifim_eigenvalues [B, r], ifim_rank [B]; of a segmentation
-    on the image's grid also ifim_labels [B, 1, *spatial] (`core.heads.label_map`).
+    """Batched tensors of a decomposition: pred [B, C], the four maps, ifim_eigenvalues [B, r], ifim_rank [B]; where the
+    sensitivity is an estimate, also the map of its standard error, and of a segmentation on the image's grid ifim_labels
+    [B, 1, *spatial] (`core.heads.label_map`).
 
     image: the batch that was decomposed, MetaTensor or plain; ties: of its channels, where they were looked for. Each map's
     metadata holds the record of every image. The sensitivity stays float64: for a saturated prediction it is far below what
@@ -46,10 +49,12 @@ def component_tensors(
     labels, segmentation = _segmentation(decomposition)
     records = _records(decomposition, seconds, segmentation, ties or [None] * len(image))
     eigenvectors = decomposition.eigenvectors.flatten(1, 2)
-    maps = (decomposition.high, decomposition.low, decomposition.sensitivity, eigenvectors)
+    maps = dict(zip(MAPS, (decomposition.high, decomposition.low, decomposition.sensitivity, eigenvectors), strict=True))
+    if decomposition.sensitivity_error is not None:
+        maps[ERROR_MAP] = decomposition.sensitivity_error
     return {
         "pred": decomposition.logits,
-        **{name: _like(values, image, records) for name, values in zip(MAPS, maps, strict=True)},
+        **{name: _like(values, image, records) for name, values in maps.items()},
         **({} if labels is None else {LABELS: _like(labels, image, records)}),
         "ifim_eigenvalues": decomposition.eigenvalues,
         "ifim_rank": decomposition.rank,
@@ -63,7 +68,7 @@ def joined_tensors(singles: Sequence[Mapping[str, Tensor]], margins: Sequence[Ma
     found = [padded_rank(single, rank, channels) for single in singles]
     result = {name: torch.cat([each[name].as_subclass(Tensor) for each in found]) for name in ("pred", *NUMBERS)}
     records = [record for single in singles for record in cast(MetaTensor, single["ifim_high"]).meta[RECORD]]
-    for name in (*MAPS, LABELS) if all(LABELS in each for each in found) else MAPS:
+    for name in (*MAPS, *(further for further in FURTHER_MAPS if all(further in each for each in found))):
         maps = [padded(each[name].as_subclass(Tensor), margin) for each, margin in zip(found, margins, strict=True)]
         result[name] = _like(torch.cat(maps), batch, records)
     return result
@@ -88,7 +93,7 @@ def item_of_batch(tensors: Mapping[str, Tensor], index: int, image: Tensor) -> d
     single: dict[str, Tensor] = {}
     for name, values in tensors.items():
         plain = values.as_subclass(Tensor)[index]
-        if name in (*MAPS, LABELS) and isinstance(values, MetaTensor):
+        if name in (*MAPS, *FURTHER_MAPS) and isinstance(values, MetaTensor):
             single[name] = _like(plain, image, values.meta[RECORD][index])
         else:
             single[name] = plain
@@ -166,6 +171,10 @@ def _records(
             "eigenvalues": decomposition.eigenvalues[b, :rank].tolist(),
             "rank": rank,
             "trace": float(decomposition.trace[b]),
+            "trace_error": float(decomposition.trace_error[b]),
+            "status": decomposition.status[b],
+            "stopped": None if bool(decomposition.converged[b]) else decomposition.record["stopped"],
+            "sensitivity_share": _share(float(decomposition.sensitivity[b].sum()), float(decomposition.trace[b])),
             "energy_kept": float(decomposition.energy[b]),
             "error_bound": float(decomposition.error_bound[b]),
             "residuals": decomposition.residuals[b, :rank].tolist(),
@@ -181,6 +190,10 @@ def _records(
         }
         records.append(json.dumps(content, allow_nan=False))
     return records
+
+
+def _share(part: float, trace: float) -> float | None:
+    return min(1.0, part / trace) if trace > 0.0 else None
 
 
 def _answer(decomposition: Decomposition, b: int) -> dict[str, Any]:

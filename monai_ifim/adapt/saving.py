@@ -17,7 +17,7 @@ from monai.utils import ensure_tuple
 from torch import Tensor
 
 from monai_ifim.adapt.collation import at_own_size
-from monai_ifim.adapt.components import LABELS, MAPS, record_of_image, unfold_eigenvectors
+from monai_ifim.adapt.components import ERROR_MAP, FURTHER_MAPS, MAPS, record_of_image, unfold_eigenvectors
 from monai_ifim.adapt.labels import segmentation_of
 from monai_ifim.adapt.native import carry_to_native, native_affine, native_shape, network_affine
 from monai_ifim.adapt.random_steps import drawn_steps, refuse_random
@@ -211,18 +211,23 @@ class SaveIFIM(Transform):
         """All maps on the grid to write, resampled together."""
         channels = components["ifim_high"].shape[0]
         rank = int(components["ifim_rank"])
-        pieces = [_decomposed(img, components)] + [components[name].as_subclass(Tensor) for name in MAPS]
+        names = MAPS if components.get(ERROR_MAP) is None else (*MAPS, ERROR_MAP)
+        pieces = [_decomposed(img, components)] + [components[name].as_subclass(Tensor) for name in names]
         pieces = [piece.detach().cpu() for piece in pieces]
         exponent = power_below_float32(float(pieces[3].max()))
-        pieces[3] = (pieces[3].to(torch.float64) * 10.0**-exponent).to(pieces[0].dtype)
-        pieces[-1] = unfold_eigenvectors(pieces[-1], channels, rank).flatten(0, 1)
+        for place in (3, *range(5, len(pieces))):  # sensitivity and its error
+            pieces[place] = (pieces[place].to(torch.float64) * 10.0**-exponent).to(pieces[0].dtype)
+        pieces[4] = unfold_eigenvectors(pieces[4], channels, rank).flatten(0, 1)
         if self.settings.space == "native":
+            del pieces[2]  # low: the inverse is linear, so that it is what high leaves of the image there too
             carried = carry_to_native(torch.cat(pieces), img, self.preprocessing, self.image_key)
             pieces = list(torch.split(carried, [len(piece) for piece in pieces]))
+            pieces.insert(2, pieces[0] - pieces[1])
         affine = network_affine(img, self.preprocessing) if self.settings.space == "network" else native_affine(img)
-        shown, high, low, sensitivity, eigenvectors = (piece.to(torch.float32).numpy() for piece in pieces)
+        shown, high, low, sensitivity, eigenvectors, *error = (piece.to(torch.float32).numpy() for piece in pieces)
         eigenvectors = eigenvectors.reshape(rank, channels, *eigenvectors.shape[1:])
-        return CaseMaps(affine, shown, high, low, sensitivity, eigenvectors, 10.0**exponent)
+        of_error = {"sensitivity_error": error[0]} if error else {}
+        return CaseMaps(affine, shown, high, low, sensitivity, eigenvectors, 10.0**exponent, **of_error)
 
 
 class SaveIFIMd(MapTransform):
@@ -258,9 +263,9 @@ class SaveIFIMd(MapTransform):
         return dict(data)
 
     def _beside(self, data: Mapping[Hashable, Any]) -> dict[str, Any]:
-        names = (*MAPS, "ifim_rank", LABELS)
+        names = (*MAPS, "ifim_rank", *FURTHER_MAPS)
         found = {name: data.get(f"{self.prefix}{name.removeprefix('ifim')}") for name in names}
-        missing = [name for name, values in found.items() if values is None and name != LABELS]
+        missing = [name for name, values in found.items() if values is None and name not in FURTHER_MAPS]
         if missing:
             raise InputError(
                 f"no {', '.join(missing)} in the data: put IFIMDecomposed before SaveIFIMd, with the same prefix for both."

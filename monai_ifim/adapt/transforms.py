@@ -51,7 +51,7 @@ class IFIMDecompose(Transform):
 
     def _most(self, pred: Tensor) -> int:
         """Number of eigenvalues that an image of this network can have: that of the outputs, where they are few."""
-        asked = self.inferer.settings.rank
+        asked = self.inferer.settings.resolved.rank
         if asked is not None:
             return asked
         return len(pred) if pred.ndim == 1 and len(pred) <= MOST_PADDED else 0
@@ -59,7 +59,8 @@ class IFIMDecompose(Transform):
 
 class IFIMDecomposed(MapTransform):
     """Dictionary twin of `IFIMDecompose`: adds ifim_high, ifim_low, ifim_sensitivity, ifim_eigenvectors, ifim_eigenvalues
-    and ifim_rank to the data, each under a prefix of its own where several images are decomposed.
+    and ifim_rank, where the sensitivity is an estimate also ifim_sensitivity_error, to the data, each under a prefix of its own
+    where several images are decomposed.
 
     prefix: one name for each key, instead of "ifim"; needed for more than one key. Raises IFIMError where
     two keys would write the same names.

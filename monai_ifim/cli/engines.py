@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from monai_ifim.adapt.head_reading.result import HeadReading
+    from monai_ifim.cli.summary import CaseReport
     from monai_ifim.run.cases import Case
     from monai_ifim.run.ranks import Rank
     from monai_ifim.run.settings import RunSettings
     from monai_ifim.run.stop_request import StopRequest
     from monai_ifim.run.table import CaseRow
 
-    Run = Callable[[Sequence[Case], Callable[[CaseRow], None], StopRequest], list[CaseRow]]
+    Run = Callable[[Sequence[Case], CaseReport, StopRequest], list[CaseRow]]
 
 
 class Engine(StrEnum):
@@ -51,4 +52,4 @@ def chosen_engine(engine: Engine, workers: int | None, rank: Rank, root: Path, s
         return (lambda cases, report, stop: run_shard(bundle, cases, settings, report, rank, stop)), bundle.head
     from monai_ifim.run.local import run_cases
 
-    return (lambda cases, report, stop: run_cases(bundle, cases, settings, report, stop)), bundle.head
+    return (lambda cases, report, stop: run_cases(bundle, cases, settings, report, stop, report.activity)), bundle.head

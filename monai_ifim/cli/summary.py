@@ -5,14 +5,24 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -23,6 +33,7 @@ if TYPE_CHECKING:
 
 DOUBT = "the network's derivatives disagree with differences of its output (monai-ifim check names likely causes)"
 TAKEN = "holds the case of another input, or one whose damaged sidecar does not say of which, and stays as it is"
+NOT_CONVERGED = "not converged"  # as `core.decomposition.status_of` says it, which --help does not load
 MARKS = {"done": "ok", "kept": "kept", "failed": "FAILED"}
 
 
@@ -37,6 +48,7 @@ def quiet_libraries() -> None:
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # what is wrong with a header is said by `io.source`
     for library in ("pydicom", "highdicom", "PIL", "urllib3", "dicomweb_client", "LoadImage"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", message="matrix_free is not converged")  # the case's line says it, with options
     warnings.filterwarnings("ignore", module=r"(monai|ignite|itk|pydicom|highdicom|PIL)\b")
 
 
@@ -63,24 +75,39 @@ class Pace(ProgressColumn):
         return Text(f"{numbers.number(60 * self.made / seconds)} cases/min, {left} left")
 
 
+@dataclass(frozen=True)
+class CaseReport:
+    """Prints a case's line and moves the bar on; activity: shows how far the case in hand is, beside the bar."""
+
+    progress: Progress
+    task: TaskID
+    pace: Pace
+
+    def __call__(self, row: CaseRow) -> None:
+        """A case is finished."""
+        self.pace.count(row)
+        self.progress.console.print(_line(row), markup=False, highlight=False, soft_wrap=True)
+        self.progress.advance(self.task)
+
+    def activity(self, text: str) -> None:
+        """What is computed, "" for nothing."""
+        self.progress.update(self.task, activity=text)
+
+
 @contextmanager
-def case_progress(console: Console, total: int) -> Iterator[Callable[[CaseRow], None]]:
-    """A progress bar with pace and time left; the callable prints a case's line and moves the bar on."""
-    pace = Pace()
-    with Progress(TextColumn("cases"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), pace, console=console) as progress:
-        task = progress.add_task("cases", total=total)
-
-        def report(row: CaseRow) -> None:
-            pace.count(row)
-            progress.console.print(_line(row), markup=False, highlight=False, soft_wrap=True)
-            progress.advance(task)
-
-        yield report
+def case_progress(console: Console, total: int) -> Iterator[CaseReport]:
+    """A progress bar with pace, time left, and how far a long computation is."""
+    pace, doing = Pace(), TextColumn("{task.fields[activity]}", markup=False)
+    columns = (TextColumn("cases"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), pace, doing)
+    with Progress(*columns, console=console) as progress:
+        yield CaseReport(progress, progress.add_task("cases", total=total, activity=""), pace)
 
 
 def show_rows(console: Console, rows: list[CaseRow], output: Path, unread: Mapping[str, int] | None = None) -> None:
     """The table of a run, where its files are, and what of the inputs was not read (`run.unread_files`)."""
-    table = Table("case", "answer", "probability", "leading eigenvalue", "components", "trace kept", box=None, pad_edge=False)
+    heads = ("case", "answer", "probability", "leading eigenvalue", "components", "trace kept")
+    iterated = any(row.residual for row in rows)
+    table = Table(*heads, *(("largest residual",) if iterated else ()), box=None, pad_edge=False)
     for row in rows[:MAXIMUM_ROWS]:
         if row.status == "failed":
             continue
@@ -91,15 +118,18 @@ def show_rows(console: Console, rows: list[CaseRow], output: Path, unread: Mappi
             numbers.number(row.eigenvalue),
             numbers.count(row.rank),
             numbers.percent(row.energy_kept),
+            *((f"{numbers.percent(row.residual)}{', not converged' if _unfinished(row) else ''}",) if iterated else ()),
         )
     if table.row_count:
         console.print(table)
     failed = sum(row.status == "failed" for row in rows)
     kept = sum(row.status == "kept" for row in rows)
     done = len(rows) - failed - kept
+    unfinished = sum(map(_unfinished, rows))
+    short = f" ({numbers.count(unfinished)} not converged)" if unfinished else ""
     tail = f", {numbers.count(kept)} kept from an earlier run (--overwrite makes them again)" if kept else ""
     console.print(
-        f"{numbers.count(done)} done, {numbers.count(failed)} failed{tail}; files in {output}",
+        f"{numbers.count(done)} done, {numbers.count(failed)} failed{tail}{short}; files in {output}",
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -111,6 +141,17 @@ def show_rows(console: Console, rows: list[CaseRow], output: Path, unread: Mappi
 
 
 MAXIMUM_ROWS = 40  # longer lists are read in cases.csv
+
+
+def _unfinished(row: CaseRow) -> bool:
+    return row.convergence == NOT_CONVERGED
+
+
+def _shortfall(row: CaseRow) -> str:
+    """What a case lacks that is not converged, and what helps."""
+    more = ", or --max-seconds, whose limit ended it" if row.stopped == "request" else ""
+    found = f"{numbers.counted(row.rank, 'component')}, residuals up to {numbers.percent(row.residual)} of the eigenvalue"
+    return f"NOT CONVERGED: {found}: give a smaller --rank, a larger --tolerance{more}"
 
 
 def _answer(row: CaseRow) -> str:
@@ -131,5 +172,6 @@ def _line(row: CaseRow) -> str:
     if row.case.startswith(f"{row.key}-"):
         text = f"{text}: {row.key} {TAKEN}"
     text = f"{text}, of {row.decomposed}" if row.decomposed else text
+    text = f"{text}: {_shortfall(row)}" if _unfinished(row) else text
     text = f"{text}: {DOUBT}" if row.verification == "disagrees" else text
     return f"{text}. {row.warnings}" if row.warnings else text

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monai_ifim.core.decomposition import Decomposition, on_device
+from monai_ifim.core.decomposition import Decomposition, on_device, status_of
 from monai_ifim.core.determinism import last_digits
 from monai_ifim.core.errors import SpectralTieWarning, warn_caller
 from monai_ifim.core.heads.base import Head
@@ -19,6 +19,7 @@ from monai_ifim.core.projection import orthonormalise, split
 from monai_ifim.core.settings import Settings
 from monai_ifim.core.solvers.base import Subspace
 from monai_ifim.core.spectrum import Spectrum, count_kept, cuts_through_tie
+from monai_ifim.core.unfinished import warn_unfinished
 from monai_ifim.version import __version__
 
 
@@ -36,9 +37,10 @@ def assemble(
 
     values: how the factor's columns combine to gradients of the answer's values.
     """
-    rows = subspace.rows
+    rows, selection = subspace.rows, settings.resolved
     spectra = subspace.spectra(row_eps)
-    kept = [count_kept(spectrum, settings.energy, settings.rank) for spectrum in spectra]
+    kept = [count_kept(spectrum, selection.energy, selection.rank) for spectrum in spectra]
+    converged = subspace.converged or [True] * len(kept)
     _warn_of_ties(spectra, kept, row_eps)
     weights = combination_weights(spectra, kept, rows.scales, subspace.score).to(rows.scales.device)
     flat = rows.combine(weights)
@@ -48,7 +50,13 @@ def assemble(
     eigenvectors = flat[:, :count].reshape(image.shape[0], -1, *image.shape[1:])
     metric = settings.input_metric
     high, low = split(eigenvectors, image)
-    error_bound = _error_bound(spectra, subspace)
+    error_bound, remainder = _error_bound(spectra, subspace), subspace.remainder
+    residuals = _residuals(kept, subspace)
+    if not all(converged):
+        warn_unfinished(head, settings, subspace, kept, residuals, spectra)
+    sensitivity = rows.diagonal()
+    if remainder is not None:
+        sensitivity += remainder.diagonal
     return Decomposition(
         eigenvalues=_padded([s.eigenvalues[:k] for s, k in zip(spectra, kept, strict=True)], count, image.device),
         eigenvectors=eigenvectors,
@@ -59,11 +67,14 @@ def assemble(
         image=image,
         high=high,
         low=low,
-        sensitivity=rows.diagonal().reshape(image.shape),
+        sensitivity=sensitivity.reshape(image.shape),
+        sensitivity_error=None if remainder is None else remainder.diagonal_error.reshape(image.shape),
         logits=head.logits(output),
         probabilities=head.probabilities(output),
+        trace_error=on_device(subspace.trace_error.cpu(), image.device),
         error_bound=on_device(error_bound, image.device),
-        residuals=_padded(_residuals(kept, subspace), count, image.device),
+        residuals=_padded(residuals, count, image.device),
+        converged=torch.tensor(converged, dtype=torch.bool, device=image.device),
         locality_radius=None,
         record=record | {"error_bound": float(error_bound.max())},
         **_answer_tensors(head, output, values, subspace, spectra, flat[:, :count]),
@@ -81,9 +92,9 @@ def _answer_tensors(
     if values is None:
         return found
     found["answer_tolerances"] = on_device(values.tolerances, output.device)
-    if subspace.method != "exact":  # the rows are then not the columns themselves
-        return found
     rows, coefficients = subspace.rows, values.coefficients
+    if subspace.method != "exact" or len(rows.rows) not in (0, coefficients.shape[2]):
+        return found  # the rows are not the columns, or some of them alone
     if not rows.rows:  # a constant output
         coefficients = coefficients[..., :0]
     slopes = [
@@ -109,6 +120,8 @@ def compose_record(
         "method": subspace.method,
         "method_reason": reason,
         "confidence": subspace.confidence,  # that error_bound holds
+        "status": status_of(subspace.converged is None or all(subspace.converged)),
+        "stopped": subspace.stopped,
         "jacobian_products": products,
         "metric": None if metric is None else metric.describe(),
         "metric_unit": None if metric is None else metric.unit,

@@ -13,6 +13,7 @@ from monai_ifim.core.operator.precision import autocast
 from monai_ifim.core.operator.predictor import Predictor
 from monai_ifim.core.settings import Settings
 from monai_ifim.core.solvers.first_products import FirstProducts
+from monai_ifim.core.solvers.watch import Watch
 from monai_ifim.core.verification.batch import BatchVerification
 
 
@@ -20,7 +21,8 @@ from monai_ifim.core.verification.batch import BatchVerification
 class BatchPart:
     """Some images of a batch, with the network and settings for them.
 
-    asked: the settings as given; settings: the same with the metric bound to these images. advance: see `Jacobian`.
+    asked: the settings as given; settings: the same with the metric bound to these images. advance: see `Jacobian`. watch:
+    follows the iteration of the matrix-free method.
     first: number of the first of these images in the batch. verification: of the batch. facts: what is known of these images
     besides their values. trial: makes the first products only, in place of a solver.
     """
@@ -32,6 +34,7 @@ class BatchPart:
     advance: Callable[[int, int | None], None]
     verification: BatchVerification
     facts: AnswerFacts
+    watch: Watch
     first: int = 0
     trial: FirstProducts | None = None
 

@@ -18,7 +18,7 @@ from monai_ifim.core.errors import MemoryWarning, NetworkError, warn_caller
 from monai_ifim.core.heads.base import Head
 from monai_ifim.core.heads.choice import answers_at_every_voxel, columns_at_every_voxel
 from monai_ifim.core.heads.outputs import last_operation
-from monai_ifim.core.locality import LARGEST_PASS, radii, search_for
+from monai_ifim.core.locality import COARSE, LARGEST_PASS, radii, search_for
 from monai_ifim.core.memory.checkpointing import checkpointed
 from monai_ifim.core.memory.lean_layers import lean_layers
 from monai_ifim.core.memory.live_memory import LiveMemory, storages_of
@@ -31,7 +31,7 @@ from monai_ifim.core.operator.metric import check_self_adjoint
 from monai_ifim.core.operator.precision import coarsest_eps
 from monai_ifim.core.operator.predictor import Predictor
 from monai_ifim.core.operator.requirements import check_independence
-from monai_ifim.core.operator.rows import FactorRows
+from monai_ifim.core.operator.rows import FactorRows, all_finite
 from monai_ifim.core.part_verification import directions_by_products, expectations_of, verify_part
 from monai_ifim.core.settings import Settings
 from monai_ifim.core.solvers.adaptive import adaptive_columns
@@ -40,12 +40,14 @@ from monai_ifim.core.solvers.choice import choose_method
 from monai_ifim.core.solvers.exact import whole_factor
 from monai_ifim.core.solvers.first_products import FirstProducts
 from monai_ifim.core.solvers.lanczos import leading_pairs, most_steps
+from monai_ifim.core.solvers.watch import IterationState, Watch
 from monai_ifim.core.verification.batch import BatchVerification
 from monai_ifim.options import Method
 
 Progress = Callable[[int, int | None], None]
 
 RESULTS = 8  # memory of high, low, diag F in float64 and their temporaries, in units of an image
+OF_ESTIMATES = 8  # the same of an estimate in float64, its error and their temporaries
 
 
 def decompose_in_parts(
@@ -57,13 +59,15 @@ def decompose_in_parts(
     changes: Callable[[], Sequence[str]] = tuple,
     facts: AnswerFacts | None = None,
     trial: FirstProducts | None = None,
+    watch: Watch | None = None,
 ) -> Decomposition:
     """Decompose a batch, as many images at a time as fit the memory budget and the memory of the device.
 
     progress: count the Jacobian products on standard error, or what is called after each with the numbers made and expected; what
     it raises ends the decomposition. names: of the images, for the record of their verification.
     changes: names of what passes have changed in the network. facts: what is known of the images besides their values.
-    trial: makes the first products only, in place of a solver.
+    trial: makes the first products only, in place of a solver. watch: follows the iteration of the matrix-free method, in place
+    of standard error.
     """
     facts = (facts or AnswerFacts()).of_batch(image)
     verification = BatchVerification.planned(predictor, image, asked, names, changes)
@@ -72,7 +76,8 @@ def decompose_in_parts(
         metric = metric.bound(image)
         check_self_adjoint(metric, image, torch.Generator().manual_seed(settings.seed))
         settings = replace(settings, metric=metric)
-    whole = BatchPart(predictor, image, asked, settings, _advance(progress), verification, facts, trial=trial)
+    follower = watch or _watch(progress)
+    whole = BatchPart(predictor, image, asked, settings, _advance(progress), verification, facts, follower, trial=trial)
     plan = MemoryPlan(image.shape[0])
     if settings.budget is not None:
         plan = _planned(whole, settings.budget)
@@ -103,12 +108,13 @@ def _planned(whole: BatchPart, budget: int) -> MemoryPlan:
     """The plan for the budget, from one forward pass of the first image."""
     first, network = whole.part(slice(0, 1)), whole.predictor.running
     survey = survey_image(first.forward, network, first.image)
-    columns = asked_head(whole.settings, first.facts, survey.output).square_root(survey.output).columns
-    if columns_at_every_voxel(whole.settings.head):  # the rows are then those of the Lanczos steps
-        columns = min(columns, most_steps(whole.settings, columns))
-    kept = min(whole.settings.rank or columns, columns)
+    rows = asked_head(whole.settings, first.facts, survey.output).square_root(survey.output).columns
+    kept, results = min(whole.settings.resolved.rank or rows, rows), RESULTS
+    if columns_at_every_voxel(whole.settings.head) or whole.settings.method == "matrix_free":
+        steps = most_steps(whole.settings, rows)
+        kept, rows, results = min(kept, steps), steps + whole.settings.probes, RESULTS + OF_ESTIMATES
     components = kept if whole.settings.input_metric is None else 2 * kept  # eigenvectors, and eigenimages of a metric
-    return plan_memory(survey, network, whole.image, budget, columns, components + RESULTS)
+    return plan_memory(survey, network, whole.image, budget, rows, components + results)
 
 
 def _decompose_part(part: BatchPart, plan: MemoryPlan) -> Decomposition:
@@ -167,8 +173,8 @@ def _with_locality(part: BatchPart, plan: MemoryPlan, head: Head, d: Decompositi
     """The decomposition with its locality radius; within a budget no pass holds more images than the part."""
     largest = part.image.shape[0] if plan.frugal else LARGEST_PASS
     found = radii(part.predictor, head, part.image, d.eigenimages, d.eigenvalues, largest, output)
-    precision = search_for(head, part.image).precision
-    return replace(d, locality_radius=found, record=d.record | {"locality_precision": precision})
+    coarse = search_for(head, part.image) is COARSE
+    return replace(d, locality_radius=found, record=d.record | {"locality_is_lower_bound": coarse})
 
 
 def _saved_activations(part: BatchPart, plan: MemoryPlan, offload: Offload) -> AbstractContextManager[None]:
@@ -204,14 +210,14 @@ def _subspace(
     if part.trial is not None:
         subspace = part.trial(head, factor, rows, part.settings, method, generator)
     elif method == "matrix_free":
-        subspace = leading_pairs(factor, rows, part.settings, row_eps, generator)
+        subspace = leading_pairs(factor, rows, part.settings, row_eps, generator, part.watch)
     elif method == "adaptive":
         subspace = adaptive_columns(factor, rows, part.settings, row_eps, generator)
     else:
         subspace = whole_factor(factor, rows)
     if not factor.jacobian.reached:
         return _flat(part, factor, FactorRows(part.image))
-    if not rows.finite():
+    if not rows.finite() or (subspace.remainder is not None and not all_finite(subspace.remainder.diagonal)):
         raise NetworkError(
             "a vector-Jacobian product is NaN or infinite though image and output are finite: look for 0/0, sqrt(0) or "
             "log(0) in the network's backward pass, or use a wider dtype."
@@ -269,6 +275,15 @@ def _advance(progress: bool | Progress) -> Progress:
     if callable(progress):
         return progress
     return _print_progress if progress else _no_progress
+
+
+def _watch(progress: bool | Progress) -> Watch:
+    return Watch(report=_print_state) if progress is True else Watch()
+
+
+def _print_state(state: IterationState) -> None:
+    sys.stderr.write(f"\rJacobian products: {state.products}; {state}    ")
+    sys.stderr.flush()
 
 
 def _no_progress(done: int, expected: int | None) -> None:

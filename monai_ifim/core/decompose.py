@@ -22,6 +22,7 @@ from monai_ifim.core.operator.predictor import Predictor, owner_of
 from monai_ifim.core.operator.requirements import check_image
 from monai_ifim.core.operator.shortcuts import whole_shortcuts
 from monai_ifim.core.settings import Settings
+from monai_ifim.core.solvers.watch import Watch
 from monai_ifim.options import VOLUME_TOLERANCE, Method, Precision, Verify
 
 
@@ -34,10 +35,11 @@ def decompose(
     answer: str | int | None = None,
     answer_mask: AnswerMask | Tensor | None = None,
     voxel_volume: float | Sequence[float] | Tensor | None = None,
-    energy: float = 0.99,
+    energy: float | None = None,
     rank: int | None = None,
     method: Method = "auto",
-    tolerance: float = 1e-4,
+    tolerance: float | None = None,
+    probes: int = 8,
     memory_budget: int | str | None = None,
     metric: Metric | float | Tensor | None = None,
     precision: Precision | None = None,
@@ -67,11 +69,14 @@ def decompose(
         answer_mask: voxels of a segmentation, [*spatial] or [B, *spatial], that alone are asked about, on the grid of the
             output or of x.
         voxel_volume: ml that a voxel of x takes up, one number or one for each image; without it, volumes are in voxels.
-        energy: keep the fewest leading components that hold this share of the trace.
-        rank: keep this many components instead (at most the numerical rank).
+        energy: keep the fewest leading components that hold this share of the trace; by default 0.99.
+        rank: keep this many components instead (at most the numerical rank); by default 3 of a voxelwise head, whose spectrum is
+            flat, unless energy is given.
         method: "exact" computes every column of the factor; "adaptive" the heaviest ones, until random probes bound the others;
             "matrix_free" the leading pairs by Lanczos iteration. "auto" chooses, and `record` states why.
-        tolerance: adaptive and matrix_free: relative error of the kept eigenvalues.
+        tolerance: adaptive and matrix_free: relative error of the kept eigenvalues; by default 1e-4, 0.05 of a voxelwise head.
+        probes: matrix_free: random columns, one product each, that estimate diag F and the trace outside of the pairs found, with
+            standard errors (`sensitivity_error`, `trace_error`).
         memory_budget: bytes, or "2GiB": bounds Jacobian rows and saved activations together, at the cost of time.
         metric: a noise level (a number or a map, in the image's unit) or a `Metric`: F' = M F M is decomposed.
         precision: of the passes: "float32", "float64", or "bfloat16", "float16" by autocast; by default that of network, image
@@ -84,7 +89,7 @@ def decompose(
             image of each network, shape and setting and every 20th after it, "always" for the first image of each batch, or
             "never". `record["verification"]` holds the outcome; a disagreement is a GradientWarning.
         network_args, network_kwargs: further inputs of the network; tensors in them have the batch as first axis.
-        progress: count the Jacobian products on standard error.
+        progress: count the Jacobian products on standard error; of matrix_free also how far its pairs are.
 
     Returns:
         A `Decomposition` whose tensors are plain and on the image's device.
@@ -103,6 +108,7 @@ def decompose(
         rank=rank,
         method=method,
         tolerance=tolerance,
+        probes=probes,
         memory_budget=memory_budget,
         metric=metric,
         precision=precision,
@@ -123,10 +129,11 @@ def decompose_with(
     progress: bool | Progress = False,
     names: Sequence[str] = (),
     facts: AnswerFacts | None = None,
+    watch: Watch | None = None,
 ) -> Decomposition:
     """`decompose` with its options as one object; see there for the other arguments, the result and what is raised.
 
-    progress: as `decompose_in_parts`.
+    progress, watch: as `decompose_in_parts`.
     names: of the images, by which the records of later ones name the one that was verified; numbers by default.
     facts: what is known of the images besides their values; by default their sizes.
     """
@@ -143,7 +150,7 @@ def decompose_with(
         dtype=dtype,
     )
     with evaluation_mode(network) as state, whole_shortcuts(predictor.bare) as corrections:
-        d = decompose_in_parts(predictor, copy_of(image), settings, progress, names, state.changes, facts)
+        d = decompose_in_parts(predictor, copy_of(image), settings, progress, names, state.changes, facts, watch=watch)
         corrected = corrections()
     verification = d.record["verification"] | {"not_restored": list(state.not_restored)}
     return replace(d, record=d.record | {"corrections": corrected, "verification": verification})

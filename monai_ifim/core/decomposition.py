@@ -27,13 +27,16 @@ class Decomposition:
     eigenvectors: [B, r, channel, *spatial], orthonormal, zero where the eigenvalue is padding.
     eigenimages: [B, r, channel, *spatial], M u_i, the change of the image that one unit along u_i makes; without a metric the
     eigenvectors themselves.
-    rank: [B] int64, components kept. trace: [B] float64, of all of F.
+    rank: [B] int64, components kept. trace: [B] float64, of all of F; trace_error: [B] float64, its standard error, 0 where all
+    of F was computed.
     spectrum: [B, n] float64, every nonzero eigenvalue computed, kept or not, zero-padded.
     image, high, low: [B, channel, *spatial], high + low = image.
-    sensitivity: [B, channel, *spatial] float64, diag F over the whole spectrum computed.
-    logits, probabilities: [B, C], or maps of a segmentation.
+    sensitivity: [B, channel, *spatial] float64, diag F: of the whole spectrum computed, and of the matrix-free method of all of
+    F, the part outside of it estimated from random columns. sensitivity_error: its standard error, where it is an estimate,
+    else None. logits, probabilities: [B, C], or maps of a segmentation.
     error_bound: [B] float64, upper bound of the share of the trace that was not computed, with the confidence in `record`.
-    residuals: [B, r] float64, bounds of |F u - l u|, zero for the exact method.
+    residuals: [B, r] float64, bounds of |F u - l u|, zero for the exact method. converged: [B] bool, False where the iteration
+    ended before every component asked for was within the tolerance: the components are then its best ones.
     locality_radius: [B, r] float64, where `decompose` was asked for it, else None; `core.locality_radius` makes it later.
     answer_tolerances: [B, L] float64, of an answer of volumes the standard deviation of each label's, in its unit; else None.
     answer_slopes: [B, L] float64, by how much one unit along its own steepest direction changes each volume: the length of its
@@ -53,10 +56,13 @@ class Decomposition:
     high: Tensor
     low: Tensor
     sensitivity: Tensor
+    sensitivity_error: Tensor | None
     logits: Tensor
     probabilities: Tensor
+    trace_error: Tensor
     error_bound: Tensor
     residuals: Tensor
+    converged: Tensor
     locality_radius: Tensor | None
     record: dict[str, Any]
     answer_tolerances: Tensor | None = None
@@ -69,6 +75,11 @@ class Decomposition:
         """Share of the trace that the kept components hold, [B] float64; 1 where F = 0."""
         held = (self.eigenvalues.sum(1) / self.trace).clamp(max=1.0)
         return torch.where(self.trace > 0, held, 1.0)
+
+    @property
+    def status(self) -> tuple[str, ...]:
+        """How the iteration of each image ended: "converged" or "not converged"."""
+        return tuple(map(status_of, self.converged.tolist()))
 
     def project(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(high, low) of another image [B, channel, *spatial] in this one's subspace.
@@ -127,8 +138,14 @@ class Decomposition:
 
 TENSORS = tuple(field.name for field in fields(Decomposition) if field.name != "record")
 ANSWERS = ("answer_tolerances", "answer_slopes", "answer_changes", "answer_voxels")
-_OPTIONAL = ("eigenimages", "locality_radius", *ANSWERS)  # not in a file where they are the eigenvectors, or were not asked for
+# Not in a file where they are the eigenvectors, were not asked for, or are not estimates.
+_OPTIONAL = ("eigenimages", "locality_radius", "sensitivity_error", *ANSWERS)
 _REQUIRED = tuple(name for name in TENSORS if name not in _OPTIONAL)
+
+
+def status_of(converged: bool) -> str:
+    """How an iteration ended, in words for records."""
+    return "converged" if converged else "not converged"
 
 
 def tensors_of(d: Decomposition) -> dict[str, Tensor]:
@@ -154,6 +171,8 @@ def joined(parts: Sequence[Decomposition], image: Tensor) -> Decomposition:
     record = parts[0].record | {
         name: max(part.record[name] for part in parts) for name in ("error_bound", "jacobian_products")
     }  # fmt: skip
+    stopped = [part.record["stopped"] for part in parts if part.record["stopped"] is not None]
+    record |= {"status": status_of(not stopped), "stopped": stopped[0] if stopped else None}
     if record["volumes"] is not None and record["volumes"]["voxel_volume"] is not None:
         voxels = [volume for part in parts for volume in part.record["volumes"]["voxel_volume"]]
         record["volumes"] = record["volumes"] | {"voxel_volume": voxels}

@@ -16,7 +16,7 @@ from torch import Tensor
 from monai_ifim.core.errors import IFIMError
 
 KIND = "monai_ifim decomposition"
-SCHEMA = "1"
+SCHEMA = "2"  # 2 adds converged, trace_error, sensitivity_error
 
 
 def write_decomposition(file: str | PathLike[str], tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
@@ -111,8 +111,9 @@ def _check_tensors(path: Path, tensors: Mapping[str, Tensor], required: Sequence
     image, components = tensors["image"].shape, tensors["eigenvalues"].shape
     whole = (*components, *image[1:])
     expected = {"high": image, "low": image, "sensitivity": image, "eigenvectors": whole, "eigenimages": whole}
-    expected |= {"rank": image[:1], "trace": image[:1], "error_bound": image[:1]}
-    expected |= {"residuals": components, "locality_radius": components, "answer_voxels": image[:1]}
+    expected |= {"sensitivity_error": image}
+    expected |= dict.fromkeys(("rank", "trace", "trace_error", "error_bound", "converged", "answer_voxels"), image[:1])
+    expected |= {"residuals": components, "locality_radius": components}
     wrong = ", ".join(name for name, shape in expected.items() if name in tensors and tuple(tensors[name].shape) != tuple(shape))
     if wrong or components[:1] != image[:1] or any(values.shape[:1] != image[:1] for values in tensors.values()):
         raise IFIMError(f"the shapes of tensors in {path} do not belong together ({wrong}): save the decomposition again.")

@@ -7,18 +7,31 @@ from collections.abc import Collection, Mapping
 from dataclasses import KW_ONLY, dataclass, fields
 from functools import cached_property
 from numbers import Integral, Real
-from typing import Any, Self, TypedDict, get_args
+from typing import Any, NamedTuple, Self, TypedDict, get_args
 
 from torch import Tensor
 
 from monai_ifim.core.errors import IFIMError
 from monai_ifim.core.heads.answer_mask import AnswerMask, as_answer_mask, mask_from
 from monai_ifim.core.heads.base import UNDESCRIBED, Head
+from monai_ifim.core.heads.choice import columns_at_every_voxel
 from monai_ifim.core.heads.registry import check_head, head_from
 from monai_ifim.core.heads.volumes import VolumeTolerance
 from monai_ifim.core.operator.metric import Metric, as_metric, metric_from
 from monai_ifim.core.spectrum import check_selection
-from monai_ifim.options import STATED, Decides, Method, Option, Precision, Verify, option
+from monai_ifim.options import (
+    ENERGY,
+    STATED,
+    TOLERANCE,
+    VOXELWISE_RANK,
+    VOXELWISE_TOLERANCE,
+    Decides,
+    Method,
+    Option,
+    Precision,
+    Verify,
+    option,
+)
 
 UNITS = {
     "": 1,
@@ -39,10 +52,11 @@ class SettingsShortcuts(TypedDict, total=False):
 
     head: str | Head
     output_key: str | int | None
-    energy: float
+    energy: float | None
     rank: int | None
     method: Method
-    tolerance: float
+    tolerance: float | None
+    probes: int
     memory_budget: int | str | None
     metric: Metric | float | Tensor | None
     precision: Precision | None
@@ -54,22 +68,32 @@ class SettingsShortcuts(TypedDict, total=False):
     answer_mask: AnswerMask | Tensor | None
 
 
+class Resolved(NamedTuple):
+    """What decides how many components are kept, and to which relative error of their eigenvalues; rank overrides energy."""
+
+    energy: float
+    rank: int | None
+    tolerance: float
+
+
 @dataclass(frozen=True)
 class Settings:
     """How a decomposition is made; each field as the argument of `monai_ifim.decompose` of that name.
 
-    locality: compute the locality radius too. Numbers of other libraries become plain ones.
-    `describe` gives plain data, `from_description` makes the settings again from it, and `differences` names the fields by
-    which two settings give different results. Raises IFIMError, with the cure, for invalid values.
+    locality: compute the locality radius too. Numbers of other libraries become plain ones. energy, tolerance: None where they
+    are not stated; `resolved` has what is used.
+    `describe` gives what is used as plain data, `from_description` makes the settings again from it, and `differences` names the
+    fields by which two settings give different results. Raises IFIMError, with the cure, for invalid values.
     """
 
     head: str | Head = option("head")
     _: KW_ONLY
     output_key: str | int | None = option("output_key")
-    energy: float = option("energy")
+    energy: float | None = option("energy")
     rank: int | None = option("rank")
     method: Method = option("method")
-    tolerance: float = option("tolerance")
+    tolerance: float | None = option("tolerance")
+    probes: int = option("probes")
     memory_budget: int | str | None = option("memory_budget")
     metric: Metric | float | Tensor | None = option("metric")
     precision: Precision | None = option("precision")
@@ -82,15 +106,16 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_head(self.head)
-        energy, rank = check_selection(self.energy, self.rank)
+        energy, rank = check_selection(ENERGY if self.energy is None else self.energy, self.rank)
         checked: dict[str, Any] = {
             "volume_tolerance": check_volume_tolerance(self.volume_tolerance),
             "answer": check_answer(self.answer),
             "answer_mask": as_answer_mask(self.answer_mask),
             "output_key": check_output_key(self.output_key),
-            "energy": energy,
+            "energy": None if self.energy is None else energy,
             "rank": rank,
-            "tolerance": check_tolerance(self.tolerance),
+            "tolerance": None if self.tolerance is None else check_tolerance(self.tolerance),
+            "probes": check_probes(self.probes),
             "memory_budget": memory_bytes(self.memory_budget),
             "metric": as_metric(self.metric),
             "seed": check_seed(self.seed),
@@ -102,6 +127,20 @@ class Settings:
         check_switches(self)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+
+    @cached_property
+    def resolved(self) -> Resolved:
+        """Selection and tolerance that are used: of what is not stated the defaults of the head.
+
+        A head with columns at every voxel has a flat spectrum, of which no few components hold a large share.
+        """
+        voxelwise = columns_at_every_voxel(self.head)
+        stated = self.energy is not None or self.rank is not None
+        rank = VOXELWISE_RANK if voxelwise and not stated else self.rank
+        tolerance = VOXELWISE_TOLERANCE if voxelwise else TOLERANCE
+        return Resolved(
+            ENERGY if self.energy is None else self.energy, rank, tolerance if self.tolerance is None else self.tolerance
+        )
 
     @property
     def budget(self) -> int | None:
@@ -150,7 +189,8 @@ class Settings:
 
     @cached_property
     def _description(self) -> dict[str, Any]:
-        return {name: _described(getattr(self, name)) for name in self.options()}
+        used = self.resolved._asdict()
+        return {name: used[name] if name in used else _described(getattr(self, name)) for name in self.options()}
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any], **given: Any) -> Self:
@@ -182,8 +222,8 @@ class Settings:
         recorded: settings or their description. exact: the method was the exact one, which draws nothing at random and
         has no tolerance. A field that only one of the two has is a difference, unless it never decides the result.
         """
-        then = recorded.describe() if isinstance(recorded, Settings) else dict(recorded)
         now, known = self.describe(), self.options()
+        then = recorded.describe() if isinstance(recorded, Settings) else dict(recorded)
         then = {name: value for name, value in _unstated(known).items() if name in now} | then
         alone = [name for name in (*now, *then) if (name in now) != (name in then)]
         alone = [name for name in alone if name not in known or known[name].decides != "never"]
@@ -197,8 +237,8 @@ class Settings:
 
 def selection(settings: Settings | Mapping[str, Any]) -> dict[str, float]:
     """The rule by which components are kept, {"energy": 0.99} or {"rank": 3}, of settings or their description."""
-    energy, rank = (settings.energy, settings.rank) if isinstance(settings, Settings) else (settings["energy"], settings["rank"])
-    return {"energy": energy} if rank is None else {"rank": rank}
+    used = settings.describe() if isinstance(settings, Settings) else settings
+    return {"energy": used["energy"]} if used["rank"] is None else {"rank": used["rank"]}
 
 
 def _check_names(given: Collection[str], known: Collection[str], besides: Collection[str] = ()) -> None:
@@ -276,6 +316,13 @@ def check_tolerance(tolerance: float) -> float:
     if not 0.0 < value < 1.0:
         raise IFIMError(f"tolerance={tolerance!r} is a relative error of eigenvalues: give a number above 0 and below 1.")
     return value
+
+
+def check_probes(probes: int) -> int:
+    """The number of probes as a plain number; raises IFIMError unless it is a whole number from 2 on."""
+    if isinstance(probes, bool) or not isinstance(probes, Integral) or probes < 2:
+        raise IFIMError(f"probes={probes!r}: give a whole number from 2 on; one alone has no spread to tell its error by.")
+    return int(probes)
 
 
 def check_seed(seed: int) -> int:

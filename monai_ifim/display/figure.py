@@ -19,7 +19,7 @@ from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.display.numbers import number, percent, probability, sizes
 from monai_ifim.display.panels import ColorScale, Panel, Viewpoint, panels_of
 from monai_ifim.display.style import BLUE, DIVERGING, GRAY, LIGHT_BLUE, ORANGE, VERMILION, drawing
-from monai_ifim.display.wording import UNIT, answer, answer_kind, answer_values, method, unit
+from monai_ifim.display.wording import UNIT, answer, answer_kind, answer_values, method, trace_text, unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -119,10 +119,11 @@ def _header(d: Decomposition, view: Viewpoint, asked: bool) -> str:
     peak = float(d.sensitivity[(view.index, view.channel, *view.point)])
     why = "" if asked else ", the most sensitive" if peak > 0 else ", the centre"
     coarse = f";  a pixel stands for {sizes((view.step, view.step))} voxels" if view.step > 1 else ""
+    ended = "" if bool(d.converged[view.index]) else ";  NOT CONVERGED"
     lines = (
         f"image {view.index} of {batch}, channel {view.channel} of {channels}, {sizes(shape)}:  {answer(d, view.index)}",
         f"rank {int(d.rank[view.index])} holds {percent(float(d.energy[view.index]))} of the trace, "
-        f"{number(float(d.trace[view.index]))} {UNIT};  error bound {number(float(d.error_bound[view.index]))}",
+        f"{trace_text(d, view.index)} {UNIT}{ended};  error bound {number(float(d.error_bound[view.index]))}",
         f"{method(d)};  unit: {unit(d)}{coarse}",
         f"{'marked' if len(shape) == 2 else 'planes'} at {place}{why}:  diag F = {number(peak)} {UNIT}",
     )

@@ -8,7 +8,7 @@ from html import escape
 from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.display.figure import draw, png
 from monai_ifim.display.numbers import FIRM_SPACE, count, counted, number, percent, range_text, sizes
-from monai_ifim.display.wording import UNIT, answer, method, unit
+from monai_ifim.display.wording import UNIT, answer, method, trace_text, unit
 
 MOST_IMAGES = 5  # rows of the table at most
 MOST_EIGENVALUES = 3  # in a cell of the table at most
@@ -39,7 +39,8 @@ def repr_text(d: Decomposition) -> str:
     dtype = str(d.image.dtype).removeprefix("torch.")
     rank, energy = range_text(d.rank.tolist(), count), range_text(d.energy.tolist(), percent)
     how = f"{d.record['head']}, {d.record['method']}"
-    text = f"Decomposition({images} {dtype} on {d.image.device}: {how}, rank {rank}, {energy} of the trace)"
+    ended = "" if bool(d.converged.all()) else ", not converged"
+    text = f"Decomposition({images} {dtype} on {d.image.device}: {how}, rank {rank}, {energy} of the trace{ended})"
     return text.replace(FIRM_SPACE, " ").encode("ascii", "backslashreplace").decode()
 
 
@@ -64,8 +65,8 @@ def _cells(d: Decomposition, index: int) -> tuple[str, ...]:
     return (
         str(index),
         answer(d, index),
-        str(rank),
-        number(trace),
+        f"{rank}{'' if bool(d.converged[index]) else ' (not converged)'}",
+        trace_text(d, index),
         ", ".join(listed) or "none",
         percent(float(d.energy[index])),
         number(float(d.error_bound[index])),

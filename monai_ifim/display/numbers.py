@@ -32,6 +32,7 @@ __all__ = [
     "sizes",
     "steps",
     "unit_text",
+    "with_error",
 ]
 
 NOT_AVAILABLE = "n/a"
@@ -199,6 +200,17 @@ def _alike(value: float, low: float | None, high: float | None) -> tuple[str, st
 def _order(value: float) -> int:
     """The power of ten of the first digit, after rounding to three."""
     return int(f"{value:.2e}".partition("e")[2])
+
+
+def with_error(value: float | None, error: float | None) -> str:
+    """A value and its standard error: 0.233 ± 0.021; without one the value alone.
+
+    >>> with_error(0.2325, 0.0214), with_error(0.2325, 0.0), with_error(0.2325, None)
+    ('0.233 ± 0.0214', '0.233', '0.233')
+    """
+    if not error or value is None or not math.isfinite(error) or not math.isfinite(value):
+        return number(value)
+    return f"{number(value)} \N{PLUS-MINUS SIGN} {number(error)}"
 
 
 def radius(value: float | None) -> str:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.core.heads.voxelwise import mean_probability
-from monai_ifim.display.numbers import counted, number, probability
+from monai_ifim.display.numbers import counted, number, probability, with_error
 
 UNIT = "nats / unit²"
 
@@ -41,6 +41,11 @@ def method(d: Decomposition) -> str:
     """Head, method and number of Jacobian products."""
     products = d.record["jacobian_products"]
     return f"{d.record['head']}, {d.record['method']}, {counted(products, 'Jacobian product')}"
+
+
+def trace_text(d: Decomposition, index: int) -> str:
+    """The trace of F, with its standard error where it is an estimate."""
+    return with_error(float(d.trace[index]), float(d.trace_error[index]))
 
 
 def unit(d: Decomposition) -> str:

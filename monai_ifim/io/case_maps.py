@@ -22,7 +22,8 @@ class CaseMaps:
     """Maps of one case on one grid. input, high, low, sensitivity: [channel, *spatial]; eigenvectors: [k, channel, *spatial].
 
     sensitivity_scale: factor from the stored to the true sensitivity; 1 unless float32 could not hold it. segmentation: of a
-    network that labels voxels, on the same grid.
+    network that labels voxels, on the same grid. sensitivity_error: standard error of the sensitivity, in the same way, where
+    that is an estimate.
     """
 
     affine: Affine
@@ -33,6 +34,7 @@ class CaseMaps:
     eigenvectors: Values
     sensitivity_scale: float = 1.0
     segmentation: Segmentation | None = None
+    sensitivity_error: Values | None = None
 
     def values(self, content: MapContent) -> Values:
         """The stored values [*spatial] of one channel of one map, the source excepted."""
@@ -45,7 +47,7 @@ class CaseMaps:
 
     def scale(self, content: MapContent) -> float:
         """Factor from the stored to the true values."""
-        return self.sensitivity_scale if content.kind == "sensitivity" else 1.0
+        return self.sensitivity_scale if content.saved_as == "sensitivity" else 1.0
 
     def contents(self, chosen: Sequence[str]) -> Iterator[MapContent]:
         """Contents of the files to write: the input, the segmentation if there is one, then those of `chosen` (a selection of
@@ -57,6 +59,8 @@ class CaseMaps:
             yield from (MapContent(kind, component, channel) for component in components for channel in channels)
             if kind == "input" and self.segmentation is not None:
                 yield MapContent("labels")
+            if kind == "sensitivity" and self.sensitivity_error is not None:
+                yield from (MapContent("sensitivity_error", None, channel) for channel in channels)
 
 
 def check_contents(contents: Sequence[str]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-KINDS = ("source", "input", "labels", "high", "low", "sensitivity", "eigenvector")
+KINDS = ("source", "input", "labels", "high", "low", "sensitivity", "sensitivity_error", "eigenvector")
 TITLES = {
     "source": "Image",
     "input": "Image as the network saw it",
@@ -14,6 +14,7 @@ TITLES = {
     "high": "Sensitive part (high)",
     "low": "Insensitive part (low)",
     "sensitivity": "Sensitivity",
+    "sensitivity_error": "Sensitivity, standard error",
 }
 
 
@@ -51,7 +52,7 @@ class MapContent:
     @property
     def saved_as(self) -> str:
         """The entry of CONTENTS that it belongs to; "source", "input" and "labels" stand for themselves."""
-        return "eigenvectors" if self.kind == "eigenvector" else self.kind
+        return {"eigenvector": "eigenvectors", "sensitivity_error": "sensitivity"}.get(self.kind, self.kind)
 
     @property
     def stem(self) -> str:
@@ -67,5 +68,6 @@ class MapContent:
     @property
     def label(self) -> str:
         """Its name for people, for example "eigenvector 2, channel 3"."""
-        numbered = self.kind if self.component is None else f"{self.kind} {self.component}"
+        named = self.kind.replace("_", " ")
+        numbered = named if self.component is None else f"{named} {self.component}"
         return numbered if self.channel == 1 else f"{numbered}, channel {self.channel}"

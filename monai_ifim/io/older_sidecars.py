@@ -13,9 +13,10 @@ SCHEMA_VERSION = "2.4"  # of the sidecars written and returned; a reader of 2.x 
 # 2.1 adds verification, corrections, output, left_out and the files beside the input; 2.2 the SHA-256 of each file that the input
 # consists of, of each file written and of each that the bundle's answer depends on; 2.3 what was
 # decided in reading the input, and the warnings of the case; 2.4 the grid that each norm, unit and file belongs to, norms and
-# locality on the grid of the decomposition, the precision of locality, how the channels of the network's input are tied, the
+# locality on the grid of the decomposition, whether that is a lower bound, how the channels of the network's input are tied, the
 # segmentation: its file, its rule and its labels, the part of the answer that was asked for, the volumes of labels with their
-# gradients, and where the head comes from.
+# gradients, where the head comes from, how the iteration ended (status, stopped), the standard errors of trace and sensitivity
+# where these are estimates, and the share of the trace that each file holds.
 _CONTENT = re.compile(r"(source|input|high|low|sensitivity|eigenvector)(?: ([1-9]\d*))?(?:, channel ([1-9]\d*))?")
 
 
@@ -64,4 +65,6 @@ def unit_of_map(kind: str, units: Mapping[str, Any]) -> str:
     """Unit of the true values of a map, from the units that a sidecar states for the case."""
     if kind in ("eigenvector", "labels"):
         return "1"
+    if kind == "sensitivity_error":
+        kind = "sensitivity"
     return str(units[kind] if kind in ("source", "sensitivity") else units["maps"])

@@ -170,7 +170,7 @@ def compose_sidecar(
         "device": _device(record),
         "norms": None if norms is None else {"grid": grid, **norms},
         "high_share": None if norms is None else _high_share(norms),
-        "files": [file.described(units, of_files) for file in files],
+        "files": [file.described(units, of_files) | {"trace_share": _trace_share(file.content, record)} for file in files],
         "scene": f"{case}.mrml",
         "planes": f"{case}_planes.npz",
         "parametric_maps": [],
@@ -186,6 +186,17 @@ def _device(record: Mapping[str, Any]) -> str | None:
     """The kind of device, without its number, which differs between workers."""
     device = record.get("device")
     return None if device is None else str(device).partition(":")[0]
+
+
+def _trace_share(content: MapContent, record: Mapping[str, Any]) -> float | None:
+    """Share of the trace of F that a map holds: the sensitivity that of what was computed or estimated; None for other maps."""
+    if content.kind == "sensitivity":
+        share: float | None = record.get("sensitivity_share")
+        return share
+    values, trace = record.get("eigenvalues") or (), record.get("trace")
+    if content.component is None or content.component > len(values) or not trace:
+        return None
+    return float(values[content.component - 1]) / float(trace)
 
 
 def _high_share(norms: Mapping[str, Any]) -> float | None:
@@ -252,8 +263,8 @@ def _version(package: str) -> str:
 
 
 _RESULTS = (
-    "eigenvalues", "rank", "energy_kept", "trace", "locality_radius", "locality_precision", "locality_share", "locality_rms",
-    "method",
+    "eigenvalues", "rank", "energy_kept", "trace", "trace_error", "locality_radius", "locality_is_lower_bound", "locality_share",
+    "locality_rms", "status", "stopped", "method",
     "method_reason", "corrections", "jacobian_products", "error_bound", "confidence", "residuals",
     "metric", "preprocessing", "left_out", "output", "dtype", "computation", "verification", "seconds",
 )  # fmt: skip

@@ -25,14 +25,15 @@ def display_window(kind: str, values: npt.NDArray[Any], scan_unit: str = "", lar
     kind: one of `io.maps.KINDS`; scan_unit: unit of the scan: in Hounsfield units the window is that of soft tissue, unless
     hardly any voxel lies in it; largest_of_image: largest magnitude of the image that high is a part of, so that a high of mere
     rounding is shown as zero. Signed maps (high, eigenvectors) get a window symmetric about zero, up to the 99.9th percentile of
-    |x|; sensitivity one from zero to the 99th percentile of the values that are not faint; images from the 0.5th to the 99.5th.
+    |x|; sensitivity and its error one from zero to the 99th percentile of the values that are not faint; images from the 0.5th
+    to the 99.5th.
     """
     sample = _sample(values)
     if kind in ("high", "eigenvector"):
         largest = _percentile(np.abs(sample), 99.9) or float(np.abs(values).max(initial=0.0))
         largest = max(largest, ROUNDING * largest_of_image if kind == "high" else 0.0)
         return _opened(-largest, largest)
-    if kind == "sensitivity":
+    if kind in ("sensitivity", "sensitivity_error"):
         largest = float(values.max(initial=0.0))
         return _opened(0.0, _percentile(sample[sample > FAINT * largest], 99.0) or largest)
     if kind in ("source", "input") and scan_unit == HOUNSFIELD and _share_inside(sample, SOFT_TISSUE) > SMALLEST_SHARE:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 import traceback
 from collections import deque
@@ -13,7 +12,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from monai.data import MetaTensor
@@ -26,7 +25,6 @@ from monai_ifim.adapt.saving import SaveIFIM
 from monai_ifim.adapt.scanner.space import ScannerSpace
 from monai_ifim.adapt.tied_channels import Tie, tied_network
 from monai_ifim.core import Decomposition, IFIMError
-from monai_ifim.core.batches import Progress
 from monai_ifim.core.decompose import decompose_with
 from monai_ifim.core.determinism import deterministic_algorithms, refused_operation
 from monai_ifim.core.memory.scratch import ScratchFolder
@@ -40,6 +38,7 @@ from monai_ifim.io.parametric_map.source import ReferencedSeries
 from monai_ifim.io.scan import Scan
 from monai_ifim.io.source import there
 from monai_ifim.options import on_command_line
+from monai_ifim.run.case_clock import Activity, CaseClock, unheard
 from monai_ifim.run.cases import Case
 from monai_ifim.run.file_thread import FileThread
 from monai_ifim.run.places import settled
@@ -87,13 +86,15 @@ def decompose_cases(
     settings: RunSettings,
     stop_request: StopRequest | None = None,
     journal: ReadingJournal | None = None,
+    activity: Activity = unheard,
 ) -> Iterator[CaseRow]:
     """Yield one row per case, in any order, after its files are written.
 
     A case that fails gives a row too. Reading and writing run in one thread each, computing in the caller's.
-    journal: cases at which an earlier run died come last, and are read in a process of their own first.
-    stop_request: once it is due, cases being computed and written are finished and no other is started. Raises StoppedError,
-    after the last row, if no other case could be done: the device is lost, or the disk cannot be written to.
+    activity: is told how far a long computation is. journal: cases at which an earlier run died come last, and are read in a
+    process of their own first. stop_request: once it is due, cases being computed and written are finished and no other is
+    started. Raises StoppedError, after the last row, if no other case could be done: the device is lost, or the disk cannot be
+    written to.
     """
     stop_request, settings = stop_request or StopRequest(), with_head(settings, bundle.head)
     cases = (case.of_entries(bundle.steps.keys.wanted) for case in cases)
@@ -120,7 +121,7 @@ def decompose_cases(
                 table=writer.key_table,
             )
             loaded = _ahead(reading, load, cases, settings.limits)
-            results = _compute(bundle, _until(stop_request, loaded), settings, stop_request)
+            results = _compute(bundle, _until(stop_request, loaded), settings, stop_request, activity)
             yield from _behind(writing, lambda computed: _save(writer, computed, settings, stop_request), results)
         finally:  # also if the caller stops early: the case being written is finished, waiting ones are dropped
             for thread in {reading, writing}:
@@ -220,11 +221,11 @@ def _load(
 
 
 def _compute(
-    bundle: Bundle, loaded: Iterator[_Loaded | CaseRow], settings: RunSettings, stop_request: StopRequest
+    bundle: Bundle, loaded: Iterator[_Loaded | CaseRow], settings: RunSettings, stop_request: StopRequest, activity: Activity
 ) -> Iterator[_Computed | CaseRow]:
     """Components of the loaded cases; up to batch_size consecutive images of one shape share passes."""
     if settings.case.space == "scanner":
-        yield from _decompose_scans(bundle, loaded, settings, stop_request)
+        yield from _decompose_scans(bundle, loaded, settings, stop_request, activity)
         return
     group: list[_Loaded] = []
     for item in loaded:
@@ -232,14 +233,14 @@ def _compute(
             yield item
             continue
         if group and not _share_passes(group[0].image, item.image):
-            yield from _decompose_group(bundle, group, settings, stop_request)
+            yield from _decompose_group(bundle, group, settings, stop_request, activity)
             group = []
         group.append(item)
         if len(group) == settings.batch_size:
-            yield from _decompose_group(bundle, group, settings, stop_request)
+            yield from _decompose_group(bundle, group, settings, stop_request, activity)
             group = []
     if group:
-        yield from _decompose_group(bundle, group, settings, stop_request)
+        yield from _decompose_group(bundle, group, settings, stop_request, activity)
 
 
 def _share_passes(first: MetaTensor, other: MetaTensor) -> bool:
@@ -248,7 +249,7 @@ def _share_passes(first: MetaTensor, other: MetaTensor) -> bool:
 
 
 def _decompose_scans(
-    bundle: Bundle, loaded: Iterator[_Loaded | CaseRow], settings: RunSettings, stop_request: StopRequest
+    bundle: Bundle, loaded: Iterator[_Loaded | CaseRow], settings: RunSettings, stop_request: StopRequest, activity: Activity
 ) -> Iterator[_Computed | CaseRow]:
     """Components of scans, one by one, because each has its own geometry."""
     scanner = ScannerSpace(
@@ -265,15 +266,10 @@ def _decompose_scans(
         started = time.perf_counter()
         try:
             scan = item.image.to(settings.device)
-            deadline = _deadline(settings.limits, [item])
-            decomposition = scanner.decompose(
-                bundle.network,
-                scan,
-                settings.case,
-                name=item.case.name,
-                progress=deadline,
-                class_names=bundle.identity.class_names,
-            )
+            clock, names = _clock(settings, [item], activity), bundle.identity.class_names
+            following: Any = {"name": item.case.name, "progress": clock.count, "watch": clock.watch, "class_names": names}
+            decomposition = scanner.decompose(bundle.network, scan, settings.case, **following)
+            clock.silence()
             seconds = time.perf_counter() - started
             tensors = component_tensors(_recorded(decomposition, bundle, settings), scan[None], seconds)
         except (Exception, SystemExit) as error:
@@ -293,7 +289,7 @@ def _unfit(bundle: Bundle, item: _Loaded) -> InputError | None:
 
 
 def _decompose_group(
-    bundle: Bundle, group: Sequence[_Loaded], settings: RunSettings, stop_request: StopRequest
+    bundle: Bundle, group: Sequence[_Loaded], settings: RunSettings, stop_request: StopRequest, activity: Activity
 ) -> Iterator[_Computed | CaseRow]:
     """Components of a batch. If it fails, its images are tried one by one, so that only the culprit fails."""
     if stop_request.due:
@@ -301,11 +297,14 @@ def _decompose_group(
     started = time.perf_counter()
     try:
         batch = torch.stack([loaded.image.as_subclass(torch.Tensor) for loaded in group]).to(settings.device)
-        names, deadline = [loaded.case.name for loaded in group], _deadline(settings.limits, group)
+        clock = _clock(settings, group, activity)
         ties, class_names = [loaded.tie for loaded in group], bundle.identity.class_names
         facts = facts_of_images([loaded.image for loaded in group], class_names, settings.case.region, bundle.preprocessing)
         network, further = tied_network(bundle.network, ties, settings.device)
-        decomposition = decompose_with(settings.case, network, batch, further, progress=deadline, names=names, facts=facts)
+        names = [loaded.case.name for loaded in group]
+        following: Any = {"names": names, "progress": clock.count, "watch": clock.watch, "facts": facts}
+        decomposition = decompose_with(settings.case, network, batch, further, **following)
+        clock.silence()
         tensors = component_tensors(_recorded(decomposition, bundle, settings), batch, time.perf_counter() - started, ties)
     except (Exception, SystemExit) as error:
         lost = stop_request.compute_failed(group[0].case.name, error, settings.device)
@@ -316,23 +315,15 @@ def _decompose_group(
         tensors = None
     if tensors is None:  # outside of the handler, whose error keeps the batch's memory alive
         for loaded in group:
-            yield from _decompose_group(bundle, [loaded], settings, stop_request)
+            yield from _decompose_group(bundle, [loaded], settings, stop_request, activity)
         return
     share = (time.perf_counter() - started) / len(group)
     for index, loaded in enumerate(group):
         yield _Computed(loaded, item_of_batch(tensors, index, loaded.image), loaded.seconds + share)
 
 
-def _deadline(limits: Limits, group: Sequence[_Loaded]) -> Progress:
-    """Called after each product with the Jacobian; raises LimitError once a batch takes longer than its images may together."""
-    ends = time.monotonic() + limits.seconds * len(group) if limits.seconds else math.inf
-    names = ", ".join(loaded.case.source.path.name for loaded in group)
-
-    def check(done: int, expected: int | None) -> None:
-        if time.monotonic() > ends:
-            raise limits.too_slow(f"{names}: computing (after {done} products)")
-
-    return check
+def _clock(settings: RunSettings, group: Sequence[_Loaded], activity: Activity) -> CaseClock:
+    return CaseClock(settings.limits, [loaded.case.source.path.name for loaded in group], activity)
 
 
 def _recorded(decomposition: Decomposition, bundle: Bundle, settings: RunSettings) -> Decomposition:

@@ -73,6 +73,8 @@ def _differences(
         yield "other class names"
     if not settings.case.gives_same_result(_made_with(content, settings), exact=content["method"] == "exact"):
         yield "other settings"
+    if content.get("stopped") == "request":
+        yield "its iteration was ended by the limit of time"
     written, names = content["written"], folder.names()
     absent = [name for name in _needed(content, case, settings) if name not in written]
     yield from (f"{name} is not among the files that its sidecar states" for name in absent)

@@ -19,6 +19,7 @@ from monai_ifim.display.asked import asked_text
 from monai_ifim.io import InputError, MapContent, atomic
 from monai_ifim.io.seal import sealed
 from monai_ifim.run.labels import label_columns, label_values
+from monai_ifim.run.volumes import volume_fields
 
 __all__ = ["COLUMNS", "SCHEMA", "SCHEMA_VERSION", "UNITS", "CaseRow", "row_from_sidecar", "write_run", "write_table"]
 
@@ -26,7 +27,12 @@ SCHEMA_VERSION = "1.4"  # of cases.parquet; a reader of 1.x reads every 1.y
 SINCE_1_1 = ("verification", "deviation", "verified_by")  # columns that a table of 1.0 lacks
 SINCE_1_2 = ("path",)  # and one of 1.1 too
 SINCE_1_3 = ("warnings",)  # and one of 1.2 too
-SINCE_1_4 = ("norms_grid", "locality_share", "locality_rms", "channels", "decomposed", "means_unit")  # and one of 1.3 too
+VOLUMES = ("volume_tolerances", "volume_slopes", "volume_changes")
+OF_VOLUMES = ("volume_sentence", "volume_labels", *VOLUMES)
+SINCE_1_4 = (  # and one of 1.3 too
+    "norms_grid", "locality_share", "locality_rms", "channels", "decomposed", "means_unit", "convergence", "residual",
+    "trace_error", "stopped", *OF_VOLUMES,
+)  # fmt: skip
 LARGEST_WHOLE = 2**53
 SEAL = "run_sha256"  # the last entry of run.json
 
@@ -46,8 +52,10 @@ class CaseRow:
     they deviated, verified_by: the case that was verified, "itself" for its own. seconds: of the whole case, or, if it was kept,
     of its decomposition then. path: of the input, relative to what the user named; empty if it is unknown or not to be told.
     warnings: sentences about what was guessed in reading the input. decomposed: which part of the answer, in words, empty for all
-    of it. means_unit: "ml" or "voxels", of expected volumes. listed: the name in the list of cases (no column). Unknown values
-    are None, unknown texts empty. Field by field with units: UNITS.
+    of it. means_unit: "ml" or "voxels", of expected volumes. convergence: "converged" or "not converged"; residual: the
+    largest |F u - l u| / l of the components; trace_error: standard error of the trace; stopped: why the iteration ended before
+    it had converged, "steps" or "request" (a limit of time). volume_...: of each of `volume_labels` (`run.volumes`). listed: the
+    name in the list of cases (no column). Unknown values are None, unknown texts empty. Field by field with units: UNITS.
     """
 
     case: str
@@ -89,6 +97,15 @@ class CaseRow:
     weights_sha256: str = ""
     path: str = ""
     warnings: str = ""
+    convergence: str = ""
+    residual: float | None = None
+    trace_error: float | None = None
+    stopped: str = ""
+    volume_sentence: str = ""
+    volume_labels: tuple[str, ...] | None = None
+    volume_tolerances: Numbers | None = None
+    volume_slopes: Numbers | None = None
+    volume_changes: Numbers | None = None
     listed: str = ""
 
     def of_listed(self, name: str, path: str) -> CaseRow:
@@ -103,7 +120,7 @@ class CaseRow:
 
 COLUMNS = (
     "case", "status", "reason", "input", "prediction", "probability", "rank", "energy_kept", "eigenvalue", "trace", "seconds",
-    "verification", "path", "input_sha256", "warnings", "decomposed",
+    "verification", "path", "input_sha256", "warnings", "decomposed", "convergence", "residual",
 )  # of cases.csv  # fmt: skip
 
 UNITS: Mapping[str, str] = MappingProxyType(
@@ -126,6 +143,11 @@ UNITS: Mapping[str, str] = MappingProxyType(
         "locality_rms": "unit",
         "jacobian_products": "vector-Jacobian products",
         "deviation": "1 (share of the derivative)",
+        "residual": "1 (share of the eigenvalue)",
+        "trace_error": "nats per unit^2",
+        "volume_tolerances": "means_unit",
+        "volume_slopes": "means_unit per unit",
+        "volume_changes": "means_unit per unit",
     }
 )  # "unit" refers to the column of that name
 
@@ -172,6 +194,13 @@ SCHEMA = pa.schema(
         ("weights_sha256", _TEXT),
         ("path", _TEXT),
         ("warnings", _TEXT),
+        ("convergence", _TEXT),
+        ("residual", _NUMBER),
+        ("trace_error", _NUMBER),
+        ("stopped", _TEXT),
+        ("volume_sentence", _TEXT),
+        ("volume_labels", _TEXTS),
+        *((name, _NUMBERS) for name in VOLUMES),
     ],
     metadata={"monai_ifim.schema_version": SCHEMA_VERSION, "monai_ifim.units": json.dumps(dict(UNITS))},
 )
@@ -233,6 +262,11 @@ def _row(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | No
         input_sha256=_text(sidecar["input"]["sha256"]),
         weights_sha256=_text(model["weights_sha256"]),
         warnings=" ".join(map(_text, sidecar.get("warnings") or ())),
+        convergence=_text(sidecar.get("status")),
+        residual=_largest_residual(sidecar.get("residuals"), eigenvalues),
+        trace_error=_number(sidecar.get("trace_error")),
+        stopped=_text(sidecar.get("stopped")),
+        **volume_fields(sidecar),
     )
 
 
@@ -302,6 +336,12 @@ def _root_sum_square(norms: Iterable[float | None]) -> float | None:
     known = list(norms)
     finite = [norm for norm in known if norm is not None]
     return _number(math.hypot(*finite)) if len(finite) == len(known) else None
+
+
+def _largest_residual(residuals: Any, eigenvalues: Numbers) -> float | None:
+    """The largest residual as a share of its eigenvalue; None where the sidecar states none."""
+    known = zip(_numbers(residuals) or (), eigenvalues, strict=False)
+    return max((one / value for one, value in known if one is not None and value), default=None)
 
 
 def _number(value: Any) -> float | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from monai_ifim.display.asked import asked_text
-from monai_ifim.display.numbers import NOT_AVAILABLE, duration, number, percent, probability, sizes, steps, unit_text
+from monai_ifim.display.numbers import NOT_AVAILABLE, duration, number, percent, probability, sizes, steps, unit_text, with_error
 from monai_ifim.io.maps import MapContent
 from monai_ifim.io.older_sidecars import up_to_date
 
@@ -54,7 +54,7 @@ class ViewedLayer:
         """Its colours: signed about zero, from zero upwards, or grey as an image."""
         if self.map.kind in ("high", "eigenvector"):
             return "signed"
-        return "sensitivity" if self.map.kind == "sensitivity" else "image"
+        return "sensitivity" if self.map.saved_as == "sensitivity" else "image"
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _facts(sidecar: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-_ORDER = ("sensitivity", "high", "low", "eigenvector")
+_ORDER = ("sensitivity", "high", "low", "eigenvector", "sensitivity_error")
 
 
 def _rank(layer: ViewedLayer) -> tuple[int, int, int]:
@@ -221,6 +221,10 @@ def _bar(part: float, whole: float) -> float:
     return 100 * min(max(part / whole, 0.0), 1.0) if whole > 0 else 0.0
 
 
+def _trace(sidecar: Mapping[str, Any]) -> str:
+    return with_error(sidecar.get("trace"), sidecar.get("trace_error"))
+
+
 def _steps(sidecar: Mapping[str, Any]) -> list[str]:
     return steps(*(sidecar.get(name) or [] for name in ("locality_radius", "locality_share", "locality_rms")))
 
@@ -234,7 +238,8 @@ def _settings(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Decomposed", asked_text(sidecar.get("answer"), str(model.get("head"))) or NOT_AVAILABLE),
         ("Method", str(sidecar.get("method"))),
         ("Components kept", f"{sidecar.get('rank')} ({percent(sidecar.get('energy_kept'))} of the trace)"),
-        ("Trace", f"{number(sidecar.get('trace'))} {unit_text(sidecar['units']['eigenvalues'])}"),
+        ("Trace", f"{_trace(sidecar)} {unit_text(sidecar['units']['eigenvalues'])}"),
+        ("Iteration", str(sidecar.get("status"))),
         ("Holds up to", "; ".join(_steps(sidecar)) or NOT_AVAILABLE),
         ("Error bound", number(sidecar.get("error_bound"))),
         ("Grid of the maps", str(sidecar["space"]["name"])),

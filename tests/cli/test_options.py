@@ -30,6 +30,7 @@ WORDS: dict[str, tuple[list[str], Any]] = {  # of the command line, and the valu
     "rank": (["--rank", "3"], 3),
     "method": (["--method", "adaptive"], "adaptive"),
     "tolerance": (["--tolerance", "0.01"], 0.01),
+    "probes": (["--probes", "4"], 4),
     "memory_budget": (["--memory-budget", "2GiB"], 2 * 2**30),
     "metric": (["--noise", "2.5"], NoiseLevel(2.5)),
     "precision": (["--precision", "float64"], "float64"),

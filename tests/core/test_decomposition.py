@@ -82,7 +82,8 @@ def test_result_of_a_large_network_is_small_when_pickled() -> None:
 
 
 def test_fields_are_tensors_and_plain_data(d: Decomposition) -> None:
-    assert set(_tensors(d)) == {field.name for field in fields(d)} - {"record", *ANSWERS}
+    estimated = {"sensitivity_error"}  # None: this is none
+    assert set(_tensors(d)) == {field.name for field in fields(d)} - {"record", *estimated, *ANSWERS}
     assert json.loads(json.dumps(d.record)) == d.record
 
 
@@ -229,7 +230,7 @@ def _changed(file: Path, metadata: dict[str, str], tensors: dict[str, Tensor | N
 @pytest.mark.parametrize(
     ("metadata", "tensors", "message"),
     [
-        ({"schema": "2"}, {}, "the version that wrote it"),
+        ({"schema": "1"}, {}, "the version that wrote it"),
         ({"schema": ""}, {}, "the version that wrote it"),
         ({"kind": "weights"}, {}, "other content"),
         ({"record": "{"}, {}, "record .* damaged"),
@@ -239,6 +240,8 @@ def _changed(file: Path, metadata: dict[str, str], tensors: dict[str, Tensor | N
         ({}, {"image": None}, "lacks tensors .*image"),
         ({}, {"further": torch.ones(3)}, "further"),
         ({}, {"low": torch.ones(3, 1, 7, 4)}, "shapes .*low"),
+        ({}, {"sensitivity_error": torch.ones(3, 1, 7, 4)}, "shapes .*sensitivity_error"),
+        ({}, {"converged": torch.ones(2, dtype=torch.bool)}, "shapes .*converged"),
         ({}, {"eigenvectors": torch.ones(3, 1, 1, 7, 5)}, "shapes .*eigenvectors"),
         ({}, {"rank": torch.ones(2, dtype=torch.int64)}, "shapes .*rank"),
         ({}, {"logits": torch.ones(2, 4)}, "shapes"),

@@ -22,6 +22,7 @@ from monai_ifim.core import (
     decompose,
 )
 from monai_ifim.core.decompose import decompose_with
+from monai_ifim.core.heads.voxelwise import VoxelwiseHead
 from monai_ifim.core.operator.metric import Metric
 from monai_ifim.core.settings import Settings, SettingsShortcuts, selection
 from monai_ifim.options import DECOMPOSITION, Option
@@ -33,6 +34,7 @@ OTHERS: dict[str, Any] = {  # another value of each field than the default
     "rank": 2,
     "method": "adaptive",
     "tolerance": 1e-2,
+    "probes": 5,
     "memory_budget": "1GiB",
     "metric": GaussianLowPass(1.5),
     "precision": "float64",
@@ -97,16 +99,60 @@ def test_a_field_is_made_again_from_its_description_and_told_apart(name: str) ->
     again = Settings.from_description(description, **kept)
     assert through_json(again) == description
     assert again.gives_same_result(settings)
-    decides = {"memory_budget": (), "verify": (), "seed": ("seed",), "tolerance": ("tolerance",)}.get(name, (name,))
+    decides = () if name in ("memory_budget", "verify") else (name,)
     assert settings.differences(Settings()) == decides
     assert Settings().differences(settings) == (() if name == "locality" else decides)  # a radius more does no harm
 
 
-@pytest.mark.parametrize("name", ["seed", "tolerance"])
+@pytest.mark.parametrize("name", ["seed", "tolerance", "probes"])
 def test_an_exact_result_depends_on_neither_seed_nor_tolerance(name: str) -> None:
     settings = replace(Settings(), **{name: OTHERS[name]})
     assert settings.gives_same_result(Settings(), exact=True)
     assert not settings.gives_same_result(Settings())
+
+
+@pytest.mark.parametrize(
+    ("stated", "used"),
+    [
+        ({}, (0.99, None, 1e-4)),
+        ({"head": "volumes"}, (0.99, None, 1e-4)),  # a map, but no columns at every voxel
+        ({"head": VoxelwiseHead()}, (0.99, 3, 0.05)),
+        ({"head": "voxelwise"}, (0.99, 3, 0.05)),
+        ({"head": "voxelwise_bernoulli", "tolerance": 1e-3}, (0.99, 3, 1e-3)),
+        ({"head": "voxelwise", "energy": 0.5}, (0.5, None, 0.05)),
+        ({"head": "voxelwise", "rank": 7}, (0.99, 7, 0.05)),
+        ({"head": "gaussian", "rank": 7, "tolerance": 0.2}, (0.99, 7, 0.2)),
+    ],
+)
+def test_what_is_not_stated_is_the_default_of_the_head(stated: dict[str, Any], used: tuple[Any, ...]) -> None:
+    settings = Settings(**stated)
+    assert settings.resolved == used
+    described = through_json(settings)
+    assert (described["energy"], described["rank"], described["tolerance"]) == used
+    assert selection(settings) == selection(described) == ({"energy": used[0]} if used[1] is None else {"rank": used[1]})
+    again = Settings.from_description(described)
+    assert again.resolved == used
+    assert again.gives_same_result(settings)
+    assert settings.gives_same_result(described)
+
+
+def test_defaults_follow_a_head_that_is_given_later() -> None:
+    assert Settings.of(Settings(seed=3), {"head": "voxelwise"}).resolved.rank == 3
+    assert replace(Settings("voxelwise"), head="categorical").resolved == Settings().resolved
+
+
+def test_descriptions_of_before_the_probes_are_read() -> None:
+    before = {name: value for name, value in Settings(rank=2).describe().items() if name != "probes"}
+    assert Settings.from_description(before).probes == 2
+    assert Settings(rank=2).differences(before) == ("probes",)
+    assert Settings(rank=2).gives_same_result(before, exact=True)
+    assert Settings().gives_same_result({**before, "rank": None, "energy": 0.99, "tolerance": 1e-4}, exact=True)
+
+
+@pytest.mark.parametrize("probes", [1, 0, -2, 2.5, True, "8"])
+def test_fewer_than_two_probes_are_refused(probes: Any) -> None:
+    with pytest.raises(IFIMError, match="from 2 on"):
+        Settings(probes=probes)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +252,8 @@ def test_a_field_of_a_subclass_is_described_made_again_and_compared() -> None:
 
     settings = Wider(force=3.0)
     assert decompose_with(settings, network, torch.rand(1, 1, 5, 4)).record["settings"]["force"] == 3.0
-    assert Wider.from_description(through_json(settings)) == settings
+    again = Wider.from_description(through_json(settings))
+    assert (again.force, again.describe()) == (3.0, settings.describe())
     assert settings.differences(through_json(Wider())) == ("force",)
     assert settings.differences(Settings()) == ("force",)
 

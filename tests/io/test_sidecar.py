@@ -34,7 +34,7 @@ KEYS = {
     "schema_version", "input", "model", "prediction", "eigenvalues", "rank", "energy_kept", "trace", "locality_radius",
     "method", "jacobian_products", "error_bound", "units", "files", "versions", "seconds", "peak_memory_bytes",
     "settings", "method_reason", "confidence", "residuals", "metric", "verification",
-    "scene", "planes", "parametric_maps",
+    "scene", "planes", "parametric_maps", "status", "stopped", "trace_error",
 }  # fmt: skip
 PLANTED = {
     "PatientName": "Zwetschgenbaum^Xaver",
@@ -71,7 +71,8 @@ def test_all_keys_of_the_schema_are_there(run: dict[str, Any]) -> None:
     assert set(content) >= KEYS
     assert set(content["input"]) >= {"file", "sha256", "shape", "affine", "reader"}
     assert set(content["model"]) >= {"bundle", "weights_sha256", "head", "class_names"}
-    assert all(set(file) >= {"file", "shape", "affine", "grid", "norm", "scale", "window"} for file in content["files"])
+    assert all(set(file) >= {"file", "grid", "norm", "scale", "window", "trace_share"} for file in content["files"])
+    assert all(set(file) >= {"shape", "affine"} for file in content["files"])
     assert content["schema_version"] == "2.4"
     assert set(content["computation"]) == {"deterministic", "batch", "threads", "processor"}
 

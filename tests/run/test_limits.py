@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from monai_ifim.adapt.bundle import Bundle, load_bundle
 from monai_ifim.adapt.settings import CaseSettings
+from monai_ifim.core import ConvergenceWarning
 from monai_ifim.io.limits import NO_LIMITS, Limits
-from monai_ifim.run import pipeline
+from monai_ifim.run import case_clock
 from monai_ifim.run.cases import Case, find_cases
 from monai_ifim.run.local import run_cases
 from monai_ifim.run.settings import RunSettings
@@ -121,7 +122,7 @@ def test_reader_that_hangs_costs_its_case_alone(bundle: Bundle, cases: list[Case
 
 
 class Clock:
-    """Stands for the module `time` in the pipeline."""
+    """Stands for the module `time` of the clock of a case."""
 
     perf_counter = staticmethod(time.perf_counter)
 
@@ -156,13 +157,62 @@ def test_case_that_computes_too_long_fails_alone(
 ) -> None:
     nib.save(nib.Nifti1Image(np.full((9, 8, 7), 100, np.float32), np.diag([2.0, 2, 2, 1])), cases[3].source.path)
     clock = Clock()
-    monkeypatch.setattr(pipeline, "time", clock)
+    monkeypatch.setattr(case_clock, "time", clock)
     options = CaseSettings.of(OPTIONS, {"space": space})
     settings = RunSettings(tmp_path / "out", options, batch_size, limits=Limits(seconds=2000))
     rows = run_cases(replace(bundle, network=Slow(bundle.network, clock)), cases, settings, lambda row: None)
     reasons = failed(rows)
     assert list(reasons) == ["s003"]
     assert "s003.nii.gz: computing (after 1 products) takes longer than the limit of 2000 s" in reasons["s003"]
+
+
+class Segmentation(nn.Module):
+    """Three classes at every voxel; a backward pass takes ten seconds."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            self.layers = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.Tanh(), nn.Conv3d(4, 3, 3, padding=1))
+        self.clock = clock
+        self.eval()
+
+    def forward(self, image: Tensor) -> Tensor:
+        out: Tensor = self.layers(image / 50)
+        if out.requires_grad:
+            out.register_hook(self.wait)
+        return out
+
+    def wait(self, gradient: Tensor) -> None:
+        self.clock.now += 10
+
+
+def test_iteration_that_takes_too_long_ends_with_its_best_components(
+    bundle: Bundle, cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit that only the end of the iteration keeps, and a later run with more time makes the case again."""
+    clock, told = Clock(), list[str]()
+    monkeypatch.setattr(case_clock, "time", clock)
+    asked = CaseSettings("voxelwise", rank=3, tolerance=1e-9, probes=2, verify="never", locality=False, space="network")
+    segmenting = replace(bundle, network=Segmentation(clock))
+
+    def rows(seconds: int) -> list[CaseRow]:
+        settings = RunSettings(tmp_path / "out", asked, limits=Limits(seconds=seconds))
+        return run_cases(segmenting, cases[:1], settings, lambda row: None, activity=told.append)
+
+    with pytest.warns(ConvergenceWarning, match="asked to stop"):
+        (row,) = rows(300)
+    assert clock.now <= 300
+    assert (row.status, row.convergence, row.stopped, row.rank) == ("done", "not converged", "request", 3)
+    assert row.residual is not None
+    assert row.residual > 1e-9
+    assert "products, about" in "".join(told)
+    assert told[-1] == ""
+    (again,) = rows(100_000)
+    assert (again.status, again.convergence, again.stopped) == ("done", "converged", "")
+    assert [one.status for one in rows(300)] == ["kept"]
+    reasons = failed(run_cases(segmenting, cases[1:2], RunSettings(tmp_path / "out", asked, limits=Limits(seconds=5)), print))
+    assert "takes longer than the limit of 5 s" in reasons["s001"]
 
 
 def test_no_limit_is_no_limit(bundle: Bundle, cases: list[Case], tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from monai_ifim.core.determinism import deterministic_algorithms
 from monai_ifim.core.heads.choice import answers_at_every_voxel
 from monai_ifim.core.operator.predictor import Predictor, owner_of
 from monai_ifim.core.settings import Settings, SettingsShortcuts
+from monai_ifim.core.solvers.watch import Watch
 from monai_ifim.io import GeometryError, InputError
 from monai_ifim.io.dicom.reader import register_dicom_reader
 from monai_ifim.io.errors import redacted, unquoted
@@ -116,10 +117,11 @@ class ScannerSpace:
         name: str | None = None,
         progress: bool | Progress = False,
         class_names: Sequence[str] = (),
+        watch: Watch | None = None,
     ) -> Decomposition:
         """The decomposition of one scan [channel, *spatial]; args, kwargs: of the network; name: of the scan, for the record of
-        later scans that refer to its verification; progress: as `decompose_with`; class_names: of the network's outputs. Raises
-        IFIMError."""
+        later scans that refer to its verification; progress, watch: as `decompose_with`; class_names: of the network's outputs.
+        Raises IFIMError."""
         settings = self.settings(settings)
         scan = _as_network(network, scan)
         pipeline = squeezed(self.pipeline) if self.planar and scan.ndim == 4 and scan.shape[-1] == 1 else self.pipeline
@@ -127,7 +129,7 @@ class ScannerSpace:
             pipeline.check(scan)
             self._probed = True
         names = () if name is None else (name,)
-        return _decompose(network, pipeline, scan, settings, args, kwargs, names, progress, class_names)
+        return _decompose(network, pipeline, scan, settings, args, kwargs, names, progress, class_names, watch)
 
     def read_again(self, batch: Tensor) -> MetaTensor:
         """Read the scan of a batch of one network input [1, channel, *spatial] again; raises InputError."""
@@ -225,6 +227,7 @@ def _decompose(
     names: Sequence[str] = (),
     progress: bool | Progress = False,
     class_names: Sequence[str] = (),
+    watch: Watch | None = None,
 ) -> Decomposition:
     """A scan's decomposition through a pipeline that has been probed."""
     widths: list[float] | None = None
@@ -239,7 +242,7 @@ def _decompose(
     facts = AnswerFacts(class_names=tuple(class_names))
     if answers_at_every_voxel(settings.head):
         facts = facts_of_images([wrapped.network_input(scan.as_subclass(Tensor))], class_names, settings.region)
-    found = decompose_with(of_scan, wrapped, scan.as_subclass(Tensor)[None], args, kwargs, progress, names, facts)
+    found = decompose_with(of_scan, wrapped, scan.as_subclass(Tensor)[None], args, kwargs, progress, names, facts, watch)
     described = pipeline.describe() | {"zeros_held": zeros_held, "resolution": settings.resolution, "resolution_mm": widths}
     if found.record["label_rule"] is not None:
         described["grids"] = _grids(pipeline, scan)

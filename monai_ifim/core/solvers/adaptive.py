@@ -26,15 +26,16 @@ def forecast(scales: Tensor, settings: Settings) -> tuple[int, int]:
     weights = _relative_weights(scales)
     r = weights.shape[1]
     best = (r, 0)
-    if settings.rank is None and settings.energy >= 1.0:
+    energy, rank, tolerance = settings.resolved
+    if rank is None and energy >= 1.0:
         return best  # every eigenvalue is needed
     rest = _rest(weights)
     smallest = torch.stack([_smallest_kept(row, settings) for row in weights])
     for probes in range(1, MOST_PROBES + 1):
-        if probes + (settings.rank or 1) >= sum(best):
+        if probes + (rank or 1) >= sum(best):
             break
-        fits = MARGIN * slack(probes) * rest <= settings.tolerance * smallest[:, None]
-        columns = max(int((~fits).sum(1).max()) + 1, settings.rank or 1)
+        fits = MARGIN * slack(probes) * rest <= tolerance * smallest[:, None]
+        columns = max(int((~fits).sum(1).max()) + 1, rank or 1)
         if columns + probes < sum(best):
             best = (columns, probes)
     return best if sum(best) < r else (r, 0)
@@ -84,9 +85,8 @@ def _take(factor: Factor, rows: FactorRows, probes: TraceProbes | None, start: i
 
 
 def _so_far(factor: Factor, rows: FactorRows, probes: TraceProbes, known: int) -> Subspace:
-    return Subspace(
-        "adaptive", rows, factor.root.score[:, :known], probes.estimate(), probes.upper_bound(), confidence=CONFIDENCE
-    )
+    bound, score = probes.upper_bound(), factor.root.score[:, :known]
+    return Subspace("adaptive", rows, score, probes.estimate(), bound, confidence=CONFIDENCE, probes=len(probes.rows))
 
 
 def _next_step(
@@ -97,13 +97,14 @@ def _next_step(
     More columns lower the trace of the others, predicted from the weights; more probes bring the bound nearer to the estimate.
     """
     rest, r = _rest(weights), weights.shape[1]
+    selection = settings.resolved
     columns, more = 1, 0
     for b, spectrum in enumerate(spectra):
         estimate, bound = float(subspace.trace_outside[b]), float(subspace.trace_outside_bound[b])
         if enough(spectrum, bound, settings):
             continue
-        kept = count_kept(spectrum, settings.energy, settings.rank)
-        allowed = settings.tolerance * float(spectrum.eigenvalues[kept - 1]) / MARGIN if kept else 0.0
+        kept = count_kept(spectrum, selection.energy, selection.rank)
+        allowed = selection.tolerance * float(spectrum.eigenvalues[kept - 1]) / MARGIN if kept else 0.0
         short = kept == 0 or not enough(spectrum, 0.0, settings)  # too few columns even if the others were zero
         needed = estimate * slack(len(probes.rows), probes.looks)
         aim = float(rest[b, known - 1]) * min(1.0, allowed / needed if needed > 0 else 1.0)
@@ -149,5 +150,5 @@ def _rest(weights: Tensor) -> Tensor:
 def _smallest_kept(weights: Tensor, settings: Settings) -> Tensor:
     """Smallest eigenvalue that the selection keeps if the columns' gradients are orthogonal and equally long."""
     held = weights.cumsum(0)
-    kept = settings.rank or int((held < settings.energy).sum()) + 1
+    kept = settings.resolved.rank or int((held < settings.resolved.energy).sum()) + 1
     return weights[min(kept, weights.numel()) - 1]

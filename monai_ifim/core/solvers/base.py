@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
 from monai_ifim.core.operator.rows import FactorRows
 from monai_ifim.core.settings import Settings
+from monai_ifim.core.solvers.remainder import Remainder
 from monai_ifim.core.spectrum import Spectrum, count_kept, solve_spectrum
+
+Stopped = Literal["steps", "request"]  # why an iteration ended before it had converged
 
 
 @dataclass(frozen=True)
@@ -17,9 +22,11 @@ class Subspace:
 
     rows: the m columns of A V, as rows. score: [B, m] float64, V^T times the score of the head's root.
     trace_outside: [B] float64, estimate of the trace of F outside span(V); trace_outside_bound: its upper bound, which holds
-    with the probability `confidence`. Both are zero where V spans R^r.
-    pairs: number of leading eigenpairs of each image that are accurate enough to report, None for all. residuals: for each
-    image, bounds of |F u - l u| of those pairs.
+    with the probability `confidence`; trace_error: the standard error of the estimate, at most. All are zero where V spans R^r.
+    pairs: number of leading eigenpairs of each image that are reported, None for all. residuals: for each
+    image, bounds of |F u - l u| of those pairs. probes: random columns that the estimate is the mean of. remainder: F outside
+    span(V), estimated, where the method does so. converged: for each image, if what the selection asks for is within the
+    tolerance, None for all; stopped: why it is not.
     """
 
     method: str
@@ -30,6 +37,20 @@ class Subspace:
     confidence: float = 1.0
     pairs: list[int] | None = None
     residuals: list[Tensor] | None = None
+    probes: int = 0
+    remainder: Remainder | None = None
+    converged: list[bool] | None = None
+    stopped: Stopped | None = None
+
+    @property
+    def trace_error(self) -> Tensor:
+        """Standard error of `trace_outside`, [B] float64; where it was not estimated, an upper bound of it.
+
+        Of n columns with normal weights it is sqrt(2 trace R^2 / n), R being the remainder, and trace R^2 <= (trace R)^2.
+        """
+        if self.remainder is not None:
+            return self.remainder.trace_error
+        return self.trace_outside * (math.sqrt(2 / self.probes) if self.probes else 0.0)
 
     def spectra(self, row_eps: float) -> list[Spectrum]:
         """Spectrum of each image; its trace includes the estimate of the trace outside span(V)."""
@@ -49,9 +70,10 @@ def enough(spectrum: Spectrum, trace_outside_bound: float, settings: Settings) -
     """
     if spectrum.trace == 0.0:
         return True
-    kept = count_kept(spectrum, settings.energy, settings.rank)
-    if kept == 0 or (settings.rank is not None and kept < settings.rank):
+    energy, rank, tolerance = settings.resolved
+    kept = count_kept(spectrum, energy, rank)
+    if kept == 0 or (rank is not None and kept < rank):
         return False
-    if settings.rank is None and float(spectrum.eigenvalues[:kept].sum()) < settings.energy * spectrum.trace:
+    if rank is None and float(spectrum.eigenvalues[:kept].sum()) < energy * spectrum.trace:
         return False
-    return trace_outside_bound <= settings.tolerance * float(spectrum.eigenvalues[kept - 1])
+    return trace_outside_bound <= tolerance * float(spectrum.eigenvalues[kept - 1])

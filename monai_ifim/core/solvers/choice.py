@@ -7,7 +7,7 @@ from monai_ifim.core.heads.base import Head
 from monai_ifim.core.heads.square_root import SquareRoot
 from monai_ifim.core.settings import Settings
 from monai_ifim.core.solvers.adaptive import forecast
-from monai_ifim.core.solvers.lanczos import PROBES, most_steps
+from monai_ifim.core.solvers.lanczos import RESIDUAL_PRODUCTS, most_steps, probe_products
 from monai_ifim.options import Method
 
 FEW = 8  # columns up to which the exact method is always used
@@ -28,8 +28,8 @@ def expected_products(settings: Settings, root: SquareRoot, method: Method) -> t
     if method == "adaptive":
         return (sum(forecast(root.scales, settings)), columns + 1), (0, 0)
     most = most_steps(settings, columns)
-    usual = min(most, STEPS_A_PAIR * (settings.rank or 1) + FIRST_STEPS)
-    return (2 * usual + PROBES, 2 * most + PROBES), (usual, most)
+    usual, probes = min(most, STEPS_A_PAIR * (settings.resolved.rank or 1) + FIRST_STEPS), probe_products(settings)
+    return (2 * usual + probes, 2 * most + probes + RESIDUAL_PRODUCTS), (usual, most)
 
 
 def choose_method(settings: Settings, head: Head, root: SquareRoot) -> tuple[Method, str]:
@@ -48,9 +48,10 @@ def choose_method(settings: Settings, head: Head, root: SquareRoot) -> tuple[Met
     if root.columns <= FEW:
         return "exact", f"{root.columns} column(s) are few enough to compute all"
     columns, probes = forecast(root.scales, settings)
-    steps = float("inf") if settings.rank is None else STEPS_A_PAIR * settings.rank + FIRST_STEPS
+    rank = settings.resolved.rank
+    steps = float("inf") if rank is None else STEPS_A_PAIR * rank + FIRST_STEPS
     if columns + probes <= min(SAVING * root.columns, PRODUCTS_A_STEP * steps):
         return "adaptive", f"by their weights, {columns} of {root.columns} columns and {probes} probe(s) reach the tolerance"
     if PRODUCTS_A_STEP * steps <= SAVING * root.columns:
-        return "matrix_free", f"{settings.rank} pair(s) of {root.columns} columns of similar weight are asked for"
+        return "matrix_free", f"{rank} pair(s) of {root.columns} columns of similar weight are asked for"
     return "exact", f"{root.columns} columns of similar weight: a share of their trace needs most of them"

@@ -3,7 +3,8 @@
 Lanczos iteration on A^T A, of size r x r, with full reorthogonalisation: v, A^T A v, ... are made orthonormal, and the
 Rayleigh-Ritz method on their span gives the pairs. All images of a batch share the passes. The residual of each pair is computed
 from the products themselves. After the first convergence the iteration goes on for a few steps from a new random direction: one
-start vector finds a repeated eigenvalue only once.
+start vector finds a repeated eigenvalue only once. Where the iteration ends before every pair is within the tolerance, because
+its steps are used up or because it was asked to, it gives the best pairs so far, and says so.
 
 Why no library solver: ARPACK (scipy.sparse.linalg.eigsh) takes one image at a time, on the CPU, and at least 20 products;
 torch.lobpcg takes no operator. `tests/core/solvers/test_lanczos.py` compares with ARPACK.
@@ -16,125 +17,156 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from monai_ifim.core.errors import ConvergenceWarning, NetworkError, warn_caller
+from monai_ifim.core.errors import NetworkError
 from monai_ifim.core.operator.factor import Factor
 from monai_ifim.core.operator.rows import FactorRows
 from monai_ifim.core.settings import Settings
-from monai_ifim.core.solvers.base import Subspace
+from monai_ifim.core.solvers.base import Stopped, Subspace
+from monai_ifim.core.solvers.convergence import Verdict, measured_residuals
+from monai_ifim.core.solvers.krylov import LanczosBasis
+from monai_ifim.core.solvers.remainder import sample_remainder
 from monai_ifim.core.solvers.trace_probes import CONFIDENCE, TraceProbes, random_vectors
-from monai_ifim.core.spectrum import ROW_NOISE
+from monai_ifim.core.solvers.watch import IterationState, Watch, steps_left
 
-PROBES = 2  # of the trace
+EARLY_PROBES = 2  # of the trace, where a share of it decides when the iteration may end
 STEPS_A_PAIR, FURTHER_STEPS = 8, 48  # most steps for k pairs: 8 k + 48
 STEPS_FOR_ENERGY = 96  # most steps where a share of the trace decides how many pairs
 STEPS_AFTER_RESTART = 2
 CHECK_EVERY = 2  # steps between two tests for convergence, each of which waits for the device
-SINGLE_ELEMENTS = 2**20  # number of columns from which on the basis is kept in float32
 ADJOINT_TOLERANCE = 0.05  # wide enough for half precision
 BREAKDOWN = 1e-10  # share of its length that a vector inside the span keeps after reorthogonalisation
+PRODUCTS_A_STEP = 2
+RESIDUAL_PRODUCTS = 2  # at most, for the residuals of pairs that are not converged
+CLOSING_PRODUCTS = RESIDUAL_PRODUCTS + 1  # and for the verification
 
 
 @dataclass
-class LanczosBasis:
-    """Orthonormal basis V of the Krylov space, A^T A V, and their inner products.
+class _Iteration:
+    """The iteration so far: basis with A V in `rows`, scores V^T w, early probes where a share of the trace decides, the step
+    after which a new direction was taken, and the residuals at each test."""
 
-    vectors: V, images: A^T A V, both [B, capacity, r]. projected: V^T A^T A V, squared: (A^T A V)^T A^T A V, [B, m, m] float64.
-    """
-
-    vectors: Tensor
-    images: Tensor
-    projected: Tensor
-    squared: Tensor
-    count: int = 0
+    factor: Factor
+    rows: FactorRows
+    settings: Settings
+    basis: LanczosBasis
+    probes: TraceProbes
+    v: Tensor
+    scores: list[Tensor] = field(default_factory=list)
+    restarted_at: int | None = None
+    history: list[tuple[int, float]] = field(default_factory=list)
 
     @classmethod
-    def empty(cls, factor: Factor, capacity: int) -> LanczosBasis:
-        """Room for `capacity` vectors."""
-        scales = factor.root.scales
-        dtype = torch.float64 if factor.columns < SINGLE_ELEMENTS else torch.float32
-        table = scales.new_empty(scales.shape[0], capacity, factor.columns, dtype=dtype)
-        small = scales.new_zeros(scales.shape[0], capacity, capacity)
-        return cls(table, torch.empty_like(table), small, small.clone())
+    def begun(cls, factor: Factor, rows: FactorRows, settings: Settings, generator: torch.Generator) -> _Iteration:
+        probes = TraceProbes.draw(factor, _early_probes(settings), generator)
+        basis = LanczosBasis.empty(factor, most_steps(settings, factor.columns))
+        v, _ = basis.orthogonal(random_vectors(factor, generator))
+        return cls(factor, rows, settings, basis, probes, v)
 
-    def append(self, v: Tensor, w: Tensor) -> None:
-        """Add v [B, r] and w = A^T A v."""
-        n = self.count
-        self.vectors[:, n], self.images[:, n] = v.to(self.vectors), w.to(self.images)
-        self.count = n + 1
-        known, products = self.vectors[:, : n + 1], self.images[:, : n + 1]
-        self.projected[:, : n + 1, n] = torch.einsum("bmr,br->bm", known, w.to(known)).to(self.projected)
-        self.projected[:, n, : n + 1] = torch.einsum("bmr,br->bm", products, v.to(products)).to(self.projected)
-        inner = torch.einsum("bmr,br->bm", products, w.to(products)).to(self.squared)
-        self.squared[:, : n + 1, n], self.squared[:, n, : n + 1] = inner, inner
+    def multiply(self) -> Tensor:
+        """Take v into the basis; returns A^T A v."""
+        v = self.v
+        row, scale = self.factor.multiply(v)
+        self.rows.append(row, scale)
+        self.probes.remove(v, row, scale)
+        first = self.basis.count == 0
+        w = verified_adjoint(self.factor, v, row, scale) if first else self.factor.adjoint(row) * scale[:, None]
+        self.basis.append(v, w)
+        self.scores.append((v * self.factor.root.score).sum(1))
+        return w
 
-    def orthogonal(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """w [B, r] minus its projection onto V, normalised, and the share of the length of w outside V [B]."""
-        before = w.norm(dim=1)
-        basis = self.vectors[:, : self.count]
-        for _ in range(2):
-            w = w - torch.einsum("bmr,bm->br", basis, torch.einsum("bmr,br->bm", basis, w.to(basis))).to(w)
-        after = w.norm(dim=1)
-        share = torch.where(before > 0, after / torch.where(before > 0, before, 1.0), 0.0)
-        return w / torch.where(after > 0, after, 1.0)[:, None], share
+    def turn(self, w: Tensor, generator: torch.Generator) -> None:
+        """Choose the next vector: the part of w outside of the basis, or a random one after the first convergence."""
+        fresh = random_vectors(self.factor, generator)
+        v, share = self.basis.orthogonal(fresh if self.restarted_at == self.basis.count else w)
+        replacement, _ = self.basis.orthogonal(fresh)
+        self.v = torch.where((share > BREAKDOWN)[:, None], v, replacement)
 
-    def ritz(self) -> tuple[Tensor, Tensor]:
-        """Ritz values [B, m], descending, and their residual norms |A^T A y - theta y| [B, m], on the CPU.
+    def verdict(self, row_eps: float) -> Verdict:
+        """How far it is."""
+        columns, batch = self.factor.columns, self.factor.image.shape[0]
+        outside = self.probes.estimate().tolist() if self.probes.rows else [0.0] * batch
+        complete = self.basis.count == columns
+        return Verdict.of(self.basis.ritz(), outside, self.settings, row_eps, columns, complete)
 
-        V^T A^T A V is symmetric up to the rounding of the passes, and the residuals are computed without assuming more.
-        """
-        m = self.count
-        middle, squared = self.projected[:, :m, :m].cpu(), self.squared[:, :m, :m].cpu()
-        values, coefficients = torch.linalg.eigh(0.5 * (middle + middle.mT))
-        values, coefficients = values.flip(1).clamp_min(0), coefficients.flip(2)
-        inner, outer = (torch.einsum("bmi,bmn,bni->bi", coefficients, matrix, coefficients) for matrix in (middle, squared))
-        return values, (outer - 2 * values * inner + values.square()).clamp_min(0).sqrt()
+    def settled(self, verdict: Verdict) -> bool:
+        """True if it may end: the pairs were enough before a new direction was taken, and still are some steps after it."""
+        if not verdict.enough:
+            return False
+        if self.restarted_at is None:
+            self.restarted_at = self.basis.count
+        return self.basis.count >= self.restarted_at + STEPS_AFTER_RESTART
+
+    def state(self, verdict: Verdict, most: int) -> IterationState:
+        """For who watches it."""
+        worst, residual = verdict.largest()
+        tolerance = self.settings.resolved.tolerance
+        self.history.append((self.basis.count, residual))
+        made, closing = self.factor.jacobian.products, self.settings.probes + CLOSING_PRODUCTS
+        limit = made + PRODUCTS_A_STEP * (most - self.basis.count) + closing
+        steps = 0 if verdict.enough else steps_left(self.history, tolerance)
+        left = None if steps is None else PRODUCTS_A_STEP * (steps + STEPS_AFTER_RESTART) + self.settings.probes
+        good, wanted = verdict.good[worst], verdict.wanted[worst]
+        left = None if left is None else min(left, limit - made)
+        return IterationState(made, limit, wanted, min(good, wanted), residual, tolerance, left)
 
 
-def leading_pairs(factor: Factor, rows: FactorRows, settings: Settings, row_eps: float, generator: torch.Generator) -> Subspace:
-    """Iterate until the residuals of the kept pairs of every image are below the tolerance, or the steps are used up.
+def leading_pairs(
+    factor: Factor,
+    rows: FactorRows,
+    settings: Settings,
+    row_eps: float,
+    generator: torch.Generator,
+    watch: Watch = Watch(),  # noqa: B008 (frozen, without state)
+) -> Subspace:
+    """Iterate until the residuals of the kept pairs of every image are below the tolerance, the steps are used up, or `watch`
+    asks to stop; then estimate what is outside of the basis from `settings.probes` random columns.
 
-    In the latter case it warns (ConvergenceWarning) and reports the pairs that are within the tolerance.
+    Of an image that is not converged the best pairs are given, with their residuals as products with A measure them.
     """
-    r = factor.columns
-    most = most_steps(settings, r)
-    probes = TraceProbes.draw(factor, PROBES, generator)
-    basis = LanczosBasis.empty(factor, most)
-    scores: list[Tensor] = []
-    v, _ = basis.orthogonal(random_vectors(factor, generator))
-    restarted_at: int | None = None
+    most = most_steps(settings, factor.columns)
+    iteration = _Iteration.begun(factor, rows, settings, generator)
+    basis = iteration.basis
     while True:
-        row, scale = factor.multiply(v)
-        rows.append(row, scale)
-        probes.remove(v, row, scale)
-        w = factor.adjoint(row) * scale[:, None] if basis.count else verified_adjoint(factor, v, row, scale)
-        basis.append(v, w)
-        scores.append((v * factor.root.score).sum(1))
-        if basis.count % CHECK_EVERY == 0 or basis.count == most:
-            verdict = _Verdict.of(basis, probes, settings, row_eps, complete=basis.count == r)
-            settled = restarted_at is not None and basis.count >= restarted_at + STEPS_AFTER_RESTART and verdict.enough
-            if settled or basis.count == most:
+        w = iteration.multiply()
+        asked = watch.stop(settings.probes + CLOSING_PRODUCTS)
+        last = asked or basis.count == most
+        if last or basis.count % CHECK_EVERY == 0:
+            verdict = iteration.verdict(row_eps)
+            watch.report(iteration.state(verdict, most))
+            if iteration.settled(verdict) or last:
                 break
-            if verdict.enough and restarted_at is None:
-                restarted_at = basis.count
-        fresh = random_vectors(factor, generator)
-        v, share = basis.orthogonal(fresh if restarted_at == basis.count else w)
-        replacement, _ = basis.orthogonal(fresh)
-        v = torch.where((share > BREAKDOWN)[:, None], v, replacement)
-    if not verdict.enough:
-        _warn_unfinished(verdict, settings, most)
-    outside = probes.estimate()
-    whole = basis.count == r
-    nothing = torch.zeros_like(outside)
+        iteration.turn(w, generator)
+    scores = torch.stack(iteration.scores, dim=1)
+    if basis.count == factor.columns:
+        nothing = torch.zeros_like(scores[:, 0])
+        return Subspace("matrix_free", rows, scores, nothing, nothing, residuals=list(verdict.residuals))
+    further = FactorRows(rows.like, shelve=rows.shelve, block_elements=rows.block_elements)
+    remainder = sample_remainder(factor, basis, further, settings.probes, generator)
+    stopped: Stopped | None = None if verdict.enough else "request" if asked else "steps"
     return Subspace(
         "matrix_free",
         rows,
-        torch.stack(scores, dim=1),
-        nothing if whole else outside,
-        nothing if whole else probes.upper_bound(),
-        1.0 if whole else CONFIDENCE,
-        None if whole else verdict.good,
-        verdict.residuals,
+        scores,
+        remainder.trace,
+        remainder.trace_bound,
+        CONFIDENCE,
+        verdict.reported,
+        _residuals(factor, basis, verdict),
+        remainder=remainder,
+        converged=verdict.converged,
+        stopped=stopped,
     )
+
+
+def _residuals(factor: Factor, basis: LanczosBasis, verdict: Verdict) -> list[Tensor]:
+    """Of the reported pairs of each image: the bounds of the iteration, which hold once it has converged, else measured ones."""
+    if verdict.enough:
+        return list(verdict.residuals)
+    measured = measured_residuals(factor, basis, basis.ritz().leading(max(verdict.reported)))
+    return [
+        bound if converged else residual
+        for bound, residual, converged in zip(verdict.residuals, measured, verdict.converged, strict=True)
+    ]
 
 
 def verified_adjoint(factor: Factor, v: Tensor, row: Tensor, scale: Tensor) -> Tensor:
@@ -157,58 +189,16 @@ def verified_adjoint(factor: Factor, v: Tensor, row: Tensor, scale: Tensor) -> T
     )
 
 
+def probe_products(settings: Settings) -> int:
+    """Products with random columns."""
+    return settings.probes + _early_probes(settings)
+
+
+def _early_probes(settings: Settings) -> int:
+    return EARLY_PROBES if settings.resolved.rank is None else 0
+
+
 def most_steps(settings: Settings, columns: int) -> int:
     """Largest number of steps of the iteration."""
-    return min(columns, STEPS_FOR_ENERGY if settings.rank is None else STEPS_A_PAIR * settings.rank + FURTHER_STEPS)
-
-
-@dataclass(frozen=True)
-class _Verdict:
-    """State of the iteration: good, for each image the number of leading pairs with residuals below the tolerance; wanted, the
-    number the selection asks for, one more than there are where they do not hold the share of the trace; residuals, bounds of
-    |F u - l u|, [m] for each image."""
-
-    good: list[int]
-    wanted: list[int]
-    residuals: list[Tensor] = field(repr=False)
-
-    @property
-    def enough(self) -> bool:
-        return all(good >= wanted for good, wanted in zip(self.good, self.wanted, strict=True))
-
-    @classmethod
-    def of(cls, basis: LanczosBasis, probes: TraceProbes, settings: Settings, row_eps: float, complete: bool) -> _Verdict:
-        values, lengths = basis.ritz()
-        outsides = probes.estimate().tolist()
-        good, wanted, residuals = [], [], []
-        for theta, length, outside in zip(values, lengths, outsides, strict=True):
-            # F u - theta u = A (A^T A y - theta y) / sqrt(theta), and |A| <= sqrt(theta_1) up to the first residual.
-            first = theta[0] + length[0]
-            bound = torch.where(theta > 0, (first / torch.where(theta > 0, theta, 1.0)).sqrt() * length, 0.0)
-            floor = ROW_NOISE * row_eps * theta[0]
-            within = (bound <= torch.maximum(settings.tolerance * theta, floor)) | (theta <= floor)
-            good.append(theta.numel() if complete else int(within.int().cumprod(0).sum()))
-            wanted.append(_wanted(theta, outside, settings, basis.vectors.shape[2]))
-            residuals.append(bound)
-        return cls(good, wanted, residuals)
-
-
-def _wanted(theta: Tensor, outside: float, settings: Settings, columns: int) -> int:
-    """Number of Ritz pairs that the selection keeps; one more than there are where they do not suffice."""
-    if settings.rank is not None:
-        return min(settings.rank, columns)
-    trace = float(theta.sum()) + outside
-    if trace == 0.0:
-        return 0
-    short = int((theta.cumsum(0) < settings.energy * trace).sum())
-    return short + 1 if theta.numel() < columns else min(short + 1, theta.numel())
-
-
-def _warn_unfinished(verdict: _Verdict, settings: Settings, most: int) -> None:
-    asked = f"rank={settings.rank}" if settings.rank is not None else f"energy={settings.energy}"
-    warn_caller(
-        f"matrix_free stopped after {most} steps with {min(verdict.good)} leading pair(s) within the tolerance; {asked} needs "
-        f"{max(verdict.wanted)} or more. The pairs reported are accurate; ask for fewer components (rank=) or a larger "
-        "tolerance=, or use method='exact'.",
-        ConvergenceWarning,
-    )
+    rank = settings.resolved.rank
+    return min(columns, STEPS_FOR_ENERGY if rank is None else STEPS_A_PAIR * rank + FURTHER_STEPS)

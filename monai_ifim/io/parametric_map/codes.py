@@ -57,6 +57,11 @@ KINDS = {
         ("LOW", SCHEME, "Image component outside the leading Fisher subspace"),
     ),
     "sensitivity": MapKind("SENS", "Sensitivity of the prediction to each voxel", ("130404", "DCM", "Saliency")),
+    "sensitivity_error": MapKind(
+        "SERR",
+        "Standard error of the sensitivity, where that is an estimate",
+        ("SENSITIVITY_ERR", SCHEME, "Standard error of the estimated sensitivity"),
+    ),
     "eigenvector": MapKind(
         "EIG", "Eigenvector of the Fisher information", ("EIGENVECTOR", SCHEME, "Eigenvector of the Fisher information")
     ),
@@ -87,7 +92,7 @@ def unit_of(kind: str, units: Mapping[str, str], power: int = 0) -> Code:
     intensity = CODES.get(units["maps"])
     if kind == "eigenvector":
         code = NO_UNIT
-    elif kind == "sensitivity":
+    elif kind in ("sensitivity", "sensitivity_error"):
         stated, short = units["sensitivity"], without_grid(units["sensitivity"])
         per_map_unit = short == f"nats per ({units['maps']})^2"  # else per unit of an input metric
         per_intensity = "{nat/intensity2}" if intensity is None else f"{{nat}}/{_squared(intensity)}"

@@ -12,9 +12,9 @@ from monai_ifim.io.maps import MapContent
 
 GREY, SENSITIVITY, SIGNED, LABELS = "grey", "sensitivity", "signed", "labels"
 LEGEND_WIDTH = 20  # letters: a longer line would be drawn smaller
-_COLORS = {"high": SIGNED, "eigenvector": SIGNED, "sensitivity": SENSITIVITY, "labels": LABELS}
+_COLORS = {"high": SIGNED, "eigenvector": SIGNED, "sensitivity": SENSITIVITY, "sensitivity_error": SENSITIVITY, "labels": LABELS}
 _WITH_BAR = (SIGNED, SENSITIVITY)
-_ORDER = ("source", "labels", "sensitivity", "high", "low", "eigenvector", "input")
+_ORDER = ("source", "labels", "sensitivity", "high", "low", "eigenvector", "sensitivity_error", "input")
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def _map_volume(file: Mapping[str, Any], shares: tuple[float, ...]) -> SceneVolu
     unit = file["unit"] if number is None else "relative"
     unit = unit if file["scale"] == 1 else f"{file['scale']:g} x {unit}"
     legend = "\n".join([name + suffix, *textwrap.wrap(unit, LEGEND_WIDTH)]) if _COLORS.get(kind) in _WITH_BAR else ""
-    if kind in ("source", "sensitivity"):
+    if kind in ("source", "sensitivity", "sensitivity_error"):
         name = f"{name} ({unit})"
     if number is not None and number <= len(shares):
         name = f"{name} ({percent(shares[number - 1] / 100)} of the information)"

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from monai_ifim.core.decomposition import status_of
 from monai_ifim.display import numbers
 from monai_ifim.io.grids import on
 from monai_ifim.io.windows import ROUNDING
@@ -21,6 +22,7 @@ from monai_ifim.report.cohort.planes import PictureGrid
 from monai_ifim.report.cohort.records import Cohort
 from monai_ifim.report.cohort.spectrum import SpectrumDrawing, draw_spectrum
 from monai_ifim.report.cohort.tables import case_anchor, case_link, finding_text
+from monai_ifim.report.cohort.volumes import VolumeTable, volume_table
 from monai_ifim.report.pages.texts import shortened, words
 from monai_ifim.run.labels import are_independent
 
@@ -31,6 +33,7 @@ MOST_LABELS = 12  # independent labels that are listed; the others are folded
 MOST_FOLDED = 300  # of these
 MOST_COMPONENTS = 8  # rows of the table of the spectrum
 MOST_FILES = 40
+NOT_CONVERGED = status_of(converged=False)
 FILE_ORDER = (".mrml", ".mrb", "_ifim.json", *(f"_ifim_{name}" for name in ("source", "input", "high", "low", "sens", "eigen")))
 FILE_NAMES = {".mrml": "scene for 3D Slicer", ".mrb": "scene for 3D Slicer in one file", "_ifim.json": "sidecar"}
 SUFFIXES = (".mrml", ".mrb", ".json", ".nii.gz", ".dcm")
@@ -57,7 +60,8 @@ class OutputBar:
 class CaseCard:
     """Texts and drawings of one case. no_pictures: the reason if there are none; warnings: what was guessed in reading the
     input; answer_note: what the answer is one of; decomposed: which part of it; outputs_folded: further labels with their
-    probabilities; components: rows of number, eigenvalue, share of the trace and the step up to which it holds."""
+    probabilities; components: rows of number, eigenvalue, share of the trace and the step up to which it holds; volumes: of
+    labels, where these are the answer."""
 
     anchor: str
     name: str
@@ -75,6 +79,7 @@ class CaseCard:
     spectrum: SpectrumDrawing | None
     components: tuple[tuple[str, str, str, str], ...]
     components_rest: str
+    volumes: VolumeTable | None
     facts: tuple[tuple[str, str], ...]
     files: tuple[Markup, ...]
     folder: Markup
@@ -113,6 +118,7 @@ def _card(output: Path, position: int, case: CaseFields, pictures: CasePictures,
         spectrum=draw_spectrum(eigenvalues),
         components=() if failed else _components(case, eigenvalues),
         components_rest=_more(len(eigenvalues) - MOST_COMPONENTS, "component", "in the sidecar"),
+        volumes=None if failed else volume_table(case),
         facts=_failure_facts(case) if failed else _facts(case),
         files=() if failed else _files(output / name, name),
         folder=case_link(name, text="folder of the case"),
@@ -173,7 +179,8 @@ def _facts(case: CaseFields) -> tuple[tuple[str, str], ...]:
         "volume of it": "" if pd.isna(case["frame"]) else f"{int(case['frame'])}, counted from 0",
         "status": "kept from an earlier run" if case["status"] == "kept" else case["status"],
         "kept": rank,
-        "trace of F": _known(case["trace"], " nats per unit²"),
+        "iteration": _convergence(case),
+        "trace of F": _trace(case),
         "leading eigenvalue": _known(case["eigenvalue"], " nats per unit²"),
         "|x_high|": _known(case["norm_high"], _zero_or_units(case)),
         "|x_low|": _known(case["norm_low"], f" units {_of_norms(case)}"),
@@ -189,6 +196,23 @@ def _facts(case: CaseFields) -> tuple[tuple[str, str], ...]:
         "weights, SHA-256": words(case["weights_sha256"]),
     }
     return tuple((name, shortened(text)) for name, text in said.items() if text)
+
+
+def _convergence(case: CaseFields) -> str:
+    """How the iteration ended; empty for a method without one."""
+    residual = None if pd.isna(case["residual"]) else float(case["residual"])
+    share = f"residuals up to {numbers.percent(residual)} of the eigenvalue" if residual else ""
+    if words(case["convergence"]) != NOT_CONVERGED:
+        return f"converged, {share}" if share else ""
+    why = "by its limit of time" if words(case["stopped"]) == "request" else "after its last step"
+    return f"NOT CONVERGED, ended {why}, {share}: the components are the best so far"
+
+
+def _trace(case: CaseFields) -> str:
+    if pd.isna(case["trace"]):
+        return ""
+    error = None if pd.isna(case["trace_error"]) else float(case["trace_error"])
+    return f"{numbers.with_error(float(case['trace']), error)} nats per unit²"
 
 
 def _verification(case: CaseFields) -> str:

@@ -94,6 +94,7 @@ COLUMNS = (
     ListColumn("rank", "number", **_number("rank", numbers.count)),
     ListColumn("trace", "number", **_number("trace", numbers.number)),
     ListColumn("trace kept", "number", **_number("energy_kept", numbers.percent)),
+    ListColumn("iteration", "text", _text("convergence")),
     ListColumn("leading eigenvalue", "number", **_number("eigenvalue", numbers.number)),
     ListColumn("|x_high|", "number", **_number("norm_high", numbers.number)),
     ListColumn("|x_low|", "number", **_number("norm_low", numbers.number)),

@@ -9,7 +9,7 @@ import torch
 from monai.networks.nets import UNet
 from torch import Tensor, nn
 
-from monai_ifim.core import Decomposition, HeadError, IFIMError, NetworkError, decompose, locality_radius
+from monai_ifim.core import ConvergenceWarning, Decomposition, HeadError, IFIMError, NetworkError, decompose, locality_radius
 from monai_ifim.core.heads.voxelwise import mean_probability
 
 
@@ -39,7 +39,7 @@ def _assert_leading_pairs(d: Decomposition, fisher: Tensor, count: int) -> None:
     torch.testing.assert_close(d.eigenvalues[0], values.flip(0)[:count], rtol=1e-4, atol=0)
     found, truth = d.eigenvectors[0].flatten(1), vectors.flip(1)[:, :count].T
     torch.testing.assert_close(found.T @ found, truth.T @ truth, rtol=0, atol=1e-3)
-    torch.testing.assert_close(d.trace[0], fisher.trace(), rtol=0.3, atol=0)  # an estimate, from two probes
+    assert bool((d.trace - fisher.trace()).abs() < 4 * d.trace_error)
 
 
 @pytest.mark.parametrize(
@@ -132,3 +132,93 @@ def test_one_channel_or_a_softmax_is_no_exclusive_segmentation() -> None:
         decompose(_unet(2, 1), x, head="voxelwise")
     with pytest.raises(HeadError, match="already a softmax"):
         decompose(nn.Sequential(_unet(2, 3), nn.Softmax(1)).eval(), x, head="voxelwise")
+
+
+def _sizes(channels: int) -> tuple[nn.Module, Tensor, Tensor]:
+    """A network of three classes on images of two odd sizes, one image of it, and its F."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(9)
+        layers = [nn.Conv2d(channels, 5, 3, padding=1), nn.Tanh(), nn.Conv2d(5, 3, 3, padding=2, dilation=2)]
+        network = nn.Sequential(*layers).double().eval()
+    x = torch.randn(1, channels, 11, 7, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    return network, x, _dense(network, x, exclusive=True)
+
+
+def test_a_run_without_options_ends_with_three_components_and_all_of_diag_f() -> None:
+    network, x, fisher = _sizes(2)
+    d = decompose(network, x, head="voxelwise")
+    assert (d.rank.tolist(), d.status, d.record["stopped"]) == ([3], ("converged",), None)
+    assert bool((d.residuals <= 0.05 * d.eigenvalues).all())
+    torch.testing.assert_close(d.eigenvalues[0], torch.linalg.eigvalsh(fisher).flip(0)[:3], rtol=0.05, atol=0)
+    torch.testing.assert_close(d.sensitivity.sum(), d.trace[0], rtol=1e-9, atol=0)
+    held = float(d.eigenvalues.sum() / fisher.trace())
+    assert held < 0.7  # the components alone would not do
+    assert d.record["settings"] | {"rank": 3, "tolerance": 0.05, "probes": 8} == d.record["settings"]
+
+
+def test_diag_f_and_trace_are_unbiased_and_their_errors_hold() -> None:
+    network, x, fisher = _sizes(2)
+    runs = [decompose(network, x, head="voxelwise", rank=2, tolerance=0.1, seed=seed, verify="never") for seed in range(30)]
+    truth, trace = fisher.diagonal(), fisher.trace()
+    found, errors = (torch.stack([getattr(d, name).flatten() for d in runs]) for name in ("sensitivity", "sensitivity_error"))
+    deviation = (found.mean(0) - truth) / (found.std(0) / len(runs) ** 0.5)
+    assert float(deviation.square().mean()) < 1.6
+    assert abs(float(found.mean(0).sum() / trace) - 1) < 0.02
+    assert 0.92 < float(((found - truth).abs() <= 2 * errors).double().mean()) < 0.99
+    traces, scatter = (torch.cat([getattr(d, name) for d in runs]) for name in ("trace", "trace_error"))
+    assert 0.8 < float(((traces - trace).abs() <= 2 * scatter).double().mean()) <= 1.0
+    torch.testing.assert_close(scatter.square().mean().sqrt(), traces.std(), rtol=0.35, atol=0)
+    assert all(bool(d.error_bound <= 1) for d in runs)
+
+
+def test_more_probes_bring_diag_f_nearer() -> None:
+    network, x, fisher = _sizes(1)
+    few, many = (decompose(network, x, head="voxelwise", rank=1, probes=probes) for probes in (2, 128))
+    far, near = (float((d.sensitivity.flatten() - fisher.diagonal()).norm()) for d in (few, many))
+    assert near < 0.4 * far
+    stated = float(many.sensitivity_error.norm() / few.sensitivity_error.norm())
+    assert 0.08 < stated < 0.35
+    assert many.record["jacobian_products"] == few.record["jacobian_products"] + 126
+
+
+def test_pairs_that_span_everything_leave_nothing_to_estimate() -> None:
+    network, x, _ = _sizes(1)
+    small, values = x[..., :3, :3], _dense(network, x[..., :3, :3], exclusive=True)
+    d = decompose(network, small, head="voxelwise", energy=1.0, tolerance=1e-6)
+    torch.testing.assert_close(d.sensitivity.flatten(), values.diagonal())
+    assert d.sensitivity_error is None
+    assert (d.trace_error.tolist(), d.error_bound.tolist(), d.status) == ([0.0], [0.0], ("converged",))
+    torch.testing.assert_close(d.trace[0], values.trace())
+
+
+def test_diag_f_of_a_metric_and_of_float16_passes() -> None:
+    network, x, fisher = _sizes(2)
+    sigma = torch.rand(x.shape[1:], generator=torch.Generator().manual_seed(2), dtype=torch.float64) + 0.1
+    d = decompose(network, x, head="voxelwise", rank=1, metric=sigma, probes=64)
+    expected = fisher.diagonal() * sigma.flatten().square()
+    assert float(((d.sensitivity.flatten() - expected).abs() <= 2 * d.sensitivity_error.flatten()).double().mean()) > 0.9
+    half = decompose(network.float(), x.float(), head="voxelwise", rank=1, probes=64, precision="float16", tolerance=0.2)
+    close = (half.sensitivity.flatten() - fisher.diagonal()).abs() <= 2.2 * half.sensitivity_error.flatten()
+    assert float(close.double().mean()) > 0.9
+
+
+def test_memory_budget_leaves_the_estimates_as_they_are() -> None:
+    network, x, _ = _sizes(2)
+    x = torch.cat([x, -x])
+    whole, bounded = (decompose(network, x, head="voxelwise", rank=2, memory_budget=budget) for budget in (None, "3MiB"))
+    torch.testing.assert_close(bounded.trace, whole.trace, rtol=0.5, atol=0)  # other draws for the second image
+    torch.testing.assert_close(bounded.sensitivity[0], whole.sensitivity[0], rtol=0.9, atol=float(whole.sensitivity.max()))
+    assert bounded.sensitivity_error is not None
+    assert bounded.sensitivity_error.shape == x.shape
+    assert bounded.status == ("converged", "converged")
+
+
+def test_advice_to_a_segmentation_names_nothing_that_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monai_ifim.core.solvers.lanczos.STEPS_A_PAIR", 2)
+    monkeypatch.setattr("monai_ifim.core.solvers.lanczos.FURTHER_STEPS", 0)
+    network, x, _ = _sizes(2)
+    with pytest.warns(ConvergenceWarning, match="Give a smaller rank=, or a larger tolerance=.$"):
+        assert decompose(network, x, head="voxelwise", rank=3, tolerance=1e-9).status == ("not converged",)
+    with pytest.warns(ConvergenceWarning, match="eigenvalues .residuals, converged.. Give a larger tolerance=.$"):
+        decompose(network, x, head="voxelwise", rank=1, tolerance=1e-9)
+    assert decompose(network, x, head="voxelwise", rank=1, tolerance=0.99).status == ("converged",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,12 @@ import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 
-from monai_ifim.core import ConvergenceWarning, NetworkError, decompose
+from monai_ifim.core import ConvergenceWarning, Decomposition, NetworkError, decompose
+from monai_ifim.core.decompose import decompose_with
 from monai_ifim.core.dense import dense_fisher, top_eigenpairs
 from monai_ifim.core.settings import Settings
-from monai_ifim.core.solvers import lanczos
+from monai_ifim.core.solvers.convergence import wanted_pairs
+from monai_ifim.core.solvers.watch import IterationState, Watch
 
 Networks = Callable[..., nn.Sequential]
 
@@ -91,18 +94,131 @@ def test_fewer_nonzero_eigenvalues_than_asked_for(linear: Networks) -> None:
     torch.testing.assert_close(d.eigenvalues, truth.eigenvalues, rtol=1e-8, atol=0)
 
 
-def test_unfinished_iteration_says_so_and_reports_what_holds(monkeypatch: pytest.MonkeyPatch, linear: Networks) -> None:
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an iteration for k pairs: k + 6 steps."""
     monkeypatch.setattr("monai_ifim.core.solvers.lanczos.STEPS_A_PAIR", 1)
     monkeypatch.setattr("monai_ifim.core.solvers.lanczos.FURTHER_STEPS", 6)
-    network, x = linear((1, 21, 19), 300).double(), torch.randn(1, 1, 21, 19, dtype=torch.float64)
-    network[-1].weight.data[0] *= 30
-    with pytest.warns(ConvergenceWarning, match="within the tolerance; rank=12 needs") as caught:
-        d = decompose(network, x, method="matrix_free", rank=12, tolerance=1e-5)
+
+
+@pytest.fixture(scope="module")
+def slow_network() -> nn.Sequential:
+    """A linear regression of 300 outputs from [1, 21, 19]: two large eigenvalues, and a flat spectrum below them."""
+    generator = torch.Generator().manual_seed(11)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(399, 300, bias=False)).double().eval()
+    network[1].weight.data = torch.randn(300, 399, generator=generator, dtype=torch.float64)
+    network[1].weight.data[:2] *= torch.tensor([[9.0], [6.0]])
+    return network
+
+
+def _volume() -> Tensor:
+    return torch.randn(1, 1, 21, 19, generator=torch.Generator().manual_seed(12), dtype=torch.float64)
+
+
+def _true_residuals(network: nn.Sequential, d: Decomposition) -> Tensor:
+    """|F u - l u| of the first image, F = W^T W."""
+    weight: Tensor = network[1].weight.detach()  # type: ignore[assignment]
+    vectors, values = d.eigenvectors[0].flatten(1), d.eigenvalues[0]
+    return (vectors @ weight.T @ weight - values[:, None] * vectors).norm(dim=1)
+
+
+def _image_of(d: Decomposition, b: int) -> Decomposition:
+    return replace(d, eigenvalues=d.eigenvalues[b : b + 1], eigenvectors=d.eigenvectors[b : b + 1])
+
+
+@pytest.mark.usefixtures("few_steps")
+def test_unfinished_iteration_gives_its_best_pairs_with_their_residuals_and_says_so(slow_network: nn.Sequential) -> None:
+    x = _volume()
+    with pytest.warns(ConvergenceWarning, match="not converged .its steps are used up after 18 steps.: rank=12") as caught:
+        d = decompose(slow_network, x, head="gaussian", method="matrix_free", rank=12, tolerance=1e-5)
     assert caught[0].filename == __file__
-    truth = decompose(network, x, method="exact", rank=12)
-    kept = int(d.rank)
-    assert kept < 12
-    torch.testing.assert_close(d.eigenvalues[0], truth.eigenvalues[0, :kept], rtol=1e-4, atol=0)
+    assert (d.rank.tolist(), d.converged.tolist(), d.status) == ([12], [False], ("not converged",))
+    assert (d.record["status"], d.record["stopped"]) == ("not converged", "steps")
+    true = _true_residuals(slow_network, d)
+    assert bool((true <= d.residuals[0] * (1 + 1e-6) + 1e-9 * d.eigenvalues[0, 0]).all())
+    torch.testing.assert_close(d.residuals[0], true, rtol=0.01, atol=1e-6 * float(d.eigenvalues[0, 0]))  # measured, not bounded
+    assert float((true / d.eigenvalues[0]).max()) > 0.05
+    truth = decompose(slow_network, x, head="gaussian", method="exact", rank=1)
+    torch.testing.assert_close(d.eigenvalues[0, :1], truth.eigenvalues[0], rtol=1e-4, atol=0)
+
+
+CURES: list[tuple[int, float, Any]] = [(2, 1e-5, "matrix_free"), (6, 0.9, "matrix_free"), (6, 1e-5, "exact")]
+
+
+@pytest.mark.usefixtures("few_steps")
+@pytest.mark.parametrize(("rank", "tolerance", "method"), CURES)
+def test_cures_of_an_unfinished_iteration_work(
+    rank: int, tolerance: float, method: Any, slow_network: nn.Sequential, recwarn: pytest.WarningsRecorder
+) -> None:
+    x = _volume()
+    with pytest.warns(ConvergenceWarning, match="Give a smaller rank=, or a larger tolerance=, or method='exact'"):
+        decompose(slow_network, x, head="gaussian", method="matrix_free", rank=6, tolerance=1e-5)
+    recwarn.clear()
+    d = decompose(slow_network, x, head="gaussian", method=method, rank=rank, tolerance=tolerance)
+    assert d.status == ("converged",)
+    assert not [each for each in recwarn if issubclass(each.category, ConvergenceWarning)]
+
+
+def test_share_of_a_flat_spectrum_gives_what_tells_something_and_never_nothing(slow_network: nn.Sequential) -> None:
+    x = _volume()
+    with pytest.warns(ConvergenceWarning, match="energy=0.999 and .* Give rank=, a number of components, instead of a share"):
+        d = decompose(slow_network, x, head="gaussian", method="matrix_free", energy=0.999, tolerance=1e-12)
+    assert d.status == ("not converged",)
+    assert 1 <= int(d.rank) < 96
+    assert bool((d.residuals[0] <= 0.5 * d.eigenvalues[0]).all())
+    assert bool((_true_residuals(slow_network, d) <= 1.001 * d.residuals[0] + 1e-9).all())
+
+
+def test_a_batch_says_of_each_image_whether_it_is_converged(slow_network: nn.Sequential) -> None:
+    x = torch.cat([_volume(), -_volume()])
+    asked: list[int] = []
+
+    def stop(following: int) -> bool:
+        asked.append(following)
+        return len(asked) == 7
+
+    settings = Settings("gaussian", method="matrix_free", rank=4, tolerance=1e-9)
+    with pytest.warns(ConvergenceWarning, match="asked to stop after 7 steps, image.s. .* of the batch.*more time"):
+        d = decompose_with(settings, slow_network, x, watch=Watch(stop=stop))
+    assert d.record["stopped"] == "request"
+    assert d.rank.tolist() == [4, 4]
+    assert not bool(d.converged.any())
+    for b in range(2):
+        true = _true_residuals(slow_network, _image_of(d, b))
+        assert bool((true <= d.residuals[b] * (1 + 1e-6) + 1e-9 * d.eigenvalues[b, 0]).all())
+
+
+def test_stop_is_told_the_products_that_follow_and_they_are_no_more(slow_network: nn.Sequential) -> None:
+    x = _volume()
+    told: list[tuple[int, int]] = []
+    made = [0]
+
+    def stop(following: int) -> bool:
+        told.append((made[0], following))
+        return len(told) == 5
+
+    settings = Settings("gaussian", method="matrix_free", rank=4, tolerance=1e-9, probes=3)
+    with pytest.warns(ConvergenceWarning):
+        d = decompose_with(settings, slow_network, x, progress=lambda done, _: made.__setitem__(0, done), watch=Watch(stop=stop))
+    before, following = told[-1]
+    assert before == 10
+    assert before < made[0] <= before + following
+    assert d.record["jacobian_products"] <= made[0]
+
+
+def test_the_state_of_the_iteration_is_told_as_it_goes(slow_network: nn.Sequential) -> None:
+    x = _volume()
+    states: list[IterationState] = []
+    settings = Settings("gaussian", method="matrix_free", rank=2, tolerance=1e-6)
+    d = decompose_with(settings, slow_network, x, watch=Watch(report=states.append))
+    assert [state.wanted for state in states] == [2] * len(states)
+    assert states[0].residual > states[-1].tolerance == 1e-6
+    assert states[-1].good == 2
+    assert all(state.products + (state.left or 0) <= state.most for state in states)
+    assert d.record["jacobian_products"] <= states[-1].most
+    foretold = [state.products + state.left for state in states[len(states) // 2 :] if state.left is not None]
+    assert foretold
+    assert all(abs(total - d.record["jacobian_products"]) <= 0.5 * d.record["jacobian_products"] for total in foretold)
 
 
 class _NoDoubleBackward(torch.autograd.Function):
@@ -229,4 +345,4 @@ def test_pairs_wanted_are_those_that_hold_the_share(
     energy: float, rank: int | None, outside: float, columns: int, wanted: int
 ) -> None:
     theta = torch.tensor([4.0, 3.0, 2.0, 1.0], dtype=torch.float64)
-    assert lanczos._wanted(theta, outside, Settings(energy=energy, rank=rank), columns) == wanted
+    assert wanted_pairs(theta, outside, energy, rank, columns) == wanted
