@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from monai.data.utils import dense_patch_slices
@@ -21,10 +21,11 @@ from monai_ifim.core import HeadError, NetworkError
 from monai_ifim.core.heads.bernoulli import BernoulliHead
 from monai_ifim.core.heads.categorical import CategoricalHead
 from monai_ifim.core.heads.outputs import last_operation
-from monai_ifim.core.operator.predictor import Predictor
+from monai_ifim.core.heads.voxelwise import VoxelwiseBernoulliHead, VoxelwiseHead
+from monai_ifim.core.operator.predictor import MapOutputError, Predictor
 
 Mean = Literal["softmax", "sigmoid", "output"]
-LOGIT_HEADS = {"softmax": CategoricalHead, "sigmoid": BernoulliHead}
+LOGIT_HEADS = {"softmax": (CategoricalHead, VoxelwiseHead), "sigmoid": (BernoulliHead, VoxelwiseBernoulliHead)}
 
 
 class Average(nn.Module, ABC):
@@ -33,36 +34,43 @@ class Average(nn.Module, ABC):
     mean: "softmax" averages the probabilities of exclusive classes and returns their logarithm, "sigmoid" those of independent
     labels and returns their logit (decompose with head="bernoulli"): both are logits of the mean that keep their digits.
     "output" averages what the passes return: logits, or probabilities (decompose with head="probabilities").
-    output_key: as `monai_ifim.decompose` takes it, for each pass.
+    output_key: as `monai_ifim.decompose` takes it, for each pass. spatial: the passes give maps [B, C, *spatial], as those of a
+    segmentation, and the mean is one of every voxel.
     """
 
-    def __init__(self, mean: Mean = "softmax", output_key: str | int | None = None) -> None:
+    def __init__(self, mean: Mean = "softmax", output_key: str | int | None = None, spatial: bool = False) -> None:
         super().__init__()
         if mean not in get_args(Mean):
             raise HeadError(f"unknown mean {mean!r}: choose one of {', '.join(map(repr, get_args(Mean)))}.")
         self.mean: Mean = mean
         self.output_key = output_key
+        self.spatial = spatial
+
+    maps_cure: ClassVar[str] = "give spatial=True"
 
     @abstractmethod
     def passes(self, image: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
-        """The output [B, C] of each pass over `image` [B, channel, *spatial]."""
+        """The output [B, C], or map, of each pass over `image` [B, channel, *spatial]."""
 
     def forward(self, image: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """The mean [B, C]; further arguments go to every pass.
+        """The mean [B, C], or [B, C, *spatial]; further arguments go to every pass.
 
         Raises NetworkError or HeadError where a pass returns something else than `mean` takes.
         """
         return mean_of(torch.stack(list(self.passes(image, args, kwargs))), self.mean)
 
     def predictor(self, network: nn.Module, batch: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Callable[..., Tensor]:
-        """`network` as a function of its image alone that returns [B, C] and refuses what `mean` does not take."""
-        predict = Predictor(network, batch, self.output_key, args, kwargs)
+        """`network` as a function of its image alone that returns [B, C], or a map, and refuses what `mean` does not take."""
+        predict = Predictor(network, batch, self.output_key, args, kwargs, spatial=self.spatial)
 
         def checked(image: Tensor) -> Tensor:
-            output = predict(image)
+            try:
+                output = predict(image)
+            except MapOutputError as error:
+                raise NetworkError(f"the passes give maps, one answer a voxel: {self.maps_cure}.") from error
             if self.mean in LOGIT_HEADS:
                 try:
-                    LOGIT_HEADS[self.mean]().validate(output, last_operation(output, predict.bare))
+                    LOGIT_HEADS[self.mean][self.spatial]().validate(output, last_operation(output, predict.bare))
                 except HeadError as error:
                     raise HeadError(
                         f"mean={self.mean!r} needs a network whose outputs are logits, and this network's are not: choose "
@@ -76,11 +84,17 @@ class Average(nn.Module, ABC):
 class EnsembleAverage(Average):
     """The mean of several networks' answers to one image.
 
-    networks: members, each a module with its weights; mean, output_key: see `Average`.
+    networks: members, each a module with its weights; mean, output_key, spatial: see `Average`.
     """
 
-    def __init__(self, networks: Sequence[nn.Module], mean: Mean = "softmax", output_key: str | int | None = None) -> None:
-        super().__init__(mean, output_key)
+    def __init__(
+        self,
+        networks: Sequence[nn.Module],
+        mean: Mean = "softmax",
+        output_key: str | int | None = None,
+        spatial: bool = False,
+    ) -> None:
+        super().__init__(mean, output_key, spatial)
         if len(networks) == 0:
             raise NetworkError("the ensemble has no networks: give one or more.")
         self.networks = nn.ModuleList(networks)
@@ -94,8 +108,10 @@ class EnsembleAverage(Average):
 class SingleNetworkAverage(Average):
     """The mean of several passes of one network; it also loads a checkpoint of that network alone."""
 
-    def __init__(self, network: nn.Module, mean: Mean = "softmax", output_key: str | int | None = None) -> None:
-        super().__init__(mean, output_key)
+    def __init__(
+        self, network: nn.Module, mean: Mean = "softmax", output_key: str | int | None = None, spatial: bool = False
+    ) -> None:
+        super().__init__(mean, output_key, spatial)
         self.network = network
         self.register_load_state_dict_pre_hook(_name_as_inner)  # type: ignore[no-untyped-call]
 
@@ -104,8 +120,12 @@ class AugmentedAverage(SingleNetworkAverage):
     """The mean of a network's answers to several fixed changes of one image: test-time augmentation.
 
     augmentations: functions of images [B, channel, *spatial], differentiable and without chance, in a config for instance
-    `$lambda x: x.flip(-1)`; the image as it is counts only where `$lambda x: x` is among them. mean, output_key: see `Average`.
+    `$lambda x: x.flip(-1)`; the image as it is counts only where `$lambda x: x` is among them. restorations: for maps, one for
+    each augmentation, that takes the map of its answer back to the image's own grid (of a flip the same flip). mean, output_key:
+    see `Average`.
     """
+
+    maps_cure: ClassVar[str] = "give restorations, one for each augmentation, that take each map back to the image's grid"
 
     def __init__(
         self,
@@ -113,17 +133,21 @@ class AugmentedAverage(SingleNetworkAverage):
         augmentations: Sequence[Callable[[Tensor], Tensor]],
         mean: Mean = "softmax",
         output_key: str | int | None = None,
+        restorations: Sequence[Callable[[Tensor], Tensor]] = (),
     ) -> None:
-        super().__init__(network, mean, output_key)
+        super().__init__(network, mean, output_key, spatial=len(restorations) > 0)
         if len(augmentations) == 0:
             raise NetworkError("there are no augmentations: give one or more (lambda x: x leaves the image unchanged).")
-        self.augmentations = tuple(augmentations)
+        if len(restorations) not in (0, len(augmentations)):
+            raise NetworkError(f"{len(restorations)} restorations for {len(augmentations)} augmentations: give one for each.")
+        self.augmentations, self.restorations = tuple(augmentations), tuple(restorations)
 
     def passes(self, image: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
         """See `Average`; one pass an augmentation."""
         predict = self.predictor(self.network, image.shape[0], args, kwargs)
-        for augment in self.augmentations:
-            yield predict(augment(image))
+        for number, augment in enumerate(self.augmentations):
+            answer = predict(augment(image))
+            yield self.restorations[number](answer) if self.spatial else answer
 
 
 class PatchAverage(SingleNetworkAverage):
@@ -131,8 +155,11 @@ class PatchAverage(SingleNetworkAverage):
 
     roi_size: of a window, one number or one an axis; 0 or less takes the whole axis. An image smaller than the window is padded
     with zeros. overlap: of neighbouring windows, a share of their size in [0, 1). recompute: keep the activations of one window
-    at a time, for one more forward pass in each vector-Jacobian product. mean, output_key: see `Average`.
+    at a time, for one more forward pass in each vector-Jacobian product. mean, output_key: see `Average`. Maps are not averaged
+    but laid side by side: `InferredNetwork` with MONAI's SlidingWindowInferer.
     """
+
+    maps_cure: ClassVar[str] = "use monai_ifim.adapt.inferred_network.InferredNetwork with MONAI's SlidingWindowInferer"
 
     def __init__(
         self,
@@ -174,9 +201,9 @@ class PatchAverage(SingleNetworkAverage):
 
 
 def mean_of(outputs: Tensor, mean: Mean) -> Tensor:
-    """The mean [B, C] of N passes [N, B, C]; see `Average` for `mean`."""
+    """The mean [B, C] of N passes [N, B, C], or that of maps [N, B, C, *spatial]; see `Average` for `mean`."""
     if mean == "softmax":
-        return functional.log_softmax(outputs, dim=-1).logsumexp(0) - math.log(outputs.shape[0])
+        return functional.log_softmax(outputs, dim=2).logsumexp(0) - math.log(outputs.shape[0])
     if mean == "sigmoid":
         return functional.logsigmoid(outputs).logsumexp(0) - functional.logsigmoid(-outputs).logsumexp(0)
     return outputs.mean(0)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from monai_ifim.adapt.head_reading.reading import read_head
 from monai_ifim.adapt.head_reading.result import HeadReading
+from monai_ifim.adapt.inferred_network import called_by, dividing_inferer
 from monai_ifim.adapt.input_steps import IMAGE, InputSteps, input_steps
 from monai_ifim.adapt.random_steps import RandomStepWarning
 from monai_ifim.adapt.repeat_check import RepeatCheck, missing_entry
@@ -32,6 +33,7 @@ from monai_ifim.io.model import (
     read_metadata,
 )
 
+INFERER_CURE = "make it a SimpleInferer in the inference config where the network answers by itself, or a SlidingWindowInferer"
 PLANE_CURE = (
     "give the file of one slice (of a DICOM series, one of its files), or let the preprocessing take a plane out of the volume "
     "(SpatialCropd with roi_slices, then SqueezeDimd with dim=-1) and choose --space scanner"
@@ -42,6 +44,7 @@ PLANE_CURE = (
 class Bundle:
     """Network, preprocessing and metadata of a bundle, as a decomposition needs them.
 
+    network: as the bundle's inferer calls it, over windows where that is a SlidingWindowInferer.
     channels, spatial_shape: of the image that the network takes, None where not stated. outputs: stated number of classes.
     further: names and shapes without batch axis of the other inputs that the metadata states, in its order.
     head: what its files say of the outputs.
@@ -249,6 +252,8 @@ def load_bundle(root: Path, device: torch.device | str = "cpu", state: Mapping[s
     except Exception as error:
         raise InputError(f"bundle {root.name}: its inference config cannot be read ({innermost(error)}): correct it.") from error
     network = network_with_weights(lambda: _content(parser, "network_def", root), root, device, state)
+    stated = _content(parser, "inferer", root) if "inferer" in parser else None
+    inferer = dividing_inferer(stated, f"bundle {root.name}", INFERER_CURE)
     steps = input_steps(_content(parser, "preprocessing", root), root.name)
     if steps.left_out or steps.constant:
         warnings.warn(f"bundle {root.name}: {_of_chance(steps)}", RandomStepWarning, stacklevel=2)
@@ -267,7 +272,7 @@ def load_bundle(root: Path, device: torch.device | str = "cpu", state: Mapping[s
         raise InputError(f"bundle {root.name}: its files changed while they were read: run the same command again.")
     return Bundle(
         root=root,
-        network=network.to(device).eval(),
+        network=called_by(inferer, network.to(device).eval()),
         steps=steps,
         identity=identity,
         channels=channels,

@@ -19,6 +19,7 @@ from torch import Tensor
 from monai_ifim.adapt.batch_components import batch_components
 from monai_ifim.adapt.components import item_of_batch
 from monai_ifim.adapt.epoch_folder import EpochFolder
+from monai_ifim.adapt.inferred_network import called_by, dividing_inferer
 from monai_ifim.adapt.random_steps import refuse_random
 from monai_ifim.adapt.saving import SaveIFIM
 from monai_ifim.adapt.scanner.space import ScannerSpace
@@ -81,7 +82,8 @@ class IFIMHandler:
             stands for the number of the epoch, "validation/epoch-{epoch:03d}" for example: each epoch has a folder of its own.
         scanner: as `IFIMInferer`; space="scanner" makes one of `preprocessing`, statistics and resolution.
         image_key: name of the image in a dictionary `preprocessing`.
-        network: what to decompose; the evaluator's own `network` by default.
+        network: what to decompose; by default the evaluator's own `network` as its inferer calls it, over windows where that is
+            a SlidingWindowInferer.
         batch_transform: takes `engine.state.batch`, returns the images [B, channel, *spatial] on the network's device; by
             default what the evaluator's `prepare_batch` returned. A plain ignite engine has neither: give this and network.
         on_failure: "raise" ends the run with an IFIMError that names the case. "record" logs the error, notes it in
@@ -198,10 +200,14 @@ class IFIMHandler:
             engine.state.output.update({name: values for name, values in tensors.items() if name != "pred"})
 
     def _network_of(self, engine: Engine) -> Callable[..., Any]:
-        network = self.network if self.network is not None else getattr(engine, "network", None)
+        if self.network is not None:
+            return self.network
+        network = getattr(engine, "network", None)
         if network is None:
             raise IFIMError(f"{type(engine).__name__} has no single network to decompose: name one with network=.")
-        return network
+        inferer = dividing_inferer(getattr(engine, "inferer", None), "the evaluator", "name what to decompose with network=")
+        called: Callable[..., Any] = called_by(inferer, network)
+        return called
 
     def _tensors(
         self, engine: Engine, network: Callable[..., Any], given: NetworkInput, names: list[str]

@@ -10,6 +10,7 @@ from monai.inferers import Inferer
 from torch import Tensor
 
 from monai_ifim.adapt.batch_components import batch_components
+from monai_ifim.adapt.inferred_network import called_by, dividing_inferer
 from monai_ifim.adapt.random_steps import RandomStepWarning, drawn_steps
 from monai_ifim.adapt.scanner.space import ScannerSpace
 from monai_ifim.core.settings import Settings, SettingsShortcuts
@@ -20,6 +21,7 @@ class IFIMInferer(Inferer):
 
     Args:
         settings: how to decompose; by default `Settings()`.
+        inferer: how the network is called: a SlidingWindowInferer; by default on the whole image.
         scanner: decompose the scan, read again, instead of the network's input that was made of it; the components then
             lie on the scan's grid, in its unit, and a batch holds one image.
         shortcuts: fields of `Settings` (head, energy, rank, ...), which replace those of `settings`.
@@ -32,12 +34,14 @@ class IFIMInferer(Inferer):
         self,
         settings: Settings | None = None,
         *,
+        inferer: Inferer | None = None,
         scanner: ScannerSpace | None = None,
         **shortcuts: Unpack[SettingsShortcuts],
     ) -> None:
         super().__init__()
         given = type(settings) if isinstance(settings, Settings) else Settings
         self.settings = given.of(settings, shortcuts)
+        self.inferer = dividing_inferer(inferer, "IFIMInferer", "leave inferer out, or pass a SlidingWindowInferer")
         self.scanner = scanner
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
@@ -55,4 +59,5 @@ class IFIMInferer(Inferer):
                 RandomStepWarning,
                 stacklevel=2,
             )
-        return batch_components(self.settings, self.scanner, network, inputs, args, kwargs)[0]
+        called = called_by(self.inferer, network)
+        return batch_components(self.settings, self.scanner, called, inputs, args, kwargs)[0]

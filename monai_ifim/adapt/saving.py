@@ -219,8 +219,10 @@ class SaveIFIM(Transform):
             pieces[place] = (pieces[place].to(torch.float64) * 10.0**-exponent).to(pieces[0].dtype)
         pieces[4] = unfold_eigenvectors(pieces[4], channels, rank).flatten(0, 1)
         if self.settings.space == "native":
+            del pieces[2]  # low: the inverse is linear, so that it is what high leaves of the image there too
             carried = carry_to_native(torch.cat(pieces), img, self.preprocessing, self.image_key)
             pieces = list(torch.split(carried, [len(piece) for piece in pieces]))
+            pieces.insert(2, pieces[0] - pieces[1])
         affine = network_affine(img, self.preprocessing) if self.settings.space == "network" else native_affine(img)
         shown, high, low, sensitivity, eigenvectors, *error = (piece.to(torch.float32).numpy() for piece in pieces)
         eigenvectors = eigenvectors.reshape(rank, channels, *eigenvectors.shape[1:])

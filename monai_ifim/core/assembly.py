@@ -92,9 +92,9 @@ def _answer_tensors(
     if values is None:
         return found
     found["answer_tolerances"] = on_device(values.tolerances, output.device)
-    if subspace.method != "exact":  # the rows are then not the columns themselves
-        return found
     rows, coefficients = subspace.rows, values.coefficients
+    if subspace.method != "exact" or len(rows.rows) not in (0, coefficients.shape[2]):
+        return found  # the rows are not the columns, or some of them alone
     if not rows.rows:  # a constant output
         coefficients = coefficients[..., :0]
     slopes = [

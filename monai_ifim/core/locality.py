@@ -21,7 +21,7 @@ from monai_ifim.core.operator.requirements import check_image
 
 DEVIATION = 0.10  # share of e^2 l / 2 by which the divergence may be off inside the radius
 FIRST_CHANGE = 0.05  # typical logit change of the first step: far above rounding, small against the curvature
-FIRST_COST = 0.5  # expected divergence, in nats, of the first step where the answer is a map
+FIRST_COST = 0.005  # expected divergence, in nats, of the first step where the answer is a map
 PASS_ELEMENTS = 2**20  # values of all images in one forward pass
 LARGEST_PASS = 32  # images in one forward pass
 SMALLEST = 2.0**-10  # share of the first step below which the search ends
@@ -46,13 +46,13 @@ class Search:
 
 
 FINE = Search(precision=0.03, growth=1.5, aim=1.0, steps=48)
-COARSE = Search(precision=0.5, growth=4.0, aim=0.85, steps=3)  # each step is a forward pass of many seconds
+COARSE = Search(precision=0.5, growth=16.0, aim=0.85, steps=2)  # each step is a forward pass of many seconds
 
 
 def search_for(head: Head, image: Tensor) -> Search:
     """COARSE for large images [B, channel, *spatial] whose answer is a map, else FINE.
 
-    The radius of a coarse search is a step inside the bound; the true one is larger, as a rule by less than a factor of two.
+    The radius of a coarse search is the largest step tried inside the bound; the true one may be a few times as large.
     """
     return COARSE if head.spatial and image[0].numel() >= LARGE_MAP else FINE
 

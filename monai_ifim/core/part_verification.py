@@ -21,6 +21,8 @@ from monai_ifim.core.solvers.base import Subspace
 from monai_ifim.core.verification.directions import Directions, change_by_product, combined, random_direction
 from monai_ifim.core.verification.trial import Expectation
 
+PAIRED = 2**20  # values of an image up to which two share a pass; of larger ones two take as long, and twice the memory
+
 
 def directions_by_products(
     part: BatchPart, factor: Factor, subspace: Subspace, row_eps: float
@@ -88,6 +90,7 @@ def verify_part(
     """Verify these images; raises NetworkError if the network gives one of them different answers."""
     for item, expected in expectations.items():
         one = slice(item, item + 1)
-        together, context = (1, partial(_trimmed, part)) if plan.frugal else (2, part.passes)
+        together = 1 if plan.frugal or part.image[item].numel() > PAIRED else 2
+        context = partial(_trimmed, part) if plan.frugal else part.passes
         moved = MovedImage(part.predictor, item, part.image[one], output[one], head.part(one), together, context)
         part.verification.verify(part.first + item, moved, expected, row_eps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -28,6 +29,7 @@ from monai_ifim.io.slicer.bundle import write_scene_bundle
 from monai_ifim.io.slicer.scene import write_scene
 from monai_ifim.io.windows import display_window
 
+BLOCK = 2**18  # values that are converted to float64 at once
 WRITERS = 4  # threads: compression and disk do not hold Python's lock
 
 
@@ -123,9 +125,16 @@ def _describe(name: str, content: MapContent, values: Values, maps: CaseMaps, un
         ends = (0.0, max(1.0, float(values.max(initial=0))))
         return MapFile(name, content, volume_shape(values.shape), plain_affine(maps.affine), None, window=ends)
     scale = maps.scale(content)
-    norm = float(np.linalg.norm(values.astype(np.float64))) * scale
+    norm = _norm(values) * scale
     window = display_window(content.kind, values, unit, float(np.abs(maps.input).max(initial=0.0)))
     return MapFile(name, content, volume_shape(values.shape), plain_affine(maps.affine), norm, scale, window)
+
+
+def _norm(values: Values) -> float:
+    """L2 norm, summed in float64 without a copy of the whole map."""
+    flat = values.reshape(-1)
+    parts = (flat[start : start + BLOCK].astype(np.float64) for start in range(0, flat.size, BLOCK))
+    return math.sqrt(sum(float(part @ part) for part in parts))
 
 
 def _planes(maps: CaseMaps, sidecar: Mapping[str, Any], scan: Scan | None) -> CasePlanes:

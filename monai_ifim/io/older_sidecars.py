@@ -13,7 +13,7 @@ SCHEMA_VERSION = "2.4"  # of the sidecars written and returned; a reader of 2.x 
 # 2.1 adds verification, corrections, output, left_out and the files beside the input; 2.2 the SHA-256 of each file that the input
 # consists of, of each file written and of each that the bundle's answer depends on; 2.3 what was
 # decided in reading the input, and the warnings of the case; 2.4 the grid that each norm, unit and file belongs to, norms and
-# locality on the grid of the decomposition, the precision of locality, how the channels of the network's input are tied, the
+# locality on the grid of the decomposition, whether that is a lower bound, how the channels of the network's input are tied, the
 # segmentation: its file, its rule and its labels, the part of the answer that was asked for, the volumes of labels with their
 # gradients, where the head comes from, how the iteration ended (status, stopped), the standard errors of trace and sensitivity
 # where these are estimates, and the share of the trace that each file holds.

@@ -263,7 +263,7 @@ def _version(package: str) -> str:
 
 
 _RESULTS = (
-    "eigenvalues", "rank", "energy_kept", "trace", "trace_error", "locality_radius", "locality_precision", "locality_share",
+    "eigenvalues", "rank", "energy_kept", "trace", "trace_error", "locality_radius", "locality_is_lower_bound", "locality_share",
     "locality_rms", "status", "stopped", "method",
     "method_reason", "corrections", "jacobian_products", "error_bound", "confidence", "residuals",
     "metric", "preprocessing", "left_out", "output", "dtype", "computation", "verification", "seconds",

@@ -19,6 +19,7 @@ from monai_ifim.display.asked import asked_text
 from monai_ifim.io import InputError, MapContent, atomic
 from monai_ifim.io.seal import sealed
 from monai_ifim.run.labels import label_columns, label_values
+from monai_ifim.run.volumes import volume_fields
 
 __all__ = ["COLUMNS", "SCHEMA", "SCHEMA_VERSION", "UNITS", "CaseRow", "row_from_sidecar", "write_run", "write_table"]
 
@@ -26,9 +27,11 @@ SCHEMA_VERSION = "1.4"  # of cases.parquet; a reader of 1.x reads every 1.y
 SINCE_1_1 = ("verification", "deviation", "verified_by")  # columns that a table of 1.0 lacks
 SINCE_1_2 = ("path",)  # and one of 1.1 too
 SINCE_1_3 = ("warnings",)  # and one of 1.2 too
+VOLUMES = ("volume_tolerances", "volume_slopes", "volume_changes")
+OF_VOLUMES = ("volume_sentence", "volume_labels", *VOLUMES)
 SINCE_1_4 = (  # and one of 1.3 too
     "norms_grid", "locality_share", "locality_rms", "channels", "decomposed", "means_unit", "convergence", "residual",
-    "trace_error", "stopped",
+    "trace_error", "stopped", *OF_VOLUMES,
 )  # fmt: skip
 LARGEST_WHOLE = 2**53
 SEAL = "run_sha256"  # the last entry of run.json
@@ -51,8 +54,8 @@ class CaseRow:
     warnings: sentences about what was guessed in reading the input. decomposed: which part of the answer, in words, empty for all
     of it. means_unit: "ml" or "voxels", of expected volumes. convergence: "converged" or "not converged"; residual: the
     largest |F u - l u| / l of the components; trace_error: standard error of the trace; stopped: why the iteration ended before
-    it had converged, "steps" or "request" (a limit of time). listed: the name in the list of cases (no column). Unknown
-    values are None, unknown texts empty. Field by field with units: UNITS.
+    it had converged, "steps" or "request" (a limit of time). volume_...: of each of `volume_labels` (`run.volumes`). listed: the
+    name in the list of cases (no column). Unknown values are None, unknown texts empty. Field by field with units: UNITS.
     """
 
     case: str
@@ -98,6 +101,11 @@ class CaseRow:
     residual: float | None = None
     trace_error: float | None = None
     stopped: str = ""
+    volume_sentence: str = ""
+    volume_labels: tuple[str, ...] | None = None
+    volume_tolerances: Numbers | None = None
+    volume_slopes: Numbers | None = None
+    volume_changes: Numbers | None = None
     listed: str = ""
 
     def of_listed(self, name: str, path: str) -> CaseRow:
@@ -137,6 +145,9 @@ UNITS: Mapping[str, str] = MappingProxyType(
         "deviation": "1 (share of the derivative)",
         "residual": "1 (share of the eigenvalue)",
         "trace_error": "nats per unit^2",
+        "volume_tolerances": "means_unit",
+        "volume_slopes": "means_unit per unit",
+        "volume_changes": "means_unit per unit",
     }
 )  # "unit" refers to the column of that name
 
@@ -187,6 +198,9 @@ SCHEMA = pa.schema(
         ("residual", _NUMBER),
         ("trace_error", _NUMBER),
         ("stopped", _TEXT),
+        ("volume_sentence", _TEXT),
+        ("volume_labels", _TEXTS),
+        *((name, _NUMBERS) for name in VOLUMES),
     ],
     metadata={"monai_ifim.schema_version": SCHEMA_VERSION, "monai_ifim.units": json.dumps(dict(UNITS))},
 )
@@ -252,6 +266,7 @@ def _row(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | No
         residual=_largest_residual(sidecar.get("residuals"), eigenvalues),
         trace_error=_number(sidecar.get("trace_error")),
         stopped=_text(sidecar.get("stopped")),
+        **volume_fields(sidecar),
     )
 
 

@@ -175,7 +175,7 @@ def _segmenter(seed: int) -> nn.Module:
 
 @pytest.mark.parametrize("head", ["volumes", "voxelwise"])
 @pytest.mark.parametrize("seed", range(3))
-def test_a_large_map_gets_a_lower_bound_of_its_radius_in_three_passes_a_direction(
+def test_a_large_map_gets_a_lower_bound_of_its_radius_in_two_passes_a_direction(
     monkeypatch: pytest.MonkeyPatch, head: str, seed: int
 ) -> None:
     network, passes = _segmenter(seed), list[int]()
@@ -186,9 +186,9 @@ def test_a_large_map_gets_a_lower_bound_of_its_radius_in_three_passes_a_directio
     coarse = decompose(network, x, head=head, rank=2, tolerance=1e-6, verify="never")
     passes.clear()
     radius = locality_radius(network, coarse)
-    assert sum(passes) <= 2 + 2 * 3  # one at the image, and one to see that the network is the one of the decomposition
+    assert sum(passes) <= 2 + 2 * 3 - 1  # one at the image, and one to see that the network is the one of the decomposition
     assert bool((radius <= 1.05 * fine.locality_radius).all())
-    assert bool((radius > fine.locality_radius / 2.5).all())
+    assert bool((radius > fine.locality_radius / 6).all())
     again = decompose(network, x, head=head, rank=2, tolerance=1e-6, verify="never", locality=True)
-    assert again.record["locality_precision"] == locality.COARSE.precision > fine.record["locality_precision"]
+    assert (fine.record["locality_is_lower_bound"], again.record["locality_is_lower_bound"]) == (False, True)
     torch.testing.assert_close(again.locality_radius, radius, rtol=1e-6, atol=0)

@@ -54,6 +54,8 @@ TYPES = {
     "unit": "string", "frame": "int64", "input_sha256": "string", "weights_sha256": "string",
     "path": "string", "warnings": "string", "convergence": "string", "residual": "double", "trace_error": "double",
     "stopped": "string",
+    "volume_sentence": "string", "volume_labels": "[string]", "volume_tolerances": "[double]", "volume_slopes": "[double]",
+    "volume_changes": "[double]",
 }  # fmt: skip
 HOSTILE = (
     "plain", "with,comma", 'with "quotes"', "two\nlines", "lone\rreturn", "both\r\n", "tab\t", "ümläut 肺 🫁", "<i>",
@@ -94,10 +96,16 @@ FULL = CaseRow(
     input_sha256="0" * 64,
     weights_sha256="f" * 64,
     path="b/a.nii.gz",
+    volume_sentence="One unit raises it.",
+    volume_labels=("tumour",),
+    volume_tolerances=(0.2,),
+    volume_slopes=(0.01,),
+    volume_changes=(-0.005,),
 )
+OF_VOLUMES = [f"volume_{name}" for name in ("sentence", "labels", "tolerances", "slopes", "changes")]
 SINCE_1_4 = [
     "norms_grid", "locality_share", "locality_rms", "channels", "decomposed", "means_unit", "convergence", "residual",
-    "trace_error", "stopped",
+    "trace_error", "stopped", *OF_VOLUMES,
 ]  # fmt: skip
 FAILED = CaseRow("b", "failed", "it is broken", "b.nii.gz")
 

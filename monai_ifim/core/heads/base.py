@@ -63,7 +63,7 @@ class Head(ABC):
 
         Raises HeadError for a head without them.
         """
-        raise HeadError(f"head {self.name!r} states no log-odds of a single class: leave answer out, or define its log_odds.")
+        raise HeadError(f"head {self.name!r} states no log-odds of a single class: leave answer= out, or define its log_odds.")
 
     @abstractmethod
     def square_root(self, output: Tensor) -> SquareRoot:

@@ -155,5 +155,5 @@ def restricted(head: Head, label: int | None, mask: Tensor | None) -> Head:
     if mask is not None:
         raise HeadError(f"head {head.name!r} gives one answer an image, which no mask divides: leave answer_mask out.")
     if head.answers == "output":
-        raise HeadError(f"head {head.name!r} has no classes or labels of which one could be asked for: leave answer out.")
+        raise HeadError(f"head {head.name!r} has no classes or labels of which one could be asked for: leave answer= out.")
     return LabelHead(head, label)

@@ -173,7 +173,7 @@ class VolumesOfLabels(Head):
         if self._stated.unit == "ml" and self.voxel_volume is None:
             raise HeadError(
                 f"a tolerance of {self.tolerance} needs the volume of a voxel, which this image does not state: state the "
-                "tolerance in '%' or 'voxels', or pass voxel_volume= in ml."
+                "tolerance in '%' or 'voxels'. In Python, voxel_volume= states it in ml."
             )
 
     def _voxel(self, like: Tensor) -> Tensor:

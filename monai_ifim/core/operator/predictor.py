@@ -19,6 +19,10 @@ from monai_ifim.core.operator.output_selection import OutputSelection, shape_of
 from monai_ifim.core.operator.refusals import forward_refusal
 
 
+class MapOutputError(NetworkError):
+    """An output at every voxel where one answer an image is expected."""
+
+
 @dataclass(frozen=True)
 class Predictor:
     """`network(image, *args, **kwargs)` as a plain tensor [B, C].
@@ -130,7 +134,7 @@ class Predictor:
         if self.spatial:
             return output
         if output.ndim > 2 and output[0, 0].numel() != 1:
-            raise NetworkError(
+            raise MapOutputError(
                 f"the network's output has shape {tuple(output.shape)}, one answer a voxel: pass head='volumes' or "
                 "head='voxelwise' for a segmentation ('volumes_bernoulli', 'voxelwise_bernoulli' for independent "
                 "labels), reduce it to [B, C], or name another output with output_key."

@@ -47,7 +47,7 @@ class FirstProducts:
         self, head: Head, factor: Factor, rows: FactorRows, settings: Settings, method: Method, generator: torch.Generator
     ) -> Subspace:
         """The subspace of these columns, as if there were no others."""
-        self.head, self.method = head.name, method
+        self.head, self.method = head.whole.name, method
         self.products, self.steps = expected_products(settings, factor.root, method)
         free = method == "matrix_free"
         score = self._combination(factor, rows, generator) if free else self._columns(factor, rows)

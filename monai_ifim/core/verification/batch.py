@@ -43,7 +43,7 @@ class BatchVerification:
         network = getattr(predictor.bare, "ends_in", predictor.bare)
         autocast = torch.is_autocast_enabled(image.device.type)
         form = (tuple(image.shape[1:]), image.dtype, image.device.type)
-        kind: Hashable = (form, autocast, _setting(settings), _hooks(predictor.bare), _switches(predictor))
+        kind: Hashable = (type(predictor.bare), form, autocast, _setting(settings), _hooks(predictor.bare), _switches(predictor))
         images, start = SCHEDULE.next_images(network, kind, image.shape[0], settings.verify)
         names = tuple(names) or tuple(f"image {start + number}" for number in range(image.shape[0]))
         return cls(network, kind, images, names, settings.seed, changes)

@@ -22,6 +22,7 @@ from monai_ifim.report.cohort.planes import PictureGrid
 from monai_ifim.report.cohort.records import Cohort
 from monai_ifim.report.cohort.spectrum import SpectrumDrawing, draw_spectrum
 from monai_ifim.report.cohort.tables import case_anchor, case_link, finding_text
+from monai_ifim.report.cohort.volumes import VolumeTable, volume_table
 from monai_ifim.report.pages.texts import shortened, words
 from monai_ifim.run.labels import are_independent
 
@@ -59,7 +60,8 @@ class OutputBar:
 class CaseCard:
     """Texts and drawings of one case. no_pictures: the reason if there are none; warnings: what was guessed in reading the
     input; answer_note: what the answer is one of; decomposed: which part of it; outputs_folded: further labels with their
-    probabilities; components: rows of number, eigenvalue, share of the trace and the step up to which it holds."""
+    probabilities; components: rows of number, eigenvalue, share of the trace and the step up to which it holds; volumes: of
+    labels, where these are the answer."""
 
     anchor: str
     name: str
@@ -77,6 +79,7 @@ class CaseCard:
     spectrum: SpectrumDrawing | None
     components: tuple[tuple[str, str, str, str], ...]
     components_rest: str
+    volumes: VolumeTable | None
     facts: tuple[tuple[str, str], ...]
     files: tuple[Markup, ...]
     folder: Markup
@@ -115,6 +118,7 @@ def _card(output: Path, position: int, case: CaseFields, pictures: CasePictures,
         spectrum=draw_spectrum(eigenvalues),
         components=() if failed else _components(case, eigenvalues),
         components_rest=_more(len(eigenvalues) - MOST_COMPONENTS, "component", "in the sidecar"),
+        volumes=None if failed else volume_table(case),
         facts=_failure_facts(case) if failed else _facts(case),
         files=() if failed else _files(output / name, name),
         folder=case_link(name, text="folder of the case"),

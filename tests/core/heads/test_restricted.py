@@ -280,7 +280,7 @@ class _Added(nn.Module):
 
 def test_what_has_no_part_is_refused() -> None:
     x = _image(1, *SHAPE)
-    with pytest.raises(HeadError, match="leave answer out"):
+    with pytest.raises(HeadError, match="leave answer= out"):
         decompose(_classifier(4), x, head=GaussianHead(), answer=1)
     with pytest.raises(HeadError, match="which no mask divides"):
         decompose(_classifier(4), x, answer_mask=torch.ones(7, 5))

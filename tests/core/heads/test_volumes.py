@@ -141,7 +141,7 @@ def test_other_tolerances_are_refused_with_the_cure(text: str) -> None:
 def test_ml_need_the_volume_of_a_voxel() -> None:
     network, x = _unet(2, 3), _image(1, 1, 8, 8)
     for given in ({"head": VolumesHead("0.5 ml")}, {"head": "volumes", "volume_tolerance": "0.5 ml"}):
-        with pytest.raises(HeadError, match="in '%' or 'voxels', or pass voxel_volume= in ml"):
+        with pytest.raises(HeadError, match="in '%' or 'voxels'. In Python, voxel_volume= states it in ml"):
             decompose(network, x, **given)
         d = decompose(network, x, **given, voxel_volume=0.1)  # the cure
         assert d.record["volumes"] == {"unit": "ml", "tolerance": "0.5 ml", "grid": [8, 8], "voxel_volume": [0.1]}
