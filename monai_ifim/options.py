@@ -209,7 +209,7 @@ OPTIONS: dict[str, Option] = {**DECOMPOSITION, **SCAN, **FILES}
 
 
 _VALUE = r"'[^']*'|[\w%+-]+(?:\.[\w%]+)*"
-_GIVEN = re.compile(rf"(?<![\w.'-])({'|'.join(OPTIONS)})=((?:{_VALUE})(?:(?:, or |, | or | and )'[^']*')*)?")
+_GIVEN = re.compile(rf"(?<!--set )(?<![\w.'-])({'|'.join(OPTIONS)})=((?:{_VALUE})(?:(?:, or |, | or | and )'[^']*')*)?")
 _NAMED = re.compile(rf"(?<![\w.'-])({'|'.join(name for name in OPTIONS if '_' in name)})(?![\w='-])")
 _PYTHON_ONLY = re.compile(r",? or (?:pass )?a Head\b")
 

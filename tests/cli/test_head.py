@@ -159,6 +159,7 @@ def test_a_softmax_in_the_network_is_read_as_probabilities(bundle: Path, scan: P
         ("rank=3: energy=0.99.", "--rank 3: --energy 0.99."),
         ("memory_budget is 5 MiB", "--memory-budget is 5 MiB"),
         ("metric=0.1 and locality=True, not locality=False", "--noise 0.1 and --locality, not --no-locality"),
+        ("or --set head=bernoulli, of evaluate", "or --set head=bernoulli, of evaluate"),
         ("choose one of 'auto', 'volumes', or pass a Head.", "choose one of 'auto', 'volumes'."),
         ("the head='x' in image=3 and subhead=4", "the --head x in image=3 and subhead=4"),
     ],

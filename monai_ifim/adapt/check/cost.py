@@ -61,7 +61,7 @@ def _results(image: Tensor, settings: Settings, trial: FirstProducts, pass_bytes
     """Bytes of rows and components: the rows beside the passes, or all of the results once the graph is freed."""
     count = trial.products[1] - trial.steps[1]
     rows = count * image.nbytes
-    components = min(settings.rank or count, count) * image.nbytes
+    components = min(settings.resolved.rank or count, count) * image.nbytes
     # Once the graph is freed: rows, eigenvectors, high and low, diag F and a float64 working block.
     working = 8 * image.numel() + 8 * min(LARGEST_BLOCK, 2 * count * image.numel())
     return rows + max(0, components + 2 * image.nbytes + working - pass_bytes)

@@ -32,7 +32,8 @@ def conclude(statements: Sequence[Statement], outputs: int | None = None) -> Hea
     relation: Relation | None = _said(statements, "relation")
     space: Space | None = _said(statements, "space")
     scale: Scale = _said(statements, "scale") or "logits"
-    places = tuple(dict.fromkeys(one.place for one in statements if _supports(one, relation, space)))
+    supporting = sorted((one for one in statements if _supports(one, relation, space)), key=lambda one: one.weak)
+    places = tuple(dict.fromkeys(one.place for one in supporting))
     if relation is None and space == "voxel" and outputs != 1:
         return HeadReading(space=space, sources=places, refusal=_undecided(places))
     assumed = _assumed(statements, relation, space)

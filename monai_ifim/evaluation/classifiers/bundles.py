@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +15,7 @@ from torch.utils.data import Dataset
 
 from monai_ifim.adapt.bundle import Bundle, load_bundle
 from monai_ifim.core import IFIMError
+from monai_ifim.core.errors import HeadError
 from monai_ifim.core.operator.predictor import Predictor
 from monai_ifim.evaluation.classifiers.datalist import list_labelled, read_labelled
 from monai_ifim.evaluation.classifiers.labels import Label
@@ -118,7 +120,7 @@ class BundleTask(Task):
 class BundleModel(Model):
     """The trained network of a bundle; its twin has the same layers with weights drawn again.
 
-    head: as `decompose` takes it. name: in tables, by default the bundle's.
+    head: as `decompose` takes it; "auto" for what the bundle's files ask for. name: in tables, by default the bundle's.
     """
 
     bundle: str
@@ -136,7 +138,15 @@ class BundleModel(Model):
         loaded = load_bundle(resolve_bundle(self.bundle))
         parameters = sum(parameter.numel() for parameter in loaded.network.parameters())
         record = {"bundle": loaded.identity.name, "bundle_version": loaded.identity.version, "parameters": parameters}
-        return EvaluatedClassifier(loaded.network, randomised(loaded.network, TWIN_SEED), (), self.head, record)
+        record["head_source"] = loaded.head.source(self.head)
+        return EvaluatedClassifier(loaded.network, randomised(loaded.network, TWIN_SEED), (), self._head(loaded), record)
+
+    def _head(self, loaded: Bundle) -> str:
+        """The head asked for, or the one that the bundle's files ask for; raises IFIMError where they do not say it."""
+        try:
+            return str(loaded.head.chosen(self.head))
+        except HeadError as error:
+            raise IFIMError(re.sub(r"\bhead='(\w+)'", r"--set head=\1", str(error))) from error
 
     def describe(self) -> dict[str, Any]:
         """See `Model`."""
