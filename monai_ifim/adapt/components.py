@@ -66,7 +66,11 @@ def joined_tensors(singles: Sequence[Mapping[str, Tensor]], margins: Sequence[Ma
     zeros to the largest."""
     channels, rank = batch.shape[1], max(single["ifim_eigenvalues"].shape[1] for single in singles)
     found = [padded_rank(single, rank, channels) for single in singles]
-    result = {name: torch.cat([each[name].as_subclass(Tensor) for each in found]) for name in ("pred", *NUMBERS)}
+    result = {name: torch.cat([each[name].as_subclass(Tensor) for each in found]) for name in NUMBERS}
+    outputs = [each["pred"].as_subclass(Tensor) for each in found]
+    if outputs[0].ndim > 2:  # maps on their images' grids
+        outputs = [padded(output, margin) for output, margin in zip(outputs, margins, strict=True)]
+    result["pred"] = torch.cat(outputs)
     records = [record for single in singles for record in cast(MetaTensor, single["ifim_high"]).meta[RECORD]]
     for name in (*MAPS, *(further for further in FURTHER_MAPS if all(further in each for each in found))):
         maps = [padded(each[name].as_subclass(Tensor), margin) for each, margin in zip(found, margins, strict=True)]

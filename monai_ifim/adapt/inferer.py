@@ -49,6 +49,7 @@ class IFIMInferer(Inferer):
 
         Returns batched tensors: pred (logits [B, C]), the MetaTensors ifim_high, ifim_low, ifim_sensitivity
         [B, channel, *spatial] and ifim_eigenvectors [B, r * channel, *spatial], ifim_eigenvalues [B, r], ifim_rank [B].
+        Of a network that labels voxels also the MetaTensor ifim_labels [B, 1, *spatial], its segmentation.
         Images that `pad_list_data_collate` padded are decomposed each at its own size; their maps are padded by zeros again.
         Raises IFIMError where image and network do not fit.
         """

@@ -59,8 +59,8 @@ class IFIMDecompose(Transform):
 
 class IFIMDecomposed(MapTransform):
     """Dictionary twin of `IFIMDecompose`: adds ifim_high, ifim_low, ifim_sensitivity, ifim_eigenvectors, ifim_eigenvalues
-    and ifim_rank, where the sensitivity is an estimate also ifim_sensitivity_error, to the data, each under a prefix of its own
-    where several images are decomposed.
+    and ifim_rank to the data, of a segmentation ifim_labels too, and of an estimated sensitivity ifim_sensitivity_error; each
+    under a prefix of its own where several images are decomposed.
 
     prefix: one name for each key, instead of "ifim"; needed for more than one key. Raises IFIMError where
     two keys would write the same names.

@@ -21,16 +21,20 @@ RULES = {
     "largest": "the label of largest probability",
     "above half": "the label of largest probability where that is above 0.5, else 0: labels may overlap, and one is shown",
 }
+HALVES = 1e-6  # voxels: places half way between two are those of the higher one, whatever the rounding
+SKEW = 1e-3  # voxels that two grids may run apart and still count as parallel
 BLOCK = 2**22  # voxels whose places are computed together
 
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """values: the label of each voxel [*spatial], whole numbers from 0; names: of labels 0, 1, 2 ...; rule: a key of RULES."""
+    """values: the label of each voxel [*spatial], whole numbers from 0; names: of labels 0, 1, 2 ...; rule: a key of RULES;
+    outside: number of voxels that the network did not see, which have the label of the background, or else the last one."""
 
     values: Labels = field(repr=False)
     names: tuple[str, ...]
     rule: str
+    outside: int = 0
 
     @property
     def background(self) -> int | None:
@@ -62,7 +66,7 @@ def segmentation(labels: Labels, class_names: Sequence[str], rule: str) -> Segme
         names = names if found.background is not None else (*names, UNSEEN)
         labels = np.where(outside, fill, labels)
     kind = np.uint8 if len(names) <= 2**8 else np.int16  # both are read by every program
-    return Segmentation(np.ascontiguousarray(labels, dtype=kind), names, rule)
+    return Segmentation(np.ascontiguousarray(labels, dtype=kind), names, rule, int(outside.sum()))
 
 
 def nearest_labels(labels: Labels, of_labels: Affine, affine: Affine, shape: Sequence[int]) -> Labels:
@@ -77,16 +81,10 @@ def nearest_labels(labels: Labels, of_labels: Affine, affine: Affine, shape: Seq
     source = kept.reshape((*kept.shape, 1, 1)[:3])
     sizes = (*shape, 1, 1)[:3]
     places = np.linalg.inv(of_labels) @ affine
-    flat = np.flatnonzero(np.array(source.shape) == 1)
-    places[flat] = 0.0  # a single slice stands for its plane
-    result = np.empty(sizes, dtype=np.int16)
-    step = max(1, BLOCK // max(1, sizes[1] * sizes[2]))
-    rest = [places[:3, axis, None, None, None] * _along(sizes[axis], axis) for axis in (1, 2)]
-    for start in range(0, sizes[0], step):
-        first = places[:3, 0, None, None, None] * _along(min(step, sizes[0] - start), 0, start)
-        index = first + rest[0] + rest[1] + places[:3, 3, None, None, None]
-        result[start : start + step] = _looked_up(source, index)
-    return result.reshape(tuple(shape))
+    places[np.flatnonzero(np.array(source.shape) == 1)] = 0.0  # a single slice stands for its plane
+    along = _axes_along(places[:3, :3], sizes)
+    found = _turned(source, places, sizes) if along is None else _along_axes(source, places, sizes, along)
+    return found.reshape(tuple(shape))
 
 
 def described(
@@ -107,7 +105,7 @@ def described(
         {"value": value, "name": name, "voxels": count, "ml": None if voxel is None else count * voxel}
         for value, (name, count) in enumerate(zip(found.names, found.voxels(), strict=True))
     ]
-    return rule | {"background": found.background, "labels": labels}
+    return rule | {"background": found.background, "outside": found.outside, "labels": labels}
 
 
 @dataclass(frozen=True)
@@ -142,17 +140,49 @@ def shown_labels(sidecar: Mapping[str, Any]) -> tuple[ShownLabel, ...]:
     return tuple(sorted(found, key=lambda label: -label.voxels))
 
 
-def _along(size: int, axis: int, start: int = 0) -> npt.NDArray[np.float64]:
-    """The indices along an axis, from `start`, as [1, size, 1, 1] and the like."""
-    shape = [1, 1, 1, 1]
-    shape[1 + axis] = size
-    return np.arange(start, start + size, dtype=np.float64).reshape(shape)
+def _axes_along(directions: npt.NDArray[np.float64], sizes: Sequence[int]) -> tuple[int, ...] | None:
+    """For each axis of the labels the axis of the other grid that runs along it; None where they are turned to each other by
+    more than SKEW voxels over the grid."""
+    largest = np.abs(directions).argmax(1)
+    for axis, own in enumerate(largest):
+        astray = np.abs(directions[axis]) * (np.array(sizes) - 1)
+        astray[own] = 0.0
+        if astray.sum() > SKEW:
+            return None
+    free = [axis for axis in range(3) if axis not in set(largest.tolist())]
+    used: list[int] = []
+    for axis, own in enumerate(largest.tolist()):  # an axis of one voxel runs along none: it takes one that is left
+        used.append(free.pop() if not directions[axis].any() and (own in largest[:axis] or own in largest[axis + 1 :]) else own)
+    return tuple(used) if sorted(used) == [0, 1, 2] else None
 
 
-def _looked_up(source: Labels, index: npt.NDArray[np.float64]) -> Labels:
-    """Labels at places [3, ...] in voxels of `source`."""
-    ends = np.array(source.shape, dtype=np.float64)[:, None, None, None] - 1
-    inside = ((index >= -REACH) & (index <= ends + REACH)).all(0)
-    nearest = np.floor(np.clip(index, 0.0, ends) + 0.5).astype(np.intp)
-    found: Labels = np.where(inside, source[tuple(nearest)], OUTSIDE)
-    return found
+def _along_axes(source: Labels, places: Affine, sizes: Sequence[int], along: Sequence[int]) -> Labels:
+    """Labels on a grid whose axes run along those of `source`: axis by axis."""
+    index, inside = [], []
+    for axis, own in enumerate(along):
+        place = places[axis, own] * np.arange(sizes[own]) + places[axis, 3]
+        nearest, seen = _nearest(place, source.shape[axis])
+        index.append(nearest)
+        inside.append(seen)
+    found = source[np.ix_(*index)].copy()
+    for axis, seen in enumerate(inside):
+        found[(slice(None),) * axis + (~seen,)] = OUTSIDE
+    return np.ascontiguousarray(found.transpose(np.argsort(along)))
+
+
+def _turned(source: Labels, places: Affine, sizes: Sequence[int]) -> Labels:
+    """Labels on a grid that is turned to that of `source`: voxel by voxel, in slabs along the first axis."""
+    result = np.empty(sizes, dtype=np.int16)
+    step = max(1, BLOCK // max(1, sizes[1] * sizes[2]))
+    for start in range(0, sizes[0], step):
+        slab = np.ix_(*(np.arange(size, dtype=np.float64) for size in (min(step, sizes[0] - start), *sizes[1:])))
+        axes = [sum(places[axis, k] * slab[k] for k in range(3)) + places[axis, 3] + places[axis, 0] * start for axis in range(3)]
+        index, inside = zip(*(_nearest(place, source.shape[axis]) for axis, place in enumerate(axes)), strict=True)
+        result[start : start + step] = np.where(inside[0] & inside[1] & inside[2], source[index], OUTSIDE)
+    return result
+
+
+def _nearest(place: npt.NDArray[np.float64], size: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
+    """The nearest voxel of an axis at places in its voxels, and whether it is within REACH."""
+    nearest = np.floor(np.clip(place, 0.0, size - 1) + 0.5 + HALVES).astype(np.intp)
+    return nearest, (place >= -REACH) & (place <= size - 1 + REACH)

@@ -180,6 +180,7 @@ def test_voxels_that_the_network_did_not_see_are_background_or_a_label_of_their_
     assert (found[seen] == wanted[seen]).mean() > 0.995
     far = carried(np.pad(labels, 2, mode="edge"), source @ shifted(-2), oblique, SHAPE, "constant") < 0
     assert (found[far] == outside).all()
+    assert far.sum() <= sidecar["segmentation"]["outside"] <= (~seen).sum() + 30
     names = [each["name"] for each in sidecar["segmentation"]["labels"]]
     assert names == [first, "tumour", "oedema", *(["outside of the network's image"] if outside else [])]
 

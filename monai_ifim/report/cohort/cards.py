@@ -34,7 +34,8 @@ MOST_FOLDED = 300  # of these
 MOST_COMPONENTS = 8  # rows of the table of the spectrum
 MOST_FILES = 40
 NOT_CONVERGED = status_of(converged=False)
-FILE_ORDER = (".mrml", ".mrb", "_ifim.json", *(f"_ifim_{name}" for name in ("source", "input", "high", "low", "sens", "eigen")))
+_MAPS = ("source", "input", "labels", "high", "low", "sens", "eigen")
+FILE_ORDER = (".mrml", ".mrb", "_ifim.json", *(f"_ifim_{name}" for name in _MAPS))
 FILE_NAMES = {".mrml": "scene for 3D Slicer", ".mrb": "scene for 3D Slicer in one file", "_ifim.json": "sidecar"}
 SUFFIXES = (".mrml", ".mrb", ".json", ".nii.gz", ".dcm")
 
@@ -154,7 +155,8 @@ def _outputs(case: CaseFields, independent: bool) -> tuple[tuple[OutputBar, ...]
 def _outputs_head(case: CaseFields) -> str:
     """What the values of the outputs are."""
     if not len(_numbers(case["probabilities"])):
-        return "expected volume" if words(case["head"]).startswith("volumes") else "predicted value"
+        volume = f"expected volume ({words(case['means_unit'])})" if words(case["means_unit"]) else "expected volume"
+        return volume if words(case["head"]).startswith("volumes") else "predicted value"
     return "mean probability of a voxel" if words(case["head"]).startswith("voxelwise") else "probability"
 
 
