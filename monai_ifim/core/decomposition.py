@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from monai_ifim.core.decomposition_file import read_decomposition, write_decomposition
-from monai_ifim.core.errors import ImageError
+from monai_ifim.core.errors import IFIMError, ImageError
 from monai_ifim.core.operator.rows import all_finite
 from monai_ifim.core.projection import split
 
@@ -91,6 +91,18 @@ class Decomposition:
         if not all_finite(image.detach()):
             raise ImageError("the image holds NaN or infinite values: mask or clip them first (torch.nan_to_num).")
         return split(self.eigenvectors, image.detach().as_subclass(Tensor))
+
+    def answer_gradients(self) -> Tensor:
+        """Gradient of each label's volume, [B, L, channel, *spatial] float64, per unit of the image, or of the metric.
+
+        It lies in the span of the eigenvectors, so all of them must be kept. Raises IFIMError where they were not, and for an
+        answer that is not volumes.
+        """
+        if self.answer_changes is None:
+            raise IFIMError("no gradients: decompose with head='volumes' or 'volumes_bernoulli', and method='exact' or 'auto'.")
+        if bool((self.rank < (self.spectrum > 0).sum(1)).any()):
+            raise IFIMError("the gradients need every component, and some were left out: decompose with energy=1.0.")
+        return torch.einsum("brl,br...->bl...", self.answer_changes, self.eigenvectors.to(self.answer_changes))
 
     def to(self, device: torch.device | str | int) -> Decomposition:
         """The decomposition with its tensors on `device`; float64 stays on the CPU where the device has none (Apple's MPS)."""

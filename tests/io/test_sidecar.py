@@ -104,6 +104,7 @@ def test_model_is_stated_by_the_hash_of_its_weights_and_its_metadata(run: dict[s
         "config_sha256": hashlib.sha256(config.read_bytes()).hexdigest(),
         "class_names": ["class 0", "class 1", "class 2"],
         "head": "categorical",
+        "head_source": "asked for",
     }
 
 

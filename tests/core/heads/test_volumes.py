@@ -245,3 +245,17 @@ def test_many_labels_are_computed_exactly() -> None:
     assert "gradient of each volume" in d.record["method_reason"]
     assert d.answer_slopes is not None
     assert d.answer_slopes.shape == (1, 12)
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_gradients_of_volumes_are_combinations_of_all_eigenvectors(exclusive: bool) -> None:
+    network, x = _unet(2, 3), _image(2, 1, 12, 10)
+    head = "volumes" if exclusive else "volumes_bernoulli"
+    d = decompose(network, x, head=head, voxel_volume=0.02, energy=1.0)
+    for b in range(2):
+        rows = torch.autograd.functional.jacobian(lambda z: _volumes(network, z, exclusive, 0.02)[0], x[b : b + 1])  # type: ignore[no-untyped-call]
+        torch.testing.assert_close(d.answer_gradients()[b], rows[:, 0], rtol=1e-7, atol=1e-10)
+    with pytest.raises(IFIMError, match=r"decompose with energy=1\.0"):
+        decompose(network, x, head=head, rank=1).answer_gradients()
+    with pytest.raises(IFIMError, match="head='volumes'"):
+        decompose(network, x, head="voxelwise", rank=1, tolerance=0.5).answer_gradients()
