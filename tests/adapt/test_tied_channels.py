@@ -174,6 +174,8 @@ def test_the_divergence_of_a_grey_change_is_that_of_the_tied_change(network: nn.
         before, after = (network(each).log_softmax(1) for each in (image, image + step * change))
     divergence = float((before.exp() * (before - after)).sum())
     assert divergence == pytest.approx(step**2 * float(found.eigenvalues[0, 0]) / 2, rel=0.02)
+    predicted = int(before.argmax())
+    assert after[0, predicted] > before[0, predicted]  # along +u the grey image, and no other, raises the predicted class
 
 
 @pytest.mark.parametrize(("method", "precision", "budget"), [("adaptive", "float32", "64KiB"), ("matrix_free", None, None)])

@@ -1,4 +1,4 @@
-"""Both bundles as MONAI's own command line runs them."""
+"""The shipped bundles as MONAI's own command line runs them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ from monai.bundle import ckpt_export, verify_net_in_out
 from monai_ifim import read_cases
 from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.evaluation.demonstration import demo_slice, demo_volume
-from monai_ifim.io.installation import resolve_bundle
+from monai_ifim.io.installation import bundles_folder, resolve_bundle
 
 CASES = {"mednist_classification": "CT_small", "lumpy_lesion_detection_3d": "lumpy_lesion"}
 
 
 @pytest.fixture(params=CASES)
 def bundle(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A bundle whose own inference decomposes."""
     root = tmp_path / request.param
     shutil.copytree(resolve_bundle(request.param), root)
     return root
+
+
+@pytest.fixture(params=sorted(path.parent.parent.name for path in bundles_folder().glob("*/configs/metadata.json")))
+def any_bundle(request: pytest.FixtureRequest) -> Path:
+    return resolve_bundle(request.param)
 
 
 def run_inference(bundle: Path, *arguments: str) -> None:
@@ -63,32 +69,32 @@ def test_inference_takes_the_users_images(bundle: Path, tmp_path: Path) -> None:
     assert (row.case, row.status, row.trace) == ("scan_one", "done", sidecar["trace"])
 
 
-def test_network_takes_and_gives_what_the_metadata_say(bundle: Path) -> None:
+def test_network_takes_and_gives_what_the_metadata_say(any_bundle: Path) -> None:
     verify_net_in_out(
         net_id="network_def",
-        meta_file=str(bundle / "configs" / "metadata.json"),
-        config_file=str(bundle / "configs" / "inference.yaml"),
+        meta_file=str(any_bundle / "configs" / "metadata.json"),
+        config_file=str(any_bundle / "configs" / "inference.yaml"),
     )
 
 
 @pytest.mark.slow
-def test_exported_torchscript_equals_the_network(bundle: Path, tmp_path: Path) -> None:
+def test_exported_torchscript_equals_the_network(any_bundle: Path, tmp_path: Path) -> None:
     ckpt_export(
         net_id="network_def",
         filepath=str(tmp_path / "model.ts"),
-        ckpt_file=str(bundle / "models" / "model.pt"),
-        meta_file=str(bundle / "configs" / "metadata.json"),
-        config_file=str(bundle / "configs" / "inference.yaml"),
+        ckpt_file=str(any_bundle / "models" / "model.pt"),
+        meta_file=str(any_bundle / "configs" / "metadata.json"),
+        config_file=str(any_bundle / "configs" / "inference.yaml"),
     )
-    loaded = load_bundle(bundle)
+    loaded = load_bundle(any_bundle)
     image = loaded.example(None)[None]
     exported = torch.jit.load(tmp_path / "model.ts").eval()
     with torch.no_grad():
         torch.testing.assert_close(exported(image), loaded.network(image))
 
 
-def test_weights_are_small_and_plain(bundle: Path) -> None:
-    weights = bundle / "models" / "model.pt"
+def test_weights_are_small_and_plain(any_bundle: Path) -> None:
+    weights = any_bundle / "models" / "model.pt"
     assert weights.stat().st_size < 5_000_000
     state = torch.load(weights, weights_only=True)
     assert {value.dtype for value in state.values()} <= {torch.float32, torch.int64}

@@ -20,7 +20,7 @@ from monai_ifim.cli.options import GivenSettings, takes_settings
 from monai_ifim.core import NoiseLevel
 from monai_ifim.core.heads.answer_mask import AnswerMask
 from monai_ifim.io.limits import Limits
-from monai_ifim.options import LIMITS, OPTIONS, SAME, Option
+from monai_ifim.options import DECOMPOSITION, LIMITS, OPTIONS, SAME, Option
 
 MASK = "mask.nii"
 WORDS: dict[str, tuple[list[str], Any]] = {  # of the command line, and the value of the field that they stand for
@@ -120,7 +120,7 @@ def test_limits_of_the_command_line_are_those_of_the_run() -> None:
 
 
 def test_check_has_those_settings_that_a_network_is_probed_with() -> None:
-    assert set(OPTIONS) & set(verb("check")) == {"head", "output_key"}
+    assert set(OPTIONS) & set(verb("check")) == set(DECOMPOSITION) - {"locality", "verify"}
 
 
 def test_shared_options_are_the_same_in_every_verb() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from monai_ifim.evaluation.demonstration import demo_slice, demo_volume
+from monai_ifim.evaluation.demonstration import PlantedLesion, demo_slice, demo_volume, planted_lesion
 from monai_ifim.evaluation.lumpy.images import LumpyDataset, LumpyParameters, write_image
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "lumpy_lesion_detection_3d"
@@ -48,6 +48,26 @@ def test_demo_volume_is_written_once_and_is_always_the_same(tmp_path: Path) -> N
     other = nibabel.load(demo_volume(str(tmp_path / "b")))
     np.testing.assert_array_equal(image.get_fdata(), other.get_fdata())
     assert [p.name for p in first.parent.iterdir()] == [first.name]
+
+
+def test_the_planted_lesion_is_in_the_file_where_the_truth_says(tmp_path: Path) -> None:
+    truth = planted_lesion(tmp_path / "a")
+    written = truth.path.stat().st_mtime_ns
+    again, other = planted_lesion(tmp_path / "a"), planted_lesion(str(tmp_path / "b"))
+    assert truth.path.stat().st_mtime_ns == written
+    assert (again.path, again.centre, again.volume) == (truth.path, truth.centre, truth.volume) == (truth.path, *_truth(other))
+    image = nibabel.load(truth.path)
+    np.testing.assert_array_equal(image.get_fdata(), nibabel.load(other.path).get_fdata())
+    inside = truth.mask.numpy() > 0
+    assert truth.volume == pytest.approx(inside.sum() * abs(np.linalg.det(image.affine[:3, :3])) / 1000)
+    centre = image.affine[:3, :3] @ np.argwhere(inside).mean(0) + image.affine[:3, 3]
+    np.testing.assert_allclose(truth.centre, centre, atol=1e-6)
+    values = image.get_fdata()
+    assert values[inside].mean() > values[~inside].mean() + 2  # at least half of the amplitude of 4
+
+
+def _truth(lesion: PlantedLesion) -> tuple[tuple[float, ...], float]:
+    return lesion.centre, lesion.volume
 
 
 def test_default_task_is_the_one_the_bundle_was_trained_on() -> None:

@@ -13,7 +13,7 @@ from monai_ifim.io.installation import bundles_folder, configs_folder, resolve_b
 def test_every_bundle_that_is_shipped_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names = {path.parent.parent.name for path in bundles_folder().glob("*/configs/metadata.json")}
-    assert {"mednist_classification", "lumpy_lesion_detection_3d"} <= names
+    assert {"mednist_classification", "lumpy_lesion_detection_3d", "lumpy_segmentation_3d"} == names
     assert {resolve_bundle(name).resolve() for name in names} == {(bundles_folder() / name).resolve() for name in names}
 
 

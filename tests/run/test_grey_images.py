@@ -155,6 +155,7 @@ def test_a_case_is_made_again_from_its_sidecar(bundle: Bundle, scan: Path, tmp_p
     assert found.identical
 
 
+@pytest.mark.slow
 def test_a_parametric_map_of_each_kind_is_written(bundle: Bundle, tmp_path: Path) -> None:
     folder = write(tmp_path / "series", Series(ORIENTATIONS["oblique"]).slices())
     (found,) = run(bundle, folder, tmp_path / "out", rank=1, dicom_pm=True)
@@ -181,6 +182,7 @@ def test_a_grey_picture_stored_in_colours_stays_one_of_three_channels(
     assert tied or APART in found["input"]["tied_channels"]["meaning"]
 
 
+@pytest.mark.usefixtures("blank_figure")
 def test_the_command_line_has_the_option(bundle: Bundle, scan: Path, tmp_path: Path) -> None:
     words = ["decompose", str(scan), "--bundle", str(bundle.root), "--output", str(tmp_path / "out"), "--channels", "each"]
     result = CliRunner().invoke(app, [*words, "--head", "categorical", "--no-locality"])

@@ -251,13 +251,21 @@ class LumpyDataset(Dataset[dict[str, Any]]):
         Raises:
             IndexError: beyond the end.
         """
+        position = self.position(index)
+        return draw_volume(self.parameters, lesion=position % 2 == 1, generator=self.generator(position))
+
+    def position(self, index: int) -> int:
+        """Index from the start; raises IndexError beyond the end."""
         position = index + self.length if index < 0 else index
         if not 0 <= position < self.length:
             raise IndexError(f"index {index} is outside a set of {self.length} volumes")
+        return position
+
+    def generator(self, position: int) -> torch.Generator:
+        """The source of chance of one item."""
         # SeedSequence mixes both numbers: neighbouring seeds or items share no stream
         state = np.random.SeedSequence([self.seed, position]).generate_state(1, np.uint64)[0]
-        generator = torch.Generator().manual_seed(int(state))
-        return draw_volume(self.parameters, lesion=position % 2 == 1, generator=generator)
+        return torch.Generator().manual_seed(int(state))
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """``{"image": float32 [1, *shape], "label": int}``."""

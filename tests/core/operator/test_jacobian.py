@@ -42,7 +42,7 @@ def test_chunk_of_cotangents_does_not_matter(
 ) -> None:
     network = cnn((1, 7, 5), 5).double()
     truth = decompose(network, image, head=head, energy=1.0)
-    monkeypatch.setattr(SquareRoot.__init__, "__defaults__", (None, None, chunk))
+    monkeypatch.setattr(SquareRoot.__init__, "__defaults__", (None, None, chunk, None))
     found = decompose(network, image, head=head, energy=1.0)
     torch.testing.assert_close(found.eigenvectors, truth.eigenvectors, rtol=0, atol=1e-12)
     torch.testing.assert_close(found.sensitivity, truth.sensitivity)
