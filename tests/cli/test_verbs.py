@@ -149,7 +149,7 @@ def test_an_expected_error_is_one_line_on_standard_error_and_status_1(
 def test_an_unknown_bundle_is_refused_naming_those_that_come_with_the_package(scan: Path, tmp_path: Path) -> None:
     result = invoke("decompose", scan, "--bundle", "no_such", "-o", tmp_path / "out")
     assert isinstance(result.exception, IFIMError)
-    assert "lumpy_lesion_detection_3d, mednist_classification" in str(result.exception)
+    assert "lumpy_lesion_detection_3d, lumpy_segmentation_3d, mednist_classification" in str(result.exception)
 
 
 @pytest.mark.parametrize(

@@ -395,10 +395,13 @@ def test_a_memory_budget_changes_no_number(resolution: Any, bundle: Bundle, obli
         folder = tmp_path / str(budget) / "large"
         results[budget] = {file.name: nib.load(file).get_fdata() for file in sorted(folder.glob("*.nii.gz"))}
     assert results[None].keys() == results[BUDGET].keys()
+    largest = np.abs(results[None]["large_ifim_input.nii.gz"]).max()
     for name, values in results[None].items():
-        np.testing.assert_allclose(results[BUDGET][name], values, rtol=0, atol=1e-5 * np.abs(values).max(), err_msg=name)
+        # high is a projection of the image, and here a small one: its rounding is that of the image's values
+        scale = largest if name == "large_ifim_high.nii.gz" else np.abs(values).max()
+        np.testing.assert_allclose(results[BUDGET][name], values, rtol=0, atol=1e-5 * scale, err_msg=name)
     [row] = run(bundle, path, tmp_path / "less", options=CaseSettings("categorical", memory_budget="1MiB"))
-    assert "memory_budget is 1 MiB" in row.reason
+    assert "--memory-budget is 1 MiB" in row.reason
 
 
 # Cases and settings that cannot be.

@@ -77,5 +77,7 @@ def diagonal_error(diagonal: Tensor, count: int) -> Tensor:
     own = relative.square()
     axes = diagonal.ndim - 2
     average = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}[axes]
-    around = average(own, NEIGHBOURHOOD, stride=1, padding=NEIGHBOURHOOD // 2, count_include_pad=False)
+    margins = [NEIGHBOURHOOD // 2] * (2 * axes)  # padded here: PyTorch pools no image that is smaller than the window
+    parts, there = (functional.pad(values, margins) for values in (own, torch.ones_like(own)))
+    around = average(parts, NEIGHBOURHOOD, stride=1) / average(there, NEIGHBOURHOOD, stride=1)
     return largest * torch.maximum(own, around).mul_(2.0 / (count + 2)).sqrt_()

@@ -122,6 +122,12 @@ def test_error_of_a_voxel_is_its_own_or_that_around_it() -> None:
     torch.testing.assert_close(tiny * 1e200, expected)
 
 
+def test_an_image_smaller_than_the_neighbourhood_has_errors() -> None:
+    diagonal = torch.tensor([3.0, 1.0], dtype=torch.float64).reshape(1, 1, 1, 2, 1)
+    expected = (0.2 * torch.tensor([9.0, 5.0], dtype=torch.float64)).sqrt()  # of the second voxel, the mean of 9 and 1
+    torch.testing.assert_close(diagonal_error(diagonal, 8).flatten(), expected)
+
+
 def test_channels_and_images_are_apart_in_it() -> None:
     diagonal = torch.zeros(2, 2, 3, 5, 4, dtype=torch.float64)
     diagonal[1, 0, 1, 2, 1] = 1.0
