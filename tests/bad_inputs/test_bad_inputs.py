@@ -186,7 +186,7 @@ def python(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [[], ["--debug"]], ids=["plain", "debug"])
+@pytest.mark.parametrize("options", [pytest.param([], marks=pytest.mark.soak), ["--debug"]], ids=["plain", "debug"])
 def test_traceback_of_a_failed_case_is_for_those_who_ask(options: list[str], grounds: dict[int, Ground], tmp_path: Path) -> None:
     (tmp_path / "bad.nii").write_bytes(b"")
     attempt = Attempt(tmp_path, (grounds[3].good[0],), grounds[3].bundle, tmp_path / "out").between(tmp_path / "bad.nii")

@@ -217,7 +217,7 @@ def test_maps_go_back_to_the_grid_of_the_input(tmp_path: Path) -> None:
         assert np.corrcoef(native.numpy().ravel(), loaded.numpy().ravel())[0, 1] > 0.95
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_training_without_data_says_which_variable_to_set() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "IFIM_TEST_DATA"}
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/train.yaml", "--bundle_root", "."]

@@ -45,7 +45,7 @@ def read(folder: Path, content: str) -> np.ndarray:
     return np.asarray(nib.load(folder / f"{folder.name}_ifim_{content}.nii.gz").dataobj)
 
 
-@pytest.mark.slow
+@pytest.mark.soak  # the next test runs the same command with arguments
 def test_inference_runs_without_an_argument(bundle: Path) -> None:
     run_inference(bundle)
     case = bundle / "eval" / CASES[bundle.name]

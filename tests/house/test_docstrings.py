@@ -85,7 +85,7 @@ def test_readme_python_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path, 
     first = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)[0]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        # ITK's wrappers: an error in the middle of their import would leave ITK in a state in which the process crashes at its end
+        # ITK: an error in the middle of its import would leave it in a state in which the process crashes at its end
         warnings.filterwarnings("ignore", "builtin type", DeprecationWarning)
         exec(compile(first, "README.md", "exec"), {})
     assert "True" in capsys.readouterr().out

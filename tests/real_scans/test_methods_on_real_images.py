@@ -49,7 +49,7 @@ def test_trained_bundle_on_its_test_images(real_data: Path, method: str) -> None
     _assert_agree(found, truth, 1e-4, 2e-2)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_thousand_classes(slices: Tensor) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(1)

@@ -33,6 +33,7 @@ def test_the_bundle_finds_white_and_grey_matter_in_the_middle_of_a_head(
     assert bool((shares > 0.04).all()), shares
 
 
+@pytest.mark.soak
 def test_a_run_on_a_scan_writes_components_that_add_up_to_what_the_network_saw(
     meshnet_bundle: Callable[[int], Path], real_data: Path, tmp_path: Path, blank_figure: None
 ) -> None:

@@ -150,7 +150,7 @@ def test_pacs_that_waits_for_its_server_ends_and_records_it(
     assert {line["reason"] for line in lines[2:]} == {number.name}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_evaluate_ends_with_130(tmp_path: Path) -> None:
     started = Started("evaluate", "quick", "-o", tmp_path / "out", "--cache", tmp_path / "cache")
     started.wait_for((tmp_path / "out").is_dir)

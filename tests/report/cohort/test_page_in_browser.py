@@ -526,6 +526,7 @@ def test_a_hundred_cases_with_the_heaviest_pictures_are_light(
     assert len(found) == 12
 
 
+@pytest.mark.soak
 def test_ten_thousand_cases_are_searched_and_each_one_opens(
     browser: Browser,
     tmp_path: Path,
