@@ -178,6 +178,8 @@ def joined(parts: Sequence[Decomposition], image: Tensor) -> Decomposition:
     if len(parts) == 1:
         return replace(parts[0], image=image)
     named = [tensors_of(part) for part in parts]
+    if any("sensitivity_error" in part for part in named):  # a part whose pairs span everything estimates nothing
+        named = [{"sensitivity_error": torch.zeros_like(part["sensitivity"])} | part for part in named]
     tensors = {name: _concatenated([part[name] for part in named]) for name in named[0] if name != "image"}
     tensors.setdefault("eigenimages", tensors["eigenvectors"])
     record = parts[0].record | {

@@ -48,7 +48,7 @@ def test_a_field_of_a_case_is_made_again_and_told_apart(name: str) -> None:
     plain = CaseSettings(**under)
     settings = replace(plain, **{name: value})
     description = json.loads(json.dumps(settings.describe(), allow_nan=False))
-    assert CaseSettings.from_description(description) == settings
+    assert CaseSettings.from_description(description).describe() == settings.describe()
     if name == "case_names":  # other files of the same result
         assert settings.gives_same_result(plain)
         return

@@ -101,7 +101,7 @@ def test_numbers_from_configs_become_plain(image: Tensor) -> None:
     assert selection(decompose(network, image, rank=np.int64(2)).record["settings"]) == {"rank": 2}
     made = IFIMDecompose(network, energy=np.float32(0.5))(image[0])
     assert made["ifim_rank"] == 1
-    for wrong in ("0.9", None, np.bool_(True)):
+    for wrong in ("0.9", 0.0, np.bool_(True)):
         with pytest.raises(IFIMError, match="energy"):
             decompose(network, image, energy=wrong)  # type: ignore[arg-type]
 

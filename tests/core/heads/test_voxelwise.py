@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from monai.networks.nets import UNet
 from torch import Tensor, nn
 
 from monai_ifim.core import ConvergenceWarning, Decomposition, HeadError, IFIMError, NetworkError, decompose, locality_radius
+from monai_ifim.core.decomposition import joined
 from monai_ifim.core.heads.voxelwise import mean_probability
 
 
@@ -186,8 +188,10 @@ def test_pairs_that_span_everything_leave_nothing_to_estimate() -> None:
     small, values = x[..., :3, :3], _dense(network, x[..., :3, :3], exclusive=True)
     d = decompose(network, small, head="voxelwise", energy=1.0, tolerance=1e-6)
     torch.testing.assert_close(d.sensitivity.flatten(), values.diagonal())
-    assert d.sensitivity_error is None
-    assert (d.trace_error.tolist(), d.error_bound.tolist(), d.status) == ([0.0], [0.0], ("converged",))
+    # whether the last direction is found, or is zero to rounding, depends on the processor
+    assert d.sensitivity_error is None or float(d.sensitivity_error.max()) < 1e-12 * float(values.trace())
+    assert max(float(d.trace_error), float(d.error_bound)) < 1e-12
+    assert d.status == ("converged",)
     torch.testing.assert_close(d.trace[0], values.trace())
 
 
@@ -222,3 +226,11 @@ def test_advice_to_a_segmentation_names_nothing_that_is_refused(monkeypatch: pyt
     with pytest.warns(ConvergenceWarning, match="eigenvalues .residuals, converged.. Give a larger tolerance=.$"):
         decompose(network, x, head="voxelwise", rank=1, tolerance=1e-9)
     assert decompose(network, x, head="voxelwise", rank=1, tolerance=0.99).status == ("converged",)
+
+
+def test_a_part_of_a_batch_that_estimates_nothing_has_errors_of_zero() -> None:
+    network, x, _ = _sizes(1)
+    d = decompose(network, x, head="voxelwise", rank=1)
+    whole = joined([d, replace(d, sensitivity_error=None)], torch.cat([x, x]))
+    torch.testing.assert_close(whole.sensitivity_error, torch.cat([d.sensitivity_error, torch.zeros_like(d.sensitivity)]))
+    assert joined([replace(d, sensitivity_error=None)] * 2, torch.cat([x, x])).sensitivity_error is None
