@@ -133,9 +133,9 @@ def _like(values: Tensor, image: Tensor, record: list[str] | str) -> Tensor:
         result.applied_operations = [list(entry) if isinstance(entry, list) else entry for entry in traces]
     else:
         result.meta[UNPLACED] = True
-    if not isinstance(image, MetaTensor) and not isinstance(record, str):
-        result.is_batch = True
-        result.affine = result.affine.repeat(len(record), 1, 1)  # decollation takes one for each image
+        if not isinstance(record, str):
+            result.is_batch = True
+            result.affine = result.affine.repeat(len(record), 1, 1)  # decollation takes one for each image
     result.meta[RECORD] = record
     return result
 

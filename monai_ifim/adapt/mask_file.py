@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
@@ -14,8 +13,8 @@ from torch import Tensor
 from monai_ifim.adapt.native import native_affine, native_shape, network_affine
 from monai_ifim.core.heads.answer_mask import AnswerMask
 from monai_ifim.io import InputError
-from monai_ifim.io.errors import redacted, unquoted
 from monai_ifim.io.geometry import Affine, same_grid
+from monai_ifim.io.option_file import read_option_file
 
 
 class MaskFile(AnswerMask):
@@ -54,14 +53,10 @@ def read_mask(file: str | None) -> MaskFile | None:
     if file is None:
         return None
     path = Path(file)
-    try:
-        image = nib.load(path)
-        values = np.asarray(image.dataobj, dtype=np.float32)
-        affine = np.asarray(image.affine, dtype=np.float64)
-    except Exception as error:
-        raise InputError(
-            f"--answer-mask {path.name}: not a readable NIfTI file ({unquoted(error)}): give one, 0 outside of the region."
-        ) from redacted(error)
+    values, affine = read_option_file(
+        path,
+        lambda reason: f"--answer-mask {path.name}: not a readable NIfTI file ({reason}): give one, 0 outside of the region.",
+    )
     if values.ndim not in (2, 3):
         raise InputError(f"--answer-mask {path.name}: {values.ndim} axes: give one volume, 0 outside of the region.")
     return MaskFile(torch.from_numpy(np.ascontiguousarray(values)), affine, path.name)

@@ -12,8 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser, ConfigWorkflow
-from monai.utils import BundleProperty, BundlePropertyConfig
+from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
 from bundle_run import run_bundle
@@ -50,20 +49,6 @@ def network() -> nn.Module:
 @pytest.fixture(scope="module")
 def normalised() -> Any:
     return parsed("train.yaml").get_parsed_content("train#preprocessing")
-
-
-@pytest.mark.parametrize(("name", "kind"), [("inference.yaml", "inference"), ("train.yaml", "train")])
-def test_monai_finds_its_workflow_properties(name: str, kind: str) -> None:
-    workflow = ConfigWorkflow(
-        config_file=str(CONFIGS / name),
-        meta_file=str(CONFIGS / "metadata.json"),
-        logging_file=False,
-        workflow_type=kind,
-        bundle_root=str(BUNDLE),
-    )
-    for key, item in workflow.properties.items():
-        if item[BundleProperty.REQUIRED]:
-            assert item[BundlePropertyConfig.ID] in workflow.parser, key
 
 
 def test_configs_describe_one_network_and_the_task_of_the_package() -> None:

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigParser
 from monai.data import MetaTensor, load_decathlon_datalist
 from monai.transforms import Compose, Invertd
-from monai.utils import BundleProperty, BundlePropertyConfig
 from PIL import Image
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
@@ -117,20 +116,6 @@ def ramp_jpeg(folder: Path) -> Path:
 
 def ct_slice() -> Path:
     return Path(str(get_testdata_file("CT_small.dcm", download=False)))
-
-
-@pytest.mark.parametrize(("name", "kind"), [("inference.yaml", "inference"), ("train.yaml", "train")])
-def test_monai_finds_its_workflow_properties(name: str, kind: str) -> None:
-    workflow = ConfigWorkflow(
-        config_file=str(CONFIGS / name),
-        meta_file=str(CONFIGS / "metadata.json"),
-        logging_file=False,
-        workflow_type=kind,
-        bundle_root=str(BUNDLE),
-    )
-    for key, item in workflow.properties.items():
-        if item[BundleProperty.REQUIRED]:
-            assert item[BundlePropertyConfig.ID] in workflow.parser, key
 
 
 @pytest.mark.parametrize(

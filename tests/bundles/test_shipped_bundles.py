@@ -12,7 +12,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ckpt_export, verify_net_in_out
+from monai.bundle import ConfigWorkflow, ckpt_export, verify_net_in_out
+from monai.utils import BundleProperty, BundlePropertyConfig
 
 from monai_ifim import read_cases
 from monai_ifim.adapt.bundle import load_bundle
@@ -67,6 +68,20 @@ def test_inference_takes_the_users_images(bundle: Path, tmp_path: Path) -> None:
     (row,) = read_cases(tmp_path / "out").itertuples()
     sidecar = json.loads((tmp_path / "out" / "scan_one" / "scan_one_ifim.json").read_text(encoding="utf-8"))
     assert (row.case, row.status, row.trace) == ("scan_one", "done", sidecar["trace"])
+
+
+@pytest.mark.parametrize(("name", "kind"), [("inference.yaml", "inference"), ("train.yaml", "train")])
+def test_monai_finds_its_workflow_properties(name: str, kind: str, any_bundle: Path) -> None:
+    workflow = ConfigWorkflow(
+        config_file=str(any_bundle / "configs" / name),
+        meta_file=str(any_bundle / "configs" / "metadata.json"),
+        logging_file=False,
+        workflow_type=kind,
+        bundle_root=str(any_bundle),
+    )
+    for key, item in workflow.properties.items():
+        if item[BundleProperty.REQUIRED]:
+            assert item[BundlePropertyConfig.ID] in workflow.parser, key
 
 
 def test_network_takes_and_gives_what_the_metadata_say(any_bundle: Path) -> None:

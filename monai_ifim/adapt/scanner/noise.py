@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
@@ -12,8 +11,8 @@ from torch import Tensor
 
 from monai_ifim.core import NoiseLevel
 from monai_ifim.io import InputError
-from monai_ifim.io.errors import redacted, unquoted
 from monai_ifim.io.geometry import Affine, same_grid, world_affine
+from monai_ifim.io.option_file import read_option_file
 
 
 class NoiseMap(NoiseLevel):
@@ -45,14 +44,9 @@ def read_noise(noise: str | float | None) -> NoiseLevel | None:
     if number is not None:
         return NoiseLevel(number)
     path = Path(str(noise))
-    try:
-        image = nib.load(path)
-        values = np.asarray(image.dataobj, dtype=np.float32)
-        affine = np.asarray(image.affine, dtype=np.float64)
-    except Exception as error:
-        raise InputError(
-            f"--noise {path.name}: neither a number nor a readable NIfTI file ({unquoted(error)}): give one of them."
-        ) from redacted(error)
+    values, affine = read_option_file(
+        path, lambda reason: f"--noise {path.name}: neither a number nor a readable NIfTI file ({reason}): give one of them."
+    )
     values = np.moveaxis(values, 3, 0) if values.ndim == 4 else values[None]
     return NoiseMap(torch.from_numpy(np.ascontiguousarray(values)), affine, path.name)
 
