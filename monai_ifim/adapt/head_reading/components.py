@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,12 +64,10 @@ def read_components(root: Path, file: str) -> list[Component]:
 def components_of(content: dict[str, Any], file: str) -> list[Component]:
     """The components of a config's content, in their order; disabled ones are left out."""
     parser = ConfigParser()
-    try:
+    with suppress(Exception):  # a macro of a file that is not there
         parser.read_config(content)
         parser.resolve_macro_and_relative_ids()
         content = parser.get()
-    except Exception:  # a macro of a file that is not there
-        pass
     found = [Component(file, path, name, arguments) for path, name, arguments in _walk(content, (), _Values(content))]
     return [one for one in found if not one.says("_disabled_")]
 
