@@ -19,6 +19,7 @@ from torch import Tensor
 from monai_ifim.adapt.batch_components import batch_components
 from monai_ifim.adapt.components import item_of_batch
 from monai_ifim.adapt.epoch_folder import EpochFolder
+from monai_ifim.adapt.grey_images import GreyImages
 from monai_ifim.adapt.inferred_network import called_by, dividing_inferer
 from monai_ifim.adapt.random_steps import refuse_random
 from monai_ifim.adapt.saving import SaveIFIM
@@ -81,7 +82,8 @@ class IFIMHandler:
         output_dir: folder for the files; None writes none, and the arguments of `SaveIFIM` then have no effect. "{epoch}" in it
             stands for the number of the epoch, "validation/epoch-{epoch:03d}" for example: each epoch has a folder of its own.
         scanner: as `IFIMInferer`; space="scanner" makes one of `preprocessing`, statistics and resolution.
-        image_key: name of the image in a dictionary `preprocessing`.
+        image_key: name of the image in a dictionary `preprocessing`. Where `preprocessing` makes several channels of one grey
+            image, that image is decomposed, unless channels="each".
         network: what to decompose; by default the evaluator's own `network` as its inferer calls it, over windows where that is
             a SlidingWindowInferer.
         batch_transform: takes `engine.state.batch`, returns the images [B, channel, *spatial] on the network's device; by
@@ -115,7 +117,7 @@ class IFIMHandler:
         case = CaseSettings.of(settings, given, besides=(*own_keywords(IFIMHandler), *WRITING))
         if scanner is None and case.space == "scanner":
             scanner = ScannerSpace(writing.get("preprocessing"), case.statistics, case.resolution, image_key)
-        self.scanner = scanner
+        self.instead = scanner or _grey_images(case, writing.get("preprocessing"))
         self.settings = case if scanner is None else scanner.settings(case)
         self._hides, self._hidden = case.case_names == "hash", list[Source]()  # inputs of a batch whose names are not told
         self._folder = None if output_dir is None else EpochFolder.of(output_dir)
@@ -217,7 +219,7 @@ class IFIMHandler:
         try:
             return self._components(network, given)
         except Exception as error:
-            if len(names) == 1 or self.scanner is not None:  # which takes no batch, and needs the image's metadata
+            if len(names) == 1 or isinstance(self.instead, ScannerSpace):  # which takes no batch, and needs the image's metadata
                 self._fail(engine, ", ".join(names), error)
                 return None
             self._one_by_one(engine, network, given, names)
@@ -238,7 +240,7 @@ class IFIMHandler:
 
     def _components(self, network: Callable[..., Any], given: NetworkInput) -> tuple[dict[str, Tensor], Tensor]:
         names = () if self.writer is None else self.writer.model.class_names
-        return batch_components(self.settings, self.scanner, network, given.image, given.args, given.kwargs, names)
+        return batch_components(self.settings, self.instead, network, given.image, given.args, given.kwargs, names)
 
     def _save(self, engine: Engine, image: Tensor, tensors: Mapping[str, Tensor], index: int, name: str) -> None:
         if self.writer is None:
@@ -262,6 +264,11 @@ class IFIMHandler:
         for source in self._hidden:
             said = without_names(said, source, "the input")
         return said
+
+
+def _grey_images(settings: CaseSettings, preprocessing: Compose | None) -> GreyImages | None:
+    """What finds the grey images of the inputs, where they are asked for and their preprocessing is at hand."""
+    return None if settings.channels == "each" or preprocessing is None else GreyImages(preprocessing)
 
 
 class _Recorder:

@@ -65,10 +65,11 @@ class TiedNetwork(nn.Module):
         self.ends_in = Predictor(owner_of(network), 1).bare
         self.training = self.ends_in.training if isinstance(self.ends_in, nn.Module) else False
 
-    def forward(self, grey: Tensor, images: Tensor, factors: Tensor) -> Any:
-        """The network's output for grey images; images [B, channel, *spatial] and factors [B, channel]: of their ties."""
+    def forward(self, grey: Tensor, images: Tensor, factors: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The network's output for grey images; images [B, channel, *spatial] and factors [B, channel]: of their ties; args,
+        kwargs: of the network."""
         each = factors.reshape(*factors.shape, *[1] * (images.ndim - 2))
-        return self.ends_in(images + each * (grey - images[:, :1]))
+        return self.ends_in(images + each * (grey - images[:, :1]), *args, **kwargs)
 
 
 def described_tie(tie: Tie | str | None, channels: int) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from monai.utils import TransformBackends
 from torch import Tensor
 
 from monai_ifim.adapt.components import item_of_batch, padded_rank
+from monai_ifim.adapt.grey_images import GreyImages
 from monai_ifim.adapt.inferer import IFIMInferer
 from monai_ifim.core import IFIMError
 from monai_ifim.core.settings import Settings, SettingsShortcuts
@@ -20,7 +21,7 @@ MOST_PADDED = 32  # outputs: each costs an image more
 
 
 class IFIMDecompose(Transform):
-    """Decompose one image [channel, *spatial] by the iFIM of `network`; settings, shortcuts: as `IFIMInferer`.
+    """Decompose one image [channel, *spatial] by the iFIM of `network`; settings, grey, shortcuts: as `IFIMInferer`.
 
     device: where to compute; the image's own device by default. The network must be there already.
     """
@@ -33,11 +34,12 @@ class IFIMDecompose(Transform):
         settings: Settings | None = None,
         *,
         device: torch.device | str | None = None,
+        grey: GreyImages | None = None,
         **shortcuts: Unpack[SettingsShortcuts],
     ) -> None:
         self.network = network
         self.device = device
-        self.inferer = IFIMInferer(settings, **shortcuts)
+        self.inferer = IFIMInferer(settings, grey=grey, **shortcuts)
 
     def __call__(self, img: Tensor) -> dict[str, Tensor]:
         """The tensors of `IFIMInferer` for this one image, without the batch axis.
@@ -47,7 +49,7 @@ class IFIMDecompose(Transform):
         """
         batch = img[None] if self.device is None else img[None].to(self.device)
         found = item_of_batch(self.inferer(batch, self.network), 0, img)
-        return padded_rank(found, self._most(found["pred"]), img.shape[0])
+        return padded_rank(found, self._most(found["pred"]), found["ifim_high"].shape[0])
 
     def _most(self, pred: Tensor) -> int:
         """Number of eigenvalues that an image of this network can have: that of the outputs, where they are few."""
@@ -75,6 +77,7 @@ class IFIMDecomposed(MapTransform):
         settings: Settings | None = None,
         *,
         device: torch.device | str | None = None,
+        grey: GreyImages | None = None,
         prefix: KeysCollection = "ifim",
         allow_missing_keys: bool = False,
         **shortcuts: Unpack[SettingsShortcuts],
@@ -87,7 +90,7 @@ class IFIMDecomposed(MapTransform):
                 f"prefix={[f'{key}_ifim' for key in self.keys]}."
             )
         self.prefix = dict(zip(self.keys, names, strict=True))
-        self.transform = IFIMDecompose(network, settings, device=device, **shortcuts)
+        self.transform = IFIMDecompose(network, settings, device=device, grey=grey, **shortcuts)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The data with the components added; the image itself is left as it is."""
