@@ -18,7 +18,8 @@ from jinja2 import Template
 from markupsafe import Markup
 
 from monai_ifim.report.cohort.cards import CaseCard
-from monai_ifim.report.cohort.planes import COLORS, color_stops
+from monai_ifim.report.cohort.colors import COLORS, color_stops
+from monai_ifim.report.cohort.slices import color_tables
 from monai_ifim.report.pages.blocks import Page
 from monai_ifim.report.pages.environment import html_environment
 from monai_ifim.version import __version__
@@ -26,6 +27,7 @@ from monai_ifim.version import __version__
 __all__ = ["render_cohort"]
 
 ROOM = "monai_ifim.report.cohort"
+SCRIPTS = ("slices.js", "cohort.js")
 PACK = 100  # cards that are decompressed at a time
 
 
@@ -34,9 +36,9 @@ def render_cohort(page: Page, cards: Sequence[CaseCard], beside: Set[int], recor
     pictures: a text about cases without pictures."""
     environment = html_environment(ROOM)
     template = environment.get_template("case.html.j2")
-    script = (files(ROOM) / "templates" / "cohort.js").read_text(encoding="utf-8")
-    rest = [template.render(card=card) for i, card in enumerate(cards) if i not in beside]
-    content = {**records, "beside": sorted(beside), "pack": PACK, "packs": _packed(rest)}
+    script = "".join((files(ROOM) / "templates" / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    rest = [template.render(card=card, index="") for i, card in enumerate(cards) if i not in beside]
+    content = {**records, "beside": sorted(beside), "pack": PACK, "tables": color_tables(), "packs": _packed(rest)}
     text = _json(content)
     listed = Markup(text)  # nosec B704 # `_json` leaves no sign in it that could end the script
     own_script = Markup(script)  # nosec B704 # the package's own file
@@ -59,7 +61,7 @@ def render_cohort(page: Page, cards: Sequence[CaseCard], beside: Set[int], recor
 
 
 def _markup(template: Template, card: CaseCard) -> Markup:
-    text = template.render(card=card)
+    text = template.render(card=card, index="")
     return Markup(text)  # nosec B704 # the template escapes
 
 

@@ -135,12 +135,12 @@
     return (await packs.get(n))[place % records.pack];
   };
 
-  const reading = () => {
-    const box = document.querySelector("#reading .box").cloneNode(true);
-    const head = document.createElement("h3");
+  const reading = () => { // once on the page, folded
+    const fold = document.createElement("details");
+    const head = document.createElement("summary");
     head.textContent = byId("reading-title").textContent;
-    box.prepend(head);
-    return box;
+    fold.append(head, document.querySelector("#reading .box").cloneNode(true));
+    return fold;
   };
 
   let opening = false; // its card is being unpacked
@@ -159,8 +159,10 @@
     const card = await cardOf(i).finally(() => (opening &&= shown !== i));
     if (shown !== i) return; // another was asked for meanwhile
     byId("viewer-card").innerHTML = card; // written and escaped by the program that wrote this page
-    byId("viewer-card").querySelector(".montage")?.after(reading());
+    byId("viewer-card").querySelector(".settings")?.before(reading());
     if (!viewer.open) viewer.showModal();
+    const slices = byId("viewer-card").querySelector(".slices");
+    if (slices) showSlices(slices, records.tables);
     viewer.scrollTop = 0;
     const focused = document.activeElement;
     if (!focused?.matches("#viewer button:enabled") || !stepping) byId("viewer-title").focus();
@@ -206,7 +208,7 @@
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     const { key, target } = event;
     if (viewer.open || opening) {
-      if (!(key in inViewer)) return;
+      if (!(key in inViewer) || (key.startsWith("Arrow") && target.matches("#viewer :is(input, canvas)"))) return;
       event.preventDefault();
       step(inViewer[key]);
     } else if (target === words) {
