@@ -62,10 +62,10 @@ class StackMap:
         all low bytes before all high ones.
         """
         count = math.prod(self.shape)
-        bytes_each = 2 if self.wide else 1
-        content = np.frombuffer(zlib.decompressobj().decompress(self.packed, count * bytes_each), dtype=np.uint8)
-        if content.size != count * bytes_each:
-            raise ValueError(f"{content.size} bytes of samples in place of {count * bytes_each}")
+        size = count * (2 if self.wide else 1)
+        content = np.frombuffer(zlib.decompressobj().decompress(self.packed, size + 1), dtype=np.uint8)
+        if content.size != size:
+            raise ValueError(f"the samples do not have {size} bytes")
         if not self.wide:
             return content.reshape(self.shape)
         differences = content[:count].astype(np.uint16) + (content[count:].astype(np.uint16) << 8)

@@ -34,8 +34,8 @@ class SliceMode:
 
 @dataclass(frozen=True)
 class SliceView:
-    """What the viewer of a case needs. data: JSON for its script; modes: of its switch; views: names of the planes; edges: letters
-    at left, right, top and bottom of each; framed: whether the image has a scale in mm; precision: what the values are."""
+    """What the viewer of a case needs. data: JSON for its script; modes: of its switch; views: names of the planes; edges: of
+    each, letters at left, right, top and bottom; framed: whether the image has a scale in mm; precision: what the values are."""
 
     data: str = field(repr=False)
     modes: tuple[SliceMode, ...]
@@ -133,7 +133,7 @@ def _key(found: StackMap) -> str:
 
 
 def _title(found: StackMap, photograph: bool) -> str:
-    return title_of(found.kind, photograph) if found.component is None else f"Eigenvector {found.component}"
+    return title_of(found.kind, photograph) if found.component is None else f"Component {found.component}"
 
 
 def _labels(labels: Sequence[ShownLabel]) -> dict[str, Any]:

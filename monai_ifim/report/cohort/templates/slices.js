@@ -213,7 +213,7 @@ const showSlices = (root, tables) => {
     const level = map.levels[offsetOf(map, cursor)];
     const near = sampled ? "" : " (nearest voxel kept)";
     if (map.colors === "labels") return `${data.labels.known[level]?.name ?? (level ? level : "background")}${near}`;
-    const unit = map.unit ? `${FIRM}${map.unit}` : "";
+    const unit = map.unit && map.unit !== "1" ? `${FIRM}${map.unit}` : "";
     const value = map.low + map.quantum * level;
     if (cursor.every((voxel, axis) => voxel === data.start[axis])) return `${number(map.atStart, 4)}${unit}`;
     if (map.exact) return `${number(value, 6)}${unit}${near}`;
@@ -230,9 +230,11 @@ const showSlices = (root, tables) => {
       name.textContent = map.title;
       value.textContent = valueText(map);
       value.dataset.map = map.key;
-      return [name, value];
+      const pair = document.createElement("div");
+      pair.append(name, value);
+      return pair;
     });
-    find(".values").replaceChildren(...said.flat());
+    find(".values").replaceChildren(...said);
     figures.forEach((figure, n) => {
       const { normal, name } = views[n];
       const scroll = figure.querySelector(".scroll");
@@ -386,6 +388,7 @@ const showSlices = (root, tables) => {
   Promise.all(data.maps.map(async (map) => (map.levels = await unpack(map)))).then(() => {
     if (!root.isConnected) return;
     refit();
+    root.parentElement.querySelector(".side-by-side")?.removeAttribute("open"); // it is for browsers without scripts
     new ResizeObserver(() => root.isConnected && draw()).observe(find(".planes"));
     root.dataset.ready = "yes";
   });
