@@ -24,6 +24,8 @@ KEYS = {
     "ArrowLeft": "\ue012",
     "ArrowRight": "\ue014",
     "PageUp": "\ue00e",
+    "End": "\ue010",
+    "Home": "\ue011",
     "PageDown": "\ue00f",
 }
 
