@@ -14,6 +14,7 @@ from monai_ifim.core.decomposition_file import read_decomposition, write_decompo
 from monai_ifim.core.errors import IFIMError, ImageError
 from monai_ifim.core.operator.rows import all_finite
 from monai_ifim.core.projection import split
+from monai_ifim.core.saturation import Saturation, saturation_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +38,8 @@ class Decomposition:
     error_bound: [B] float64, upper bound of the share of the trace that was not computed, with the confidence in `record`.
     residuals: [B, r] float64, bounds of |F u - l u|, zero for the exact method. converged: [B] bool, False where the iteration
     ended before every component asked for was within the tolerance: the components are then its best ones.
-    locality_radius: [B, r] float64, where `decompose` was asked for it, else None; `core.locality_radius` makes it later.
+    locality_radius: [B, r] float64, NaN for padding, where `decompose` was asked for it, else None; `core.locality_radius` makes
+    it later.
     answer_tolerances: [B, L] float64, of an answer of volumes the standard deviation of each label's, in its unit; else None.
     answer_slopes: [B, L] float64, by how much one unit along its own steepest direction changes each volume: the length of its
     gradient. answer_changes: [B, r, L] float64, by how much one unit along each kept component changes each, with its sign. None
@@ -80,6 +82,21 @@ class Decomposition:
     def status(self) -> tuple[str, ...]:
         """How the iteration of each image ended: "converged" or "not converged"."""
         return tuple(map(status_of, self.converged.tolist()))
+
+    @property
+    def saturation(self) -> tuple[Saturation, ...]:
+        """Of each image, what a change as large as its own contrast could move at most, and whether the answer is saturated."""
+        own = self.eigenimages is self.eigenvectors
+        return tuple(
+            saturation_of(
+                self.image[b],
+                self.eigenvalues[b, : int(self.rank[b])],
+                None if own else self.eigenimages[b, : int(self.rank[b])],
+                float(self.trace[b]),
+                bool(self.converged[b]),
+            )
+            for b in range(self.rank.numel())
+        )
 
     def project(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(high, low) of another image [B, channel, *spatial] in this one's subspace.
@@ -182,6 +199,8 @@ def joined(parts: Sequence[Decomposition], image: Tensor) -> Decomposition:
         named = [{"sensitivity_error": torch.zeros_like(part["sensitivity"])} | part for part in named]
     tensors = {name: _concatenated([part[name] for part in named]) for name in named[0] if name != "image"}
     tensors.setdefault("eigenimages", tensors["eigenvectors"])
+    if "locality_radius" in tensors:
+        tensors["locality_radius"] = torch.where(tensors["eigenvalues"] > 0, tensors["locality_radius"], torch.nan)
     record = parts[0].record | {
         name: max(part.record[name] for part in parts) for name in ("error_bound", "jacobian_products")
     }  # fmt: skip

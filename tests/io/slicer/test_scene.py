@@ -279,8 +279,8 @@ def test_spectrum_reads_back_exactly(scene: Path) -> None:
     assert table["Component"].tolist() == [1, 2, 3]
     assert table["Eigenvalue"].tolist() == list(EIGENVALUES)
     np.testing.assert_allclose(table["Share of trace (%)"], [60.0, 16.0, 5.0])
-    assert table["Locality radius"][0] == 0.5
-    assert table["Locality radius"][1:].isna().all()
+    assert table["Holds up to (% of |x|)"][0] == 2.0
+    assert table["Holds up to (% of |x|)"][1:].isna().all()
     schema = pd.read_csv(scene.with_name("case-1_spectrum.schema.tsv"), sep="\t")
     assert schema["columnName"].tolist() == table.columns.tolist()
     assert schema["type"].tolist() == ["int", "double", "double", "double"]
