@@ -81,7 +81,7 @@ def test_the_bound_lies_where_it_is_said_to_lie(images: Tensor) -> None:
         with torch.no_grad():
             z = network(images[:1])[0]
             p = float(z.softmax(0)[0])
-            weight = network[1].weight
+            weight = network[1].weight.detach()
         square = float((weight[0] - weight[1]).square().sum())
         rest = float(torch.sigmoid(z[1] - z[0]))
         nats = p * rest * square * contrast_of(images[0]) ** 2 / 2
