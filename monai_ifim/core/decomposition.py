@@ -38,8 +38,7 @@ class Decomposition:
     error_bound: [B] float64, upper bound of the share of the trace that was not computed, with the confidence in `record`.
     residuals: [B, r] float64, bounds of |F u - l u|, zero for the exact method. converged: [B] bool, False where the iteration
     ended before every component asked for was within the tolerance: the components are then its best ones.
-    locality_radius: [B, r] float64, NaN for padding, where `decompose` was asked for it, else None; `core.locality_radius` makes
-    it later.
+    locality_radius: [B, r] float64, where `decompose` was asked for it, else None; `core.locality_radius` makes it later.
     answer_tolerances: [B, L] float64, of an answer of volumes the standard deviation of each label's, in its unit; else None.
     answer_slopes: [B, L] float64, by how much one unit along its own steepest direction changes each volume: the length of its
     gradient. answer_changes: [B, r, L] float64, by how much one unit along each kept component changes each, with its sign. None
@@ -199,8 +198,6 @@ def joined(parts: Sequence[Decomposition], image: Tensor) -> Decomposition:
         named = [{"sensitivity_error": torch.zeros_like(part["sensitivity"])} | part for part in named]
     tensors = {name: _concatenated([part[name] for part in named]) for name in named[0] if name != "image"}
     tensors.setdefault("eigenimages", tensors["eigenvectors"])
-    if "locality_radius" in tensors:
-        tensors["locality_radius"] = torch.where(tensors["eigenvalues"] > 0, tensors["locality_radius"], torch.nan)
     record = parts[0].record | {
         name: max(part.record[name] for part in parts) for name in ("error_bound", "jacobian_products")
     }  # fmt: skip

@@ -97,8 +97,8 @@ def radii(
 
     image: [B, channel, *spatial]; eigenimages: [B, r, channel, *spatial]; eigenvalues: [B, r]. largest_pass: images that may
     share a forward pass where they are small; never fewer than the batch. output: of the network at the image, if known.
-    NaN for padding (eigenvalue 0), 0 where the smallest step, or an eighth of the largest, leaves the bound, infinite where no
-    step tried does. Of large images with maps as answers a lower bound of it (`search_for`).
+    0 for padding (eigenvalue 0) and where the smallest step, or an eighth of the largest, leaves the bound; infinite where
+    no step tried does. Of large images with maps as answers a lower bound of it (`search_for`).
     """
     if eigenvalues.numel() == 0:
         return torch.zeros_like(eigenvalues)
@@ -172,8 +172,7 @@ class _Search:
             step[active] = _next_step(self.how, now, deviation, inside[active], outside[active])
             active = active[self._open(made, step, first, inside, outside)[active]]
         inside = self._without_kinks(inside, nearest)
-        found = inside if self.how is COARSE else torch.where(outside.isinf() & (inside > 0), torch.inf, inside)
-        return torch.where(self.eigenvalues > 0, found, torch.nan)  # padding is no direction and has no radius
+        return inside if self.how is COARSE else torch.where(outside.isinf() & (inside > 0), torch.inf, inside)
 
     def _open(self, made: int, step: Tensor, first: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
         """True for directions whose radius is not known well enough; step: the next one."""
