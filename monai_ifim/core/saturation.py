@@ -18,6 +18,7 @@ from torch import Tensor
 
 __all__ = ["BOUND", "Saturation", "contrast_of", "largest_cost", "saturation_of"]
 
+BLOCK = 2**20  # values that are float64 at once
 BOUND = 1e-6  # nats; by Pinsker's inequality no probability then moves by more than sqrt(BOUND / 2) = 0.0007
 
 
@@ -48,14 +49,17 @@ class Saturation:
 def contrast_of(image: Tensor) -> float:
     """L2 norm of the deviation of an image [channel, *spatial] from the mean of each of its channels, in float64; 0 for a
     deviation that is rounding."""
-    values = image.detach().as_subclass(Tensor).flatten(1)
+    values = _plain(image).flatten(1)
     epsilon = torch.finfo(values.dtype if values.is_floating_point() else torch.float64).eps
-    values = values.cpu().to(torch.float64)
     largest = float(values.abs().max()) if values.numel() else 0.0
     if largest == 0 or not math.isfinite(largest):
         return largest
-    scaled = values / largest  # whose squares neither underflow nor overflow
-    contrast = float(torch.linalg.vector_norm(scaled - scaled.mean(1, keepdim=True)))
+    squares = [
+        ((block.to(torch.float64) - mean) / largest).square().sum()  # which neither underflow nor overflow
+        for channel, mean in zip(values, values.mean(1, dtype=torch.float64), strict=True)
+        for block in channel.split(BLOCK)
+    ]
+    contrast = math.sqrt(float(torch.stack(squares).sum()))
     return largest * contrast if contrast > epsilon * math.sqrt(values.numel()) else 0.0
 
 
@@ -64,8 +68,8 @@ def largest_cost(eigenvalues: Sequence[float], lengths: Sequence[float], contras
 
     eigenvalues: of components that change the image by length_i for one unit. F = 0 moves nothing, whatever the contrast.
 
-    >>> largest_cost([8.0, 2.0], [1.0, 0.25], 0.5)
-    4.0
+    >>> largest_cost([4.0, 1.0], [1.0, 0.25], 0.5)
+    2.0
     """
     known = list(zip(eigenvalues, lengths, strict=True))
     if not all(math.isfinite(number) for pair in (*known, (contrast,)) for number in pair):
@@ -94,4 +98,10 @@ def saturation_of(image: Tensor, eigenvalues: Tensor, changes: Tensor | None, tr
 
 
 def _length(change: Tensor) -> float:
-    return float(torch.linalg.vector_norm(change.detach().as_subclass(Tensor).cpu().to(torch.float64)))
+    return float(torch.linalg.vector_norm(_plain(change), dtype=torch.float64))
+
+
+def _plain(values: Tensor) -> Tensor:
+    """The values where they lie, or on the CPU where their device has no float64 (Apple's MPS)."""
+    plain = values.detach().as_subclass(Tensor)
+    return plain.cpu() if plain.device.type == "mps" else plain
