@@ -12,7 +12,6 @@ from PIL import Image
 from monai_ifim.display import numbers
 from monai_ifim.display.sides import edge_words, place_text, side_text
 from monai_ifim.io.planes import LABELS, CasePlanes, Plane, PlaneMap
-from monai_ifim.io.segmentation import ShownLabel
 from monai_ifim.report.cohort.colors import color_table, colors_of, title_of
 from monai_ifim.report.cohort.encoding import encoded
 from monai_ifim.report.cohort.labels import LegendRow, legend, over_image
@@ -83,12 +82,12 @@ class PictureGrid:
 
 def draw_picture_grid(planes: CasePlanes, most: float = math.inf) -> PictureGrid:
     """Colour and encode the planes of a case in the best quality of at most `most` characters, or else in the worst."""
-    slices = None if planes.stack is None else slice_view(planes.stack, planes.labels)
+    slices = None if planes.stack is None else slice_view(planes.stack, planes.labels, planes.saturated)
     most -= 0 if slices is None else len(slices.data)
     drawn = [plane for found in planes.maps for plane in found.planes]
     width = _column_width(drawn)
     sources = iter(encoded([image for found in planes.maps for image in _images(found, planes)], most))
-    columns = [_column(found, width, sources, planes.labels) for found in planes.maps if found.planes]
+    columns = [_column(found, width, sources, planes) for found in planes.maps if found.planes]
     framed = any(plane.has_frame for plane in drawn)
     return PictureGrid(tuple(columns), place_text(planes.point) if framed else "", thumbnail(planes), slices)
 
@@ -96,12 +95,12 @@ def draw_picture_grid(planes: CasePlanes, most: float = math.inf) -> PictureGrid
 def _images(found: PlaneMap, planes: CasePlanes) -> list[Image.Image]:
     """The coloured planes of a map; labels lie over the image."""
     if found.kind != LABELS:
-        return [_colored(plane, colors_of(found.kind)) for plane in found.planes]
+        return [_colored(plane, colors_of(found.kind, planes.saturated)) for plane in found.planes]
     behind = next((each.planes for each in planes.maps if each.kind in ("source", "input")), found.planes)
     return [over_image(plane.values, image.values, planes.labels) for plane, image in zip(found.planes, behind, strict=True)]
 
 
-def _column(found: PlaneMap, width: float, sources: Iterator[str], labels: Sequence[ShownLabel]) -> MapColumn:
+def _column(found: PlaneMap, width: float, sources: Iterator[str], planes: CasePlanes) -> MapColumn:
     kind = found.kind
     photograph = not found.planes[0].has_frame
     title = title_of(kind, photograph)
@@ -109,10 +108,10 @@ def _column(found: PlaneMap, width: float, sources: Iterator[str], labels: Seque
     return MapColumn(
         title=title,
         unit=numbers.unit_text(found.unit),
-        colors=colors_of(found.kind),
+        colors=colors_of(found.kind, planes.saturated),
         marks=(numbers.number(low), numbers.number((low + high) / 2), numbers.number(high)),
         pictures=tuple(_picture(plane, title, width, next(sources)) for plane in found.planes),
-        legend=legend(labels) if kind == LABELS else (),
+        legend=legend(planes.labels) if kind == LABELS else (),
     )
 
 
