@@ -1,7 +1,7 @@
 """How the planes of an array are laid out on a figure: as they lie in memory, or as readers of medical images expect them.
 
-Radiological convention: the patient's right is at the left of axial and coronal planes, the front at the left of sagittal ones; the
-head, or else the front, is at the top.
+Radiological convention: the patient's right is at the left of axial and coronal planes, the front at the left of sagittal ones.
+The head, or else the front, is at the top.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def layouts_of(dims: int, orientation: Sequence[str] | None) -> tuple[PlaneLayou
     if len(letters) != dims or not set(letters) <= set(OPPOSITE) or len({PAIRS[letter] for letter in letters}) < dims:
         given = "".join(map(str, orientation))
         raise ImageError(
-            f"orientation={given!r}: give {dims} letters, for each axis the side of the patient that it runs to (R or L, A or P, S or "
-            f"I), such as {'LPS'[:dims]!r}."
+            f"orientation={given!r}: give {dims} letters, for each axis the side of the patient that it runs to (R or L, A or P, "
+            f"S or I), such as {'LPS'[:dims]!r}."
         )
     return tuple(_radiological(letters, axis, first, second) for axis, first, second in axes)
 
