@@ -56,7 +56,10 @@ class CaseReport:
     task: TaskID
     pace: Pace
     _case: TaskID | None = field(default=None, init=False)
-    _line: float = field(default_factory=time.monotonic, init=False)
+    _line: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self._line = time.monotonic()
 
     def __call__(self, row: CaseRow) -> None:
         """A case is finished."""

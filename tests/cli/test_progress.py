@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import StringIO
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -52,7 +53,7 @@ def test_an_iteration_shows_how_many_components_are_exact_enough() -> None:
 
 def test_a_log_gets_a_line_a_minute_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     where, now = console(terminal=False), [0.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
     with case_progress(where, 1) as report:
         for now[0] in (5.0, 61.0, 62.0, 100.0, 122.0):
             report.activity(Stage("a.nii", int(now[0]), 400, None))

@@ -98,7 +98,7 @@ def test_folders_of_epochs_are_named(looped: Path) -> None:
 
 
 def test_a_folder_without_a_case_and_none_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no case in it: name the folder given to --output"):
+    with pytest.raises(InputError, match="no case in it: name the folder that was given to --output"):
         write_page(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
         write_page(tmp_path / "gone")
