@@ -10,6 +10,8 @@ from trame.widgets import client, html
 from trame.widgets import vuetify3 as v
 from trame_slicer.core import LayoutManager
 
+from monai_ifim.display.vocabulary import ONE_NAT
+
 KEYS = """
 if (!window.ifimKeys) {
   window.ifimKeys = true;
@@ -75,7 +77,7 @@ READING = (
         "changes of it hardly move the answer, larger ones can.",
     ),
     ("Component", "one pattern of change: red voxels brighter and blue ones darker, together, make the answer more certain."),
-    ("Spectrum", "how much of the sensitivity each component holds."),
+    ("Spectrum", f"how much of the sensitivity each component holds. {ONE_NAT}."),
     (
         "What they are not",
         "no segmentation, no map of disease, no proof of what caused the answer. They describe the network, not the patient, "
