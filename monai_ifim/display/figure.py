@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 KEPT, DROPPED, SHARE, GUIDE = BLUE, LIGHT_BLUE, VERMILION, ORANGE
 MOST_BARS = 40  # of the spectrum
 MOST_ANSWERS = 7
-LONGEST_NAME = 22  # characters of the name of a class
+LONGEST_NAME = 13  # characters of the name of a class
 LARGEST = 1024  # most pixels on a side of a plane
 
 # inches
@@ -183,7 +183,7 @@ def _draw_answers(axes: Axes, d: Decomposition, index: int, names: Sequence[str]
     heights = [float(values[c]) for c in chosen]
     best = int(values.argmax())
     axes.barh(range(len(chosen)), heights, color=[KEPT if kind != "class" or c == best else DROPPED for c in chosen], height=0.7)
-    axes.set_yticks(range(len(chosen)), [_fitting(names[c]) for c in chosen])
+    axes.set_yticks(range(len(chosen)), [_fitting(names[c]) for c in chosen], fontsize=7)
     axes.set_ylim(max(len(chosen), 3) - 0.4, -0.6)
     axes.spines[["top", "right"]].set_visible(False)
     mean = "mean over the voxels: " if d.probabilities.ndim > 2 else ""

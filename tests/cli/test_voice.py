@@ -66,7 +66,7 @@ def test_json_of_an_error_states_it_and_the_exit_status(tmp_path: Path) -> None:
     content = json.loads(result.stdout)
     assert isinstance(result.exception, IFIMError)
     assert (result.exit_code, content["exit_status"]) == (1, 1)
-    assert "no_such" in content["error"]
+    assert content["error"] == str(result.exception)
     assert (content["cases"], content["page"]) == ([], None)
 
 

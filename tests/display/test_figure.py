@@ -293,7 +293,7 @@ def test_names_of_classes_stand_in_the_heading_and_beside_the_bars(classifier_ca
     d, names = classifier_case.leading, [f"name of {c} " + "x" * c for c in range(classifier_case.outputs)]
     figure = d.plot(index=1, class_names=names)
     shown = [text.get_text() for text in axes_of(figure)["answers"].get_yticklabels()]
-    assert shown == [name if len(name) <= 22 else f"{name[:21]}…" for name in names]
+    assert shown == [name if len(name) <= 13 else f"{name[:12]}…" for name in names]
     if classifier_case.reference_head == "categorical":
         best = int(d.probabilities[1].argmax())
         assert f"{names[best]}, p = " in figure.texts[0].get_text()
