@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from monai.data import MetaTensor
@@ -35,7 +37,7 @@ def test_a_file_of_noise_is_timed_and_thrown_away(monkeypatch: pytest.MonkeyPatc
 def test_of_a_large_image_some_planes_are_written_and_the_time_is_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "LARGEST_SAMPLE", 30)
     clock = iter((0.0, 2.0))
-    monkeypatch.setattr(files.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(files, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     monkeypatch.setattr(files, "write_volume", lambda path, values, affine: values.shape)
     assert measured_files(torch.zeros(1, 1, 8, 5, 3)).seconds == pytest.approx(2.0 * 8 / 2)
 
