@@ -14,6 +14,7 @@ from rich.text import Text
 
 from monai_ifim.display import numbers
 from monai_ifim.display import vocabulary as words
+from monai_ifim.display.saturation import SATURATED
 
 if TYPE_CHECKING:
     from monai_ifim.run.table import CaseRow
@@ -59,6 +60,8 @@ def show_rows(
     _say(console, f"{numbers.count(len(made) - kept)} done, {numbers.count(failed)} failed{tail}{short}; files in {output}")
     for sentence in _sentences(made):
         _say(console, sentence)
+    if saturated := sum(row.saturated == "yes" for row in made):
+        _say(console, f"{numbers.counted(saturated, 'case')} {SATURATED}, and the maps are drawn in grey")
     if unread:
         from monai_ifim.run.unread_files import sentence as of_unread
 
@@ -115,10 +118,10 @@ def _answer(row: CaseRow) -> str:
     """The predicted class; of independent labels the likeliest, which is not the only answer."""
     from monai_ifim.run.labels import are_independent
 
-    outputs = len(row.probabilities or ())
+    outputs, short = len(row.probabilities or ()), ", saturated" if row.saturated == "yes" else ""
     if row.prediction and are_independent(row.head, outputs):
-        return f"{row.prediction}, likeliest of {numbers.count(outputs)} labels"
-    return row.prediction or numbers.NOT_AVAILABLE
+        return f"{row.prediction}, likeliest of {numbers.count(outputs)} labels{short}"
+    return f"{row.prediction or numbers.NOT_AVAILABLE}{short}"
 
 
 def case_line(row: CaseRow) -> str:
@@ -131,5 +134,6 @@ def case_line(row: CaseRow) -> str:
         text = f"{text}: {row.key} {TAKEN}"
     text = f"{text}, of {row.decomposed}" if row.decomposed else text
     text = f"{text}: {_shortfall(row)}" if _unfinished(row) else text
+    text = f"{text}: {SATURATED}" if row.saturated == "yes" else text
     text = f"{text}: {DOUBT}" if row.verification == "disagrees" else text
     return f"{text}. {row.warnings}" if row.warnings else text
