@@ -25,10 +25,9 @@ RADIUS_PASSES = (
 
 @dataclass(frozen=True)
 class PassTimes:
-    """Seconds of passes: forward, of each that was timed after the first; step: of a Jacobian-vector product, 0 where the method
-    needs none."""
+    """Seconds of passes: forward, after one that warmed up; step: of a Jacobian-vector product, 0 where the method needs none."""
 
-    forward: tuple[float, ...]
+    forward: float
     step: float
 
 
@@ -50,12 +49,11 @@ def cost_of(
         bound = min(bound, weights + max(pass_bytes, settings.budget))
     (fewest, most), (steps, most_steps) = trial.products, trial.steps
     few, many = _components(settings, trial)
-    fast, slow = min(passes.forward), max(passes.forward)
-    radius = [n * one for n, one in zip(_radius_passes(trial.head, image), (few * fast, many * slow), strict=True)]
+    radius = [n * count * passes.forward for n, count in zip(_radius_passes(trial.head, image), (few, many), strict=True)]
     written = files.of(few, parallel=True), files.of(many, parallel=False)
 
-    def computed(forward: float, product: float, products: int, among: int) -> float:
-        return forward + (products - among) * product + among * passes.step
+    def computed(product: float, products: int, among: int) -> float:
+        return passes.forward + (products - among) * product + among * passes.step
 
     return Cost(
         device=str(image.device),
@@ -64,8 +62,7 @@ def cost_of(
         most_products=most,
         steps=steps,
         most_steps=most_steps,
-        forward_seconds=fast,
-        slowest_forward_seconds=slow,
+        forward_seconds=passes.forward,
         product_seconds=min(trial.times),
         slowest_product_seconds=max(trial.times),
         step_seconds=passes.step,
@@ -73,8 +70,8 @@ def cost_of(
         most_locality_seconds=radius[1],
         files_seconds=written[0],
         most_files_seconds=written[1],
-        seconds=computed(fast, min(trial.times), fewest, steps) + radius[0] + written[0],
-        most_seconds=computed(slow, max(trial.times), most, most_steps) + radius[1] + written[1],
+        seconds=computed(min(trial.times), fewest, steps) + radius[0] + written[0],
+        most_seconds=computed(max(trial.times), most, most_steps) + radius[1] + written[1],
         weights_bytes=weights,
         pass_bytes=pass_bytes,
         results_bytes=results,
@@ -109,7 +106,7 @@ def described(cost: Cost) -> str:
     """The cost in a few sentences."""
     products = _counted(cost.products - cost.steps, cost.most_products - cost.most_steps, "vector-Jacobian product")
     times = [
-        f"a forward pass {_range(cost.forward_seconds, cost.slowest_forward_seconds)}",
+        f"a forward pass {duration(cost.forward_seconds)}",
         f"{products} of {_range(cost.product_seconds, cost.slowest_product_seconds)}",
     ]
     if cost.most_steps:

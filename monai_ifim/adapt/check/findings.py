@@ -22,7 +22,7 @@ class Cost:
 
     products, most_products: Jacobian products, as few as usual and at most; of these, steps and most_steps are Jacobian-vector
     products (of the matrix-free method), the others vector-Jacobian ones. forward_seconds, product_seconds, step_seconds: of one,
-    the fastest that was timed; slowest_forward_seconds, slowest_product_seconds: the slowest. locality_seconds,
+    the fastest that was timed; slowest_product_seconds: the slowest. locality_seconds,
     most_locality_seconds: of the locality radius. files_seconds, most_files_seconds: of writing the files, on the grid that the
     image has. seconds, most_seconds: all of these. peak_bytes: weights_bytes, results_bytes (rows and components, by arithmetic)
     and pass_bytes, the most that PyTorch's tensors hold at once until the first products are made; without buffers inside the
@@ -36,7 +36,6 @@ class Cost:
     steps: int
     most_steps: int
     forward_seconds: float
-    slowest_forward_seconds: float
     product_seconds: float
     slowest_product_seconds: float
     step_seconds: float
