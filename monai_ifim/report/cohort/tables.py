@@ -55,7 +55,7 @@ def quantiles(groups: Sequence[CaseGroup], quantities: Sequence[CohortQuantity])
 def _quantile_entries(quantity: CohortQuantity, values: Array) -> tuple[Entry, ...]:
     if not len(values):
         return (Entry("0"), *[ABSENT] * (1 + len(QUANTILES)))
-    texts = [_number(quantity, float(value)) for value in np.percentile(values, QUANTILES)]
+    texts = [quantity.text(float(value)) for value in np.percentile(values, QUANTILES)]
     counts = (numbers.count(len(values)), numbers.count(int((values <= 0).sum())))
     return tuple(map(Entry, (*counts, *texts)))
 
@@ -143,14 +143,6 @@ def finding_text(finding: dict[str, Any]) -> str:
     number = numbers.count(finding["cases"])
     among = f"{number} cases predicted {shortened(finding['among'])}" if finding["among"] else f"all {number} cases"
     return f"{finding['quantity']} {text} is {finding['kind']} (z = {z} among {among})"
-
-
-def _number(quantity: CohortQuantity, value: float) -> str:
-    if quantity.column == "confidence":
-        return numbers.probability(value)
-    if quantity.whole and value == int(value):
-        return numbers.count(value)
-    return numbers.number(value)
 
 
 def _by_name(cohort: Cohort) -> dict[str, dict[str, Any]]:

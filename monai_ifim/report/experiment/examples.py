@@ -18,8 +18,7 @@ from monai_ifim.display.style import DIVERGING, GRAY, SEQUENTIAL
 from monai_ifim.evaluation.records import CellRecord, Example
 from monai_ifim.io.errors import InputError
 from monai_ifim.io.planes import CasePlanes, Plane, PlaneMap, read_planes
-from monai_ifim.report.pages.style import new_figure
-from monai_ifim.report.pages.texts import shortened
+from monai_ifim.report.pages.style import figure_name, new_figure
 
 __all__ = ["COLOR_MAPS", "TITLES", "StoredExample", "example_figure", "read_examples"]
 
@@ -173,9 +172,9 @@ def _describe(axes: Axes, one: StoredExample, view: int) -> None:
     if view == 0:
         example = one.example
         lines = [
-            shortened(example.image, LONGEST_NAME),
-            f"true: {shortened(example.label, LONGEST_NAME)}",
-            f"answer: {shortened(example.predicted, LONGEST_NAME)}",
+            figure_name(example.image, LONGEST_NAME),
+            f"true: {figure_name(example.label, LONGEST_NAME)}",
+            f"answer: {figure_name(example.predicted, LONGEST_NAME)}",
             f"probability: {number(example.probability)}",
         ]
     plane = one.planes.maps[0].planes[view]

@@ -108,7 +108,15 @@ def test_signed_maps_are_symmetric_about_zero_and_positive_ones_start_there() ->
         assert windows[name][0] == -windows[name][1] < 0
     assert windows["sensitivity"][0] == 0 < windows["sensitivity"][1]
     (row, *_) = rows_of(stored(maps_of(), TILTED))
-    assert [axes.images[0].get_cmap().name for axes in row] == ["gray", "RdBu_r", "gray", "RdBu_r", "viridis", "RdBu_r", "RdBu_r"]
+    assert [axes.images[0].get_cmap().name for axes in row] == [
+        "gray",
+        "coolwarm",
+        "gray",
+        "coolwarm",
+        "viridis",
+        "coolwarm",
+        "coolwarm",
+    ]
 
 
 def test_image_and_low_share_a_grey_window_that_leaves_out_half_a_percent_of_the_values() -> None:
