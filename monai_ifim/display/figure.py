@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 KEPT, DROPPED, SHARE, GUIDE = BLUE, LIGHT_BLUE, VERMILION, ORANGE
 MOST_BARS = 40  # of the spectrum
 MOST_ANSWERS = 7
+CLEAR = 0.06  # of the longer side of a plane: distance from the point at which the lines that mark it end
 LARGEST = 1024  # most pixels on a side of a plane
 
 # inches
@@ -194,8 +195,7 @@ def _draw_panel(sheet: _Sheet, place: int, panel: Panel, view: Viewpoint) -> Non
         drawn.append(_draw_plane(axes, plane, panel.scale, view.step))
         rest = [a for a in range(len(view.point)) if len(view.point) == 2 or a != axis]
         if panel.name == "image":
-            axes.axhline(view.point[rest[0]], color=GUIDE, linewidth=0.5)
-            axes.axvline(view.point[rest[1]], color=GUIDE, linewidth=0.5)
+            _draw_guides(axes, view.point[rest[0]], view.point[rest[1]])
         if place % sheet.columns == 0:
             cut = f"axis {axis} = {view.point[axis]}\n" if len(panel.planes) > 1 else ""
             text = f"{cut}↓ axis {rest[0]}\n→ axis {rest[1]}"
@@ -204,6 +204,15 @@ def _draw_panel(sheet: _Sheet, place: int, panel: Panel, view: Viewpoint) -> Non
             axes.set_title(panel.title)
         top += height + GAP
     _draw_scale(sheet.axes(f"{panel.name}, scale", left, top - GAP / 2, sheet.tile, BAR), drawn[0], panel)
+
+
+def _draw_guides(axes: Axes, row: int, column: int) -> None:
+    """Lines that point at a voxel and end before it, so that what lies there is seen."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    away = max(1.0, CLEAR * max(right - left, bottom - top))
+    style: dict[str, Any] = {"color": GUIDE, "linewidth": 0.5, "scalex": False, "scaley": False}
+    axes.plot([left, column - away, math.nan, column + away, right], [row] * 5, **style)
+    axes.plot([column] * 5, [top, row - away, math.nan, row + away, bottom], **style)
 
 
 def _draw_plane(axes: Axes, plane: Tensor, scale: ColorScale, step: int) -> AxesImage:

@@ -25,8 +25,8 @@ __all__ = [
     "drawing",
 ]
 
-# matplotlib's names: for images, for values of both signs about zero, for values from zero up. Their steps of colour are even, and
-# both signs differ without red-green colour sight too (tests/display/test_colors.py); coolwarm is after Moreland (2009).
+# matplotlib's names: for images, for values of both signs about zero, for values from zero up. Steps of colour are even, and both
+# signs differ without red-green colour sight too (tests/display/test_colors.py); coolwarm is after Moreland (2009).
 GRAY, DIVERGING, SEQUENTIAL = "gray", "coolwarm", "viridis"
 
 # after Okabe and Ito (2008): told apart by all kinds of colour sight

@@ -1,4 +1,4 @@
-"""Display windows: the values of a map that are shown darkest and brightest."""
+"""Display windows: the values of a map that are shown darkest and brightest, on every page, plot, viewer, scene and log."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from monai_ifim.io.units import HOUNSFIELD
+__all__ = ["FAINT", "ROUNDING", "SAMPLE", "SOFT_TISSUE", "Window", "display_window"]
 
 SAMPLE = 2**20  # number of voxels that percentiles are computed from
 
@@ -19,24 +19,24 @@ ROUNDING = 32 * float(np.finfo(np.float32).eps)  # share of an image's largest v
 FAINT = 0.01  # share of the largest sensitivity below which voxels are left out of the percentile
 
 
-def display_window(kind: str, values: npt.NDArray[Any], scan_unit: str = "", largest_of_image: float = 0.0) -> Window:
+def display_window(kind: str, values: npt.NDArray[Any], hounsfield: bool = False, largest_of_image: float = 0.0) -> Window:
     """Low and high end of the window of a map, low < high, in the map's own values.
 
-    kind: one of `io.maps.KINDS`; scan_unit: unit of the scan: in Hounsfield units the window is that of soft tissue, unless
-    hardly any voxel lies in it; largest_of_image: largest magnitude of the image that high is a part of, so that a high of mere
-    rounding is shown as zero. Signed maps (high, eigenvectors) get a window symmetric about zero, up to the 99.9th percentile of
-    |x|; sensitivity and its error one from zero to the 99th percentile of the values that are not faint; images from the 0.5th
-    to the 99.5th.
+    kind: one of `io.maps.KINDS`; values: of the map, but for low of the image that it is a part of, so that both share a window;
+    hounsfield: whether an image is in Hounsfield units: its window is then that of soft tissue, unless hardly any voxel lies in
+    it; largest_of_image: largest magnitude of the image that high is a part of, so that a high of mere rounding is shown as zero.
+    Signed maps (high, eigenvectors) get a window symmetric about zero, up to the 99.9th percentile of |x|; sensitivity and its
+    error one from zero to the 99th percentile of the values that are not faint; images from the 0.5th to the 99.5th.
     """
     sample = _sample(values)
     if kind in ("high", "eigenvector"):
         largest = _percentile(np.abs(sample), 99.9) or float(np.abs(values).max(initial=0.0))
         largest = max(largest, ROUNDING * largest_of_image if kind == "high" else 0.0)
-        return _opened(-largest, largest)
+        return (-largest, largest) if largest > 0 else (-1.0, 1.0)
     if kind in ("sensitivity", "sensitivity_error"):
         largest = float(values.max(initial=0.0))
-        return _opened(0.0, _percentile(sample[sample > FAINT * largest], 99.0) or largest)
-    if kind in ("source", "input") and scan_unit == HOUNSFIELD and _share_inside(sample, SOFT_TISSUE) > SMALLEST_SHARE:
+        return 0.0, _percentile(sample[sample > FAINT * largest], 99.0) or largest or 1.0
+    if hounsfield and _share_inside(sample, SOFT_TISSUE) > SMALLEST_SHARE:
         return SOFT_TISSUE
     low, high = _percentile(sample, 0.5), _percentile(sample, 99.5)
     if low == high:
