@@ -36,7 +36,7 @@ STATE: dict[str, Any] = {
     "answer": None, "answers": [], "answers_left": 0, "spectrum": [], "spectrum_left": 0, "spectrum_unit": "", "settings": [],
     "background_name": "", "background_names": [], "background_scale": {}, "window_names": [],
     "overlay_name": NO_OVERLAY, "overlay_names": [], "overlay_scale": {}, "opacity": OPACITY["sensitivity"],
-    "clear_share": CLEAR_SHARE, "dragged": "background", "crosshair_shown": True, "layout_name": "three", "is_flat": False,
+    "clear_share": CLEAR_SHARE, "dragged": "background", "crosshair_shown": True, "keys_on": True, "layout_name": "three", "is_flat": False,
     "panel_shown": True, "theme": "light", "cross": {}, "pointer": {}, "problem": "", "loading": "", "case_number": 0,
 }  # fmt: skip
 # State that is cleared between cases.
@@ -127,7 +127,7 @@ class Viewer:
         number_of, count = slice_number(view) if self.stage.flat is None else (1, 1)
         counted = f"  {number_of} of {count}" if count > 1 else ""
         has_world = self.stage.case is None or self.stage.case.has_world
-        title = f"{orientation(view)}\n{depth(view)}{counted}" if has_world else "Photograph"
+        title = f"{orientation(view)}\n{depth(view)}{counted}" if has_world else "Image without a scale in mm"
         left, right, top, bottom = edges(view) if has_world else ("", "", "", "")
         self.state[f"frame_{view_id}"] = {
             "title": title, "left": left, "right": right, "top": top, "bottom": bottom, "slices": count
