@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FAINT", "ROUNDING", "SAMPLE", "SOFT_TISSUE", "Window", "display_window"]
+__all__ = ["FAINT", "ROUNDING", "SAMPLE", "SOFT_TISSUE", "Window", "bar_shape", "display_window"]
 
+POINT = "0.6em"  # length of the pointed end of a colour bar
 SAMPLE = 2**20  # number of voxels that percentiles are computed from
 
 Window = tuple[float, float]
@@ -42,6 +43,16 @@ def display_window(kind: str, values: npt.NDArray[Any], hounsfield: bool = False
     if low == high:
         low, high = float(values.min(initial=low)), float(values.max(initial=high))
     return _opened(low, high)
+
+
+def bar_shape(below: bool, above: bool) -> str:
+    """CSS's clip-path of a horizontal colour bar whose ends are pointed where values lie below or above the window.
+
+    >>> bar_shape(False, True)
+    'polygon(0 0, calc(100% - 0.6em) 0, 100% 50%, calc(100% - 0.6em) 100%, 0 100%, 0 50%)'
+    """
+    left, right = (POINT if below else "0"), (f"calc(100% - {POINT})" if above else "100%")
+    return f"polygon({left} 0, {right} 0, 100% 50%, {right} 100%, {left} 100%, 0 50%)"
 
 
 def _sample(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -18,6 +18,7 @@ from trame_slicer.rca_view import register_rca_factories
 from trame_slicer.views import Layout, LayoutDirection, SliceView, ThreeDView, ViewLayoutDefinition
 
 from monai_ifim.display.numbers import fixed, number
+from monai_ifim.display.windows import bar_shape
 from monai_ifim.io.slicer.color_tables import CLEAR_SHARE
 from monai_ifim.io.units import HOUNSFIELD
 from monai_ifim.viewer.cases import ViewedLayer, ViewerError, facts, read_case
@@ -36,8 +37,9 @@ STATE: dict[str, Any] = {
     "answer": None, "answers": [], "answers_left": 0, "spectrum": [], "spectrum_left": 0, "spectrum_unit": "", "settings": [],
     "background_name": "", "background_names": [], "background_scale": {}, "window_names": [],
     "overlay_name": NO_OVERLAY, "overlay_names": [], "overlay_scale": {}, "opacity": OPACITY["sensitivity"],
-    "clear_share": CLEAR_SHARE, "dragged": "background", "crosshair_shown": True, "keys_on": True, "layout_name": "three", "is_flat": False,
+    "clear_share": CLEAR_SHARE, "dragged": "background", "crosshair_shown": True, "layout_name": "three", "is_flat": False,
     "panel_shown": True, "theme": "light", "cross": {}, "pointer": {}, "problem": "", "loading": "", "case_number": 0,
+    "keys_on": True,
 }  # fmt: skip
 # State that is cleared between cases.
 WORDS = (
@@ -269,9 +271,11 @@ class Viewer:
 
     def _scale(self, volume: LoadedLayer) -> dict[str, Any]:
         low, high = self.stage.window(volume)
+        lowest, highest = volume.extremes
         return {
             "low": number(low), "high": number(high), "unit": volume.layer.unit,
             "gradient": _gradient(self.stage.colors(volume.layer.kind)), "can_be_clear": volume.layer.kind != "image",
+            "shape": bar_shape(lowest < low, highest > high),
         }  # fmt: skip
 
     def _on_moved(self, point: Point | None) -> None:

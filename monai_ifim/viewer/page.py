@@ -251,7 +251,9 @@ def _scale(which: str) -> None:
         aria_label=(f"'Colour bar from ' + {which}_scale.low + ' to ' + {which}_scale.high",),
         **SPOKEN,
     ):
-        html.Div(classes="ifim-scale", style=(f"'background: ' + {which}_scale.gradient",))
+        html.Div(
+            classes="ifim-scale", style=(f"'background: ' + {which}_scale.gradient + '; clip-path: ' + {which}_scale.shape",)
+        )
         with html.Div(classes="ifim-ends"):
             html.Span(f"{{{{ {which}_scale.low }}}}")
             html.Span(f"{{{{ {which}_scale.unit }}}}", classes="ifim-quiet")

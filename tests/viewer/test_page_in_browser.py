@@ -17,6 +17,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from monai_ifim.display.numbers import number
+from monai_ifim.display.windows import bar_shape
 
 Array = npt.NDArray[Any]
 Page = Any  # conftest's
@@ -227,6 +228,20 @@ def test_photograph_is_upright_and_its_places_are_rows_and_columns(bare: Page, r
     drawn = np.argwhere(pixels > 20)
     (top, left), (bottom, right) = drawn.min(axis=0), drawn.max(axis=0)
     assert pixels[bottom - 15, right - 15] > pixels[top + 15, left + 15] + 100  # the ramp rises to the right and down
+
+
+def test_a_colour_bar_is_pointed_where_values_lie_beyond_it(page: Page, run: Any) -> None:
+    def scale() -> Any:
+        return page.state("background_scale")
+
+    page.browser.find_element(By.CSS_SELECTOR, ".ifim-windows button").click()
+    page.wait(lambda: scale()["high"] != "1000")
+    low, high = (float(scale()[end].replace("\N{MINUS SIGN}", "-")) for end in ("low", "high"))
+    assert scale()["shape"] == bar_shape(low > 0, high < 1000)  # the ramp of the volume runs from 0 to 1000
+    drawn = "return getComputedStyle(document.querySelector('.ifim-scale')).clipPath"
+    assert page.browser.execute_script(drawn).count("calc(") == 2 * (high < 1000)
+    page.browser.find_element(By.XPATH, "//button[contains(., 'Reset brightness')]").click()
+    page.wait(lambda: scale()["shape"] == bar_shape(False, False))
 
 
 def test_keys_of_one_character_can_be_turned_off(page: Page) -> None:
