@@ -230,18 +230,18 @@ def test_photograph_is_upright_and_its_places_are_rows_and_columns(bare: Page, r
     assert pixels[bottom - 15, right - 15] > pixels[top + 15, left + 15] + 100  # the ramp rises to the right and down
 
 
-def test_a_colour_bar_is_pointed_where_values_lie_beyond_it(page: Page, run: Any) -> None:
-    def scale() -> Any:
-        return page.state("background_scale")
+def test_a_colour_bar_is_pointed_where_values_lie_beyond_it(page: Page) -> None:
+    """The values of the volume run from 0 to 1000, its window in the sidecar from -100 to 900."""
 
-    page.browser.find_element(By.CSS_SELECTOR, ".ifim-windows button").click()
-    page.wait(lambda: scale()["high"] != "1000")
-    low, high = (float(scale()[end].replace("\N{MINUS SIGN}", "-")) for end in ("low", "high"))
-    assert scale()["shape"] == bar_shape(low > 0, high < 1000)  # the ramp of the volume runs from 0 to 1000
-    drawn = "return getComputedStyle(document.querySelector('.ifim-scale')).clipPath"
-    assert page.browser.execute_script(drawn).count("calc(") == 2 * (high < 1000)
-    page.browser.find_element(By.XPATH, "//button[contains(., 'Reset brightness')]").click()
-    page.wait(lambda: scale()["shape"] == bar_shape(False, False))
+    def points() -> tuple[str, int]:
+        drawn = "return getComputedStyle(document.querySelector('.ifim-scale')).clipPath"
+        return page.state("background_scale")["shape"], page.browser.execute_script(drawn).count("calc(")
+
+    assert points() == (bar_shape(below=False, above=True), 2)
+    page.browser.find_element(By.XPATH, "//button[contains(., 'Bone')]").click()  # from -500 to 1300
+    page.wait(lambda: points() == (bar_shape(below=False, above=False), 0))
+    page.browser.find_element(By.XPATH, "//button[contains(., 'Soft tissue')]").click()
+    page.wait(lambda: points() == (bar_shape(below=False, above=True), 2))
 
 
 def test_keys_of_one_character_can_be_turned_off(page: Page) -> None:
