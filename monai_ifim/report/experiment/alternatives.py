@@ -71,9 +71,9 @@ def _difference(comparison: Comparison | None) -> str:
 
 def _end(curve: Curve | None) -> tuple[str, str] | None:
     """(norm, mean) at the largest norm that has a value; None without any."""
-    known = [] if curve is None else np.flatnonzero(np.isfinite(curve.mean))
-    if curve is None or not len(known):
+    if curve is None or not np.isfinite(curve.mean).any():
         return None
+    known = np.flatnonzero(np.isfinite(curve.mean))
     return numbers.as_given(float(curve.relative_norm[known[-1]])), numbers.number(float(curve.mean[known[-1]]))
 
 
