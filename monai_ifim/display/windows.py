@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FAINT", "ROUNDING", "SAMPLE", "SOFT_TISSUE", "Window", "bar_shape", "display_window"]
+__all__ = ["FAINT", "ROUNDING", "SAMPLE", "SOFT_TISSUE", "Window", "bar_shape", "beyond", "display_window"]
 
 POINT = "0.6em"  # length of the pointed end of a colour bar
 SAMPLE = 2**20  # number of voxels that percentiles are computed from
@@ -43,6 +43,15 @@ def display_window(kind: str, values: npt.NDArray[Any], hounsfield: bool = False
     if low == high:
         low, high = float(values.min(initial=low)), float(values.max(initial=high))
     return _opened(low, high)
+
+
+def beyond(values: npt.NDArray[Any], window: Window) -> tuple[bool, bool]:
+    """Whether values lie below a window, and whether some lie above it.
+
+    >>> beyond(np.array([-1.0, 0.5]), (0.0, 1.0))
+    (True, False)
+    """
+    return bool(values.min() < window[0]), bool(values.max() > window[1])
 
 
 def bar_shape(below: bool, above: bool) -> str:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from monai_ifim.display import numbers
 from monai_ifim.report.cohort.records import Array, CaseGroup, Cohort, CohortQuantity
 from monai_ifim.report.pages.blocks import ABSENT, Entry, Table, TableRow
-from monai_ifim.report.pages.texts import shortened, words
+from monai_ifim.report.pages.texts import breakable, shortened, words
 
 __all__ = [
     "FAILURES_SHOWN",
@@ -117,7 +117,7 @@ def case_anchor(position: int) -> str:
 def case_link(name: str, file: str = "", text: str | None = None, root: str = "./") -> Markup:
     """Link to the folder of a case, or to a file in it; root: the folder of the run, relative to the page."""
     target = f"{root}{quote(name, safe='')}/{quote(file, safe='')}"
-    return Markup('<a href="{}">{}</a>').format(target, shortened(name) if text is None else text)
+    return Markup('<a href="{}" dir="auto">{}</a>').format(target, breakable(shortened(name)) if text is None else text)
 
 
 def _brief(case: dict[str, Any]) -> tuple[Entry, ...]:
@@ -158,7 +158,7 @@ def _records(cases: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _head(case: dict[str, Any]) -> Markup:
     """The name of a case as a link to its card."""
-    return Markup('<a href="#{}">{}</a>').format(case_anchor(case["position"]), shortened(case["case"]))
+    return Markup('<a href="#{}" dir="auto">{}</a>').format(case_anchor(case["position"]), breakable(shortened(case["case"])))
 
 
 def limited(shown: int, number: int) -> str:
