@@ -39,7 +39,8 @@ def card(text: str, position: int) -> str:
 
 
 def words(markup: str) -> str:
-    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", markup)).split())
+    within_words = re.sub(r"</?(?:bdi|wbr)\b[^>]*>", "", markup)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", within_words)).split())
 
 
 def records(text: str) -> dict[str, Any]:
