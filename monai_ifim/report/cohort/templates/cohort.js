@@ -64,7 +64,7 @@
     const [answer, sentence] = [document.createElement("b"), document.createElement("p")];
     const said = [heads.answer, heads.probability].map((head) => textOf(head, i)).filter(Boolean);
     answer.dir = "auto";
-    answer.textContent = status[i] === "failed" ? status[i] : said.join(" ");
+    answer.append(...breakable(status[i] === "failed" ? status[i] : said.join(" ")));
     sentence.textContent = records.sentences[i];
     li.append(picture, name, answer, sentence);
     li.classList.toggle("active", place === active);
