@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch.nn import functional
 from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.core.errors import ImageError
 from monai_ifim.display.numbers import MINUS, number, percent
-from monai_ifim.display.style import DIVERGING, GRAY, SEQUENTIAL
+from monai_ifim.display.style import DIVERGING, GRAY, MUTED, SEQUENTIAL
 from monai_ifim.display.windows import display_window
 from monai_ifim.display.wording import UNIT
 
@@ -29,6 +29,16 @@ class ColorScale:
     low: float
     high: float
     unit: str
+
+    @property
+    def is_signed(self) -> bool:
+        """True for maps about zero."""
+        return self.colors != GRAY and self.low < 0
+
+    @property
+    def greyed(self) -> ColorScale:
+        """The same limits in grey, for maps that are no findings: nothing moves the answer."""
+        return self if self.colors == GRAY else replace(self, colors=MUTED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +104,7 @@ def panels_of(d: Decomposition, view: Viewpoint, components: int) -> list[Panel]
     grey = ColorScale(GRAY, *display_window("input", whole), "unit of the image")
     signed = display_window("high", view.values(d.high[view.index]), largest_of_image=float(abs(whole).max()))
     window = display_window("sensitivity", view.values(d.sensitivity[view.index]))
+    saturated = d.saturation[view.index].saturated is True
     panels = [
         Panel("image", "image", image, grey),
         Panel("high", "high, the part in the\nleading eigenspace", high, ColorScale(DIVERGING, *signed, "unit of the image")),
@@ -106,7 +117,7 @@ def panels_of(d: Decomposition, view: Viewpoint, components: int) -> list[Panel]
         value, trace = float(d.eigenvalues[view.index, i]), float(d.trace[view.index])
         title = f"eigenvector {i + 1}\nλ = {number(value)}, {percent(value / trace)}"
         panels.append(Panel(f"eigenvector {i + 1}", title, planes, ColorScale(DIVERGING, *window, "unit vector")))
-    return panels
+    return [replace(panel, scale=panel.scale.greyed) for panel in panels] if saturated else panels
 
 
 def _most_sensitive(sensitivity: Tensor) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from monai_ifim.display.saturation import is_saturated
 from monai_ifim.display.windows import display_window
 from monai_ifim.io import atomic
 from monai_ifim.io.case_files import REMOVED_FIRST, UNFINISHED, is_file_of, sidecar_path
@@ -162,4 +163,5 @@ def _planes(maps: CaseMaps, sidecar: Mapping[str, Any], scan: Scan | None) -> Ca
     photograph = sidecar["input"]["reader"] == "PILReader"
     drawn = [Layer(each.kind, each.values, each.window, each.unit, each.scale) for each in layers if each.component is None]
     planes = cut_planes(drawn, maps.affine, index, photograph, legend)
-    return replace(planes, stack=thin(layers, maps.affine, index, sensitivity, photograph))
+    stack = thin(layers, maps.affine, index, sensitivity, photograph)
+    return replace(planes, stack=stack, saturated=is_saturated(sidecar))

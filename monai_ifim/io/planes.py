@@ -70,12 +70,13 @@ class PlaneMap:
 
 @dataclass(frozen=True, eq=False)
 class CasePlanes:
-    """Planes of a case's maps through one point, in RAS mm. labels: of the planes of a segmentation, the largest first; stack: of
-    the same maps, to scroll through."""
+    """Planes of a case's maps through one point, in RAS mm. labels: of the planes of a segmentation, the largest first;
+    saturated: nothing moves the answer, so that the maps are no findings and are drawn in grey; stack: slices of them."""
 
     point: tuple[float, float, float]
     maps: tuple[PlaneMap, ...]
     labels: tuple[ShownLabel, ...] = ()
+    saturated: bool = False
     stack: MapStack | None = None
 
 
@@ -144,7 +145,8 @@ def read_planes(path: Path) -> CasePlanes:
             maps = [_read_map(found, i, content) for i, found in enumerate(description["maps"])]
             x, y, z = _numbers(description["point"])
             labels = tuple(map(_read_label, description.get("labels", [])))
-            return CasePlanes((x, y, z), tuple(maps), labels, _read_stack(description.get("stack"), content))
+            saturated, stack = description.get("saturated") is True, _read_stack(description.get("stack"), content)
+            return CasePlanes((x, y, z), tuple(maps), labels, saturated, stack)
     except Exception as error:  # zip and JSON raise many types for a damaged archive
         said = single_line(str(error))[:LONGEST_CAUSE]
         raise InputError(f"{path.name}: not a readable record of planes ({said}): run the case again.") from error

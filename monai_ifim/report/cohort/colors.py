@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib import colormaps
 
-from monai_ifim.display.style import DIVERGING, GRAY, SEQUENTIAL
+from monai_ifim.display.style import DIVERGING, GRAY, MUTED, SEQUENTIAL
 from monai_ifim.io.planes import LABELS
 
 __all__ = ["COLORS", "color_stops", "color_table", "colors_of", "title_of"]
 
-COLORS: Mapping[str, str] = MappingProxyType({"grey": GRAY, "diverging": DIVERGING, "sequential": SEQUENTIAL})
+COLORS: Mapping[str, str] = MappingProxyType({"grey": GRAY, "diverging": DIVERGING, "sequential": SEQUENTIAL, "muted": MUTED})
 MAP_COLORS: Mapping[str, str] = MappingProxyType(
     {"high": "diverging", "eigenvector": "diverging", "sensitivity": "sequential", LABELS: LABELS}
 )  # all others are grey
@@ -32,9 +32,10 @@ TITLES: Mapping[str, str] = MappingProxyType(
 STOPS = 17  # colours of a colour bar's gradient; odd: zero is one of them
 
 
-def colors_of(kind: str) -> str:
-    """How a kind of map is coloured: a key of COLORS, or "labels"."""
-    return MAP_COLORS.get(kind, "grey")
+def colors_of(kind: str, saturated: bool = False) -> str:
+    """How a kind of map is coloured: a key of COLORS, or "labels". saturated: nothing moves the answer, and maps are muted."""
+    colors = MAP_COLORS.get(kind, "grey")
+    return "muted" if saturated and colors not in ("grey", LABELS) else colors
 
 
 def title_of(kind: str, photograph: bool = False) -> str:

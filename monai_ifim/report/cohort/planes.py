@@ -92,7 +92,7 @@ class PictureGrid:
 
 def draw_picture_grid(planes: CasePlanes, most: float = math.inf) -> PictureGrid:
     """Colour and encode the planes of a case in the best quality of at most `most` characters, or else in the worst."""
-    slices = None if planes.stack is None else slice_view(planes.stack, planes.labels)
+    slices = None if planes.stack is None else slice_view(planes.stack, planes.labels, planes.saturated)
     most -= 0 if slices is None else len(slices.data)
     drawn = [plane for found in planes.maps for plane in found.planes]
     width = _column_width(drawn)
@@ -105,7 +105,7 @@ def draw_picture_grid(planes: CasePlanes, most: float = math.inf) -> PictureGrid
 def _images(found: PlaneMap, planes: CasePlanes) -> list[Image.Image]:
     """The coloured planes of a map; labels lie over the image."""
     if found.kind != LABELS:
-        return [_colored(plane, colors_of(found.kind)) for plane in found.planes]
+        return [_colored(plane, colors_of(found.kind, planes.saturated)) for plane in found.planes]
     behind = next((each.planes for each in planes.maps if each.kind in ("source", "input")), found.planes)
     return [over_image(plane.values, image.values, planes.labels) for plane, image in zip(found.planes, behind, strict=True)]
 
@@ -121,7 +121,7 @@ def _column(found: PlaneMap, width: float, sources: Iterator[str], planes: CaseP
     return MapColumn(
         title=title,
         unit=numbers.unit_text(found.unit),
-        colors=colors_of(found.kind),
+        colors=colors_of(found.kind, planes.saturated),
         shape=bar_shape(*found.beyond),
         marks=(numbers.number(low), numbers.number((low + high) / 2), numbers.number(high)),
         pictures=tuple(

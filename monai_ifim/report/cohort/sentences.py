@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from monai_ifim.display import numbers
+from monai_ifim.display.saturation import SATURATED
 from monai_ifim.report.pages.texts import shortened, words
 
 __all__ = ["case_sentence", "step_sentence"]
@@ -21,6 +22,8 @@ def case_sentence(case: Mapping[str, Any]) -> str:
     """What a case is worth looking at for, in one sentence."""
     if case["status"] == "failed":
         return shortened(f"Failed: {words(case['reason'])}")
+    if case["saturated"] == "yes":
+        return f"{SATURATED[:1].upper()}{SATURATED[1:]}."
     if case["notes"]:
         return shortened(f"Stands out: {case['notes']}.")
     if sentence := words(case["volume_sentence"]):

@@ -56,8 +56,8 @@ class SliceView:
         return Markup(self.data)  # nosec B704 # `slice_view` leaves no such sign
 
 
-def slice_view(stack: MapStack, labels: Sequence[ShownLabel]) -> SliceView:
-    """The slices of a case; labels: of a segmentation, the largest first."""
+def slice_view(stack: MapStack, labels: Sequence[ShownLabel], saturated: bool = False) -> SliceView:
+    """The slices of a case; labels: of a segmentation, the largest first; saturated: maps are grey, and the image comes first."""
     views = _views(stack)
     names, edges = tuple(view["name"] for view in views), tuple(view.pop("edges") for view in views)
     extent, zoomed = _extent(stack)
@@ -68,12 +68,12 @@ def slice_view(stack: MapStack, labels: Sequence[ShownLabel]) -> SliceView:
         "extent": extent,
         "zoomed": zoomed,
         "views": views,
-        "maps": [_map_record(found, stack.photograph) for found in stack.maps],
+        "maps": [_map_record(found, stack.photograph, saturated) for found in stack.maps],
         "labels": _labels(labels),
     }
     text = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     safe = text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-    return SliceView(safe, _modes(stack), names, edges, not stack.photograph, _precision(stack))
+    return SliceView(safe, _modes(stack, saturated), names, edges, not stack.photograph, _precision(stack))
 
 
 def color_tables() -> dict[str, str]:
@@ -104,14 +104,14 @@ def _extent(stack: MapStack) -> tuple[list[tuple[int, int]], bool]:
     return found, min(shares) < WHOLE
 
 
-def _map_record(found: StackMap, photograph: bool) -> dict[str, Any]:
+def _map_record(found: StackMap, photograph: bool, saturated: bool) -> dict[str, Any]:
     low, high = found.window
     return {
         "key": _key(found),
         "kind": found.kind,
         "title": _title(found, photograph),
         "unit": numbers.unit_text(found.unit),
-        "colors": colors_of(found.kind),
+        "colors": colors_of(found.kind, saturated),
         "window": found.window,
         "low": found.low,
         "quantum": found.quantum,
@@ -145,7 +145,7 @@ def _labels(labels: Sequence[ShownLabel]) -> dict[str, Any]:
     return {"known": known, "legend": rows}
 
 
-def _modes(stack: MapStack) -> tuple[SliceMode, ...]:
+def _modes(stack: MapStack, saturated: bool) -> tuple[SliceMode, ...]:
     titles = {_key(found): _title(found, stack.photograph) for found in stack.maps}
     modes = []
     if "sensitivity" in titles:
@@ -154,7 +154,8 @@ def _modes(stack: MapStack) -> tuple[SliceMode, ...]:
         if key in titles:
             modes.append(SliceMode(key, titles[key].removesuffix(" component")))
     modes += [SliceMode(key, title) for key, title in titles.items() if key.startswith("eigenvector")]
-    return (*modes, *([SliceMode("image", titles["image"])] if "image" in titles else []))
+    image = [SliceMode("image", titles["image"])] if "image" in titles else []
+    return (*image, *modes) if saturated else (*modes, *image)
 
 
 def _precision(stack: MapStack) -> str:

@@ -21,7 +21,8 @@ def thumbnail(planes: CasePlanes) -> str:
     image = next((found.planes[0] for found in planes.maps if found.kind in IMAGES and found.planes), None)
     if image is None:
         return ""
-    sensitivity = next((found.planes[0].values for found in planes.maps if found.kind == "sensitivity" and found.planes), None)
+    maps = () if planes.saturated else planes.maps  # nothing moves the answer: no spot is a finding
+    sensitivity = next((found.planes[0].values for found in maps if found.kind == "sensitivity" and found.planes), None)
     grey = image.values / 255.0
     fits = sensitivity is not None and sensitivity.shape == image.values.shape
     colors = overlay(grey, sensitivity / 255.0) if sensitivity is not None and fits else np.repeat(grey[..., None], 3, axis=2)

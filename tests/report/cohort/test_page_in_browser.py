@@ -340,7 +340,7 @@ def test_without_scripts_cases_are_a_list_that_opens(browser: Browser, page: Pat
         (21, 34), (21, 13), (34, 13),
     ]  # fmt: skip
     assert not find("css selector", "#case-2 img")[0].is_displayed()
-    summaries = [element.text for element in find("css selector", "#cards summary")]
+    summaries = [element.text for element in find("css selector", "#cards > details > summary")]
     assert [text.partition(":")[0] for text in summaries] == [row.case for row in rows]
 
 

@@ -79,7 +79,7 @@ const showSlices = (root, tables) => {
     for (let level = 0; level < count; level++) {
       const share = Math.min(1, Math.max(0, (map.low + map.quantum * level - low) / (high - low)));
       const at = 3 * Math.round(255 * share);
-      const size = map.colors === "diverging" ? Math.abs(2 * share - 1) : share;
+      const size = map.kind === "high" || map.kind === "eigenvector" ? Math.abs(2 * share - 1) : share;
       found.set([table[at], table[at + 1], table[at + 2], over ? Math.round(255 * STRENGTH * size) : 255], 4 * level);
     }
     return found;
