@@ -68,7 +68,10 @@ def render_case(card: CaseCard, steps: tuple[str, str], index: str, no_pictures:
 def _look(*scripts: str) -> dict[str, Any]:
     """What every page has: version, colours of the bars, script and its hash."""
     script = "".join((files(ROOM) / "templates" / name).read_text(encoding="utf-8") for name in scripts)
-    stops = {colors: Markup(color_stops(colors)) for colors in COLORS}  # nosec B704 # numbers and colours of our own
+    stops = {
+        colors: Markup(text)  # nosec B704 # numbers and colours of our own
+        for colors, text in ((colors, color_stops(colors)) for colors in COLORS)
+    }
     return {
         "version": __version__,
         "gradients": stops,
