@@ -35,7 +35,8 @@ def demo(
     with console.status("loading MONAI"):
         from monai_ifim.adapt.bundle import load_bundle
         from monai_ifim.adapt.settings import CaseSettings
-        from monai_ifim.cli.summary import case_progress, show_rows
+        from monai_ifim.cli.progress import case_progress
+        from monai_ifim.cli.summary import show_rows
         from monai_ifim.evaluation.demonstration import demo_slice, demo_volume, planted_lesion
         from monai_ifim.io.containment import check_real
         from monai_ifim.io.installation import resolve_bundle
@@ -57,7 +58,7 @@ def demo(
         settings = RunSettings(output / name, CaseSettings(head, locality=True), overwrite=True)
         check_real(settings.output, output)
         with case_progress(console, 1) as report:
-            rows = run_cases(load_bundle(resolve_bundle(name)), find_cases([image]), settings, report)
+            rows = run_cases(load_bundle(resolve_bundle(name)), find_cases([image]), settings, report, activity=report.activity)
         write_cohort(settings.output)
         show_rows(console, rows, settings.output)
         if rows[0].status == "failed":

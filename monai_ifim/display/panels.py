@@ -16,9 +16,10 @@ from torch.nn import functional
 from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.core.errors import ImageError
 from monai_ifim.display.numbers import MINUS, number, percent
+from monai_ifim.display.orientation import PlaneLayout, layouts_of
 from monai_ifim.display.style import DIVERGING, GRAY, MUTED, SEQUENTIAL
+from monai_ifim.display.vocabulary import COMPONENT, HIGH, LOW, PER_UNIT, SENSITIVITY_MAP
 from monai_ifim.display.windows import display_window
-from monai_ifim.display.wording import UNIT
 
 
 @dataclass(frozen=True)
@@ -55,37 +56,50 @@ class Panel:
 class Viewpoint:
     """Image and channel to draw, and the voxel that the planes of a volume go through.
 
-    step: voxels on a side of a pixel.
+    step: voxels on a side of a pixel. layouts: of the image, or of each plane.
     """
 
     index: int
     channel: int
     point: tuple[int, ...]
     step: int
+    layouts: tuple[PlaneLayout, ...]
 
     @classmethod
-    def of(cls, d: Decomposition, index: int, channel: int, point: Sequence[int] | None, largest: int) -> Viewpoint:
-        """largest: most pixels on a side of a plane. Raises ImageError for an index, channel or point out of range."""
+    def of(
+        cls,
+        d: Decomposition,
+        index: int,
+        channel: int,
+        point: Sequence[int] | None,
+        largest: int,
+        orientation: Sequence[str] | None = None,
+    ) -> Viewpoint:
+        """largest: most pixels on a side of a plane; orientation: see `layouts_of`. Raises ImageError for an index, channel or
+        point out of range, or an orientation that is none."""
         index = _whole("index", index, d.image.shape[0])
         channel = _whole("channel", channel, d.image.shape[1])
         shape = tuple(d.image.shape[2:])
         step = math.ceil(max(shape) / largest)
+        layouts = layouts_of(len(shape), orientation)
         if point is None:
-            return cls(index, channel, _most_sensitive(d.sensitivity[index, channel]), step)
+            return cls(index, channel, _most_sensitive(d.sensitivity[index, channel]), step, layouts)
         if len(point) != len(shape):
             raise ImageError(f"point={tuple(point)}: give {len(shape)} indices, one for each axis of an image {shape}.")
         places = tuple(_whole(f"point[{axis}]", place, shape[axis]) for axis, place in enumerate(point))
-        return cls(index, channel, places, step)
+        return cls(index, channel, places, step, layouts)
 
     def planes(self, maps: Tensor, pool: Callable[[Tensor, int], Tensor]) -> tuple[Tensor, ...]:
-        """The channel of maps [channel, *spatial] in 2D, or its planes through the point across each axis; float64, on the CPU.
+        """The channel of maps [channel, *spatial] in 2D, or its planes through the point across each axis, each in its layout;
+        float64, on the CPU.
 
         pool: turns step x step voxels into one pixel.
         """
         chosen = maps.detach().as_subclass(Tensor)[self.channel]
         cuts = [chosen] if chosen.ndim == 2 else [chosen.select(axis, place) for axis, place in enumerate(self.point)]
         moved = [cut.cpu().to(torch.float64) for cut in cuts]  # in this order: MPS has no float64
-        return tuple(pool(cut, self.step) if self.step > 1 else cut for cut in moved)
+        pooled = [pool(cut, self.step) if self.step > 1 else cut for cut in moved]
+        return tuple(layout.laid(plane) for layout, plane in zip(self.layouts, pooled, strict=True))
 
     def values(self, maps: Tensor) -> npt.NDArray[np.float64]:
         """All values of the channel of maps [channel, *spatial], from which a window is taken."""
@@ -107,15 +121,15 @@ def panels_of(d: Decomposition, view: Viewpoint, components: int) -> list[Panel]
     saturated = d.saturation[view.index].saturated is True
     panels = [
         Panel("image", "image", image, grey),
-        Panel("high", "high, the part in the\nleading eigenspace", high, ColorScale(DIVERGING, *signed, "unit of the image")),
-        Panel("low", f"low = image {MINUS} high", low, grey),
-        Panel("sensitivity", "sensitivity, diag F", sensitivity, ColorScale(SEQUENTIAL, *window, UNIT)),
+        Panel("high", HIGH.label, high, ColorScale(DIVERGING, *signed, "unit of the image")),
+        Panel("low", f"{LOW.label}\n= image {MINUS} high", low, grey),
+        Panel("sensitivity", SENSITIVITY_MAP.label, sensitivity, ColorScale(SEQUENTIAL, *window, PER_UNIT)),
     ]
     for i in range(kept):
         vector = d.eigenvectors[view.index, i]
         planes, window = view.planes(vector, _peaks), display_window("eigenvector", view.values(vector))
         value, trace = float(d.eigenvalues[view.index, i]), float(d.trace[view.index])
-        title = f"eigenvector {i + 1}\nλ = {number(value)}, {percent(value / trace)}"
+        title = f"{COMPONENT.label} {i + 1}: {number(value)},\n{percent(value / trace)} of the total"
         panels.append(Panel(f"eigenvector {i + 1}", title, planes, ColorScale(DIVERGING, *window, "unit vector")))
     return [replace(panel, scale=panel.scale.greyed) for panel in panels] if saturated else panels
 
