@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["PlantedLesion", "demo_slice", "demo_volume", "planted_lesion"]
+__all__ = ["PlantedLesion", "demo_lesion", "demo_slice", "demo_volume", "planted_lesion"]
 
 _DEMO_SEED = 1
 _DEMO_INDEX = 1  # odd, so the volume holds a lesion
@@ -58,13 +58,24 @@ def demo_volume(directory: str | os.PathLike[str], root: Path | None = None) -> 
         directory: folder for the file; made where missing.
         root: folder from which on no link is followed, by default `directory` itself.
     """
-    from monai_ifim.evaluation.lumpy.images import LumpyDataset, LumpyParameters, write_image
+    return demo_lesion(directory, root).path
 
-    target = Path(directory) / "lumpy_lesion.nii.gz"
-    if target.is_file():
-        return target
-    dataset = LumpyDataset(LumpyParameters(), length=_DEMO_INDEX + 1, seed=_DEMO_SEED)
-    return write_image(dataset.volume(_DEMO_INDEX).image, target, spacing=2.0, root=root)
+
+def demo_lesion(directory: str | os.PathLike[str], root: Path | None = None) -> PlantedLesion:
+    """Write the volume of `demo_volume`, and return it with the place of its lesion.
+
+    The mask holds the voxels where the lesion adds half of its amplitude or more.
+
+    Args:
+        directory: folder for the file; made where missing.
+        root: folder from which on no link is followed, by default `directory` itself.
+    """
+    from monai_ifim.evaluation.lumpy.images import LumpyDataset, LumpyParameters
+    from monai_ifim.evaluation.lumpy.lesion_masks import half_maximum
+
+    task = LumpyParameters()
+    drawn = LumpyDataset(task, length=_DEMO_INDEX + 1, seed=_DEMO_SEED).volume(_DEMO_INDEX)
+    return _planted(Path(directory) / "lumpy_lesion.nii.gz", drawn.image, drawn.place, half_maximum(task, drawn.place), root)
 
 
 def planted_lesion(directory: str | os.PathLike[str], root: Path | None = None) -> PlantedLesion:
@@ -77,12 +88,18 @@ def planted_lesion(directory: str | os.PathLike[str], root: Path | None = None) 
         directory: folder for the file; made where missing.
         root: folder from which on no link is followed, by default `directory` itself.
     """
-    from monai_ifim.evaluation.lumpy.images import SPACING, grid_affine, write_image
-    from monai_ifim.evaluation.lumpy.lesion_masks import LESION_VOLUMES, VOXEL_ML, LesionMaskDataset
+    from monai_ifim.evaluation.lumpy.lesion_masks import LESION_VOLUMES, LesionMaskDataset
 
     drawn = LesionMaskDataset(LESION_VOLUMES, length=_DEMO_INDEX + 1, seed=_PLANTED_SEED).segmented(_DEMO_INDEX)
-    target = Path(directory) / "planted_lesion.nii.gz"
+    return _planted(Path(directory) / "planted_lesion.nii.gz", drawn.image, drawn.place, drawn.mask, root)
+
+
+def _planted(target: Path, image: Tensor, place: tuple[int, ...], mask: Tensor, root: Path | None) -> PlantedLesion:
+    """Write the volume unless it is there, and say where its lesion is."""
+    from monai_ifim.evaluation.lumpy.images import SPACING, grid_affine, write_image
+    from monai_ifim.evaluation.lumpy.lesion_masks import VOXEL_ML
+
     if not target.is_file():
-        write_image(drawn.image, target, spacing=SPACING, root=root)
-    centre = grid_affine(3, SPACING) @ [*drawn.place, 1]
-    return PlantedLesion(target, tuple(centre[:3].tolist()), float(drawn.mask.sum()) * VOXEL_ML, drawn.mask)
+        write_image(image, target, spacing=SPACING, root=root)
+    centre = grid_affine(len(place), SPACING) @ [*place, 1]
+    return PlantedLesion(target, tuple(centre[:3].tolist()), float(mask.sum()) * VOXEL_ML, mask)
