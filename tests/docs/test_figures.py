@@ -1,4 +1,4 @@
-"""Figures and numbers of the pages are those that python -m docs.figures makes of the files as they are; nothing is drawn here."""
+"""Figures and numbers of the pages are what python -m docs.figures makes of the files as they are; nothing is drawn here."""
 
 from __future__ import annotations
 
