@@ -28,7 +28,8 @@ def run_demo(output: Path) -> Results:
 
 
 def results_of(output: Path) -> Results:
-    """What the demo found, case by case: its sentence, the spectrum, and the windows in which the maps are shown."""
+    """What the demo found, case by case (its sentence, the spectrum, the windows in which the maps are shown), and `hero`'s."""
+    from docs.figures.hero import measured
     from monai_ifim.evaluation.demo_cases import demo_cases, find
     from monai_ifim.io import read_sidecar
     from monai_ifim.io.maps import MapContent
@@ -40,7 +41,7 @@ def results_of(output: Path) -> Results:
         windows = {MapContent.of(entry).label: entry["window"] for entry in sidecar["files"] if entry["window"] is not None}
         found = {"bundle": case.bundle, "case": folder.name, "sentence": find(case, folder).sentence}
         cases.append(found | {"eigenvalues": sidecar["eigenvalues"], "trace": sidecar["trace"], "windows": windows})
-    return {"cases": cases}
+    return {"cases": cases, "hero": measured(output)}
 
 
 def read_results() -> Results:

@@ -26,6 +26,13 @@ def demo_sentences() -> str:
     return "\n" + "".join(f"- {case['sentence']}\n" for case in read_results()["cases"])
 
 
+def hero_sentences() -> str:
+    """Three sentences about the first picture, as a list."""
+    from docs.figures.hero import sentences
+
+    return "\n" + "".join(f"- {sentence}\n" for sentence in sentences(read_results()))
+
+
 def scanner_ratios() -> str:
     """Seconds in scanner space over those of the passes, with and without a resolution."""
     rows = _compared("scanner")
@@ -56,6 +63,7 @@ def _ratio(rows: Rows, what: str, case: str) -> str:
 
 TEXTS: dict[str, Callable[[], str]] = {
     "demo-sentences": demo_sentences,
+    "hero-sentences": hero_sentences,
     "scanner-ratios": scanner_ratios,
 }
 

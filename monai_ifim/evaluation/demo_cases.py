@@ -12,7 +12,7 @@ import numpy.typing as npt
 from nibabel.affines import apply_affine, voxel_sizes
 
 from monai_ifim.display import numbers
-from monai_ifim.evaluation.demonstration import SLICE_CLASS, PlantedLesion, demo_lesion, demo_slice, planted_lesion
+from monai_ifim.evaluation.demonstration import HEAD_CLASS, PlantedLesion, demo_head, demo_lesion, planted_lesion
 from monai_ifim.io import read_sidecar
 
 __all__ = ["DemoCase", "Finding", "Peak", "demo_cases", "find", "sensitivity_peak"]
@@ -73,7 +73,7 @@ def demo_cases(folder: Path, root: Path | None = None) -> tuple[DemoCase, ...]:
     """The cases; the generated images are written to `folder` unless they are there. root: see `demo_volume`."""
     detected, outlined = demo_lesion(folder, root), planted_lesion(folder, root)
     return (
-        DemoCase("mednist_classification", "CT slice from pydicom's test files", demo_slice(), "categorical", SLICE_CLASS),
+        DemoCase("mednist_classification", "CT slice of a head", demo_head(folder, root), "categorical", HEAD_CLASS),
         DemoCase("lumpy_lesion_detection_3d", "Generated volume", detected.path, "categorical", "lesion", detected),
         DemoCase("lumpy_segmentation_3d", "Generated volume to outline", outlined.path, "volumes", "lesion", outlined),
     )
@@ -131,7 +131,7 @@ def _spread(folder: Path, sidecar: dict[str, Any]) -> str:
     values = np.sort(np.asarray(image.dataobj, dtype=np.float64).ravel())[::-1]
     half = int(np.searchsorted(values.cumsum(), values.sum() / 2)) + 1
     pixel = float(np.prod(voxel_sizes(image.affine)[:2])) / MM2_PER_CM2
-    return f"Half of the sensitivity lies in {_cm2(half * pixel)} of the {_cm2(values.size * pixel)} shown"
+    return f"Half of the sensitivity lies in {_cm2(half * pixel)} of the {_cm2(values.size * pixel)} of the slice"
 
 
 def _sensitivity(folder: Path, sidecar: dict[str, Any]) -> nib.Nifti1Image:

@@ -10,8 +10,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["PlantedLesion", "demo_lesion", "demo_slice", "demo_volume", "planted_lesion"]
+__all__ = [
+    "HEAD_CLASS",
+    "HEAD_WINDOW",
+    "PlantedLesion",
+    "demo_head",
+    "demo_lesion",
+    "demo_slice",
+    "demo_volume",
+    "planted_lesion",
+]
 
+HEAD_WINDOW = (-200.0, 800.0)  # Hounsfield units that `demo_head` shows: bone, and what surrounds it
+HEAD_CLASS = "HeadCT"  # what it is, among the classes of the bundle mednist_classification
+_HEAD_FILE = "J2K_pixelrep_mismatch.dcm"  # a plain CT of the head, with an odd header that all readers put right
 _DEMO_SEED = 1
 _DEMO_INDEX = 1  # odd, so the volume holds a lesion
 _PLANTED_SEED = 6  # a lesion of a medium size
@@ -40,11 +52,41 @@ def demo_slice() -> Path:
     Raises:
         FileNotFoundError: where the installed pydicom lacks its test files.
     """
+    return _pydicom_file("CT_small.dcm")
+
+
+def demo_head(directory: str | os.PathLike[str], root: Path | None = None) -> Path:
+    """Write a CT slice of a head that comes with pydicom as it is looked at, and return the file's path; nothing is downloaded.
+
+    The values are Hounsfield units, clipped to HEAD_WINDOW: the pictures that ``mednist_classification`` was trained on were
+    windowed, and without a window a scanner's padding would take half of the grey values. 512 x 512 pixels of 0.43 mm. A file
+    that is there already stays.
+
+    Args:
+        directory: folder for the file; made where missing.
+        root: folder from which on no link is followed, by default `directory` itself.
+
+    Raises:
+        FileNotFoundError: where the installed pydicom lacks its test files.
+    """
+    from monai.data import ITKReader
+    from monai.transforms import LoadImage
+
+    from monai_ifim.io.nifti import write_volume
+
+    target = Path(directory) / "head_ct.nii.gz"
+    if not target.is_file():
+        scan = LoadImage(ITKReader)(_pydicom_file(_HEAD_FILE))
+        write_volume(target, scan.clamp(*HEAD_WINDOW).numpy(), scan.affine.numpy(), root or target.parent)
+    return target
+
+
+def _pydicom_file(name: str) -> Path:
     from pydicom.data import get_testdata_file
 
-    found = get_testdata_file("CT_small.dcm", download=False)
+    found = get_testdata_file(name, download=False)
     if not isinstance(found, str):
-        raise FileNotFoundError("pydicom's CT_small.dcm is not installed; reinstall pydicom from its wheel")
+        raise FileNotFoundError(f"pydicom's {name} is not installed; reinstall pydicom from its wheel")
     return Path(found)
 
 

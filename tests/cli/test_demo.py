@@ -106,7 +106,7 @@ def test_half_of_the_sensitivity_lies_in_the_area_stated(ran: Ran, tmp_path: Pat
     values[3, 4], values[7, 8], values[9, 9], values[20, 20] = 1, 1, 1, 3
     nib.save(nib.Nifti1Image(values, np.diag([2.0, 5.0, 1.0, 1.0])), folder / f"{folder.name}_ifim_sensitivity.nii.gz")
     said = find(ran.cases[bundle], folder).sentence.replace("\N{NO-BREAK SPACE}", " ")
-    assert said.endswith("Half of the sensitivity lies in 0.100 cm² of the 100 cm² shown.")
+    assert said.endswith("Half of the sensitivity lies in 0.100 cm² of the 100 cm² of the slice.")
 
 
 def test_the_first_page_is_opened_where_there_is_a_screen_unless_unwanted(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,4 +116,4 @@ def test_the_first_page_is_opened_where_there_is_a_screen_unless_unwanted(ran: R
 
 
 def test_numbers_of_the_pages_are_the_demos(ran: Ran) -> None:
-    assert differences(read_results()["cases"], results_of(ran.output)["cases"]) == [], "run python -m docs.figures"
+    assert differences(read_results(), results_of(ran.output)) == [], "run python -m docs.figures"
