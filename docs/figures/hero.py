@@ -16,10 +16,10 @@ from monai_ifim import decompose
 from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.display import numbers
 from monai_ifim.display.overlay import overlay
-from monai_ifim.evaluation.demonstration import HEAD_WINDOW
 from monai_ifim.io.installation import resolve_bundle
 
 BUNDLE, CASE = "mednist_classification", "head_ct"
+SHOWN = (-200.0, 800.0)  # Hounsfield units from black to white
 BRIGHTEST = 99.5  # percentile of the sensitivity that is drawn as the largest
 STRENGTH = 30.0  # of a change, root mean square over the pixels, in Hounsfield units
 DRAWS = 20  # random changes of this strength
@@ -32,7 +32,7 @@ def draw_figures(demo: Path, output: Path) -> None:
     """Write the picture."""
     scan = _seen(demo / "input" / f"{CASE}.nii.gz")
     sensitivity = _seen(demo / BUNDLE / CASE / f"{CASE}_ifim_sensitivity.nii.gz")
-    grey = (scan - HEAD_WINDOW[0]) / (HEAD_WINDOW[1] - HEAD_WINDOW[0])
+    grey = np.clip((scan - SHOWN[0]) / (SHOWN[1] - SHOWN[0]), 0, 1)
     figure = Figure(figsize=(9.6, 4.8), facecolor="black")
     pictures = (grey[..., None].repeat(3, -1), overlay(grey, sensitivity / np.percentile(sensitivity, BRIGHTEST)))
     for place, picture in enumerate(pictures):

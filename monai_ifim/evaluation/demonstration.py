@@ -21,7 +21,7 @@ __all__ = [
     "planted_lesion",
 ]
 
-HEAD_WINDOW = (-200.0, 800.0)  # Hounsfield units that `demo_head` shows: bone, and what surrounds it
+HEAD_WINDOW = (-1024.0, 1024.0)  # Hounsfield units of `demo_head`: all that tissue has, without the padding around the scan
 HEAD_CLASS = "HeadCT"  # what it is, among the classes of the bundle mednist_classification
 _HEAD_FILE = "J2K_pixelrep_mismatch.dcm"  # a plain CT of the head, with an odd header that all readers put right
 _DEMO_SEED = 1
@@ -59,7 +59,7 @@ def demo_head(directory: str | os.PathLike[str], root: Path | None = None) -> Pa
     """Write a CT slice of a head that comes with pydicom as it is looked at, and return the file's path; nothing is downloaded.
 
     The values are Hounsfield units, clipped to HEAD_WINDOW: the pictures that ``mednist_classification`` was trained on were
-    windowed, and without a window a scanner's padding would take half of the grey values. 512 x 512 pixels of 0.43 mm. A file
+    windowed, and without a window the scanner's padding takes a quarter of the grey values. 512 x 512 pixels of 0.43 mm. A file
     that is there already stays.
 
     Args:

@@ -18,6 +18,7 @@ from monai_ifim.cli.main import app
 from monai_ifim.evaluation.demo_cases import DemoCase, demo_cases, find, sensitivity_peak
 from monai_ifim.io import read_sidecar
 
+pytestmark = pytest.mark.slow  # three cases with their pages
 DETECTOR, SEGMENTER = "lumpy_lesion_detection_3d", "lumpy_segmentation_3d"
 
 
