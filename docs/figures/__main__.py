@@ -18,7 +18,7 @@ from pathlib import Path
 from docs.figures.catalogue import FIGURES, GROUPS, MissingProgramError, draw_of
 from docs.figures.demo import keep_results, run_demo
 from docs.figures.numbers import stale_pages, write_numbers
-from docs.figures.record import stale_figures, unknown_figures, write_record
+from docs.figures.record import older_figures, stale_figures, unknown_figures, write_record
 
 
 def main(words: list[str] | None = None) -> int:
@@ -31,7 +31,7 @@ def main(words: list[str] | None = None) -> int:
         parser.error(f"no group {', '.join(sorted(unknown))}: give some of {', '.join(GROUPS)}")
     if not given.check:
         make_figures(given.groups or list(GROUPS))
-    found = [*stale_figures(), *unknown_figures(), *stale_pages()]
+    found = [*stale_figures(), *older_figures(), *unknown_figures(), *stale_pages()]
     print("\n".join(found) or "nothing is stale")
     return int(bool(found))
 

@@ -15,8 +15,6 @@ DETECTOR = "bundles/lumpy_lesion_detection_3d/models/model.pt"
 SEGMENTER = "bundles/lumpy_segmentation_3d/models/model.pt"
 DEMO = "docs/results/demo.json"
 
-PAGES = ("page-ct.png", "page-dark.png", "page-phone.png", "page-segmentation.png")
-
 Draw = Callable[[Path, Path], None]  # folder of a run of the demo, folder for the figures
 
 
@@ -46,7 +44,7 @@ GROUPS: dict[str, Group] = {
     "scanner": Group(("scanner-comb.png", "scanner-spaces.png"), (CLASSIFIER, DETECTOR)),
     "segmentation": Group(("segmentation.png",), (SEGMENTER,)),
     "training": Group(("training-mlflow.png", "training-tensorboard.png"), needs="Chromium and its driver"),
-    "pages": Group(PAGES, (DEMO,), needs="Chromium and its driver"),
+    "pages": Group(("index-dark.png", "index-light.png"), (DEMO,), needs="Chromium and its driver"),
     "scenes": Group(("scene-slice.png", "scene.png"), (DEMO,), needs="IFIM_SLICER_PYTHON (CONTRIBUTING.md)"),
     "viewer": Group(("viewer-slice.png", "viewer.png"), (DEMO,), needs="IFIM_SLICER_PYTHON, Chromium and its driver"),
 }

@@ -1,4 +1,4 @@
-"""Pictures of the page of a run, as a reader first sees it: of the segmentation, in the light, in the dark and on a phone."""
+"""Pictures of the page of a run, as a reader first sees it: of the segmentation, and of the detector in the dark."""
 
 from __future__ import annotations
 
@@ -21,10 +21,8 @@ class Shot(NamedTuple):
 
 
 SHOTS = {
-    "page-ct.png": Shot("mednist_classification", 1280, 860),
-    "page-segmentation.png": Shot("lumpy_segmentation_3d", 1280, 860),
-    "page-dark.png": Shot("lumpy_lesion_detection_3d", 1280, 860, "dark"),
-    "page-phone.png": Shot("lumpy_lesion_detection_3d", 390, 844),
+    "index-dark.png": Shot("lumpy_lesion_detection_3d", 1280, 860, "dark"),
+    "index-light.png": Shot("lumpy_segmentation_3d", 1280, 860),
 }
 
 

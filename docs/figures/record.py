@@ -43,26 +43,34 @@ def write_record(groups: list[str]) -> None:
 
 
 def stale_figures() -> Iterator[str]:
-    """A sentence for each figure that is not what the command would make of the files as they are."""
-    record = read_record()
-    for group in GROUPS:
-        stored, now = record.get(group, {"files": {}, "inputs": {}}), record_of(group)
+    """A sentence for each figure of the record that is not what the command would make of the files as they are."""
+    for group, stored in read_record().items():
+        names, now = ", ".join(GROUPS[group].files), record_of(group)
         changed = [path for path, found in now["inputs"].items() if stored["inputs"].get(path) != found]
         if changed:
-            yield f"{', '.join(GROUPS[group].files)}: {', '.join(changed)} changed since; {AGAIN} {group}"
+            yield f"{names}: {', '.join(changed)} changed since; {AGAIN} {group}"
         elif stored != now:
-            yield f"{', '.join(GROUPS[group].files)}: not the file that was drawn; {AGAIN} {group}"
+            yield f"{names}: not the file that was drawn; {AGAIN} {group}"
+
+
+def older_figures() -> Iterator[str]:
+    """A sentence for each group that the command has not drawn yet: its figures are older than the record."""
+    record = read_record()
+    for group in GROUPS:
+        if group not in record:
+            yield f"{', '.join(GROUPS[group].files)}: not drawn by the command yet; {AGAIN} {group}"
 
 
 def unknown_figures() -> Iterator[str]:
     """A sentence for each figure that no module draws, that is missing, or that no page shows."""
     drawn = {name for group in GROUPS.values() for name in group.files}
+    recorded = {name for group in read_record() for name in GROUPS[group].files}
     there = {path.name for path in FIGURES.iterdir() if path.suffix in (".png", ".svg")}
     pages = [page for pattern in PAGES for page in ROOT.glob(pattern)]
     shown = {name for page in pages for name in LINKED.findall(page.read_text(encoding="utf-8"))}
     for names, reason in (
         (there - drawn, "no module draws it: name it in docs/figures/catalogue.py, or delete it"),
-        (drawn - shown, "no page shows it"),
+        (recorded - shown, "no page shows it"),
         (shown - drawn, "a page shows it and no module draws it"),
     ):
         yield from (f"{name}: {reason}" for name in sorted(names))
