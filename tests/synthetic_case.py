@@ -65,6 +65,7 @@ def write_synthetic_case(
         "eigenvalues": list(EIGENVALUES),
         "trace": 1.25,
         "locality_radius": [0.5, None],
+        "locality_share": [0.02, None],
         "files": files,
     }
     if "labels" in contents:

@@ -167,7 +167,7 @@ def _records(
 ) -> list[str]:
     """One JSON text per image: everything that the sidecar states about the decomposition itself."""
     radius = None if decomposition.locality_radius is None else decomposition.locality_radius.tolist()
-    batch = decomposition.rank.numel()
+    batch, saturation = decomposition.rank.numel(), decomposition.saturation
     records = []
     for b in range(batch):
         rank = int(decomposition.rank[b])
@@ -184,6 +184,7 @@ def _records(
             "residuals": decomposition.residuals[b, :rank].tolist(),
             "locality_radius": None if radius is None else _finite(radius[b][:rank]),
             **norms_of_image(decomposition, b),
+            "saturation": saturation[b].described(),
             "verification": of_image(decomposition.record, b),
             "tied_channels": described_tie(ties[b], decomposition.image.shape[1]),
             **_answer(decomposition, b),

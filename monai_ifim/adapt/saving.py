@@ -22,6 +22,7 @@ from monai_ifim.adapt.labels import segmentation_of
 from monai_ifim.adapt.native import carry_to_native, native_affine, native_shape, network_affine
 from monai_ifim.adapt.random_steps import drawn_steps, refuse_random
 from monai_ifim.adapt.scan import read_scan
+from monai_ifim.adapt.seen_image import seen_image
 from monai_ifim.adapt.settings import CaseSettings, FileShortcuts, own_keywords
 from monai_ifim.adapt.tied_channels import NOT_LOOKED_FOR, described_tie
 from monai_ifim.io import (
@@ -163,7 +164,11 @@ class SaveIFIM(Transform):
         )
         of_maps = {"unit": unit} if self.settings.space == "scanner" else {}
         record = _with_channels(record, len(maps.input), self.settings.space)
-        record = record | {"settings": self.settings.written(record["settings"])}
+        seen = seen_image(img, opened, prepared=self.settings.space != "scanner")
+        record = record | {
+            "settings": self.settings.written(record["settings"]),
+            "departures": self.model.intended_use.departures(seen),
+        }
         facts = CaseFacts(identity, self.model, self.settings.space, record, **of_maps)
         scan = self._scan(img, maps, scan, file, unit)
         if self.settings.dicom_pm and series is None:

@@ -15,8 +15,8 @@ SHA256 = re.compile(r"(sha256:)?([0-9a-f]{64})", re.IGNORECASE)
 
 
 def name_origin(console: Console, root: Path, expected: str | None = None) -> None:
-    """Print one line: the folder that the bundle in `root` really is, its version, the file of its weights, and the SHA-256 of
-    both weights and whole bundle.
+    """Print what the bundle is intended for, where it says so, and one line more: the folder that it really is, its version, the
+    file of its weights, and the SHA-256 of both weights and whole bundle.
 
     Nothing of the bundle runs for it. expected: a SHA-256 that its weights or the whole bundle must have. Raises InputError where
     they do not, or where the bundle's metadata cannot be read.
@@ -28,6 +28,9 @@ def name_origin(console: Console, root: Path, expected: str | None = None) -> No
     version = f"version {identity.version}" if identity.version else "no version stated"
     weights = "no weights" if file is None else f"weights {file.relative_to(root)} of SHA-256 {identity.weights_sha256}"
     agreed = "" if expected is None else f" ({_agreement(identity, root, expected)})"
+    if identity.intended_use.text is not None:
+        said = f"{identity.name}, intended use: {identity.intended_use.text}"
+        console.print(said, markup=False, highlight=False, soft_wrap=True)
     named = f"bundle: {root.resolve()}, {version}, {weights}, whole bundle of SHA-256 {identity.bundle_sha256}{agreed}"
     console.print(f"{named}; its config is code of its author's, which runs now", markup=False, highlight=False, soft_wrap=True)
 

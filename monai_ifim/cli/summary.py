@@ -27,6 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monai_ifim.display import numbers
+from monai_ifim.display.saturation import SATURATED
 
 if TYPE_CHECKING:
     from monai_ifim.run.table import CaseRow
@@ -134,6 +135,9 @@ def show_rows(console: Console, rows: list[CaseRow], output: Path, unread: Mappi
         highlight=False,
         soft_wrap=True,
     )
+    if saturated := sum(row.saturated == "yes" for row in rows):
+        said = f"{numbers.counted(saturated, 'case')} {SATURATED}, and the maps are drawn in grey"
+        console.print(said, markup=False, highlight=False, soft_wrap=True)
     if unread:
         from monai_ifim.run.unread_files import sentence
 
@@ -158,10 +162,10 @@ def _answer(row: CaseRow) -> str:
     """The predicted class; of independent labels the likeliest, which is not the only answer."""
     from monai_ifim.run.labels import are_independent
 
-    outputs = len(row.probabilities or ())
+    outputs, short = len(row.probabilities or ()), ", saturated" if row.saturated == "yes" else ""
     if row.prediction and are_independent(row.head, outputs):
-        return f"{row.prediction}, likeliest of {numbers.count(outputs)} labels"
-    return row.prediction or numbers.NOT_AVAILABLE
+        return f"{row.prediction}, likeliest of {numbers.count(outputs)} labels{short}"
+    return f"{row.prediction or numbers.NOT_AVAILABLE}{short}"
 
 
 def _line(row: CaseRow) -> str:
@@ -173,5 +177,6 @@ def _line(row: CaseRow) -> str:
         text = f"{text}: {row.key} {TAKEN}"
     text = f"{text}, of {row.decomposed}" if row.decomposed else text
     text = f"{text}: {_shortfall(row)}" if _unfinished(row) else text
+    text = f"{text}: {SATURATED}" if row.saturated == "yes" else text
     text = f"{text}: {DOUBT}" if row.verification == "disagrees" else text
     return f"{text}. {row.warnings}" if row.warnings else text

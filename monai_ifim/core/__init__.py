@@ -24,6 +24,7 @@ from monai_ifim.core.heads import (
 )
 from monai_ifim.core.locality import locality_radius
 from monai_ifim.core.operator.metric import GaussianLowPass, Metric, NoiseLevel
+from monai_ifim.core.saturation import Saturation
 
 __all__ = [
     "BernoulliHead",
@@ -41,6 +42,7 @@ __all__ = [
     "Metric",
     "NetworkError",
     "NoiseLevel",
+    "Saturation",
     "SpectralTieWarning",
     "SquareRoot",
     "TrainingModeWarning",

@@ -14,6 +14,7 @@ from monai_ifim.core.decomposition_file import read_decomposition, write_decompo
 from monai_ifim.core.errors import IFIMError, ImageError
 from monai_ifim.core.operator.rows import all_finite
 from monai_ifim.core.projection import split
+from monai_ifim.core.saturation import Saturation, saturation_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,6 +81,21 @@ class Decomposition:
     def status(self) -> tuple[str, ...]:
         """How the iteration of each image ended: "converged" or "not converged"."""
         return tuple(map(status_of, self.converged.tolist()))
+
+    @property
+    def saturation(self) -> tuple[Saturation, ...]:
+        """Of each image, what a change as large as its own contrast could move at most, and whether the answer is saturated."""
+        own = self.eigenimages is self.eigenvectors
+        return tuple(
+            saturation_of(
+                self.image[b],
+                self.eigenvalues[b, : int(self.rank[b])],
+                None if own else self.eigenimages[b, : int(self.rank[b])],
+                float(self.trace[b]),
+                bool(self.converged[b]),
+            )
+            for b in range(self.rank.numel())
+        )
 
     def project(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(high, low) of another image [B, channel, *spatial] in this one's subspace.

@@ -18,7 +18,8 @@ from torch import Tensor
 from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.display.numbers import number, percent, probability, sizes
 from monai_ifim.display.panels import ColorScale, Panel, Viewpoint, panels_of
-from monai_ifim.display.style import BLUE, DIVERGING, GRAY, LIGHT_BLUE, ORANGE, VERMILION, drawing
+from monai_ifim.display.saturation import SATURATED
+from monai_ifim.display.style import BLUE, GRAY, LIGHT_BLUE, ORANGE, VERMILION, drawing
 from monai_ifim.display.wording import UNIT, answer, answer_kind, answer_values, method, trace_text, unit
 
 if TYPE_CHECKING:
@@ -120,8 +121,10 @@ def _header(d: Decomposition, view: Viewpoint, asked: bool) -> str:
     why = "" if asked else ", the most sensitive" if peak > 0 else ", the centre"
     coarse = f";  a pixel stands for {sizes((view.step, view.step))} voxels" if view.step > 1 else ""
     ended = "" if bool(d.converged[view.index]) else ";  NOT CONVERGED"
+    saturated = f";  {SATURATED.upper()}" if d.saturation[view.index].saturated else ""
+    said = f"{answer(d, view.index)}{saturated}"
     lines = (
-        f"image {view.index} of {batch}, channel {view.channel} of {channels}, {sizes(shape)}:  {answer(d, view.index)}",
+        f"image {view.index} of {batch}, channel {view.channel} of {channels}, {sizes(shape)}:  {said}",
         f"rank {int(d.rank[view.index])} holds {percent(float(d.energy[view.index]))} of the trace, "
         f"{trace_text(d, view.index)} {UNIT}{ended};  error bound {number(float(d.error_bound[view.index]))}",
         f"{method(d)};  unit: {unit(d)}{coarse}",
@@ -227,7 +230,7 @@ def _draw_scale(axes: Axes, drawn: AxesImage, panel: Panel) -> None:
     lowest, highest = (min(float(p.min()) for p in panel.planes), max(float(p.max()) for p in panel.planes))
     ends = {(True, True): "both", (True, False): "min", (False, True): "max"}
     extend = ends.get((lowest < scale.low, highest > scale.high), "neither")
-    marks = (scale.low, 0.0, scale.high) if scale.colors == DIVERGING else (scale.low, scale.high)
+    marks = (scale.low, 0.0, scale.high) if scale.is_signed else (scale.low, scale.high)
     bar = drawn.axes.figure.colorbar(drawn, cax=axes, orientation="horizontal", extend=extend, ticks=marks)
     axes.set_xticks(marks, [number(mark) for mark in marks])
     axes.get_xticklabels()[0].set_horizontalalignment("left")  # the ends stay inside, clear of the neighbour's

@@ -8,6 +8,7 @@ from html import escape
 from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.display.figure import draw, png
 from monai_ifim.display.numbers import FIRM_SPACE, count, counted, number, percent, range_text, sizes
+from monai_ifim.display.saturation import SATURATED
 from monai_ifim.display.wording import UNIT, answer, method, trace_text, unit
 
 MOST_IMAGES = 5  # rows of the table at most
@@ -40,7 +41,9 @@ def repr_text(d: Decomposition) -> str:
     rank, energy = range_text(d.rank.tolist(), count), range_text(d.energy.tolist(), percent)
     how = f"{d.record['head']}, {d.record['method']}"
     ended = "" if bool(d.converged.all()) else ", not converged"
-    text = f"Decomposition({images} {dtype} on {d.image.device}: {how}, rank {rank}, {energy} of the trace{ended})"
+    saturated = sum(each.saturated is True for each in d.saturation)
+    still = f", {count(saturated)} saturated" if saturated else ""
+    text = f"Decomposition({images} {dtype} on {d.image.device}: {how}, rank {rank}, {energy} of the trace{ended}{still})"
     return text.replace(FIRM_SPACE, " ").encode("ascii", "backslashreplace").decode()
 
 
@@ -64,7 +67,7 @@ def _cells(d: Decomposition, index: int) -> tuple[str, ...]:
     listed = [f"{number(value)} ({percent(value / trace)})" for value in values] + ["…"] * (rank > MOST_EIGENVALUES)
     return (
         str(index),
-        answer(d, index),
+        f"{answer(d, index)}{f' ({SATURATED})' if d.saturation[index].saturated else ''}",
         f"{rank}{'' if bool(d.converged[index]) else ' (not converged)'}",
         trace_text(d, index),
         ", ".join(listed) or "none",

@@ -40,6 +40,8 @@ MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 FIRM_SPACE = "\N{NO-BREAK SPACE}"  # no line ends here
 SMALLEST, LARGEST = 1e-4, 1e5  # magnitudes between these are written without a power of ten
 SMALLEST_P = 1e-4
+LEVELS = (0.001, 0.01, 0.05, 1.0)  # of p-values, on one side of which they must be seen to lie
+MOST_DIGITS = 17  # of a float64
 ROUNDING = 1e-9  # of a share: what float arithmetic may leave missing from a whole one
 NEAR_ONE = 0.999  # probabilities from here on are written by what is missing to 1
 UNITS_OF_BYTES = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -83,7 +85,26 @@ def signed(value: float | None, decimals: int) -> str:
 
 
 def _with_plus(value: float | None, text: str) -> str:
-    return f"+{text}" if value is not None and value > 0 and text != NOT_AVAILABLE else text
+    """The text with a plus before it, but for zero, negative and unknown values, and for what rounds to zero."""
+    is_positive = value is not None and value > 0 and text != NOT_AVAILABLE
+    return f"+{text}" if is_positive and any(digit in text for digit in "123456789") else text
+
+
+def _shown(text: str) -> float:
+    """The value that a text shows."""
+    return float(text.replace(MINUS, "-"))
+
+
+def _is_apart(value: float, text: str, thresholds: Sequence[float]) -> bool:
+    """True if the text lies on the value's own side of every threshold."""
+    shown = _shown(text)
+    return all((value > each) == (shown > each) and (value < each) == (shown < each) for each in thresholds)
+
+
+def _deciding(value: float, digits: int, thresholds: Sequence[float]) -> str:
+    """`number`, with as many digits more as it takes not to round to or across a threshold."""
+    texts = (number(value, more) for more in range(digits, MOST_DIGITS))
+    return next((text for text in texts if _is_apart(value, text, thresholds)), number(value, MOST_DIGITS))
 
 
 def as_given(value: float | None) -> str:
@@ -114,10 +135,19 @@ def percent(share: float | None) -> str:
 
 
 def proportion(value: float | None) -> str:
-    """A number in [0, 1] to three decimals, such as an accuracy; "1.000" and "0.000" are exact."""
+    """A number in [0, 1] to three decimals, such as an accuracy; "1.000" and "0.000" are exact.
+
+    Up to six decimals where fewer would round to these, and beyond that "<" or ">".
+
+    >>> proportion(0.8766), proportion(0.9996), proportion(1.0)
+    ('0.877', '0.9996', '1.000')
+    """
     if value is None or not math.isfinite(value):
         return NOT_AVAILABLE
-    return fixed(value, 3) if value == 0 or abs(value - 1) <= ROUNDING else _inside(value, 1, 3)
+    if value == 0 or abs(value - 1) <= ROUNDING:
+        return fixed(value, 3)
+    texts = (fixed(value, decimals) for decimals in range(3, 7))
+    return next((text for text in texts if _is_apart(value, text, (0.0, 1.0))), _inside(value, 1, 6))
 
 
 def _inside(value: float, whole: int, decimals: int) -> str:
@@ -131,20 +161,28 @@ def _inside(value: float, whole: int, decimals: int) -> str:
 
 
 def probability(p: float | None) -> str:
-    """A probability to three digits; above 0.999 as 1 minus a small number, so that only 1 itself reads 1.
+    """A probability to three digits; above 0.999 as 1 minus a small number, so that only 1 itself reads 1; with more digits
+    where three would round it to a half, above which a label holds.
 
-    >>> probability(0.25), probability(0.9996).split(FIRM_SPACE), probability(1.0)
-    ('0.250', ['1', '−', '0.000400'], '1')
+    >>> probability(0.25), probability(0.9996).split(FIRM_SPACE), probability(1.0), probability(0.4996)
+    ('0.250', ['1', '−', '0.000400'], '1', '0.4996')
     """
-    if p is None or not NEAR_ONE < p <= 1:
-        return number(p)
+    if p is None or not math.isfinite(p):
+        return NOT_AVAILABLE
+    if not NEAR_ONE < p <= 1:
+        return _deciding(p, 3, (0.5,))
     return "1" if p == 1 else f"1{FIRM_SPACE}{MINUS}{FIRM_SPACE}{number(1 - p)}"
 
 
 def p_value(value: float | None) -> str:
-    """A p-value to two digits, "< 0.0001" below that."""
-    is_tiny = value is not None and 0 <= value < SMALLEST_P
-    return f"<{FIRM_SPACE}{as_given(SMALLEST_P)}" if is_tiny else number(value, 2)
+    """A p-value to two digits, with more where these would round it to or across one of LEVELS; "< 0.0001" below that.
+
+    >>> p_value(0.0449), p_value(0.0496), p_value(0.05)
+    ('0.045', '0.0496', '0.050')
+    """
+    if value is None or not math.isfinite(value):
+        return NOT_AVAILABLE
+    return f"<{FIRM_SPACE}{as_given(SMALLEST_P)}" if 0 <= value < SMALLEST_P else _deciding(value, 2, LEVELS)
 
 
 def count(value: float | None) -> str:
@@ -194,7 +232,13 @@ def _alike(value: float, low: float | None, high: float | None) -> tuple[str, st
     three = 2 - _order(magnitudes[-1])
     own = 2 - _order(value) if value else three
     decimals = max(three, min(own, three + 1), min(1 - _order(magnitudes[0]), three + 3))
-    return fixed(value, decimals), fixed(low, decimals), fixed(high, decimals)
+    return _nonzero(value, decimals), _nonzero(low, decimals), _nonzero(high, decimals)
+
+
+def _nonzero(value: float | None, decimals: int) -> str:
+    """`fixed`; a value that this would round to zero to one digit, so that an interval is seen to hold zero or not."""
+    text = fixed(value, decimals)
+    return number(value, 1) if value and text != NOT_AVAILABLE and _shown(text) == 0 else text
 
 
 def _order(value: float) -> int:
@@ -245,7 +289,7 @@ def bytes_size(size: float | None) -> str:
     return f"{text}{FIRM_SPACE}{UNITS_OF_BYTES[power]}"
 
 
-def sizes(shape: Sequence[int]) -> str:
+def sizes(shape: Sequence[int | str]) -> str:
     """The sizes of an image: 64 × 48."""
     return f" {TIMES} ".join(map(str, shape))
 

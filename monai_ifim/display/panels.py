@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn import functional
 from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.core.errors import ImageError
 from monai_ifim.display.numbers import MINUS, number, percent
-from monai_ifim.display.style import DIVERGING, GRAY, SEQUENTIAL
+from monai_ifim.display.style import DIVERGING, GRAY, MUTED, SEQUENTIAL
 from monai_ifim.display.wording import UNIT
 
 
@@ -26,6 +26,16 @@ class ColorScale:
     low: float
     high: float
     unit: str
+
+    @property
+    def is_signed(self) -> bool:
+        """True for maps about zero."""
+        return self.colors != GRAY and self.low < 0
+
+    @property
+    def greyed(self) -> ColorScale:
+        """The same limits in grey, for maps that are no findings: nothing moves the answer."""
+        return self if self.colors == GRAY else replace(self, colors=MUTED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +94,7 @@ def panels_of(d: Decomposition, view: Viewpoint, components: int) -> list[Panel]
     image, low = (view.planes(maps[view.index], _means) for maps in (d.image, d.low))
     high, sensitivity = (view.planes(maps[view.index], _peaks) for maps in (d.high, d.sensitivity))
     grey = _grey_scale((*image, *low))
+    saturated = d.saturation[view.index].saturated is True
     panels = [
         Panel("image", "image", image, grey),
         Panel("high", "high, the part in the\nleading eigenspace", high, _diverging_scale(high, "unit of the image")),
@@ -95,7 +106,7 @@ def panels_of(d: Decomposition, view: Viewpoint, components: int) -> list[Panel]
         value, trace = float(d.eigenvalues[view.index, i]), float(d.trace[view.index])
         title = f"eigenvector {i + 1}\nλ = {number(value)}, {percent(value / trace)}"
         panels.append(Panel(f"eigenvector {i + 1}", title, planes, _diverging_scale(planes, "unit vector")))
-    return panels
+    return [replace(panel, scale=panel.scale.greyed) for panel in panels] if saturated else panels
 
 
 def _most_sensitive(sensitivity: Tensor) -> tuple[int, ...]:

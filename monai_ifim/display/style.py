@@ -16,6 +16,7 @@ __all__ = [
     "GRAY",
     "LABEL_COLORS",
     "LIGHT_BLUE",
+    "MUTED",
     "ORANGE",
     "OTHER_LABELS",
     "SEQUENTIAL",
@@ -25,6 +26,7 @@ __all__ = [
 
 # matplotlib's names: for images, for values of both signs about zero, for values from zero up
 GRAY, DIVERGING, SEQUENTIAL = "gray", "RdBu_r", "viridis"
+MUTED = "Greys_r"  # for the maps of a saturated answer in place of the last two: their spots are no findings
 
 # after Okabe and Ito (2008): told apart by all kinds of colour sight
 LABEL_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#F0E442", "#0072B2")  # of labels, the largest first

@@ -31,6 +31,7 @@ __all__ = [
     "PROBABILITY",
     "PRODUCTS",
     "RESIDUAL",
+    "SATURATED",
     "SECONDS",
     "SENSITIVITY_ALONG",
     "SENSITIVITY_KEPT",
@@ -241,6 +242,13 @@ SECONDS = Term(
     "Reading, computing and writing of a case. For a case kept from an earlier run, its computation alone.",
     fields=("seconds",),
 )
+SATURATED = Term(
+    "saturated",
+    "Nothing here moves the answer: by the sensitivity along component 1, even a change as large as the whole contrast of the "
+    "image would cost less than a millionth of a nat. The maps are drawn in grey, as their spots are no findings.",
+    "lambda_1 c² / 2 below 0.000001, with c the L2 norm of the image less its mean",
+    ("saturation", "saturated"),
+)
 STANDS_OUT = Term(
     "stands out",
     "A case that lies far from the others of the run, by a rule that the page states. It is a case to look at, not an error.",
@@ -270,6 +278,7 @@ GLOSSARY = (
     EXPECTED_VOLUME,
     TOLERANCE,
     STANDS_OUT,
+    SATURATED,
     CONVERGENCE,
     RESIDUAL,
     ERROR_BOUND,

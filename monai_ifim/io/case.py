@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from monai_ifim.display.saturation import is_saturated
 from monai_ifim.io import atomic
 from monai_ifim.io.case_files import REMOVED_FIRST, UNFINISHED, is_file_of, sidecar_path
 from monai_ifim.io.case_folder import check_name
@@ -153,4 +154,5 @@ def _planes(maps: CaseMaps, sidecar: Mapping[str, Any], scan: Scan | None) -> Ca
         layers.append(Layer(name, values[0], tuple(file["window"]), file["unit"], file["scale"]))
     photograph = sidecar["input"]["reader"] == "PILReader"
     legend = shown_labels(sidecar) if "labels" in shown else ()
-    return cut_planes(layers, maps.affine, [int(i) for i in index], photograph, legend)
+    planes = cut_planes(layers, maps.affine, [int(i) for i in index], photograph, legend)
+    return replace(planes, saturated=is_saturated(sidecar))

@@ -11,6 +11,7 @@ from typing import Any
 from monai_ifim.io.bundle_files import OUTSIDE, hash_bundle_files
 from monai_ifim.io.digests import digest_of_files, sha256_known
 from monai_ifim.io.errors import InputError, innermost
+from monai_ifim.io.intended_use import IntendedUse
 
 SAFE_WEIGHTS = "models/model.safetensors"
 WEIGHTS = "models/model.pt"
@@ -24,7 +25,7 @@ class ModelIdentity:
     """Identity of a model for the sidecar. class_names: in the order of the network's outputs, empty if unknown.
 
     config_sha256: of the inference config, whose preprocessing and network definition influence the result too. files: all files
-    that decide a result, with their SHA-256 (`io.bundle_files`).
+    that decide a result, with their SHA-256 (`io.bundle_files`). intended_use: what the metadata say that it was made for.
     """
 
     name: str | None = None
@@ -33,6 +34,7 @@ class ModelIdentity:
     class_names: tuple[str, ...] = field(default=())
     config_sha256: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+    intended_use: IntendedUse = field(default_factory=IntendedUse)
 
     @property
     def bundle_sha256(self) -> str | None:
@@ -68,6 +70,7 @@ def identify_bundle(root: Path, class_names: tuple[str, ...] = ()) -> ModelIdent
         class_names=class_names or metadata_class_names(metadata),
         config_sha256=None if config is None else sha256_known(config),
         files=hash_bundle_files(root, config),
+        intended_use=IntendedUse.of(metadata, _image_input(metadata)),
     )
 
 
@@ -107,6 +110,12 @@ def metadata_class_names(metadata: dict[str, Any]) -> tuple[str, ...]:
 def metadata_inputs(metadata: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The metadata of each input of the bundle's network, by name."""
     return _entries(metadata, "inputs")
+
+
+def _image_input(metadata: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of the input called "image", or else of the first."""
+    inputs = metadata_inputs(metadata)
+    return inputs.get("image", next(iter(inputs.values()), {}))
 
 
 def metadata_output(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ SCHEMA_VERSION = "2.4"  # of the sidecars written and returned; a reader of 2.x 
 # locality on the grid of the decomposition, whether that is a lower bound, how the channels of the network's input are tied, the
 # segmentation: its file, its rule and its labels, the part of the answer that was asked for, the volumes of labels with their
 # gradients, where the head comes from, how the iteration ended (status, stopped), the standard errors of trace and sensitivity
-# where these are estimates, and the share of the trace that each file holds.
+# where these are estimates, the share of the trace that each file holds, whether the answer is saturated, what the bundle was
+# made for, and in what the image departs from that.
 _CONTENT = re.compile(r"(source|input|high|low|sensitivity|eigenvector)(?: ([1-9]\d*))?(?:, channel ([1-9]\d*))?")
 
 

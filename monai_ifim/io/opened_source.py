@@ -145,6 +145,14 @@ class OpenedSource:
             return SCANNER_UNITS
         return SCANNER_UNITS if chosen is None else chosen.unit
 
+    @property
+    def modality(self) -> str:
+        """Modality of the DICOM volume, such as CT; empty for other inputs, and where several lie there and none is chosen."""
+        if self.volume_header is not None or not there(self.source.path) or not self.files:
+            return ""
+        undecided = self.source.series is None and self.source.frame is None and len(self.volumes) > 1
+        return "" if undecided else self.volume.modality
+
     @cached_property
     def resampled(self) -> bool:
         """True if the input is an irregular DICOM volume that is to be resampled onto an even grid."""

@@ -67,11 +67,13 @@ class PlaneMap:
 
 @dataclass(frozen=True, eq=False)
 class CasePlanes:
-    """Planes of a case's maps through one point, in RAS mm. labels: of the planes of a segmentation, the largest first."""
+    """Planes of a case's maps through one point, in RAS mm. labels: of the planes of a segmentation, the largest first;
+    saturated: nothing moves the answer, so that the maps are no findings and are drawn in grey."""
 
     point: tuple[float, float, float]
     maps: tuple[PlaneMap, ...]
     labels: tuple[ShownLabel, ...] = ()
+    saturated: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +136,8 @@ def read_planes(path: Path) -> CasePlanes:
             description = json.loads(content["description"].tobytes())
             maps = [_read_map(found, i, content) for i, found in enumerate(description["maps"])]
             x, y, z = _numbers(description["point"])
-            return CasePlanes((x, y, z), tuple(maps), tuple(map(_read_label, description.get("labels", []))))
+            labels = tuple(map(_read_label, description.get("labels", [])))
+            return CasePlanes((x, y, z), tuple(maps), labels, description.get("saturated") is True)
     except Exception as error:  # zip and JSON raise many types for a damaged archive
         said = single_line(str(error))[:LONGEST_CAUSE]
         raise InputError(f"{path.name}: not a readable record of planes ({said}): run the case again.") from error

@@ -20,6 +20,7 @@ from monai_ifim.io import atomic
 from monai_ifim.io.errors import InputError, OutputError, single_line
 from monai_ifim.io.geometry import Affine
 from monai_ifim.io.grids import MEANING, Grid, computed_grid, grid_of_files, on, per_square
+from monai_ifim.io.intended_use import far_sentence
 from monai_ifim.io.label_volumes import described_answer, described_volumes
 from monai_ifim.io.maps import MapContent
 from monai_ifim.io.model import ModelIdentity, output_names
@@ -130,6 +131,7 @@ def compose_sidecar(
     step = unit if record.get("metric") is None else str(record.get("metric_unit"))
     step = step.replace("unit of the image", unit) if facts.space == "scanner" else step
     norms: Mapping[str, Any] | None = record.get("norms")
+    departures = record.get("departures") or []
     grid, of_files = computed_grid(facts.space), grid_of_files(facts.space)
     names = output_names(model.class_names, len(record.get("probabilities", [])))
     volumes = described_volumes(record, names, step)
@@ -156,6 +158,7 @@ def compose_sidecar(
             "head": record.get("head"),
             "head_source": record.get("head_source"),
             "class_names": list(model.class_names),
+            "intended_use": model.intended_use.text,
         },
         "prediction": _prediction(record, model.class_names),
         "answer": described_answer(record, names),
@@ -165,7 +168,8 @@ def compose_sidecar(
         "grids": {"decomposition": grid, "files": of_files, "meaning": {name: MEANING[name] for name in {grid: 0, of_files: 0}}},
         "units": units,
         "settings": record.get("settings"),
-        "warnings": facts.input.reading.words(),
+        "warnings": [*facts.input.reading.words(), *filter(None, [far_sentence(departures)])],
+        "departures": departures,
         **{name: record.get(name) for name in _RESULTS},
         "device": _device(record),
         "norms": None if norms is None else {"grid": grid, **norms},
@@ -264,7 +268,7 @@ def _version(package: str) -> str:
 
 _RESULTS = (
     "eigenvalues", "rank", "energy_kept", "trace", "trace_error", "locality_radius", "locality_is_lower_bound", "locality_share",
-    "locality_rms", "status", "stopped", "method",
+    "locality_rms", "saturation", "status", "stopped", "method",
     "method_reason", "corrections", "jacobian_products", "error_bound", "confidence", "residuals",
     "metric", "preprocessing", "left_out", "output", "dtype", "computation", "verification", "seconds",
 )  # fmt: skip

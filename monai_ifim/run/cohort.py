@@ -117,8 +117,8 @@ def confidence(cases: pd.DataFrame) -> Array:
 def find_outliers(cases: pd.DataFrame) -> pd.DataFrame:
     """Outliers in a frame of `read_cases`: one row per finding, the most extreme first.
 
-    Columns: case; quantity ("trace", "confidence", "rank"); kind ("high", "low", or "vanishing": a trace that is not
-    above VANISHING times the cohort's median, or not finite); value, in the quantity's unit; z, the robust z (NaN for
+    Columns: case; quantity ("trace", "confidence", "rank"); kind ("high", "low", or "vanishing": the answer is saturated, or its
+    trace not above VANISHING times the cohort's median, or not finite); value, in the quantity's unit; z, the robust z (NaN for
     "vanishing"): distance from the median over 1.4826 MAD, of ln trace, of the log-odds of the confidence, of the
     rank; among: the answer whose cases it was compared with, "" for all; cases: their number.
     """
@@ -129,7 +129,7 @@ def find_outliers(cases: pd.DataFrame) -> pd.DataFrame:
     rank = made["rank"].to_numpy(np.float64, na_value=np.nan)
     positive = trace > 0  # NaN is not
     bound = VANISHING * float(np.median(trace[positive])) if positive.any() else 0.0
-    vanishing = ~(trace > bound)
+    vanishing = ~(trace > bound) | (made["saturated"] == "yes").to_numpy(bool)
     logarithm = np.log(np.where(positive, trace, 1.0))
     odds = np.clip(sure, SMALLEST_DOUBT, 1 - SMALLEST_DOUBT)
     names = made["case"].to_numpy(object)

@@ -31,7 +31,7 @@ VOLUMES = ("volume_tolerances", "volume_slopes", "volume_changes")
 OF_VOLUMES = ("volume_sentence", "volume_labels", *VOLUMES)
 SINCE_1_4 = (  # and one of 1.3 too
     "norms_grid", "locality_share", "locality_rms", "channels", "decomposed", "means_unit", "convergence", "residual",
-    "trace_error", "stopped", *OF_VOLUMES,
+    "trace_error", "stopped", *OF_VOLUMES, "saturation", "saturated",
 )  # fmt: skip
 LARGEST_WHOLE = 2**53
 SEAL = "run_sha256"  # the last entry of run.json
@@ -54,8 +54,10 @@ class CaseRow:
     warnings: sentences about what was guessed in reading the input. decomposed: which part of the answer, in words, empty for all
     of it. means_unit: "ml" or "voxels", of expected volumes. convergence: "converged" or "not converged"; residual: the
     largest |F u - l u| / l of the components; trace_error: standard error of the trace; stopped: why the iteration ended before
-    it had converged, "steps" or "request" (a limit of time). volume_...: of each of `volume_labels` (`run.volumes`). listed: the
-    name in the list of cases (no column). Unknown values are None, unknown texts empty. Field by field with units: UNITS.
+    it had converged, "steps" or "request" (a limit of time). saturation: what a change as large as the image's contrast costs at
+    most (`core.saturation`); saturated: "yes" or "no", if that is below the bound. volume_...: of each of `volume_labels`
+    (`run.volumes`). listed: the name in the list of cases (no column). Unknown values are None, unknown texts empty. Field by
+    field with units: UNITS.
     """
 
     case: str
@@ -106,6 +108,8 @@ class CaseRow:
     volume_tolerances: Numbers | None = None
     volume_slopes: Numbers | None = None
     volume_changes: Numbers | None = None
+    saturation: float | None = None
+    saturated: str = ""
     listed: str = ""
 
     def of_listed(self, name: str, path: str) -> CaseRow:
@@ -120,7 +124,7 @@ class CaseRow:
 
 COLUMNS = (
     "case", "status", "reason", "input", "prediction", "probability", "rank", "energy_kept", "eigenvalue", "trace", "seconds",
-    "verification", "path", "input_sha256", "warnings", "decomposed", "convergence", "residual",
+    "verification", "path", "input_sha256", "warnings", "decomposed", "convergence", "residual", "saturated",
 )  # of cases.csv  # fmt: skip
 
 UNITS: Mapping[str, str] = MappingProxyType(
@@ -148,6 +152,7 @@ UNITS: Mapping[str, str] = MappingProxyType(
         "volume_tolerances": "means_unit",
         "volume_slopes": "means_unit per unit",
         "volume_changes": "means_unit per unit",
+        "saturation": "nats",
     }
 )  # "unit" refers to the column of that name
 
@@ -201,6 +206,8 @@ SCHEMA = pa.schema(
         ("volume_sentence", _TEXT),
         ("volume_labels", _TEXTS),
         *((name, _NUMBERS) for name in VOLUMES),
+        ("saturation", _NUMBER),
+        ("saturated", _TEXT),
     ],
     metadata={"monai_ifim.schema_version": SCHEMA_VERSION, "monai_ifim.units": json.dumps(dict(UNITS))},
 )
@@ -223,7 +230,7 @@ def _row(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | No
     eigenvalues = _numbers(sidecar["eigenvalues"]) or ()
     norms, stated = _norms_of_files(sidecar["files"]), sidecar.get("norms")
     norms = norms if stated is None else {name: _number(stated[name]) for name in _NORMS}
-    verification = sidecar.get("verification") or {}
+    verification, saturation = sidecar.get("verification") or {}, sidecar.get("saturation") or {}
     return CaseRow(
         case=case,
         status=status,
@@ -266,6 +273,8 @@ def _row(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | No
         residual=_largest_residual(sidecar.get("residuals"), eigenvalues),
         trace_error=_number(sidecar.get("trace_error")),
         stopped=_text(sidecar.get("stopped")),
+        saturation=_number(saturation.get("nats")),
+        saturated=_SATURATED[saturation.get("saturated")],
         **volume_fields(sidecar),
     )
 
@@ -315,6 +324,7 @@ def _writable(value: Any) -> Any:
     return value
 
 
+_SATURATED = {True: "yes", False: "no", None: ""}
 _NORMS = ("input", "high", "low", "sensitivity")
 
 

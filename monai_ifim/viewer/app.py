@@ -18,6 +18,7 @@ from trame_slicer.rca_view import register_rca_factories
 from trame_slicer.views import Layout, LayoutDirection, SliceView, ThreeDView, ViewLayoutDefinition
 
 from monai_ifim.display.numbers import fixed, number
+from monai_ifim.display.saturation import is_saturated
 from monai_ifim.io.slicer.color_tables import CLEAR_SHARE
 from monai_ifim.io.units import HOUNSFIELD
 from monai_ifim.viewer.cases import ViewedLayer, ViewerError, facts, read_case
@@ -33,7 +34,8 @@ COLOR_STOPS = 64
 CT_WINDOWS = {"Soft tissue": (-160.0, 240.0), "Lung": (-1350.0, 150.0), "Bone": (-500.0, 1300.0), "Brain": (0.0, 80.0)}
 REDRAWN = 0.05  # seconds that the browser gets to show that a case is being opened
 STATE: dict[str, Any] = {
-    "answer": None, "answers": [], "answers_left": 0, "spectrum": [], "spectrum_left": 0, "spectrum_unit": "", "settings": [],
+    "answer": None, "saturated": "", "answers": [], "answers_left": 0, "spectrum": [], "spectrum_left": 0, "spectrum_unit": "",
+    "settings": [],
     "background_name": "", "background_names": [], "background_scale": {}, "window_names": [],
     "overlay_name": NO_OVERLAY, "overlay_names": [], "overlay_scale": {}, "opacity": OPACITY["sensitivity"],
     "clear_share": CLEAR_SHARE, "dragged": "background", "crosshair_shown": True, "layout_name": "three", "is_flat": False,
@@ -41,8 +43,8 @@ STATE: dict[str, Any] = {
 }  # fmt: skip
 # State that is cleared between cases.
 WORDS = (
-    "answer", "answers", "answers_left", "spectrum", "spectrum_left", "settings", "background_name", "background_names",
-    "overlay_name", "overlay_names", "background_scale", "overlay_scale", "window_names", "cross", "pointer",
+    "answer", "saturated", "answers", "answers_left", "spectrum", "spectrum_left", "settings", "background_name",
+    "background_names", "overlay_name", "overlay_names", "background_scale", "overlay_scale", "window_names", "cross", "pointer",
 )  # fmt: skip
 
 
@@ -180,7 +182,9 @@ class Viewer:
         self._overlays = {layer.content: layer for layer in case.overlays}
         self.state.background_names = _choices(case.backgrounds)
         self.state.overlay_names = [*_choices(case.overlays), {"title": "None", "value": NO_OVERLAY}]
-        self._show_first(case.backgrounds, case.overlays)
+        muted = is_saturated(case.sidecar)  # grey spots over the scan would look like anatomy
+        self._last_overlay = case.overlays[0].content if muted and case.overlays else NO_OVERLAY
+        self._show_first(case.backgrounds, () if muted else case.overlays)
         self.stage.go_to_peak()
         self._show_overlay()
         self.stage.set_dragged(self.state.dragged)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from monai_ifim.display.asked import asked_text
 from monai_ifim.display.numbers import NOT_AVAILABLE, duration, number, percent, probability, sizes, steps, unit_text, with_error
+from monai_ifim.display.saturation import is_saturated, saturation_sentence
 from monai_ifim.io.maps import MapContent
 from monai_ifim.io.older_sidecars import up_to_date
 
@@ -35,7 +36,7 @@ class ViewerError(ValueError):
 @dataclass(frozen=True)
 class ViewedLayer:
     """One volume file of a case. title: its name on the page, as in the scenes for 3D Slicer; window: low and high end of the
-    stored values; a stored value times `scale` is in `unit`."""
+    stored values; a stored value times `scale` is in `unit`; muted: nothing moves the answer."""
 
     map: MapContent
     title: str
@@ -43,6 +44,7 @@ class ViewedLayer:
     window: tuple[float, float]
     unit: str
     scale: float = 1.0
+    muted: bool = False
 
     @property
     def content(self) -> str:
@@ -51,7 +53,9 @@ class ViewedLayer:
 
     @property
     def kind(self) -> Kind:
-        """Its colours: signed about zero, from zero upwards, or grey as an image."""
+        """Its colours: signed about zero, from zero upwards, or grey as an image, as are maps that are no findings."""
+        if self.muted:
+            return "image"
         if self.map.kind in ("high", "eigenvector"):
             return "signed"
         return "sensitivity" if self.map.saved_as == "sensitivity" else "image"
@@ -139,6 +143,7 @@ def _facts(sidecar: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "answer": sidecar["prediction"].get("class"),
         "answers": answers[:MOST_ROWS],
+        "saturated": saturation_sentence(sidecar["saturation"]["nats"]) if is_saturated(sidecar) else "",
         "answers_left": max(0, len(answers) - MOST_ROWS),
         "spectrum": _spectrum(eigenvalues, sidecar.get("trace") or 0.0)[:MOST_ROWS],
         "spectrum_left": max(0, len(eigenvalues) - MOST_ROWS),
@@ -169,7 +174,9 @@ def _layer(folder: Path, sidecar: Mapping[str, Any], entry: Mapping[str, Any]) -
     content = MapContent.of(entry)
     unit = unit_text(entry["unit"] if content.component is None else sidecar["units"]["eigenvectors"])
     scale = float(entry.get("scale", 1.0))
-    return ViewedLayer(content, _title(content, sidecar), _inside(folder, entry["file"]), _window(entry), unit, scale)
+    return ViewedLayer(
+        content, _title(content, sidecar), _inside(folder, entry["file"]), _window(entry), unit, scale, is_saturated(sidecar)
+    )
 
 
 def _inside(folder: Path, name: str) -> Path:

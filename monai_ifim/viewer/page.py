@@ -178,6 +178,7 @@ def _panel(actions: Actions) -> None:
             html.H2("Answer")
             with html.Div(v_if=("answer",), classes="text-h6"):
                 html.Span("{{ answer }}")
+            html.P("{{ saturated }}", v_if=("saturated",), classes="ifim-saturated font-weight-medium")
             with html.Table(aria_label="Answers", **SPOKEN), html.Tr(v_for=("row in answers",), key=("row.name",)):
                 html.Th("{{ row.name }}")
                 with html.Td(classes="ifim-bar"):

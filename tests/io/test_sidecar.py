@@ -103,6 +103,7 @@ def test_model_is_stated_by_the_hash_of_its_weights_and_its_metadata(run: dict[s
         "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "config_sha256": hashlib.sha256(config.read_bytes()).hexdigest(),
         "class_names": ["class 0", "class 1", "class 2"],
+        "intended_use": None,
         "head": "categorical",
         "head_source": "asked for",
     }

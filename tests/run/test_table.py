@@ -40,7 +40,7 @@ from monai_ifim.run.table import CaseRow, row_from_sidecar, write_table
 Content = dict[str, Any]
 CSV_HEADER = (
     "case,status,reason,input,prediction,probability,rank,energy_kept,eigenvalue,trace,seconds,"
-    "verification,path,input_sha256,warnings,decomposed,convergence,residual"
+    "verification,path,input_sha256,warnings,decomposed,convergence,residual,saturated"
 )
 TYPES = {
     "case": "string", "status": "string", "reason": "string", "input": "string", "prediction": "string",
@@ -55,7 +55,7 @@ TYPES = {
     "path": "string", "warnings": "string", "convergence": "string", "residual": "double", "trace_error": "double",
     "stopped": "string",
     "volume_sentence": "string", "volume_labels": "[string]", "volume_tolerances": "[double]", "volume_slopes": "[double]",
-    "volume_changes": "[double]",
+    "volume_changes": "[double]", "saturation": "double", "saturated": "string",
 }  # fmt: skip
 HOSTILE = (
     "plain", "with,comma", 'with "quotes"', "two\nlines", "lone\rreturn", "both\r\n", "tab\t", "ümläut 肺 🫁", "<i>",
@@ -105,7 +105,7 @@ FULL = CaseRow(
 OF_VOLUMES = [f"volume_{name}" for name in ("sentence", "labels", "tolerances", "slopes", "changes")]
 SINCE_1_4 = [
     "norms_grid", "locality_share", "locality_rms", "channels", "decomposed", "means_unit", "convergence", "residual",
-    "trace_error", "stopped", *OF_VOLUMES,
+    "trace_error", "stopped", *OF_VOLUMES, "saturation", "saturated",
 ]  # fmt: skip
 FAILED = CaseRow("b", "failed", "it is broken", "b.nii.gz")
 
@@ -530,6 +530,31 @@ def test_traces_at_zero_vanish_and_do_not_spoil_the_comparison(tmp_path: Path) -
     assert vanishing["case"].tolist() == [*[f"c{i}" for i in range(40)], "c41"]
     assert outliers[outliers["kind"] != "vanishing"]["case"].tolist() == ["c42"]
     assert found(cohort(tmp_path, np.zeros(30))) == {(f"c{i}", "trace", "vanishing") for i in range(30)}
+
+
+def test_saturated_answers_vanish_too(tmp_path: Path) -> None:
+    rows = [replace(FULL, case=f"c{i}", trace=1.0 + i / 100, saturated="no") for i in range(30)]
+    write_table(tmp_path, [*rows, replace(FULL, case="still", saturation=3e-9, saturated="yes")])
+    cases = read_cases(tmp_path)
+    assert found(cases) == {("still", "trace", "vanishing")}
+    assert cases["saturation"].iloc[-1] == 3e-9
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        ({"nats": 2e-9, "saturated": True}, (2e-9, "yes")), ({"nats": 3.0, "saturated": False}, (3.0, "no")),
+        ({"nats": None, "saturated": None}, (None, "")), (None, (None, "")),
+    ],
+)  # fmt: skip
+def test_saturation_is_that_of_the_sidecar(sidecar: Content, stated: Content | None, expected: tuple[Any, str]) -> None:
+    row = row_from_sidecar("s0", "done", {**sidecar, "saturation": stated}, 1.0)
+    assert (row.saturation, row.saturated) == expected
+    output = Console(file=StringIO(), width=200)
+    with case_progress(output, 1) as report:
+        report(row)
+    said = output.file.getvalue()  # type: ignore[attr-defined]
+    assert ("saturated: nothing here moves the answer" in said) == (expected[1] == "yes")
 
 
 def test_failed_and_missing_are_left_out(tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def test_spectrum_is_a_table_of_numbers_and_plotted(opened: dict[str, Opened], n
     assert table["Component"] == [1, 2, 3]
     assert table["Eigenvalue"] == opened[name].sidecar["eigenvalues"]
     np.testing.assert_allclose(table["Share of trace (%)"], [60, 16, 5])
-    np.testing.assert_equal(table["Locality radius"], [0.5, np.nan, np.nan])
+    np.testing.assert_equal(table["Holds up to (% of |x|)"], [2.0, np.nan, np.nan])
     plotted = {"type": "ScatterBar", "table": "Spectrum", "x": "Component", "y": "Share of trace (%)"}
     assert report["charts"] == [{"title": "Spectrum (answer: lesion)", **plotted}]
 

@@ -12,10 +12,12 @@ from monai.data import decollate_batch
 from torch import Tensor
 
 from monai_ifim.adapt.collation import at_own_size
-from monai_ifim.adapt.components import UNPLACED
+from monai_ifim.adapt.components import UNPLACED, record_of_image
 from monai_ifim.adapt.training.metric import components_of_output
 from monai_ifim.core import IFIMError
 from monai_ifim.display.overlay import overlay
+from monai_ifim.display.saturation import is_saturated
+from monai_ifim.io import InputError
 from monai_ifim.io.geometry import VIEWS, Affine, cut, world_affine
 
 LOWEST, HIGHEST = 0.005, 0.995  # quantiles between which the image is grey; the map ends at the latter of its positive values
@@ -31,7 +33,8 @@ class OverlayPictures:
     For MONAI's TensorBoardImageHandler: `TensorBoardImageHandler(batch_transform=no_pictures,
     output_transform=OverlayPictures(), max_channels=3)`. A volume is shown in its axial, coronal and sagittal planes through the
     most sensitive voxel, side by side; front or head is at the top and the patient's right at the left, by the image's affine. A
-    photograph stands as it was read, and an image without an affine as it lies in memory, the first axis down.
+    photograph stands as it was read, and an image without an affine as it lies in memory, the first axis down. Of a saturated
+    answer the image alone is shown.
 
     channel: of the network's input, for image and map. Raises IFIMError for an output without components.
     """
@@ -51,6 +54,7 @@ class OverlayPictures:
             raise IFIMError(f"channel={self.channel}: the image has {image.shape[0]} channel(s), counted from 0.")
         sensitivity = parts["ifim_sensitivity"].as_subclass(Tensor).cpu().to(torch.float64)
         grey, heat = _grey(image[self.channel].numpy()), _heat(sensitivity[self.channel].numpy())
+        heat = np.zeros_like(heat) if _is_saturated(item) else heat
         affine = None if own.meta.get(UNPLACED) else world_affine(own.affine.cpu().numpy(), own.meta)
         return _beside_each_other(_planes(grey, heat, affine))
 
@@ -69,6 +73,14 @@ def _images(output: Any) -> list[Mapping[str, Any]]:
     maps = {name: found[0][name] for name in MAPS}
     images: list[Mapping[str, Any]] = decollate_batch(maps)
     return images
+
+
+def _is_saturated(item: Mapping[str, Any]) -> bool:
+    """True if the record of the image says so; components that were carried on without their metadata have none."""
+    try:
+        return is_saturated(record_of_image(item))
+    except InputError:
+        return False
 
 
 def _planes(grey: Picture, heat: Picture, affine: Affine | None) -> list[Picture]:

@@ -16,6 +16,8 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from monai_ifim.core.settings import selection
+from monai_ifim.display.numbers import MINUS
+from monai_ifim.display.saturation import is_saturated, saturation_sentence
 from monai_ifim.io.dicom.object_kinds import LABEL
 from monai_ifim.io.grids import without_grid
 from monai_ifim.io.maps import MapContent
@@ -81,8 +83,10 @@ def content_label(content: MapContent) -> str:
     return f"{LABEL}{KINDS[content.kind].label}{counted}" + ("" if content.channel == 1 else f"_CH{content.channel:02d}")
 
 
-def content_description(content: MapContent) -> str:
-    """Content Description, for people."""
+def content_description(content: MapContent, saturated: bool = False) -> str:
+    """Content Description, for people, of at most LONG_STRING characters; saturated: nothing moves the answer."""
+    if saturated:
+        return f"Saturated: nothing moves the answer; {content.label}"[:LONG_STRING]
     counted = "" if content.component is None else f", number {content.component}"
     return f"{KINDS[content.kind].description}{counted}" + ("" if content.channel == 1 else f", channel {content.channel}")
 
@@ -114,11 +118,13 @@ def _squared(code: str) -> str:
     return f"{code}2" if SIMPLE_UNIT.fullmatch(code) else f"({code})/({code})"
 
 
-def derivation_description() -> str:
-    """Derivation Description: the method and its reference."""
-    return (
+def derivation_description(sidecar: Mapping[str, Any]) -> str:
+    """Derivation Description: the method and its reference, and what it means that an answer is saturated."""
+    saturated = f" {saturation_sentence(sidecar['saturation']['nats'])}" if is_saturated(sidecar) else ""
+    return _ascii(
         f"Derived by monai_ifim {__version__} from the referenced images: decomposition by the input-dependent Fisher "
         "information matrix of a trained classifier (arXiv:2606.16362). For research; not a diagnosis."
+        f"{saturated}".replace(MINUS, "-")
     )
 
 

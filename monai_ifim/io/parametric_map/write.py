@@ -20,6 +20,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from monai_ifim.core.settings import selection
+from monai_ifim.display.saturation import is_saturated
 from monai_ifim.io import atomic
 from monai_ifim.io.case_maps import CaseMaps
 from monai_ifim.io.dicom.object_kinds import MANUFACTURER, MODEL
@@ -146,11 +147,11 @@ def _parametric_map(
         real_world_value_mappings=[real_world_mapping(each.label, each.content.kind, sidecar, values, each.scale)],
         voi_lut_transformations=[window],
         content_label=each.label,
-        content_description=content_description(each.content),
+        content_description=content_description(each.content, is_saturated(sidecar)),
         series_description=series_description(sidecar),
         coding_schemes=[CodingSchemeIdentificationItem(SCHEME, "monai_ifim maps", responsible_organization=MANUFACTURER)],
     )
-    dataset.DerivationDescription = derivation_description()
+    dataset.DerivationDescription = derivation_description(sidecar)
     _in_order(dataset, frames, _uid(series_uid, each.label, "dimensions"))
     give_identity(dataset, series.first)
     refer(dataset, series, matrix)

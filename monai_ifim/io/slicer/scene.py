@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from monai_ifim.display.asked import asked_text
+from monai_ifim.display.saturation import SATURATED, is_saturated
 from monai_ifim.io import atomic
 from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.errors import OutputError
@@ -62,6 +63,8 @@ def write_scene(folder: Path, sidecar: Mapping[str, Any], point: Point | None = 
         affine, shape = np.array(grid["affine"], dtype=np.float64), tuple(map(int, grid["shape"]))
         _check_grid(affine, shape)
         views = _views(volumes, affine, shape, point)
+        if is_saturated(sidecar):
+            views = [replace(view, foreground=None) for view in views]  # over the scan, grey spots would look like anatomy
         title = _title(sidecar)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         cause = f"{type(error).__name__}: {error}"
@@ -93,11 +96,12 @@ def write_scene(folder: Path, sidecar: Mapping[str, Any], point: Point | None = 
 
 
 def _title(sidecar: Mapping[str, Any]) -> str:
-    """The title of the spectrum: the answer, or the part of it that was decomposed."""
+    """The title of the spectrum: the answer, or the part of it that was decomposed, and whether it is saturated."""
     asked, answer = sidecar.get("answer"), sidecar["prediction"]["class"]
+    title = "Spectrum" if answer is None else f"Spectrum (answer: {answer})"
     if asked is not None:
-        return f"Spectrum of {asked_text(asked, str(sidecar['model']['head']))}"
-    return "Spectrum" if answer is None else f"Spectrum (answer: {answer})"
+        title = f"Spectrum of {asked_text(asked, str(sidecar['model']['head']))}"
+    return f"{title}, {SATURATED}" if is_saturated(sidecar) else title
 
 
 def _check_grid(affine: Affine, shape: tuple[int, ...]) -> None:

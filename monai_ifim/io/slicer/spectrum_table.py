@@ -7,18 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-COMPONENT, EIGENVALUE, SHARE, LOCALITY = "Component", "Eigenvalue", "Share of trace (%)", "Locality radius"
+COMPONENT, EIGENVALUE, SHARE, LOCALITY = "Component", "Eigenvalue", "Share of trace (%)", "Holds up to (% of |x|)"
 
 
 @dataclass(frozen=True)
 class SpectrumTable:
-    """One row per component: number from 1, eigenvalue, share of the trace in percent, locality radius (NaN: not measured).
+    """One row per component: number from 1, eigenvalue, share of the trace in percent, and the change of the image up to which
+    the eigenvalue holds, in percent of its norm (NaN: not measured, or infinite).
 
-    units: of eigenvalues and of locality radii.
+    unit: of eigenvalues.
     """
 
     rows: tuple[tuple[int, float, float, float], ...]
-    units: tuple[str, str]
+    unit: str
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -36,9 +37,9 @@ class SpectrumTable:
         lines = [
             ("columnName", "type", "componentNames", "nullValue", "unitLabel", "description"),
             (COMPONENT, "int", "", "", "", "Number of the component, the most influential first"),
-            (EIGENVALUE, "double", "", "", self.units[0], "Fisher information along the component"),
+            (EIGENVALUE, "double", "", "", self.unit, "Fisher information along the component"),
             (SHARE, "double", "", "", "%", "Eigenvalue as a share of all information"),
-            (LOCALITY, "double", "", "nan", self.units[1], "Largest step for which the eigenvalue describes the change"),
+            (LOCALITY, "double", "", "nan", "%", "Largest change of the image that the eigenvalue describes"),
         ]
         return "".join("\t".join(_cell(text) for text in line) + "\n" for line in lines)
 
@@ -47,12 +48,11 @@ def read_spectrum(sidecar: Mapping[str, Any]) -> SpectrumTable:
     """The spectrum of a sidecar; raises KeyError, TypeError or ValueError if it has none."""
     trace = float(sidecar["trace"])
     values = [float(value) for value in sidecar["eigenvalues"]]
-    radii = [math.nan if radius is None else float(radius) for radius in sidecar.get("locality_radius") or []]
-    radii += [math.nan] * (len(values) - len(radii))
+    steps = [math.nan if share is None else 100.0 * float(share) for share in sidecar.get("locality_share") or []]
+    steps += [math.nan] * (len(values) - len(steps))
     shares = [100.0 * value / trace if trace > 0 else 0.0 for value in values]
-    rows = zip(range(1, len(values) + 1), values, shares, radii, strict=False)
-    units = sidecar["units"]
-    return SpectrumTable(tuple(rows), (str(units["eigenvalues"]), str(units["locality_radius"])))
+    rows = zip(range(1, len(values) + 1), values, shares, steps, strict=False)
+    return SpectrumTable(tuple(rows), str(sidecar["units"]["eigenvalues"]))
 
 
 def _cell(text: str) -> str:

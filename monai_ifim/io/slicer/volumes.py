@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from monai_ifim.display.numbers import percent
+from monai_ifim.display.saturation import is_saturated
 from monai_ifim.io.maps import MapContent
 
 GREY, SENSITIVITY, SIGNED, LABELS = "grey", "sensitivity", "signed", "labels"
@@ -48,9 +49,12 @@ class SceneVolume:
 def scene_volumes(sidecar: Mapping[str, Any], shares: tuple[float, ...]) -> list[SceneVolume]:
     """The volumes that a sidecar describes, in the order in which the user sees them listed.
 
-    shares: of the trace, in percent, by component. Raises KeyError, TypeError or ValueError for a damaged sidecar.
+    shares: of the trace, in percent, by component.Maps of a saturated answer are grey.
+
+    Raises KeyError, TypeError or ValueError for a damaged sidecar.
     """
-    volumes = [_map_volume(file, shares) for file in sidecar["files"]]
+    muted = is_saturated(sidecar)
+    volumes = [_map_volume(file, shares, muted) for file in sidecar["files"]]
     return sorted(volumes, key=_place_in_list)
 
 
@@ -65,7 +69,8 @@ def first_of(volumes: list[SceneVolume], *kinds: str) -> SceneVolume | None:
     return next(found, None)
 
 
-def _map_volume(file: Mapping[str, Any], shares: tuple[float, ...]) -> SceneVolume:
+def _map_volume(file: Mapping[str, Any], shares: tuple[float, ...], muted: bool) -> SceneVolume:
+    """muted: the maps are grey, because nothing moves the answer."""
     content = MapContent.of(file)
     kind, number = content.kind, content.component
     suffix = "" if content.channel == 1 else f", channel {content.channel}"
@@ -77,7 +82,8 @@ def _map_volume(file: Mapping[str, Any], shares: tuple[float, ...]) -> SceneVolu
         name = f"{name} ({unit})"
     if number is not None and number <= len(shares):
         name = f"{name} ({percent(shares[number - 1] / 100)} of the information)"
-    return SceneVolume(file["file"], content, name + suffix, _window(file), _COLORS.get(kind, GREY), legend)
+    colors = GREY if muted and kind != "labels" else _COLORS.get(kind, GREY)
+    return SceneVolume(file["file"], content, name + suffix, _window(file), colors, legend)
 
 
 def _window(file: Mapping[str, Any]) -> tuple[float, float]:

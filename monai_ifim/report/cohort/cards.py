@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from monai_ifim.core.decomposition import status_of
 from monai_ifim.display import numbers
+from monai_ifim.display.saturation import saturation_sentence
 from monai_ifim.io.grids import on
 from monai_ifim.io.windows import ROUNDING
 from monai_ifim.report.cohort.listing import CaseList
@@ -60,9 +61,9 @@ class OutputBar:
 @dataclass(frozen=True)
 class CaseCard:
     """Texts and drawings of one case. no_pictures: the reason if there are none; warnings: what was guessed in reading the
-    input; answer_note: what the answer is one of; decomposed: which part of it; outputs_folded: further labels with their
-    probabilities; components: rows of number, eigenvalue, share of the trace and the step up to which it holds; volumes: of
-    labels, where these are the answer."""
+    input; saturated: what it means that nothing moves the answer, empty where something does; answer_note: what the answer is one
+    of; decomposed: which part of it; outputs_folded: further labels with their probabilities; components: rows of number,
+    eigenvalue, share of the trace and the step up to which it holds; volumes: of labels, where these are the answer."""
 
     anchor: str
     name: str
@@ -76,6 +77,7 @@ class CaseCard:
     outputs_rest: str
     outputs_folded: str
     notes: tuple[str, ...]
+    saturated: str
     warnings: str
     spectrum: SpectrumDrawing | None
     components: tuple[tuple[str, str, str, str], ...]
@@ -101,7 +103,7 @@ def _card(output: Path, position: int, case: CaseFields, pictures: CasePictures,
     name, failed = case["case"], case["status"] == "failed"
     independent = are_independent(words(case["head"]), len(_numbers(case["probabilities"])))
     outputs, rest, folded = ((), "", "") if failed else _outputs(case, independent)
-    eigenvalues = [] if failed else [value for value in _numbers(case["eigenvalues"]) if value is not None]
+    eigenvalues = [] if failed else _numbers(case["eigenvalues"])
     return CaseCard(
         anchor=case_anchor(position),
         name=shortened(name),
@@ -115,6 +117,7 @@ def _card(output: Path, position: int, case: CaseFields, pictures: CasePictures,
         outputs_rest=rest,
         outputs_folded=folded,
         notes=() if failed else tuple(notes),
+        saturated=saturation_sentence(_number(case["saturation"])) if words(case["saturated"]) == "yes" else "",
         warnings="" if failed else words(case["warnings"]),
         spectrum=draw_spectrum(eigenvalues),
         components=() if failed else _components(case, eigenvalues),
@@ -160,12 +163,12 @@ def _outputs_head(case: CaseFields) -> str:
     return "mean probability of a voxel" if words(case["head"]).startswith("voxelwise") else "probability"
 
 
-def _components(case: CaseFields, eigenvalues: Sequence[float]) -> tuple[tuple[str, str, str, str], ...]:
-    trace = None if pd.isna(case["trace"]) else float(case["trace"])
+def _components(case: CaseFields, eigenvalues: Sequence[float | None]) -> tuple[tuple[str, str, str, str], ...]:
+    trace = _number(case["trace"])
     steps = numbers.steps(*(_numbers(case[name]) for name in ("locality_radius", "locality_share", "locality_rms")))
     rows = []
     for i, value in enumerate(eigenvalues[:MOST_COMPONENTS]):
-        share = numbers.percent(value / trace) if trace else numbers.NOT_AVAILABLE
+        share = numbers.percent(value / trace) if trace and value is not None else numbers.NOT_AVAILABLE
         rows.append((str(i + 1), numbers.number(value), share, steps[i] if i < len(steps) else numbers.NOT_AVAILABLE))
     return tuple(rows)
 
@@ -290,4 +293,9 @@ def _known(value: Any, unit: str) -> str:
 
 
 def _numbers(values: Any) -> list[float | None]:
-    return [] if values is None else [None if pd.isna(value) else float(value) for value in values]
+    """The values, None for one that is missing or not finite."""
+    return [] if values is None else [_number(value) for value in values]
+
+
+def _number(value: Any) -> float | None:
+    return None if pd.isna(value) or not math.isfinite(value) else float(value)

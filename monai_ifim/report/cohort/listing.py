@@ -50,6 +50,7 @@ def list_cases(cohort: Cohort, pictures: CasePictures) -> CaseList:
     for name, quantity, kind in cohort.outliers[["case", "quantity", "kind"]].itertuples(index=False):
         notes.setdefault(name, []).append("no sensitivity" if kind == "vanishing" else f"{quantity} {kind}")
     cases = cohort.cases.to_dict("records")
+    notes.update({case["case"]: ["saturated"] for case in cases if case["saturated"] == "yes"})
     return CaseList(
         [
             {

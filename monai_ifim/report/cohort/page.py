@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from monai_ifim.display import numbers
+from monai_ifim.display.saturation import SATURATED
 from monai_ifim.io.atomic import write_bytes
 from monai_ifim.report.cohort import tables
 from monai_ifim.report.cohort.cards import CaseCard, case_cards
@@ -155,7 +156,17 @@ def _answers(cohort: Cohort) -> tuple[str, ...]:
     far = found["case"][found["kind"] != "vanishing"].nunique()
     still = found["case"][found["kind"] == "vanishing"].nunique()
     verb = "stands" if far == 1 else "stand"
-    return (f"{text}.", f"{_number(far)} {verb} out; {_number(still)} without sensitivity.")
+    saturated = int((cohort.made["saturated"] == "yes").sum())
+    said = [f"{_number(saturated)} {SATURATED}. The maps are drawn in grey."] if saturated else []
+    return (f"{text}.", *said, f"{_number(far)} {verb} out; {_number(still)} without sensitivity.", *_intended_use(cohort))
+
+
+def _intended_use(cohort: Cohort) -> tuple[str, ...]:
+    """What the bundle is intended for, as its metadata state it; empty where they do not."""
+    bundle = cohort.run.get("bundle")
+    stated = bundle.get("intended_use") if isinstance(bundle, dict) else None
+    text = stated.get("text") if isinstance(stated, dict) else None
+    return (f"Intended use of the bundle: {text}",) if isinstance(text, str) else ()
 
 
 def _distributions(cohort: Cohort) -> Section:
@@ -196,7 +207,8 @@ def _rules(cohort: Cohort) -> tuple[str, ...]:
     )
     still = (
         "Without sensitivity: the trace is 0, not finite, or below 10\N{SUPERSCRIPT MINUS}¹² times the median of all positive "
-        "traces. The answer is saturated: hardly any small change moves it, and the directions found there mean little."
+        "traces, or the answer is saturated: a change as large as the image's own contrast would cost less than a millionth of a "
+        "nat. Hardly any small change moves such an answer, and the directions found there mean little."
     )
     few = f"Only {_number(len(cohort.made))} gave a result: too few to find outliers."
     return (rule, chance, still, *([few] if 0 < len(cohort.made) < SMALLEST_COHORT else []))

@@ -18,14 +18,13 @@ from PIL import Image
 
 from monai_ifim.display import numbers
 from monai_ifim.display.sides import edge_words, place_text, side_text
-from monai_ifim.display.style import DIVERGING, GRAY, SEQUENTIAL
+from monai_ifim.display.style import DIVERGING, GRAY, MUTED, SEQUENTIAL
 from monai_ifim.io.planes import LABELS, CasePlanes, Plane, PlaneMap
-from monai_ifim.io.segmentation import ShownLabel
 from monai_ifim.report.cohort.labels import LegendRow, legend, over_image
 
 __all__ = ["MapColumn", "PictureGrid", "PlanePicture", "ScaleBar", "color_stops", "draw_picture_grid"]
 
-COLORS: Mapping[str, str] = MappingProxyType({"grey": GRAY, "diverging": DIVERGING, "sequential": SEQUENTIAL})
+COLORS: Mapping[str, str] = MappingProxyType({"grey": GRAY, "diverging": DIVERGING, "sequential": SEQUENTIAL, "muted": MUTED})
 MAP_COLORS: Mapping[str, str] = MappingProxyType({"high": "diverging", "sensitivity": "sequential"})  # all others are grey
 TITLES: Mapping[str, str] = MappingProxyType(
     {
@@ -101,7 +100,7 @@ def draw_picture_grid(planes: CasePlanes, most: float = math.inf) -> PictureGrid
     drawn = [plane for found in planes.maps for plane in found.planes]
     width = _column_width(drawn)
     sources = iter(_encoded([image for found in planes.maps for image in _images(found, planes)], most))
-    columns = [_column(found, width, sources, planes.labels) for found in planes.maps if found.planes]
+    columns = [_column(found, width, sources, planes) for found in planes.maps if found.planes]
     framed = any(plane.has_frame for plane in drawn)
     return PictureGrid(tuple(columns), place_text(planes.point) if framed else "")
 
@@ -116,12 +115,12 @@ def color_stops(colors: str) -> str:
 def _images(found: PlaneMap, planes: CasePlanes) -> list[Image.Image]:
     """The coloured planes of a map; labels lie over the image."""
     if found.kind != LABELS:
-        return [_colored(plane, _colors(found)) for plane in found.planes]
+        return [_colored(plane, _colors(found, planes.saturated)) for plane in found.planes]
     behind = next((each.planes for each in planes.maps if each.kind in ("source", "input")), found.planes)
     return [over_image(plane.values, image.values, planes.labels) for plane, image in zip(found.planes, behind, strict=True)]
 
 
-def _column(found: PlaneMap, width: float, sources: Iterator[str], labels: Sequence[ShownLabel]) -> MapColumn:
+def _column(found: PlaneMap, width: float, sources: Iterator[str], planes: CasePlanes) -> MapColumn:
     kind = found.kind
     photograph = kind == "source" and not found.planes[0].has_frame
     title = TITLES.get("input" if photograph else kind, kind)
@@ -129,10 +128,10 @@ def _column(found: PlaneMap, width: float, sources: Iterator[str], labels: Seque
     return MapColumn(
         title=title,
         unit=numbers.unit_text(found.unit),
-        colors=_colors(found),
+        colors=_colors(found, planes.saturated),
         marks=(numbers.number(low), numbers.number((low + high) / 2), numbers.number(high)),
         pictures=tuple(_picture(plane, title, width, next(sources)) for plane in found.planes),
-        legend=legend(labels) if kind == LABELS else (),
+        legend=legend(planes.labels) if kind == LABELS else (),
     )
 
 
@@ -154,10 +153,11 @@ def _picture(plane: Plane, title: str, width: float, source: str) -> PlanePictur
     )
 
 
-def _colors(found: PlaneMap) -> str:
+def _colors(found: PlaneMap, saturated: bool) -> str:
     if found.kind == LABELS:
         return LABELS
-    return MAP_COLORS.get(found.kind, "grey")
+    colors = MAP_COLORS.get(found.kind, "grey")
+    return "muted" if saturated and colors != "grey" else colors
 
 
 def _colored(plane: Plane, colors: str) -> Image.Image:

@@ -40,26 +40,28 @@ class SpectrumDrawing:
     frame: tuple[int, int, int, int] = (LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM)  # left, top, right, bottom
 
 
-def draw_spectrum(eigenvalues: Sequence[float]) -> SpectrumDrawing | None:
-    """Draw finite eigenvalues, descending, in nats per unit²; None if there are none."""
-    if not len(eigenvalues):
+def draw_spectrum(eigenvalues: Sequence[float | None]) -> SpectrumDrawing | None:
+    """Draw eigenvalues, descending, in nats per unit²; the place of one that is None stays empty. None if there are none."""
+    known = [value for value in eigenvalues if value is not None]
+    if not known:
         return None
-    positive = [value for value in eigenvalues if value > 0]
+    positive = [value for value in known if value > 0]
     low, high = _decades(positive)
     floor = HEIGHT - BOTTOM
     across = [round(LEFT + place, 1) for place in _places(len(eigenvalues))]
     heights = [
-        round(floor - (math.log10(value) - low) / (high - low) * (floor - TOP), 1) if value > 0 else None for value in eigenvalues
+        round(floor - (math.log10(value) - low) / (high - low) * (floor - TOP), 1) if value else None for value in eigenvalues
     ]
     seen = [(x, y) for x, y in zip(across, heights, strict=True) if y is not None]
+    none = [x for x, value in zip(across, eigenvalues, strict=True) if value is not None and value <= 0]
     rows = [Tick(round(floor - (place - low) / (high - low) * (floor - TOP), 1), text) for place, text in _labels(low, high)]
     return SpectrumDrawing(
         dots="".join(f"M{x:g} {y:g}h0" for x, y in seen),
         stems="".join(f"M{x:g} {y:g}V{floor}" for x, y in seen),
-        zeros="".join(f"M{x - 4:g} {floor - 4}l8 8m0-8l-8 8" for x, y in zip(across, heights, strict=True) if y is None),
+        zeros="".join(f"M{x - 4:g} {floor - 4}l8 8m0-8l-8 8" for x in none),
         rows=tuple(rows) if positive else (),
         columns=tuple(Tick(across[i - 1], str(i)) for i in _numbered(len(across))),
-        alt=_alt(eigenvalues),
+        alt=_alt(known),
     )
 
 

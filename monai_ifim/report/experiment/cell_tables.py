@@ -20,6 +20,7 @@ from monai_ifim.report.experiment.wording import (
     verdict,
 )
 from monai_ifim.report.pages.blocks import ABSENT, Entry, Table, TableRow
+from monai_ifim.report.pages.texts import shortened
 
 __all__ = [
     "all_comparisons",
@@ -268,18 +269,17 @@ def all_comparisons(cell: CellRecord) -> Table:
 
 
 def by_class(cell: CellRecord) -> Table | None:
-    """Quantities per image, by predicted class."""
+    """Quantities per image, a row for each predicted class: there are few quantities, and there may be hundreds of classes."""
     names = list(dict.fromkeys(name for values in cell.by_class.values() for name in values))
     if not names:
         return None
-    classes = list(cell.by_class)
-    rows = []
-    for name in names:
-        found = [cell.by_class[label].get(name) for label in classes]
-        rows.append(TableRow((QUANTITIES.get(name, name),), tuple(_mean_with_images(value) for value in found)))
+    rows = [
+        TableRow((shortened(label),), tuple(_mean_with_images(values.get(name)) for name in names))
+        for label, values in cell.by_class.items()
+    ]
     return Table(
         f"{cell.task_title}, {cell.architecture}: means by predicted class, with the number of images.",
-        ("quantity", *classes),
+        ("predicted class", *(QUANTITIES.get(name, name) for name in names)),
         tuple(rows),
     )
 

@@ -266,6 +266,17 @@ def test_any_class_name_is_said_and_breaks_nothing(tmp_path: Path, oblique: Arra
     assert chart.attrib["title"] == f"Spectrum (answer: {name})".replace("\x07", "?")
 
 
+def test_scene_of_a_saturated_answer_is_grey_without_overlays_and_says_so(tmp_path: Path, oblique: Array) -> None:
+    sidecar = write_synthetic_case(tmp_path / "case", SHAPE, oblique, BLOB)
+    usual = write_scene_file(tmp_path / "case", sidecar)
+    windows = [(node.attrib["window"], node.attrib["level"]) for node in _nodes(usual, "VolumeDisplay")]
+    path = write_scene_file(tmp_path / "case", sidecar | {"saturation": {"nats": 1e-9, "saturated": True}})
+    assert _nodes(path, "PlotChart")[0].attrib["title"] == "Spectrum (answer: lesion), saturated: nothing here moves the answer"
+    assert {node.attrib["colorNodeID"] for node in _nodes(path, "VolumeDisplay")} == {"vtkMRMLColorTableNodeGrey"}
+    assert [overlay for _, overlay in _layers(path)] == [None] * 3
+    assert [(node.attrib["window"], node.attrib["level"]) for node in _nodes(path, "VolumeDisplay")] == windows
+
+
 def test_file_names_are_encoded_as_slicer_decodes_them(tmp_path: Path, oblique: Array) -> None:
     folder = tmp_path / "100% 'odd' & größer"
     path = write_scene_file(folder, write_synthetic_case(folder, SHAPE, oblique, BLOB, ("input",)))
@@ -279,8 +290,8 @@ def test_spectrum_reads_back_exactly(scene: Path) -> None:
     assert table["Component"].tolist() == [1, 2, 3]
     assert table["Eigenvalue"].tolist() == list(EIGENVALUES)
     np.testing.assert_allclose(table["Share of trace (%)"], [60.0, 16.0, 5.0])
-    assert table["Locality radius"][0] == 0.5
-    assert table["Locality radius"][1:].isna().all()
+    assert table["Holds up to (% of |x|)"][0] == 2.0
+    assert table["Holds up to (% of |x|)"][1:].isna().all()
     schema = pd.read_csv(scene.with_name("case-1_spectrum.schema.tsv"), sep="\t")
     assert schema["columnName"].tolist() == table.columns.tolist()
     assert schema["type"].tolist() == ["int", "double", "double", "double"]

@@ -77,6 +77,22 @@ def test_a_card_tells_what_was_guessed_in_reading(render: Callable[..., str], ca
     assert "Reading:" not in render([case_row("one")])
 
 
+def test_a_card_tells_what_saturated_means(render: Callable[..., str], case_row: Row) -> None:
+    text = render([case_row("one", saturated="yes", saturation=1.5e-14), case_row("two", saturated="no", saturation=3.0)])
+    assert "a change as large as the image's whole contrast would cost 1.50e−14 nats" in words(card(text, 1))
+    assert "Saturated" not in words(card(text, 2))
+    assert "1 case saturated: nothing here moves the answer." in words(text)
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf, None])
+def test_one_eigenvalue_that_is_not_finite_costs_neither_page_nor_card(
+    render: Callable[..., str], case_row: Row, odd: float | None
+) -> None:
+    text = render([case_row("one", eigenvalues=(odd, 0.125), eigenvalue=odd, trace=odd), case_row("two")])
+    assert "1 n/a n/a 5.0 % of |x|, 0.0125 rms 2 0.125 n/a infinite" in words(card(text, 1))
+    assert "1 0.375 75.0 %" in words(card(text, 2))
+
+
 def test_a_card_of_an_earlier_version_tells_nothing_of_it(render: Callable[..., str], case_row: Row) -> None:
     row = case_row("one", verification="", deviation=None, verified_by="", norms_grid="", locality_share=None, locality_rms=None)
     text = render([row])

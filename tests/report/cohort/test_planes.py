@@ -19,7 +19,7 @@ from monai_ifim.report.cohort.planes import PictureGrid, color_stops, draw_pictu
 
 SHAPE, INDEX = (21, 34, 13), (5, 20, 9)
 SPACING = (0.9, 0.9, 4.0)
-MATPLOTLIB = {"grey": "gray", "diverging": "RdBu_r", "sequential": "viridis"}
+MATPLOTLIB = {"grey": "gray", "diverging": "RdBu_r", "sequential": "viridis", "muted": "Greys_r"}
 
 
 def pixels(source: str) -> Any:
@@ -53,6 +53,15 @@ def test_every_value_has_its_colour_of_matplotlib(content: str, colors: str) -> 
     found = pixels(only(draw_picture_grid(one_plane(values, content=content))).source)
     table = matplotlib.colormaps[colors](values, bytes=True)[..., :3]
     np.testing.assert_array_equal(found, values[..., None].repeat(3, -1) if colors == "gray" else table)
+
+
+@pytest.mark.parametrize("content", ["high", "sensitivity", "source"])
+def test_maps_of_a_saturated_answer_are_grey(content: str) -> None:
+    values = np.arange(256).reshape(8, 32)
+    grid = draw_picture_grid(replace(one_plane(values, content=content), saturated=True))
+    found = pixels(only(grid).source)
+    assert (found == found[..., :1]).all()
+    assert [column.colors for column in grid.columns] == ["grey" if content == "source" else "muted"]
 
 
 @pytest.mark.parametrize("colors", MATPLOTLIB)

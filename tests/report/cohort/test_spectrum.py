@@ -33,6 +33,13 @@ def test_heights_follow_the_labels(eigenvalues: list[float]) -> None:
     assert all(left < x < right and top <= y < bottom for x, y in dots(spectrum.dots))
 
 
+def test_the_place_of_an_unknown_eigenvalue_stays_empty() -> None:
+    whole, holed = drawn([4.0, 2.0, 1.0]), draw_spectrum([4.0, None, 1.0])
+    assert holed is not None
+    assert dots(holed.dots) == [dots(whole.dots)[0], dots(whole.dots)[2]]
+    assert draw_spectrum([None]) is None
+
+
 def test_components_stand_in_order_and_their_numbers_below_them() -> None:
     spectrum = drawn([2.0**-i for i in range(37)])
     across = [x for x, _ in dots(spectrum.dots)]

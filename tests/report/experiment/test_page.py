@@ -8,11 +8,14 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from monai_ifim.core import IFIMError
+from monai_ifim.evaluation.records import CellRecord, Estimate
+from monai_ifim.report.experiment.cell_tables import by_class
 from monai_ifim.report.experiment.page import write_report
 
 Content = dict[str, Any]
@@ -257,3 +260,12 @@ def test_incomplete_results_are_refused_and_nothing_is_written(tmp_path: Path, c
     with pytest.raises(IFIMError, match="'claim' is missing; run the experiment again"):
         write_report(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_two_hundred_classes_are_rows_and_not_columns() -> None:
+    values = {f"class {i}": {"rank": Estimate(2.0, images=4), "trace": Estimate(0.125, images=4)} for i in range(200)}
+    table = by_class(cast("CellRecord", SimpleNamespace(task_title="Task", architecture="ViT", by_class=values)))
+    assert table is not None
+    assert (len(table.columns), len(table.rows)) == (3, 200)
+    assert table.rows[7].heads == ("class 7",)
+    assert shows(str(table.rows[7].entries[1].text), 0.125, 4)
