@@ -37,7 +37,7 @@ def test_every_group_has_a_module_that_draws(group: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["docs/results/demo.json", "bundles/lumpy_segmentation_3d/models/model.pt", "docs/figures/scanner.py"]
+    "path", ["docs/results/demo.json", "bundles/lumpy_lesion_detection_3d/models/model.pt", "docs/figures/plots.py"]
 )
 def test_what_a_figure_was_drawn_from_and_changed_is_found(copied: Path, path: str) -> None:
     drawn = [group for group in record.read_record() if path in inputs_of(group)]
