@@ -59,7 +59,8 @@ def test_the_head_is_pydicoms_slice_where_the_scanner_says_without_its_padding(t
     across, down = np.reshape(header.ImageOrientationPatient, (2, 3)) * np.asarray(header.PixelSpacing)[::-1, None]
     for column, row in ((0, 0), (511, 0), (100, 300)):
         place = np.asarray(header.ImagePositionPatient) + column * across + row * down
-        np.testing.assert_allclose(image.affine @ [column, row, 0, 1], [-place[0], -place[1], place[2], 1], atol=1e-3)
+        # the header rounds directions to four digits, and ITK sets them at right angles
+        np.testing.assert_allclose(image.affine @ [column, row, 0, 1], [-place[0], -place[1], place[2], 1], atol=0.01)
 
 
 def test_the_lesion_of_the_demo_volume_is_where_the_truth_says(tmp_path: Path) -> None:
