@@ -68,16 +68,15 @@ def differences(stored: Any, found: Any, place: str = "demo.json") -> list[str]:
         return [line for i in range(len(stored)) for line in differences(stored[i], found[i], f"{place}, {i}")]
     if isinstance(stored, str) and isinstance(found, str):
         same = NUMBER.sub("#", stored) == NUMBER.sub("#", found)
-        numbers = [[_value(text) for text in NUMBER.findall(words)] for words in (stored, found)]
-        return differences(*numbers, place) if same else [f"{place}: {stored!r}, found {found!r}"]
+        return differences(_values(stored), _values(found), place) if same else [f"{place}: {stored!r}, found {found!r}"]
     if _are_numbers(stored, found):
         scale = max(abs(stored), abs(found))
         return [] if abs(stored - found) <= TOLERANCE * scale else [f"{place}: {stored}, found {found}"]
     return [] if stored == found else [f"{place}: {stored!r}, found {found!r}"]
 
 
-def _value(text: str) -> float:
-    return float(text.replace("\N{MINUS SIGN}", "-"))
+def _values(text: str) -> list[float]:
+    return [float(found.replace("\N{MINUS SIGN}", "-")) for found in NUMBER.findall(text)]
 
 
 def _are_numbers(*values: Any) -> bool:
