@@ -21,6 +21,7 @@ from core_cases import Case, NetworkFactory
 from monai_ifim.core import Decomposition, Metric, decompose
 from monai_ifim.display import html as notebook
 from monai_ifim.display.numbers import FIRM_SPACE, MINUS, number
+from monai_ifim.display.saturation import SATURATED
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "notebook.md").read_text(encoding="utf-8")
@@ -103,7 +104,7 @@ def test_predictions_read_as_their_head_means_them(
 ) -> None:
     monkeypatch.setattr(notebook, "_preview", lambda _: "")
     network = linear((1, 7, 5), 4).double()
-    network[1].weight.data *= 1e-6
+    network[1].weight.data *= 1e-6  # so that the biases are the answer, and nothing moves it
     expected = {
         "categorical": ([0.0, 2.0, 1.0, 0.0], f"class 1, p = {number(np.exp(2) / (2 + np.e + np.exp(2)))}"),
         "bernoulli": ([3.0, -3.0, 2.0, -1.0], "labels 0, 2 (p > 0.5)"),
@@ -111,10 +112,10 @@ def test_predictions_read_as_their_head_means_them(
     }
     for head, (bias, answer) in expected.items():
         network[1].bias.data[:] = torch.tensor(bias)
-        assert Told(decompose(network, image, head=head)._repr_html_()).rows[2][1] == answer
+        assert Told(decompose(network, image, head=head)._repr_html_()).rows[2][1] == f"{answer} ({SATURATED})"
     network[1].bias.data[:] = torch.tensor([20.0, 0.0, 0.0, 0.0])  # saturated: what is missing to 1 is what counts
     answer = Told(decompose(network, image, head="categorical")._repr_html_()).rows[2][1]
-    assert answer == f"class 0, p = 1{FIRM_SPACE}{MINUS}{FIRM_SPACE}6.18e{MINUS}9"  # 3 exp(-20)
+    assert answer == f"class 0, p = 1{FIRM_SPACE}{MINUS}{FIRM_SPACE}6.18e{MINUS}9 ({SATURATED})"  # 3 exp(-20)
 
 
 @pytest.mark.parametrize("shape", [(1, 9, 12), (2, 4, 9, 5)], ids=str)

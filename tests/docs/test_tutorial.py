@@ -106,4 +106,4 @@ def test_theory_prints_what_it_says(folder: Path, capsys: pytest.CaptureFixture[
         for block in blocks:
             assert block.language == "python"
             _python(block, names, capsys)
-    assert sum(block.printed is not None for block in blocks) == len(blocks) - 1 == 7
+    assert sum(block.printed is not None for block in blocks) == len(blocks) - 1 == 8

@@ -147,3 +147,13 @@ def test_reading_a_run_loads_neither_torch_nor_vtk() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_saturated_case_says_so_and_is_grey(copy: Path) -> None:
+    usual = read_case(copy, TILTED)
+    assert facts(usual)["saturated"] == ""
+    spoil(copy, lambda sidecar: sidecar.update(saturation={"nats": 3e-9, "bound": 1e-6, "saturated": True}))
+    case = read_case(copy, TILTED)
+    assert {layer.kind for layer in case.overlays} == {"image"}
+    assert [layer.window for layer in case.overlays] == [layer.window for layer in usual.overlays]
+    assert "would cost 3.00e\N{MINUS SIGN}9 nats" in facts(case)["saturated"]
