@@ -13,6 +13,7 @@ from monai_ifim.version import __version__
 if TYPE_CHECKING:
     from monai_ifim.adapt import IFIMDecompose, IFIMDecomposed, IFIMHandler, IFIMInferer, SaveIFIM, SaveIFIMd, decompose_scan
     from monai_ifim.core import Decomposition, Head, IFIMError, decompose
+    from monai_ifim.report.cohort.results_page import write_page
     from monai_ifim.run.cohort import read_cases
 
 _HOMES = {
@@ -28,6 +29,7 @@ _HOMES = {
     "SaveIFIMd": "monai_ifim.adapt",
     "decompose_scan": "monai_ifim.adapt",
     "read_cases": "monai_ifim.run.cohort",
+    "write_page": "monai_ifim.report.cohort.results_page",
 }
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "decompose",
     "decompose_scan",
     "read_cases",
+    "write_page",
 ]
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from monai_ifim.cli.engines import Engine
 from monai_ifim.cli.head import tell_head
@@ -17,16 +16,19 @@ from monai_ifim.cli.options import (
     DEVICE,
     EXPECT_SHA256,
     FIX_GEOMETRY,
+    JSON,
     MONOCHROME1,
     OUTPUT,
     OVERWRITE,
     PRIVATE,
+    QUIET,
     VALUES,
     GivenSettings,
     takes_settings,
 )
 from monai_ifim.cli.repetition import needed, repeat_from
 from monai_ifim.cli.summary import quiet_libraries
+from monai_ifim.cli.voice import Voice
 from monai_ifim.options import READING, Monochrome1, PixelValuesBy
 
 
@@ -67,6 +69,8 @@ def decompose(
             help="Repeat the case of this sidecar and compare the results.",
         ),
     ] = None,
+    quiet: Annotated[bool, QUIET] = False,
+    as_json: Annotated[bool, JSON] = False,
     image: Annotated[Path | None, typer.Option(help="With --from: the image of the case; by default it is searched.")] = None,
 ) -> None:
     """Decompose images by the Fisher information of a bundle's classifier.
@@ -86,44 +90,47 @@ def decompose(
         repeat_from(context, repeat, image, bundle, output, device, given, expect_sha256)
         return
     inputs, bundle, output = needed(context, inputs, bundle, output, image)
-    console = Console(quiet=int(os.environ.get("RANK", 0)) != 0)  # of many processes one speaks
-    with console.status("loading MONAI and the bundle"):
-        from monai_ifim.cli.engines import chosen_engine
-        from monai_ifim.cli.interruption import end_if_stopped, stopping, with_hint
-        from monai_ifim.cli.origin import name_origin
-        from monai_ifim.cli.summary import case_progress, show_rows
-        from monai_ifim.core.determinism import configure_cublas
-        from monai_ifim.io.hidden_names import untold_names
-        from monai_ifim.io.installation import resolve_bundle
-        from monai_ifim.io.source import ValueChoice
-        from monai_ifim.report.cohort.page import write_cohort
-        from monai_ifim.run.cases import search_cases
-        from monai_ifim.run.ranks import rank_of_process
-        from monai_ifim.run.run_record import record_unread
-        from monai_ifim.run.settings import RunSettings
-        from monai_ifim.run.stop_request import StopRequest
+    voice = Voice.of(quiet, as_json, speaks=int(os.environ.get("RANK", 0)) == 0)  # of many processes one speaks
+    with voice.document("decompose") as told:
+        console, told.output = voice.console, output
+        with console.status("loading MONAI and the bundle"):
+            from monai_ifim.cli.engines import chosen_engine
+            from monai_ifim.cli.interruption import end_if_stopped, stopping, with_hint
+            from monai_ifim.cli.origin import name_origin
+            from monai_ifim.cli.progress import case_progress
+            from monai_ifim.cli.summary import show_rows
+            from monai_ifim.core.determinism import configure_cublas
+            from monai_ifim.io.hidden_names import untold_names
+            from monai_ifim.io.installation import resolve_bundle
+            from monai_ifim.io.source import ValueChoice
+            from monai_ifim.report.cohort.page import write_cohort
+            from monai_ifim.run.cases import search_cases
+            from monai_ifim.run.ranks import rank_of_process
+            from monai_ifim.run.run_record import record_unread
+            from monai_ifim.run.settings import RunSettings
+            from monai_ifim.run.stop_request import StopRequest
 
-        case = given.settings()
-        configure_cublas(case.deterministic)
-        rank = rank_of_process()
-        chosen = rank.device if device in (None, "cuda") else device
-        settings = RunSettings(output, case, batch_size, chosen, overwrite, given.limits, private)
-        with untold_names(inputs if case.case_names == "hash" else []):
-            found = search_cases(inputs, frame, series, fix_geometry, ValueChoice(values, monochrome1))
-        cases, unread = found.cases, found.told_unread(hidden=case.case_names == "hash")
-        root = resolve_bundle(bundle)
-        name_origin(console, root, expect_sha256)
-        run, reading = chosen_engine(engine, workers, rank, root, settings)
-        tell_head(console, reading, case.head)
-    stop_request = StopRequest()
-    with with_hint(), stopping(stop_request, rank.size), case_progress(console, rank.share(len(cases))) as report:
-        rows = run(cases, report, stop_request)
-    if rank.number == 0:
-        if unread:
-            record_unread(output, unread)
-        if not stop_request.due:
-            write_cohort(output)
-    show_rows(console, rows, output, unread)
-    end_if_stopped(console, stop_request, rows, len(cases))
-    if any(row.status == "failed" for row in rows):
-        raise typer.Exit(3)
+            case = given.settings()
+            configure_cublas(case.deterministic)
+            rank = rank_of_process()
+            chosen = rank.device if device in (None, "cuda") else device
+            settings = RunSettings(output, case, batch_size, chosen, overwrite, given.limits, private)
+            with untold_names(inputs if case.case_names == "hash" else []):
+                found = search_cases(inputs, frame, series, fix_geometry, ValueChoice(values, monochrome1))
+            cases, unread = found.cases, found.told_unread(hidden=case.case_names == "hash")
+            root = resolve_bundle(bundle)
+            name_origin(console, root, expect_sha256)
+            run, reading = chosen_engine(engine, workers, rank, root, settings)
+            tell_head(console, reading, case.head)
+        stop_request = StopRequest()
+        with with_hint(), stopping(stop_request, rank.size), case_progress(console, rank.share(len(cases))) as report:
+            rows = run(cases, report, stop_request)
+        told.rows, told.unread, told.left = rows, unread, len(cases) - len(rows)
+        if rank.number == 0:
+            if unread:
+                record_unread(output, unread)
+            told.page = None if stop_request.due else write_cohort(output)
+        show_rows(console, rows, output, unread, told.page)
+        end_if_stopped(console, stop_request, rows, len(cases))
+        if any(row.status == "failed" for row in rows):
+            raise typer.Exit(3)

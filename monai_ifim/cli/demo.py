@@ -47,7 +47,8 @@ def _decomposed(case: DemoCase, output: Path, console: Console) -> Path:
     """Decompose a case, print its sentence, and return its page; ends the program with status 3 where the case fails."""
     from monai_ifim.adapt.bundle import load_bundle
     from monai_ifim.adapt.settings import CaseSettings
-    from monai_ifim.cli.summary import case_progress, show_rows
+    from monai_ifim.cli.progress import case_progress
+    from monai_ifim.cli.summary import show_rows
     from monai_ifim.evaluation.demo_cases import find
     from monai_ifim.io.containment import check_real
     from monai_ifim.io.installation import resolve_bundle
@@ -60,7 +61,8 @@ def _decomposed(case: DemoCase, output: Path, console: Console) -> Path:
     settings = RunSettings(output / case.bundle, CaseSettings(case.head, locality=True), overwrite=True)
     check_real(settings.output, output)
     with case_progress(console, 1) as report:
-        (row,) = run_cases(load_bundle(resolve_bundle(case.bundle)), find_cases([case.image]), settings, report)
+        bundle = load_bundle(resolve_bundle(case.bundle))
+        (row,) = run_cases(bundle, find_cases([case.image]), settings, report, activity=report.activity)
     page = write_cohort(settings.output)
     show_rows(console, [row], settings.output)
     if row.status == "failed":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from monai_ifim.adapt.head_reading.result import HeadReading
-    from monai_ifim.cli.summary import CaseReport
+    from monai_ifim.cli.progress import CaseReport
     from monai_ifim.run.cases import Case
     from monai_ifim.run.ranks import Rank
     from monai_ifim.run.settings import RunSettings
@@ -49,7 +49,7 @@ def chosen_engine(engine: Engine, workers: int | None, rank: Rank, root: Path, s
     if rank.size > 1:
         from monai_ifim.run.ranks import run_shard
 
-        return (lambda cases, report, stop: run_shard(bundle, cases, settings, report, rank, stop)), bundle.head
+        return (lambda cases, report, stop: run_shard(bundle, cases, settings, report, rank, stop, report.activity)), bundle.head
     from monai_ifim.run.local import run_cases
 
     return (lambda cases, report, stop: run_cases(bundle, cases, settings, report, stop, report.activity)), bundle.head

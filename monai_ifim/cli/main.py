@@ -15,6 +15,7 @@ from monai_ifim.cli.decompose import decompose
 from monai_ifim.cli.demo import demo
 from monai_ifim.cli.evaluate import evaluate
 from monai_ifim.cli.pacs import pacs
+from monai_ifim.cli.page import page
 from monai_ifim.cli.streams import make_streams_forgiving
 from monai_ifim.cli.verify import verify
 from monai_ifim.cli.view import view
@@ -33,6 +34,7 @@ app.command()(demo)
 app.command()(check)
 app.command()(decompose)
 app.command()(evaluate)
+app.command()(page)
 app.command()(config)
 app.command()(view)
 app.command()(verify)

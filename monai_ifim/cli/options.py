@@ -25,12 +25,14 @@ EXPECT_SHA256 = typer.Option(
 FIX_GEOMETRY = typer.Option(
     "--fix-geometry", help="Resample DICOM volumes with a tilted gantry or uneven gaps onto an even grid."
 )
+JSON = typer.Option("--json", help="Print one JSON object on standard output, and everything else on standard error.")
 MAX_TRANSFER_SECONDS = typer.Option(help=TRANSFER["max_transfer_seconds"].help, min=0)
 MONOCHROME1 = typer.Option("--monochrome1", help=READING["monochrome1"].help)
 OUTPUT = typer.Option("--output", "-o", help="Folder for the results.")
 PRIVATE = typer.Option("--private", help="Make the folder for results readable by its owner only.")
 PRIVATE_OR_NOT = typer.Option("--private/--no-private", help="Make the folder for results readable by its owner only.")
 OVERWRITE = typer.Option("--overwrite", help="Make finished cases again.")
+QUIET = typer.Option("--quiet", "-q", help="Print nothing but errors and cases that failed, on standard error.")
 VALUES = typer.Option("--values", help=READING["values"].help)
 
 

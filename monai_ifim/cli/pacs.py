@@ -81,7 +81,8 @@ def pacs(
             from monai_ifim.adapt.bundle import load_bundle
             from monai_ifim.cli.interruption import end_if_stopped, stopping, with_hint
             from monai_ifim.cli.origin import name_origin
-            from monai_ifim.cli.summary import case_progress, show_rows
+            from monai_ifim.cli.progress import case_progress
+            from monai_ifim.cli.summary import show_rows
             from monai_ifim.core.determinism import configure_cublas
             from monai_ifim.io.case_files import AUDIT_LOG
             from monai_ifim.io.dicomweb.access import access_to
@@ -129,11 +130,10 @@ def pacs(
         cases = cases_of(folders, chosen, series, fix_geometry, ValueChoice(values, monochrome1))
         stop_request = StopRequest()
         with with_hint(), stopping(stop_request), case_progress(console, len(cases)) as report, trail.step("decompose") as made:
-            rows = run_locked(loaded, cases, settings, report, stop_request)
+            rows = run_locked(loaded, cases, settings, report, stop_request, report.activity)
             made.update(Counter(row.status for row in rows), outcome="interrupted" if stop_request.due else "done")
-        if not stop_request.due:
-            write_cohort(output)
-        show_rows(console, rows, output)
+        page = None if stop_request.due else write_cohort(output)
+        show_rows(console, rows, output, page=page)
         end_if_stopped(console, stop_request, rows, len(cases))
         stored = store_maps(server, study, output, rows, lambda one: _show_map(console, one), trail) if store else []
         _conclude(console, rows, stored, store)

@@ -1,32 +1,19 @@
-"""Output of the command line: progress, one line per case, a short table at the end."""
+"""What the command line says of cases: a line of each, and at the end a table and what it comes to in sentences."""
 
 from __future__ import annotations
 
 import logging
-import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
 from monai_ifim.display import numbers
+from monai_ifim.display import vocabulary as words
 from monai_ifim.display.saturation import SATURATED
 
 if TYPE_CHECKING:
@@ -35,6 +22,8 @@ if TYPE_CHECKING:
 DOUBT = "the network's derivatives disagree with differences of its output (monai-ifim check names likely causes)"
 TAKEN = "holds the case of another input, or one whose damaged sidecar does not say of which, and stays as it is"
 NOT_CONVERGED = "not converged"  # as `core.decomposition.status_of` says it, which --help does not load
+MAXIMUM_ROWS = 40  # longer lists are read in cases.csv
+FEW_ROWS = 5  # of so many cases each has a sentence
 MARKS = {"done": "ok", "kept": "kept", "failed": "FAILED"}
 
 
@@ -53,98 +42,65 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", module=r"(monai|ignite|itk|pydicom|highdicom|PIL)\b")
 
 
-class Pace(ProgressColumn):
-    """Cases per minute and the remaining time, from the cases made in this run; kept ones do not count."""
+def show_rows(
+    console: Console, rows: Sequence[CaseRow], output: Path, unread: Mapping[str, int] | None = None, page: Path | None = None
+) -> None:
+    """The table of a run, how many cases are done, the same in sentences, and what of the inputs was not read.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.made = 0
-        self.started = time.monotonic()
+    unread: see `run.unread_files`. page: to look at, if one was written.
+    """
+    made = [row for row in rows if row.status != "failed"]
+    if made:
+        console.print(_table(made[:MAXIMUM_ROWS]))
+        console.print(f"{words.LEADING.label} in {words.PER_UNIT}; {words.ONE_NAT}", style="dim", highlight=False)
+    failed, kept = len(rows) - len(made), sum(row.status == "kept" for row in rows)
+    unfinished = sum(map(_unfinished, rows))
+    short = f" ({numbers.count(unfinished)} not converged)" if unfinished else ""
+    tail = f", {numbers.count(kept)} kept from an earlier run (--overwrite makes them again)" if kept else ""
+    _say(console, f"{numbers.count(len(made) - kept)} done, {numbers.count(failed)} failed{tail}{short}; files in {output}")
+    for sentence in _sentences(made):
+        _say(console, sentence)
+    if saturated := sum(row.saturated == "yes" for row in made):
+        _say(console, f"{numbers.counted(saturated, 'case')} {SATURATED}, and the maps are drawn in grey")
+    if unread:
+        from monai_ifim.run.unread_files import sentence as of_unread
 
-    def count(self, row: CaseRow) -> None:
-        """Take a row into account."""
-        if row.status == "kept" and self.made == 0:
-            self.started = time.monotonic()
-        self.made += row.status != "kept"
-
-    def render(self, task: Task) -> Text:
-        """For example `41.3 cases/min, 0:12:30 left`."""
-        seconds = time.monotonic() - self.started
-        if not self.made or task.total is None:
-            return Text("")
-        left = timedelta(seconds=round(seconds / self.made * (task.total - task.completed)))
-        return Text(f"{numbers.number(60 * self.made / seconds)} cases/min, {left} left")
-
-
-@dataclass(frozen=True)
-class CaseReport:
-    """Prints a case's line and moves the bar on; activity: shows how far the case in hand is, beside the bar."""
-
-    progress: Progress
-    task: TaskID
-    pace: Pace
-
-    def __call__(self, row: CaseRow) -> None:
-        """A case is finished."""
-        self.pace.count(row)
-        self.progress.console.print(_line(row), markup=False, highlight=False, soft_wrap=True)
-        self.progress.advance(self.task)
-
-    def activity(self, text: str) -> None:
-        """What is computed, "" for nothing."""
-        self.progress.update(self.task, activity=text)
+        _say(console, of_unread(unread))
+    if page is not None:
+        _say(console, f"To look at: {page}")
 
 
-@contextmanager
-def case_progress(console: Console, total: int) -> Iterator[CaseReport]:
-    """A progress bar with pace, time left, and how far a long computation is."""
-    pace, doing = Pace(), TextColumn("{task.fields[activity]}", markup=False)
-    columns = (TextColumn("cases"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), pace, doing)
-    with Progress(*columns, console=console) as progress:
-        yield CaseReport(progress, progress.add_task("cases", total=total, activity=""), pace)
-
-
-def show_rows(console: Console, rows: list[CaseRow], output: Path, unread: Mapping[str, int] | None = None) -> None:
-    """The table of a run, where its files are, and what of the inputs was not read (`run.unread_files`)."""
-    heads = ("case", "answer", "probability", "leading eigenvalue", "components", "trace kept")
+def _table(rows: Sequence[CaseRow]) -> Table:
+    """A line for each case that gave a result."""
+    heads = [
+        term.label
+        for term in (words.CASE, words.ANSWER, words.PROBABILITY, words.LEADING, words.COMPONENTS_KEPT, words.SENSITIVITY_KEPT)
+    ]
     iterated = any(row.residual for row in rows)
-    table = Table(*heads, *(("largest residual",) if iterated else ()), box=None, pad_edge=False)
-    for row in rows[:MAXIMUM_ROWS]:
-        if row.status == "failed":
-            continue
+    table = Table(*heads, *((words.RESIDUAL.label,) if iterated else ()), box=None, pad_edge=False)
+    for row in rows:
         table.add_row(
-            row.case,
-            _answer(row),
+            Text(row.case),
+            Text(_answer(row)),
             numbers.probability(row.probability),
             numbers.number(row.eigenvalue),
             numbers.count(row.rank),
             numbers.percent(row.energy_kept),
             *((f"{numbers.percent(row.residual)}{', not converged' if _unfinished(row) else ''}",) if iterated else ()),
         )
-    if table.row_count:
-        console.print(table)
-    failed = sum(row.status == "failed" for row in rows)
-    kept = sum(row.status == "kept" for row in rows)
-    done = len(rows) - failed - kept
-    unfinished = sum(map(_unfinished, rows))
-    short = f" ({numbers.count(unfinished)} not converged)" if unfinished else ""
-    tail = f", {numbers.count(kept)} kept from an earlier run (--overwrite makes them again)" if kept else ""
-    console.print(
-        f"{numbers.count(done)} done, {numbers.count(failed)} failed{tail}{short}; files in {output}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
-    if saturated := sum(row.saturated == "yes" for row in rows):
-        said = f"{numbers.counted(saturated, 'case')} {SATURATED}, and the maps are drawn in grey"
-        console.print(said, markup=False, highlight=False, soft_wrap=True)
-    if unread:
-        from monai_ifim.run.unread_files import sentence
-
-        console.print(sentence(unread), markup=False, highlight=False, soft_wrap=True)
+    return table
 
 
-MAXIMUM_ROWS = 40  # longer lists are read in cases.csv
+def _sentences(made: Sequence[CaseRow]) -> list[str]:
+    """Of few cases each in a sentence, of many what they answered."""
+    from monai_ifim.run.sentences import case_sentence, run_sentences
+
+    cases = [vars(row) for row in made]
+    return [case_sentence(case) for case in cases] if len(cases) <= FEW_ROWS else run_sentences(cases)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _unfinished(row: CaseRow) -> bool:
@@ -168,7 +124,8 @@ def _answer(row: CaseRow) -> str:
     return f"{row.prediction or numbers.NOT_AVAILABLE}{short}"
 
 
-def _line(row: CaseRow) -> str:
+def case_line(row: CaseRow) -> str:
+    """A finished case in a line: its status, its time, and what is to be known of it."""
     text = f"{MARKS[row.status]:7s} {row.case}"
     if row.status == "failed":
         return f"{text}: {row.reason}"

@@ -143,17 +143,30 @@ class Decomposition:
         tensors.setdefault("eigenimages", tensors["eigenvectors"])
         return cls(**{name: tensors.get(name) for name in TENSORS}, record=record)  # type: ignore[arg-type]
 
-    def plot(self, index: int = 0, channel: int = 0, components: int = 3, point: Sequence[int] | None = None) -> Figure:
-        """Figure of one image of the batch: spectrum, prediction, image, high, low, sensitivity, leading eigenvectors.
+    def plot(
+        self,
+        index: int = 0,
+        channel: int = 0,
+        components: int = 3,
+        point: Sequence[int] | None = None,
+        class_names: Sequence[str] | None = None,
+        orientation: Sequence[str] | None = None,
+    ) -> Figure:
+        """Figure of one image of the batch: spectrum, answer, image, high, low, sensitivity, leading eigenvectors.
 
         index, channel: which image, which channel. components: eigenvectors drawn, at most those kept. point: indices of the
-        voxel that the three planes of a volume go through, by default the most sensitive one. Arrays are drawn as they lie
-        in memory, voxels as squares, with colours between percentiles; a pointed colour bar marks values beyond its ends.
+        voxel that the three planes of a volume go through, by default the most sensitive one. class_names: of the network's
+        outputs, in their order; without them outputs go by their numbers. orientation: the side of the patient that each axis
+        runs to, such as "LPS" or `nibabel.aff2axcodes(image.affine)`; planes then lie as readers of medical images expect them.
+        Without it arrays are drawn as they lie in memory. Voxels are squares; a pointed colour bar marks values beyond its ends.
         Images of more than 1024 voxels on a side are drawn smaller, which the heading states. The figure's axes carry labels
         ("spectrum", "sensitivity", "high, axis 0", ...).
-        Raises ImageError for an index, channel or point out of range.
+        Raises ImageError for an index, channel or point out of range, another number of names than of outputs, or letters that
+        are no orientation.
         """
-        figure: Figure = _display().draw(self, index, channel, components, point)
+        figure: Figure = _display().draw(
+            self, index, channel, components, point, class_names=class_names, orientation=orientation
+        )
         return figure
 
     def __repr__(self) -> str:

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from monai_ifim.core.decomposition import Decomposition
-from monai_ifim.display.numbers import number, percent, probability, sizes
+from monai_ifim.display.numbers import counted, number, percent, probability, sizes
 from monai_ifim.display.panels import ColorScale, Panel, Viewpoint, panels_of
 from monai_ifim.display.saturation import SATURATED
 from monai_ifim.display.style import BLUE, GRAY, LIGHT_BLUE, ORANGE, VERMILION, drawing
-from monai_ifim.display.wording import UNIT, answer, answer_kind, answer_values, method, trace_text, unit
+from monai_ifim.display.vocabulary import PER_UNIT
+from monai_ifim.display.wording import answer, answer_kind, answer_values, method, output_names, trace_text, unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 KEPT, DROPPED, SHARE, GUIDE = BLUE, LIGHT_BLUE, VERMILION, ORANGE
 MOST_BARS = 40  # of the spectrum
 MOST_ANSWERS = 7
+LONGEST_NAME = 13  # characters of the name of a class
 LARGEST = 1024  # most pixels on a side of a plane
 
 # inches
@@ -46,17 +48,26 @@ def draw(
     components: int,
     point: Sequence[int] | None,
     largest: int = LARGEST,
+    class_names: Sequence[str] | None = None,
+    orientation: Sequence[str] | None = None,
 ) -> Figure:
     """The figure of `Decomposition.plot`; largest: most pixels on a side of a plane."""
-    view = Viewpoint.of(d, index, channel, point, largest)
+    view = Viewpoint.of(d, index, channel, point, largest, orientation)
+    names = output_names(d, class_names)
     panels = panels_of(d, view, components)
     with drawing():
         sheet = _Sheet.of(panels)
         figure = sheet.figure
-        figure.text(0.12 / sheet.width, 1 - 0.1 / sheet.height, _header(d, view, point is not None), va="top", linespacing=1.45)
+        figure.text(
+            0.12 / sheet.width,
+            1 - 0.1 / sheet.height,
+            _header(d, view, point is not None, class_names),
+            va="top",
+            linespacing=1.45,
+        )
         split = sheet.width - ANSWERS - BESIDE_ANSWERS
         _draw_spectrum(sheet.axes("spectrum", LEFT, TOP, split - LEFT - BETWEEN, CHARTS), d, view.index)
-        _draw_answers(sheet.axes("answers", split, TOP, ANSWERS, CHARTS), d, view.index)
+        _draw_answers(sheet.axes("answers", split, TOP, ANSWERS, CHARTS), d, view.index, names)
         for place, panel in enumerate(panels):
             _draw_panel(sheet, place, panel, view)
     # Without pyplot a notebook knows no picture of a figure: this is where it looks for one.
@@ -113,8 +124,8 @@ class _Sheet:
         return LEFT + column * (self.tile + GAP), TOP + CHARTS + BELOW_CHARTS + TITLE + row * self.block
 
 
-def _header(d: Decomposition, view: Viewpoint, asked: bool) -> str:
-    """Heading: image, answer, share of the trace kept, method, and place of the planes."""
+def _header(d: Decomposition, view: Viewpoint, asked: bool, names: Sequence[str] | None) -> str:
+    """Heading: image, answer, share of the sensitivity kept, method, and place of the planes."""
     batch, channels, *shape = d.image.shape
     place = f"{'pixel' if len(shape) == 2 else 'voxel'} {view.point}"
     peak = float(d.sensitivity[(view.index, view.channel, *view.point)])
@@ -122,13 +133,15 @@ def _header(d: Decomposition, view: Viewpoint, asked: bool) -> str:
     coarse = f";  a pixel stands for {sizes((view.step, view.step))} voxels" if view.step > 1 else ""
     ended = "" if bool(d.converged[view.index]) else ";  NOT CONVERGED"
     saturated = f";  {SATURATED.upper()}" if d.saturation[view.index].saturated else ""
-    said = f"{answer(d, view.index)}{saturated}"
+    said = f"{answer(d, view.index, names)}{saturated}"
+    kept = int(d.rank[view.index])
+    components = counted(kept, "component")
     lines = (
         f"image {view.index} of {batch}, channel {view.channel} of {channels}, {sizes(shape)}:  {said}",
-        f"rank {int(d.rank[view.index])} holds {percent(float(d.energy[view.index]))} of the trace, "
-        f"{trace_text(d, view.index)} {UNIT}{ended};  error bound {number(float(d.error_bound[view.index]))}",
+        f"{components} {'holds' if kept == 1 else 'hold'} {percent(float(d.energy[view.index]))} of the sensitivity, "
+        f"{trace_text(d, view.index)} {PER_UNIT}{ended};  error bound {number(float(d.error_bound[view.index]))}",
         f"{method(d)};  unit: {unit(d)}{coarse}",
-        f"{'marked' if len(shape) == 2 else 'planes'} at {place}{why}:  diag F = {number(peak)} {UNIT}",
+        f"{'marked' if len(shape) == 2 else 'planes'} at {place}{why}:  sensitivity {number(peak)} {PER_UNIT}",
     )
     return "\n".join(lines)
 
@@ -146,12 +159,12 @@ def _draw_spectrum(axes: Axes, d: Decomposition, index: int) -> None:
     beyond = f", first {len(shown)} of {len(values)}" if len(values) > len(shown) else ""
     axes.set_title(f"spectrum: {rank} kept of {len(values)} computed{beyond}", loc="left")
     axes.set_xlabel("component", labelpad=1)
-    axes.set_ylabel(f"eigenvalue\n({UNIT})", color=KEPT)
+    axes.set_ylabel(f"sensitivity\n({PER_UNIT})", color=KEPT)
     axes.set_xlim(0.4, max(len(shown), 6) + 0.6)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines["top"].set_visible(False)
     if len(shown) == 0:
-        text = "no eigenvalue computed" if trace > 0 else "F = 0: no small change\nmoves this answer"
+        text = "no component computed" if trace > 0 else "F = 0: no small change\nmoves this answer"
         axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center")
         axes.set_yticks([])
         return
@@ -162,18 +175,18 @@ def _draw_spectrum(axes: Axes, d: Decomposition, index: int) -> None:
     share.set_label("share")
     share.plot(components, (100 * shown.cumsum(0) / trace).tolist(), color=SHARE, marker="o", markersize=3, linewidth=1)
     share.set_ylim(0, 105)
-    share.set_ylabel("cumulative share\nof the trace (%)", color=SHARE)
+    share.set_ylabel("share of the total,\nadded up (%)", color=SHARE)
     share.spines["top"].set_visible(False)
 
 
-def _draw_answers(axes: Axes, d: Decomposition, index: int) -> None:
+def _draw_answers(axes: Axes, d: Decomposition, index: int, names: Sequence[str]) -> None:
     """The largest values of the network's answer as bars, in the order of the outputs."""
     kind, values = answer_kind(d), answer_values(d, index)
     chosen = sorted(values.argsort(descending=True, stable=True)[:MOST_ANSWERS].tolist())
     heights = [float(values[c]) for c in chosen]
     best = int(values.argmax())
     axes.barh(range(len(chosen)), heights, color=[KEPT if kind != "class" or c == best else DROPPED for c in chosen], height=0.7)
-    axes.set_yticks(range(len(chosen)), [f"{kind} {c}" for c in chosen])
+    axes.set_yticks(range(len(chosen)), [_fitting(names[c]) for c in chosen], fontsize=7)
     axes.set_ylim(max(len(chosen), 3) - 0.4, -0.6)
     axes.spines[["top", "right"]].set_visible(False)
     mean = "mean over the voxels: " if d.probabilities.ndim > 2 else ""
@@ -187,6 +200,11 @@ def _draw_answers(axes: Axes, d: Decomposition, index: int) -> None:
         axes.annotate(text, (max(height, 0.0), row), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)
 
 
+def _fitting(name: str) -> str:
+    """A name that is short enough to stand beside its bar."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
 def _draw_panel(sheet: _Sheet, place: int, panel: Panel, view: Viewpoint) -> None:
     """A column of planes with one colour bar below."""
     left, top = sheet.place(place)
@@ -195,14 +213,13 @@ def _draw_panel(sheet: _Sheet, place: int, panel: Panel, view: Viewpoint) -> Non
         name = panel.name if len(panel.planes) == 1 else f"{panel.name}, axis {axis}"
         axes = sheet.axes(name, left, top, sheet.tile, height)
         drawn.append(_draw_plane(axes, plane, panel.scale, view.step))
-        rest = [a for a in range(len(view.point)) if len(view.point) == 2 or a != axis]
+        layout = view.layouts[axis]
         if panel.name == "image":
-            axes.axhline(view.point[rest[0]], color=GUIDE, linewidth=0.5)
-            axes.axvline(view.point[rest[1]], color=GUIDE, linewidth=0.5)
+            row, column = layout.place(view.point, *(size * view.step for size in plane.shape))
+            axes.axhline(row, color=GUIDE, linewidth=0.5)
+            axes.axvline(column, color=GUIDE, linewidth=0.5)
         if place % sheet.columns == 0:
-            cut = f"axis {axis} = {view.point[axis]}\n" if len(panel.planes) > 1 else ""
-            text = f"{cut}↓ axis {rest[0]}\n→ axis {rest[1]}"
-            axes.set_ylabel(text, fontsize=7, rotation=0, ha="right", va="center")
+            axes.set_ylabel(layout.described(view.point), fontsize=7, rotation=0, ha="right", va="center")
         if axis == 0:
             axes.set_title(panel.title)
         top += height + GAP

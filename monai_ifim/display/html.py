@@ -9,7 +9,16 @@ from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.display.figure import draw, png
 from monai_ifim.display.numbers import FIRM_SPACE, count, counted, number, percent, range_text, sizes
 from monai_ifim.display.saturation import SATURATED
-from monai_ifim.display.wording import UNIT, answer, method, trace_text, unit
+from monai_ifim.display.vocabulary import (
+    ANSWER,
+    COMPONENTS_KEPT,
+    ERROR_BOUND,
+    LEADING,
+    PER_UNIT,
+    SENSITIVITY_KEPT,
+    TOTAL_SENSITIVITY,
+)
+from monai_ifim.display.wording import answer, method, trace_text, unit
 
 MOST_IMAGES = 5  # rows of the table at most
 MOST_EIGENVALUES = 3  # in a cell of the table at most
@@ -50,14 +59,15 @@ def repr_text(d: Decomposition) -> str:
 def _table(d: Decomposition) -> str:
     """Table with a row for each of the first images; the caption states what all have in common."""
     batch = d.image.shape[0]
-    heads = ("image", "prediction", "rank", f"trace ({UNIT})", "leading eigenvalues (share)", "energy", "error bound")
+    terms = (ANSWER, COMPONENTS_KEPT, TOTAL_SENSITIVITY, LEADING, SENSITIVITY_KEPT, ERROR_BOUND)
+    labels = {TOTAL_SENSITIVITY: f"{TOTAL_SENSITIVITY.label} ({PER_UNIT})", LEADING: f"{LEADING.label}s (share)"}
+    heads = ("<th>image</th>", *(f"<th title='{escape(term.tip)}'>{escape(labels.get(term, term.label))}</th>" for term in terms))
     rows = [[escape(cell) for cell in _cells(d, b)] for b in range(min(batch, MOST_IMAGES))]
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     rest = f"<tr><td colspan='{len(heads)}'>and {batch - len(rows)} more</td></tr>" if batch > len(rows) else ""
     caption = f"Decomposition of {counted(batch, 'image')}, {sizes(d.image.shape[1:])}; {method(d)}; unit: {unit(d)}"
     return (
-        f"<table><caption>{escape(caption)}</caption><thead><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr></thead>"
-        f"<tbody>{body}{rest}</tbody></table>"
+        f"<table><caption>{escape(caption)}</caption><thead><tr>{''.join(heads)}</tr></thead><tbody>{body}{rest}</tbody></table>"
     )
 
 

@@ -14,8 +14,9 @@ from torch.nn import functional
 from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.core.errors import ImageError
 from monai_ifim.display.numbers import MINUS, number, percent
+from monai_ifim.display.orientation import PlaneLayout, layouts_of
 from monai_ifim.display.style import DIVERGING, GRAY, MUTED, SEQUENTIAL
-from monai_ifim.display.wording import UNIT
+from monai_ifim.display.vocabulary import COMPONENT, HIGH, LOW, PER_UNIT, SENSITIVITY_MAP
 
 
 @dataclass(frozen=True)
@@ -52,37 +53,50 @@ class Panel:
 class Viewpoint:
     """Image and channel to draw, and the voxel that the planes of a volume go through.
 
-    step: voxels on a side of a pixel.
+    step: voxels on a side of a pixel. layouts: of the image, or of each plane.
     """
 
     index: int
     channel: int
     point: tuple[int, ...]
     step: int
+    layouts: tuple[PlaneLayout, ...]
 
     @classmethod
-    def of(cls, d: Decomposition, index: int, channel: int, point: Sequence[int] | None, largest: int) -> Viewpoint:
-        """largest: most pixels on a side of a plane. Raises ImageError for an index, channel or point out of range."""
+    def of(
+        cls,
+        d: Decomposition,
+        index: int,
+        channel: int,
+        point: Sequence[int] | None,
+        largest: int,
+        orientation: Sequence[str] | None = None,
+    ) -> Viewpoint:
+        """largest: most pixels on a side of a plane; orientation: see `layouts_of`. Raises ImageError for an index, channel or
+        point out of range, or an orientation that is none."""
         index = _whole("index", index, d.image.shape[0])
         channel = _whole("channel", channel, d.image.shape[1])
         shape = tuple(d.image.shape[2:])
         step = math.ceil(max(shape) / largest)
+        layouts = layouts_of(len(shape), orientation)
         if point is None:
-            return cls(index, channel, _most_sensitive(d.sensitivity[index, channel]), step)
+            return cls(index, channel, _most_sensitive(d.sensitivity[index, channel]), step, layouts)
         if len(point) != len(shape):
             raise ImageError(f"point={tuple(point)}: give {len(shape)} indices, one for each axis of an image {shape}.")
         places = tuple(_whole(f"point[{axis}]", place, shape[axis]) for axis, place in enumerate(point))
-        return cls(index, channel, places, step)
+        return cls(index, channel, places, step, layouts)
 
     def planes(self, maps: Tensor, pool: Callable[[Tensor, int], Tensor]) -> tuple[Tensor, ...]:
-        """The channel of maps [channel, *spatial] in 2D, or its planes through the point across each axis; float64, on the CPU.
+        """The channel of maps [channel, *spatial] in 2D, or its planes through the point across each axis, each in its layout;
+        float64, on the CPU.
 
         pool: turns step x step voxels into one pixel.
         """
         chosen = maps.detach().as_subclass(Tensor)[self.channel]
         cuts = [chosen] if chosen.ndim == 2 else [chosen.select(axis, place) for axis, place in enumerate(self.point)]
         moved = [cut.cpu().to(torch.float64) for cut in cuts]  # in this order: MPS has no float64
-        return tuple(pool(cut, self.step) if self.step > 1 else cut for cut in moved)
+        pooled = [pool(cut, self.step) if self.step > 1 else cut for cut in moved]
+        return tuple(layout.laid(plane) for layout, plane in zip(self.layouts, pooled, strict=True))
 
 
 def panels_of(d: Decomposition, view: Viewpoint, components: int) -> list[Panel]:
@@ -97,14 +111,14 @@ def panels_of(d: Decomposition, view: Viewpoint, components: int) -> list[Panel]
     saturated = d.saturation[view.index].saturated is True
     panels = [
         Panel("image", "image", image, grey),
-        Panel("high", "high, the part in the\nleading eigenspace", high, _diverging_scale(high, "unit of the image")),
-        Panel("low", f"low = image {MINUS} high", low, grey),
-        Panel("sensitivity", "sensitivity, diag F", sensitivity, _sequential_scale(sensitivity)),
+        Panel("high", HIGH.label, high, _diverging_scale(high, "unit of the image")),
+        Panel("low", f"{LOW.label}\n= image {MINUS} high", low, grey),
+        Panel("sensitivity", SENSITIVITY_MAP.label, sensitivity, _sequential_scale(sensitivity)),
     ]
     for i in range(kept):
         planes = view.planes(d.eigenvectors[view.index, i], _peaks)
         value, trace = float(d.eigenvalues[view.index, i]), float(d.trace[view.index])
-        title = f"eigenvector {i + 1}\nλ = {number(value)}, {percent(value / trace)}"
+        title = f"{COMPONENT.label} {i + 1}: {number(value)},\n{percent(value / trace)} of the total"
         panels.append(Panel(f"eigenvector {i + 1}", title, planes, _diverging_scale(planes, "unit vector")))
     return [replace(panel, scale=panel.scale.greyed) for panel in panels] if saturated else panels
 
@@ -155,7 +169,7 @@ def _sequential_scale(planes: Sequence[Tensor]) -> ColorScale:
     """From zero to the 99.5th percentile of the positive values."""
     values = _values(planes)
     values = values[values > 0]
-    return ColorScale(SEQUENTIAL, 0.0, _percentile(values, 0.995) if values.numel() else 1.0, UNIT)
+    return ColorScale(SEQUENTIAL, 0.0, _percentile(values, 0.995) if values.numel() else 1.0, PER_UNIT)
 
 
 def _values(planes: Sequence[Tensor]) -> Tensor:

@@ -27,6 +27,7 @@ __all__ = [
     "LEADING",
     "LOW",
     "NAT",
+    "ONE_NAT",
     "PER_UNIT",
     "PROBABILITY",
     "PRODUCTS",
@@ -116,16 +117,16 @@ COMPONENTS_KEPT = Term(
     ("rank",),
 )
 SENSITIVITY_ALONG = Term(
-    "sensitivity along it",
+    "sensitivity of a component",
     "How strongly small changes along a component move the answer: a step of length e moves it by e² times half of this number, "
     "in nats.",
     "eigenvalue of F",
     ("eigenvalues",),
 )
 LEADING = Term(
-    "sensitivity along component 1",
-    "How strongly small changes along component 1, the strongest one, move the answer: a step of length e moves it by e² times "
-    "half of this number, in nats.",
+    "strongest component",
+    "How strongly small changes along component 1 move the answer: a step of length e moves it by e² times half of this number, "
+    "in nats. No other direction moves it more.",
     "leading eigenvalue of F",
     ("eigenvalue",),
 )
@@ -170,10 +171,10 @@ HOLDS_UP_TO = Term(
     "locality radius",
     ("locality_radius", "locality_share", "locality_rms"),
 )
+ONE_NAT = "1 nat takes a class that is as likely as not, 0.50, to 0.96"
 NAT = Term(
     "nat",
-    "How far an answer moves, as information is measured. Between two classes, 0.02 nats take a probability from 0.50 to 0.60, "
-    "and 1 nat from 0.50 to 0.96. 1 nat is 1.44 bits.",
+    f"How far an answer moves, as information is measured. {ONE_NAT}; 0.02 nats take it to 0.60. 1 nat is 1.44 bits.",
     "Kullback-Leibler divergence, with the natural logarithm",
 )
 UNIT = Term(

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from monai_ifim.display.vocabulary import COMPONENT, HIGH, LOW, SENSITIVITY_MAP
+
 KINDS = ("source", "input", "labels", "high", "low", "sensitivity", "sensitivity_error", "eigenvector")
 TITLES = {
     "source": "Image",
     "input": "Image as the network saw it",
     "labels": "Segmentation",
-    "high": "Sensitive part (high)",
-    "low": "Insensitive part (low)",
-    "sensitivity": "Sensitivity",
+    "high": HIGH.title,
+    "low": LOW.title,
+    "sensitivity": SENSITIVITY_MAP.title,
     "sensitivity_error": "Sensitivity, standard error",
 }
 
@@ -63,7 +65,7 @@ class MapContent:
     @property
     def title(self) -> str:
         """Its name in scenes and in the viewer, for readers of images, without the channel."""
-        return TITLES[self.kind] if self.component is None else f"Direction {self.component}"
+        return TITLES[self.kind] if self.component is None else f"{COMPONENT.title} {self.component}"
 
     @property
     def label(self) -> str:

@@ -323,7 +323,8 @@ def _decompose_group(
 
 
 def _clock(settings: RunSettings, group: Sequence[_Loaded], activity: Activity) -> CaseClock:
-    return CaseClock(settings.limits, [loaded.case.source.path.name for loaded in group], activity)
+    cases = [loaded.case for loaded in group]
+    return CaseClock(settings.limits, [case.name if case.hidden else case.source.path.name for case in cases], activity)
 
 
 def _recorded(decomposition: Decomposition, bundle: Bundle, settings: RunSettings) -> Decomposition:

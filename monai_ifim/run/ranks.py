@@ -25,6 +25,7 @@ from monai_ifim.io import OpenedSource
 from monai_ifim.io.key_table import KeyTable
 from monai_ifim.io.limits import Limits
 from monai_ifim.options import FILES
+from monai_ifim.run.case_clock import Activity, unheard
 from monai_ifim.run.cases import Case, cases_of_entries
 from monai_ifim.run.local import Report
 from monai_ifim.run.output_folder import output_of_run
@@ -75,11 +76,12 @@ def run_shard(
     report: Report,
     rank: Rank,
     stop_request: StopRequest | None = None,
+    activity: Activity = unheard,
 ) -> list[CaseRow]:
     """Decompose this rank's share and return the rows of all ranks; the first rank writes cases.csv and run.json.
 
     Cases that an earlier run finished are kept, and the others are distributed evenly, so that after the loss of a rank the next
-    run continues where all stopped. report is called with the rows of this rank as they are finished.
+    run continues where all stopped. report is called with the rows of this rank as they are finished, activity as in `run_cases`.
     All ranks are called with the same cases and settings, and OUT is one folder for all. Once stop_request is due,
     the cases that this rank has not started have no row. Raises StoppedError as `decompose_cases` and does not wait then.
     """
@@ -94,7 +96,7 @@ def run_shard(
         for row in rows:
             report(row)
         share, again = left[rank.number :: rank.size], replace(settings, overwrite=True)
-        for row in decompose_cases(bundle, share, again, stop_request, journal_of(bundle, settings)):
+        for row in decompose_cases(bundle, share, again, stop_request, journal_of(bundle, settings), activity):
             rows.append(row)
             report(row)
         gathered = [row for part in _gather(rows, group) for row in part]

@@ -11,7 +11,7 @@ from typing import Any
 
 from monai_ifim.core import IFIMError
 from monai_ifim.io import ModelIdentity
-from monai_ifim.io.case_files import LARGEST_RECORD, LARGEST_SIDECAR
+from monai_ifim.io.case_files import LARGEST_RECORD, LARGEST_SIDECAR, SIDECAR
 from monai_ifim.io.sidecar import parse_sidecar, versions
 from monai_ifim.io.written_files import read_regular
 from monai_ifim.run.cases import Case
@@ -69,20 +69,31 @@ def record_unread(output: Path, unread: Mapping[str, int]) -> None:
 
 def tabulate(output: str | Path) -> list[CaseRow]:
     """Write cases.csv and cases.parquet of all finished cases in OUT, whichever pipeline made them, sorted by name."""
+    rows = rows_of_sidecars(Path(output))
+    write_tables(Path(output), rows)
+    return rows
+
+
+def rows_of_sidecars(output: Path) -> list[CaseRow]:
+    """The row of each folder in OUT that has a sidecar, by their names; one that cannot be read is a failed case."""
     rows = []
-    for sidecar in sorted(Path(output).glob("*/*_ifim.json")):
-        if sidecar.name != f"{sidecar.parent.name}_ifim.json":
+    for sidecar in sorted(output.glob(f"*/*{SIDECAR}")):
+        if sidecar.name != f"{sidecar.parent.name}{SIDECAR}":
             continue
         try:
-            content = parse_sidecar(sidecar.name, read_regular(sidecar, Path(output), LARGEST_SIDECAR))
+            content = parse_sidecar(sidecar.name, read_regular(sidecar, output, LARGEST_SIDECAR))
             rows.append(row_from_sidecar(sidecar.parent.name, "done", content))
         except (IFIMError, OSError, LookupError, TypeError, ValueError, AttributeError):
             rows.append(CaseRow(sidecar.parent.name, "failed", f"{sidecar.name}: not a sidecar of a whole case."))
-    written = write_table(Path(output), rows)
-    record = _record(Path(output))
-    if record is not None:
-        write_run(Path(output), record | {"written": written})
     return rows
+
+
+def write_tables(output: Path, rows: Sequence[CaseRow]) -> None:
+    """Write cases.csv and cases.parquet, and their hashes into run.json, if there is one that can be read."""
+    written = write_table(output, rows)
+    record = _record(output)
+    if record is not None:
+        write_run(output, record | {"written": written})
 
 
 def _record(output: Path) -> dict[str, Any] | None:

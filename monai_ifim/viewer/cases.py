@@ -19,6 +19,7 @@ from typing import Any, Literal
 from monai_ifim.display.asked import asked_text
 from monai_ifim.display.numbers import NOT_AVAILABLE, duration, number, percent, probability, sizes, steps, unit_text, with_error
 from monai_ifim.display.saturation import is_saturated, saturation_sentence
+from monai_ifim.display.vocabulary import CONVERGENCE, ERROR_BOUND, HEAD, HOLDS_UP_TO, TOTAL_SENSITIVITY
 from monai_ifim.io.maps import MapContent
 from monai_ifim.io.older_sidecars import up_to_date
 
@@ -167,7 +168,7 @@ def _title(content: MapContent, sidecar: Mapping[str, Any]) -> str:
         return title
     rows = _spectrum(_finite(sidecar.get("eigenvalues") or []), sidecar.get("trace") or 0.0)
     share = rows[component - 1]["share"] if component <= len(rows) else ""
-    return f"{title} ({share} of the information)" if share else title
+    return f"{title} ({share} of the sensitivity)" if share else title
 
 
 def _layer(folder: Path, sidecar: Mapping[str, Any], entry: Mapping[str, Any]) -> ViewedLayer:
@@ -241,14 +242,14 @@ def _settings(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = [
         ("Model", f"{model.get('bundle')} {model.get('version') or ''}".strip()),
         ("Weights (SHA-256)", str(model.get("weights_sha256") or NOT_AVAILABLE)[:16]),
-        ("Head", str(model.get("head"))),
+        (HEAD.title, str(model.get("head"))),
         ("Decomposed", asked_text(sidecar.get("answer"), str(model.get("head"))) or NOT_AVAILABLE),
         ("Method", str(sidecar.get("method"))),
-        ("Components kept", f"{sidecar.get('rank')} ({percent(sidecar.get('energy_kept'))} of the trace)"),
-        ("Trace", f"{_trace(sidecar)} {unit_text(sidecar['units']['eigenvalues'])}"),
-        ("Iteration", str(sidecar.get("status"))),
-        ("Holds up to", "; ".join(_steps(sidecar)) or NOT_AVAILABLE),
-        ("Error bound", number(sidecar.get("error_bound"))),
+        ("Components kept", f"{sidecar.get('rank')} ({percent(sidecar.get('energy_kept'))} of the sensitivity)"),
+        (TOTAL_SENSITIVITY.title, f"{_trace(sidecar)} {unit_text(sidecar['units']['eigenvalues'])}"),
+        (CONVERGENCE.title, str(sidecar.get("status"))),
+        (HOLDS_UP_TO.title, "; ".join(_steps(sidecar)) or NOT_AVAILABLE),
+        (ERROR_BOUND.title, number(sidecar.get("error_bound"))),
         ("Grid of the maps", str(sidecar["space"]["name"])),
         ("Input", sizes(source.get("shape", []))),
         ("Resampled", "yes" if source.get("resampled") else "no"),

@@ -10,6 +10,8 @@ from trame.widgets import client, html
 from trame.widgets import vuetify3 as v
 from trame_slicer.core import LayoutManager
 
+from monai_ifim.display.vocabulary import ONE_NAT
+
 KEYS = """
 if (!window.ifimKeys) {
   window.ifimKeys = true;
@@ -74,8 +76,8 @@ READING = (
         "image, blue subtracts from it. The insensitive part is the rest of the image; very small "
         "changes of it hardly move the answer, larger ones can.",
     ),
-    ("Direction", "one pattern of change: red voxels brighter and blue ones darker, together, make the answer more certain."),
-    ("Spectrum", "how much of the information each direction holds."),
+    ("Component", "one pattern of change: red voxels brighter and blue ones darker, together, make the answer more certain."),
+    ("Spectrum", f"how much of the sensitivity each component holds. {ONE_NAT}."),
     (
         "What they are not",
         "no segmentation, no map of disease, no proof of what caused the answer. They describe the network, not the patient, "
@@ -196,7 +198,7 @@ def _panel(actions: Actions) -> None:
                 html.Td("{{ row.text }}")
                 html.Td("{{ row.share }}")
             html.Div("and {{ spectrum_left }} more in the sidecar", v_if=("spectrum_left",), classes="ifim-quiet text-caption")
-            html.Div("eigenvalues in {{ spectrum_unit }}, share of the trace", classes="ifim-quiet text-caption")
+            html.Div("of each component, in {{ spectrum_unit }}, and its share", classes="ifim-quiet text-caption")
         with html.Section():
             html.H2("Reading the pictures")
             with html.Ul():

@@ -41,7 +41,9 @@ def test_json_tells_classes_head_and_cost(bundle: Path) -> None:
     assert content["bundle"]["class_names"] == ["class 0", "class 1", "class 2"]
     cost = content["cost"]
     assert (cost["device"], cost["products"]) == ("cpu", 2)
-    assert cost["seconds"] == pytest.approx(cost["forward_seconds"] + 2 * cost["product_seconds"])
+    beside = cost["locality_seconds"] + cost["files_seconds"]
+    assert cost["seconds"] == pytest.approx(cost["forward_seconds"] + 2 * cost["product_seconds"] + beside)
+    assert cost["seconds"] <= cost["most_seconds"]
     assert cost["peak_bytes"] > cost["weights_bytes"] == 4 * (4 * 27 + 4 + 3 * 32 + 3)
 
 

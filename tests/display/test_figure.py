@@ -103,7 +103,7 @@ def test_bars_are_the_spectrum_those_kept_in_another_colour(case: Case) -> None:
     np.testing.assert_allclose(axes["share"].lines[0].get_ydata(), 100 * shares)
     wide = float(d.spectrum[1, 0] / d.spectrum[1, -1]) >= 100
     assert axes["spectrum"].get_yscale() == ("log" if wide else "linear")
-    assert "nats / unit²" in axes["spectrum"].get_ylabel()
+    assert "nats per unit²" in axes["spectrum"].get_ylabel()
 
 
 def test_spectrum_over_decades_is_logarithmic_and_a_long_one_is_cut() -> None:
@@ -151,7 +151,7 @@ def test_planes_go_through_the_point_that_is_asked_for(cnn: NetworkFactory) -> N
         "axis 2 = 6",
     ]
     peak = f"{float(d.sensitivity[0, 1, 4, 0, 6]):.3g}".partition("e")[0]
-    assert f"planes at voxel (4, 0, 6):  diag F = {peak}" in figure.texts[0].get_text()
+    assert f"planes at voxel (4, 0, 6):  sensitivity {peak}" in figure.texts[0].get_text()
 
 
 @pytest.mark.parametrize(
@@ -287,3 +287,55 @@ def test_colour_bar_is_pointed_at_the_end_that_values_lie_beyond(lowest: float, 
     image = figure_module._draw_plane(axes, plane, panel.scale, 1)
     figure_module._draw_scale(bar, image, panel)
     assert image.colorbar.extend == pointed
+
+
+def test_names_of_classes_stand_in_the_heading_and_beside_the_bars(classifier_case: Case) -> None:
+    d, names = classifier_case.leading, [f"name of {c} " + "x" * c for c in range(classifier_case.outputs)]
+    figure = d.plot(index=1, class_names=names)
+    shown = [text.get_text() for text in axes_of(figure)["answers"].get_yticklabels()]
+    assert shown == [name if len(name) <= 13 else f"{name[:12]}…" for name in names]
+    if classifier_case.reference_head == "categorical":
+        best = int(d.probabilities[1].argmax())
+        assert f"{names[best]}, p = " in figure.texts[0].get_text()
+    with pytest.raises(ImageError, match=rf"class_names: {len(names) + 3} names for {len(names)} outputs?: give one for each"):
+        d.plot(class_names=[*names, "and", "two", "more"])
+
+
+def test_one_output_may_have_two_names_of_which_the_second_is_its_own() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(20, 1)).eval()
+    figure = decompose(network, torch.randn(1, 1, 4, 5), head="bernoulli").plot(class_names=("healthy", "ill"))
+    assert [text.get_text() for text in axes_of(figure)["answers"].get_yticklabels()] == ["ill"]
+    assert "ill, p = " in figure.texts[0].get_text()
+
+
+def test_planes_lie_as_in_the_patient_where_the_orientation_is_given(cnn: NetworkFactory) -> None:
+    """Axes that run to the back, the right and the feet, by hand."""
+    d = decompose(cnn((1, 6, 5, 7), 4), torch.randn(1, 1, 6, 5, 7))
+    point = (4, 0, 5)
+    figure = d.plot(point=point, orientation="PRI")
+    coronal, sagittal, axial = drawn(figure, "image")
+    image = d.image[0, 0].double().numpy()
+    np.testing.assert_array_equal(coronal, image[4][::-1].T)  # the second axis runs to the right, which is at the left
+    np.testing.assert_array_equal(sagittal, image[:, 0].T)
+    np.testing.assert_array_equal(axial, image[:, ::-1, 5])
+    labels = [a.get_ylabel() for a in figure.axes if a.get_label().startswith("image, axis")]
+    assert labels == [
+        "coronal\naxis 0 = 4\n← R  L →\n↑ S  I ↓",
+        "sagittal\naxis 1 = 0\n← A  P →\n↑ S  I ↓",
+        "axial\naxis 2 = 5\n← R  L →\n↑ A  P ↓",
+    ]
+    marked = {tuple(np.unique(line.get_ydata())) for line in axes_of(figure)["image, axis 0"].lines}
+    assert (5,) in {tuple(int(v) for v in values if np.isfinite(v)) for values in marked}
+    with pytest.raises(ImageError, match="orientation='RR'"):
+        d.plot(orientation="RR")
+
+
+def test_marks_of_a_turned_and_pooled_image_lie_on_its_voxel() -> None:
+    """300 by 530 voxels, drawn two by two; the first axis runs to the right, the second to the front."""
+    network = nn.Sequential(nn.AvgPool2d(10), nn.Flatten(), nn.Linear(30 * 53, 3)).eval()
+    d = decompose(network, torch.randn(1, 1, 300, 530))
+    figure = draw(d, 0, 0, 0, (17, 100), 265, orientation="RA")
+    (plane,) = drawn(figure, "image")
+    assert plane.shape == (265, 150)
+    found = {float(np.nanmin(np.asarray(xy, dtype=float))) for line in axes_of(figure)["image"].lines for xy in line.get_data()}
+    assert {529.0 - 100, 299.0 - 17} <= found

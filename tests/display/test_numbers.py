@@ -275,7 +275,7 @@ def test_one_value_reads_the_same_on_page_console_scene_and_viewer() -> None:
     assert viewer["answers"][0]["text"] == probability
     assert (viewer["spectrum"][0]["text"], viewer["spectrum"][0]["share"]) == ("12.3", share)
     assert share in {entry["name"]: entry["text"] for entry in viewer["settings"]}["Components kept"]
-    assert volume.name == f"Direction 1 ({share} of the information)"
+    assert volume.name == f"Component 1 ({share} of the sensitivity)"
 
 
 def test_one_value_reads_the_same_in_figure_and_notebook() -> None:
@@ -285,7 +285,7 @@ def test_one_value_reads_the_same_in_figure_and_notebook() -> None:
     value = numbers.number(float(d.eigenvalues[0, 0]))
     figure = d.plot()
     drawn = [text.get_text() for text in figure.texts] + [axes.get_title() for axes in figure.axes]
-    assert all(any(wanted in text for text in drawn) for wanted in (share, f"λ = {value}"))
+    assert all(any(wanted in text for text in drawn) for wanted in (share, f": {value},"))
     assert share in notebook_html(d)
     assert value in notebook_html(d)
     assert np.isfinite(float(d.trace[0]))

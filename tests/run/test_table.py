@@ -29,7 +29,7 @@ from rich.console import Console
 import monai_ifim
 from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.adapt.settings import CaseSettings
-from monai_ifim.cli.summary import case_progress
+from monai_ifim.cli.progress import case_progress
 from monai_ifim.io import InputError
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.cohort import SMALLEST_GROUP, confidence, find_outliers, read_cases

@@ -57,7 +57,7 @@ def test_layers_are_the_files_of_the_case_with_their_windows_and_units(run: Any)
         "Hounsfield units", "network input intensity", "nats per (network input intensity on the network's grid)²",
         "network input intensity",
     ]  # fmt: skip
-    assert case.overlays[3].title == "Direction 1 (60.0\xa0% of the information)"
+    assert case.overlays[3].title == "Component 1 (60.0\xa0% of the sensitivity)"
     for layer in (*case.backgrounds, *case.overlays):
         values = np.asarray(nib.load(layer.file).dataobj)
         low, high = layer.window
@@ -117,7 +117,7 @@ def test_facts_are_those_of_the_sidecar(run: Any) -> None:
     assert [(row["text"], row["share"]) for row in found["spectrum"]] == [("0.750", "60.0\xa0%"), ("0.250", "20.0\xa0%")]
     settings = {row["name"]: row["text"] for row in found["settings"]}
     assert settings["Model"] == "Toy 1.2"
-    assert settings["Components kept"] == "2 (80.0\xa0% of the trace)"
+    assert settings["Components kept"] == "2 (80.0\xa0% of the sensitivity)"
     assert settings["Input"] == " \N{MULTIPLICATION SIGN} ".join(("23", "29", "13"))
 
 

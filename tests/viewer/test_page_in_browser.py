@@ -86,13 +86,13 @@ def test_overlay_changes_its_colours_with_its_kind_and_goes(bare: Page) -> None:
         return float(red - blue)
 
     assert reddest() < 0  # most of the blob's slope is in the blue and green of viridis
-    bare.choose(".ifim-overlay", "Direction 1")
+    bare.choose(".ifim-overlay", "Component 1")
     bare.wait(lambda: reddest() > 40)  # the blob is positive in the first direction
     bare.choose(".ifim-overlay", "None")
     bare.wait(lambda: not _colored(bare.picture("Axial")).any())
     bare.point_at("Axial", 200, 200).perform()  # the keys belong to the pictures again
     bare.press(" ")
-    bare.wait(lambda: "Direction 1" in bare.text(".ifim-overlay"))
+    bare.wait(lambda: "Component 1" in bare.text(".ifim-overlay"))
     bare.wait(lambda: reddest() > 40)
 
 

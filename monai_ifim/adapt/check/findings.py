@@ -18,12 +18,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Cost:
-    """Time and memory of one image, extrapolated from one forward pass and one Jacobian product of each kind, each timed once.
+    """Time and memory of one image, extrapolated from a few passes of each kind after one that warmed up.
 
     products, most_products: Jacobian products, as few as usual and at most; of these, steps and most_steps are Jacobian-vector
-    products (of the matrix-free method), the others vector-Jacobian ones. seconds, most_seconds: what these take with a forward
-    pass. peak_bytes: weights_bytes, results_bytes (rows and components, by arithmetic) and pass_bytes, the most that PyTorch's
-    tensors hold at once until the first products are made. Not in them: buffers inside the kernels, the locality radius, files.
+    products (of the matrix-free method), the others vector-Jacobian ones. forward_seconds, product_seconds, step_seconds: of one,
+    the fastest that was timed; slowest_product_seconds: the slowest. locality_seconds,
+    most_locality_seconds: of the locality radius. files_seconds, most_files_seconds: of writing the files, on the grid that the
+    image has. seconds, most_seconds: all of these. peak_bytes: weights_bytes, results_bytes (rows and components, by arithmetic)
+    and pass_bytes, the most that PyTorch's tensors hold at once until the first products are made; without buffers inside the
+    kernels.
     """
 
     device: str
@@ -34,7 +37,12 @@ class Cost:
     most_steps: int
     forward_seconds: float
     product_seconds: float
+    slowest_product_seconds: float
     step_seconds: float
+    locality_seconds: float
+    most_locality_seconds: float
+    files_seconds: float
+    most_files_seconds: float
     seconds: float
     most_seconds: float
     weights_bytes: int

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from monai_ifim.adapt.answer_facts import facts_of_images
 from monai_ifim.adapt.bundle import Bundle
-from monai_ifim.adapt.check.cost import cost_of, described
+from monai_ifim.adapt.check.cost import PassTimes, cost_of, described
+from monai_ifim.adapt.check.files import growth_to, measured_files
 from monai_ifim.adapt.check.findings import Cost, Finding, Listener, NetworkReport
 from monai_ifim.adapt.check.passes import Limit, LimitedPredictor, PassesUsedUpError
 from monai_ifim.core import GradientWarning, IFIMError, TrainingModeWarning
@@ -73,7 +74,8 @@ def check_bundle(
         listener.add(Finding("inputs", True, detail))
     if said := bundle.steps.describe():
         listener.add(Finding("preprocessing", True, "; ".join(said)))
-    return check_network(bundle.network, example, settings, facts, bundle.outputs, args, listener)
+    growth = 1.0 if image is None else growth_to(read)
+    return check_network(bundle.network, example, settings, facts, bundle.outputs, args, listener, growth)
 
 
 def _check_head(bundle: Bundle, settings: Settings, listener: Listener) -> bool:
@@ -97,9 +99,10 @@ def check_network(
     stated_outputs: int | None = None,
     args: Sequence[Any] = (),
     listener: Listener | None = None,
+    growth: float = 1.0,
 ) -> NetworkReport:
     """Probe a network with one input [1, channel, *spatial]; args: its further inputs for that image; facts: what else is known
-    of it, names of the classes among them.
+    of it, names of the classes among them; growth: voxels of the grid of its files, by its own.
 
     Looks at: an output it can read, number and names of the classes, eval-mode determinism, independence within a batch,
     differentiability and head (by the first products of a decomposition with these settings), time and memory of one image,
@@ -109,7 +112,7 @@ def check_network(
     with warnings.catch_warnings():
         for category in (TrainingModeWarning, GradientWarning, SpectralTieWarning):  # a finding says what matters
             warnings.simplefilter("ignore", category)
-        return _NetworkCheck(network, image, settings, facts or AnswerFacts(), args, listener).run(stated_outputs)
+        return _NetworkCheck(network, image, settings, facts or AnswerFacts(), args, listener, growth).run(stated_outputs)
 
 
 class _NetworkCheck:
@@ -123,8 +126,9 @@ class _NetworkCheck:
         facts: AnswerFacts,
         args: Sequence[Any],
         listener: Listener,
+        growth: float,
     ) -> None:
-        self.image, self.facts, self.listener, self.limit = image, facts, listener, Limit()
+        self.image, self.facts, self.listener, self.growth, self.limit = image, facts, listener, growth, Limit()
         self.settings = Settings.of(settings, {"locality": False, "verify": "always"})
         self.predictor = LimitedPredictor(
             network,
@@ -245,11 +249,13 @@ class _NetworkCheck:
 
     def _tell_cost(self, step_seconds: float) -> None:
         network, peak = self.predictor.network, self.live.peak
-        self.cost = cost_of(network, self.image, self.settings, self.trial, self.forward_seconds, step_seconds, peak)
+        passes = PassTimes(self.forward_seconds, step_seconds)
+        files = replace(measured_files(self.image), growth=self.growth)
+        self.cost = cost_of(network, self.image, self.settings, self.trial, passes, files, peak)
         self.listener.add(Finding("cost", True, described(self.cost)))
         self.listener.doing("derivatives against differences of the output")
         used = self.limit.passes + PRODUCT * self.trial.made + STEP * bool(step_seconds)
-        left = max(MOST_PASSES - used, VERIFICATION, SHORT / max(self.forward_seconds, 1e-9))
+        left = max(MOST_PASSES - used, VERIFICATION, SHORT / max(passes.forward, 1e-9))
         self.limit.most = self.limit.passes + left
 
 

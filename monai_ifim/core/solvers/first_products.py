@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 
 import torch
@@ -21,7 +22,7 @@ from monai_ifim.core.solvers.trace_probes import random_vectors
 from monai_ifim.options import Method
 
 FORWARD_MODE = "torch._decomp.decompositions_for_jvp"  # PyTorch imports it in its first forward-mode product, which takes seconds
-COLUMNS = 2  # of the factor: the first product warms up
+COLUMNS = 3  # of the factor: the first product warms up, and the others tell how far their times differ
 
 
 @dataclass
@@ -30,8 +31,8 @@ class FirstProducts:
 
     told: called once they are made, if a gradient reached the image. head, method: that the whole decomposition uses. products:
     how many Jacobian products it makes, as few as usual and at most; steps: how many of these are Jacobian-vector products.
-    made: vector-Jacobian products so far; seconds: of the last of them, 0 where no gradient was computed. ended: time by
-    `time.perf_counter` when it was made; a Jacobian-vector product for the verification of the matrix-free method follows.
+    made: vector-Jacobian products so far; times: seconds of each but the first, which warms up, or of that one alone. ended: by
+    `time.perf_counter`, when the last was made; a Jacobian-vector product for the verification of the matrix-free method follows.
     """
 
     told: Callable[[FirstProducts], None]
@@ -40,7 +41,7 @@ class FirstProducts:
     products: tuple[int, int] = (0, 0)
     steps: tuple[int, int] = (0, 0)
     made: int = 0
-    seconds: float = 0.0
+    times: tuple[float, ...] = ()
     ended: float = field(default=0.0, repr=False)
 
     def __call__(
@@ -51,7 +52,8 @@ class FirstProducts:
         self.products, self.steps = expected_products(settings, factor.root, method)
         free = method == "matrix_free"
         score = self._combination(factor, rows, generator) if free else self._columns(factor, rows)
-        self.ended, self.made = _now(factor.image), len(rows.rows)
+        self.ended, self.made = _now(factor.image), len(self.times)
+        self.times = self.times[1:] or self.times
         nothing = torch.zeros_like(score[:, 0])
         subspace = Subspace("matrix_free" if free else "exact", rows, score, nothing, nothing)
         if factor.jacobian.reached:
@@ -59,12 +61,10 @@ class FirstProducts:
         return subspace
 
     def _columns(self, factor: Factor, rows: FactorRows) -> Tensor:
-        count = min(1 if factor.jacobian.products else COLUMNS, factor.columns)  # within a tight budget one was made before
+        count = min(COLUMNS - 1 if factor.jacobian.products else COLUMNS, factor.columns)  # in a tight budget one was made before
         cotangents = factor.cotangents(0, count)
         for j in range(count):
-            started = _now(factor.image)
-            rows.append(*factor.column(cotangents[:, j], j))
-            self.seconds = _now(factor.image) - started
+            rows.append(*self._timed(factor, partial(factor.column, cotangents[:, j], j)))
         return factor.root.score[:, :count]
 
     def _combination(self, factor: Factor, rows: FactorRows, generator: torch.Generator) -> Tensor:
@@ -72,11 +72,17 @@ class FirstProducts:
             import_module(FORWARD_MODE)
         v = random_vectors(factor, generator)
         v = v / v.norm(dim=1, keepdim=True)
-        started = _now(factor.image)
-        rows.append(*factor.multiply(v))
-        self.seconds = _now(factor.image) - started
+        if not factor.jacobian.products:
+            self._timed(factor, partial(factor.multiply, v))
+        rows.append(*self._timed(factor, partial(factor.multiply, v)))
         score: Tensor = (v * factor.root.score).sum(1, keepdim=True)
         return score
+
+    def _timed(self, factor: Factor, product: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        started = _now(factor.image)
+        made = product()
+        self.times = (*self.times, _now(factor.image) - started)
+        return made
 
 
 def _now(image: Tensor) -> float:

@@ -81,7 +81,7 @@ def _map_volume(file: Mapping[str, Any], shares: tuple[float, ...], muted: bool)
     if kind in ("source", "sensitivity", "sensitivity_error"):
         name = f"{name} ({unit})"
     if number is not None and number <= len(shares):
-        name = f"{name} ({percent(shares[number - 1] / 100)} of the information)"
+        name = f"{name} ({percent(shares[number - 1] / 100)} of the sensitivity)"
     colors = GREY if muted and kind != "labels" else _COLORS.get(kind, GREY)
     return SceneVolume(file["file"], content, name + suffix, _window(file), colors, legend)
 

@@ -31,7 +31,7 @@ QUANTITIES: Mapping[str, str] = MappingProxyType(
     {
         "probability": "probability of the predicted class",
         "rank": "components kept, k",
-        "energy_kept": "share of the trace kept",
+        "energy_kept": "share of the sensitivity kept",
         "eigenvalue": "leading eigenvalue (nats per squared input unit)",
         "trace": "trace of F (nats per squared input unit)",
         "norm": "norm of the image |x| (input unit)",

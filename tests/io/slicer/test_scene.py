@@ -139,8 +139,8 @@ def test_volumes_have_names_that_a_clinician_understands(scene: Path) -> None:
         SENSITIVITY,
         HIGH,
         LOW,
-        "Direction 1 (60.0\xa0% of the information)",
-        "Direction 2 (16.0\xa0% of the information)",
+        "Component 1 (60.0\xa0% of the sensitivity)",
+        "Component 2 (16.0\xa0% of the sensitivity)",
         INPUT,
     ]
 
@@ -175,7 +175,7 @@ def test_stored_scale_is_part_of_the_unit(tmp_path: Path, oblique: Array) -> Non
     [
         (MAPS, SENSITIVITY),
         (("input", "high", "low", "eigenvector 1"), HIGH),
-        (("input", "low", "eigenvector 1"), "Direction 1 (60.0\xa0% of the information)"),
+        (("input", "low", "eigenvector 1"), "Component 1 (60.0\xa0% of the sensitivity)"),
         (("input", "low"), None),
     ],
     ids=["all", "no sensitivity", "no high", "nothing to lay over"],
