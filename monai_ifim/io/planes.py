@@ -6,7 +6,7 @@ import io
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from monai_ifim.io import atomic
 from monai_ifim.io.errors import InputError, single_line
 from monai_ifim.io.geometry import VIEWS, Affine, cut
 from monai_ifim.io.segmentation import ShownLabel
+from monai_ifim.io.stacks import MapStack, described_stack, read_stack
 
 LARGEST_SIDE = 256  # pixels
 LABELS = "labels"  # kind of a layer and of a map
@@ -68,12 +69,13 @@ class PlaneMap:
 @dataclass(frozen=True, eq=False)
 class CasePlanes:
     """Planes of a case's maps through one point, in RAS mm. labels: of the planes of a segmentation, the largest first;
-    saturated: nothing moves the answer, so that the maps are no findings and are drawn in grey."""
+    saturated: nothing moves the answer, so that the maps are no findings and are drawn in grey; stack: slices of them."""
 
     point: tuple[float, float, float]
     maps: tuple[PlaneMap, ...]
     labels: tuple[ShownLabel, ...] = ()
     saturated: bool = False
+    stack: MapStack | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +121,10 @@ def write_planes(path: Path, planes: CasePlanes, root: Path | None = None) -> st
     root: as `atomic` takes it.
     """
     arrays = {f"{i}-{j}": plane.values for i, found in enumerate(planes.maps) for j, plane in enumerate(found.planes)}
-    description = asdict(planes)
+    description = asdict(replace(planes, stack=None))
+    if planes.stack is not None:
+        arrays |= {f"stack-{i}": np.frombuffer(found.packed, dtype=np.uint8) for i, found in enumerate(planes.stack.maps)}
+        description["stack"] = described_stack(planes.stack)
     for found in description["maps"]:
         for plane in found["planes"]:
             del plane["values"]
@@ -137,10 +142,17 @@ def read_planes(path: Path) -> CasePlanes:
             maps = [_read_map(found, i, content) for i, found in enumerate(description["maps"])]
             x, y, z = _numbers(description["point"])
             labels = tuple(map(_read_label, description.get("labels", [])))
-            return CasePlanes((x, y, z), tuple(maps), labels, description.get("saturated") is True)
+            saturated, stack = description.get("saturated") is True, _read_stack(description.get("stack"), content)
+            return CasePlanes((x, y, z), tuple(maps), labels, saturated, stack)
     except Exception as error:  # zip and JSON raise many types for a damaged archive
         said = single_line(str(error))[:LONGEST_CAUSE]
         raise InputError(f"{path.name}: not a readable record of planes ({said}): run the case again.") from error
+
+
+def _read_stack(found: dict[str, Any] | None, content: Any) -> MapStack | None:
+    if found is None:
+        return None
+    return read_stack(found, [content[f"stack-{i}"].tobytes() for i in range(len(found["maps"]))])
 
 
 def _read_map(found: dict[str, Any], i: int, content: Any) -> PlaneMap:

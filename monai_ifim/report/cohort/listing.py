@@ -22,6 +22,7 @@ from monai_ifim.report.pages.texts import shortened, words
 __all__ = ["CASES_SHOWN", "CaseList", "all_cases", "list_cases", "listed_records"]
 
 CASES_SHOWN = 500  # in the static table
+ANSWER_HEAD, CONFIDENCE_HEAD = "predicted class", "confidence"  # columns that the gallery shows too
 DIGITS = 9  # of the values that the script sorts by
 
 
@@ -69,6 +70,8 @@ def _pictures(case: Mapping[str, Any], pictures: CasePictures) -> str:
         return ""
     if name in pictures.grids:
         return "yes"
+    if name in pictures.beside:
+        return "own page"
     return "left out" if name in pictures.left_out else "none"
 
 
@@ -90,8 +93,8 @@ def _number(name: str, form: Callable[[float], str]) -> dict[str, Any]:
 COLUMNS = (
     ListColumn("case", "name", _text("case")),
     ListColumn("status", "text", _text("status")),
-    ListColumn("predicted class", "words", _text("prediction")),
-    ListColumn("confidence", "number", **_number("confidence", numbers.probability)),
+    ListColumn(ANSWER_HEAD, "words", _text("prediction")),
+    ListColumn(CONFIDENCE_HEAD, "number", **_number("confidence", numbers.probability)),
     ListColumn("rank", "number", **_number("rank", numbers.count)),
     ListColumn("trace", "number", **_number("trace", numbers.number)),
     ListColumn("trace kept", "number", **_number("energy_kept", numbers.percent)),
@@ -139,6 +142,7 @@ def listed_records(listed: CaseList) -> dict[str, Any]:
         "columns": [_column_record(column, listed.cases) for column in COLUMNS],
         "searched": [_searched(case) for case in listed.cases],
         "absent": numbers.NOT_AVAILABLE,
+        "heads": {"answer": ANSWER_HEAD, "probability": CONFIDENCE_HEAD},
     }
 
 

@@ -114,9 +114,9 @@ def case_anchor(position: int) -> str:
     return f"case-{position}"
 
 
-def case_link(name: str, file: str = "", text: str | None = None) -> Markup:
-    """Link to the folder of a case, or to a file in it, relative to the page."""
-    target = f"./{quote(name, safe='')}/{quote(file, safe='')}"
+def case_link(name: str, file: str = "", text: str | None = None, root: str = "./") -> Markup:
+    """Link to the folder of a case, or to a file in it; root: the folder of the run, relative to the page."""
+    target = f"{root}{quote(name, safe='')}/{quote(file, safe='')}"
     return Markup('<a href="{}">{}</a>').format(target, shortened(name) if text is None else text)
 
 

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from monai_ifim.io.planes import CasePlanes, Layer, Plane, PlaneMap, cut_planes
-from monai_ifim.report.cohort.planes import PictureGrid, color_stops, draw_picture_grid
+from monai_ifim.report.cohort.colors import color_stops
+from monai_ifim.report.cohort.planes import PictureGrid, draw_picture_grid
 
 SHAPE, INDEX = (21, 34, 13), (5, 20, 9)
 SPACING = (0.9, 0.9, 4.0)
