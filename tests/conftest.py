@@ -31,7 +31,7 @@ from monai_ifim.report.pages.blocks import Picture
 
 Array = npt.NDArray[Any]
 SLOW_FIXTURES = {  # other programs, and bundles and experiments that are run whole
-    "browser", "cluster", "endoscopic", "orthanc", "quick", "site", "slicer_python", "template",
+    "axe", "browser", "cluster", "endoscopic", "orthanc", "quick", "site", "slicer_python", "template",
 }  # fmt: skip
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:

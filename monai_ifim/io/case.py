@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from monai_ifim.display.saturation import is_saturated
+from monai_ifim.display.windows import display_window
 from monai_ifim.io import atomic
 from monai_ifim.io.case_files import REMOVED_FIRST, UNFINISHED, is_file_of, sidecar_path
 from monai_ifim.io.case_folder import check_name
@@ -29,7 +30,7 @@ from monai_ifim.io.sidecar import CaseFacts, MapFile, compose_sidecar, plain_aff
 from monai_ifim.io.slicer.bundle import write_scene_bundle
 from monai_ifim.io.slicer.scene import write_scene
 from monai_ifim.io.stacks import StackLayer, thin
-from monai_ifim.io.windows import display_window
+from monai_ifim.io.units import HOUNSFIELD
 
 MOST_EIGENVECTORS = 3  # that the page shows, the leading ones
 BLOCK = 2**18  # values that are converted to float64 at once
@@ -89,7 +90,7 @@ def _write(
     _remove_stale(sidecar.parent, case, set(names.values()))
     with ThreadPoolExecutor(WRITERS) as pool:
         jobs = [pool.submit(write_volume, sidecar.parent / names[each], values, maps.affine) for each, values in planned.items()]
-        units = {"input": facts.unit, "source": "" if beside.scan is None else beside.scan.unit}
+        units = {"input": facts.unit, "low": facts.unit, "source": "" if beside.scan is None else beside.scan.unit}
         files = [_describe(names[each], each, values, maps, units.get(each.kind, "")) for each, values in planned.items()]
         files = [replace(file, sha256=job.result()) for file, job in zip(files, jobs, strict=True)]
     segmentation = described(facts.record.get("segmentation"), maps.segmentation, plain_affine(maps.affine))
@@ -129,7 +130,8 @@ def _describe(name: str, content: MapContent, values: Values, maps: CaseMaps, un
         return MapFile(name, content, volume_shape(values.shape), plain_affine(maps.affine), None, window=ends)
     scale = maps.scale(content)
     norm = _norm(values) * scale
-    window = display_window(content.kind, values, unit, float(np.abs(maps.input).max(initial=0.0)))
+    shown = maps.input[content.channel - 1] if content.kind == "low" else values  # image and low share a window
+    window = display_window(content.kind, shown, unit == HOUNSFIELD, float(np.abs(maps.input).max(initial=0.0)))
     return MapFile(name, content, volume_shape(values.shape), plain_affine(maps.affine), norm, scale, window)
 
 

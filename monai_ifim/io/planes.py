@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from monai_ifim.display.windows import beyond
 from monai_ifim.io import atomic
 from monai_ifim.io.errors import InputError, single_line
 from monai_ifim.io.geometry import VIEWS, Affine, cut
@@ -57,13 +58,14 @@ class Plane:
 
 @dataclass(frozen=True, eq=False)
 class PlaneMap:
-    """The planes of one map, first channel. kind: "source", "input", "high" and so on; window: values at 0 and 255, in `unit`.
-    Pixels of the kind "labels" are the labels themselves."""
+    """The planes of one map, first channel. kind: "source", "input", "high" and so on; window: values at 0 and 255, in `unit`;
+    beyond: whether values of the whole map lie below or above it. Pixels of the kind "labels" are the labels themselves."""
 
     kind: str
     window: tuple[float, float]
     unit: str
     planes: tuple[Plane, ...]
+    beyond: tuple[bool, bool] = (False, False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +112,8 @@ def cut_planes(
         volume = layer.values.reshape(shape)
         planes = [_plane(layer, volume, affine, view, place, photograph) for view in _views(affine, shape)]
         low, high = layer.window
-        maps.append(PlaneMap(layer.kind, (low * layer.scale, high * layer.scale), layer.unit, tuple(planes)))
+        outside = (False, False) if layer.kind == LABELS else beyond(layer.values, layer.window)
+        maps.append(PlaneMap(layer.kind, (low * layer.scale, high * layer.scale), layer.unit, tuple(planes), outside))
     point = affine[:3, :3] @ np.asarray(place) + affine[:3, 3]
     return CasePlanes((float(point[0]), float(point[1]), float(point[2])), tuple(maps), tuple(labels))
 
@@ -158,7 +161,9 @@ def _read_stack(found: dict[str, Any] | None, content: Any) -> MapStack | None:
 def _read_map(found: dict[str, Any], i: int, content: Any) -> PlaneMap:
     planes = tuple(_read_plane(plane, content[f"{i}-{j}"]) for j, plane in enumerate(found["planes"]))
     low, high = _numbers(found["window"])
-    return PlaneMap(_text(found["kind"] if "kind" in found else found["content"]), (low, high), _text(found["unit"]), planes)
+    kind = _text(found["kind"] if "kind" in found else found["content"])
+    below, above = found.get("beyond", (False, False))  # which files of earlier versions do not state
+    return PlaneMap(kind, (low, high), _text(found["unit"]), planes, (bool(below), bool(above)))
 
 
 def _read_label(found: dict[str, Any]) -> ShownLabel:

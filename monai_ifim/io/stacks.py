@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from monai_ifim.display.windows import beyond
 from monai_ifim.io.geometry import Affine
 
 IMAGE_SAMPLES = 2**20  # at most of one map: the image that the others lie over
@@ -37,7 +38,8 @@ class StackMap:
     low, quantum: a sample of level n is low + n quantum, right to half a quantum; exact: all values are whole numbers, and the
     quantum is 1; clipped: the lowest and the highest level stand for what lies beyond the window too; at_start: the value of
     the file at the stack's `start`. first, step, shape: along each axis, the voxel of the first sample, voxels from one to the
-    next, and their number. packed: see `levels`; wide: two bytes a sample.
+    next, and their number. packed: see `levels`; wide: two bytes a sample; beyond: whether values of the map lie below or above
+    its window.
     """
 
     kind: str
@@ -54,6 +56,7 @@ class StackMap:
     shape: Triple
     wide: bool
     packed: bytes = field(repr=False)
+    beyond: tuple[bool, bool] = (False, False)
 
     def levels(self) -> Levels:
         """The levels [*shape]; raises ValueError if the record does not hold them.
@@ -159,6 +162,7 @@ def _thinned(layer: StackLayer, shape: Triple, place: Triple, spacing: Sequence[
         shape=_triple(levels.shape),
         wide=image,
         packed=zlib.compress(_bytes_of(levels) if image else levels.astype(np.uint8).tobytes(), COMPRESSION),
+        beyond=(False, False) if layer.kind == LABELS else beyond(layer.values, layer.window),
     )
 
 
@@ -214,6 +218,7 @@ def _read_map(found: Mapping[str, Any], whole: Triple, packed: bytes) -> StackMa
     if math.prod(shape) > IMAGE_SAMPLES:
         raise ValueError("there are more samples than a page holds")
     low, high, zero, quantum, peak = _finite([*found["window"], found["low"], found["quantum"], found["at_start"]])
+    below, above = found.get("beyond", (False, False))
     read = StackMap(
         kind=str(found["kind"]),
         component=None if found["component"] is None else int(found["component"]),
@@ -229,6 +234,7 @@ def _read_map(found: Mapping[str, Any], whole: Triple, packed: bytes) -> StackMa
         shape=shape,
         wide=bool(found["wide"]),
         packed=packed,
+        beyond=(bool(below), bool(above)),
     )
     read.levels()
     return read

@@ -15,8 +15,8 @@ from markupsafe import Markup
 from monai_ifim.core.decomposition import status_of
 from monai_ifim.display import numbers
 from monai_ifim.display.saturation import saturation_sentence
+from monai_ifim.display.windows import ROUNDING
 from monai_ifim.io.grids import on
-from monai_ifim.io.windows import ROUNDING
 from monai_ifim.report.cohort.listing import CaseList
 from monai_ifim.report.cohort.pictures import CasePictures, planes_path
 from monai_ifim.report.cohort.planes import PictureGrid

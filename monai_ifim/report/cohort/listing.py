@@ -17,7 +17,7 @@ from monai_ifim.report.cohort.pictures import CasePictures
 from monai_ifim.report.cohort.records import Cohort
 from monai_ifim.report.cohort.tables import case_anchor, case_link, limited
 from monai_ifim.report.pages.blocks import ABSENT, Entry, Table, TableRow
-from monai_ifim.report.pages.texts import shortened, words
+from monai_ifim.report.pages.texts import breakable, shortened, words
 
 __all__ = ["CASES_SHOWN", "CaseList", "all_cases", "list_cases", "listed_records"]
 
@@ -118,7 +118,7 @@ def all_cases(listed: CaseList) -> Table:
 
 
 def _row(position: int, case: Mapping[str, Any]) -> TableRow:
-    link = Markup('<a href="#{}">{}</a>').format(case_anchor(position), shortened(case["case"]))
+    link = Markup('<a href="#{}" dir="auto">{}</a>').format(case_anchor(position), breakable(shortened(case["case"])))
     if case["status"] == "failed":
         return TableRow((link,), (Entry("failed", "failed"), *[ABSENT] * (len(COLUMNS) - 1)))
     entries = [_entry(column, case) for column in COLUMNS[1:]]

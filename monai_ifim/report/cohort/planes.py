@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+import numpy as np
 from PIL import Image
 
 from monai_ifim.display import numbers
-from monai_ifim.display.sides import edge_words, place_text, side_text
+from monai_ifim.display.sides import edge_words, letter_places, place_text, side_text
+from monai_ifim.display.windows import bar_shape
 from monai_ifim.io.planes import LABELS, CasePlanes, Plane, PlaneMap
 from monai_ifim.report.cohort.colors import color_table, colors_of, title_of
 from monai_ifim.report.cohort.encoding import encoded
@@ -23,7 +25,10 @@ __all__ = ["MapColumn", "PictureGrid", "PlanePicture", "ScaleBar", "draw_picture
 TALLEST = 1.25  # largest height of a picture over the width of its column; all planes of a case have one scale
 BAR_SHARE = 0.4  # largest length of a scale bar over the picture's width
 FLAT = 0.15  # height over width below which letters at top and bottom would cover the picture
+BESIDE, ABOVE = 0.62, 0.7  # shares of width and height: spots beyond the one or before the other leave the lower left corner free
 NORMALS: Mapping[str, int] = MappingProxyType({"sagittal": 0, "coronal": 1, "axial": 2})  # RAS axis
+
+Place = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,9 @@ class ScaleBar:
 @dataclass(frozen=True)
 class PlanePicture:
     """One plane. source: data URI; size: (width, height) in pixels; ratio: width over height as displayed, in mm where these
-    are known; percent: width of the picture in percent of its column's; edges: letters at left, right, top, bottom."""
+    are known; percent: width of the picture in percent of its column's; edges: letters at left, right, top, bottom; places: of
+    these, as `display.sides.letter_places`; bar_at: the lower corner of the scale bar, "left" or "right". Letters and bar do not
+    lie on the most sensitive spot."""
 
     source: str = field(repr=False)
     size: tuple[int, int]
@@ -45,19 +52,22 @@ class PlanePicture:
     place: str
     alt: str
     edges: tuple[str, str, str, str]
+    places: tuple[Place, ...]
     ratio: float
     percent: float
     bar: ScaleBar | None
+    bar_at: str
 
 
 @dataclass(frozen=True)
 class MapColumn:
-    """The planes of one map, one below the other. colors: a key of COLORS; marks: values at left, middle and right of the
-    colour bar; legend: of a segmentation, in place of the bar."""
+    """The planes of one map, one below the other. colors: a key of COLORS; shape: CSS's clip-path of the colour bar, pointed
+    where values lie beyond; marks: values at its left, middle and right; legend: of a segmentation, in place of the bar."""
 
     title: str
     unit: str
     colors: str
+    shape: str
     marks: tuple[str, str, str]
     pictures: tuple[PlanePicture, ...]
     legend: tuple[LegendRow, ...] = ()
@@ -105,17 +115,36 @@ def _column(found: PlaneMap, width: float, sources: Iterator[str], planes: CaseP
     photograph = not found.planes[0].has_frame
     title = title_of(kind, photograph)
     low, high = found.window
+    said = f"from {numbers.number(low)} to {numbers.number(high)} {numbers.unit_text(found.unit)}".strip()
+    if kind == LABELS:
+        said = ", ".join(f"{row.name} {row.text}" for row in legend(planes.labels)) or "no label"
     return MapColumn(
         title=title,
         unit=numbers.unit_text(found.unit),
         colors=colors_of(found.kind, planes.saturated),
+        shape=bar_shape(*found.beyond),
         marks=(numbers.number(low), numbers.number((low + high) / 2), numbers.number(high)),
-        pictures=tuple(_picture(plane, title, width, next(sources)) for plane in found.planes),
+        pictures=tuple(
+            _picture(plane, f"{title}, {said}", width, next(sources), spot)
+            for plane, spot in zip(found.planes, _spots(planes), strict=True)
+        ),
         legend=legend(planes.labels) if kind == LABELS else (),
     )
 
 
-def _picture(plane: Plane, title: str, width: float, source: str) -> PlanePicture:
+def _spots(planes: CasePlanes) -> list[Place | None]:
+    """The most sensitive place of each plane, (across, down) as shares of it; None without a map of the sensitivity."""
+    found = next((each.planes for each in planes.maps if each.kind == "sensitivity"), None)
+    if found is None:
+        return [None] * len(planes.maps[0].planes)
+    spots: list[Place | None] = []
+    for plane in found:
+        row, column = np.unravel_index(int(plane.values.argmax()), plane.values.shape)
+        spots.append(((int(column) + 0.5) / plane.values.shape[1], (int(row) + 0.5) / plane.values.shape[0]))
+    return spots
+
+
+def _picture(plane: Plane, title: str, width: float, source: str, spot: Place | None) -> PlanePicture:
     rows, columns = plane.values.shape
     down, across = plane.extent
     left, right, *ends = plane.edges
@@ -127,9 +156,11 @@ def _picture(plane: Plane, title: str, width: float, source: str) -> PlanePictur
         place=_place(plane),
         alt=_alt(plane, title),
         edges=(left, right, top, bottom),
+        places=letter_places(spot),
         ratio=round(across / down, 4),
         percent=round(100 * across / width, 2),
         bar=_bar(across) if plane.has_frame else None,
+        bar_at="left" if spot is None or spot[0] > BESIDE or spot[1] < ABOVE else "right",
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from markupsafe import Markup
 
 from monai_ifim.display import numbers
+from monai_ifim.display.windows import bar_shape
 from monai_ifim.io.geometry import VIEWS, cut
 from monai_ifim.io.segmentation import ShownLabel
 from monai_ifim.io.stacks import IMAGES, MapStack, StackMap
@@ -114,6 +115,7 @@ def _map_record(found: StackMap, photograph: bool, saturated: bool) -> dict[str,
         "window": found.window,
         "low": found.low,
         "quantum": found.quantum,
+        "shape_of_bar": bar_shape(*found.beyond),
         "exact": found.exact,
         "clipped": found.clipped,
         "atStart": found.at_start,

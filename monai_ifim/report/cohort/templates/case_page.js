@@ -5,6 +5,7 @@
   const keys = { j: "next", k: "previous" };
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || !(event.key in keys)) return;
+    if (!document.getElementById("shortcuts").checked) return;
     document.getElementById(keys[event.key])?.click();
   });
 })();

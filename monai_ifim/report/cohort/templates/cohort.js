@@ -15,10 +15,11 @@
   const { heads } = records;
   const tools = document.querySelector(".tools");
   const [words, viewer, gallery] = [byId("words"), byId("viewer"), byId("gallery")];
-  const [filter, ordering, look] = [byId("filter"), byId("order"), byId("look")];
+  const [filter, ordering, look, shortcuts] = [byId("filter"), byId("order"), byId("look"), byId("shortcuts")];
   const collator = new Intl.Collator("en", { numeric: true });
   const status = columns.find((column) => column.head === "status").texts;
-  const haystacks = names.map((_, i) => [...columns.map((c) => c.texts[i]), records.searched[i]].join(" ").toLowerCase());
+  const folded = (text) => text.normalize("NFKC").toLowerCase(); // ü is one character or two, and both are found
+  const haystacks = names.map((_, i) => folded([...columns.map((c) => c.texts[i]), records.searched[i]].join(" ")));
 
   let order = names.map((_, i) => i); // all cases as sorted
   let view = order; // those that the search leaves
@@ -32,14 +33,18 @@
     const text = column.texts[i];
     const td = document.createElement("td");
     td.className = text ? (text === "failed" && column.head === "status" ? "failed" : column.kind) : "absent";
+    if (column.kind === "words") td.dir = "auto";
     td.textContent = text || (column.head === "stands out" && status[i] !== "failed" ? "" : absent);
     return td;
   };
 
+  const breakable = (text) => text.split(/(?<=[_.-])/).flatMap((part) => [part, document.createElement("wbr")]);
+
   const link = (target, text) => {
     const a = document.createElement("a");
     a.href = target;
-    a.textContent = text;
+    a.dir = "auto"; // names run in the direction of their script
+    a.append(...breakable(text));
     return a;
   };
 
@@ -58,7 +63,8 @@
     } else picture.textContent = status[i] === "failed" ? "\u00d7" : "no picture";
     const [answer, sentence] = [document.createElement("b"), document.createElement("p")];
     const said = [heads.answer, heads.probability].map((head) => textOf(head, i)).filter(Boolean);
-    answer.textContent = status[i] === "failed" ? status[i] : said.join(" ");
+    answer.dir = "auto";
+    answer.append(...breakable(status[i] === "failed" ? status[i] : said.join(" ")));
     sentence.textContent = records.sentences[i];
     li.append(picture, name, answer, sentence);
     li.classList.toggle("active", place === active);
@@ -117,7 +123,7 @@
   };
 
   const search = () => {
-    const wanted = words.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const wanted = folded(words.value).split(/\s+/).filter(Boolean);
     const fits = filters[filter.value]?.fits ?? (() => true);
     view = order.filter((i) => fits(i) && wanted.every((word) => haystacks[i].includes(word)));
     active = 0;
@@ -226,7 +232,7 @@
     opening = true;
     const place = view.indexOf(i);
     if (place >= 0) move(place, false);
-    byId("viewer-title").textContent = names[i];
+    byId("viewer-title").replaceChildren(...breakable(names[i]));
     byId("viewer-place").textContent =
       place < 0 ? "" : `${(place + 1).toLocaleString("en")} of ${view.length.toLocaleString("en")}`;
     byId("previous").disabled = place <= 0;
@@ -287,6 +293,7 @@
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     const { key, target } = event;
+    if (key.length === 1 && !shortcuts.checked && target !== words) return;
     if (viewer.open || opening) {
       if (!(key in inViewer) || (key.startsWith("Arrow") && target.matches("#viewer :is(input, canvas)"))) return;
       event.preventDefault();

@@ -245,7 +245,9 @@ const showSlices = (root, tables) => {
         figure.querySelector(".number").textContent = text;
       }
       const words = topMap().title + (isOver() && maps.image ? ` over ${maps.image.title.toLowerCase()}` : "");
-      figure.querySelector("canvas").setAttribute("aria-label", `${words}, ${name === "image" ? "image" : `${name} plane, ${text}`}`);
+      const shown = topMap().colors === "labels" ? "" : `; shown from ${topMap().marks[0]} to ${topMap().marks[2]} ${topMap().unit}`;
+      const plane = name === "image" ? "image" : `${name} plane, ${text}`;
+      figure.querySelector("canvas").setAttribute("aria-label", `${words}, ${plane}${shown}`.trim());
     });
   };
 
@@ -279,6 +281,7 @@ const showSlices = (root, tables) => {
     find(".slice-scale").hidden = labels;
     legend.hidden = !labels;
     find(".slice-scale .colors").className = `colors ${map.colors}`;
+    find(".slice-scale .colors").style.clipPath = map.shape_of_bar ?? "";
     all(".slice-scale span").forEach((span, n) => (span.textContent = map.marks[n]));
     find(".slice-scale .unit").textContent = [map.title, map.unit].filter(Boolean).join(", ");
     strength.disabled = !isOver();
