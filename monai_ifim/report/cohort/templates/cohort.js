@@ -233,6 +233,7 @@
     const place = view.indexOf(i);
     if (place >= 0) move(place, false);
     byId("viewer-title").replaceChildren(...breakable(names[i]));
+    viewer.setAttribute("aria-label", names[i]); // whole: places where a line may break are heard as spaces
     byId("viewer-place").textContent =
       place < 0 ? "" : `${(place + 1).toLocaleString("en")} of ${view.length.toLocaleString("en")}`;
     byId("previous").disabled = place <= 0;
