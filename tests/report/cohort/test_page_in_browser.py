@@ -412,7 +412,8 @@ def test_a_hundred_cases_with_the_heaviest_pictures_are_light(
         record_property(name, round(value, 2))
         print(f"{name} {value:.2f}")  # noqa: T201
     shown = browser.run(
-        "return [...document.querySelectorAll('#cases tbody tr')].filter(r => r.cells[r.cells.length - 2].innerText === 'yes').length"
+        "return [...document.querySelectorAll('#cases tbody tr')]"
+        ".filter((r) => r.cells[r.cells.length - 2].innerText === 'yes').length"
     )
     assert shown >= 60
     assert len(found) == 12
