@@ -103,7 +103,7 @@ def _comb(images: dict[str, Array]) -> Figure:
 def _show(figure: Figure, axes: Axes, plane: Array, window: Any) -> None:
     """Grey for images, red and blue for what is signed about zero."""
     low, high = window
-    colours = "RdBu_r" if low == -high else "gray"
+    colours = "coolwarm" if low == -high else "gray"
     shown = axes.imshow(plane, cmap=colours, vmin=low, vmax=high, interpolation="nearest", origin="lower")
     axes.set(xticks=[], yticks=[])
     figure.colorbar(shown, ax=axes, shrink=0.8)

@@ -49,7 +49,7 @@ def segmentation_figure() -> Figure:
     _show(figure, panels[0], volumes["input"][..., plane], "gray", "scan")
     panels[0].contour(truth.mask[..., plane].T, levels=[0.5], colors="#56b4e9")
     panels[0].contour(found[..., plane].T, levels=[0.5], colors="#e69f00", linestyles="dashed")
-    _show(figure, panels[1], volumes["eigenvector-01"][..., plane], "RdBu_r", "u$_1$: what changes the volume")
+    _show(figure, panels[1], volumes["eigenvector-01"][..., plane], "coolwarm", "u$_1$: what changes the volume")
     _show(figure, panels[2], volumes["sensitivity"][..., plane], "viridis", "sensitivity of the volumes")
     _show(figure, panels[3], voxelwise["sensitivity"][..., plane], "viridis", "sensitivity of each voxel's label")
     return figure
@@ -73,7 +73,7 @@ def _probability(bundle: Bundle, truth: PlantedLesion) -> Array:
 def _show(figure: Figure, axes: Axes, plane: Array, colours: str, title: str) -> None:
     """Signed maps are red and blue about zero."""
     reach = float(np.abs(plane).max())
-    window = (-reach, reach) if colours == "RdBu_r" else (None, None)
+    window = (-reach, reach) if colours == "coolwarm" else (None, None)
     shown = axes.imshow(plane.T, cmap=colours, vmin=window[0], vmax=window[1], interpolation="nearest", origin="lower")
     axes.set(xticks=[], yticks=[], title=title)
     figure.colorbar(shown, ax=axes, shrink=0.8)

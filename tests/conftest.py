@@ -30,7 +30,7 @@ from monai_ifim.report.pages.blocks import Picture
 
 Array = npt.NDArray[Any]
 SLOW_FIXTURES = {  # other programs, and bundles and experiments that are run whole
-    "browser", "cluster", "endoscopic", "orthanc", "quick", "site", "slicer_python", "template",
+    "axe", "browser", "cluster", "endoscopic", "orthanc", "quick", "site", "slicer_python", "template",
 }  # fmt: skip
 RAS_FROM_LPS = np.array([-1.0, -1.0, 1.0])
 

@@ -11,11 +11,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from monai_ifim.core.decomposition import Decomposition
+from monai_ifim.display.fonts import legible
 from monai_ifim.display.numbers import counted, number, percent, probability, sizes
 from monai_ifim.display.panels import ColorScale, Panel, Viewpoint, panels_of
 from monai_ifim.display.saturation import SATURATED
@@ -32,6 +33,7 @@ KEPT, DROPPED, SHARE, GUIDE = BLUE, LIGHT_BLUE, VERMILION, ORANGE
 MOST_BARS = 40  # of the spectrum
 MOST_ANSWERS = 7
 LONGEST_NAME = 13  # characters of the name of a class
+CLEAR = 0.06  # of the longer side of a plane: distance from the point at which the lines that mark it end
 LARGEST = 1024  # most pixels on a side of a plane
 
 # inches
@@ -53,9 +55,11 @@ def draw(
 ) -> Figure:
     """The figure of `Decomposition.plot`; largest: most pixels on a side of a plane."""
     view = Viewpoint.of(d, index, channel, point, largest, orientation)
+    texts = [] if class_names is None else [str(name) for name in class_names]
+    class_names = None if class_names is None else [legible(text) for text in texts]
     names = output_names(d, class_names)
     panels = panels_of(d, view, components)
-    with drawing():
+    with drawing(names=texts):
         sheet = _Sheet.of(panels)
         figure = sheet.figure
         figure.text(
@@ -215,15 +219,22 @@ def _draw_panel(sheet: _Sheet, place: int, panel: Panel, view: Viewpoint) -> Non
         drawn.append(_draw_plane(axes, plane, panel.scale, view.step))
         layout = view.layouts[axis]
         if panel.name == "image":
-            row, column = layout.place(view.point, *(size * view.step for size in plane.shape))
-            axes.axhline(row, color=GUIDE, linewidth=0.5)
-            axes.axvline(column, color=GUIDE, linewidth=0.5)
+            _draw_guides(axes, *layout.place(view.point, *(size * view.step for size in plane.shape)))
         if place % sheet.columns == 0:
             axes.set_ylabel(layout.described(view.point), fontsize=7, rotation=0, ha="right", va="center")
         if axis == 0:
             axes.set_title(panel.title)
         top += height + GAP
     _draw_scale(sheet.axes(f"{panel.name}, scale", left, top - GAP / 2, sheet.tile, BAR), drawn[0], panel)
+
+
+def _draw_guides(axes: Axes, row: int, column: int) -> None:
+    """Lines that point at a voxel and end before it, so that what lies there is seen."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    away = max(1.0, CLEAR * max(right - left, bottom - top))
+    style: dict[str, Any] = {"color": GUIDE, "linewidth": 0.5, "scalex": False, "scaley": False}
+    axes.plot([left, column - away, math.nan, column + away, right], [row] * 5, **style)
+    axes.plot([column] * 5, [top, row - away, math.nan, row + away, bottom], **style)
 
 
 def _draw_plane(axes: Axes, plane: Tensor, scale: ColorScale, step: int) -> AxesImage:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -17,6 +19,7 @@ from monai_ifim.display.numbers import MINUS, number, percent
 from monai_ifim.display.orientation import PlaneLayout, layouts_of
 from monai_ifim.display.style import DIVERGING, GRAY, MUTED, SEQUENTIAL
 from monai_ifim.display.vocabulary import COMPONENT, HIGH, LOW, PER_UNIT, SENSITIVITY_MAP
+from monai_ifim.display.windows import display_window
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,10 @@ class Viewpoint:
         pooled = [pool(cut, self.step) if self.step > 1 else cut for cut in moved]
         return tuple(layout.laid(plane) for layout, plane in zip(self.layouts, pooled, strict=True))
 
+    def values(self, maps: Tensor) -> npt.NDArray[np.float64]:
+        """All values of the channel of maps [channel, *spatial], from which a window is taken."""
+        return maps.detach().as_subclass(Tensor)[self.channel].cpu().to(torch.float64).numpy()
+
 
 def panels_of(d: Decomposition, view: Viewpoint, components: int) -> list[Panel]:
     """Panels of the image, high, low, sensitivity and the first `components` eigenvectors, at most those kept.
@@ -107,19 +114,23 @@ def panels_of(d: Decomposition, view: Viewpoint, components: int) -> list[Panel]
     kept = min(_whole("components", components), int(d.rank[view.index]))
     image, low = (view.planes(maps[view.index], _means) for maps in (d.image, d.low))
     high, sensitivity = (view.planes(maps[view.index], _peaks) for maps in (d.high, d.sensitivity))
-    grey = _grey_scale((*image, *low))
+    whole = view.values(d.image[view.index])
+    grey = ColorScale(GRAY, *display_window("input", whole), "unit of the image")
+    signed = display_window("high", view.values(d.high[view.index]), largest_of_image=float(abs(whole).max()))
+    window = display_window("sensitivity", view.values(d.sensitivity[view.index]))
     saturated = d.saturation[view.index].saturated is True
     panels = [
         Panel("image", "image", image, grey),
-        Panel("high", HIGH.label, high, _diverging_scale(high, "unit of the image")),
+        Panel("high", HIGH.label, high, ColorScale(DIVERGING, *signed, "unit of the image")),
         Panel("low", f"{LOW.label}\n= image {MINUS} high", low, grey),
-        Panel("sensitivity", SENSITIVITY_MAP.label, sensitivity, _sequential_scale(sensitivity)),
+        Panel("sensitivity", SENSITIVITY_MAP.label, sensitivity, ColorScale(SEQUENTIAL, *window, PER_UNIT)),
     ]
     for i in range(kept):
-        planes = view.planes(d.eigenvectors[view.index, i], _peaks)
+        vector = d.eigenvectors[view.index, i]
+        planes, window = view.planes(vector, _peaks), display_window("eigenvector", view.values(vector))
         value, trace = float(d.eigenvalues[view.index, i]), float(d.trace[view.index])
         title = f"{COMPONENT.label} {i + 1}: {number(value)},\n{percent(value / trace)} of the total"
-        panels.append(Panel(f"eigenvector {i + 1}", title, planes, _diverging_scale(planes, "unit vector")))
+        panels.append(Panel(f"eigenvector {i + 1}", title, planes, ColorScale(DIVERGING, *window, "unit vector")))
     return [replace(panel, scale=panel.scale.greyed) for panel in panels] if saturated else panels
 
 
@@ -146,36 +157,3 @@ def _peaks(plane: Tensor, step: int) -> Tensor:
     """Value of largest magnitude of step x step voxels; for maps whose peaks and signs means would lose."""
     places = functional.max_pool2d(plane.abs()[None], step, ceil_mode=True, return_indices=True)[1]
     return plane.flatten()[places[0]]
-
-
-def _grey_scale(planes: Sequence[Tensor]) -> ColorScale:
-    """Grey from the 0.5th to the 99.5th percentile."""
-    values = _values(planes)
-    low, high = _percentile(values, 0.005), _percentile(values, 0.995)
-    if low >= high:
-        low, high = float(values.min()), float(values.max())
-    margin = 0.0 if low < high else 0.5 * max(1.0, abs(low))
-    return ColorScale(GRAY, low - margin, high + margin, "unit of the image")
-
-
-def _diverging_scale(planes: Sequence[Tensor], unit: str) -> ColorScale:
-    """Two hues around zero, up to the 99.9th percentile of the magnitude."""
-    values = _values(planes).abs()
-    top = _percentile(values, 0.999) or float(values.max()) or 1.0
-    return ColorScale(DIVERGING, -top, top, unit)
-
-
-def _sequential_scale(planes: Sequence[Tensor]) -> ColorScale:
-    """From zero to the 99.5th percentile of the positive values."""
-    values = _values(planes)
-    values = values[values > 0]
-    return ColorScale(SEQUENTIAL, 0.0, _percentile(values, 0.995) if values.numel() else 1.0, PER_UNIT)
-
-
-def _values(planes: Sequence[Tensor]) -> Tensor:
-    return torch.cat([plane.flatten() for plane in planes])
-
-
-def _percentile(values: Tensor, share: float) -> float:
-    """Smallest of the values that is at least as large as this share of them."""
-    return float(values.kthvalue(max(1, math.ceil(share * values.numel()))).values)

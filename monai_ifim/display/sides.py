@@ -10,10 +10,12 @@ from collections.abc import Iterable, Sequence
 
 from monai_ifim.display.numbers import FIRM_SPACE, fixed
 
-__all__ = ["edge_letters", "edge_words", "place_text", "side_text"]
+__all__ = ["edge_letters", "edge_words", "letter_places", "place_text", "side_text"]
 
 LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))  # towards the negative and the positive end of each axis
 WORDS = {"R": "right", "L": "left", "A": "front", "P": "back", "S": "head", "I": "feet"}
+NEAR = 0.12  # share of a picture: a letter this near to a spot would cover it
+ASIDE = 0.25  # share of an edge by which a letter then moves along it
 OBLIQUE = math.sin(math.radians(22.5))  # from this share of a direction on, a further letter names it
 
 
@@ -31,6 +33,22 @@ def edge_letters(direction: Iterable[float]) -> str:
 def edge_words(letters: str) -> str:
     """The letters of an edge in words: "right front" for "RA"."""
     return " ".join(WORDS.get(letter, letter) for letter in letters)
+
+
+def letter_places(spot: tuple[float, float] | None) -> tuple[tuple[float, float], ...]:
+    """Where the letters of a picture's left, right, top and bottom edge stand: in the middle, or aside where that is on the spot.
+
+    Places and spot: (across, down) as shares of the picture, from its upper left corner.
+
+    >>> letter_places((0.5, 0.95))[3]
+    (0.25, 0.98)
+    """
+    middles = ((0.02, 0.5), (0.98, 0.5), (0.5, 0.02), (0.5, 0.98))
+    asides = ((0.02, ASIDE), (0.98, ASIDE), (ASIDE, 0.02), (ASIDE, 0.98))
+    if spot is None:
+        return middles
+    near = [max(abs(x - spot[0]), abs(y - spot[1])) < NEAR for x, y in middles]
+    return tuple(asides[i] if near[i] else middles[i] for i in range(4))
 
 
 def side_text(value: float, axis: int) -> str:

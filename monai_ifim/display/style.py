@@ -5,10 +5,12 @@ Standard library only until something is drawn.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
+
+from monai_ifim.display.fonts import FIRST_FONT, font_families
 
 __all__ = [
     "BLUE",
@@ -24,8 +26,9 @@ __all__ = [
     "drawing",
 ]
 
-# matplotlib's names: for images, for values of both signs about zero, for values from zero up
-GRAY, DIVERGING, SEQUENTIAL = "gray", "RdBu_r", "viridis"
+# matplotlib's names: for images, for values of both signs about zero, for values from zero up. Steps of colour are even, and both
+# signs differ without red-green colour sight too (tests/display/test_colors.py); coolwarm is after Moreland (2009).
+GRAY, DIVERGING, SEQUENTIAL = "gray", "coolwarm", "viridis"
 MUTED = "Greys_r"  # for the maps of a saturated answer in place of the last two: their spots are no findings
 
 # after Okabe and Ito (2008): told apart by all kinds of colour sight
@@ -35,7 +38,7 @@ BLUE, LIGHT_BLUE, ORANGE, VERMILION = "#0072B2", "#A9C9DE", "#F0A020", "#D55E00"
 
 BASE: Mapping[Any, Any] = MappingProxyType(
     {
-        "font.family": "DejaVu Sans",
+        "font.family": FIRST_FONT,
         "font.size": 8,
         "axes.titlesize": 8,
         "xtick.labelsize": 7,
@@ -46,11 +49,14 @@ BASE: Mapping[Any, Any] = MappingProxyType(
 
 
 @contextmanager
-def drawing(settings: Mapping[Any, Any] | None = None) -> Iterator[None]:
-    """matplotlib's defaults, BASE and these settings inside, whatever a matplotlibrc says; the caller's settings afterwards."""
+def drawing(settings: Mapping[Any, Any] | None = None, names: Iterable[str] = ()) -> Iterator[None]:
+    """matplotlib's defaults, BASE and these settings inside, whatever a matplotlibrc says; the caller's settings afterwards.
+
+    names: texts from outside that will be drawn, in any script: fonts are chosen that have their characters.
+    """
     import matplotlib
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update({**BASE, **(settings or {})})
+        matplotlib.rcParams.update({**BASE, "font.family": font_families(names), **(settings or {})})
         yield

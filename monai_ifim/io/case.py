@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from monai_ifim.display.saturation import is_saturated
+from monai_ifim.display.windows import display_window
 from monai_ifim.io import atomic
 from monai_ifim.io.case_files import REMOVED_FIRST, UNFINISHED, is_file_of, sidecar_path
 from monai_ifim.io.case_folder import check_name
@@ -22,14 +23,16 @@ from monai_ifim.io.maps import MapContent
 from monai_ifim.io.nifti import volume_shape, write_volume
 from monai_ifim.io.parametric_map.source import ReferencedSeries
 from monai_ifim.io.parametric_map.write import write_parametric_maps
-from monai_ifim.io.planes import CasePlanes, Layer, cut_planes, write_planes
+from monai_ifim.io.planes import MOST_LABELS, CasePlanes, Layer, cut_planes, write_planes
 from monai_ifim.io.scan import Scan
 from monai_ifim.io.segmentation import described, shown_labels
 from monai_ifim.io.sidecar import CaseFacts, MapFile, compose_sidecar, plain_affine, write_sidecar
 from monai_ifim.io.slicer.bundle import write_scene_bundle
 from monai_ifim.io.slicer.scene import write_scene
-from monai_ifim.io.windows import display_window
+from monai_ifim.io.stacks import StackLayer, thin
+from monai_ifim.io.units import HOUNSFIELD
 
+MOST_EIGENVECTORS = 3  # that the page shows, the leading ones
 BLOCK = 2**18  # values that are converted to float64 at once
 WRITERS = 4  # threads: compression and disk do not hold Python's lock
 
@@ -87,7 +90,7 @@ def _write(
     _remove_stale(sidecar.parent, case, set(names.values()))
     with ThreadPoolExecutor(WRITERS) as pool:
         jobs = [pool.submit(write_volume, sidecar.parent / names[each], values, maps.affine) for each, values in planned.items()]
-        units = {"input": facts.unit, "source": "" if beside.scan is None else beside.scan.unit}
+        units = {"input": facts.unit, "low": facts.unit, "source": "" if beside.scan is None else beside.scan.unit}
         files = [_describe(names[each], each, values, maps, units.get(each.kind, "")) for each, values in planned.items()]
         files = [replace(file, sha256=job.result()) for file, job in zip(files, jobs, strict=True)]
     segmentation = described(facts.record.get("segmentation"), maps.segmentation, plain_affine(maps.affine))
@@ -127,7 +130,8 @@ def _describe(name: str, content: MapContent, values: Values, maps: CaseMaps, un
         return MapFile(name, content, volume_shape(values.shape), plain_affine(maps.affine), None, window=ends)
     scale = maps.scale(content)
     norm = _norm(values) * scale
-    window = display_window(content.kind, values, unit, float(np.abs(maps.input).max(initial=0.0)))
+    shown = maps.input[content.channel - 1] if content.kind == "low" else values  # image and low share a window
+    window = display_window(content.kind, shown, unit == HOUNSFIELD, float(np.abs(maps.input).max(initial=0.0)))
     return MapFile(name, content, volume_shape(values.shape), plain_affine(maps.affine), norm, scale, window)
 
 
@@ -139,20 +143,25 @@ def _norm(values: Values) -> float:
 
 
 def _planes(maps: CaseMaps, sidecar: Mapping[str, Any], scan: Scan | None) -> CasePlanes:
-    """Planes of source (or input), labels, high, low and sensitivity, first channel, through the most sensitive voxel."""
+    """Planes of source (or input), labels, high, low and sensitivity, first channel, through the most sensitive voxel, and a
+    stack of the same and of the first eigenvectors; of what files hold alone."""
     sensitivity = maps.sensitivity[0] if len(maps.sensitivity) == 1 else maps.sensitivity.sum(0)
-    index = np.unravel_index(int(sensitivity.argmax()), sensitivity.shape)
-    described = {file["kind"]: file for file in sidecar["files"] if file["channel"] == 1}
-    layers = []
-    shown = {"input": maps.input} if scan is None else {"source": scan.values[None]}
-    if maps.segmentation is not None:
-        shown["labels"] = maps.segmentation.values[None]
-    for name, values in (shown | {"high": maps.high, "low": maps.low, "sensitivity": maps.sensitivity}).items():
-        if name not in described:
-            continue
-        file = described[name]
-        layers.append(Layer(name, values[0], tuple(file["window"]), file["unit"], file["scale"]))
-    photograph = sidecar["input"]["reader"] == "PILReader"
+    index = [int(i) for i in np.unravel_index(int(sensitivity.argmax()), sensitivity.shape)]
+    described = {MapContent.of(file): file for file in sidecar["files"] if file["channel"] == 1}
+    shown = ["input" if scan is None else "source", *(["labels"] if maps.segmentation is not None else [])]
+    contents = [MapContent(kind) for kind in (*shown, "high", "low", "sensitivity")]
+    contents += [MapContent("eigenvector", n) for n in range(1, MOST_EIGENVECTORS + 1)]
     legend = shown_labels(sidecar) if "labels" in shown else ()
-    planes = cut_planes(layers, maps.affine, [int(i) for i in index], photograph, legend)
-    return replace(planes, saturated=is_saturated(sidecar))
+    beyond = any(label.value > MOST_LABELS for label in legend)
+    layers = []
+    for each in contents:
+        if each not in described or (each.kind == "labels" and beyond):
+            continue
+        file = described[each]
+        values = scan.values if scan is not None and each.kind == "source" else maps.values(each)
+        layers.append(StackLayer(each.kind, values, tuple(file["window"]), file["unit"], file["scale"], each.component))
+    photograph = sidecar["input"]["reader"] == "PILReader"
+    drawn = [Layer(each.kind, each.values, each.window, each.unit, each.scale) for each in layers if each.component is None]
+    planes = cut_planes(drawn, maps.affine, index, photograph, legend)
+    stack = thin(layers, maps.affine, index, sensitivity, photograph)
+    return replace(planes, stack=stack, saturated=is_saturated(sidecar))

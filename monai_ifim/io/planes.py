@@ -6,7 +6,7 @@ import io
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from monai_ifim.display.windows import beyond
 from monai_ifim.io import atomic
 from monai_ifim.io.errors import InputError, single_line
 from monai_ifim.io.geometry import VIEWS, Affine, cut
 from monai_ifim.io.segmentation import ShownLabel
+from monai_ifim.io.stacks import MapStack, described_stack, read_stack
 
 LARGEST_SIDE = 256  # pixels
 LABELS = "labels"  # kind of a layer and of a map
@@ -56,24 +58,26 @@ class Plane:
 
 @dataclass(frozen=True, eq=False)
 class PlaneMap:
-    """The planes of one map, first channel. kind: "source", "input", "high" and so on; window: values at 0 and 255, in `unit`.
-    Pixels of the kind "labels" are the labels themselves."""
+    """The planes of one map, first channel. kind: "source", "input", "high" and so on; window: values at 0 and 255, in `unit`;
+    beyond: whether values of the whole map lie below or above it. Pixels of the kind "labels" are the labels themselves."""
 
     kind: str
     window: tuple[float, float]
     unit: str
     planes: tuple[Plane, ...]
+    beyond: tuple[bool, bool] = (False, False)
 
 
 @dataclass(frozen=True, eq=False)
 class CasePlanes:
     """Planes of a case's maps through one point, in RAS mm. labels: of the planes of a segmentation, the largest first;
-    saturated: nothing moves the answer, so that the maps are no findings and are drawn in grey."""
+    saturated: nothing moves the answer, so that the maps are no findings and are drawn in grey; stack: slices of them."""
 
     point: tuple[float, float, float]
     maps: tuple[PlaneMap, ...]
     labels: tuple[ShownLabel, ...] = ()
     saturated: bool = False
+    stack: MapStack | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +112,8 @@ def cut_planes(
         volume = layer.values.reshape(shape)
         planes = [_plane(layer, volume, affine, view, place, photograph) for view in _views(affine, shape)]
         low, high = layer.window
-        maps.append(PlaneMap(layer.kind, (low * layer.scale, high * layer.scale), layer.unit, tuple(planes)))
+        outside = (False, False) if layer.kind == LABELS else beyond(layer.values, layer.window)
+        maps.append(PlaneMap(layer.kind, (low * layer.scale, high * layer.scale), layer.unit, tuple(planes), outside))
     point = affine[:3, :3] @ np.asarray(place) + affine[:3, 3]
     return CasePlanes((float(point[0]), float(point[1]), float(point[2])), tuple(maps), tuple(labels))
 
@@ -119,7 +124,10 @@ def write_planes(path: Path, planes: CasePlanes, root: Path | None = None) -> st
     root: as `atomic` takes it.
     """
     arrays = {f"{i}-{j}": plane.values for i, found in enumerate(planes.maps) for j, plane in enumerate(found.planes)}
-    description = asdict(planes)
+    description = asdict(replace(planes, stack=None))
+    if planes.stack is not None:
+        arrays |= {f"stack-{i}": np.frombuffer(found.packed, dtype=np.uint8) for i, found in enumerate(planes.stack.maps)}
+        description["stack"] = described_stack(planes.stack)
     for found in description["maps"]:
         for plane in found["planes"]:
             del plane["values"]
@@ -137,16 +145,25 @@ def read_planes(path: Path) -> CasePlanes:
             maps = [_read_map(found, i, content) for i, found in enumerate(description["maps"])]
             x, y, z = _numbers(description["point"])
             labels = tuple(map(_read_label, description.get("labels", [])))
-            return CasePlanes((x, y, z), tuple(maps), labels, description.get("saturated") is True)
+            saturated, stack = description.get("saturated") is True, _read_stack(description.get("stack"), content)
+            return CasePlanes((x, y, z), tuple(maps), labels, saturated, stack)
     except Exception as error:  # zip and JSON raise many types for a damaged archive
         said = single_line(str(error))[:LONGEST_CAUSE]
         raise InputError(f"{path.name}: not a readable record of planes ({said}): run the case again.") from error
 
 
+def _read_stack(found: dict[str, Any] | None, content: Any) -> MapStack | None:
+    if found is None:
+        return None
+    return read_stack(found, [content[f"stack-{i}"].tobytes() for i in range(len(found["maps"]))])
+
+
 def _read_map(found: dict[str, Any], i: int, content: Any) -> PlaneMap:
     planes = tuple(_read_plane(plane, content[f"{i}-{j}"]) for j, plane in enumerate(found["planes"]))
     low, high = _numbers(found["window"])
-    return PlaneMap(_text(found["kind"] if "kind" in found else found["content"]), (low, high), _text(found["unit"]), planes)
+    kind = _text(found["kind"] if "kind" in found else found["content"])
+    below, above = found.get("beyond", (False, False))  # which files of earlier versions do not state
+    return PlaneMap(kind, (low, high), _text(found["unit"]), planes, (bool(below), bool(above)))
 
 
 def _read_label(found: dict[str, Any]) -> ShownLabel:

@@ -19,6 +19,7 @@ from trame_slicer.views import Layout, LayoutDirection, SliceView, ThreeDView, V
 
 from monai_ifim.display.numbers import fixed, number
 from monai_ifim.display.saturation import is_saturated
+from monai_ifim.display.windows import bar_shape
 from monai_ifim.io.slicer.color_tables import CLEAR_SHARE
 from monai_ifim.io.units import HOUNSFIELD
 from monai_ifim.viewer.cases import ViewedLayer, ViewerError, facts, read_case
@@ -40,6 +41,7 @@ STATE: dict[str, Any] = {
     "overlay_name": NO_OVERLAY, "overlay_names": [], "overlay_scale": {}, "opacity": OPACITY["sensitivity"],
     "clear_share": CLEAR_SHARE, "dragged": "background", "crosshair_shown": True, "layout_name": "three", "is_flat": False,
     "panel_shown": True, "theme": "light", "cross": {}, "pointer": {}, "problem": "", "loading": "", "case_number": 0,
+    "keys_on": True,
 }  # fmt: skip
 # State that is cleared between cases.
 WORDS = (
@@ -129,7 +131,7 @@ class Viewer:
         number_of, count = slice_number(view) if self.stage.flat is None else (1, 1)
         counted = f"  {number_of} of {count}" if count > 1 else ""
         has_world = self.stage.case is None or self.stage.case.has_world
-        title = f"{orientation(view)}\n{depth(view)}{counted}" if has_world else "Photograph"
+        title = f"{orientation(view)}\n{depth(view)}{counted}" if has_world else "Image without a scale in mm"
         left, right, top, bottom = edges(view) if has_world else ("", "", "", "")
         self.state[f"frame_{view_id}"] = {
             "title": title, "left": left, "right": right, "top": top, "bottom": bottom, "slices": count
@@ -273,9 +275,11 @@ class Viewer:
 
     def _scale(self, volume: LoadedLayer) -> dict[str, Any]:
         low, high = self.stage.window(volume)
+        lowest, highest = volume.extremes
         return {
             "low": number(low), "high": number(high), "unit": volume.layer.unit,
             "gradient": _gradient(self.stage.colors(volume.layer.kind)), "can_be_clear": volume.layer.kind != "image",
+            "shape": bar_shape(lowest < low, highest > high),
         }  # fmt: skip
 
     def _on_moved(self, point: Point | None) -> None:

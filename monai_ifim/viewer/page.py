@@ -23,7 +23,7 @@ if (!window.ifimKeys) {
     if (!window.trame || event.ctrlKey || event.altKey || event.metaKey) return;
     if (event.target.closest('input, textarea, button, [role=slider], [role=combobox], .v-overlay__content')) return;
     const action = actions[event.key];
-    if (!action) return;
+    if (!action || (event.key.length === 1 && window.trame.state.get('keys_on') === false)) return;
     event.preventDefault();
     event.stopPropagation();
     window.trame.trigger('viewer_key', action);
@@ -212,6 +212,10 @@ def _panel(actions: Actions) -> None:
                         with html.Th():
                             html.Kbd(keys)
                         html.Td(words, style="text-align: left;")
+            v.VSwitch(
+                v_model=("keys_on",), label="Keys of one character: space, R, C", density="compact", hide_details=True,
+                color="primary", classes="ifim-keys"
+            )  # fmt: skip
         with html.Section():
             html.H2("How it was made")
             with html.Table(aria_label="Settings", **SPOKEN), html.Tr(v_for=("row in settings",), key=("row.name",)):
@@ -250,7 +254,9 @@ def _scale(which: str) -> None:
         aria_label=(f"'Colour bar from ' + {which}_scale.low + ' to ' + {which}_scale.high",),
         **SPOKEN,
     ):
-        html.Div(classes="ifim-scale", style=(f"'background: ' + {which}_scale.gradient",))
+        html.Div(
+            classes="ifim-scale", style=(f"'background: ' + {which}_scale.gradient + '; clip-path: ' + {which}_scale.shape",)
+        )
         with html.Div(classes="ifim-ends"):
             html.Span(f"{{{{ {which}_scale.low }}}}")
             html.Span(f"{{{{ {which}_scale.unit }}}}", classes="ifim-quiet")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,11 @@ class LoadedLayer:
     node: Any
     values: npt.NDArray[Any]
     to_voxel: Matrix
+
+    @cached_property
+    def extremes(self) -> tuple[float, float]:
+        """The smallest and the largest value, in the layer's unit."""
+        return float(self.values.min()) * self.layer.scale, float(self.values.max()) * self.layer.scale
 
     def index(self, point: Point) -> tuple[int, int, int] | None:
         """Indices of the voxel at a point, None outside."""

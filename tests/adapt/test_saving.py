@@ -36,7 +36,7 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 from torch import nn
 
-from monai_ifim import IFIMDecompose, IFIMDecomposed, IFIMInferer, SaveIFIM, SaveIFIMd
+from monai_ifim import IFIMDecompose, IFIMDecomposed, IFIMInferer, SaveIFIM, SaveIFIMd, decompose
 from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.adapt.native import network_affine
 from monai_ifim.io import GeometryError, InputError, OutputError, Source
@@ -458,3 +458,28 @@ def test_a_sensitivity_below_float32_is_stored_as_a_multiple_that_the_sidecar_st
     np.testing.assert_allclose(stored * stated["scale"], expected, rtol=1e-6, atol=1e-6 * expected.max())
     assert stated["norm"] == pytest.approx(float(np.linalg.norm(expected)), rel=1e-5)
     assert files["high"]["scale"] == 1.0
+
+
+@pytest.mark.parametrize("space", ["native", "network"])
+def test_image_and_low_are_shown_between_the_same_ends(
+    space: str, written: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    written(space)
+    content = json.loads((tmp_path / "out" / "scan" / "scan_ifim.json").read_text(encoding="utf-8"))
+    windows = {file["kind"]: file["window"] for file in content["files"]}
+    assert windows["low"] == windows["input"] != windows["high"]
+
+
+def test_files_and_plot_are_shown_between_the_same_ends(
+    scan: Path, tmp_path: Path, steps: Callable[..., Compose], network: nn.Module
+) -> None:
+    pre = steps()
+    image = pre({"image": str(scan)})["image"]
+    SaveIFIM(tmp_path / "out", space="network", preprocessing=pre)(image, IFIMDecompose(network, rank=1)(image))
+    content = json.loads((tmp_path / "out" / "scan" / "scan_ifim.json").read_text(encoding="utf-8"))
+    figure = decompose(network, image.as_tensor()[None], rank=1).plot(components=1)
+    drawn = {axes.get_label().partition(",")[0]: axes.images[0].get_clim() for axes in figure.axes if axes.images}
+    for file in content["files"]:
+        name = {"input": "image", "eigenvector": "eigenvector 1"}.get(file["kind"], file["kind"])
+        np.testing.assert_allclose(np.array(file["window"]) * file["scale"], drawn[name], rtol=1e-4, err_msg=name)
+    assert len(content["files"]) == 5

@@ -50,10 +50,6 @@ def limits(figure: Figure, name: str) -> tuple[float, float]:
     return next(a.images[0].get_clim() for a in figure.axes if re.fullmatch(rf"{name}(, axis \d)?", a.get_label()))
 
 
-def percentile(planes: Sequence[np.ndarray], share: float) -> float:
-    return float(np.quantile(np.concatenate([plane.ravel() for plane in planes]), share, method="inverted_cdf"))
-
-
 def test_every_map_drawn_is_the_plane_of_its_tensor_through_the_most_sensitive_voxel(case: Case) -> None:
     d, channel = case.leading, case.shape[0] - 1
     figure = d.plot(index=1, channel=channel, components=2)
@@ -70,13 +66,15 @@ def test_every_map_drawn_is_the_plane_of_its_tensor_through_the_most_sensitive_v
 def test_colours_are_symmetric_for_signed_maps_and_shared_by_image_and_low(case: Case) -> None:
     d = case.leading
     figure = d.plot(components=1)
-    for name in ("high", "eigenvector 1"):
+    for name, values in (("high", d.high[0, 0]), ("eigenvector 1", d.eigenvectors[0, 0, 0])):
         low, high = limits(figure, name)
         assert low == -high < 0
-        assert high == percentile([np.abs(plane) for plane in drawn(figure, name)], 0.999)
-    grey = [*drawn(figure, "image"), *drawn(figure, "low")]
-    assert limits(figure, "image") == limits(figure, "low") == (percentile(grey, 0.005), percentile(grey, 0.995))
-    assert limits(figure, "sensitivity") == (0.0, percentile(drawn(figure, "sensitivity"), 0.995))
+        assert high == pytest.approx(np.percentile(values.abs().double().numpy(), 99.9))
+    ends = np.percentile(d.image[0, 0].double().numpy(), [0.5, 99.5])
+    assert limits(figure, "image") == limits(figure, "low") == pytest.approx(tuple(ends))
+    sensitivity = d.sensitivity[0, 0].double().numpy()
+    top = np.percentile(sensitivity[sensitivity > 0.01 * sensitivity.max()], 99)
+    assert limits(figure, "sensitivity") == (0.0, pytest.approx(top))
 
 
 @pytest.mark.parametrize("shape", [(3, 11, 8), (1, 6, 5, 7)], ids=str)
@@ -152,6 +150,17 @@ def test_planes_go_through_the_point_that_is_asked_for(cnn: NetworkFactory) -> N
     ]
     peak = f"{float(d.sensitivity[0, 1, 4, 0, 6]):.3g}".partition("e")[0]
     assert f"planes at voxel (4, 0, 6):  sensitivity {peak}" in figure.texts[0].get_text()
+
+
+def test_the_lines_of_the_crosshair_end_before_the_point(linear: NetworkFactory) -> None:
+    d = decompose(linear((1, 41, 23), 2), torch.randn(1, 1, 41, 23), rank=1)
+    axes = axes_of(d.plot(point=(30, 7)))["image"]
+    drawn_at = [np.column_stack(line.get_data()) for line in axes.lines]  # (column, row)
+    ends = np.concatenate([points[np.isfinite(points).all(1)] for points in drawn_at])
+    away = np.abs(ends - (7, 30)).max(1)
+    assert away.min() == pytest.approx(0.06 * 41)
+    assert [np.isnan(points).any(1).tolist() for points in drawn_at] == 2 * [[False, False, True, False, False]]
+    assert (axes.get_xlim(), axes.get_ylim()) == ((-0.5, 22.5), (40.5, -0.5))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_ifim.display.sides import edge_letters, edge_words, place_text, side_text
+from monai_ifim.display.sides import edge_letters, edge_words, letter_places, place_text, side_text
 from monai_ifim.io.geometry import VIEWS, cut
 
 
@@ -25,6 +25,17 @@ def test_a_second_letter_names_a_slanted_direction(degrees: float, letters: str)
     turn = math.radians(degrees)
     assert edge_letters((math.cos(turn), math.sin(turn), 0.0)) == letters
     assert edge_letters((10 * math.cos(turn), 10 * math.sin(turn), 0.0)) == letters
+
+
+@pytest.mark.parametrize("edge", range(4))
+def test_a_letter_moves_along_its_edge_off_the_most_sensitive_spot(edge: int) -> None:
+    middles = letter_places(None)
+    assert middles == ((0.02, 0.5), (0.98, 0.5), (0.5, 0.02), (0.5, 0.98))
+    across, down = middles[edge]
+    found = letter_places((across, down + 0.05) if edge < 2 else (across - 0.05, down))
+    assert [place == middle for place, middle in zip(found, middles, strict=True)] == [each != edge for each in range(4)]
+    assert found[edge] == ((across, 0.25) if edge < 2 else (0.25, down))
+    assert letter_places((0.5, 0.5)) == middles
 
 
 def test_words_and_places() -> None:

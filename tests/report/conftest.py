@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
+
+from accessibility import Axe, open_chromium
+
+CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 
 
 @dataclass
@@ -88,3 +94,15 @@ class HtmlPage(HTMLParser):
 def parse_html() -> type[HtmlPage]:
     """A page taken apart by the standard library's parser."""
     return HtmlPage
+
+
+@pytest.fixture(scope="module")
+def axe() -> Iterator[Axe]:
+    """Chromium with axe-core."""
+    if not (CHROMIUM.is_file() and DRIVER.is_file()):
+        pytest.skip("Debian's packages chromium and chromium-driver are not installed")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="the package selenium is not installed")
+    pytest.importorskip("axe_playwright_python", reason="the package axe-playwright-python is not installed")
+    driver = open_chromium(CHROMIUM, DRIVER, webdriver)
+    yield Axe(driver)
+    driver.quit()

@@ -17,9 +17,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from monai_ifim.display.numbers import number
+from monai_ifim.display.windows import bar_shape
 
 Array = npt.NDArray[Any]
 Page = Any  # conftest's
+UNPLACED = "Image without a scale in mm"
 ODD = "odd 100% & <b>"
 
 
@@ -219,13 +221,47 @@ def test_there_and_back_before_a_case_is_open_ends_where_it_began(page: Page) ->
 def test_photograph_is_upright_and_its_places_are_rows_and_columns(bare: Page, run: Any) -> None:
     case = run.cases["c photograph"]
     bare.choose_case(case.name)
-    bare.wait(lambda: bare.titles() == ["Photograph"])
+    bare.wait(lambda: bare.titles() == [UNPLACED])
     assert bare.text(".ifim-cross td:nth-child(2)") == f"column {case.blob[0] + 1}, row {case.blob[1] + 1}"
     bare.choose(".ifim-overlay", "None")
-    pixels = bare.settled("Photograph")[:, :, 0]
+    pixels = bare.settled(UNPLACED)[:, :, 0]
     drawn = np.argwhere(pixels > 20)
     (top, left), (bottom, right) = drawn.min(axis=0), drawn.max(axis=0)
     assert pixels[bottom - 15, right - 15] > pixels[top + 15, left + 15] + 100  # the ramp rises to the right and down
+
+
+def test_a_colour_bar_is_pointed_where_values_lie_beyond_it(page: Page) -> None:
+    """The values of the volume run from 0 to 1000, its window in the sidecar from -100 to 900."""
+
+    def points() -> tuple[str, int]:
+        drawn = "return getComputedStyle(document.querySelector('.ifim-scale')).clipPath"
+        return page.state("background_scale")["shape"], page.browser.execute_script(drawn).count("calc(")
+
+    assert points() == (bar_shape(below=False, above=True), 2)
+    page.browser.find_element(By.XPATH, "//button[contains(., 'Bone')]").click()  # from -500 to 1300
+    page.wait(lambda: points() == (bar_shape(below=False, above=False), 0))
+    page.browser.find_element(By.XPATH, "//button[contains(., 'Soft tissue')]").click()
+    page.wait(lambda: points() == (bar_shape(below=False, above=True), 2))
+
+
+def test_keys_of_one_character_can_be_turned_off(page: Page) -> None:
+    def switch() -> None:
+        page.browser.execute_script("document.querySelector('.ifim-keys input').click()")
+        page.point_at("Axial", 200, 200).perform()  # the keys belong to the pictures again
+
+    switch()
+    page.wait(lambda: page.state("keys_on") is False)
+    page.press("c")
+    page.press(" ")
+    page.press(Keys.ARROW_RIGHT)
+    page.wait(lambda: page.state("case_number") == 2)  # what was pressed before has been dealt with
+    assert page.state("crosshair_shown") is True
+    assert page.state("overlay_name") != "none"
+    switch()
+    page.wait(lambda: page.state("keys_on") is True)
+    page.press("c")
+    page.wait(lambda: page.state("crosshair_shown") is False)
+    page.set_state("crosshair_shown", True)
 
 
 def test_damaged_case_says_so_and_the_others_still_open(page: Page) -> None:
@@ -290,4 +326,4 @@ def test_case_comes_from_the_list_by_typing_part_of_its_name(page: Page) -> None
     box.send_keys(Keys.CONTROL, "a")
     box.send_keys("phot")
     page.wait(lambda: page.item("c photograph")).click()
-    page.wait(lambda: page.titles() == ["Photograph"])
+    page.wait(lambda: page.titles() == [UNPLACED])

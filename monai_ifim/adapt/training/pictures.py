@@ -17,10 +17,10 @@ from monai_ifim.adapt.training.metric import components_of_output
 from monai_ifim.core import IFIMError
 from monai_ifim.display.overlay import overlay
 from monai_ifim.display.saturation import is_saturated
+from monai_ifim.display.windows import display_window
 from monai_ifim.io import InputError
 from monai_ifim.io.geometry import VIEWS, Affine, cut, world_affine
 
-LOWEST, HIGHEST = 0.005, 0.995  # quantiles between which the image is grey; the map ends at the latter of its positive values
 MAPS = ("ifim_high", "ifim_low", "ifim_sensitivity")
 GAP = 4  # pixels between the planes of a volume
 
@@ -53,7 +53,7 @@ class OverlayPictures:
         if self.channel >= image.shape[0]:
             raise IFIMError(f"channel={self.channel}: the image has {image.shape[0]} channel(s), counted from 0.")
         sensitivity = parts["ifim_sensitivity"].as_subclass(Tensor).cpu().to(torch.float64)
-        grey, heat = _grey(image[self.channel].numpy()), _heat(sensitivity[self.channel].numpy())
+        grey, heat = _shown("input", image[self.channel].numpy()), _shown("sensitivity", sensitivity[self.channel].numpy())
         heat = np.zeros_like(heat) if _is_saturated(item) else heat
         affine = None if own.meta.get(UNPLACED) else world_affine(own.affine.cpu().numpy(), own.meta)
         return _beside_each_other(_planes(grey, heat, affine))
@@ -109,11 +109,7 @@ def _beside_each_other(planes: Sequence[Picture]) -> Picture:
     return np.ascontiguousarray(whole.transpose(2, 0, 1))
 
 
-def _grey(values: Picture) -> Picture:
-    low, high = np.quantile(values, LOWEST), np.quantile(values, HIGHEST)
-    return np.clip((values - low) / (high - low), 0.0, 1.0) if high > low else np.full_like(values, 0.5)
-
-
-def _heat(values: Picture) -> Picture:
-    positive = values[values > 0]
-    return np.clip(values / np.quantile(positive, HIGHEST), 0.0, 1.0) if positive.size else np.zeros_like(values)
+def _shown(kind: str, values: Picture) -> Picture:
+    """A map from 0 to 1 in its display window."""
+    low, high = display_window(kind, values)
+    return np.clip((values - low) / (high - low), 0.0, 1.0)

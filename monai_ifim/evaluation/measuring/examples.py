@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from monai_ifim.display.windows import Window
 from monai_ifim.io.geometry import LPS_TO_RAS, Affine
 from monai_ifim.io.planes import CasePlanes, Layer, cut_planes
-from monai_ifim.io.windows import Window
 
 __all__ = ["MAPS", "example_planes"]
 

@@ -28,7 +28,7 @@ def sensitivity_table() -> Table:
 
 
 def signed_table() -> Table:
-    """RGBA [256, 4] of matplotlib's RdBu_r, blue below zero and red above, which colour-blind people can distinguish; a
+    """RGBA [256, 4] of matplotlib's coolwarm, blue below zero and red above, which colour-blind people can distinguish; a
     band around zero, the table's middle, is transparent."""
     table = _colors(DIVERGING)
     distance = np.abs(np.arange(ENTRIES) - (ENTRIES - 1) / 2) / (ENTRIES / 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,20 @@ from monai_ifim.core.decomposition import status_of
 from monai_ifim.display import numbers
 from monai_ifim.display.saturation import saturation_sentence
 from monai_ifim.display.vocabulary import LEADING, TOTAL_SENSITIVITY
+from monai_ifim.display.windows import ROUNDING
 from monai_ifim.io.grids import on
-from monai_ifim.io.windows import ROUNDING
 from monai_ifim.report.cohort.listing import CaseList
 from monai_ifim.report.cohort.pictures import CasePictures, planes_path
 from monai_ifim.report.cohort.planes import PictureGrid
 from monai_ifim.report.cohort.records import Cohort
+from monai_ifim.report.cohort.sentences import step_sentence
 from monai_ifim.report.cohort.spectrum import SpectrumDrawing, draw_spectrum
 from monai_ifim.report.cohort.tables import case_anchor, case_link, finding_text
 from monai_ifim.report.cohort.volumes import VolumeTable, volume_table
 from monai_ifim.report.pages.texts import shortened, words
 from monai_ifim.run.labels import are_independent
 
-__all__ = ["CaseCard", "OutputBar", "case_cards"]
+__all__ = ["CaseCard", "OutputBar", "case_cards", "with_pictures"]
 
 MOST_OUTPUTS = 8  # classes that are listed, the likeliest first
 MOST_LABELS = 12  # independent labels that are listed; the others are folded
@@ -61,10 +62,11 @@ class OutputBar:
 
 @dataclass(frozen=True)
 class CaseCard:
-    """Texts and drawings of one case. no_pictures: the reason if there are none; warnings: what was guessed in reading the
-    input; saturated: what it means that nothing moves the answer, empty where something does; answer_note: what the answer is one
-    of; decomposed: which part of it; outputs_folded: further labels with their probabilities; components: rows of number,
-    eigenvalue, share of the trace and the step up to which it holds; volumes: of labels, where these are the answer."""
+    """Texts and drawings of one case. no_pictures: the reason if there are none; warnings: what was guessed in reading the input;
+    saturated: what it means that nothing moves the answer, empty where something does; answer_note: what the answer is one of;
+    sentence: how far a change moves it; decomposed: which part of it; outputs_folded: further labels with their probabilities;
+    components: rows of number, eigenvalue, share of the trace and the step up to which it holds; volumes: of labels, where these
+    are the answer."""
 
     anchor: str
     name: str
@@ -73,6 +75,7 @@ class CaseCard:
     answer_note: str
     decomposed: str
     confidence: str
+    sentence: str
     outputs: tuple[OutputBar, ...]
     outputs_head: str
     outputs_rest: str
@@ -113,6 +116,7 @@ def _card(output: Path, position: int, case: CaseFields, pictures: CasePictures,
         answer_note=_LIKELIEST if independent and not failed else "",
         decomposed="" if failed else shortened(words(case["decomposed"])),
         confidence="" if failed or pd.isna(case["confidence"]) else numbers.probability(case["confidence"]),
+        sentence="" if failed or case["saturated"] == "yes" else step_sentence(case),
         outputs=outputs,
         outputs_head=_outputs_head(case),
         outputs_rest=rest,
@@ -126,10 +130,19 @@ def _card(output: Path, position: int, case: CaseFields, pictures: CasePictures,
         volumes=None if failed else volume_table(case),
         facts=_failure_facts(case) if failed else _facts(case),
         files=() if failed else _files(output / name, name),
-        folder=case_link(name, text="folder of the case"),
+        folder=_folder(name),
         pictures=pictures.grids.get(name),
         no_pictures=_no_pictures(output, case, pictures),
     )
+
+
+def with_pictures(card: CaseCard, output: Path, case: str, grid: PictureGrid, root: str) -> CaseCard:
+    """The card of a case for a page of its own; root: the folder of the run, relative to that page."""
+    return replace(card, pictures=grid, no_pictures="", files=_files(output / case, case, root), folder=_folder(case, root))
+
+
+def _folder(case: str, root: str = "./") -> Markup:
+    return case_link(case, text="folder of the case", root=root)
 
 
 def _outputs(case: CaseFields, independent: bool) -> tuple[tuple[OutputBar, ...], str, str]:
@@ -255,14 +268,14 @@ def _failure_facts(case: CaseFields) -> tuple[tuple[str, str], ...]:
     return tuple((name, shortened(text)) for name, text in said.items() if text)
 
 
-def _files(folder: Path, name: str) -> tuple[Markup, ...]:
+def _files(folder: Path, name: str, root: str = "./") -> tuple[Markup, ...]:
     """Links to the files of a case, scenes first."""
     try:
         present = [entry.name for entry in os.scandir(folder) if entry.name.startswith(name) and entry.name.endswith(SUFFIXES)]
     except (OSError, ValueError):  # the folder is missing, or the name is impossible for a file
         return ()
     wanted = sorted(present, key=lambda file: (_rank(file[len(name) :]), file))
-    return tuple(case_link(name, file, _label(file[len(name) :])) for file in wanted[:MOST_FILES])
+    return tuple(case_link(name, file, _label(file[len(name) :]), root) for file in wanted[:MOST_FILES])
 
 
 def _rank(ending: str) -> int:
@@ -280,6 +293,8 @@ def _no_pictures(output: Path, case: CaseFields, pictures: CasePictures) -> str:
         return ""
     if name in pictures.unreadable:
         return pictures.unreadable[name]
+    if name in pictures.beside:
+        return "The pictures are on a page of their own."
     if name in pictures.left_out:
         return "The pictures are left out to keep this page small. The files of the case are linked here."
     return f"There are no pictures of this case ({planes_path(output, name).name} is missing): run the case again to make them."

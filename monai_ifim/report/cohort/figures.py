@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from monai_ifim.display import numbers
+from monai_ifim.display.fonts import undrawn_sentence
 from monai_ifim.display.style import BLUE, VERMILION
 from monai_ifim.report.cohort.records import ALL_CASES, Array, CaseGroup, Cohort, CohortQuantity
 from monai_ifim.report.pages.blocks import Picture
-from monai_ifim.report.pages.style import new_figure, page_style, small_png
-from monai_ifim.report.pages.texts import shortened
+from monai_ifim.report.pages.style import figure_name, new_figure, page_style, small_png
 
 __all__ = ["distribution_figure", "distribution_picture"]
 
@@ -39,21 +38,32 @@ class QuantityAxis:
 
 def distribution_picture(cohort: Cohort) -> Picture:
     """The figure with caption and alternative text."""
-    with page_style(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # class names in any script; the tables have them
+    classes = [group.label for group in cohort.groups()]
+    with page_style(classes):
         content, size = small_png(distribution_figure(cohort))
-    names = ", ".join(quantity.title for quantity in cohort.quantities())
-    classes = len(cohort.groups()) - 1
-    rows = f"a row for all cases and one for each of {classes} predicted classes" if classes > 0 else "one row, all cases"
+    undrawn = undrawn_sentence(classes)
+    rows = (
+        f"a row for all cases and one for each of {len(classes) - 1} predicted classes" if classes[1:] else "one row, all cases"
+    )
     return Picture(
         "figures/distributions.png",
         content,
         size,
-        alt=f"Histograms of {names}: {rows}. The tables below hold the quantiles of each.",
+        alt=f"Histograms, {rows}. Over all cases: {_ranges(cohort)}. The tables below hold the quantiles of each.",
         caption="Distribution of the cases. Left of each panel: the number of cases in its highest bar. Line: median; "
         "triangle: a case listed below as an outlier in this quantity; hatched bar: cases at zero, for which a logarithmic "
-        "axis has no place. The time excludes cases kept from an earlier run.",
+        "axis has no place. The time excludes cases kept from an earlier run." + (f" {undrawn}" if undrawn else ""),
     )
+
+
+def _ranges(cohort: Cohort) -> str:
+    """Median and range of each quantity of all cases: trace of F (nats per unit²): median 0.500, 0.120 to 3.10."""
+    everything, texts = cohort.groups()[0], []
+    for quantity in cohort.quantities():
+        values = everything.values(quantity)
+        form = quantity.text
+        texts.append(f"{quantity.head}: median {form(float(np.median(values)))}, {numbers.range_text(values.tolist(), form)}")
+    return "; ".join(texts)
 
 
 def distribution_figure(cohort: Cohort) -> Figure:
@@ -71,8 +81,7 @@ def distribution_figure(cohort: Cohort) -> Figure:
         grid[0, column].set_title(f"{quantity.title}\n({quantity.unit})", fontsize=8.5)
         grid[-1, column].set_xticks([place for place, _ in axis.ticks], [text for _, text in axis.ticks])
     for row, group in enumerate(groups):
-        name = shortened(" ".join(group.label.split()), LONGEST_LABEL)
-        label = f"{name}\n{numbers.count(len(group.cases))}"
+        label = f"{figure_name(group.label, LONGEST_LABEL)}\n{numbers.count(len(group.cases))}"
         grid[row, 0].text(-0.22, 0.4, label, transform=grid[row, 0].transAxes, ha="right", va="center")
     return figure
 

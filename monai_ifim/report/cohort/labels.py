@@ -15,7 +15,7 @@ from monai_ifim.display.style import LABEL_COLORS, OTHER_LABELS
 from monai_ifim.io.segmentation import ShownLabel
 from monai_ifim.report.pages.texts import shortened
 
-__all__ = ["LegendRow", "legend", "over_image"]
+__all__ = ["LegendRow", "legend", "over_image", "own_color"]
 
 OPACITY = 0.35  # of a label inside of its outline
 
@@ -29,6 +29,11 @@ class LegendRow:
     color: str
     name: str
     text: str
+
+
+def own_color(place: int) -> str:
+    """Colour of the label at a place of the legend, from 0, as #RRGGBB."""
+    return LABEL_COLORS[place] if place < len(LABEL_COLORS) else OTHER_LABELS
 
 
 def legend(labels: Sequence[ShownLabel]) -> tuple[LegendRow, ...]:
@@ -47,7 +52,7 @@ def over_image(labels: Pixels, image: Pixels, shown: Sequence[ShownLabel]) -> Im
     colors = np.zeros((256, 3))
     known = np.zeros(256, dtype=bool)
     for place, label in enumerate(shown):
-        colors[label.value] = to_rgb(LABEL_COLORS[place] if place < len(LABEL_COLORS) else OTHER_LABELS)
+        colors[label.value] = to_rgb(own_color(place))
         known[label.value] = True
     grey = np.repeat(image[..., None] / 255.0, 3, axis=2)
     weight = known[labels] * np.where(_outline(labels), 1.0, OPACITY)

@@ -18,11 +18,12 @@ from monai_ifim.report.cohort.pictures import CasePictures
 from monai_ifim.report.cohort.records import Cohort
 from monai_ifim.report.cohort.tables import case_anchor, case_link, limited
 from monai_ifim.report.pages.blocks import ABSENT, Entry, Table, TableRow
-from monai_ifim.report.pages.texts import shortened, words
+from monai_ifim.report.pages.texts import breakable, shortened, words
 
 __all__ = ["CASES_SHOWN", "CaseList", "all_cases", "list_cases", "listed_records"]
 
 CASES_SHOWN = 500  # in the static table
+ANSWER_HEAD, CONFIDENCE_HEAD = "predicted class", "confidence"  # columns that the gallery shows too
 DIGITS = 9  # of the values that the script sorts by
 
 
@@ -70,6 +71,8 @@ def _pictures(case: Mapping[str, Any], pictures: CasePictures) -> str:
         return ""
     if name in pictures.grids:
         return "yes"
+    if name in pictures.beside:
+        return "own page"
     return "left out" if name in pictures.left_out else "none"
 
 
@@ -91,8 +94,8 @@ def _number(name: str, form: Callable[[float], str]) -> dict[str, Any]:
 COLUMNS = (
     ListColumn("case", "name", _text("case")),
     ListColumn("status", "text", _text("status")),
-    ListColumn("predicted class", "words", _text("prediction")),
-    ListColumn("confidence", "number", **_number("confidence", numbers.probability)),
+    ListColumn(ANSWER_HEAD, "words", _text("prediction")),
+    ListColumn(CONFIDENCE_HEAD, "number", **_number("confidence", numbers.probability)),
     ListColumn("rank", "number", **_number("rank", numbers.count)),
     ListColumn("trace", "number", **_number("trace", numbers.number)),
     ListColumn(SENSITIVITY_KEPT.label, "number", **_number("energy_kept", numbers.percent)),
@@ -116,7 +119,7 @@ def all_cases(listed: CaseList) -> Table:
 
 
 def _row(position: int, case: Mapping[str, Any]) -> TableRow:
-    link = Markup('<a href="#{}">{}</a>').format(case_anchor(position), shortened(case["case"]))
+    link = Markup('<a href="#{}" dir="auto">{}</a>').format(case_anchor(position), breakable(shortened(case["case"])))
     if case["status"] == "failed":
         return TableRow((link,), (Entry("failed", "failed"), *[ABSENT] * (len(COLUMNS) - 1)))
     entries = [_entry(column, case) for column in COLUMNS[1:]]
@@ -140,6 +143,7 @@ def listed_records(listed: CaseList) -> dict[str, Any]:
         "columns": [_column_record(column, listed.cases) for column in COLUMNS],
         "searched": [_searched(case) for case in listed.cases],
         "absent": numbers.NOT_AVAILABLE,
+        "heads": {"answer": ANSWER_HEAD, "probability": CONFIDENCE_HEAD},
     }
 
 

@@ -15,7 +15,9 @@ from monai_ifim.display.vocabulary import LEADING, TOTAL_SENSITIVITY
 from monai_ifim.io.atomic import write_bytes
 from monai_ifim.report.cohort import tables
 from monai_ifim.report.cohort.cards import CaseCard, case_cards
+from monai_ifim.report.cohort.case_pages import write_case_pages
 from monai_ifim.report.cohort.figures import distribution_picture
+from monai_ifim.report.cohort.gallery import PAGES, gallery_records
 from monai_ifim.report.cohort.listing import CASES_SHOWN, CaseList, all_cases, list_cases, listed_records
 from monai_ifim.report.cohort.pictures import CasePictures, choose_pictures
 from monai_ifim.report.cohort.records import MOST_GROUPS, Cohort, read_cohort
@@ -79,6 +81,7 @@ def write_cohort(output: Path) -> Path:
     """Write OUT/index.html from OUT/cases.parquet, OUT/run.json and OUT/CASE/CASE_planes.npz; return its path.
 
     The page is one self-contained file, written atomically, with the same bytes for the same records; run.json gets its hash.
+    Cases that would make it too heavy get pages of their own, in OUT/pages, and a thumbnail on it.
     Missing pictures and a missing run.json are mentioned on it. Raises InputError if cases.parquet is missing, or if one of the
     records cannot be read.
     """
@@ -87,11 +90,14 @@ def write_cohort(output: Path) -> Path:
     pictures = choose_pictures(output, cohort)
     listed = list_cases(cohort, pictures)
     cards = case_cards(output, cohort, listed, pictures)
+    by_name = dict(zip(cohort.cases["case"], cards, strict=True))
+    thumbnails = {name: grid.thumbnail for name, grid in pictures.grids.items()}
+    thumbnails |= write_case_pages(output, by_name, pictures.beside)
     text = render_cohort(
         page=_page(cohort, listed).numbered(),
         cards=cards,
-        beside=_beside(cohort, cards),
-        records=listed_records(listed),
+        still=_still(cohort, cards),
+        records=listed_records(listed) | gallery_records(listed, cards, thumbnails),
         pictures=_pictures_said(pictures),
     )
     path = output / PAGE
@@ -100,7 +106,7 @@ def write_cohort(output: Path) -> Path:
     return path
 
 
-def _beside(cohort: Cohort, cards: Sequence[CaseCard]) -> frozenset[int]:
+def _still(cohort: Cohort, cards: Sequence[CaseCard]) -> frozenset[int]:
     """Indices of the cases whose cards can be read without JavaScript."""
     named = named_cases(cohort)
     names = cohort.cases["case"]
@@ -110,11 +116,16 @@ def _beside(cohort: Cohort, cards: Sequence[CaseCard]) -> frozenset[int]:
 
 def _pictures_said(pictures: CasePictures) -> str:
     """How many cases have pictures on the page, and why others have none; empty if all have."""
-    shown, absent = len(pictures.grids), len(pictures.left_out) + len(pictures.unreadable)
-    if not shown + absent:
+    shown, beside, absent = len(pictures.grids), len(pictures.beside), len(pictures.left_out) + len(pictures.unreadable)
+    if not shown + beside + absent:
         return "No case of this run has pictures: an earlier version made it, or the files are not beside this page."
-    if not absent:
+    if not absent + beside:
         return ""
+    if not absent:
+        return (
+            f"{_number(shown)} open here, outliers first; {_number(beside)} have pages of their own in the folder {PAGES}, which "
+            "belongs to this page: copy or send both."
+        )
     return (
         f"Pictures of {_number(shown)} are on this page, outliers first; those of {_number(absent)} are not, to keep the page "
         "small (see the column \N{LEFT DOUBLE QUOTATION MARK}pictures\N{RIGHT DOUBLE QUOTATION MARK}). Their files are linked."

@@ -2,47 +2,33 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from matplotlib import colormaps
 from PIL import Image
 
 from monai_ifim.display import numbers
-from monai_ifim.display.sides import edge_words, place_text, side_text
-from monai_ifim.display.style import DIVERGING, GRAY, MUTED, SEQUENTIAL
+from monai_ifim.display.sides import edge_words, letter_places, place_text, side_text
+from monai_ifim.display.windows import bar_shape
 from monai_ifim.io.planes import LABELS, CasePlanes, Plane, PlaneMap
+from monai_ifim.report.cohort.colors import color_table, colors_of, title_of
+from monai_ifim.report.cohort.encoding import encoded
 from monai_ifim.report.cohort.labels import LegendRow, legend, over_image
+from monai_ifim.report.cohort.slices import SliceView, slice_view
+from monai_ifim.report.cohort.thumbnails import thumbnail
 
-__all__ = ["MapColumn", "PictureGrid", "PlanePicture", "ScaleBar", "color_stops", "draw_picture_grid"]
+__all__ = ["MapColumn", "PictureGrid", "PlanePicture", "ScaleBar", "draw_picture_grid"]
 
-COLORS: Mapping[str, str] = MappingProxyType({"grey": GRAY, "diverging": DIVERGING, "sequential": SEQUENTIAL, "muted": MUTED})
-MAP_COLORS: Mapping[str, str] = MappingProxyType({"high": "diverging", "sensitivity": "sequential"})  # all others are grey
-TITLES: Mapping[str, str] = MappingProxyType(
-    {
-        "source": "Scan",
-        "input": "Image",
-        "labels": "Segmentation",
-        "high": "High component",
-        "low": "Low component",
-        "sensitivity": "Sensitivity",
-    }
-)
-STOPS = 17  # colours of a colour bar's gradient; odd: zero is one of them
 TALLEST = 1.25  # largest height of a picture over the width of its column; all planes of a case have one scale
 BAR_SHARE = 0.4  # largest length of a scale bar over the picture's width
 FLAT = 0.15  # height over width below which letters at top and bottom would cover the picture
-LOSSLESS = 101
-QUALITIES = (LOSSLESS, 92, 82, 70)  # of WebP, tried in turn; below 70, blocks are visible
+BESIDE, ABOVE = 0.62, 0.7  # shares of width and height: spots beyond the one or before the other leave the lower left corner free
 NORMALS: Mapping[str, int] = MappingProxyType({"sagittal": 0, "coronal": 1, "axial": 2})  # RAS axis
+
+Place = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -56,7 +42,9 @@ class ScaleBar:
 @dataclass(frozen=True)
 class PlanePicture:
     """One plane. source: data URI; size: (width, height) in pixels; ratio: width over height as displayed, in mm where these
-    are known; percent: width of the picture in percent of its column's; edges: letters at left, right, top, bottom."""
+    are known; percent: width of the picture in percent of its column's; edges: letters at left, right, top, bottom; places: of
+    these, as `display.sides.letter_places`; bar_at: the lower corner of the scale bar, "left" or "right". Letters and bar do not
+    lie on the most sensitive spot."""
 
     source: str = field(repr=False)
     size: tuple[int, int]
@@ -64,19 +52,22 @@ class PlanePicture:
     place: str
     alt: str
     edges: tuple[str, str, str, str]
+    places: tuple[Place, ...]
     ratio: float
     percent: float
     bar: ScaleBar | None
+    bar_at: str
 
 
 @dataclass(frozen=True)
 class MapColumn:
-    """The planes of one map, one below the other. colors: a key of COLORS; marks: values at left, middle and right of the
-    colour bar; legend: of a segmentation, in place of the bar."""
+    """The planes of one map, one below the other. colors: a key of COLORS; shape: CSS's clip-path of the colour bar, pointed
+    where values lie beyond; marks: values at its left, middle and right; legend: of a segmentation, in place of the bar."""
 
     title: str
     unit: str
     colors: str
+    shape: str
     marks: tuple[str, str, str]
     pictures: tuple[PlanePicture, ...]
     legend: tuple[LegendRow, ...] = ()
@@ -84,58 +75,76 @@ class MapColumn:
 
 @dataclass(frozen=True)
 class PictureGrid:
-    """All pictures of a case. point: where the planes meet, as text; empty without a world frame."""
+    """All pictures of a case. point: where the planes meet, as text; empty without a world frame. thumbnail: data URI of the
+    image with the sensitivity over it; slices: to scroll through, None in records of earlier versions."""
 
     columns: tuple[MapColumn, ...]
     point: str
+    thumbnail: str = field(default="", repr=False)
+    slices: SliceView | None = None
 
     @property
     def weight(self) -> int:
-        """Characters of all data URIs."""
-        return sum(len(picture.source) for column in self.columns for picture in column.pictures)
+        """Characters of all pictures and slices."""
+        pictures = sum(len(picture.source) for column in self.columns for picture in column.pictures)
+        return pictures + (0 if self.slices is None else len(self.slices.data))
 
 
 def draw_picture_grid(planes: CasePlanes, most: float = math.inf) -> PictureGrid:
     """Colour and encode the planes of a case in the best quality of at most `most` characters, or else in the worst."""
+    slices = None if planes.stack is None else slice_view(planes.stack, planes.labels, planes.saturated)
+    most -= 0 if slices is None else len(slices.data)
     drawn = [plane for found in planes.maps for plane in found.planes]
     width = _column_width(drawn)
-    sources = iter(_encoded([image for found in planes.maps for image in _images(found, planes)], most))
+    sources = iter(encoded([image for found in planes.maps for image in _images(found, planes)], most))
     columns = [_column(found, width, sources, planes) for found in planes.maps if found.planes]
     framed = any(plane.has_frame for plane in drawn)
-    return PictureGrid(tuple(columns), place_text(planes.point) if framed else "")
-
-
-@cache
-def color_stops(colors: str) -> str:
-    """Colours of a colour bar from low to high, as the list of a CSS gradient."""
-    table = _table(colors)[np.linspace(0, 255, STOPS).round().astype(int)]
-    return ", ".join("#" + "".join(f"{int(part):02x}" for part in color) for color in table)
+    return PictureGrid(tuple(columns), place_text(planes.point) if framed else "", thumbnail(planes), slices)
 
 
 def _images(found: PlaneMap, planes: CasePlanes) -> list[Image.Image]:
     """The coloured planes of a map; labels lie over the image."""
     if found.kind != LABELS:
-        return [_colored(plane, _colors(found, planes.saturated)) for plane in found.planes]
+        return [_colored(plane, colors_of(found.kind, planes.saturated)) for plane in found.planes]
     behind = next((each.planes for each in planes.maps if each.kind in ("source", "input")), found.planes)
     return [over_image(plane.values, image.values, planes.labels) for plane, image in zip(found.planes, behind, strict=True)]
 
 
 def _column(found: PlaneMap, width: float, sources: Iterator[str], planes: CasePlanes) -> MapColumn:
     kind = found.kind
-    photograph = kind == "source" and not found.planes[0].has_frame
-    title = TITLES.get("input" if photograph else kind, kind)
+    photograph = not found.planes[0].has_frame
+    title = title_of(kind, photograph)
     low, high = found.window
+    said = f"from {numbers.number(low)} to {numbers.number(high)} {numbers.unit_text(found.unit)}".strip()
+    if kind == LABELS:
+        said = ", ".join(f"{row.name} {row.text}" for row in legend(planes.labels)) or "no label"
     return MapColumn(
         title=title,
         unit=numbers.unit_text(found.unit),
-        colors=_colors(found, planes.saturated),
+        colors=colors_of(found.kind, planes.saturated),
+        shape=bar_shape(*found.beyond),
         marks=(numbers.number(low), numbers.number((low + high) / 2), numbers.number(high)),
-        pictures=tuple(_picture(plane, title, width, next(sources)) for plane in found.planes),
+        pictures=tuple(
+            _picture(plane, f"{title}, {said}", width, next(sources), spot)
+            for plane, spot in zip(found.planes, _spots(planes), strict=True)
+        ),
         legend=legend(planes.labels) if kind == LABELS else (),
     )
 
 
-def _picture(plane: Plane, title: str, width: float, source: str) -> PlanePicture:
+def _spots(planes: CasePlanes) -> list[Place | None]:
+    """The most sensitive place of each plane, (across, down) as shares of it; None without a map of the sensitivity."""
+    found = next((each.planes for each in planes.maps if each.kind == "sensitivity"), None)
+    if found is None:
+        return [None] * len(planes.maps[0].planes)
+    spots: list[Place | None] = []
+    for plane in found:
+        row, column = np.unravel_index(int(plane.values.argmax()), plane.values.shape)
+        spots.append(((int(column) + 0.5) / plane.values.shape[1], (int(row) + 0.5) / plane.values.shape[0]))
+    return spots
+
+
+def _picture(plane: Plane, title: str, width: float, source: str, spot: Place | None) -> PlanePicture:
     rows, columns = plane.values.shape
     down, across = plane.extent
     left, right, *ends = plane.edges
@@ -147,52 +156,16 @@ def _picture(plane: Plane, title: str, width: float, source: str) -> PlanePictur
         place=_place(plane),
         alt=_alt(plane, title),
         edges=(left, right, top, bottom),
+        places=letter_places(spot),
         ratio=round(across / down, 4),
         percent=round(100 * across / width, 2),
         bar=_bar(across) if plane.has_frame else None,
+        bar_at="left" if spot is None or spot[0] > BESIDE or spot[1] < ABOVE else "right",
     )
-
-
-def _colors(found: PlaneMap, saturated: bool) -> str:
-    if found.kind == LABELS:
-        return LABELS
-    colors = MAP_COLORS.get(found.kind, "grey")
-    return "muted" if saturated and colors != "grey" else colors
 
 
 def _colored(plane: Plane, colors: str) -> Image.Image:
-    return Image.fromarray(plane.values if colors == "grey" else _table(colors)[plane.values])
-
-
-def _encoded(images: Sequence[Image.Image], most: float) -> list[str]:
-    """Data URIs of all images, in one quality."""
-    sources: list[str] = []
-    for quality in QUALITIES:
-        sources, weight = [], 0
-        for image in images:
-            sources.append(_data_uri(image, quality))
-            weight += len(sources[-1])
-            if weight > most and quality != QUALITIES[-1]:
-                break
-        else:
-            break
-    return sources
-
-
-def _data_uri(image: Image.Image, quality: int) -> str:
-    buffer = io.BytesIO()
-    how: dict[str, Any] = (
-        {"lossless": True, "quality": 0, "method": 0} if quality == LOSSLESS else {"quality": quality, "method": 2}
-    )
-    image.save(buffer, "WEBP", **how)  # method 4 takes five times as long for an eighth less
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
-
-
-@cache
-def _table(colors: str) -> npt.NDArray[np.uint8]:
-    """[256, 3]."""
-    table: npt.NDArray[np.uint8] = colormaps[COLORS[colors]](np.arange(256), bytes=True)[:, :3]
-    return table
+    return Image.fromarray(plane.values if colors == "grey" else color_table(colors)[plane.values])
 
 
 def _column_width(planes: Sequence[Plane]) -> float:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from monai_ifim.display import numbers
 from monai_ifim.display.vocabulary import LEADING, TOTAL_SENSITIVITY
 from monai_ifim.io import InputError
 from monai_ifim.run.cohort import confidence, find_outliers, read_cases
@@ -41,6 +42,12 @@ class CohortQuantity:
     def head(self) -> str:
         """Title and unit."""
         return f"{self.title} ({self.unit})" if self.unit else self.title
+
+    def text(self, value: float) -> str:
+        """A value as the page writes it."""
+        if self.column == "confidence":
+            return numbers.probability(value)
+        return numbers.count(value) if self.whole and value == int(value) else numbers.number(value)
 
 
 QUANTITIES = (

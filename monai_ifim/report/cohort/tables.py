@@ -13,7 +13,7 @@ from markupsafe import Markup
 from monai_ifim.display import numbers
 from monai_ifim.report.cohort.records import Array, CaseGroup, Cohort, CohortQuantity
 from monai_ifim.report.pages.blocks import ABSENT, Entry, Table, TableRow
-from monai_ifim.report.pages.texts import shortened, words
+from monai_ifim.report.pages.texts import breakable, shortened, words
 
 __all__ = [
     "FAILURES_SHOWN",
@@ -55,7 +55,7 @@ def quantiles(groups: Sequence[CaseGroup], quantities: Sequence[CohortQuantity])
 def _quantile_entries(quantity: CohortQuantity, values: Array) -> tuple[Entry, ...]:
     if not len(values):
         return (Entry("0"), *[ABSENT] * (1 + len(QUANTILES)))
-    texts = [_number(quantity, float(value)) for value in np.percentile(values, QUANTILES)]
+    texts = [quantity.text(float(value)) for value in np.percentile(values, QUANTILES)]
     counts = (numbers.count(len(values)), numbers.count(int((values <= 0).sum())))
     return tuple(map(Entry, (*counts, *texts)))
 
@@ -114,10 +114,10 @@ def case_anchor(position: int) -> str:
     return f"case-{position}"
 
 
-def case_link(name: str, file: str = "", text: str | None = None) -> Markup:
-    """Link to the folder of a case, or to a file in it, relative to the page."""
-    target = f"./{quote(name, safe='')}/{quote(file, safe='')}"
-    return Markup('<a href="{}">{}</a>').format(target, shortened(name) if text is None else text)
+def case_link(name: str, file: str = "", text: str | None = None, root: str = "./") -> Markup:
+    """Link to the folder of a case, or to a file in it; root: the folder of the run, relative to the page."""
+    target = f"{root}{quote(name, safe='')}/{quote(file, safe='')}"
+    return Markup('<a href="{}" dir="auto">{}</a>').format(target, breakable(shortened(name)) if text is None else text)
 
 
 def _brief(case: dict[str, Any]) -> tuple[Entry, ...]:
@@ -145,14 +145,6 @@ def finding_text(finding: dict[str, Any]) -> str:
     return f"{finding['quantity']} {text} is {finding['kind']} (z = {z} among {among})"
 
 
-def _number(quantity: CohortQuantity, value: float) -> str:
-    if quantity.column == "confidence":
-        return numbers.probability(value)
-    if quantity.whole and value == int(value):
-        return numbers.count(value)
-    return numbers.number(value)
-
-
 def _by_name(cohort: Cohort) -> dict[str, dict[str, Any]]:
     """Outliers by name."""
     chosen = cohort.made[cohort.made["case"].isin(set(cohort.outliers["case"]))]
@@ -166,7 +158,7 @@ def _records(cases: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _head(case: dict[str, Any]) -> Markup:
     """The name of a case as a link to its card."""
-    return Markup('<a href="#{}">{}</a>').format(case_anchor(case["position"]), shortened(case["case"]))
+    return Markup('<a href="#{}" dir="auto">{}</a>').format(case_anchor(case["position"]), breakable(shortened(case["case"])))
 
 
 def limited(shown: int, number: int) -> str:

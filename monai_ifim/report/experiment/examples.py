@@ -13,13 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from monai_ifim.display.numbers import number, unit_text
-from monai_ifim.display.sides import side_text
+from monai_ifim.display.sides import letter_places, side_text
 from monai_ifim.display.style import DIVERGING, GRAY, SEQUENTIAL
 from monai_ifim.evaluation.records import CellRecord, Example
 from monai_ifim.io.errors import InputError
 from monai_ifim.io.planes import CasePlanes, Plane, PlaneMap, read_planes
-from monai_ifim.report.pages.style import new_figure
-from monai_ifim.report.pages.texts import shortened
+from monai_ifim.report.pages.style import figure_name, new_figure
 
 __all__ = ["COLOR_MAPS", "TITLES", "StoredExample", "example_figure", "read_examples"]
 
@@ -124,23 +123,33 @@ def _tile(axes: Axes, one: StoredExample, name: str, view: int, size: tuple[floa
     plane = found.planes[view]
     axes.imshow(plane.values, cmap=_colors(found), vmin=0, vmax=255, interpolation="nearest", aspect="auto")
     if name == "image":
-        _write_edges(axes, plane)
+        _write_edges(axes, plane, _spot(one, view))
     if view == one.views - 1:
         _color_bar(axes, found, *size)
 
 
-def _write_edges(axes: Axes, plane: Plane) -> None:
-    """The patient's sides at the edges of a plane."""
-    places: tuple[tuple[float, float, Side, Literal["top", "center", "bottom"]], ...] = (
-        (0.02, 0.5, "left", "center"),
-        (0.98, 0.5, "right", "center"),
-        (0.5, 0.98, "center", "top"),
-        (0.5, 0.02, "center", "bottom"),
+def _spot(one: StoredExample, view: int) -> tuple[float, float] | None:
+    """The most sensitive place of a plane, (across, down) as shares of it; None without a map of the sensitivity."""
+    found = one.of("sensitivity")
+    if found is None:
+        return None
+    values = found.planes[view].values
+    row, column = np.unravel_index(int(values.argmax()), values.shape)
+    return (int(column) + 0.5) / values.shape[1], (int(row) + 0.5) / values.shape[0]
+
+
+def _write_edges(axes: Axes, plane: Plane, spot: tuple[float, float] | None) -> None:
+    """The patient's sides at the edges of a plane, beside its most sensitive spot."""
+    aligned: tuple[tuple[Side, Literal["top", "center", "bottom"]], ...] = (
+        ("left", "center"),
+        ("right", "center"),
+        ("center", "top"),
+        ("center", "bottom"),
     )
     shown = plane.edges if plane.extent[0] / plane.extent[1] >= FLAT else (*plane.edges[:2], "", "")
-    for letter, (x, y, across, up) in zip(shown, places, strict=True):
+    for letter, (x, y), (across, up) in zip(shown, letter_places(spot), aligned, strict=True):
         outline = [withStroke(linewidth=1.6, foreground="black")]
-        axes.text(x, y, letter, transform=axes.transAxes, ha=across, va=up, fontsize=7, color="white", path_effects=outline)
+        axes.text(x, 1 - y, letter, transform=axes.transAxes, ha=across, va=up, fontsize=7, color="white", path_effects=outline)
 
 
 def _colors(found: PlaneMap) -> str:
@@ -173,9 +182,9 @@ def _describe(axes: Axes, one: StoredExample, view: int) -> None:
     if view == 0:
         example = one.example
         lines = [
-            shortened(example.image, LONGEST_NAME),
-            f"true: {shortened(example.label, LONGEST_NAME)}",
-            f"answer: {shortened(example.predicted, LONGEST_NAME)}",
+            figure_name(example.image, LONGEST_NAME),
+            f"true: {figure_name(example.label, LONGEST_NAME)}",
+            f"answer: {figure_name(example.predicted, LONGEST_NAME)}",
             f"probability: {number(example.probability)}",
         ]
     plane = one.planes.maps[0].planes[view]

@@ -15,8 +15,7 @@ from monai_ifim.evaluation.measuring.families import FAMILIES
 from monai_ifim.evaluation.records import CellRecord, Comparison, Estimate, ExperimentRecord
 from monai_ifim.report.experiment.lines import VERDICTS
 from monai_ifim.report.experiment.wording import VERDICT_TEXT, family, verdict
-from monai_ifim.report.pages.style import MOST_COLUMNS, new_figure
-from monai_ifim.report.pages.texts import shortened
+from monai_ifim.report.pages.style import MOST_COLUMNS, figure_name, new_figure
 
 __all__ = ["control_figure", "controls", "forest_figure"]
 
@@ -45,7 +44,7 @@ def forest_figure(results: ExperimentRecord) -> Figure:
     place, labels = 0.0, []
     across = axes.get_yaxis_transform()
     for task, items in groups.items():
-        name = shortened(results.title(task), LONGEST_NAME)
+        name = figure_name(results.title(task), LONGEST_NAME)
         axes.text(-0.005, place, name, transform=across, ha="right", va="center", fontweight="bold")
         for item in items:
             place += 1
@@ -77,7 +76,7 @@ def control_figure(cells: Sequence[CellRecord], first: str, measure: str) -> Fig
         for row, name in enumerate(names):
             _row(axes, row, Item(family(name), cells[place].comparison(first, name, measure)), written=False)
         _finish(axes, [(row, family(name)) for row, name in enumerate(names)], len(names) - 0.4)
-        axes.set_title(shortened(cells[place].architecture, LONGEST_NAME), loc="left", fontweight="bold")
+        axes.set_title(figure_name(cells[place].architecture, LONGEST_NAME), loc="left", fontweight="bold")
     figure.supxlabel("area difference: leading eigenspace minus the family named, with 95 % interval", fontsize=8.5)
     handles = [
         Line2D([], [], linestyle="none", marker=m.marker, color=m.color, markerfacecolor=m.color if m.filled else "white")
@@ -108,7 +107,7 @@ def _row(axes: Axes, place: float, item: Item, written: bool) -> None:
 
 def _finish(axes: Axes, labels: Sequence[tuple[float, str]], end: float) -> None:
     axes.axvline(0.0, color="#222222", linewidth=1.0, zorder=0.9)
-    axes.set_yticks([place for place, _ in labels], [shortened(label, LONGEST_NAME) for _, label in labels])
+    axes.set_yticks([place for place, _ in labels], [figure_name(label, LONGEST_NAME) for _, label in labels])
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(end, -0.7)
     axes.spines["left"].set_visible(False)

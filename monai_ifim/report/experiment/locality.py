@@ -12,7 +12,7 @@ from monai_ifim.evaluation.measuring.families import families_of
 from monai_ifim.evaluation.records import CellRecord
 from monai_ifim.report.experiment.lines import draw_band, legend_handle, norm_axis, note_images
 from monai_ifim.report.experiment.wording import family
-from monai_ifim.report.pages.style import label_rows, log_axis, mark_empty, panels
+from monai_ifim.report.pages.style import LONGEST_TITLE, figure_name, label_rows, log_axis, mark_empty, panels
 
 __all__ = ["has_locality", "locality_figure"]
 
@@ -32,7 +32,7 @@ def locality_figure(cells: Sequence[CellRecord]) -> Figure:
             for name in families_of("step")
             if (curve := cell.curve(name, "divergence")) is not None and (curve.mean > 0).any()
         ]
-        axes.set_title(cell.architecture, loc="left", fontweight="bold")
+        axes.set_title(figure_name(cell.architecture, LONGEST_TITLE), loc="left", fontweight="bold")
         if not drawn:
             mark_empty(axes)
             continue

@@ -12,7 +12,7 @@ from monai_ifim.evaluation.measuring.families import families_of
 from monai_ifim.evaluation.records import CellRecord
 from monai_ifim.report.experiment.lines import draw_band, legend_handle, norm_axis
 from monai_ifim.report.experiment.wording import family
-from monai_ifim.report.pages.style import label_rows, mark_empty, panels
+from monai_ifim.report.pages.style import LONGEST_TITLE, figure_name, label_rows, mark_empty, panels
 
 __all__ = ["has_removal", "removal_figure"]
 
@@ -37,7 +37,7 @@ def removal_figure(cells: Sequence[CellRecord]) -> Figure:
         for norm, images, mean in zip(drawn[0].relative_norm, drawn[0].images, drawn[0].mean, strict=True):
             if np.isfinite(images) and np.isfinite(mean):
                 axes.text(norm, 1.0, f"{int(images)}", transform=axes.get_xaxis_transform(), ha="center", va="bottom", fontsize=7)
-        axes.set_title(f"{cell.architecture}\nnumber of images:", loc="left", fontsize=8, pad=11)
+        axes.set_title(f"{figure_name(cell.architecture, LONGEST_TITLE)}\nnumber of images:", loc="left", fontsize=8, pad=11)
     figure.supxlabel("norm taken away over that of the image", fontsize=8.5)
     label_rows(grid, MEASURES["absolute_change"].axis)
     handles = [legend_handle(name, family(name)) for name in families_of("attenuation")]

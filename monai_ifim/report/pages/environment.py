@@ -9,6 +9,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from monai_ifim.display import numbers
+from monai_ifim.report.pages.texts import breakable
 
 __all__ = ["html_environment", "markdown_environment"]
 
@@ -36,7 +37,7 @@ def _environment(room: str, **options: Any) -> Environment:
         keep_trailing_newline=True,
         **options,
     )
-    environment.filters.update(count=numbers.count, counted=numbers.counted, sizes=numbers.sizes)
+    environment.filters.update(count=numbers.count, counted=numbers.counted, sizes=numbers.sizes, breakable=breakable)
     return environment
 
 

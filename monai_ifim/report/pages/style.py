@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any, Literal
@@ -17,10 +17,14 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from PIL import Image
 
 from monai_ifim.display import numbers, style
+from monai_ifim.display.fonts import legible
+from monai_ifim.report.pages.texts import shortened
 
 __all__ = [
     "LARGEST_BYTES",
+    "LONGEST_TITLE",
     "MOST_COLUMNS",
+    "figure_name",
     "label_rows",
     "log_axis",
     "mark_empty",
@@ -36,6 +40,7 @@ RESOLUTIONS = (110, 96, 84, 72)  # dots per inch, tried in turn until the file i
 PACKED = np.array([65536, 256, 1])
 COLORS = 256  # of the palette; full colour takes three times the bytes
 MOST_COLUMNS = 3  # panels side by side
+LONGEST_TITLE = 44  # characters of a name above a panel
 
 
 SETTINGS: Mapping[Any, Any] = MappingProxyType(
@@ -57,9 +62,14 @@ SETTINGS: Mapping[Any, Any] = MappingProxyType(
 )
 
 
-def page_style() -> AbstractContextManager[None]:
-    """The style of all figures of a page inside; the caller's settings afterwards."""
-    return style.drawing(SETTINGS)
+def page_style(names: Iterable[str] = ()) -> AbstractContextManager[None]:
+    """The style of all figures of a page inside; the caller's settings afterwards. names: as `display.style.drawing`."""
+    return style.drawing(SETTINGS, names)
+
+
+def figure_name(name: str, longest: int) -> str:
+    """A name from outside on one line of a figure, of at most `longest` characters, as `display.fonts.legible` writes it."""
+    return legible(shortened(" ".join(name.split()), longest))
 
 
 def new_figure(width: float, height: float, layout: Literal["constrained", "compressed"] = "constrained") -> Figure:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup, escape
+
 from monai_ifim.display.numbers import NOT_AVAILABLE
 
-__all__ = ["flat_settings", "plain", "shortened", "words"]
+__all__ = ["breakable", "flat_settings", "plain", "shortened", "words"]
 
 LONGEST_TEXT = 300  # characters of a reason or a name on the page
 
@@ -15,6 +18,15 @@ LONGEST_TEXT = 300  # characters of a reason or a name on the page
 def shortened(text: str, longest: int = LONGEST_TEXT) -> str:
     """The text, cut to `longest` characters with an ellipsis."""
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def breakable(name: str) -> Markup:
+    """A name as HTML in which lines may end after its separators, so that none ends inside of a word.
+
+    >>> breakable("left_lung<1>.nii")
+    Markup('left_<wbr>lung&lt;1&gt;.<wbr>nii')
+    """
+    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_.-])(?=.)", name))
 
 
 def words(value: Any) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from chromium import Browser, chromium
 from monai_ifim.io.planes import CasePlanes, Layer, Plane, PlaneMap, cut_planes, write_planes
+from monai_ifim.io.stacks import StackLayer, thin
 from monai_ifim.run.table import CaseRow, write_run, write_table
 
 Array = npt.NDArray[Any]
@@ -83,6 +86,39 @@ def write_case_run(folder: Path, rows: list[CaseRow], planes: dict[str, CasePlan
     return folder
 
 
+def make_slices(
+    affine: Array, shape: tuple[int, ...], index: tuple[int, ...], seed: int = 0, photograph: bool = False, seen: Any = None
+) -> tuple[CasePlanes, dict[str, Array]]:
+    """Planes and slices of made-up maps, and the maps themselves; seen: where the network saw the image, None for all."""
+    generator = np.random.default_rng(seed)
+    spot = generator.uniform(1e-6, 2e-4, shape)
+    spot[index] = 3e-4
+    if seen is not None:
+        spot = spot * seen
+    values = {
+        "source": np.rint(sum(1200.0 * (n + 1) * axis / 2**n for n, axis in enumerate(np.indices(shape) / max(shape))) - 1024),
+        "high": generator.uniform(-0.3, 0.3, shape),
+        "low": generator.uniform(-1, 1, shape),
+        "sensitivity": spot,
+        "eigenvector": generator.normal(0, 0.1, shape),
+    }
+    windows, units = {**WINDOWS, "eigenvector": (-0.25, 0.25)}, {**MAP_UNITS, "eigenvector": ""}
+    layers = [
+        StackLayer(name, values[name], windows[name], units[name], component=1 if name == "eigenvector" else None)
+        for name in values
+    ]
+    drawn = [Layer(each.kind, each.values, each.window, each.unit) for each in layers if each.component is None]
+    planes = cut_planes(drawn, affine, index, photograph)
+    return replace(planes, stack=thin(layers, affine, index, spot, photograph)), values
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium."""
+    with chromium() as found:
+        yield found
+
+
 @pytest.fixture(scope="session")
 def case_row() -> Callable[..., CaseRow]:
     """A row of the table of cases."""
@@ -93,6 +129,12 @@ def case_row() -> Callable[..., CaseRow]:
 def case_planes() -> Callable[..., CasePlanes]:
     """Planes from an affine, a shape, the voxel of the only sensitive point, and a seed."""
     return make_planes
+
+
+@pytest.fixture(scope="session")
+def case_slices() -> Callable[..., tuple[CasePlanes, dict[str, Array]]]:
+    """Planes with slices to scroll through, and the maps that they were cut from."""
+    return make_slices
 
 
 @pytest.fixture(scope="session")

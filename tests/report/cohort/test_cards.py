@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import io
 import json
@@ -33,12 +34,13 @@ pytestmark = pytest.mark.usefixtures("blank_figure")
 
 def card(text: str, position: int) -> str:
     """What the page holds of one case, for browsers with and without scripts."""
-    (found,) = re.findall(rf'<details id="case-{position}">(.*?)</details>', text, re.DOTALL)
+    (found,) = re.findall(rf'<details id="case-{position}">(.*?)</noscript>', text, re.DOTALL)
     return str(found)
 
 
 def words(markup: str) -> str:
-    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", markup)).split())
+    within_words = re.sub(r"</?(?:bdi|wbr)\b[^>]*>", "", markup)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", within_words)).split())
 
 
 def records(text: str) -> dict[str, Any]:
@@ -216,8 +218,9 @@ def test_outliers_then_the_least_confident_have_pictures_first(
         assert abs(len(found.grids) - cases) <= 1
         assert list(found.grids) == expected[: len(found.grids)]
         assert sum(grid.weight for grid in found.grids.values()) <= largest
-        assert found.left_out == set(expected[len(found.grids) :])
-        assert found.left_out
+        assert list(found.beside) == expected[len(found.grids) :]
+        assert found.beside
+        assert not found.left_out
 
 
 def test_texts_of_a_case_count_towards_the_limit(
@@ -227,29 +230,71 @@ def test_texts_of_a_case_count_towards_the_limit(
     least = draw_picture_grid(large_planes(1), 1).weight
     cohort = read_cohort(run)
     assert set(choose_pictures(run, cohort, least + WORDS_WEIGHT).grids) == {"one"}
-    assert choose_pictures(run, cohort, least + WORDS_WEIGHT - 1).left_out == {"one"}
+    assert choose_pictures(run, cohort, least + WORDS_WEIGHT - 1).beside == ("one",)
 
 
-def test_what_is_left_out_is_said_and_linked(
+def test_heavy_cases_get_pages_of_their_own(
     render: Callable[..., str],
     case_row: Row,
     large_planes: Callable[[int], CasePlanes],
     monkeypatch: pytest.MonkeyPatch,
     parse_html: Any,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setattr("monai_ifim.report.cohort.page.choose_pictures", partial(choose_pictures, largest=300_000))
     names = [f"c{i}" for i in range(12)]
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "case-99.html").write_text("of an earlier page")
+    (tmp_path / "pages" / "notes.html").write_text("the user's own")
     text = render([case_row(name) for name in names], {name: large_planes(i) for i, name in enumerate(names)})
-    column = records(text)["columns"][-1]
+    content = records(text)
+    column = content["columns"][-1]
     shown = column["texts"].count("yes")
     assert column["head"] == "pictures"
-    assert column["texts"] == ["yes"] * shown + ["left out"] * (12 - shown)
+    assert column["texts"] == ["yes"] * shown + ["own page"] * (12 - shown)
     assert 0 < shown < 12
-    assert f"Pictures of {shown} case{'' if shown == 1 else 's'} are on this page" in text
-    assert f"those of {12 - shown} cases are not" in text
-    assert "The pictures are left out to keep this page small." in words(card(text, 12))
-    links = [attributes["href"] for tag, attributes in parse_html(card(text, 12)).tags if tag == "a"]
-    assert "./c11/c11.mrml" in links
+    assert content["pages"] == [""] * shown + [f"pages/case-{i + 1}.html" for i in range(shown, 12)]
+    assert f"{12 - shown} cases have pages of their own in the folder pages" in text
+    assert sorted(path.name for path in (tmp_path / "pages").iterdir()) == sorted(
+        [*(f"case-{i + 1}.html" for i in range(shown, 12)), "notes.html"]
+    )
+    assert all(picture.startswith("data:image/webp;base64,") for picture in content["thumbnails"])
+    own = (tmp_path / "pages" / "case-12.html").read_text(encoding="utf-8")
+    page = parse_html(own)
+    assert own.count("data:image/webp") == 12
+    links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+    assert {"../index.html", "../c11/c11.mrml", "../index.html#making", "case-11.html"} <= set(links)
+    assert all((tmp_path / "pages" / unquote(link.partition("#")[0])).exists() for link in links)
+    policy = [attributes["content"] for tag, attributes in page.tags if "http-equiv" in attributes]
+    (script,) = re.findall(r"<script>(.*?)</script>", own, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy[0]
+    still = parse_html(text)
+    assert "./pages/case-12.html" in [attributes["href"] for tag, attributes in still.tags if tag == "a"]
+
+
+def test_each_case_has_a_sentence_and_a_thumbnail(render: Callable[..., str], case_row: Row, case_planes: Planes) -> None:
+    rows = [
+        case_row("step", eigenvalue=0.2, norm_input=50.0, locality_radius=(None,)),  # 1 unit costs 0.1 nats
+        case_row("near", eigenvalue=0.2, norm_input=50.0, locality_radius=(0.5,)),  # and only half of that is described
+        case_row("flat", eigenvalue=1e-9, norm_input=5.0, locality_radius=(None,)),
+        case_row("none", eigenvalue=0.0),
+        case_row("part", volume_sentence="One unit along component 1 raises the volume of liver by 2 ml."),
+        CaseRow("bad", "failed", "bad.nii: the file ends early", "bad.nii"),
+    ]
+    content = records(render(rows, {"step": case_planes(AFFINE, SHAPE, INDEX)}))
+    assert [said.replace("\N{NO-BREAK SPACE}", " ") for said in content["sentences"]] == [
+        "A change of 2.0 % of the image along component 1 moves the answer by 0.10 nats.",
+        "A change of 1.0 % of the image along component 1 moves the answer by 0.025 nats.",
+        "No change along component 1 that is smaller than the image itself moves the answer by 0.10 nats.",
+        "",
+        "One unit along component 1 raises the volume of liver by 2 ml.",
+        "Failed: bad.nii: the file ends early",
+    ]
+    assert [bool(picture) for picture in content["thumbnails"]] == [True, *[False] * 5]
+    picture = Image.open(io.BytesIO(base64.b64decode(content["thumbnails"][0].partition(",")[2])))
+    assert max(picture.size) == 144
+    assert picture.size[0] / picture.size[1] == pytest.approx(21 / 34, rel=0.02)
 
 
 def test_the_list_for_the_script_is_the_table(render: Callable[..., str], case_row: Row, parse_html: Any) -> None:
@@ -291,7 +336,7 @@ def test_every_one_of_two_hundred_independent_labels_is_on_the_page(render: Call
     text = render([case_row("one", prediction=names[order[0]], probability=float(chances.max()), **more)])
     (page,) = re.findall(r'<details id="case-1">(.*?)</noscript>', text, re.DOTALL)
     (table,) = re.findall(r'<table class="outputs">(.*?)</table>', page, re.DOTALL)
-    rows = re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td>', table)
+    rows = re.findall(r'<th scope="row" dir="auto">(.*?)</th><td>(.*?)</td>', table)
     assert [(html.unescape(name), said) for name, said in rows] == [(names[i], probability(chances[i])) for i in order[:12]]
     (folded,) = re.findall(r"<summary>further labels</summary><p>(.*?)</p>", page, re.DOTALL)
     assert html.unescape(folded).split("; ") == [f"{names[i]} {probability(chances[i])}" for i in order[12:]]

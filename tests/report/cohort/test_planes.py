@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -14,12 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_ifim.io.planes import CasePlanes, Layer, Plane, PlaneMap, cut_planes
-from monai_ifim.report.cohort.planes import PictureGrid, color_stops, draw_picture_grid
+from monai_ifim.display.windows import bar_shape
+from monai_ifim.io.planes import CasePlanes, Layer, Plane, PlaneMap, cut_planes, read_planes, write_planes
+from monai_ifim.report.cohort.colors import color_stops
+from monai_ifim.report.cohort.planes import PictureGrid, draw_picture_grid
 
 SHAPE, INDEX = (21, 34, 13), (5, 20, 9)
 SPACING = (0.9, 0.9, 4.0)
-MATPLOTLIB = {"grey": "gray", "diverging": "RdBu_r", "sequential": "viridis", "muted": "Greys_r"}
+MATPLOTLIB = {"grey": "gray", "diverging": "coolwarm", "sequential": "viridis", "muted": "Greys_r"}
 
 
 def pixels(source: str) -> Any:
@@ -44,7 +47,7 @@ def only(grid: PictureGrid) -> Any:
         ("source", "gray"),
         ("input", "gray"),
         ("low", "gray"),
-        ("high", "RdBu_r"),
+        ("high", "coolwarm"),
         ("sensitivity", "viridis"),
     ],
 )
@@ -72,7 +75,7 @@ def test_a_bar_has_the_colours_of_its_pictures(colors: str) -> None:
         np.testing.assert_allclose(stop, 255 * np.array(table(place)[:3]), atol=4)
     middle = np.array(stops[len(stops) // 2])
     if colors == "diverging":
-        assert middle.min() > 235  # zero is white
+        assert middle.min() > 210  # zero is pale grey
         assert stops[0][2] > stops[0][0]
         assert stops[-1][0] > stops[-1][2]
     else:  # lightness only grows
@@ -137,7 +140,7 @@ def test_a_photograph_has_neither_letters_nor_scale() -> None:
     grid = draw_picture_grid(photograph)
     picture = only(grid)
     assert (picture.bar, picture.place, picture.edges, grid.point) == (None, "", ("", "", "", ""), "")
-    assert picture.alt == "Image, 7 \N{MULTIPLICATION SIGN} 5 pixels"
+    assert picture.alt == "Image, from 0 to 34.0, 7 \N{MULTIPLICATION SIGN} 5 pixels"
     assert grid.columns[0].title == "Image"
 
 
@@ -149,7 +152,7 @@ def test_letters_of_a_flat_picture_stay_off_it() -> None:
 def test_what_a_picture_shows_is_said_in_words() -> None:
     picture = only(draw_picture_grid(one_plane(np.zeros((4, 4)), content="high")))
     said = "patient's right at the left, left at the right, front at the top, back at the bottom"
-    assert picture.alt == f"High component, axial plane at S\u00a07.0\u00a0mm; {said}"
+    assert picture.alt == f"High component, from 0 to 1.00 unit, axial plane at S\u00a07.0\u00a0mm; {said}"
 
 
 def test_a_bar_is_labelled_with_its_window_and_unit() -> None:
@@ -163,6 +166,38 @@ def test_a_bar_is_labelled_with_its_window_and_unit() -> None:
     )
     signed = replace(planes, maps=(replace(planes.maps[0], kind="high", window=(-0.5, 0.5)),))
     assert draw_picture_grid(signed).columns[0].marks == ("\N{MINUS SIGN}0.500", "0", "0.500")
+
+
+@pytest.mark.parametrize(("lowest", "highest"), [(0, 1), (0, 2), (-1, 1), (-1, 2)])
+def test_a_bar_is_pointed_where_values_lie_beyond_it(lowest: float, highest: float, tmp_path: Path) -> None:
+    below, above = lowest < 0, highest > 1
+    values = np.full((5, 4, 1), 0.5)
+    values[1, 2], values[3, 1] = lowest, highest
+    planes = cut_planes([Layer("low", values, (0.0, 1.0), "", 10.0)], np.eye(4), (2, 1, 0))
+    write_planes(tmp_path / "planes.npz", planes)
+    for each in (planes, read_planes(tmp_path / "planes.npz")):
+        assert each.maps[0].beyond == (below, above)
+        assert draw_picture_grid(each).columns[0].shape == bar_shape(below, above)
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "corner", "moved"),
+    [
+        (10, 10, "left", None),
+        (19, 2, "right", None),
+        (19, 18, "left", None),
+        (10, 1, "left", 0),
+        (1, 10, "left", 2),
+        (19, 10, "right", 3),
+    ],
+)
+def test_bar_and_letters_leave_the_most_sensitive_spot_free(row: int, column: int, corner: str, moved: int | None) -> None:
+    values = np.zeros((21, 21))
+    values[row, column] = 1.0
+    picture = only(draw_picture_grid(one_plane(values, content="sensitivity")))
+    assert picture.bar_at == corner
+    middles = ((0.02, 0.5), (0.98, 0.5), (0.5, 0.02), (0.5, 0.98))
+    assert [i for i in range(4) if picture.places[i] != middles[i]] == ([] if moved is None else [moved])
 
 
 def test_a_map_is_named() -> None:

@@ -89,6 +89,15 @@ def test_volumes_lie_as_in_nibabels_canonical_orientation(view: int, normal: int
     assert f"{('axial', 'coronal', 'sagittal')[view]}, " in tile.get_ylabel()
 
 
+def test_letters_do_not_cover_the_most_sensitive_spot() -> None:
+    sensitivity = np.zeros((21, 17, 1))
+    sensitivity[10, 15] = 1.0
+    affine = np.diag([-1.0, -1.0, 3.0, 1.0])  # axial, rows to the back: the spot lies at the middle of the lower edge
+    ((tile, *_),) = rows_of(stored(maps_of((21, 17, 1), sensitivity=sensitivity), affine))
+    places = {text.get_text(): text.get_position() for text in tile.texts}
+    assert places == {"R": (0.02, 0.5), "L": (0.98, 0.5), "A": (0.5, 0.98), "P": (0.25, pytest.approx(0.02))}
+
+
 def test_a_photograph_is_shown_as_it_is_without_sides() -> None:
     """MONAI's first spatial axis of a picture runs from left to right."""
     image = np.arange(35.0).reshape(5, 7)
@@ -108,7 +117,15 @@ def test_signed_maps_are_symmetric_about_zero_and_positive_ones_start_there() ->
         assert windows[name][0] == -windows[name][1] < 0
     assert windows["sensitivity"][0] == 0 < windows["sensitivity"][1]
     (row, *_) = rows_of(stored(maps_of(), TILTED))
-    assert [axes.images[0].get_cmap().name for axes in row] == ["gray", "RdBu_r", "gray", "RdBu_r", "viridis", "RdBu_r", "RdBu_r"]
+    assert [axes.images[0].get_cmap().name for axes in row] == [
+        "gray",
+        "coolwarm",
+        "gray",
+        "coolwarm",
+        "viridis",
+        "coolwarm",
+        "coolwarm",
+    ]
 
 
 def test_image_and_low_share_a_grey_window_that_leaves_out_half_a_percent_of_the_values() -> None:

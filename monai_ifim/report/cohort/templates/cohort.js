@@ -1,6 +1,7 @@
 "use strict";
 (() => {
   const ROWS = 200; // of the list that are shown at a time
+  const KINDS = 200; // answers that the filter offers
   const byId = (id) => document.getElementById(id);
   const records = JSON.parse(byId("records").textContent);
   const { columns, absent } = records;
@@ -10,16 +11,21 @@
   if (!table) return;
 
   const body = table.tBodies[0];
+  const tableBox = table.closest(".wide");
+  const { heads } = records;
   const tools = document.querySelector(".tools");
-  const [words, viewer] = [byId("words"), byId("viewer")];
+  const [words, viewer, gallery] = [byId("words"), byId("viewer"), byId("gallery")];
+  const [filter, ordering, look, shortcuts] = [byId("filter"), byId("order"), byId("look"), byId("shortcuts")];
   const collator = new Intl.Collator("en", { numeric: true });
   const status = columns.find((column) => column.head === "status").texts;
-  const haystacks = names.map((_, i) => [...columns.map((c) => c.texts[i]), records.searched[i]].join(" ").toLowerCase());
+  const folded = (text) => text.normalize("NFKC").toLowerCase(); // ü is one character or two, and both are found
+  const haystacks = names.map((_, i) => folded([...columns.map((c) => c.texts[i]), records.searched[i]].join(" ")));
 
   let order = names.map((_, i) => i); // all cases as sorted
   let view = order; // those that the search leaves
   let active = 0; // place in view
   let shown = null; // case in the viewer
+  let pictured = records.thumbnails.some(Boolean); // the gallery is shown, not the table
 
   // The list
 
@@ -27,22 +33,50 @@
     const text = column.texts[i];
     const td = document.createElement("td");
     td.className = text ? (text === "failed" && column.head === "status" ? "failed" : column.kind) : "absent";
+    if (column.kind === "words") td.dir = "auto";
     td.textContent = text || (column.head === "stands out" && status[i] !== "failed" ? "" : absent);
     return td;
   };
 
+  const breakable = (text) => text.split(/(?<=[_.-])/).flatMap((part) => [part, document.createElement("wbr")]);
+
   const link = (target, text) => {
     const a = document.createElement("a");
     a.href = target;
-    a.textContent = text;
+    a.dir = "auto"; // names run in the direction of their script
+    a.append(...breakable(text));
     return a;
+  };
+
+  const addressOf = (i) => (records.pages[i] ? `./${records.pages[i]}` : `#case-${i + 1}`);
+  const textOf = (head, i) => columns.find((column) => column.head === head)?.texts[i] ?? "";
+
+  const tile = (i, place) => {
+    const li = document.createElement("li");
+    const name = link(addressOf(i), names[i]);
+    name.tabIndex = place === active ? 0 : -1;
+    const picture = document.createElement(records.thumbnails[i] ? "img" : "i");
+    if (records.thumbnails[i]) {
+      picture.src = records.thumbnails[i];
+      picture.alt = ""; // the sentence below says what there is to say
+      picture.decoding = "async";
+    } else picture.textContent = status[i] === "failed" ? "\u00d7" : "no picture";
+    const [answer, sentence] = [document.createElement("b"), document.createElement("p")];
+    const said = [heads.answer, heads.probability].map((head) => textOf(head, i)).filter(Boolean);
+    answer.dir = "auto";
+    answer.append(...breakable(status[i] === "failed" ? status[i] : said.join(" ")));
+    sentence.textContent = records.sentences[i];
+    li.append(picture, name, answer, sentence);
+    li.classList.toggle("active", place === active);
+    li.dataset.place = place;
+    return li;
   };
 
   const row = (i, place) => {
     const tr = document.createElement("tr");
     const th = document.createElement("th");
     th.scope = "row";
-    const name = link(`#case-${i + 1}`, names[i]);
+    const name = link(addressOf(i), names[i]);
     name.tabIndex = place === active ? 0 : -1;
     th.append(name);
     tr.append(th, ...columns.slice(1).map((column) => cell(column, i)));
@@ -59,7 +93,12 @@
   const draw = () => {
     const start = Math.floor(active / ROWS) * ROWS;
     const end = Math.min(start + ROWS, view.length);
-    body.replaceChildren(...view.slice(start, end).map((i, n) => row(i, start + n)));
+    const listed = view.slice(start, end);
+    body.replaceChildren(...(pictured ? [] : listed.map((i, n) => row(i, start + n))));
+    gallery.replaceChildren(...(pictured ? listed.map((i, n) => tile(i, start + n)) : []));
+    gallery.hidden = !pictured;
+    tableBox.hidden = pictured;
+    look.textContent = pictured ? "Show as a table" : "Show as pictures";
     byId("found").textContent = `${view.length.toLocaleString("en")} of ${names.length.toLocaleString("en")} cases`;
     document.querySelector(".pager").hidden = view.length <= ROWS;
     byId("page").textContent = `${(start + 1).toLocaleString("en")} to ${end.toLocaleString("en")}`;
@@ -67,7 +106,7 @@
     byId("later").disabled = end === view.length;
   };
 
-  const rowAt = (place) => body.querySelector(`tr[data-place="${place}"]`);
+  const rowAt = (place) => document.querySelector(`#cases :is(tr, li)[data-place="${place}"]`);
 
   const move = (place, focus) => {
     if (!view.length) return;
@@ -84,19 +123,24 @@
   };
 
   const search = () => {
-    const wanted = words.value.toLowerCase().split(/\s+/).filter(Boolean);
-    view = wanted.length ? order.filter((i) => wanted.every((word) => haystacks[i].includes(word))) : order;
+    const wanted = folded(words.value).split(/\s+/).filter(Boolean);
+    const fits = filters[filter.value]?.fits ?? (() => true);
+    view = order.filter((i) => fits(i) && wanted.every((word) => haystacks[i].includes(word)));
     active = 0;
     draw();
   };
 
-  const sort = (column, th) => {
-    const turns = column.values ? ["descending", "ascending"] : ["ascending", "descending"]; // then the order of the run
-    const turn = turns[turns.indexOf(th.getAttribute("aria-sort")) + 1];
-    for (const head of table.tHead.rows[0].cells) head.removeAttribute("aria-sort");
+  const turnsOf = (column) => (column.values ? ["descending", "ascending"] : ["ascending", "descending"]);
+
+  const sortNext = (column, th) => sort(column, turnsOf(column)[turnsOf(column).indexOf(th.getAttribute("aria-sort")) + 1]);
+
+  const sort = (column, turn) => { // without a turn, in the order of the run
+    const cells = table.tHead.rows[0].cells;
+    for (const cell of cells) cell.removeAttribute("aria-sort");
     order = names.map((_, i) => i);
+    ordering.value = turn ? `${columns.indexOf(column)} ${turn}` : "";
     if (!turn) return search();
-    th.setAttribute("aria-sort", turn);
+    cells[columns.indexOf(column)].setAttribute("aria-sort", turn);
     const keys = column.values ?? column.texts.map((text) => text || null);
     const compare = column.values ? (a, b) => a - b : collator.compare;
     const sign = turn === "descending" ? -1 : 1;
@@ -111,13 +155,50 @@
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = th.textContent;
-    button.addEventListener("click", () => sort(columns[n], th));
+    button.addEventListener("click", () => sortNext(columns[n], th));
     th.replaceChildren(button);
+  });
+
+  // What is shown, and in which order
+
+  const option = (select, value, text) => {
+    const found = document.createElement("option");
+    [found.value, found.textContent] = [value, text];
+    select.append(found);
+  };
+  const answers = columns.find((column) => column.head === heads.answer).texts;
+  const filters = {
+    "": { name: "all cases", fits: () => true },
+    notable: { name: "cases that stand out", fits: (i) => Boolean(textOf("stands out", i)) },
+    failed: { name: "failed cases", fits: (i) => status[i] === "failed" },
+  };
+  const kinds = [...new Set(answers.filter(Boolean))].sort(collator.compare).slice(0, KINDS);
+  kinds.forEach((kind, n) => (filters[`answer ${n}`] = { name: `answer: ${kind}`, fits: (i) => answers[i] === kind }));
+  for (const [value, { name, fits }] of Object.entries(filters)) {
+    const number = names.filter((_, i) => fits(i)).length;
+    if (!value || number) option(filter, value, `${name} (${number.toLocaleString("en")})`);
+  }
+  option(ordering, "", "in the order of the run");
+  columns.forEach((column, n) => {
+    if (!column.texts.some(Boolean)) return;
+    const said = column.values
+      ? { descending: "largest first", ascending: "smallest first" }
+      : { descending: "Z to A", ascending: "A to Z" };
+    for (const turn of turnsOf(column)) option(ordering, `${n} ${turn}`, `${column.head}, ${said[turn]}`);
+  });
+  filter.addEventListener("change", search);
+  ordering.addEventListener("change", () => {
+    const [n, turn] = ordering.value.split(" ");
+    sort(columns[n], turn);
+  });
+  look.addEventListener("click", () => {
+    pictured = !pictured;
+    draw();
   });
 
   // One case
 
-  const packed = names.map((_, i) => i).filter(((beside) => (i) => !beside.has(i))(new Set(records.beside)));
+  const packed = names.map((_, i) => i).filter(((still) => (i) => !still.has(i) && !records.pages[i])(new Set(records.still)));
   const packs = new Map();
 
   const unpack = async (n) => {
@@ -135,22 +216,23 @@
     return (await packs.get(n))[place % records.pack];
   };
 
-  const reading = () => {
-    const box = document.querySelector("#reading .box").cloneNode(true);
-    const head = document.createElement("h3");
+  const reading = () => { // once on the page, folded
+    const fold = document.createElement("details");
+    const head = document.createElement("summary");
     head.textContent = byId("reading-title").textContent;
-    box.prepend(head);
-    return box;
+    fold.append(head, document.querySelector("#reading .box").cloneNode(true));
+    return fold;
   };
 
   let opening = false; // its card is being unpacked
 
   const open = async (i, stepping = false) => {
+    if (records.pages[i]) return location.assign(addressOf(i));
     shown = i;
     opening = true;
     const place = view.indexOf(i);
     if (place >= 0) move(place, false);
-    byId("viewer-title").textContent = names[i];
+    byId("viewer-title").replaceChildren(...breakable(names[i]));
     byId("viewer-place").textContent =
       place < 0 ? "" : `${(place + 1).toLocaleString("en")} of ${view.length.toLocaleString("en")}`;
     byId("previous").disabled = place <= 0;
@@ -159,8 +241,10 @@
     const card = await cardOf(i).finally(() => (opening &&= shown !== i));
     if (shown !== i) return; // another was asked for meanwhile
     byId("viewer-card").innerHTML = card; // written and escaped by the program that wrote this page
-    byId("viewer-card").querySelector(".montage")?.after(reading());
+    byId("viewer-card").querySelector(".settings")?.before(reading());
     if (!viewer.open) viewer.showModal();
+    const slices = byId("viewer-card").querySelector(".slices");
+    if (slices) showSlices(slices, records.tables);
     viewer.scrollTop = 0;
     const focused = document.activeElement;
     if (!focused?.matches("#viewer button:enabled") || !stepping) byId("viewer-title").focus();
@@ -190,23 +274,28 @@
 
   document.addEventListener("click", (event) => {
     const target = event.target.closest?.("a[href^='#']");
-    const found = /^#case-(\d+)$/.exec(target?.getAttribute("href") ?? "");
-    if (found) {
+    const named = /^#case-(\d+)$/.exec(target?.getAttribute("href") ?? "");
+    if (named) {
       event.preventDefault();
-      open(found[1] - 1);
+      open(named[1] - 1);
     } else if (target && viewer.open) viewer.close();
-    const tr = event.target.closest?.("#cases tbody tr");
-    if (tr && !event.target.closest("a") && !getSelection().toString()) open(view[tr.dataset.place]);
+    const listed = event.target.closest?.("#cases tbody tr, #gallery li");
+    if (listed && !event.target.closest("a") && !getSelection().toString()) open(view[listed.dataset.place]);
   });
 
   const inViewer = { j: 1, ArrowRight: 1, k: -1, ArrowLeft: -1 };
-  const inList = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };
+  const across = () => getComputedStyle(gallery).gridTemplateColumns.split(" ").length; // tiles in a row
+  const inList = () =>
+    pictured
+      ? { j: 1, k: -1, ArrowRight: 1, ArrowLeft: -1, ArrowDown: across(), ArrowUp: -across() }
+      : { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };
 
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     const { key, target } = event;
+    if (key.length === 1 && !shortcuts.checked && target !== words) return;
     if (viewer.open || opening) {
-      if (!(key in inViewer)) return;
+      if (!(key in inViewer) || (key.startsWith("Arrow") && target.matches("#viewer :is(input, canvas)"))) return;
       event.preventDefault();
       step(inViewer[key]);
     } else if (target === words) {
@@ -221,12 +310,14 @@
       event.preventDefault();
       words.focus();
       words.select();
-    } else if (key in inList) {
-      const listed = body.contains(target);
+    } else if (target.matches("select")) return;
+    else if (key in inList()) {
+      const listed = body.contains(target) || gallery.contains(target);
       if (key.startsWith("Arrow") && !listed) return; // elsewhere arrows scroll
       event.preventDefault();
-      move(active + (listed ? inList[key] : 0), true);
-    } else if (body.contains(target) && (key === "Home" || key === "End")) {
+      const to = active + (listed ? inList()[key] : 0);
+      if (to >= 0 && to < view.length) move(to, true);
+    } else if ((body.contains(target) || gallery.contains(target)) && (key === "Home" || key === "End")) {
       event.preventDefault();
       move(key === "Home" ? 0 : view.length - 1, true);
     }
@@ -242,7 +333,11 @@
   addEventListener("hashchange", openHash);
 
   tools.hidden = false;
+  look.hidden = !pictured;
   draw();
   performance.mark("list");
-  document.addEventListener("DOMContentLoaded", openHash); // cards lie further down the page
+  document.addEventListener("DOMContentLoaded", () => { // cards lie further down the page
+    if (names.length === 1 && !location.hash && records.thumbnails[0]) open(0);
+    else openHash();
+  });
 })();

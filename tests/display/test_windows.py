@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from monai_ifim.io.windows import SOFT_TISSUE, display_window
+from monai_ifim.display.windows import SOFT_TISSUE, display_window
 
 
 def test_signed_maps_have_a_window_symmetric_about_zero() -> None:
@@ -53,8 +53,15 @@ def test_images_lose_half_a_percent_at_either_end() -> None:
 
 def test_hounsfield_units_are_shown_as_soft_tissue_unless_there_is_none() -> None:
     head = np.concatenate([np.full(500, -1000), np.full(500, 35), np.full(50, 900)])
-    assert display_window("source", head, "Hounsfield units") == SOFT_TISSUE
-    assert display_window("input", head, "Hounsfield units") == SOFT_TISSUE
-    assert display_window("source", head, "scanner units") != SOFT_TISSUE
-    assert display_window("source", np.linspace(-1000, -800, 50), "Hounsfield units") != SOFT_TISSUE
-    assert display_window("low", head, "Hounsfield units") != SOFT_TISSUE
+    assert display_window("source", head, hounsfield=True) == SOFT_TISSUE
+    assert display_window("input", head, hounsfield=True) == SOFT_TISSUE
+    assert display_window("source", head) != SOFT_TISSUE
+    assert display_window("source", np.linspace(-1000, -800, 50), hounsfield=True) != SOFT_TISSUE
+    assert display_window("high", head, hounsfield=True) == (-1000, 1000)
+
+
+def test_maps_of_zeros_are_shown_at_their_zero() -> None:
+    zeros = np.zeros((3, 5, 4))
+    assert display_window("sensitivity", zeros) == (0.0, 1.0)
+    assert display_window("high", zeros) == (-1.0, 1.0)
+    assert display_window("eigenvector", zeros) == (-1.0, 1.0)
