@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,10 @@ Array = npt.NDArray[Any]
 SLOW_FIXTURES = {  # other programs, and bundles and experiments that are run whole
     "axe", "browser", "cluster", "endoscopic", "orthanc", "quick", "site", "slicer_python", "template",
 }  # fmt: skip
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))  # behind the installed package: `benchmarks` and `docs` are not installed
+
 RAS_FROM_LPS = np.array([-1.0, -1.0, 1.0])
 
 

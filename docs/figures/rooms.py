@@ -1,6 +1,6 @@
 """Draws rooms.svg, the floors and rooms of the package.
 
-Run: python docs/figures/rooms.py. The order of the floors is that of the import contract in pyproject.toml; the rooms of a floor
+Run: python -m docs.figures rooms. The order of the floors is that of the import contract in pyproject.toml; the rooms of a floor
 are its folders, and the text is the first line of each docstring.
 """
 
@@ -13,7 +13,6 @@ from html import escape
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FIGURE = Path(__file__).with_suffix(".svg")
 WIDTH, MARGIN, GAP, PADDING, LINE = 960, 56, 8, 12, 18  # pixels
 LETTER = 6.4  # width of a letter, pixels
 STYLE = (
@@ -88,5 +87,6 @@ def draw() -> str:
     )
 
 
-if __name__ == "__main__":
-    FIGURE.write_text(draw(), encoding="utf-8")
+def draw_figures(demo: Path, output: Path) -> None:
+    """Write it; the demo is not drawn."""
+    (output / "rooms.svg").write_text(draw(), encoding="utf-8")

@@ -14,6 +14,11 @@ from tempfile import TemporaryDirectory
 REDIRECT = '<!doctype html><meta charset="utf-8"><title>monai-ifim view</title><meta http-equiv="refresh" content="0; url={}">\n'
 
 
+def has_screen() -> bool:
+    """Whether a browser would have a window to show a page in."""
+    return sys.platform != "linux" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
 @contextmanager
 def opened_browser(wanted: bool = True) -> Iterator[Callable[[str], None]]:
     """Yields a function that opens an address in the default browser, if wanted and if there is a screen.
@@ -21,8 +26,7 @@ def opened_browser(wanted: bool = True) -> Iterator[Callable[[str], None]]:
     Every user of a machine can see the command lines of all processes. The browser's therefore names a private page, which
     redirects to the address.
     """
-    on_screen = sys.platform != "linux" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
-    if not (wanted and on_screen):
+    if not (wanted and has_screen()):
         yield lambda _: None
         return
     with TemporaryDirectory(prefix="monai-ifim-") as folder:

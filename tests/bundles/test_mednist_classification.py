@@ -20,6 +20,8 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
+from monai_ifim.evaluation.classifiers.calibration import expected_calibration_error
+
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "mednist_classification"
 CONFIGS = BUNDLE / "configs"
 WEIGHTS = BUNDLE / "models" / "model.pt"
@@ -225,5 +227,9 @@ def test_stated_accuracy_holds_on_the_test_images() -> None:
     images = torch.stack([compose({"image": entry["image"]})["image"].as_tensor() for entry in entries])
     labels = torch.tensor([entry["label"] for entry in entries])
     with torch.no_grad():
-        accuracy = (trained_network()(images).argmax(dim=1) == labels).double().mean().item()
-    assert accuracy >= metadata()["eval_metrics"]["accuracy"] - 0.02
+        probabilities = trained_network()(images).softmax(1)
+    accuracy = (probabilities.argmax(dim=1) == labels).double().mean().item()
+    stated = metadata()["eval_metrics"]
+    assert accuracy >= stated["accuracy"] - 0.02
+    assert expected_calibration_error(probabilities, labels) == pytest.approx(stated["expected_calibration_error"], abs=0.005)
+    assert f"**{stated['expected_calibration_error']}**" in (BUNDLE / "docs" / "README.md").read_text(encoding="utf-8")

@@ -182,13 +182,13 @@ def test_picture_of_noise_stays_small(linear: NetworkFactory) -> None:
     assert told.picture.width > 1000  # its letters are as fine as ever
 
 
-def test_only_what_is_drawn_leaves_the_device(monkeypatch: pytest.MonkeyPatch, linear: NetworkFactory) -> None:
-    d = decompose(linear((1, 10, 20, 15), 3), torch.randn(1, 1, 10, 20, 15), rank=1)
+def test_only_the_channel_that_is_drawn_leaves_the_device(monkeypatch: pytest.MonkeyPatch, linear: NetworkFactory) -> None:
+    d = decompose(linear((2, 10, 20, 15), 3), torch.randn(2, 2, 10, 20, 15), rank=1)
     moved: list[int] = []
     move = Tensor.cpu
     monkeypatch.setattr(Tensor, "cpu", lambda self: moved.append(self.numel()) or move(self))  # type: ignore[func-returns-value]
     d._repr_html_()
-    assert max(moved) == 20 * 15
+    assert max(moved) == 10 * 20 * 15  # of one map: the limits of its scale are those of all of it
 
 
 def test_line_of_text_is_short_and_says_what_was_kept(case: Case) -> None:

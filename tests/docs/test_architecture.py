@@ -49,5 +49,5 @@ def test_each_walk_takes_ten_steps() -> None:
 def test_the_figure_is_drawn_from_the_package_as_it_is() -> None:
     figure = ROOT / "docs" / "figures" / "rooms.svg"
     drawn = runpy.run_path(str(figure.with_suffix(".py")))["draw"]()
-    assert figure.read_text(encoding="utf-8") == drawn, "draw it again: python docs/figures/rooms.py"
+    assert figure.read_text(encoding="utf-8") == drawn, "draw it again: python -m docs.figures rooms"
     assert all(f">{floor}</text>" in drawn for floor in FLOORS)

@@ -11,9 +11,18 @@ import pydicom
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from pydicom.data import get_testdata_file
 
-from monai_ifim.evaluation.demonstration import PlantedLesion, demo_slice, demo_volume, planted_lesion
-from monai_ifim.evaluation.lumpy.images import LumpyDataset, LumpyParameters, write_image
+from monai_ifim.evaluation.demonstration import (
+    HEAD_WINDOW,
+    PlantedLesion,
+    demo_head,
+    demo_lesion,
+    demo_slice,
+    demo_volume,
+    planted_lesion,
+)
+from monai_ifim.evaluation.lumpy.images import LumpyDataset, LumpyParameters, draw_volume, write_image
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "lumpy_lesion_detection_3d"
 
@@ -36,6 +45,35 @@ def test_demo_slice_is_a_ct_with_pixels() -> None:
     slice_ = pydicom.dcmread(demo_slice())
     assert slice_.Modality == "CT"
     assert slice_.pixel_array.shape == (128, 128)
+
+
+def test_the_head_is_pydicoms_slice_where_the_scanner_says_without_its_padding(tmp_path: Path) -> None:
+    path = demo_head(tmp_path)
+    written = path.stat().st_mtime_ns
+    assert demo_head(str(tmp_path)) == path
+    assert path.stat().st_mtime_ns == written
+    image, header = nibabel.load(path), pydicom.dcmread(get_testdata_file("J2K_pixelrep_mismatch.dcm", download=False))
+    hounsfield = header.pixel_array * float(header.RescaleSlope) + float(header.RescaleIntercept)
+    assert hounsfield.min() < HEAD_WINDOW[0]
+    np.testing.assert_array_equal(image.get_fdata()[..., 0], np.clip(hounsfield, *HEAD_WINDOW).T)
+    across, down = np.reshape(header.ImageOrientationPatient, (2, 3)) * np.asarray(header.PixelSpacing)[::-1, None]
+    for column, row in ((0, 0), (511, 0), (100, 300)):
+        place = np.asarray(header.ImagePositionPatient) + column * across + row * down
+        # the header rounds directions to four digits, and ITK sets them at right angles
+        np.testing.assert_allclose(image.affine @ [column, row, 0, 1], [-place[0], -place[1], place[2], 1], atol=0.01)
+
+
+def test_the_lesion_of_the_demo_volume_is_where_the_truth_says(tmp_path: Path) -> None:
+    """The same draw without the lesion differs by a Gaussian about the place that is stated."""
+    truth = demo_lesion(tmp_path)
+    assert truth.path == demo_volume(tmp_path)
+    dataset = LumpyDataset(LumpyParameters(), length=2, seed=1)
+    without = draw_volume(dataset.parameters, lesion=False, generator=dataset.generator(1)).image.numpy()
+    added = nibabel.load(truth.path).get_fdata() - without
+    peak = np.unravel_index(added.argmax(), added.shape)
+    np.testing.assert_allclose(truth.centre, 2.0 * np.asarray(peak))
+    np.testing.assert_array_equal(truth.mask.numpy() > 0, added >= LumpyParameters().lesion_amplitude / 2 - 1e-6)
+    assert truth.volume == pytest.approx(float(truth.mask.sum()) * 0.008)
 
 
 def test_demo_volume_is_written_once_and_is_always_the_same(tmp_path: Path) -> None:

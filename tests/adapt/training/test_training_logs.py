@@ -205,7 +205,10 @@ def test_a_photograph_stands_as_it_was_read(tmp_path: Path) -> None:
     pixels[2, 10] = 255
     Image.fromarray(pixels).save(tmp_path / "photo.png")
     read = LoadImage(ensure_channel_first=True)(tmp_path / "photo.png")
-    components = IFIMInferer(head="categorical")(list_data_collate([read]), Spot((10, 2)).eval())
+    saturated = IFIMInferer(head="categorical")(list_data_collate([read]), Spot((10, 2)).eval())  # a gap of hundreds of logits
+    (picture,) = OverlayPictures()(saturated)
+    assert np.ptp(picture, axis=0).max() == 0  # the image alone, in grey
+    components = IFIMInferer(head="categorical")(list_data_collate([read / 100]), Spot((10, 2)).eval())
     (picture,) = OverlayPictures()(components)
     assert picture.shape == (3, 9, 13)
     assert np.argwhere(np.ptp(picture, axis=0) > 0.05).tolist() == [[2, 10]]

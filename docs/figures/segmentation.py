@@ -1,14 +1,11 @@
 """The figure of docs/segmentation.md, from the planted lesion of the package and the files that `monai-ifim decompose` writes.
 
-python -m benchmarks.segmentation_figure [--output FOLDER]
-
 segmentation.png, the plane through the centre of the lesion: the scan, with outlines of the planted lesion and of the one that is
 found; the direction that changes its volume; the sensitivity of the volumes, and of each voxel's label.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -29,10 +26,12 @@ from monai_ifim.run.cases import find_cases
 from monai_ifim.run.local import run_cases
 from monai_ifim.run.settings import RunSettings
 
-FIGURES = Path(__file__).resolve().parent.parent / "docs" / "figures"
-FILE = "segmentation.png"
-
 Array = npt.NDArray[Any]
+
+
+def draw_figures(demo: Path, output: Path) -> None:
+    """Write it; the demo is not drawn."""
+    segmentation_figure().savefig(output / "segmentation.png", dpi=90, bbox_inches="tight")
 
 
 def segmentation_figure() -> Figure:
@@ -77,16 +76,3 @@ def _show(figure: Figure, axes: Axes, plane: Array, colours: str, title: str) ->
     shown = axes.imshow(plane.T, cmap=colours, vmin=window[0], vmax=window[1], interpolation="nearest", origin="lower")
     axes.set(xticks=[], yticks=[], title=title)
     figure.colorbar(shown, ax=axes, shrink=0.8)
-
-
-def main() -> None:
-    """Draw and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=FIGURES)
-    output = parser.parse_args().output
-    output.mkdir(parents=True, exist_ok=True)
-    segmentation_figure().savefig(output / FILE, dpi=90, bbox_inches="tight")
-
-
-if __name__ == "__main__":
-    main()

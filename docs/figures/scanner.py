@@ -1,7 +1,5 @@
 """The figures of docs/scanner_space.md, from data that come with the package and its libraries.
 
-python -m benchmarks.scanner_figures [--output FOLDER]
-
 scanner-spaces.png: pydicom's CT slice through the 2D bundle, in network, native and scanner space, from the files that
 `monai-ifim decompose` writes. scanner-comb.png: a generated volume of thin voxels through the 3D bundle, its leading
 eigenimage without a resolution and at the network's.
@@ -9,7 +7,6 @@ eigenimage without a resolution and at the network's.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -29,12 +26,12 @@ from monai_ifim.evaluation.demonstration import demo_slice
 from monai_ifim.evaluation.lumpy.images import LumpyDataset, LumpyParameters
 from monai_ifim.io import read_sidecar
 from monai_ifim.io.installation import resolve_bundle
+from monai_ifim.io.maps import MapContent
 from monai_ifim.options import Space, Statistics
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.local import run_cases
 from monai_ifim.run.settings import RunSettings
 
-FIGURES = Path(__file__).resolve().parent.parent / "docs" / "figures"
 ROWS: tuple[tuple[str, Space, Statistics], ...] = (
     ("network\nwhat the network saw", "network", "differentiate"),
     ("native\nthe same, carried over", "native", "differentiate"),
@@ -46,6 +43,12 @@ WINDOWS = {"input": "low"}  # both in one
 SHAPE = (96, 88, 80)  # voxels of 0.7 mm, of which the network sees 32^3
 
 Array = npt.NDArray[Any]
+
+
+def draw_figures(demo: Path, output: Path) -> None:
+    """Write both; the demo is not drawn."""
+    spaces_figure().savefig(output / "scanner-spaces.png", dpi=90, bbox_inches="tight")
+    comb_figure().savefig(output / "scanner-comb.png", dpi=90, bbox_inches="tight")
 
 
 def spaces_figure() -> Figure:
@@ -60,7 +63,7 @@ def spaces_figure() -> Figure:
             run_cases(bundle, find_cases([demo_slice()]), settings, lambda done: None)
             case = output / "CT_small"
             sidecar = read_sidecar(case / "CT_small_ifim.json")
-            files = {entry["content"]: entry for entry in sidecar["files"]}
+            files = {MapContent.of(entry).label: entry for entry in sidecar["files"]}
             for column, content in enumerate(COLUMNS):
                 values = nib.load(case / files[content]["file"]).get_fdata()[..., 0]
                 _show(figure, axes[row, column], np.flipud(values.T), files[WINDOWS.get(content, content)]["window"])
@@ -107,17 +110,3 @@ def _show(figure: Figure, axes: Axes, plane: Array, window: Any) -> None:
     shown = axes.imshow(plane, cmap=colours, vmin=low, vmax=high, interpolation="nearest", origin="lower")
     axes.set(xticks=[], yticks=[])
     figure.colorbar(shown, ax=axes, shrink=0.8)
-
-
-def main() -> None:
-    """Draw and write both."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=FIGURES)
-    output = parser.parse_args().output
-    output.mkdir(parents=True, exist_ok=True)
-    spaces_figure().savefig(output / "scanner-spaces.png", dpi=90, bbox_inches="tight")
-    comb_figure().savefig(output / "scanner-comb.png", dpi=90, bbox_inches="tight")
-
-
-if __name__ == "__main__":
-    main()
