@@ -27,9 +27,9 @@ SHOTS = {
 
 
 def draw_figures(demo: Path, output: Path) -> None:
-    """Write all shots."""
+    """Write all shots; raises FileNotFoundError where the demo left no page."""
     for name, shot in SHOTS.items():
         with chromium(shot.width, shot.height, shot.scheme) as driver:
-            driver.get((demo / shot.bundle / "index.html").resolve().as_uri())
+            driver.get((demo / shot.bundle / "index.html").resolve(strict=True).as_uri())
             time.sleep(SETTLED)
             photograph(driver, output / name)

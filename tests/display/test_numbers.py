@@ -266,11 +266,13 @@ def test_one_value_reads_the_same_on_page_console_scene_and_viewer() -> None:
     console_text = console.file.getvalue()  # type: ignore[attr-defined]
     case = {"energy_kept": SHARE, "confidence": PROBABILITY, "eigenvalue": EIGENVALUE}
     page = {
-        column.head: column.text(case) for column in COLUMNS if column.head in ("trace kept", "confidence", "leading eigenvalue")
+        column.head: column.text(case)
+        for column in COLUMNS
+        if column.head in ("sensitivity kept", "confidence", "strongest component")
     }
     viewer = facts(ViewedCase("a", (), (), True, _sidecar()))
     (volume,) = scene_volumes(_sidecar(), (100 * SHARE,))
-    assert page == {"confidence": probability, "trace kept": share, "leading eigenvalue": "12.3"}
+    assert page == {"confidence": probability, "sensitivity kept": share, "strongest component": "12.3"}
     assert [text in console_text for text in (share, probability, "12.3")] == [True] * 3
     assert viewer["answers"][0]["text"] == probability
     assert (viewer["spectrum"][0]["text"], viewer["spectrum"][0]["share"]) == ("12.3", share)

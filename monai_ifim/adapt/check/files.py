@@ -17,7 +17,7 @@ from monai_ifim.io.nifti import write_volume
 
 MAPS = 4  # input, high, low and sensitivity, besides the components
 LARGEST_SAMPLE = 2**22  # voxels that are written for it; of a larger image so many, and the time is scaled
-BESIDE = 0.15  # seconds for scene, pictures, tables and sidecar, measured with small images
+BESIDE = 0.15  # seconds for scene, pictures, tables and sidecar: an allowance, which is not measured
 
 
 @dataclass(frozen=True)

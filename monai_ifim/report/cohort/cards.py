@@ -15,6 +15,7 @@ from markupsafe import Markup
 from monai_ifim.core.decomposition import status_of
 from monai_ifim.display import numbers
 from monai_ifim.display.saturation import saturation_sentence
+from monai_ifim.display.vocabulary import LEADING, TOTAL_SENSITIVITY
 from monai_ifim.display.windows import ROUNDING
 from monai_ifim.io.grids import on
 from monai_ifim.report.cohort.listing import CaseList
@@ -187,7 +188,7 @@ def _components(case: CaseFields, eigenvalues: Sequence[float | None]) -> tuple[
 
 
 def _facts(case: CaseFields) -> tuple[tuple[str, str], ...]:
-    kept = "" if pd.isna(case["energy_kept"]) else f", {numbers.percent(float(case['energy_kept']))} of the trace"
+    kept = "" if pd.isna(case["energy_kept"]) else f", {numbers.percent(float(case['energy_kept']))} of the sensitivity"
     rank = "" if pd.isna(case["rank"]) else f"{numbers.counted(float(case['rank']), 'component')}{kept}"
     products = "" if pd.isna(case["jacobian_products"]) else f", {numbers.counted(float(case['jacobian_products']), 'product')}"
     method = words(case["method"])
@@ -198,8 +199,8 @@ def _facts(case: CaseFields) -> tuple[tuple[str, str], ...]:
         "status": "kept from an earlier run" if case["status"] == "kept" else case["status"],
         "kept": rank,
         "iteration": _convergence(case),
-        "trace of F": _trace(case),
-        "leading eigenvalue": _known(case["eigenvalue"], " nats per unit²"),
+        TOTAL_SENSITIVITY.label: _trace(case),
+        LEADING.label: _known(case["eigenvalue"], " nats per unit²"),
         "|x_high|": _known(case["norm_high"], _zero_or_units(case)),
         "|x_low|": _known(case["norm_low"], f" units {_of_norms(case)}"),
         "unit": unit,

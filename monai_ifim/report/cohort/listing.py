@@ -12,6 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from monai_ifim.display import numbers
+from monai_ifim.display.vocabulary import LEADING, SENSITIVITY_KEPT
 from monai_ifim.io import sidecar_path
 from monai_ifim.report.cohort.pictures import CasePictures
 from monai_ifim.report.cohort.records import Cohort
@@ -97,9 +98,9 @@ COLUMNS = (
     ListColumn(CONFIDENCE_HEAD, "number", **_number("confidence", numbers.probability)),
     ListColumn("rank", "number", **_number("rank", numbers.count)),
     ListColumn("trace", "number", **_number("trace", numbers.number)),
-    ListColumn("trace kept", "number", **_number("energy_kept", numbers.percent)),
+    ListColumn(SENSITIVITY_KEPT.label, "number", **_number("energy_kept", numbers.percent)),
     ListColumn("iteration", "text", _text("convergence")),
-    ListColumn("leading eigenvalue", "number", **_number("eigenvalue", numbers.number)),
+    ListColumn(LEADING.label, "number", **_number("eigenvalue", numbers.number)),
     ListColumn("|x_high|", "number", **_number("norm_high", numbers.number)),
     ListColumn("|x_low|", "number", **_number("norm_low", numbers.number)),
     ListColumn("seconds", "number", **_number("seconds", numbers.number)),

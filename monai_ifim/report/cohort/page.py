@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from monai_ifim.display import numbers
 from monai_ifim.display.saturation import SATURATED
+from monai_ifim.display.vocabulary import LEADING, TOTAL_SENSITIVITY
 from monai_ifim.io.atomic import write_bytes
 from monai_ifim.report.cohort import tables
 from monai_ifim.report.cohort.cards import CaseCard, case_cards
@@ -44,11 +45,11 @@ MEANING = (
         "The Fisher information matrix of the classifier at x, this image: KL(p(x) || p(x + d)) = dᵀF d / 2 for small d.",
     ),
     (
-        "trace of F",
+        TOTAL_SENSITIVITY.label,
         "The sum of all eigenvalues, in nats per unit²: how strongly small changes of the image move the answer, summed over all "
         "directions. Traces can be compared between images of one network, grid and intensity scale only.",
     ),
-    ("leading eigenvalue", "The largest eigenvalue: the same for the most sensitive direction alone."),
+    (LEADING.label, LEADING.tip),
     ("rank", "The number of eigenvectors kept, by the rule under Settings."),
     (
         "confidence",

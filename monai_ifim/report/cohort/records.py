@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from monai_ifim.display import numbers
+from monai_ifim.display.vocabulary import LEADING, TOTAL_SENSITIVITY
 from monai_ifim.io import InputError
 from monai_ifim.run.cohort import confidence, find_outliers, read_cases
 
@@ -50,8 +51,8 @@ class CohortQuantity:
 
 
 QUANTITIES = (
-    CohortQuantity("trace", "trace of F", "nats per unit²", logarithmic=True),
-    CohortQuantity("eigenvalue", "leading eigenvalue", "nats per unit²", logarithmic=True),
+    CohortQuantity("trace", TOTAL_SENSITIVITY.label, "nats per unit²", logarithmic=True),
+    CohortQuantity("eigenvalue", LEADING.label, "nats per unit²", logarithmic=True),
     CohortQuantity("rank", "rank", "components kept", whole=True),
     CohortQuantity("confidence", "confidence", "0 to 1"),
     CohortQuantity("seconds", "time of a case", "s", logarithmic=True),

@@ -121,8 +121,8 @@ def test_a_card_tells_answer_spectrum_numbers_and_files(
         assert wanted in said
     assert "1 0.375 75.0 % 5.0 % of |x|, 0.0125 rms 2 0.125 25.0 % infinite" in said
     for wanted in (
-        "2 components, 99.5 % of the trace",
-        "trace of F 0.500 nats per unit²",
+        "2 components, 99.5 % of the sensitivity",
+        "total sensitivity 0.500 nats per unit²",
         "|x_high| 3.00 units on the network's grid",
         "|x_low| 4.00 units on the network's grid",
         "exact, 2 products",

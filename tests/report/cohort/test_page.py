@@ -126,7 +126,7 @@ def test_quantiles_are_those_of_numpy_over_the_csv(render: Callable[..., Any], t
     page = render([*make_rows(120), row("zero", 0.0)])
     table, by_class = quantile_tables(page)
     made = [r for r in csv_rows(tmp_path) if r["status"] != "failed"]
-    columns = {"trace of F": "trace", "leading eigenvalue": "eigenvalue", "rank": "rank", "confidence": "probability"}
+    columns = {"total sensitivity": "trace", "strongest component": "eigenvalue", "rank": "rank", "confidence": "probability"}
     labels = [(label, None, found[1:]) for label in columns for found in table.rows if found[0].startswith(label)]
     labels += [(label, found[1], found[2:]) for label in columns for found in by_class.rows if found[0].startswith(label)]
     assert len(labels) == 4 + 4 * 3
@@ -207,7 +207,7 @@ def test_every_case_is_listed_with_its_numbers(render: Callable[..., Any], tmp_p
         assert cells["predicted class"] == expected["prediction"]
         for column, name in (("confidence", "probability"), ("rank", "rank"), ("trace", "trace"), ("seconds", "seconds")):
             assert close(cells[column], float(expected[name]))
-        assert close(cells["trace kept"].rstrip(" %"), 100 * float(expected["energy_kept"]))
+        assert close(cells["sensitivity kept"].rstrip(" %"), 100 * float(expected["energy_kept"]))
 
 
 def test_how_it_was_made_is_told(render: Callable[..., Any]) -> None:

@@ -412,7 +412,8 @@ def test_a_hundred_cases_with_the_heaviest_pictures_are_light(
         record_property(name, round(value, 2))
         print(f"{name} {value:.2f}")  # noqa: T201
     shown = browser.run(
-        "return [...document.querySelectorAll('#cases tbody tr')].filter(r => r.cells[12].innerText === 'yes').length"
+        "return [...document.querySelectorAll('#cases tbody tr')]"
+        ".filter((r) => r.cells[r.cells.length - 2].innerText === 'yes').length"
     )
     assert shown >= 60
     assert len(found) == 12
@@ -435,7 +436,7 @@ def test_ten_thousand_cases_are_searched_and_each_one_opens(
     assert browser.listed()[0] == "case_00200"
     browser.press("/", *"mass 8765", "Enter", "Enter")
     assert browser.opens("case_08765")
-    assert browser.says("case_08765.nii.gz", "#viewer-card")
+    assert browser.until("document.querySelector('#viewer-card').textContent.includes('case_08765.nii.gz')")  # folded
     browser.press("Escape")
     assert browser.closes()
     browser.press("/", *"\b" * 12, *"case_07000", "Enter", "Enter")

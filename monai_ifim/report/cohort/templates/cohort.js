@@ -45,6 +45,7 @@
     a.href = target;
     a.dir = "auto"; // names run in the direction of their script
     a.append(...breakable(text));
+    a.setAttribute("aria-label", text); // without the places where a line may end
     return a;
   };
 
@@ -232,8 +233,7 @@
     opening = true;
     const place = view.indexOf(i);
     if (place >= 0) move(place, false);
-    byId("viewer-title").replaceChildren(...breakable(names[i]));
-    viewer.setAttribute("aria-label", names[i]); // whole: places where a line may break are heard as spaces
+    byId("viewer-title").textContent = names[i];
     byId("viewer-place").textContent =
       place < 0 ? "" : `${(place + 1).toLocaleString("en")} of ${view.length.toLocaleString("en")}`;
     byId("previous").disabled = place <= 0;
