@@ -36,7 +36,8 @@ class Search:
     precision: relative width of the final bracket. growth: largest factor between two steps outwards, so that an early exit is
     not missed. aim: share of the expected radius that is tried. steps: most steps of a direction. first_cost: expected
     divergence, in nats, of the first step where the answer is a map. coarse: the radius is the largest step tried inside the
-    bound, and the true one may be a few times as large; else a direction without a step inside is searched down to SMALLEST.
+    bound, and the true one may be a few times as large; a further step is made only where it is expected to be longer by
+    `precision` for each step before.
     """
 
     precision: float
@@ -48,10 +49,10 @@ class Search:
 
 
 FINE = Search(precision=0.03, growth=1.5, aim=1.0, steps=48, first_cost=0.005, coarse=False)
-# Each step is a forward pass of many seconds. The first is short enough to lie inside the bound, where it tells how far the bound
-# reaches; divergences of rounded outputs, summed over voxels, are no smaller. Sums over all voxels are exact to much less.
-COARSE = Search(precision=0.5, growth=16.0, aim=0.85, steps=2, first_cost=5e-4)
-COARSE_OF_SUMS = replace(COARSE, first_cost=1e-5)
+# Each step is a forward pass of many seconds. The first is short enough to lie inside the bound mostly, where it tells how far
+# that reaches; divergences of rounded outputs are told apart from there on, those of sums over all voxels earlier.
+COARSE = Search(precision=0.5, growth=32.0, aim=0.85, steps=4, first_cost=5e-4)
+COARSE_OF_SUMS = replace(COARSE, first_cost=3e-5)
 
 
 def search_for(head: Head, image: Tensor) -> Search:
@@ -174,16 +175,16 @@ class _Search:
             inside[active] = torch.where(within, now, inside[active])
             outside[active] = torch.where(within, outside[active], now)
             step[active] = _next_step(self.how, now, deviation, inside[active], outside[active])
-            active = active[self._open(step, first, inside, outside)[active]]
+            active = active[self._open(made, step, first, inside, outside)[active]]
         inside = self._without_kinks(inside, nearest)
         return inside if self.how.coarse else torch.where(outside.isinf() & (inside > 0), torch.inf, inside)
 
-    def _open(self, step: Tensor, first: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
+    def _open(self, made: int, step: Tensor, first: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
         """True for directions whose radius is not known well enough; step: the next one."""
         wide, large = outside > (1 + self.how.precision) * inside, outside > SMALLEST * first
         if not self.how.coarse:
             return wide & large
-        return (inside == 0) | (wide & (step > (1 + self.how.precision) * inside))
+        return (inside == 0) | (wide & (step > (1 + made * self.how.precision) * inside))
 
     def _without_kinks(self, inside: Tensor, nearest: Tensor) -> Tensor:
         """The radii, 0 where shorter steps violate the bound. A divergence with a kink at 0, as where several voxels attain a
