@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,7 +21,6 @@ from monai_ifim.core.operator.requirements import check_image
 
 DEVIATION = 0.10  # share of e^2 l / 2 by which the divergence may be off inside the radius
 FIRST_CHANGE = 0.05  # typical logit change of the first step: far above rounding, small against the curvature
-FIRST_COST = 0.005  # expected divergence, in nats, of the first step where the answer is a map
 PASS_ELEMENTS = 2**20  # values of all images in one forward pass
 LARGEST_PASS = 32  # images in one forward pass
 SMALLEST = 2.0**-10  # share of the first step below which the search ends
@@ -35,26 +34,32 @@ class Search:
     """How thoroughly a radius is searched.
 
     precision: relative width of the final bracket. growth: largest factor between two steps outwards, so that an early exit is
-    not missed. aim: share of the expected radius that is tried. steps: most steps of a direction that has one inside the bound;
-    others end at SMALLEST.
+    not missed. aim: share of the expected radius that is tried. steps: most steps of a direction. first_cost: expected
+    divergence, in nats, of the first step where the answer is a map. coarse: the radius is the largest step tried inside the
+    bound, and the true one may be a few times as large; a further step is made only where it is expected to be longer by
+    `precision` for each step before.
     """
 
     precision: float
     growth: float
     aim: float
     steps: int
+    first_cost: float
+    coarse: bool = True
 
 
-FINE = Search(precision=0.03, growth=1.5, aim=1.0, steps=48)
-COARSE = Search(precision=0.5, growth=16.0, aim=0.85, steps=2)  # each step is a forward pass of many seconds
+FINE = Search(precision=0.03, growth=1.5, aim=1.0, steps=48, first_cost=0.005, coarse=False)
+# Each step is a forward pass of many seconds. The first is short enough to lie inside the bound mostly, where it tells how far
+# that reaches; divergences of rounded outputs are told apart from there on, those of sums over all voxels earlier.
+COARSE = Search(precision=0.5, growth=32.0, aim=0.85, steps=4, first_cost=5e-4)
+COARSE_OF_SUMS = replace(COARSE, first_cost=3e-5)
 
 
 def search_for(head: Head, image: Tensor) -> Search:
-    """COARSE for large images [B, channel, *spatial] whose answer is a map, else FINE.
-
-    The radius of a coarse search is the largest step tried inside the bound; the true one may be a few times as large.
-    """
-    return COARSE if head.spatial and image[0].numel() >= LARGE_MAP else FINE
+    """A coarse search for large images [B, channel, *spatial] whose answer is a map, or sums over one; else FINE."""
+    if not head.spatial or image[0].numel() < LARGE_MAP:
+        return FINE
+    return COARSE if head.columns_at_every_voxel else COARSE_OF_SUMS
 
 
 def locality_radius(
@@ -161,7 +166,7 @@ class _Search:
         step = first.clone()
         inside, outside = torch.zeros_like(step), torch.full_like(step, torch.inf)
         nearest, made = torch.full_like(step, torch.inf), 0  # smallest step inside; steps made
-        while active.numel() and made < FINE.steps:
+        while active.numel() and made < self.how.steps:
             now = step[active]
             deviation = self._deviation(now, active)
             made += 1
@@ -172,33 +177,35 @@ class _Search:
             step[active] = _next_step(self.how, now, deviation, inside[active], outside[active])
             active = active[self._open(made, step, first, inside, outside)[active]]
         inside = self._without_kinks(inside, nearest)
-        return inside if self.how is COARSE else torch.where(outside.isinf() & (inside > 0), torch.inf, inside)
+        return inside if self.how.coarse else torch.where(outside.isinf() & (inside > 0), torch.inf, inside)
 
     def _open(self, made: int, step: Tensor, first: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
         """True for directions whose radius is not known well enough; step: the next one."""
         wide, large = outside > (1 + self.how.precision) * inside, outside > SMALLEST * first
-        if self.how is FINE:
+        if not self.how.coarse:
             return wide & large
-        return large & ((inside == 0) | (wide & (step > (1 + self.how.precision) * inside) & (made < self.how.steps)))
+        return (inside == 0) | (wide & (step > (1 + made * self.how.precision) * inside))
 
     def _without_kinks(self, inside: Tensor, nearest: Tensor) -> Tensor:
         """The radii, 0 where shorter steps violate the bound. A divergence with a kink at 0, as where several voxels attain a
         statistic of the image, may satisfy the bound again at longer steps. nearest: shortest step that was inside."""
         found = ((inside > 0) & (nearest > NEARER * inside)).nonzero()[:, 0]
-        if found.numel() == 0 or self.how is COARSE:
+        if found.numel() == 0 or self.how.coarse:
             return inside
         left = found[self._deviation(NEARER * inside[found], found) > DEVIATION]
         return inside.index_fill(0, left, 0.0)
 
     def _first(self, active: Tensor) -> Tensor:
-        """The first step of each direction: of a map, where FIRST_COST is expected; else where by linear extrapolation no logit
-        changes by more than FIRST_CHANGE.
+        """The first step of each direction: of a map, where the divergence `first_cost` is expected; else where by linear
+        extrapolation no logit changes by more than FIRST_CHANGE.
 
         Along a direction that changes improbable classes only, a step of small divergence changes their logits much, and the
         search would start beyond the first exit.
         """
         if self.head.spatial:
-            return torch.where(self.eigenvalues > 0, (2 * FIRST_COST / self.eigenvalues).sqrt(), 0.0)
+            rounded = torch.finfo(self.output.dtype).eps > torch.finfo(torch.float32).eps
+            cost = FINE.first_cost if rounded else self.how.first_cost
+            return torch.where(self.eigenvalues > 0, (2 * cost / self.eigenvalues).sqrt(), 0.0)
         scale = self.head.square_root(self.output).scales.square().sum(1).repeat_interleave(self.rank)
         step = torch.where(self.eigenvalues > 0, FIRST_CHANGE * (scale.to(self.eigenvalues) / self.eigenvalues).sqrt(), 0.0)
         changes = [

@@ -74,7 +74,7 @@ def test_second_signal_stops_at_once(tmp_path: Path, make_bundle: Callable[..., 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [1.0, 2.0, 3.5])
+@pytest.mark.parametrize("seconds", [*(pytest.param(each, marks=pytest.mark.soak) for each in (1.0, 3.5)), 2.0])
 def test_signal_while_it_loads_ends_it_without_a_word(seconds: float, words: list[Any], tmp_path: Path) -> None:
     started = Started(*words)
     time.sleep(seconds)

@@ -67,10 +67,17 @@ def _initialise(ray: Any, address: str, options: Mapping[str, Any]) -> None:
     with _handlers_kept():
         try:
             ray.init(address=address, logging_level="ERROR", log_to_driver=False, **options)
-        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-            where = "a local Ray cluster cannot be started" if address == "local" else f"no Ray cluster at RAY_ADDRESS={address}"
-            cure = "start one with `ray start --head`, or unset RAY_ADDRESS for one that lasts as long as the run"
-            raise IFIMError(f"{where} ({str(error).splitlines()[0]}){'' if address == 'local' else ': ' + cure}.") from error
+        except Exception as error:  # Ray tells by a bare one that it did not start in time
+            raise _not_connected(address, error) from error
+
+
+def _not_connected(address: str, error: Exception) -> IFIMError:
+    why = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+    if address == "local":
+        cure = "start again when this machine is less busy, or leave out --engine ray"
+        return IFIMError(f"a local Ray cluster cannot be started ({why}): {cure}.")
+    cure = "start one with `ray start --head`, or unset RAY_ADDRESS for one that lasts as long as the run"
+    return IFIMError(f"no Ray cluster at RAY_ADDRESS={address} ({why}): {cure}.")
 
 
 @contextmanager

@@ -215,7 +215,7 @@ def frozen_by_hand(steps: Compose, scan: MetaTensor) -> Compose:
 def test_steps_with_statistics_of_their_own_give_the_fisher_information_of_difference_quotients(
     own_statistics: Compose, curved: nn.Module, make_scan: Callable[..., MetaTensor]
 ) -> None:
-    scan = make_scan(2, (7, 6, 5), torch.float32)
+    scan = make_scan(2, (5, 3, 4), torch.float32)
     fisher = differenced_fisher(curved, own_statistics, scan, 0.05)
     found = decompose_scan(curved, own_statistics, scan, energy=1.0)
     assert_pairs(found, fisher, 1e-2, 3)
@@ -225,7 +225,7 @@ def test_steps_with_statistics_of_their_own_give_the_fisher_information_of_diffe
 def test_frozen_they_give_that_of_difference_quotients_with_the_statistics_held(
     own_statistics: Compose, curved: nn.Module, make_scan: Callable[..., MetaTensor]
 ) -> None:
-    scan = make_scan(2, (7, 6, 5), torch.float32)
+    scan = make_scan(2, (5, 3, 4), torch.float32)
     held = frozen_by_hand(own_statistics, scan)
     fisher = differenced_fisher(curved, held, scan, 0.05)
     found = decompose_scan(curved, own_statistics, scan, energy=1.0, statistics="freeze")

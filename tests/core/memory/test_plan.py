@@ -60,7 +60,7 @@ def _smallest(network: nn.Module, x: Tensor, **settings: Any) -> int:
     return int(found[1])
 
 
-@pytest.mark.slow
+@pytest.mark.soak  # of a large network; the next test does the same with a small one
 def test_smallest_budget_that_a_refusal_names_will_do_and_changes_no_number(resnet: nn.Module) -> None:
     x = _volume()
     budget = _smallest(resnet, x)
@@ -76,6 +76,7 @@ def test_any_budget_gives_the_same_numbers(densenet: nn.Module, method: str, sha
     settings: dict[str, Any] = {"method": method, "rank": 3, "tolerance": 1e-9}
     budget = int(share * (_smallest(densenet, x, **settings) + 1) * MEBIBYTE)
     d = decompose(densenet, x, memory_budget=budget, **settings)
+    assert d.record["settings"]["memory_budget"] == budget
     truth = decompose(densenet, x, method="exact", rank=3)
     torch.testing.assert_close(d.eigenvalues, truth.eigenvalues, rtol=1e-7, atol=0)
     torch.testing.assert_close(d.high, truth.high, rtol=0, atol=1e-5)

@@ -189,6 +189,26 @@ def test_cluster_that_others_can_use_is_refused(mode: str | None, addresses: lis
             _check_closed(ray)
 
 
+@pytest.mark.parametrize(
+    ("address", "said", "told"),
+    [
+        (
+            "local",
+            "The current node timed out during startup. This\nand that",
+            r"timed out during startup. This\): start again when",
+        ),
+        ("local", "", r"\(Exception\): start again when this machine is less busy, or leave out --engine ray\."),
+        ("10.0.0.1:6379", "Failed to connect.", r"RAY_ADDRESS=10.0.0.1:6379 \(Failed to connect\): start one with `ray start"),
+    ],
+)
+def test_ray_that_does_not_start_is_told_with_the_cure(address: str, said: str, told: str) -> None:
+    def refuse(**_: Any) -> None:
+        raise Exception(said)
+
+    with pytest.raises(IFIMError, match=told):
+        connection._initialise(SimpleNamespace(init=refuse), address, {})
+
+
 def test_environment_is_afterwards_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IFIM_TEST_SET", "before")
     with _environment({"IFIM_TEST_SET": None, "IFIM_TEST_NEW": "inside"}):
