@@ -164,7 +164,7 @@ class SaveIFIM(Transform):
         )
         of_maps = {"unit": unit} if self.settings.space == "scanner" else {}
         record = _with_channels(record, len(maps.input), self.settings.space)
-        seen = seen_image(img, opened, prepared=self.settings.space != "scanner")
+        seen = seen_image(img, opened if there else None, prepared=self.settings.space != "scanner")
         record = record | {
             "settings": self.settings.written(record["settings"]),
             "departures": self.model.intended_use.departures(seen),

@@ -12,15 +12,16 @@ from monai_ifim.io.geometry import is_photograph
 from monai_ifim.io.intended_use import SeenImage
 
 
-def seen_image(img: MetaTensor, opened: OpenedSource, prepared: bool) -> SeenImage:
+def seen_image(img: MetaTensor, opened: OpenedSource | None, prepared: bool) -> SeenImage:
     """Modality, voxels and values of an image [channel, *spatial].
 
-    prepared: it is what the network sees; of a scan as its file holds it, the modality alone says something. The size of voxels
-    is left out where no file states it.
+    opened: its input; None where its files are not there, which leaves the modality out. prepared: it is what the network
+    sees; of a scan as its file holds it, the modality alone says something. The size of voxels is left out where it is not known.
     """
+    modality = "" if opened is None else opened.modality
     if not prepared:
-        return SeenImage(opened.modality)
-    unplaced = is_photograph(img.meta) or opened.reading.pixel_spacing in GUESSED_SIZES
+        return SeenImage(modality)
+    guessed = opened is not None and opened.reading.pixel_spacing in GUESSED_SIZES
     axes = img.affine[:3, : img.ndim - 1].to(torch.float64)
-    spacing = None if unplaced else tuple(torch.linalg.vector_norm(axes, dim=0).tolist())
-    return SeenImage(opened.modality, spacing, img.as_subclass(Tensor).detach().cpu().numpy())
+    spacing = None if guessed or is_photograph(img.meta) else tuple(torch.linalg.vector_norm(axes, dim=0).tolist())
+    return SeenImage(modality, spacing, img.as_subclass(Tensor).detach().cpu().numpy())

@@ -127,8 +127,8 @@ def test_a_handler_in_scanner_space_takes_its_settings_from_one_place() -> None:
     by_scanner = IFIMHandler(scanner=ScannerSpace(pipeline, "freeze", 2.0))
     assert by_settings.settings == by_scanner.settings
     assert (by_settings.settings.space, by_settings.settings.resolution) == ("scanner", 2.0)
-    assert by_settings.scanner is not None
-    assert (by_settings.scanner.resolution, by_settings.scanner.statistics) == (2.0, "freeze")
+    assert isinstance(by_settings.instead, ScannerSpace)
+    assert (by_settings.instead.resolution, by_settings.instead.statistics) == (2.0, "freeze")
     with pytest.raises(IFIMError, match=r"resolution=3.0 in the settings and 2.0 in scanner=: give it in one place"):
         IFIMHandler(space="scanner", resolution=3.0, scanner=ScannerSpace(pipeline, resolution=2.0))
 

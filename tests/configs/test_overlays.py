@@ -207,7 +207,7 @@ def test_overlays_state_existing_arguments_with_their_default_values() -> None:
         (inferer["ifim"], IFIMInferer, SettingsShortcuts),
         (inferer["ifim_save"], SaveIFIMd, WriterArguments),
     ]
-    known_to_bundles = {"keys", "output_dir", "preprocessing", "bundle_root", "locality"}
+    known_to_bundles = {"keys", "output_dir", "preprocessing", "bundle_root", "locality", "grey"}
     for settings, kind, shortcuts in stated:
         assert settings.pop("_target_") == f"monai_ifim.adapt.{kind.__name__}"
         parameters = inspect.signature(kind).parameters.values()

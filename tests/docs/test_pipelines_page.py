@@ -187,6 +187,7 @@ def check_loop(names: Names) -> None:
 @checks("A loop that writes files")
 def check_files(names: Names) -> None:
     found = _check_files("results/files", names, energy=0.95)
+    assert "scan-1" in Path("results/files/index.html").read_text(encoding="utf-8")
     assert [path.parent.name for path in names["sidecars"]] == [_name(scan) for scan in names["scans"]]
     for sidecar, scan in zip(found, names["scans"], strict=True):
         expected = _expected(names, scan, energy=0.95, locality=True)
@@ -402,7 +403,7 @@ def _check_items(found: list[Names], names: Names, **selection: Any) -> None:
 
 def _check_files(folder: str, names: Names, **kept: Any) -> list[Names]:
     """Each scan's files lie on its own grid and hold its components; the sidecars."""
-    assert sorted(path.name for path in Path(folder).iterdir()) == [_name(scan) for scan in names["scans"]]
+    assert sorted(path.name for path in Path(folder).iterdir() if path.is_dir()) == [_name(scan) for scan in names["scans"]]
     sidecars = []
     for scan in names["scans"]:
         expected = _expected(names, scan, **kept)
