@@ -178,10 +178,10 @@ def test_large_figures_are_split_until_each_is_small(
     tmp_path: Path, cell_content: Callable[..., Content], experiment_content: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = cell_content("one", "One", "Net", ["a", "b"], [160, 160], 12, 2.0, 5)
-    noisy = [stored(maps_of((160, 160))), stored(maps_of((160, 160)))]
+    noisy = [stored(maps_of((160, 160))) for _ in range(4)]
     monkeypatch.setattr("monai_ifim.report.experiment.drawings.read_examples", lambda *_: noisy)
     pictures = Drawings(tmp_path).examples(one_cell(tmp_path, content, experiment_content))
-    assert len(pictures) == 2
+    assert 2 <= len(pictures) <= 4
     assert all(len(picture.content) < 150_000 for picture in pictures)
     assert len({picture.file for picture in pictures}) == len(pictures)
 
