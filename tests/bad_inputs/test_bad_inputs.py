@@ -197,7 +197,7 @@ def test_traceback_of_a_failed_case_is_for_those_who_ask(options: list[str], gro
     assert "FAILED  bad: bad.nii: the file is empty." in result.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_mistake_of_the_program_is_one_line_and_its_place_where_asked() -> None:
     spoil = (
         "import sys\n"

@@ -23,7 +23,7 @@ from monai_ifim.io.installation import bundles_folder, resolve_bundle
 CASES = {"mednist_classification": "CT_small", "lumpy_lesion_detection_3d": "lumpy_lesion"}
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=["mednist_classification", pytest.param("lumpy_lesion_detection_3d", marks=pytest.mark.soak)])
 def bundle(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A bundle whose own inference decomposes."""
     root = tmp_path / request.param

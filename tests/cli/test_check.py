@@ -72,7 +72,7 @@ def test_a_bundle_that_cannot_be_loaded_is_one_json_object_and_status_1(bundle: 
     assert "no weights at models/model.safetensors or models/model.pt" in content["error"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_what_a_bundle_prints_does_not_reach_standard_output(bundle: Path) -> None:
     def talk(config: dict[str, Any]) -> None:
         config["network_def"] = "$(print('noise'), " + config["network_def"].removeprefix("$") + ")[1]"

@@ -139,6 +139,7 @@ def test_a_second_run_measures_nothing_again(quick: tuple[Path, dict[str, Any]],
     assert [asdict(c) for c in again.cells[1].comparisons] == results["cells"][1]["comparisons"]
 
 
+@pytest.mark.soak
 def test_the_example_in_the_documentation_runs(
     quick: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -57,7 +57,7 @@ def test_other_verbs_end_without_a_word(verb: str, tmp_path: Path, make_bundle: 
     assert not any(trouble in said for trouble in TROUBLE), said
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_closed_terminal_stops_the_run_after_the_cases_in_hand(
     tmp_path: Path, make_bundle: Callable[..., Path], write_cohort: Callable[..., Path]
 ) -> None:

@@ -109,7 +109,7 @@ def test_run_that_stops_by_itself_says_how_to_go_on(monkeypatch: pytest.MonkeyPa
         raise StoppedError("the disk is full.")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_ranks_of_torchrun_stop_together_and_write_one_table(words: list[Any], tmp_path: Path) -> None:
     out = tmp_path / "out"
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai_ifim.cli.main")
@@ -128,8 +128,8 @@ def test_ranks_of_torchrun_stop_together_and_write_one_table(words: list[Any], t
     assert is_clean(out)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_pacs_that_waits_for_its_server_ends_and_records_it(
     number: signal.Signals, tmp_path: Path, make_bundle: Callable[..., Path]
 ) -> None:

@@ -224,7 +224,7 @@ def _says_who(lock: Path) -> bool:
         return False
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_programs_at_once(root: Path, scans: Path, tmp_path: Path) -> None:
     """A command that is given while another program, stopped before its end, is writing, says who is."""
     out = tmp_path / "out"

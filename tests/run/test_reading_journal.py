@@ -90,7 +90,7 @@ HEALTHY = "print('{\"reason\": null}')"
 # --- the whole
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_reader_that_kills_the_process_costs_its_case_alone_at_every_resume(
     tmp_path: Path, make_bundle: Callable[..., Path], scans: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,7 +114,7 @@ def test_likelihood_ratio_averages_to_one_without_a_lesion() -> None:
     assert abs(ratios.mean() - 1) < 4 * ratios.std() / math.sqrt(len(ratios))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_lumpy_data_reach_the_linear_observers_closed_form() -> None:
     task = LumpyParameters(shape=(15, 11, 13), mean_lumps=30, lump_width=2.0, lesion_amplitude=0.9, lesion_width=1.2)
     report = observers.observer_report(LumpyDataset(task, length=1200, seed=6))

@@ -211,7 +211,7 @@ ON_MONAI = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize(("name", "axes", "method"), ON_MONAI)
 def test_monai_networks_get_finite_attributions_and_stay_as_they_were(name: str, axes: int, method: str) -> None:
     network, shape = monai_network(name, axes)

@@ -79,8 +79,18 @@ def pages(
     return make
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("name", ["several", "one", "segmentation", "picture"])
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [
+        ("several", "dark"),
+        ("segmentation", "light"),
+        *(
+            pytest.param(name, scheme, marks=pytest.mark.soak)
+            for name in ("several", "one", "segmentation", "picture")
+            for scheme in SCHEMES
+        ),
+    ],
+)
 def test_page_and_open_case_keep_the_rules_of_wcag(axe: Axe, pages: Callable[[str], Path], name: str, scheme: str) -> None:
     for anchor in ("", "#case-1"):
         found = axe.open(pages(name), anchor, scheme).report()
@@ -104,8 +114,10 @@ def test_nothing_is_wider_than_a_window_of_1280_pixels_and_no_word_of_a_name_is_
     assert axe.broken_names("#cases, #viewer[open]", [*NAMES, *NAMES.values(), "case_00"]) == []
 
 
-@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKD"])
-@pytest.mark.parametrize("asked", ["müller", "MÜLLER", "ריאה", "肺"])
+@pytest.mark.parametrize("form", ["NFC", "NFD", pytest.param("NFKD", marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "asked", ["MÜLLER", "ריאה", pytest.param("müller", marks=pytest.mark.soak), pytest.param("肺", marks=pytest.mark.soak)]
+)
 def test_the_search_finds_a_name_in_every_form_of_unicode(axe: Axe, pages: Callable[[str], Path], asked: str, form: str) -> None:
     axe.open(pages("several"))
     found = axe.run(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from accessibility import Axe
 from monai_ifim.viewer.gate import REFUSED
 
 
+@pytest.mark.soak
 def test_report_keeps_the_rules_of_wcag_and_fits_1280_pixels(axe: Axe, experiment: Path) -> None:
     found = axe.open(experiment / "report.html").report()
     assert found.violations == []

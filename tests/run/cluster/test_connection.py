@@ -73,7 +73,7 @@ def answers_to_strangers(port: int) -> list[str]:
     return [client.communicate(timeout=60)[0].decode().strip() for client in clients]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_run_on_ray_is_closed_to_others_and_ends_by_a_signal_with_its_tables(started: Started, tmp_path: Path) -> None:
     out = tmp_path / "out"
     started.wait_for(lambda: len(whole(out)) >= 2)

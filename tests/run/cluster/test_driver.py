@@ -204,6 +204,7 @@ def test_an_interrupted_run_leaves_no_worker_and_whole_cases_which_the_next_run_
     assert len(set(files.values())) == 1
 
 
+@pytest.mark.soak
 def test_a_bundle_that_no_worker_can_load_is_refused_with_its_reason(
     cluster: None, make_bundle: Callable[..., Path], write_cohort: Callable[..., Path], tmp_path: Path
 ) -> None:
