@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import venv
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,8 +29,8 @@ def documented(program: str, option: str = "") -> list[str]:
     return shlex.split(line)
 
 
-def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}"}
+def run(words: list[str], folder: Path, programs: Path = PROGRAMS) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -69,8 +71,12 @@ def test_documented_commands_lock_requirements_by_hash_and_another_file_is_refus
 
 @pytest.mark.slow
 def test_documented_command_makes_a_bill_of_materials_of_what_is_installed(tmp_path: Path) -> None:
-    made = run([*documented("cyclonedx-py"), sys.executable], tmp_path)
-    assert made.returncode == 0, made.stderr
+    shutil.copy(ROOT / "constraints.txt", tmp_path)
+    venv.create(tmp_path / "tool", with_pip=True)
+    programs = tmp_path / "tool" / ("Scripts" if os.name == "nt" else "bin")
+    for words in (documented("pip install", "cyclonedx-bom"), [*documented("cyclonedx-py"), sys.executable]):
+        made = run(words, tmp_path, programs)
+        assert made.returncode == 0, made.stderr
     bill = json.loads((tmp_path / "sbom.json").read_text(encoding="utf-8"))
     assert bill["bomFormat"] == "CycloneDX"
     listed = {component["name"].lower(): component["version"] for component in bill["components"]}
