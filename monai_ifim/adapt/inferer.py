@@ -26,11 +26,12 @@ class IFIMInferer(Inferer):
         inferer: how the network is called: a SlidingWindowInferer; by default on the whole image.
         scanner: decompose the scan, read again, instead of the network's input that was made of it; the components then
             lie on the scan's grid, in its unit, and a batch holds one image.
-        grey: decompose the grey image that the network's input of several channels was made of, where it was made of one.
+        grey: decompose the grey image that the network's input of several channels was made of, where it was made of one; with
+            `scanner`, the scan has the channels that it has.
         shortcuts: fields of `Settings` (head, energy, rank, ...), which replace those of `settings`.
 
     Raises:
-        IFIMError: invalid settings, both scanner and grey, or an unknown name among the shortcuts.
+        IFIMError: invalid settings, or an unknown name among the shortcuts.
     """
 
     def __init__(
@@ -46,8 +47,6 @@ class IFIMInferer(Inferer):
         given = type(settings) if isinstance(settings, Settings) else Settings
         self.settings = given.of(settings, shortcuts)
         self.inferer = dividing_inferer(inferer, "IFIMInferer", "leave inferer out, or pass a SlidingWindowInferer")
-        if scanner is not None and grey is not None:
-            raise IFIMError("scanner= decomposes the scan, grey= the network's input: pass one of them.")
         if grey is not None and getattr(self.settings, "channels", "tied") == "each":
             raise IFIMError("channels='each' in the settings asks for maps of each channel: leave grey out, or channels.")
         self.instead = scanner or grey

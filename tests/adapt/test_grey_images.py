@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -222,8 +223,15 @@ def test_a_batch_without_grey_images_keeps_its_channels(paths: list[Path], netwo
     assert OTHER in stated["input"]["tied_channels"]["meaning"]
 
 
-def test_scan_and_grey_image_are_two_things_to_decompose() -> None:
-    with pytest.raises(IFIMError, match="pass one of them"):
-        IFIMInferer(scanner=ScannerSpace(STEPS), grey=GreyImages(STEPS))
+def test_a_scan_has_the_channels_that_it_has(paths: list[Path], network: nn.Module) -> None:
+    batch = batch_of(paths[:1], STEPS)
+    scanner = ScannerSpace(STEPS, statistics="freeze")
+    for inferer in (IFIMInferer(scanner=scanner, grey=GreyImages(STEPS)), IFIMInferer(scanner=scanner)):
+        found = inferer(batch, network)
+        assert found["ifim_high"].shape == (1, 1, 9, 6, 8)
+        assert json.loads(found["ifim_high"].meta["ifim_record"][0])["tied_channels"] is None
+
+
+def test_maps_of_each_channel_and_of_the_grey_image_are_not_asked_for_at_once() -> None:
     with pytest.raises(IFIMError, match="leave grey out"):
         IFIMInferer(CaseSettings(channels="each"), grey=GreyImages(STEPS))

@@ -218,7 +218,7 @@ class Card(HTMLParser):
             pass
 
     def handle_data(self, data: str) -> None:
-        if self.path and self.path[-1].startswith("figcaption"):
+        if self.path and self.path[-1].startswith("figcaption") and data.strip():
             self.captions.append(data.strip())
         elif "ul.legend" in self.path and data.strip():
             self.legend[-1].append(data.strip())
@@ -342,7 +342,7 @@ def test_part_of_a_segmentation_shows_all_of_it_and_says_which_part_was_decompos
     with (output / "cases.csv").open(newline="", encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     assert row["decomposed"].startswith(said)
-    assert f"<b>Decomposed:</b> {said}" in (output / "index.html").read_text(encoding="utf-8")
+    assert f'<b>Decomposed:</b> <bdi dir="auto">{said}' in (output / "index.html").read_text(encoding="utf-8")
     root = ET.parse(Path(part["folder"]) / "head.mrml").getroot()
     titles = [str(node.get("title")) for node in root.iter("PlotChart")]  # of voxels that answer apart no pair leads
     assert all(title.startswith(f"Spectrum of {said}") for title in titles)

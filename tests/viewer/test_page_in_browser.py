@@ -257,6 +257,9 @@ def test_keys_of_one_character_can_be_turned_off(page: Page) -> None:
     page.wait(lambda: page.state("case_number") == 2)  # what was pressed before has been dealt with
     assert page.state("crosshair_shown") is True
     assert page.state("overlay_name") != "none"
+    page.press(Keys.ARROW_LEFT)
+    page.wait(lambda: page.state("case_number") == 1)
+    page.wait(lambda: page.browser.find_elements(By.CSS_SELECTOR, ".ifim-title"))
     switch()
     page.wait(lambda: page.state("keys_on") is True)
     page.press("c")
