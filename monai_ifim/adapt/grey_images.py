@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from monai.data import MetaTensor, decollate_batch
 from monai.transforms import Compose
 from torch import Tensor
@@ -86,7 +85,7 @@ class GreyImages:
 
 def grey_batch(batch: Tensor) -> Tensor:
     """The first channels [B, 1, *spatial] of a batch, with its metadata and applied operations."""
-    grey = batch.as_subclass(torch.Tensor)[:, :1].clone()
+    grey = batch.as_subclass(Tensor)[:, :1].clone()
     if not isinstance(batch, MetaTensor):
         return grey
     result = MetaTensor(grey)

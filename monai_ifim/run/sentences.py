@@ -1,4 +1,4 @@
-"""A case, and a run of many, in sentences: for the console, the page, and for programs that read aloud."""
+"""A case, and a run of many, in sentences: for the console, and for programs that read aloud."""
 
 from __future__ import annotations
 
