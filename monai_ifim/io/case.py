@@ -19,17 +19,18 @@ from monai_ifim.io.case_files import REMOVED_FIRST, UNFINISHED, is_file_of, side
 from monai_ifim.io.case_folder import check_name
 from monai_ifim.io.case_maps import CaseMaps, Values, check_contents
 from monai_ifim.io.containment import LinkedFolderError
+from monai_ifim.io.layers import Layer
 from monai_ifim.io.maps import MapContent
 from monai_ifim.io.nifti import volume_shape, write_volume
 from monai_ifim.io.parametric_map.source import ReferencedSeries
 from monai_ifim.io.parametric_map.write import write_parametric_maps
-from monai_ifim.io.planes import MOST_LABELS, CasePlanes, Layer, cut_planes, write_planes
+from monai_ifim.io.planes import MOST_LABELS, CasePlanes, cut_planes, write_planes
 from monai_ifim.io.scan import Scan
 from monai_ifim.io.segmentation import described, shown_labels
 from monai_ifim.io.sidecar import CaseFacts, MapFile, compose_sidecar, plain_affine, write_sidecar
 from monai_ifim.io.slicer.bundle import write_scene_bundle
 from monai_ifim.io.slicer.scene import write_scene
-from monai_ifim.io.stacks import StackLayer, thin
+from monai_ifim.io.stacks import thin
 from monai_ifim.io.units import HOUNSFIELD
 
 MOST_EIGENVECTORS = 3  # that the page shows, the leading ones
@@ -159,9 +160,9 @@ def _planes(maps: CaseMaps, sidecar: Mapping[str, Any], scan: Scan | None) -> Ca
             continue
         file = described[each]
         values = scan.values if scan is not None and each.kind == "source" else maps.values(each)
-        layers.append(StackLayer(each.kind, values, tuple(file["window"]), file["unit"], file["scale"], each.component))
+        layers.append(Layer(each.kind, values, tuple(file["window"]), file["unit"], file["scale"], each.component))
     photograph = sidecar["input"]["reader"] == "PILReader"
-    drawn = [Layer(each.kind, each.values, each.window, each.unit, each.scale) for each in layers if each.component is None]
+    drawn = [each for each in layers if each.component is None]
     planes = cut_planes(drawn, maps.affine, index, photograph, legend)
     stack = thin(layers, maps.affine, index, sensitivity, photograph)
     return replace(planes, stack=stack, saturated=is_saturated(sidecar))

@@ -6,7 +6,7 @@ import io
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from monai_ifim.display.windows import beyond
 from monai_ifim.io import atomic
 from monai_ifim.io.errors import InputError, single_line
 from monai_ifim.io.geometry import VIEWS, Affine, cut
+from monai_ifim.io.layers import Layer
 from monai_ifim.io.segmentation import ShownLabel
 from monai_ifim.io.stacks import MapStack, described_stack, read_stack
 
@@ -78,17 +79,6 @@ class CasePlanes:
     labels: tuple[ShownLabel, ...] = ()
     saturated: bool = False
     stack: MapStack | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Layer:
-    """A map to be cut: values [*spatial], 2D or 3D, and their window; times `scale` they are in `unit`."""
-
-    kind: str
-    values: npt.NDArray[Any] = field(repr=False)
-    window: tuple[float, float]
-    unit: str
-    scale: float = 1.0
 
 
 def cut_planes(

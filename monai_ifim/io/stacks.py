@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from monai_ifim.display.windows import beyond
 from monai_ifim.io.geometry import Affine
+from monai_ifim.io.layers import Layer
 
 IMAGE_SAMPLES = 2**20  # at most of one map: the image that the others lie over
 MAP_SAMPLES = 2**18  # of each other map, which vary less from voxel to voxel or are noise
@@ -92,20 +93,8 @@ class MapStack:
     maps: tuple[StackMap, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class StackLayer:
-    """A map to be thinned: values [*spatial], 2D or 3D, and their window; times `scale` they are in `unit`."""
-
-    kind: str
-    values: npt.NDArray[Any] = field(repr=False)
-    window: tuple[float, float]
-    unit: str
-    scale: float = 1.0
-    component: int | None = None
-
-
 def thin(
-    layers: Sequence[StackLayer], affine: Affine, start: Sequence[int], seen: npt.NDArray[Any], photograph: bool = False
+    layers: Sequence[Layer], affine: Affine, start: Sequence[int], seen: npt.NDArray[Any], photograph: bool = False
 ) -> MapStack:
     """Thin all layers, which lie on one grid, to what a page can hold; the voxel `start` is a sample of each.
 
@@ -137,7 +126,7 @@ def steps_for(shape: Triple, spacing: Sequence[float], most: int) -> Triple:
     return _triple(steps)
 
 
-def _thinned(layer: StackLayer, shape: Triple, place: Triple, spacing: Sequence[float]) -> StackMap:
+def _thinned(layer: Layer, shape: Triple, place: Triple, spacing: Sequence[float]) -> StackMap:
     image = layer.kind in IMAGES
     step = steps_for(shape, spacing, IMAGE_SAMPLES if image else MAP_SAMPLES)
     first = _triple([index % jump for index, jump in zip(place, step, strict=True)])

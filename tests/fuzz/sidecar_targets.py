@@ -19,8 +19,9 @@ from fuzz.oracle import LONGEST, Target, refusing
 from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.io import ModelIdentity, Source, read_sidecar
 from monai_ifim.io.containment import is_plain_name
+from monai_ifim.io.layers import Layer
 from monai_ifim.io.older_sidecars import SCHEMA_VERSION
-from monai_ifim.io.planes import Layer, cut_planes, read_planes, write_planes
+from monai_ifim.io.planes import cut_planes, read_planes, write_planes
 from monai_ifim.io.sidecar import write_sidecar
 from monai_ifim.report.cohort.page import write_cohort
 from monai_ifim.report.cohort.planes import draw_picture_grid

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from monai_ifim.io import InputError
-from monai_ifim.io.planes import Layer, cut_planes, read_planes, write_planes
+from monai_ifim.io.layers import Layer
+from monai_ifim.io.planes import cut_planes, read_planes, write_planes
 from monai_ifim.io.stacks import (
     IMAGE_SAMPLES,
     MAP_SAMPLES,
     MapStack,
-    StackLayer,
     StackMap,
     described_stack,
     field_of_view,
@@ -29,23 +29,23 @@ SHAPE, START = (91, 70, 83), (20, 69, 3)
 AFFINE = np.array([[0.0, -0.9, 0.1, 4], [1.1, 0, 0, -30], [0, 0.1, 2.5, 7], [0, 0, 0, 1]])
 
 
-def layers(seed: int = 0) -> list[StackLayer]:
+def layers(seed: int = 0) -> list[Layer]:
     generator = np.random.default_rng(seed)
     scan = generator.integers(-1024, 3000, SHAPE).astype(np.float32)
     low = generator.normal(0.5, 2.0, SHAPE).astype(np.float32)
     high = generator.normal(0, 1, SHAPE).astype(np.float32)
     labels = generator.integers(0, 5, SHAPE).astype(np.uint8)
     return [
-        StackLayer("source", scan, (-160.0, 240.0), "Hounsfield units"),
-        StackLayer("labels", labels, (0.0, 4.0), ""),
-        StackLayer("input", low, (-1.0, 1.0), "intensity"),
-        StackLayer("high", high, (-2.0, 2.0), "intensity"),
-        StackLayer("sensitivity", np.abs(high), (0.0, 2.5), "nats", scale=3e-12),
-        StackLayer("eigenvector", -high, (-2.5, 2.5), "", component=2),
+        Layer("source", scan, (-160.0, 240.0), "Hounsfield units"),
+        Layer("labels", labels, (0.0, 4.0), ""),
+        Layer("input", low, (-1.0, 1.0), "intensity"),
+        Layer("high", high, (-2.0, 2.0), "intensity"),
+        Layer("sensitivity", np.abs(high), (0.0, 2.5), "nats", scale=3e-12),
+        Layer("eigenvector", -high, (-2.5, 2.5), "", component=2),
     ]
 
 
-def voxels(layer: StackLayer, found: StackMap) -> Any:
+def voxels(layer: Layer, found: StackMap) -> Any:
     """The values of the file at the samples."""
     index = [first + step * np.arange(size) for first, step, size in zip(found.first, found.step, found.shape, strict=True)]
     return layer.values.reshape(SHAPE)[np.ix_(*index)].astype(np.float64) * layer.scale
@@ -108,7 +108,7 @@ def test_the_field_of_view_is_where_the_network_saw_something() -> None:
 @pytest.mark.parametrize("value", [0.0, 0.3, -1e20])
 def test_a_constant_image_keeps_its_value(value: float) -> None:
     image = np.full((4, 5), value, dtype=np.float64)
-    (found,) = thin([StackLayer("input", image, (value - 0.5, value + 0.5), "")], np.eye(4), (1, 1), image).maps
+    (found,) = thin([Layer("input", image, (value - 0.5, value + 0.5), "")], np.eye(4), (1, 1), image).maps
     np.testing.assert_array_equal(found.values(), image[..., None])
 
 
@@ -128,7 +128,7 @@ def test_a_stack_is_read_back_from_the_file_of_planes(tmp_path: Path) -> None:
 
 def small() -> MapStack:
     image = np.arange(24.0).reshape(2, 3, 4)
-    return thin([StackLayer("input", image, (0.0, 23.0), "")], np.eye(4), (1, 2, 3), image)
+    return thin([Layer("input", image, (0.0, 23.0), "")], np.eye(4), (1, 2, 3), image)
 
 
 @pytest.mark.parametrize(

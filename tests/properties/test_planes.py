@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monai_ifim.io.geometry import VIEWS, cut, dicom_frames
-from monai_ifim.io.planes import LARGEST_SIDE, CasePlanes, Layer, cut_planes, read_planes, write_planes
+from monai_ifim.io.layers import Layer
+from monai_ifim.io.planes import LARGEST_SIDE, CasePlanes, cut_planes, read_planes, write_planes
 from properties.grids import LETTERS, Array, affines, places, values_of, volumes
 
 LPS_FROM_RAS = np.array([-1.0, -1.0, 1.0])

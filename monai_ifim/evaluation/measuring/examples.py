@@ -10,7 +10,8 @@ from torch import Tensor
 
 from monai_ifim.display.windows import Window
 from monai_ifim.io.geometry import LPS_TO_RAS, Affine
-from monai_ifim.io.planes import CasePlanes, Layer, cut_planes
+from monai_ifim.io.layers import Layer
+from monai_ifim.io.planes import CasePlanes, cut_planes
 
 __all__ = ["MAPS", "example_planes"]
 

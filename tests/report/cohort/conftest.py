@@ -12,8 +12,9 @@ import numpy.typing as npt
 import pytest
 
 from chromium import Browser, chromium
-from monai_ifim.io.planes import CasePlanes, Layer, Plane, PlaneMap, cut_planes, write_planes
-from monai_ifim.io.stacks import StackLayer, thin
+from monai_ifim.io.layers import Layer
+from monai_ifim.io.planes import CasePlanes, Plane, PlaneMap, cut_planes, write_planes
+from monai_ifim.io.stacks import thin
 from monai_ifim.run.table import CaseRow, write_run, write_table
 
 Array = npt.NDArray[Any]
@@ -104,8 +105,7 @@ def make_slices(
     }
     windows, units = {**WINDOWS, "eigenvector": (-0.25, 0.25)}, {**MAP_UNITS, "eigenvector": ""}
     layers = [
-        StackLayer(name, values[name], windows[name], units[name], component=1 if name == "eigenvector" else None)
-        for name in values
+        Layer(name, values[name], windows[name], units[name], component=1 if name == "eigenvector" else None) for name in values
     ]
     drawn = [Layer(each.kind, each.values, each.window, each.unit) for each in layers if each.component is None]
     planes = cut_planes(drawn, affine, index, photograph)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from accessibility import Axe
-from monai_ifim.io.planes import CasePlanes, Layer, cut_planes
+from monai_ifim.io.layers import Layer
+from monai_ifim.io.planes import CasePlanes, cut_planes
 from monai_ifim.io.segmentation import ShownLabel
 from monai_ifim.report.cohort.page import write_cohort
 from monai_ifim.run.table import CaseRow

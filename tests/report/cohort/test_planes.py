@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from monai_ifim.display.windows import bar_shape
-from monai_ifim.io.planes import CasePlanes, Layer, Plane, PlaneMap, cut_planes, read_planes, write_planes
+from monai_ifim.io.layers import Layer
+from monai_ifim.io.planes import CasePlanes, Plane, PlaneMap, cut_planes, read_planes, write_planes
 from monai_ifim.report.cohort.colors import color_stops
 from monai_ifim.report.cohort.planes import PictureGrid, draw_picture_grid
 
