@@ -72,7 +72,7 @@ def test_the_page_opens_on_the_gallery(browser: Browser, page: Path, rows: list[
     assert answers[0].startswith("normal 0.")
     assert answers[FAILED] == "failed"
     sentences = tiles(browser, "p")
-    assert sentences[STANDING_OUT].startswith("Stands out: trace high")
+    assert sentences[STANDING_OUT].startswith("Stands out: total sensitivity high")
     assert sentences[FAILED] == "Failed: the file ends early"
     assert sentences[0].startswith("A change of ")
     shown = browser.run("return [...document.querySelectorAll('#gallery img')].map((i) => [i.naturalWidth, i.naturalHeight])")
