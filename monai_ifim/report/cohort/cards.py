@@ -22,12 +22,12 @@ from monai_ifim.report.cohort.listing import CaseList
 from monai_ifim.report.cohort.pictures import CasePictures, planes_path
 from monai_ifim.report.cohort.planes import PictureGrid
 from monai_ifim.report.cohort.records import Cohort
-from monai_ifim.report.cohort.sentences import step_sentence
 from monai_ifim.report.cohort.spectrum import SpectrumDrawing, draw_spectrum
 from monai_ifim.report.cohort.tables import case_anchor, case_link, finding_text
 from monai_ifim.report.cohort.volumes import VolumeTable, volume_table
 from monai_ifim.report.pages.texts import shortened, words
 from monai_ifim.run.labels import are_independent
+from monai_ifim.run.sentences import step_sentence
 
 __all__ = ["CaseCard", "OutputBar", "case_cards", "with_pictures"]
 

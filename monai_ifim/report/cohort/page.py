@@ -12,11 +12,12 @@ from monai_ifim.display import numbers
 from monai_ifim.display.saturation import SATURATED
 from monai_ifim.display.vocabulary import COMPONENTS_KEPT, CONFIDENCE, DECOMPOSED, GRID, HEAD, METHOD, TOTAL_SENSITIVITY, WEIGHTS
 from monai_ifim.io.atomic import write_bytes
+from monai_ifim.io.case_files import PAGES
 from monai_ifim.report.cohort import tables
 from monai_ifim.report.cohort.cards import CaseCard, case_cards
 from monai_ifim.report.cohort.case_pages import write_case_pages
 from monai_ifim.report.cohort.figures import distribution_picture
-from monai_ifim.report.cohort.gallery import PAGES, gallery_records
+from monai_ifim.report.cohort.gallery import gallery_records
 from monai_ifim.report.cohort.glossary import distinct, glossary
 from monai_ifim.report.cohort.listing import CASES_SHOWN, CaseList, all_cases, list_cases, listed_records
 from monai_ifim.report.cohort.pictures import CasePictures, choose_pictures
@@ -26,7 +27,7 @@ from monai_ifim.report.cohort.tables import named_cases
 from monai_ifim.report.pages.blocks import Block, Definitions, Fold, Page, Paragraph, Section, Table
 from monai_ifim.report.pages.texts import flat_settings
 from monai_ifim.run.cohort import LARGEST_Z, SMALLEST_COHORT, SMALLEST_GROUP
-from monai_ifim.run.run_record import record_page
+from monai_ifim.run.run_record import record_pages
 from monai_ifim.run.table import SEAL
 from monai_ifim.run.unread_files import sentence
 
@@ -42,8 +43,8 @@ PAGE = "index.html"
 def write_cohort(output: Path) -> Path:
     """Write OUT/index.html from OUT/cases.parquet, OUT/run.json and OUT/CASE/CASE_planes.npz; return its path.
 
-    The page is one self-contained file, written atomically, with the same bytes for the same records; run.json gets its hash.
-    Cases that would make it too heavy get pages of their own, in OUT/pages, and a thumbnail on it.
+    The page is one self-contained file, written atomically, with the same bytes for the same records.
+    Cases that would make it too heavy get pages of their own, in OUT/pages, and a thumbnail on it. run.json gets all hashes.
     Missing pictures and a missing run.json are mentioned on it. Raises InputError if cases.parquet is missing, or if one of the
     records cannot be read.
     """
@@ -54,7 +55,8 @@ def write_cohort(output: Path) -> Path:
     cards = case_cards(output, cohort, listed, pictures)
     by_name = dict(zip(cohort.cases["case"], cards, strict=True))
     thumbnails = {name: grid.thumbnail for name, grid in pictures.grids.items()}
-    thumbnails |= write_case_pages(output, by_name, pictures.beside)
+    of_pages, written = write_case_pages(output, by_name, pictures.beside)
+    thumbnails |= of_pages
     text = render_cohort(
         page=_page(cohort, listed).numbered(),
         cards=cards,
@@ -64,7 +66,7 @@ def write_cohort(output: Path) -> Path:
     )
     path = output / PAGE
     sha256 = write_bytes(path, text.encode("utf-8", "backslashreplace"), root=output)  # JSON may hold half of a character
-    record_page(output, PAGE, sha256)
+    record_pages(output, {PAGE: sha256, **written})
     return path
 
 

@@ -38,17 +38,6 @@ def rows(case_row: Callable[..., CaseRow]) -> list[CaseRow]:
     return found
 
 
-@pytest.fixture(scope="module")
-def page(
-    rows: list[CaseRow],
-    case_planes: Callable[..., CasePlanes],
-    case_run: Callable[..., Path],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    planes = {row.case: case_planes(AFFINE, SHAPE, INDEX, i) for i, row in enumerate(rows[:20]) if row.status != "failed"}
-    return write_cohort(case_run(tmp_path_factory.mktemp("run"), rows, planes))
-
-
 def test_nothing_is_asked_of_anybody_and_nothing_is_refused(browser: Browser, page: Path) -> None:
     browser.open(page).table()
     browser.press("j", "Enter", "j", "k", "Escape", "/", "m", "Escape")
