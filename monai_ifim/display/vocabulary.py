@@ -59,6 +59,7 @@ __all__ = [
     "UNIT",
     "WEIGHTS",
     "Term",
+    "map_title",
     "term_of",
     "titled",
 ]
@@ -353,6 +354,13 @@ GLOSSARY = (
     WEIGHTS,
     SECONDS,
 )
+
+
+def map_title(kind: str, component: int | None = None) -> str:
+    """What a map is called, for heads: its kind's entry in MAPS, or the kind itself, which a foreign file may state, and the number
+    of the component."""
+    name = titled(MAPS.get(kind, kind))
+    return name if component is None else f"{name} {component}"
 
 
 def term_of(field: str) -> Term:

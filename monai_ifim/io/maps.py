@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from monai_ifim.display.vocabulary import MAPS, titled
+from monai_ifim.display.vocabulary import MAPS, map_title
 
 KINDS = tuple(MAPS)
 
@@ -56,7 +56,7 @@ class MapContent:
     @property
     def title(self) -> str:
         """Its name in scenes and in the viewer, for readers of images, without the channel."""
-        return titled(MAPS[self.kind]) if self.component is None else f"{titled(MAPS[self.kind])} {self.component}"
+        return map_title(self.kind, self.component)
 
     @property
     def label(self) -> str:
