@@ -357,8 +357,8 @@ GLOSSARY = (
 
 
 def map_title(kind: str, component: int | None = None) -> str:
-    """What a map is called, for heads: its kind's entry in MAPS, or the kind itself, which a foreign file may state, and the number
-    of the component."""
+    """What a map is called, for heads: its kind's entry in MAPS, or the kind itself, which a foreign file may state, and the
+    number of the component."""
     name = titled(MAPS.get(kind, kind))
     return name if component is None else f"{name} {component}"
 
