@@ -28,6 +28,7 @@ __all__ = [
     "LOW",
     "NAT",
     "ONE_NAT",
+    "OVERLAY",
     "PER_UNIT",
     "PROBABILITY",
     "PRODUCTS",
@@ -164,6 +165,10 @@ LOW = Term(
     "x_low",
     ("low", "norm_low"),
 )
+OVERLAY = Term(
+    "overlay",
+    "A map in colour over the image that it belongs to. How strong it is drawn is for the eye alone: no number depends on it.",
+)
 HOLDS_UP_TO = Term(
     "holds up to",
     "The longest step along a component that its number describes within 10 %. As a share of the size of the image, |x|, and as "
@@ -272,6 +277,7 @@ GLOSSARY = (
     SHARE,
     HIGH,
     LOW,
+    OVERLAY,
     HOLDS_UP_TO,
     NAT,
     UNIT,
