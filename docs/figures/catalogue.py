@@ -44,7 +44,9 @@ GROUPS: dict[str, Group] = {
     "scanner": Group(("scanner-comb.png", "scanner-spaces.png"), (CLASSIFIER, DETECTOR)),
     "segmentation": Group(("segmentation.png",), (SEGMENTER,)),
     "notebook": Group(("notebook-view.png",), (DETECTOR,), needs="ipyniivue (the extra notebook), Chromium and its driver"),
-    "training": Group(("training-mlflow.png", "training-tensorboard.png"), needs="Chromium and its driver"),
+    "training": Group(
+        ("training-lightning.png", "training-mlflow.png", "training-tensorboard.png"), needs="Chromium and its driver"
+    ),
     "pages": Group(("index-dark.png", "index-light.png"), (DEMO,), needs="Chromium and its driver"),
     "scenes": Group(("scene-slice.png", "scene.png"), (DEMO,), needs="IFIM_SLICER_PYTHON (CONTRIBUTING.md)"),
     "viewer": Group(("viewer-slice.png", "viewer.png"), (DEMO,), needs="IFIM_SLICER_PYTHON, Chromium and its driver"),
