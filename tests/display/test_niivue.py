@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -14,6 +17,7 @@ import torch
 from matplotlib import colormaps
 from torch import Tensor, nn
 
+import monai_ifim
 from core_cases import Case
 from monai_ifim.core import Decomposition, ImageError, decompose
 from monai_ifim.core.errors import IFIMError
@@ -21,6 +25,7 @@ from monai_ifim.display.orientation import affine_of
 
 pytest.importorskip("ipyniivue", reason="needs the extra notebook: pip install '.[notebook]'")
 
+PACKAGE = Path(monai_ifim.__file__).parent
 OBLIQUE = np.array([[0.3, -1.9, 0.1, 12.0], [1.4, 0.4, -0.2, -7.0], [0.2, 0.1, 3.1, 5.5], [0.0, 0.0, 0.0, 1.0]])
 
 
@@ -177,3 +182,15 @@ def test_without_ipyniivue_the_extra_is_named(volumes: Decomposition, monkeypatc
     monkeypatch.setitem(sys.modules, "ipyniivue", None)
     with pytest.raises(IFIMError, match=r'pip install "monai-ifim\[notebook\]"'):
         volumes.view()
+
+
+def test_sizes_that_the_page_of_cohorts_states_are_those_of_the_scripts() -> None:
+    import ipyniivue
+
+    bundle = (Path(ipyniivue.__file__).parent / "static" / "widget.js").read_bytes()
+    scripts = (PACKAGE / "report" / "cohort" / "templates" / name for name in ("slices.js", "cohort.js"))
+    own = sum(len(script.read_bytes()) for script in scripts)
+    packed = len(base64.b64encode(gzip.compress(bundle)))
+    said = " ".join((PACKAGE.parent / "docs" / "cohorts.md").read_text(encoding="utf-8").split())
+    assert f"scripts of its own, {own / 1e3:.0f} KB together" in said
+    assert f"{len(bundle) / 1e6:.1f} MB, compressed and in base64 {packed / 1e6:.1f} MB" in said
