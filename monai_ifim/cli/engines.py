@@ -40,7 +40,9 @@ def chosen_engine(engine: Engine, workers: int | None, rank: Rank, root: Path, s
 
         reading = read_head(root)  # the workers look at the network too
         identity = identify_bundle(root)
-        return (lambda cases, report, stop: run_on_ray(root, identity, cases, settings, report, workers, stop)), reading
+        return (
+            lambda cases, report, stop: run_on_ray(root, identity, cases, settings, report, workers, stop, report.activity)
+        ), reading
     if workers is not None:
         raise IFIMError("--workers needs --engine ray; for several processes without Ray use torchrun --nproc_per_node=N.")
     from monai_ifim.adapt.bundle import load_bundle

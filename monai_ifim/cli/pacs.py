@@ -21,16 +21,19 @@ from monai_ifim.cli.options import (
     DEVICE,
     EXPECT_SHA256,
     FIX_GEOMETRY,
+    JSON,
     MAX_TRANSFER_SECONDS,
     MONOCHROME1,
     OUTPUT,
     OVERWRITE,
     PRIVATE_OR_NOT,
+    QUIET,
     VALUES,
     GivenSettings,
     takes_settings,
 )
 from monai_ifim.cli.summary import quiet_libraries
+from monai_ifim.cli.voice import Document, Voice
 from monai_ifim.options import READING, TRANSFER, Monochrome1, PixelValuesBy
 
 if TYPE_CHECKING:
@@ -67,6 +70,8 @@ def pacs(
     batch_size: Annotated[int, BATCH_SIZE] = 1,
     overwrite: Annotated[bool, OVERWRITE] = False,
     private: Annotated[bool, PRIVATE_OR_NOT] = True,
+    quiet: Annotated[bool, QUIET] = False,
+    as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Pull a study by DICOMweb, decompose its images, and store the components in it as DICOM Parametric Maps.
 
@@ -75,8 +80,9 @@ def pacs(
     Exit status: 0 all done, 1 wrong use or no server, 3 some cases failed or some maps were not stored.
     """
     quiet_libraries()
-    console = Console()
-    with ExitStack() as recorded:
+    voice = Voice.of(quiet, as_json)
+    with voice.document("pacs") as told, ExitStack() as recorded:
+        console, told.output, told.further = voice.console, output, {"maps": []}
         with console.status("loading MONAI and the bundle"):
             from monai_ifim.adapt.bundle import load_bundle
             from monai_ifim.cli.interruption import end_if_stopped, stopping, with_hint
@@ -132,10 +138,11 @@ def pacs(
         with with_hint(), stopping(stop_request), case_progress(console, len(cases)) as report, trail.step("decompose") as made:
             rows = run_locked(loaded, cases, settings, report, stop_request, report.activity)
             made.update(Counter(row.status for row in rows), outcome="interrupted" if stop_request.due else "done")
-        page = None if stop_request.due else write_cohort(output)
-        show_rows(console, rows, output, page=page)
+        told.rows, told.left = rows, len(cases) - len(rows)
+        told.page = None if stop_request.due else write_cohort(output)
+        show_rows(console, rows, output, page=told.page)
         end_if_stopped(console, stop_request, rows, len(cases))
-        stored = store_maps(server, study, output, rows, lambda one: _show_map(console, one), trail) if store else []
+        stored = store_maps(server, study, output, rows, lambda one: _tell_map(console, told, one), trail) if store else []
         _conclude(console, rows, stored, store)
 
 
@@ -186,6 +193,9 @@ def _pulling(console: Console, total: int) -> Iterator[Callable[[], None]]:
         yield lambda: progress.advance(task)
 
 
-def _show_map(console: Console, one: StoredMap) -> None:
-    text = f"{MARKS[one.status]:7s} {one.file}"
-    console.print(f"{text}: {one.reason}" if one.reason else text, markup=False, highlight=False, soft_wrap=True)
+def _tell_map(console: Console, told: Document, one: StoredMap) -> None:
+    line = f"{MARKS[one.status]:7s} {one.file}{f': {one.reason}' if one.reason else ''}"
+    told.further["maps"].append({"file": one.file, "status": one.status, "reason": one.reason or None})
+    if one.status == "failed":
+        told.failures = [*told.failures, line]
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -110,7 +110,7 @@ def _unfinished(row: CaseRow) -> bool:
 def _shortfall(row: CaseRow) -> str:
     """What a case lacks that is not converged, and what helps."""
     more = ", or --max-seconds, whose limit ended it" if row.stopped == "request" else ""
-    found = f"{numbers.counted(row.rank, 'component')}, residuals up to {numbers.percent(row.residual)} of the eigenvalue"
+    found = f"{numbers.counted(row.rank, 'component')}, {words.RESIDUAL.label} {numbers.percent(row.residual)}"
     return f"NOT CONVERGED: {found}: give a smaller --rank, a larger --tolerance{more}"
 
 

@@ -26,7 +26,8 @@ JSON_VERSION = "1.0"  # of what --json prints
 @dataclass
 class Document:
     """What --json prints of a run, as it becomes known. output: the folder of results; page: its page, None if none was written;
-    rows: of its cases; left: cases not begun when the run was stopped; unread: kinds of files that were not read."""
+    rows: of its cases; left: cases not begun when the run was stopped; unread: kinds of files that were not read; further:
+    entries that this command alone has; failures: lines about what failed besides cases."""
 
     command: str
     output: Path | None = None
@@ -34,6 +35,8 @@ class Document:
     rows: Sequence[CaseRow] = ()
     left: int = 0
     unread: dict[str, int] = field(default_factory=dict)
+    further: dict[str, Any] = field(default_factory=dict)
+    failures: Sequence[str] = ()
 
     def content(self, exit_status: int, error: str | None) -> dict[str, Any]:
         """All of it as plain data; docs/command_line.md describes it. error: what ended it, None if it came to its end."""
@@ -48,7 +51,7 @@ class Document:
             "counts": counts | {"left": self.left},
             "unread": self.unread,
             "cases": [_described(row) for row in self.rows],
-        }
+        } | self.further
 
 
 @dataclass(frozen=True)
@@ -77,21 +80,23 @@ class Voice:
         except typer.Exit as end:
             status = end.exit_code
             raise
+        except SystemExit as end:  # by a signal
+            status = end.code if isinstance(end.code, int) else 1
+            raise
         except (Exception, KeyboardInterrupt) as raised:
             status, error = _ended_by(raised)
             raise
         finally:
             if self.speaks and self.quiet:
-                _tell_failures(told.rows)
+                _tell_failures(told)
             if self.speaks and self.as_json:
                 typer.echo(json.dumps(told.content(status, error), indent=2, allow_nan=False))
 
 
-def _tell_failures(rows: Sequence[CaseRow]) -> None:
+def _tell_failures(told: Document) -> None:
     loud = Console(stderr=True)
-    for row in rows:
-        if row.status == "failed":
-            loud.print(case_line(row), markup=False, highlight=False, soft_wrap=True)
+    for line in (*(case_line(row) for row in told.rows if row.status == "failed"), *told.failures):
+        loud.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _ended_by(raised: BaseException) -> tuple[int, str]:

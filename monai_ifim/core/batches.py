@@ -16,7 +16,7 @@ from monai_ifim.core.batch_part import BatchPart
 from monai_ifim.core.decomposition import Decomposition, joined
 from monai_ifim.core.errors import MemoryWarning, NetworkError, warn_caller
 from monai_ifim.core.heads.base import Head
-from monai_ifim.core.heads.choice import answers_at_every_voxel, columns_at_every_voxel
+from monai_ifim.core.heads.choice import answers_at_every_voxel
 from monai_ifim.core.heads.outputs import last_operation
 from monai_ifim.core.locality import LARGEST_PASS, radii, search_for
 from monai_ifim.core.memory.checkpointing import checkpointed
@@ -39,6 +39,7 @@ from monai_ifim.core.solvers.base import Subspace
 from monai_ifim.core.solvers.choice import choose_method
 from monai_ifim.core.solvers.exact import whole_factor
 from monai_ifim.core.solvers.first_products import FirstProducts
+from monai_ifim.core.solvers.krylov import basis_bytes
 from monai_ifim.core.solvers.lanczos import leading_pairs, most_steps
 from monai_ifim.core.solvers.watch import IterationState, Watch
 from monai_ifim.core.verification.batch import BatchVerification
@@ -108,13 +109,16 @@ def _planned(whole: BatchPart, budget: int) -> MemoryPlan:
     """The plan for the budget, from one forward pass of the first image."""
     first, network = whole.part(slice(0, 1)), whole.predictor.running
     survey = survey_image(first.forward, network, first.image)
-    rows = asked_head(whole.settings, first.facts, survey.output).square_root(survey.output).columns
-    kept, results = min(whole.settings.resolved.rank or rows, rows), RESULTS
-    if columns_at_every_voxel(whole.settings.head) or whole.settings.method == "matrix_free":
+    head = asked_head(whole.settings, first.facts, survey.output)
+    root = head.square_root(survey.output)
+    rows = root.columns
+    kept, results, basis = min(whole.settings.resolved.rank or rows, rows), RESULTS, 0
+    if choose_method(whole.settings, head, root)[0] == "matrix_free":
         steps = most_steps(whole.settings, rows)
+        basis = basis_bytes(rows, steps)
         kept, rows, results = min(kept, steps), steps + whole.settings.probes, RESULTS + OF_ESTIMATES
     components = kept if whole.settings.input_metric is None else 2 * kept  # eigenvectors, and eigenimages of a metric
-    return plan_memory(survey, network, whole.image, budget, rows, components + results)
+    return plan_memory(survey, network, whole.image, budget, rows, components + results, basis)
 
 
 def _decompose_part(part: BatchPart, plan: MemoryPlan) -> Decomposition:
@@ -125,7 +129,7 @@ def _decompose_part(part: BatchPart, plan: MemoryPlan) -> Decomposition:
     except BudgetExceededError as exceeded:
         strictest = plan.strictest()
         if plan == strictest or budget is None:
-            raise budget_error(budget or 0, exceeded.needed) from None
+            raise budget_error(budget or 0, exceeded) from None
     return _decompose_part(part, strictest)
 
 
@@ -194,9 +198,9 @@ def _metered(part: BatchPart, plan: MemoryPlan) -> Iterator[Callable[[], int]]:
     with LiveMemory() as live:
 
         def check() -> int:
-            if live.peak > budget:
-                raise BudgetExceededError(live.peak)
-            return int(budget - live.peak)
+            if live.peak + plan.basis > budget:
+                raise BudgetExceededError(live.peak + plan.basis, plan.basis)
+            return int(budget - live.peak - plan.basis)
 
         yield check
 

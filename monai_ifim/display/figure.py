@@ -21,7 +21,7 @@ from monai_ifim.display.numbers import counted, number, percent, probability, si
 from monai_ifim.display.panels import ColorScale, Panel, Viewpoint, panels_of
 from monai_ifim.display.saturation import SATURATED
 from monai_ifim.display.style import BLUE, GRAY, LIGHT_BLUE, ORANGE, VERMILION, drawing
-from monai_ifim.display.vocabulary import PER_UNIT
+from monai_ifim.display.vocabulary import BY_COMPONENT, PER_UNIT
 from monai_ifim.display.wording import answer, answer_kind, answer_values, method, output_names, trace_text, unit
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _draw_spectrum(axes: Axes, d: Decomposition, index: int) -> None:
     colors = [KEPT if component <= rank else DROPPED for component in components]
     axes.bar(components, shown.tolist(), color=colors, width=0.7)
     beyond = f", first {len(shown)} of {len(values)}" if len(values) > len(shown) else ""
-    axes.set_title(f"spectrum: {rank} kept of {len(values)} computed{beyond}", loc="left")
+    axes.set_title(f"{BY_COMPONENT.label}: {rank} kept of {len(values)} computed{beyond}", loc="left")
     axes.set_xlabel("component", labelpad=1)
     axes.set_ylabel(f"sensitivity\n({PER_UNIT})", color=KEPT)
     axes.set_xlim(0.4, max(len(shown), 6) + 0.6)

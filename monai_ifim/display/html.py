@@ -11,6 +11,7 @@ from monai_ifim.display.numbers import FIRM_SPACE, count, counted, number, perce
 from monai_ifim.display.saturation import SATURATED
 from monai_ifim.display.vocabulary import (
     ANSWER,
+    COMPONENT,
     COMPONENTS_KEPT,
     ERROR_BOUND,
     LEADING,
@@ -43,16 +44,17 @@ def notebook_html(d: Decomposition) -> str:
 
 
 def repr_text(d: Decomposition) -> str:
-    """One line: shape, dtype and device of the images, head, method, rank and share of the trace kept. ASCII alone, as any
-    console and log can hold it."""
+    """One line: shape, dtype and device of the images, head, method, components and sensitivity kept. ASCII alone, as any console
+    and log can hold it."""
     images = f"{counted(d.image.shape[0], 'image')} {list(d.image.shape[1:])}"
     dtype = str(d.image.dtype).removeprefix("torch.")
     rank, energy = range_text(d.rank.tolist(), count), range_text(d.energy.tolist(), percent)
+    noun = COMPONENT.label if rank == "1" else f"{COMPONENT.label}s"
     how = f"{d.record['head']}, {d.record['method']}"
     ended = "" if bool(d.converged.all()) else ", not converged"
     saturated = sum(each.saturated is True for each in d.saturation)
     still = f", {count(saturated)} saturated" if saturated else ""
-    text = f"Decomposition({images} {dtype} on {d.image.device}: {how}, rank {rank}, {energy} of the trace{ended}{still})"
+    text = f"Decomposition({images} {dtype} on {d.image.device}: {how}, {rank} {noun}, {energy} of the sensitivity{ended}{still})"
     return text.replace(FIRM_SPACE, " ").encode("ascii", "backslashreplace").decode()
 
 
@@ -93,4 +95,4 @@ def _preview(d: Decomposition) -> str:
         if len(content) <= PREVIEW_BYTES:
             break
     source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-    return f"<img alt='spectrum and maps of image 0' style='max-width: 100%; background: white' src='{source}'>"
+    return f"<img alt='sensitivity by component and maps of image 0' style='max-width: 100%; background: white' src='{source}'>"

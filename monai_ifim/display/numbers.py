@@ -262,21 +262,23 @@ def radius(value: float | None) -> str:
     return "infinite" if value is None or value == math.inf else number(value)
 
 
-def steps(radii: Sequence[float | None], shares: Sequence[float | None], changes: Sequence[float | None]) -> list[str]:
+def steps(
+    radii: Sequence[float | None], shares: Sequence[float | None], changes: Sequence[float | None], *, at_least: bool = False
+) -> list[str]:
     """How far each eigenvalue holds, all on one grid: as a share of |x| and as an rms change of the values.
 
-    shares, changes: of the radii, in records since schema 2.4; without them, the radius.
+    shares, changes: of the radii, in records since schema 2.4; without them, the radius. at_least: the radii are lower bounds.
 
     >>> steps([0.5, None], [0.02, None], [0.0125, None])[0].replace(FIRM_SPACE, " ")
     '2.0 % of |x|, 0.0125 rms'
     """
-    known = len(shares) == len(changes) == len(radii)
+    known, least = len(shares) == len(changes) == len(radii), "at least " if at_least else ""
     texts = []
     for i, value in enumerate(radii):
         if value is None or value == math.inf or not known:
-            texts.append(radius(value))
+            texts.append(radius(value) if value is None or value == math.inf else f"{least}{radius(value)}")
         else:
-            texts.append(f"{percent(shares[i])} of |x|, {number(changes[i])}{FIRM_SPACE}rms")
+            texts.append(f"{least}{percent(shares[i])} of |x|, {number(changes[i])}{FIRM_SPACE}rms")
     return texts
 
 

@@ -21,6 +21,6 @@ def is_saturated(record: Mapping[str, Any]) -> bool:
 def saturation_sentence(nats: float | None) -> str:
     """What saturated means, with the number that decided; nats: `core.saturation.Saturation.nats`."""
     return (
-        "Saturated: nothing here moves the answer. By its eigenvalue, a change as large as the image's whole contrast would cost "
-        f"{number(nats)} nats; one nat is a clear change. The maps are drawn in grey: their spots are no findings."
+        "Saturated: nothing here moves the answer. By its strongest component, a change as large as the image's whole contrast "
+        f"would cost {number(nats)} nats; one nat is a clear change. The maps are drawn in grey: their spots are no findings."
     )

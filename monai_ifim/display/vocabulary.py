@@ -6,15 +6,22 @@ only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from monai_ifim.display.term import Term, titled
 
 __all__ = [
     "ANSWER",
+    "BY_COMPONENT",
     "CASE",
+    "CHANGE_OF_VOLUME",
+    "CHANNELS",
     "COMPONENT",
     "COMPONENTS_KEPT",
     "CONFIDENCE",
     "CONVERGENCE",
+    "DECOMPOSED",
     "DERIVATIVES",
     "ERROR_BOUND",
     "EXPECTED_VOLUME",
@@ -23,15 +30,19 @@ __all__ = [
     "HEAD",
     "HIGH",
     "HOLDS_UP_TO",
+    "INPUT",
     "LABEL",
     "LEADING",
     "LOW",
+    "MAPS",
+    "METHOD",
     "NAT",
     "ONE_NAT",
     "OVERLAY",
     "PER_UNIT",
     "PROBABILITY",
     "PRODUCTS",
+    "READING",
     "RESIDUAL",
     "SATURATED",
     "SECONDS",
@@ -39,47 +50,47 @@ __all__ = [
     "SENSITIVITY_KEPT",
     "SENSITIVITY_MAP",
     "SHARE",
+    "SIZE",
+    "SIZE_HIGH",
+    "SIZE_LOW",
     "STANDS_OUT",
+    "STATUS",
     "TOLERANCE",
     "TOTAL_SENSITIVITY",
     "UNIT",
+    "WEIGHTS",
     "Term",
+    "map_title",
+    "term_of",
     "titled",
 ]
 
 PER_UNIT = "nats per unit²"  # of eigenvalues, their sum, and the map of sensitivity
 
 
-@dataclass(frozen=True)
-class Term:
-    """A thing that people are shown.
-
-    label: what it is called. meaning: in one to three sentences. technical: its name or symbol in papers, empty if that is the
-    label. fields: its names in cases.csv, cases.parquet and sidecars.
-    """
-
-    label: str
-    meaning: str
-    technical: str = ""
-    fields: tuple[str, ...] = ()
-
-    @property
-    def tip(self) -> str:
-        """The meaning and, if it has one, the name in papers, as a tooltip."""
-        return f"{self.meaning} In papers: {self.technical}." if self.technical else self.meaning
-
-    @property
-    def title(self) -> str:
-        """The label with a capital letter, for heads and lists of names and values."""
-        return titled(self.label)
-
-
-def titled(label: str) -> str:
-    """A label with a capital first letter: "total sensitivity" is "Total sensitivity"."""
-    return label[:1].upper() + label[1:]
-
-
 CASE = Term("case", "One image and all that was made from it, in one folder.", fields=("case",))
+STATUS = Term(
+    "status",
+    "Done; kept, which is whole from an earlier run of the same input, bundle and settings; or failed, with the reason.",
+    fields=("status", "reason"),
+)
+INPUT = Term(
+    "input file",
+    "The file or folder that the image was read from, the volume of it where it holds several, and its SHA-256.",
+    fields=("input", "path", "frame", "input_sha256"),
+)
+READING = Term("reading", "What was guessed or assumed in reading the input, in sentences.", fields=("warnings",))
+CHANNELS = Term(
+    "channels",
+    "Whether one grey image fills all channels that the network takes (tied), or each channel has maps of its own (each).",
+    fields=("channels",),
+)
+WEIGHTS = Term("weights", "What the network learned, told apart by the SHA-256 of its file.", fields=("weights_sha256",))
+DECOMPOSED = Term(
+    "part of the answer",
+    "Which part of the answer all numbers and maps are about, where it is not all of it: some classes, or labels.",
+    fields=("decomposed",),
+)
 ANSWER = Term(
     "answer",
     "What the network says of the image: the class that it finds likeliest, and of a segmentation or a regression the volumes or "
@@ -107,11 +118,11 @@ COMPONENT = Term(
     "component",
     "A pattern that can be added to the image, or taken away. Of all patterns of the same size, component 1 moves the answer "
     "most, component 2 most of those that are left, and so on. Adding it makes the answer more probable.",
-    "eigenvector of F, the Fisher information matrix of the network at this image",
+    "eigenvector of F, the Fisher information matrix of the network at this image: KL(p(x) || p(x + d)) = dᵀF d / 2 for small d",
     ("eigenvector",),
 )
 COMPONENTS_KEPT = Term(
-    "components",
+    "components kept",
     "How many components were kept: as few as hold the share of the sensitivity that was asked for, or the number that was asked "
     "for.",
     "rank",
@@ -122,6 +133,11 @@ SENSITIVITY_ALONG = Term(
     "How strongly small changes along a component move the answer: a step of length e moves it by e² times half of this number, "
     "in nats.",
     "eigenvalue of F",
+)
+BY_COMPONENT = Term(
+    "sensitivity by component",
+    "The sensitivity of each kept component, the strongest first. Where the first ones hold most of it, few directions matter.",
+    "spectrum of F",
     ("eigenvalues",),
 )
 LEADING = Term(
@@ -157,24 +173,37 @@ HIGH = Term(
     "The part of the image along the kept components, where small changes move the answer most. The sensitive and the "
     "insensitive part add up to the image.",
     "x_high, projection onto the leading eigenspace",
-    ("high", "norm_high"),
+    ("high",),
 )
 LOW = Term(
     "insensitive part (low)",
     "The image without its sensitive part. Very small changes of it hardly move the answer; large ones can.",
     "x_low",
-    ("low", "norm_low"),
+    ("low",),
 )
 OVERLAY = Term(
     "overlay",
     "A map in colour over the image that it belongs to. How strong it is drawn is for the eye alone: no number depends on it.",
 )
+SIZE = Term(
+    "size of the image",
+    "The square root of the sum of its squared values, over all voxels and channels on the grid of the decomposition.",
+    "|x|, the L2 norm",
+    ("norm_input", "norms_grid"),
+)
+SIZE_HIGH = Term(
+    "size of the sensitive part",
+    "As the size of the image. Of the two parts the squares of the sizes add up to that of the image.",
+    "|x_high|",
+    ("norm_high",),
+)
+SIZE_LOW = Term("size of the insensitive part", "As the size of the image.", "|x_low|", ("norm_low",))
 HOLDS_UP_TO = Term(
     "holds up to",
     "The longest step along a component that its number describes within 10 %. As a share of the size of the image, |x|, and as "
-    "the root mean square change of its values. Beyond it nothing is said.",
+    "the root mean square change of its values. Beyond it nothing is said. At least: few passes were made, it may be longer.",
     "locality radius",
-    ("locality_radius", "locality_share", "locality_rms"),
+    ("locality_radius", "locality_share", "locality_rms", "locality_is_lower_bound"),
 )
 ONE_NAT = "1 nat takes a class that is as likely as not, 0.50, to 0.96"
 NAT = Term(
@@ -197,7 +226,13 @@ GRID = Term(
 EXPECTED_VOLUME = Term(
     "expected volume",
     "Of a segmentation: the sum of a label's probability over all voxels, times the volume of a voxel.",
-    fields=("means", "volumes"),
+    fields=("means", "means_unit", "volume_labels", "volumes"),
+)
+CHANGE_OF_VOLUME = Term(
+    "change of a volume",
+    "By how much a change of the image, one unit long, changes the expected volume of a label: at most, and along component 1.",
+    "derivative of the volume",
+    ("volume_slopes", "volume_changes", "volume_sentence"),
 )
 TOLERANCE = Term(
     "tolerance",
@@ -218,6 +253,12 @@ PRODUCTS = Term(
     "How often the network was run backwards, which is what a decomposition costs.",
     "vector-Jacobian products",
     ("jacobian_products",),
+)
+METHOD = Term(
+    "method",
+    "How the components were computed: all of them (exact), as many as were asked for (adaptive), or step by step without all of "
+    "the derivatives (matrix-free).",
+    fields=("method",),
 )
 ERROR_BOUND = Term(
     "error bound",
@@ -261,36 +302,76 @@ STANDS_OUT = Term(
     "outlier by the robust z-score",
 )
 
+MAPS: Mapping[str, str] = MappingProxyType(
+    {
+        "source": "image",
+        "input": "image as the network saw it",
+        "labels": "segmentation",
+        "high": HIGH.label,
+        "low": LOW.label,
+        "sensitivity": SENSITIVITY_MAP.label,
+        "sensitivity_error": f"{SENSITIVITY_MAP.label}, standard error",
+        "eigenvector": COMPONENT.label,
+    }
+)  # what each kind of map, of `io.maps.KINDS`, is called
+
 GLOSSARY = (
     CASE,
+    STATUS,
+    INPUT,
     ANSWER,
     LABEL,
     PROBABILITY,
     CONFIDENCE,
+    DECOMPOSED,
     COMPONENT,
     COMPONENTS_KEPT,
     SENSITIVITY_MAP,
     TOTAL_SENSITIVITY,
     SENSITIVITY_ALONG,
+    BY_COMPONENT,
     LEADING,
     SENSITIVITY_KEPT,
     SHARE,
     HIGH,
     LOW,
     OVERLAY,
+    SIZE,
+    SIZE_HIGH,
+    SIZE_LOW,
     HOLDS_UP_TO,
     NAT,
     UNIT,
     GRID,
+    CHANNELS,
     EXPECTED_VOLUME,
     TOLERANCE,
+    CHANGE_OF_VOLUME,
     STANDS_OUT,
     SATURATED,
     CONVERGENCE,
     RESIDUAL,
     ERROR_BOUND,
     DERIVATIVES,
+    METHOD,
     PRODUCTS,
     HEAD,
+    READING,
+    WEIGHTS,
     SECONDS,
 )
+
+
+def map_title(kind: str, component: int | None = None) -> str:
+    """What a map is called, for heads: its kind's entry in MAPS, or the kind itself, which a foreign file may state, and the
+    number of the component."""
+    name = titled(MAPS.get(kind, kind))
+    return name if component is None else f"{name} {component}"
+
+
+def term_of(field: str) -> Term:
+    """The term of a column of cases.csv and cases.parquet, or of a key of a sidecar. Raises KeyError for one without."""
+    return _BY_FIELD[field]
+
+
+_BY_FIELD = {field: term for term in GLOSSARY for field in term.fields}

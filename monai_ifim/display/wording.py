@@ -59,9 +59,9 @@ def answer(d: Decomposition, index: int, names: Sequence[str] | None = None) -> 
 
 
 def method(d: Decomposition) -> str:
-    """Head, method and number of Jacobian products."""
+    """Head, method and number of products with the Jacobian."""
     products = d.record["jacobian_products"]
-    return f"{d.record['head']}, {d.record['method']}, {counted(products, 'Jacobian product')}"
+    return f"{d.record['head']}, {d.record['method']}, {counted(products, 'product')}"
 
 
 def trace_text(d: Decomposition, index: int) -> str:

@@ -24,9 +24,9 @@ from monai_ifim.io.maps import MapContent
 from monai_ifim.io.nifti import volume_shape, write_volume
 from monai_ifim.io.parametric_map.source import ReferencedSeries
 from monai_ifim.io.parametric_map.write import write_parametric_maps
-from monai_ifim.io.planes import MOST_LABELS, CasePlanes, cut_planes, write_planes
+from monai_ifim.io.planes import CasePlanes, cut_planes, write_planes
 from monai_ifim.io.scan import Scan
-from monai_ifim.io.segmentation import described, shown_labels
+from monai_ifim.io.segmentation import described, in_bytes, shown_labels
 from monai_ifim.io.sidecar import CaseFacts, MapFile, compose_sidecar, plain_affine, write_sidecar
 from monai_ifim.io.slicer.bundle import write_scene_bundle
 from monai_ifim.io.slicer.scene import write_scene
@@ -153,13 +153,14 @@ def _planes(maps: CaseMaps, sidecar: Mapping[str, Any], scan: Scan | None) -> Ca
     contents = [MapContent(kind) for kind in (*shown, "high", "low", "sensitivity")]
     contents += [MapContent("eigenvector", n) for n in range(1, MOST_EIGENVECTORS + 1)]
     legend = shown_labels(sidecar) if "labels" in shown else ()
-    beyond = any(label.value > MOST_LABELS for label in legend)
     layers = []
     for each in contents:
-        if each not in described or (each.kind == "labels" and beyond):
+        if each not in described:
             continue
         file = described[each]
         values = scan.values if scan is not None and each.kind == "source" else maps.values(each)
+        if each.kind == "labels":
+            values, legend = in_bytes(values, legend)
         layers.append(Layer(each.kind, values, tuple(file["window"]), file["unit"], file["scale"], each.component))
     photograph = sidecar["input"]["reader"] == "PILReader"
     drawn = [each for each in layers if each.component is None]

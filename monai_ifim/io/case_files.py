@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
@@ -15,8 +16,11 @@ UNFINISHED = ".ifim-unfinished"  # lies in a case's folder while its files are w
 REMOVED_FIRST = ("_ifim_*.nii.gz", "_ifim_*.dcm", ".mrml", ".mrb")  # before a case is written anew
 NO_IMAGES = (".mrml", ".mrb", ".ctbl", ".tsv")  # sidecars before 2.2 do not name all of them
 OTHERS = ("_planes.npz", "_*.ctbl", "_spectrum*.tsv", SIDECAR)
-RUN_FILES = ("cases.csv", "cases.parquet", "run.json", "index.html")  # of a run, right in OUT
+TABLES = ("cases.csv", "cases.parquet")
+RUN_FILES = (*TABLES, "run.json", "index.html")  # of a run, right in OUT
 AUDIT_LOG = "pacs-audit.jsonl"  # what `pacs` did, unless it records it elsewhere
+PAGES = "pages"  # the folder in OUT that holds the pages of single cases which the page of the run names
+OWN_PAGE = re.compile(r"case-\d+\.html")  # the name of such a page
 PULLED = "dicom"  # the folder in OUT that holds what was pulled from a PACS
 LARGEST_SIDECAR = 2**26  # bytes; a thousand eigenvectors take a hundredth of it
 LARGEST_TABLE = 2**30  # bytes of cases.csv, cases.parquet

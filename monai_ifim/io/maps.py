@@ -6,18 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from monai_ifim.display.vocabulary import COMPONENT, HIGH, LOW, SENSITIVITY_MAP
+from monai_ifim.display.vocabulary import MAPS, map_title
 
-KINDS = ("source", "input", "labels", "high", "low", "sensitivity", "sensitivity_error", "eigenvector")
-TITLES = {
-    "source": "Image",
-    "input": "Image as the network saw it",
-    "labels": "Segmentation",
-    "high": HIGH.title,
-    "low": LOW.title,
-    "sensitivity": SENSITIVITY_MAP.title,
-    "sensitivity_error": "Sensitivity, standard error",
-}
+KINDS = tuple(MAPS)
 
 
 @dataclass(frozen=True)
@@ -65,7 +56,7 @@ class MapContent:
     @property
     def title(self) -> str:
         """Its name in scenes and in the viewer, for readers of images, without the channel."""
-        return TITLES[self.kind] if self.component is None else f"{COMPONENT.title} {self.component}"
+        return map_title(self.kind, self.component)
 
     @property
     def label(self) -> str:

@@ -24,7 +24,6 @@ from monai_ifim.io.stacks import MapStack, described_stack, read_stack
 
 LARGEST_SIDE = 256  # pixels
 LABELS = "labels"  # kind of a layer and of a map
-MOST_LABELS = 255  # that a pixel can hold
 LONGEST_CAUSE = 200  # characters of the cause that an error message quotes
 
 Pixels = npt.NDArray[np.uint8]
@@ -90,11 +89,9 @@ def cut_planes(
 ) -> CasePlanes:
     """Cut all layers, which lie on one grid, at the voxel `index`; of a single slice, that slice alone.
 
-    photograph: the image has no world frame and is shown as it is. labels: of a layer of the kind "labels", which is left out
-    where one of them is beyond MOST_LABELS.
+    photograph: the image has no world frame and is shown as it is. labels: of a layer of the kind "labels", whose values fit into
+    a byte (`segmentation.in_bytes`).
     """
-    if any(label.value > MOST_LABELS for label in labels):
-        layers = [layer for layer in layers if layer.kind != LABELS]
     place = (*index, 0)[:3]
     shape = (*layers[0].values.shape, 1)[:3]
     maps = []

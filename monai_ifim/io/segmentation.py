@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ RULES = {
 }
 HALVES = 1e-6  # voxels: places half way between two are those of the higher one, whatever the rounding
 SKEW = 1e-3  # voxels that two grids may run apart and still count as parallel
+LARGEST_BYTE = 255
 BLOCK = 2**22  # voxels whose places are computed together
 
 
@@ -138,6 +139,21 @@ def shown_labels(sidecar: Mapping[str, Any]) -> tuple[ShownLabel, ...]:
         if each["value"] != stated["background"] and each["voxels"] > 0
     ]
     return tuple(sorted(found, key=lambda label: -label.voxels))
+
+
+def in_bytes(values: Labels, labels: Sequence[ShownLabel]) -> tuple[Labels, tuple[ShownLabel, ...]]:
+    """Labels [*spatial] and their legend with numbers that a pixel of one byte can hold, for pictures.
+
+    labels: of `shown_labels`. Where all of their numbers fit, nothing changes. Where not, they are numbered from 1 on, the
+    largest first, and all of those for which no number is left share the last one; all other values become 0.
+    """
+    if all(label.value <= LARGEST_BYTE for label in labels):
+        return values, tuple(labels)
+    numbered = tuple(replace(label, value=min(place, LARGEST_BYTE)) for place, label in enumerate(labels, start=1))
+    table = np.zeros(int(values.max()) + 1, dtype=np.uint8)
+    for old, new in zip(labels, numbered, strict=True):
+        table[old.value] = new.value
+    return table[values], numbered
 
 
 def _axes_along(directions: npt.NDArray[np.float64], sizes: Sequence[int]) -> tuple[int, ...] | None:

@@ -108,6 +108,17 @@ NO_FILE = (errno.ELOOP, errno.ENXIO, errno.EISDIR)  # of a link, of a socket, of
 
 
 @contextmanager
+def opened_folder(folder: int, name: str) -> Iterator[int]:
+    """The descriptor of a folder in the folder of a descriptor, or of that itself for an empty name; raises OSError, also for a
+    link."""
+    descriptor = os.open(name or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def open_regular(folder: int, name: str) -> Iterator[BinaryIO]:
     """A file of the folder of a descriptor, opened to be read; raises OSError for what is no regular file, without waiting for a
     pipe or following a link."""

@@ -38,6 +38,20 @@ class Stage:
         return f"{count(self.products)} of {count(self.expected)}"
 
 
+def together(stages: Sequence[Stage]) -> Stage | None:
+    """Several computations as one: products added up, and the time left of the one that takes longest; None of none."""
+    if len(stages) < 2:
+        return stages[0] if stages else None
+    expected = [stage.expected for stage in stages if stage.expected is not None]
+    left = [stage.left for stage in stages if stage.left is not None]
+    return Stage(
+        counted(len(stages), "computation"),
+        sum(stage.products for stage in stages),
+        sum(expected) if len(expected) == len(stages) else None,
+        max(left) if len(left) == len(stages) else None,
+    )
+
+
 Activity = Callable[[Stage | None], None]  # called with how far a long computation is, and with None once it is done
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from monai_ifim.io import InputError
-from monai_ifim.io.case_files import SIDECAR
+from monai_ifim.io.case_files import SIDECAR, TABLES
 from monai_ifim.io.containment import real_folder
 from monai_ifim.run.run_record import rows_of_sidecars, write_tables
 from monai_ifim.run.table import CaseRow
-from monai_ifim.run.verification.tables import TABLES, RunFiles, read_run_files
+from monai_ifim.run.verification.tables import RunFiles, read_run_files
 
 __all__ = ["check_folder", "refresh_tables"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from monai_ifim.core import IFIMError
 from monai_ifim.io import ModelIdentity
-from monai_ifim.io.case_files import LARGEST_RECORD, LARGEST_SIDECAR, SIDECAR
+from monai_ifim.io.case_files import LARGEST_RECORD, LARGEST_SIDECAR, SIDECAR, TABLES
 from monai_ifim.io.sidecar import parse_sidecar, versions
 from monai_ifim.io.written_files import read_regular
 from monai_ifim.run.cases import Case
@@ -53,11 +53,13 @@ def write_outcome(
     return ordered
 
 
-def record_page(output: Path, name: str, sha256: str) -> None:
-    """Add the hash of a page that was made of the tables to run.json, if there is one that can be read."""
+def record_pages(output: Path, written: Mapping[str, str]) -> None:
+    """Add the hashes of the pages that were made of the tables to run.json, if there is one that can be read, in place of those
+    of earlier pages; written: by their paths in OUT."""
     record = _record(output)
     if record is not None:
-        write_run(output, record | {"written": {**record["written"], name: sha256}})
+        tables = {name: sha256 for name, sha256 in record["written"].items() if name in TABLES}
+        write_run(output, record | {"written": {**tables, **written}})
 
 
 def record_unread(output: Path, unread: Mapping[str, int]) -> None:

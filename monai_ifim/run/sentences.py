@@ -1,19 +1,23 @@
-"""A case, and a run of many, in sentences: for the console, and for programs that read aloud."""
+"""A case, and a run of many, in sentences: for console and page, and for programs that read aloud."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from monai_ifim.display.numbers import counted, number, percent, probability
+from monai_ifim.display.numbers import FIRM_SPACE, counted, number, percent, probability
+from monai_ifim.display.saturation import SATURATED
+from monai_ifim.display.vocabulary import titled
 from monai_ifim.run.labels import are_independent
 
-__all__ = ["answer_words", "case_sentence", "run_sentences"]
+__all__ = ["answer_words", "case_sentence", "notable_sentence", "run_sentences", "step_sentence"]
 
 MOST_VALUES = 3  # volumes or predicted values in a sentence
 MOST_ANSWERS = 5  # different answers that are counted by name
 BACKGROUND = "background"
+COST = 0.1  # nats: what the change in `step_sentence` costs, unless the eigenvalue holds up to a smaller one only
 CONVERGED = "not converged"  # as `core.decomposition.status_of` says it, which the command line's help does not load
 
 
@@ -48,6 +52,33 @@ def case_sentence(case: Mapping[str, Any]) -> str:
     whose = f" of {part}" if part else ""
     doubt = ", not converged" if _text(case["convergence"]) == CONVERGED else ""
     return f"{said} {holds} of the sensitivity{whose}{doubt}."
+
+
+def notable_sentence(case: Mapping[str, Any]) -> str:
+    """What a case is worth looking at for, in one sentence, without its name and answer.
+
+    case: as of `answer_words`, and "notes", why it stands out from the others of its run.
+    """
+    if case["status"] == "failed":
+        return f"Failed: {_text(case['reason'])}"
+    if case["saturated"] == "yes":
+        return f"{titled(SATURATED)}."
+    if case["notes"]:
+        return f"Stands out: {case['notes']}."
+    return _text(case["volume_sentence"]) or step_sentence(case)
+
+
+def step_sentence(case: Mapping[str, Any]) -> str:
+    """How far a change along component 1 moves the answer: one that costs COST, or the largest that the eigenvalue describes."""
+    eigenvalue, whole = _positive(case["eigenvalue"]), _positive(case["norm_input"])
+    if not eigenvalue or not whole:
+        return ""
+    radii = _list(case["locality_radius"])
+    step = min(math.sqrt(2 * COST / eigenvalue), _positive(radii[0] if radii else None) or math.inf)
+    cost = f"{number(eigenvalue * step**2 / 2, 2)}{FIRM_SPACE}nats"
+    if step >= whole:
+        return f"No change along component 1 that is smaller than the image itself moves the answer by {cost}."
+    return f"A change of {percent(step / whole)} of the image along component 1 moves the answer by {cost}."
 
 
 def run_sentences(cases: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -90,6 +121,12 @@ def _number(value: Any) -> float | None:
         return float(value)
     except (TypeError, ValueError):
         return None
+
+
+def _positive(value: Any) -> float:
+    """A positive, finite number; 0 for anything else."""
+    known = _number(value)
+    return known if known is not None and 0 < known < math.inf else 0.0
 
 
 def _text(value: Any) -> str:

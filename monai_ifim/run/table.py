@@ -31,7 +31,7 @@ VOLUMES = ("volume_tolerances", "volume_slopes", "volume_changes")
 OF_VOLUMES = ("volume_sentence", "volume_labels", *VOLUMES)
 SINCE_1_4 = (  # and one of 1.3 too
     "norms_grid", "locality_share", "locality_rms", "channels", "decomposed", "means_unit", "convergence", "residual",
-    "trace_error", "stopped", *OF_VOLUMES, "saturation", "saturated",
+    "trace_error", "stopped", *OF_VOLUMES, "saturation", "saturated", "locality_is_lower_bound",
 )  # fmt: skip
 LARGEST_WHOLE = 2**53
 SEAL = "run_sha256"  # the last entry of run.json
@@ -55,7 +55,8 @@ class CaseRow:
     of it. means_unit: "ml" or "voxels", of expected volumes. convergence: "converged" or "not converged"; residual: the
     largest |F u - l u| / l of the components; trace_error: standard error of the trace; stopped: why the iteration ended before
     it had converged, "steps" or "request" (a limit of time). saturation: what a change as large as the image's contrast costs at
-    most (`core.saturation`); saturated: "yes" or "no", if that is below the bound. volume_...: of each of `volume_labels`
+    most (`core.saturation`); saturated: "yes" or "no", if that is below the bound. locality_is_lower_bound: "yes" where the radii
+    were found by few passes and may be too short, else "no". volume_...: of each of `volume_labels`
     (`run.volumes`). listed: the name in the list of cases (no column). Unknown values are None, unknown texts empty. Field by
     field with units: UNITS.
     """
@@ -110,6 +111,7 @@ class CaseRow:
     volume_changes: Numbers | None = None
     saturation: float | None = None
     saturated: str = ""
+    locality_is_lower_bound: str = ""
     listed: str = ""
 
     def of_listed(self, name: str, path: str) -> CaseRow:
@@ -208,6 +210,7 @@ SCHEMA = pa.schema(
         *((name, _NUMBERS) for name in VOLUMES),
         ("saturation", _NUMBER),
         ("saturated", _TEXT),
+        ("locality_is_lower_bound", _TEXT),
     ],
     metadata={"monai_ifim.schema_version": SCHEMA_VERSION, "monai_ifim.units": json.dumps(dict(UNITS))},
 )
@@ -274,7 +277,8 @@ def _row(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | No
         trace_error=_number(sidecar.get("trace_error")),
         stopped=_text(sidecar.get("stopped")),
         saturation=_number(saturation.get("nats")),
-        saturated=_SATURATED[saturation.get("saturated")],
+        saturated=_YES_NO[saturation.get("saturated")],
+        locality_is_lower_bound=_YES_NO[sidecar.get("locality_is_lower_bound")],
         **volume_fields(sidecar),
     )
 
@@ -324,7 +328,7 @@ def _writable(value: Any) -> Any:
     return value
 
 
-_SATURATED = {True: "yes", False: "no", None: ""}
+_YES_NO = {True: "yes", False: "no", None: ""}
 _NORMS = ("input", "high", "low", "sensitivity")
 
 

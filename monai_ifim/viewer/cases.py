@@ -19,7 +19,18 @@ from typing import Any, Literal
 from monai_ifim.display.asked import asked_text
 from monai_ifim.display.numbers import NOT_AVAILABLE, duration, number, percent, probability, sizes, steps, unit_text, with_error
 from monai_ifim.display.saturation import is_saturated, saturation_sentence
-from monai_ifim.display.vocabulary import CONVERGENCE, ERROR_BOUND, HEAD, HOLDS_UP_TO, TOTAL_SENSITIVITY
+from monai_ifim.display.vocabulary import (
+    COMPONENTS_KEPT,
+    CONVERGENCE,
+    DECOMPOSED,
+    ERROR_BOUND,
+    GRID,
+    HEAD,
+    HOLDS_UP_TO,
+    METHOD,
+    TOTAL_SENSITIVITY,
+    WEIGHTS,
+)
 from monai_ifim.io.maps import MapContent
 from monai_ifim.io.older_sidecars import up_to_date
 
@@ -234,23 +245,26 @@ def _trace(sidecar: Mapping[str, Any]) -> str:
 
 
 def _steps(sidecar: Mapping[str, Any]) -> list[str]:
-    return steps(*(sidecar.get(name) or [] for name in ("locality_radius", "locality_share", "locality_rms")))
+    return steps(
+        *(sidecar.get(name) or [] for name in ("locality_radius", "locality_share", "locality_rms")),
+        at_least=sidecar.get("locality_is_lower_bound") is True,
+    )
 
 
 def _settings(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
     model, source = sidecar["model"], sidecar["input"]
     found = [
         ("Model", f"{model.get('bundle')} {model.get('version') or ''}".strip()),
-        ("Weights (SHA-256)", str(model.get("weights_sha256") or NOT_AVAILABLE)[:16]),
+        (f"{WEIGHTS.title} (SHA-256)", str(model.get("weights_sha256") or NOT_AVAILABLE)[:16]),
         (HEAD.title, str(model.get("head"))),
-        ("Decomposed", asked_text(sidecar.get("answer"), str(model.get("head"))) or NOT_AVAILABLE),
-        ("Method", str(sidecar.get("method"))),
-        ("Components kept", f"{sidecar.get('rank')} ({percent(sidecar.get('energy_kept'))} of the sensitivity)"),
+        (DECOMPOSED.title, asked_text(sidecar.get("answer"), str(model.get("head"))) or NOT_AVAILABLE),
+        (METHOD.title, str(sidecar.get("method"))),
+        (COMPONENTS_KEPT.title, f"{sidecar.get('rank')} ({percent(sidecar.get('energy_kept'))} of the sensitivity)"),
         (TOTAL_SENSITIVITY.title, f"{_trace(sidecar)} {unit_text(sidecar['units']['eigenvalues'])}"),
         (CONVERGENCE.title, str(sidecar.get("status"))),
         (HOLDS_UP_TO.title, "; ".join(_steps(sidecar)) or NOT_AVAILABLE),
         (ERROR_BOUND.title, number(sidecar.get("error_bound"))),
-        ("Grid of the maps", str(sidecar["space"]["name"])),
+        (GRID.title, str(sidecar["space"]["name"])),
         ("Input", sizes(source.get("shape", []))),
         ("Resampled", "yes" if source.get("resampled") else "no"),
         ("Computed in", f"{duration(sidecar.get('seconds'))} on {sidecar.get('device')}, {sidecar.get('dtype')}"),

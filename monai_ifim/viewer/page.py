@@ -10,7 +10,7 @@ from trame.widgets import client, html
 from trame.widgets import vuetify3 as v
 from trame_slicer.core import LayoutManager
 
-from monai_ifim.display.vocabulary import ONE_NAT
+from monai_ifim.display.vocabulary import BY_COMPONENT, COMPONENT, HIGH, ONE_NAT, SENSITIVITY_MAP
 
 KEYS = """
 if (!window.ifimKeys) {
@@ -69,15 +69,18 @@ LAYOUTS = (
 )
 
 READING = (
-    ("Sensitivity", "bright means that small changes there move the network's answer; where it is transparent, they hardly do."),
     (
-        "Sensitive part",
+        SENSITIVITY_MAP.title,
+        "bright means that small changes there move the network's answer; where it is transparent, they hardly do.",
+    ),
+    (
+        HIGH.title,
         "the part of this image that lies in the few directions in which small changes move the answer most. Red adds to the "
         "image, blue subtracts from it. The insensitive part is the rest of the image; very small "
         "changes of it hardly move the answer, larger ones can.",
     ),
-    ("Component", "one pattern of change: red voxels brighter and blue ones darker, together, make the answer more certain."),
-    ("Spectrum", f"how much of the sensitivity each component holds. {ONE_NAT}."),
+    (COMPONENT.title, "one pattern of change: red voxels brighter and blue ones darker, together, make the answer more certain."),
+    (BY_COMPONENT.title, "how much of the sensitivity each component holds."),
     (
         "What they are not",
         "no segmentation, no map of disease, no proof of what caused the answer. They describe the network, not the patient, "
@@ -190,8 +193,8 @@ def _panel(actions: Actions) -> None:
         with html.Section():
             _layers(actions)
         with html.Section(v_if=("spectrum.length",)):
-            html.H2("Spectrum")
-            with html.Table(aria_label="Spectrum", **SPOKEN), html.Tr(v_for=("row in spectrum",), key=("row.name",)):
+            html.H2(BY_COMPONENT.title, title=BY_COMPONENT.tip, **SPOKEN)
+            with html.Table(aria_label=BY_COMPONENT.title, **SPOKEN), html.Tr(v_for=("row in spectrum",), key=("row.name",)):
                 html.Th("{{ row.name }}")
                 with html.Td(classes="ifim-bar"):
                     html.Div(style=("'width: ' + row.bar + '%'",))
@@ -199,6 +202,7 @@ def _panel(actions: Actions) -> None:
                 html.Td("{{ row.share }}")
             html.Div("and {{ spectrum_left }} more in the sidecar", v_if=("spectrum_left",), classes="ifim-quiet text-caption")
             html.Div("of each component, in {{ spectrum_unit }}, and its share", classes="ifim-quiet text-caption")
+            html.Div(f"{ONE_NAT}.", classes="ifim-quiet text-caption ifim-nat")
         with html.Section():
             html.H2("Reading the pictures")
             with html.Ul():

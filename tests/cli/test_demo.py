@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import webbrowser
 from dataclasses import replace
@@ -114,6 +115,24 @@ def test_the_first_page_is_opened_where_there_is_a_screen_unless_unwanted(ran: R
     assert ran.opened == [(ran.output / "mednist_classification" / "index.html").resolve().as_uri()]
     for bundle in ran.cases:
         assert str(ran.output / bundle / "index.html") in ran.result.output
+
+
+def test_quiet_and_json_open_nothing_and_json_holds_pages_and_sentences(
+    ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the first case alone."""
+    monkeypatch.setenv("DISPLAY", ":9")
+    monkeypatch.setattr(webbrowser, "open", lambda address: pytest.fail(f"opened {address}"))
+    first = next(iter(ran.cases.values()))
+    monkeypatch.setattr("monai_ifim.evaluation.demo_cases.demo_cases", lambda *_: [first])
+    quiet = CliRunner().invoke(app, ["demo", "-o", str(tmp_path / "a"), "--quiet"])
+    assert (quiet.exit_code, quiet.output) == (0, "")
+    result = CliRunner().invoke(app, ["demo", "-o", str(tmp_path / "b"), "--json"])
+    content = json.loads(result.stdout)
+    page = str(tmp_path / "b" / first.bundle / "index.html")
+    assert (content["command"], content["page"], content["pages"]) == ("demo", page, [page])
+    assert content["findings"] == [find(first, ran.folder(first.bundle)).sentence]
+    assert [case["status"] for case in content["cases"]] == ["done"]
 
 
 def test_numbers_of_the_pages_are_the_demos(ran: Ran) -> None:

@@ -16,11 +16,13 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from fake_pacs import FakePacs
 from monai_ifim import read_cases
 from monai_ifim.cli.main import app
 from monai_ifim.cli.voice import JSON_VERSION, Voice, only_on_standard_error
 from monai_ifim.core.errors import IFIMError
 from monai_ifim.run.table import SCHEMA, CaseRow
+from synthetic_series import ORIENTATIONS, Series
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "command_line.md").read_text(encoding="utf-8")
 pytestmark = pytest.mark.usefixtures("blank_figure")
@@ -111,6 +113,38 @@ def test_quiet_and_json_together_print_json_and_failures(run: tuple[Any, ...]) -
     assert json.loads(result.stdout)["exit_status"] == 3
     assert "FAILED  bad" in result.stderr
     assert "bundle:" not in result.stderr
+
+
+def test_the_status_of_a_verb_that_a_signal_ends_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), Voice.of(quiet=False, as_json=True).document("pacs"):
+        raise SystemExit(143)
+    assert json.loads(capsys.readouterr().out)["exit_status"] == 143
+
+
+def test_pacs_tells_programs_of_cases_and_maps_and_people_of_what_failed(
+    tmp_path: Path, make_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First all is stored; then a map is lost by the server, which takes no other."""
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    images = Series(ORIENTATIONS["axial"], slices=4).slices()
+    with FakePacs(images) as server:
+        words = ("pacs", "--url", server.url, "--study", images[0].StudyInstanceUID, "--bundle", make_bundle(tmp_path / "bundle"))
+        words = (*words, "-o", tmp_path / "out", "--rank", 1, "--save", "high,low")
+        result = invoke(*words, "--json")
+        content = json.loads(result.stdout)
+        assert (result.exit_code, content["exit_status"], content["command"]) == (0, 0, "pacs")
+        assert [case["status"] for case in content["cases"]] == ["done"]
+        assert content["page"] == str(tmp_path / "out" / "index.html")
+        assert [(one["status"], one["reason"]) for one in content["maps"]] == [("stored", None)] * 2
+        assert "2 stored in the study" in result.stderr
+        assert invoke(*words, "--quiet").output == ""
+        for uid in set(server.content) - {str(image.SOPInstanceUID) for image in images}:
+            del server.content[uid]
+        server.stow_status = 409
+        failed = invoke(*words, "--quiet")
+    assert (failed.exit_code, failed.stdout) == (3, "")
+    assert all(line.startswith("FAILED  ") and ".dcm: " in line for line in failed.stderr.splitlines())
+    assert len(failed.stderr.splitlines()) == 2
 
 
 def test_what_others_write_to_standard_output_goes_to_standard_error(capfd: pytest.CaptureFixture[str]) -> None:

@@ -111,7 +111,7 @@ def test_spectrum_over_decades_is_logarithmic_and_a_long_one_is_cut() -> None:
     assert axes.get_yscale() == "log"
     assert len(axes.patches) == 40
     assert axes.get_ylim()[0] < min(bar.get_height() for bar in axes.patches)
-    assert axes.get_title(loc="left") == "spectrum: 2 kept of 59 computed, first 40 of 59"
+    assert axes.get_title(loc="left") == "sensitivity by component: 2 kept of 59 computed, first 40 of 59"
 
 
 def test_answers_are_the_probabilities_of_the_classes(classifier_case: Case) -> None:

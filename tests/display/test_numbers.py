@@ -291,4 +291,4 @@ def test_one_value_reads_the_same_in_figure_and_notebook() -> None:
     assert share in notebook_html(d)
     assert value in notebook_html(d)
     assert np.isfinite(float(d.trace[0]))
-    assert f"{share.replace(numbers.FIRM_SPACE, ' ')} of the trace" in repr(d)  # ASCII alone, for any console
+    assert f"{share.replace(numbers.FIRM_SPACE, ' ')} of the sensitivity" in repr(d)  # ASCII alone, for any console

@@ -10,7 +10,17 @@ import numpy.typing as npt
 import pytest
 from scipy.ndimage import map_coordinates
 
-from monai_ifim.io.segmentation import NO_LABEL, OUTSIDE, UNSEEN, described, nearest_labels, segmentation, shown_labels
+from monai_ifim.io.segmentation import (
+    NO_LABEL,
+    OUTSIDE,
+    UNSEEN,
+    ShownLabel,
+    described,
+    in_bytes,
+    nearest_labels,
+    segmentation,
+    shown_labels,
+)
 
 Array = npt.NDArray[Any]
 SHAPE, OTHER = (9, 7, 11), (13, 8, 10)
@@ -99,3 +109,25 @@ def test_the_legend_names_the_largest_labels_first_and_volumes_in_ml_alone(obliq
     assert shown[0].ml == pytest.approx(18 * 1.1 * 2.3 * 3.7 / 1000)
     in_voxels = shown_labels({"segmentation": stated, "volumes": volumes | {"unit": "voxels"}})
     assert [label.expected for label in in_voxels] == [None, None]
+
+
+@pytest.mark.parametrize("number", [3, 255, 300])
+def test_labels_beyond_a_byte_are_numbered_anew_and_only_the_smallest_share_a_number(number: int) -> None:
+    """Each voxel keeps its label, by name, but for those of the smallest labels where there are more than a byte has numbers."""
+    own = [7 * (place + 40) % 1009 + 300 for place in range(number)]
+    labels = [ShownLabel(value, f"l{value}", 1000 - place) for place, value in enumerate(own)]
+    values = np.random.default_rng(0).choice([0, *own], (9, 14, 25))
+    drawn, legend = in_bytes(values, labels)
+    assert (drawn.dtype, drawn.max() <= 255, set(drawn[values == 0].tolist())) == (np.uint8, True, {0})
+    assert [label.name for label in legend] == [label.name for label in labels]
+    for old, new in zip(labels, legend, strict=True):
+        assert set(drawn[values == old.value].tolist()) <= {new.value}
+    assert len({label.value for label in legend}) == min(number, 255)
+
+
+def test_labels_that_fit_a_byte_are_left_as_they_are() -> None:
+    labels = [ShownLabel(255, "a", 5), ShownLabel(3, "b", 2)]
+    values = np.array([[0, 255], [3, 3]])
+    drawn, legend = in_bytes(values, labels)
+    assert drawn is values
+    assert legend == tuple(labels)

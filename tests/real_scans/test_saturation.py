@@ -67,7 +67,9 @@ def test_page_is_grey_and_says_it(run: tuple[Path, list[str]]) -> None:
 
 def test_scene_is_grey_without_overlay_and_says_it_in_its_title(run: tuple[Path, list[str]]) -> None:
     scene = ET.parse(run[0] / "ct_plain" / "ct_plain.mrml").getroot()
-    assert [chart.get("title") for chart in scene.iter("PlotChart")] == [f"Spectrum (answer: lesion), {SATURATED}"]
+    assert [chart.get("title") for chart in scene.iter("PlotChart")] == [
+        f"Sensitivity by component (answer: lesion), {SATURATED}"
+    ]
     assert {display.get("colorNodeID") for display in scene.iter("VolumeDisplay")} == {"vtkMRMLColorTableNodeGrey"}
     assert {view.get("foregroundVolumeID") for view in scene.iter("SliceComposite")} == {None}
 

@@ -37,7 +37,7 @@ def test_one_label_of_a_classifier_is_named_wherever_its_numbers_are(
     page = html.unescape((output / "index.html").read_text(encoding="utf-8"))
     assert '<b>Decomposed:</b> <bdi dir="auto">class 1 against the rest</bdi>.' in page
     scene = ET.parse(output / "scan" / "scan.mrml").getroot()
-    assert [node.get("title") for node in scene.iter("PlotChart")] == ["Spectrum of class 1 against the rest"]
+    assert [node.get("title") for node in scene.iter("PlotChart")] == ["Sensitivity by component, of class 1 against the rest"]
     sidecar = json.loads((output / "scan" / "scan_ifim.json").read_text())
     p = sidecar["prediction"]["probability"]["class 1"]
     assert np.isfinite(sidecar["trace"])

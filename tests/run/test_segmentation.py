@@ -237,7 +237,7 @@ def test_the_page_shows_the_labels_over_the_scan_with_a_legend_of_their_volumes(
 ) -> None:
     sidecar = decomposed(make_segmenter(), scan, tmp_path / "out")
     card = card_of(tmp_path / "out")
-    assert card.captions[:2] == ["Scan", "Segmentation"]
+    assert card.captions[:2] == ["Image", "Segmentation"]
     largest_first = sorted(sidecar["segmentation"]["labels"][1:], key=lambda each: -each["voxels"])
     assert [row[0] for row in card.legend] == [each["name"] for each in largest_first]
     for row, each in zip(card.legend, largest_first, strict=True):
@@ -252,7 +252,7 @@ def test_the_page_shows_the_labels_over_the_scan_with_a_legend_of_their_volumes(
         picture = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))).convert("RGB")
         found |= {color for _, color in picture.getcolors(2**24) or ()}
     assert wanted <= found  # outlines in the legend's very colours
-    assert len(card.pictures["Segmentation"]) == len(card.pictures["Scan"]) == 3
+    assert len(card.pictures["Segmentation"]) == len(card.pictures["Image"]) == 3
 
 
 def test_verify_and_resume_know_the_label_map(tmp_path: Path, make_segmenter: Callable[..., Path], scan: Path) -> None:
@@ -345,7 +345,7 @@ def test_part_of_a_segmentation_shows_all_of_it_and_says_which_part_was_decompos
     assert f'<b>Decomposed:</b> <bdi dir="auto">{said}' in (output / "index.html").read_text(encoding="utf-8")
     root = ET.parse(Path(part["folder"]) / "head.mrml").getroot()
     titles = [str(node.get("title")) for node in root.iter("PlotChart")]  # of voxels that answer apart no pair leads
-    assert all(title.startswith(f"Spectrum of {said}") for title in titles)
+    assert all(title.startswith(f"Sensitivity by component, of {said}") for title in titles)
     assert len(titles) == 1 or head == "voxelwise"
 
 

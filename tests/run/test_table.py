@@ -56,6 +56,7 @@ TYPES = {
     "stopped": "string",
     "volume_sentence": "string", "volume_labels": "[string]", "volume_tolerances": "[double]", "volume_slopes": "[double]",
     "volume_changes": "[double]", "saturation": "double", "saturated": "string",
+    "locality_is_lower_bound": "string",
 }  # fmt: skip
 HOSTILE = (
     "plain", "with,comma", 'with "quotes"', "two\nlines", "lone\rreturn", "both\r\n", "tab\t", "ümläut 肺 🫁", "<i>",
@@ -106,6 +107,7 @@ OF_VOLUMES = [f"volume_{name}" for name in ("sentence", "labels", "tolerances", 
 SINCE_1_4 = [
     "norms_grid", "locality_share", "locality_rms", "channels", "decomposed", "means_unit", "convergence", "residual",
     "trace_error", "stopped", *OF_VOLUMES, "saturation", "saturated",
+    "locality_is_lower_bound",
 ]  # fmt: skip
 FAILED = CaseRow("b", "failed", "it is broken", "b.nii.gz")
 

@@ -249,13 +249,13 @@ def test_single_slice_is_shown_three_times_and_no_view_stays_dark(opened: dict[s
 @pytest.mark.parametrize("name", ["oblique", "photograph", "bundle", "moved"])
 def test_spectrum_is_a_table_of_numbers_and_plotted(opened: dict[str, Opened], name: str) -> None:
     report = opened[name].report
-    table = report["tables"]["Spectrum"]
+    table = report["tables"]["Sensitivity by component"]
     assert table["Component"] == [1, 2, 3]
-    assert table["Eigenvalue"] == opened[name].sidecar["eigenvalues"]
-    np.testing.assert_allclose(table["Share of trace (%)"], [60, 16, 5])
+    assert table["Sensitivity"] == opened[name].sidecar["eigenvalues"]
+    np.testing.assert_allclose(table["Share of the total (%)"], [60, 16, 5])
     np.testing.assert_equal(table["Holds up to (% of |x|)"], [2.0, np.nan, np.nan])
-    plotted = {"type": "ScatterBar", "table": "Spectrum", "x": "Component", "y": "Share of trace (%)"}
-    assert report["charts"] == [{"title": "Spectrum (answer: lesion)", **plotted}]
+    plotted = {"type": "ScatterBar", "table": "Sensitivity by component", "x": "Component", "y": "Share of the total (%)"}
+    assert report["charts"] == [{"title": "Sensitivity by component (answer: lesion)", **plotted}]
 
 
 @pytest.mark.parametrize("name", ALL)

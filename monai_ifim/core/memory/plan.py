@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ class MemoryPlan:
 
     batch: images that share passes. frugal: True if there is a limit on memory at all. activations, rows: bytes of saved
     activations and of Jacobian rows, None for no limit. blocks: modules recomputed in each backward pass. block_elements: size
-    of float64 working blocks.
+    of float64 working blocks. basis: bytes of the Lanczos basis of an image, which is never offloaded.
     """
 
     batch: int
@@ -34,6 +34,7 @@ class MemoryPlan:
     rows: int | None = None
     blocks: tuple[nn.Module, ...] = ()
     block_elements: int = LARGEST_BLOCK
+    basis: int = 0
 
     @property
     def tight(self) -> bool:
@@ -42,15 +43,15 @@ class MemoryPlan:
 
     def strictest(self) -> MemoryPlan:
         """The plan that needs least memory: one image at a time, activations and rows offloaded."""
-        return MemoryPlan(1, True, 0, 0, (), self.block_elements)
+        return MemoryPlan(1, True, 0, 0, (), self.block_elements, self.basis)
 
 
 class BudgetExceededError(Exception):
-    """The passes themselves needed more than the budget: `needed` bytes at once."""
+    """What cannot be offloaded needed more than the budget: `needed` bytes at once, of which `basis` for a Lanczos basis."""
 
-    def __init__(self, needed: int) -> None:
-        super().__init__(needed)
-        self.needed = needed
+    def __init__(self, needed: int, basis: int = 0) -> None:
+        super().__init__(needed, basis)
+        self.needed, self.basis = needed, basis
 
 
 def survey_image(forward: Callable[[Tensor], Tensor], network: Callable[..., Any], image: Tensor) -> ActivationSurvey:
@@ -61,22 +62,24 @@ def survey_image(forward: Callable[[Tensor], Tensor], network: Callable[..., Any
 
 
 def plan_memory(
-    survey: ActivationSurvey, network: Callable[..., Any], images: Tensor, budget: int, rows: int, results: int
+    survey: ActivationSurvey, network: Callable[..., Any], images: Tensor, budget: int, rows: int, results: int, basis: int = 0
 ) -> MemoryPlan:
     """Plan of a decomposition of `images` [B, channel, *spatial] in `budget` bytes, from the survey of one of them.
 
-    rows: Jacobian rows of an image needed at once. results: memory of the result for one image, in units of an image.
+    rows: Jacobian rows of an image needed at once. results: memory of the result for one image, in units of an image. basis:
+    bytes of the Lanczos basis of an image, which stays in memory while rows are made.
     """
     row = images[:1].nbytes
     working = int(BACKWARD * survey.working) + 2 * row
     block_elements = max(2**16, min(LARGEST_BLOCK, budget // 64))
     after = (rows + results) * row + 8 * block_elements + SPECTRAL * rows**2
-    whole = max(survey.saved + working + rows * row, after)
+    whole = max(survey.saved + working + rows * row + basis, after)
     batch = min(images.shape[0], budget // max(1, whole))
     if batch >= 1:
-        return MemoryPlan(batch, True, block_elements=block_elements)
+        return MemoryPlan(batch, True, block_elements=block_elements, basis=basis)
     spectral = SPECTRAL * rows**2 + 8 * block_elements + results * row
-    return _tight_plan(network, survey, budget, working, min(rows * row, max(0, budget - spectral)), block_elements)
+    plan = _tight_plan(network, survey, budget, working + basis, min(rows * row, max(0, budget - spectral)), block_elements)
+    return replace(plan, basis=basis)
 
 
 def _tight_plan(
@@ -93,11 +96,12 @@ def _tight_plan(
     return MemoryPlan(1, True, max(0, room - recomputed), kept_rows, tuple(blocks), block_elements)
 
 
-def budget_error(budget: int, needed: int) -> IFIMError:
+def budget_error(budget: int, exceeded: BudgetExceededError) -> IFIMError:
     """Error that names the smallest sufficient budget."""
+    fewer = f" ask for fewer components (rank=), whose basis is {_size(exceeded.basis)} of it," if exceeded.basis else ""
     return IFIMError(
-        f"memory_budget is {_size(budget)} and this network needs {_size(int(1.02 * needed))} at least for one image of this "
-        "size, with all activations and rows offloaded: raise the budget, or use smaller images."
+        f"memory_budget is {_size(budget)} and this network needs {_size(int(1.02 * exceeded.needed))} at least for one image of "
+        f"this size, with all activations and rows offloaded: raise the budget,{fewer} or use smaller images."
     )
 
 

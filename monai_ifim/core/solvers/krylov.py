@@ -12,6 +12,16 @@ from monai_ifim.core.operator.factor import Factor
 SINGLE_ELEMENTS = 2**20  # number of columns from which on the basis is kept in float32
 
 
+def basis_dtype(columns: int) -> torch.dtype:
+    """What the basis is kept in."""
+    return torch.float64 if columns < SINGLE_ELEMENTS else torch.float32
+
+
+def basis_bytes(columns: int, capacity: int) -> int:
+    """Memory of a `LanczosBasis` of one image: two tables of `capacity` vectors over the columns."""
+    return 2 * capacity * columns * basis_dtype(columns).itemsize
+
+
 @dataclass(frozen=True)
 class RitzPairs:
     """Approximate eigenpairs (theta, y) of A^T A, on the CPU, float64.
@@ -45,8 +55,7 @@ class LanczosBasis:
     def empty(cls, factor: Factor, capacity: int) -> LanczosBasis:
         """Room for `capacity` vectors."""
         scales = factor.root.scales
-        dtype = torch.float64 if factor.columns < SINGLE_ELEMENTS else torch.float32
-        table = scales.new_empty(scales.shape[0], capacity, factor.columns, dtype=dtype)
+        table = scales.new_empty(scales.shape[0], capacity, factor.columns, dtype=basis_dtype(factor.columns))
         small = scales.new_zeros(scales.shape[0], capacity, capacity)
         return cls(table, torch.empty_like(table), small, small.clone())
 

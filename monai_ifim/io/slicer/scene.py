@@ -17,12 +17,14 @@ import numpy as np
 from monai_ifim.display.asked import asked_text
 from monai_ifim.display.color_tables import Table, sensitivity_table, signed_table
 from monai_ifim.display.saturation import SATURATED, is_saturated
+from monai_ifim.display.vocabulary import BY_COMPONENT
 from monai_ifim.io import atomic
 from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.errors import OutputError
 from monai_ifim.io.geometry import Affine, is_invertible
 from monai_ifim.io.slicer.color_tables import label_names, labels_table, table_text
-from monai_ifim.io.slicer.spectrum_table import COMPONENT, SHARE, SpectrumTable, read_spectrum
+from monai_ifim.io.slicer.legend import legend_at
+from monai_ifim.io.slicer.spectrum_table import SpectrumTable, read_spectrum
 from monai_ifim.io.slicer.views import PRESETS, VIEW_ANGLE, Point, SliceView, camera_before, is_flat, plane_view, slice_view
 from monai_ifim.io.slicer.volumes import GREY, LABELS, SENSITIVITY, SIGNED, SceneVolume, first_of, scene_volumes
 
@@ -89,9 +91,11 @@ def write_scene(folder: Path, sidecar: Mapping[str, Any], point: Point | None = 
         color_ids=COLOR_IDS,
         spectrum=spectrum,
         spectrum_file=f"{case}_spectrum.tsv",
-        columns={"component": COMPONENT, "share": SHARE},
+        columns={"component": spectrum.titles[0], "share": spectrum.titles[2]},
         legend_font=LEGEND_FONT,
+        legend=legend_at([view.slice for view in views], point),
         chart_title=title,
+        by_component=BY_COMPONENT.title,
     )
     return written | {f"{case}.mrml": atomic.write_text(folder / f"{case}.mrml", text)}
 
@@ -99,9 +103,9 @@ def write_scene(folder: Path, sidecar: Mapping[str, Any], point: Point | None = 
 def _title(sidecar: Mapping[str, Any]) -> str:
     """The title of the spectrum: the answer, or the part of it that was decomposed, and whether it is saturated."""
     asked, answer = sidecar.get("answer"), sidecar["prediction"]["class"]
-    title = "Spectrum" if answer is None else f"Spectrum (answer: {answer})"
+    title = BY_COMPONENT.title if answer is None else f"{BY_COMPONENT.title} (answer: {answer})"
     if asked is not None:
-        title = f"Spectrum of {asked_text(asked, str(sidecar['model']['head']))}"
+        title = f"{BY_COMPONENT.title}, of {asked_text(asked, str(sidecar['model']['head']))}"
     return f"{title}, {SATURATED}" if is_saturated(sidecar) else title
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class SceneVolume:
 def scene_volumes(sidecar: Mapping[str, Any], shares: tuple[float, ...]) -> list[SceneVolume]:
     """The volumes that a sidecar describes, in the order in which the user sees them listed.
 
-    shares: of the trace, in percent, by component.Maps of a saturated answer are grey.
+    shares: of the trace, in percent, by component, NaN where unknown. Maps of a saturated answer are grey.
 
     Raises KeyError, TypeError or ValueError for a damaged sidecar.
     """
@@ -80,7 +81,7 @@ def _map_volume(file: Mapping[str, Any], shares: tuple[float, ...], muted: bool)
     legend = "\n".join([name + suffix, *textwrap.wrap(unit, LEGEND_WIDTH)]) if _COLORS.get(kind) in _WITH_BAR else ""
     if kind in ("source", "sensitivity", "sensitivity_error"):
         name = f"{name} ({unit})"
-    if number is not None and number <= len(shares):
+    if number is not None and number <= len(shares) and math.isfinite(shares[number - 1]):
         name = f"{name} ({percent(shares[number - 1] / 100)} of the sensitivity)"
     colors = GREY if muted and kind != "labels" else _COLORS.get(kind, GREY)
     return SceneVolume(file["file"], content, name + suffix, _window(file), colors, legend)

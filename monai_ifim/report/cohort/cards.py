@@ -14,20 +14,20 @@ from markupsafe import Markup
 
 from monai_ifim.core.decomposition import status_of
 from monai_ifim.display import numbers
+from monai_ifim.display import vocabulary as term
 from monai_ifim.display.saturation import saturation_sentence
-from monai_ifim.display.vocabulary import LEADING, TOTAL_SENSITIVITY
 from monai_ifim.display.windows import ROUNDING
 from monai_ifim.io.grids import on
 from monai_ifim.report.cohort.listing import CaseList
 from monai_ifim.report.cohort.pictures import CasePictures, planes_path
 from monai_ifim.report.cohort.planes import PictureGrid
 from monai_ifim.report.cohort.records import Cohort
-from monai_ifim.report.cohort.sentences import step_sentence
 from monai_ifim.report.cohort.spectrum import SpectrumDrawing, draw_spectrum
 from monai_ifim.report.cohort.tables import case_anchor, case_link, finding_text
 from monai_ifim.report.cohort.volumes import VolumeTable, volume_table
 from monai_ifim.report.pages.texts import shortened, words
 from monai_ifim.run.labels import are_independent
+from monai_ifim.run.sentences import step_sentence
 
 __all__ = ["CaseCard", "OutputBar", "case_cards", "with_pictures"]
 
@@ -172,14 +172,19 @@ def _outputs(case: CaseFields, independent: bool) -> tuple[tuple[OutputBar, ...]
 def _outputs_head(case: CaseFields) -> str:
     """What the values of the outputs are."""
     if not len(_numbers(case["probabilities"])):
-        volume = f"expected volume ({words(case['means_unit'])})" if words(case["means_unit"]) else "expected volume"
+        unit = words(case["means_unit"])
+        volume = f"{term.EXPECTED_VOLUME.label} ({unit})" if unit else term.EXPECTED_VOLUME.label
         return volume if words(case["head"]).startswith("volumes") else "predicted value"
-    return "mean probability of a voxel" if words(case["head"]).startswith("voxelwise") else "probability"
+    mean = words(case["head"]).startswith("voxelwise")
+    return f"mean {term.PROBABILITY.label} of a voxel" if mean else term.PROBABILITY.label
 
 
 def _components(case: CaseFields, eigenvalues: Sequence[float | None]) -> tuple[tuple[str, str, str, str], ...]:
     trace = _number(case["trace"])
-    steps = numbers.steps(*(_numbers(case[name]) for name in ("locality_radius", "locality_share", "locality_rms")))
+    steps = numbers.steps(
+        *(_numbers(case[name]) for name in ("locality_radius", "locality_share", "locality_rms")),
+        at_least=words(case["locality_is_lower_bound"]) == "yes",
+    )
     rows = []
     for i, value in enumerate(eigenvalues[:MOST_COMPONENTS]):
         share = numbers.percent(value / trace) if trace and value is not None else numbers.NOT_AVAILABLE
@@ -194,25 +199,25 @@ def _facts(case: CaseFields) -> tuple[tuple[str, str], ...]:
     method = words(case["method"])
     unit = words(case["unit"])
     said = {
-        "input file": words(case["input"]),
+        term.INPUT.label: words(case["input"]),
         "volume of it": "" if pd.isna(case["frame"]) else f"{int(case['frame'])}, counted from 0",
-        "status": "kept from an earlier run" if case["status"] == "kept" else case["status"],
-        "kept": rank,
-        "iteration": _convergence(case),
-        TOTAL_SENSITIVITY.label: _trace(case),
-        LEADING.label: _known(case["eigenvalue"], " nats per unit²"),
-        "|x_high|": _known(case["norm_high"], _zero_or_units(case)),
-        "|x_low|": _known(case["norm_low"], f" units {_of_norms(case)}"),
-        "unit": unit,
-        "channels": CHANNELS.get(words(case["channels"]), ""),
-        "grid of the files": words(case["space"]),
-        "head": words(case["head"]),
-        "decomposed": words(case["decomposed"]) or "the whole answer",
-        "method": f"{method}{products}" if method else "",
-        "derivatives": _verification(case),
-        "time": "" if pd.isna(case["seconds"]) else numbers.duration(float(case["seconds"])),
+        term.STATUS.label: "kept from an earlier run" if case["status"] == "kept" else case["status"],
+        term.COMPONENTS_KEPT.label: rank,
+        term.CONVERGENCE.label: _convergence(case),
+        term.TOTAL_SENSITIVITY.label: _trace(case),
+        term.LEADING.label: _known(case["eigenvalue"], f" {term.PER_UNIT}"),
+        term.SIZE_HIGH.label: _known(case["norm_high"], _zero_or_units(case)),
+        term.SIZE_LOW.label: _known(case["norm_low"], f" units {_of_norms(case)}"),
+        term.UNIT.label: unit,
+        term.CHANNELS.label: CHANNELS.get(words(case["channels"]), ""),
+        term.GRID.label: words(case["space"]),
+        term.HEAD.label: words(case["head"]),
+        term.DECOMPOSED.label: words(case["decomposed"]) or "the whole answer",
+        term.METHOD.label: f"{method}{products}" if method else "",
+        term.DERIVATIVES.label: _verification(case),
+        term.SECONDS.label: "" if pd.isna(case["seconds"]) else numbers.duration(float(case["seconds"])),
         "input, SHA-256": words(case["input_sha256"]),
-        "weights, SHA-256": words(case["weights_sha256"]),
+        f"{term.WEIGHTS.label}, SHA-256": words(case["weights_sha256"]),
     }
     return tuple((name, shortened(text)) for name, text in said.items() if text)
 
@@ -220,7 +225,7 @@ def _facts(case: CaseFields) -> tuple[tuple[str, str], ...]:
 def _convergence(case: CaseFields) -> str:
     """How the iteration ended; empty for a method without one."""
     residual = None if pd.isna(case["residual"]) else float(case["residual"])
-    share = f"residuals up to {numbers.percent(residual)} of the eigenvalue" if residual else ""
+    share = f"{term.RESIDUAL.label} {numbers.percent(residual)}" if residual else ""
     if words(case["convergence"]) != NOT_CONVERGED:
         return f"converged, {share}" if share else ""
     why = "by its limit of time" if words(case["stopped"]) == "request" else "after its last step"
@@ -231,7 +236,7 @@ def _trace(case: CaseFields) -> str:
     if pd.isna(case["trace"]):
         return ""
     error = None if pd.isna(case["trace_error"]) else float(case["trace_error"])
-    return f"{numbers.with_error(float(case['trace']), error)} nats per unit²"
+    return f"{numbers.with_error(float(case['trace']), error)} {term.PER_UNIT}"
 
 
 def _verification(case: CaseFields) -> str:
@@ -246,7 +251,7 @@ def _verification(case: CaseFields) -> str:
     if outcome == "agrees":
         return f"agree with differences of the output{deviation}, compared {where}"
     share = "" if pd.isna(case["deviation"]) else f" by {numbers.percent(float(case['deviation']))}"
-    return f"DISAGREE with differences of the output{share}, compared {where}: eigenvalues are not those of its answer"
+    return f"DISAGREE with differences of the output{share}, compared {where}: the sensitivity is not that of its answer"
 
 
 def _of_norms(case: CaseFields) -> str:
@@ -264,7 +269,7 @@ def _zero_or_units(case: CaseFields) -> str:
 
 
 def _failure_facts(case: CaseFields) -> tuple[tuple[str, str], ...]:
-    said = {"input file": words(case["input"]), "reason": words(case["reason"])}
+    said = {term.INPUT.label: words(case["input"]), "reason": words(case["reason"])}
     return tuple((name, shortened(text)) for name, text in said.items() if text)
 
 

@@ -1,4 +1,4 @@
-"""The colours and the names of maps on the page."""
+"""The colours of maps on the page."""
 
 from __future__ import annotations
 
@@ -13,22 +13,12 @@ from matplotlib import colormaps
 from monai_ifim.display.style import DIVERGING, GRAY, MUTED, SEQUENTIAL
 from monai_ifim.io.planes import LABELS
 
-__all__ = ["COLORS", "color_stops", "color_table", "colors_of", "title_of"]
+__all__ = ["COLORS", "color_stops", "color_table", "colors_of"]
 
 COLORS: Mapping[str, str] = MappingProxyType({"grey": GRAY, "diverging": DIVERGING, "sequential": SEQUENTIAL, "muted": MUTED})
 MAP_COLORS: Mapping[str, str] = MappingProxyType(
     {"high": "diverging", "eigenvector": "diverging", "sensitivity": "sequential", LABELS: LABELS}
 )  # all others are grey
-TITLES: Mapping[str, str] = MappingProxyType(
-    {
-        "source": "Scan",
-        "input": "Image",
-        "labels": "Segmentation",
-        "high": "High component",
-        "low": "Low component",
-        "sensitivity": "Sensitivity",
-    }
-)
 STOPS = 17  # colours of a colour bar's gradient; odd: zero is one of them
 
 
@@ -36,11 +26,6 @@ def colors_of(kind: str, saturated: bool = False) -> str:
     """How a kind of map is coloured: a key of COLORS, or "labels". saturated: nothing moves the answer, and maps are muted."""
     colors = MAP_COLORS.get(kind, "grey")
     return "muted" if saturated and colors not in ("grey", LABELS) else colors
-
-
-def title_of(kind: str, photograph: bool = False) -> str:
-    """The name of a kind of map; a photograph is no scan."""
-    return TITLES.get("input" if photograph and kind == "source" else kind, kind)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Figure of a cohort: histograms of trace, eigenvalue, rank, confidence and time, by predicted class."""
+"""Figure of a cohort: histograms of their sensitivity, components, confidence and time, by predicted class."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def distribution_picture(cohort: Cohort) -> Picture:
 
 
 def _ranges(cohort: Cohort) -> str:
-    """Median and range of each quantity of all cases: trace of F (nats per unit²): median 0.500, 0.120 to 3.10."""
+    """Median and range of each quantity of all cases: total sensitivity (nats per unit²): median 0.500, 0.120 to 3.10."""
     everything, texts = cohort.groups()[0], []
     for quantity in cohort.quantities():
         values = everything.values(quantity)
@@ -78,7 +78,7 @@ def distribution_figure(cohort: Cohort) -> Figure:
         for row, group in enumerate(groups):
             inside = marked["value"][marked["case"].isin(set(group.cases["case"]))].to_numpy(np.float64)
             _panel(grid[row, column], group, quantity, axis, inside)
-        grid[0, column].set_title(f"{quantity.title}\n({quantity.unit})", fontsize=8.5)
+        grid[0, column].set_title(f"{quantity.term.label}\n({quantity.unit})", fontsize=8.5)
         grid[-1, column].set_xticks([place for place, _ in axis.ticks], [text for _, text in axis.ticks])
     for row, group in enumerate(groups):
         label = f"{figure_name(group.label, LONGEST_LABEL)}\n{numbers.count(len(group.cases))}"

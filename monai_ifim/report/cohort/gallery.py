@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from monai_ifim.io.case_files import PAGES
 from monai_ifim.report.cohort.cards import CaseCard
 from monai_ifim.report.cohort.listing import CaseList
-from monai_ifim.report.cohort.sentences import case_sentence
+from monai_ifim.report.pages.texts import shortened
+from monai_ifim.run.sentences import notable_sentence
 
-__all__ = ["PAGES", "gallery_records", "own_page"]
+__all__ = ["gallery_records", "own_page"]
 
-PAGES = "pages"  # folder of the pages of single cases
 THUMBNAILS_WEIGHT = 5_000_000  # characters of all thumbnails on a page
 
 
@@ -31,4 +32,4 @@ def gallery_records(listed: CaseList, cards: Sequence[CaseCard], thumbnails: Map
         shown.append(picture if left >= 0 else "")
     own = [case["pictures"] == "own page" for case in listed.cases]
     pages = [f"{PAGES}/{own_page(card)}" if has else "" for has, card in zip(own, cards, strict=True)]
-    return {"thumbnails": shown, "sentences": [case_sentence(case) for case in listed.cases], "pages": pages}
+    return {"thumbnails": shown, "sentences": [shortened(notable_sentence(case)) for case in listed.cases], "pages": pages}

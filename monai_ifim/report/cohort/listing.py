@@ -12,30 +12,49 @@ import pandas as pd
 from markupsafe import Markup
 
 from monai_ifim.display import numbers
-from monai_ifim.display.vocabulary import LEADING, SENSITIVITY_KEPT
+from monai_ifim.display.vocabulary import (
+    ANSWER,
+    CASE,
+    COMPONENTS_KEPT,
+    CONFIDENCE,
+    CONVERGENCE,
+    LEADING,
+    SECONDS,
+    SENSITIVITY_KEPT,
+    STANDS_OUT,
+    STATUS,
+    TOTAL_SENSITIVITY,
+    Term,
+)
 from monai_ifim.io import sidecar_path
 from monai_ifim.report.cohort.pictures import CasePictures
 from monai_ifim.report.cohort.records import Cohort
-from monai_ifim.report.cohort.tables import case_anchor, case_link, limited
+from monai_ifim.report.cohort.tables import case_anchor, case_link, label_of, limited
 from monai_ifim.report.pages.blocks import ABSENT, Entry, Table, TableRow
-from monai_ifim.report.pages.texts import breakable, shortened, words
+from monai_ifim.report.pages.texts import breakable, explained, shortened, words
 
 __all__ = ["CASES_SHOWN", "CaseList", "all_cases", "list_cases", "listed_records"]
 
 CASES_SHOWN = 500  # in the static table
-ANSWER_HEAD, CONFIDENCE_HEAD = "predicted class", "confidence"  # columns that the gallery shows too
+PICTURES = Term("pictures", "Whether the case has pictures: on this page, on a page of its own, or none.")
 DIGITS = 9  # of the values that the script sorts by
 
 
 @dataclass(frozen=True)
 class ListColumn:
     """A column of the list. kind: CSS class of its fields; text: of a field, empty if unknown; value: sort key, None if the
-    text is the key."""
+    text is the key; unit: of the numbers, where they all have one."""
 
-    head: str
+    term: Term
     kind: str
     text: Callable[[Mapping[str, Any]], str]
     value: Callable[[Mapping[str, Any]], float | None] | None = None
+    unit: str = ""
+
+    @property
+    def head(self) -> str:
+        """What it is called, with the unit."""
+        return f"{self.term.label} ({self.unit})" if self.unit else self.term.label
 
 
 @dataclass(frozen=True)
@@ -50,7 +69,7 @@ def list_cases(cohort: Cohort, pictures: CasePictures) -> CaseList:
     """All cases of a cohort."""
     notes: dict[str, list[str]] = {}
     for name, quantity, kind in cohort.outliers[["case", "quantity", "kind"]].itertuples(index=False):
-        notes.setdefault(name, []).append("no sensitivity" if kind == "vanishing" else f"{quantity} {kind}")
+        notes.setdefault(name, []).append("no sensitivity" if kind == "vanishing" else f"{label_of(quantity)} {kind}")
     cases = cohort.cases.to_dict("records")
     notes.update({case["case"]: ["saturated"] for case in cases if case["saturated"] == "yes"})
     return CaseList(
@@ -92,20 +111,18 @@ def _number(name: str, form: Callable[[float], str]) -> dict[str, Any]:
 
 
 COLUMNS = (
-    ListColumn("case", "name", _text("case")),
-    ListColumn("status", "text", _text("status")),
-    ListColumn(ANSWER_HEAD, "words", _text("prediction")),
-    ListColumn(CONFIDENCE_HEAD, "number", **_number("confidence", numbers.probability)),
-    ListColumn("rank", "number", **_number("rank", numbers.count)),
-    ListColumn("trace", "number", **_number("trace", numbers.number)),
-    ListColumn(SENSITIVITY_KEPT.label, "number", **_number("energy_kept", numbers.percent)),
-    ListColumn("iteration", "text", _text("convergence")),
-    ListColumn(LEADING.label, "number", **_number("eigenvalue", numbers.number)),
-    ListColumn("|x_high|", "number", **_number("norm_high", numbers.number)),
-    ListColumn("|x_low|", "number", **_number("norm_low", numbers.number)),
-    ListColumn("seconds", "number", **_number("seconds", numbers.number)),
-    ListColumn("stands out", "text", _text("notes")),
-    ListColumn("pictures", "text", _text("pictures")),
+    ListColumn(CASE, "name", _text("case")),
+    ListColumn(STATUS, "text", _text("status")),
+    ListColumn(ANSWER, "words", _text("prediction")),
+    ListColumn(CONFIDENCE, "number", **_number("confidence", numbers.probability)),
+    ListColumn(COMPONENTS_KEPT, "number", **_number("rank", numbers.count)),
+    ListColumn(TOTAL_SENSITIVITY, "number", **_number("trace", numbers.number)),
+    ListColumn(SENSITIVITY_KEPT, "number", **_number("energy_kept", numbers.percent)),
+    ListColumn(CONVERGENCE, "text", _text("convergence")),
+    ListColumn(LEADING, "number", **_number("eigenvalue", numbers.number)),
+    ListColumn(SECONDS, "number", **_number("seconds", numbers.number), unit="s"),
+    ListColumn(STANDS_OUT, "text", _text("notes")),
+    ListColumn(PICTURES, "text", _text("pictures")),
 )
 
 
@@ -115,7 +132,7 @@ def all_cases(listed: CaseList) -> Table:
     rows = tuple(_row(position, case) for position, case in enumerate(cases[:CASES_SHOWN], start=1))
     caption = Markup('All cases. The name links to pictures and numbers.<span class="still">{}</span>')  # the script shows all
     caption = caption.format(limited(len(rows), len(cases)))
-    return Table(caption, (*(column.head for column in COLUMNS), "sidecar"), rows)
+    return Table(caption, (*(explained(column.term, column.head) for column in COLUMNS), "sidecar"), rows)
 
 
 def _row(position: int, case: Mapping[str, Any]) -> TableRow:
@@ -129,7 +146,7 @@ def _row(position: int, case: Mapping[str, Any]) -> TableRow:
 
 def _entry(column: ListColumn, case: Mapping[str, Any]) -> Entry:
     text = column.text(case)
-    if not text and column.head != "stands out":
+    if not text and column.term is not STANDS_OUT:
         return ABSENT
     return Entry(text, column.kind)
 
@@ -143,7 +160,7 @@ def listed_records(listed: CaseList) -> dict[str, Any]:
         "columns": [_column_record(column, listed.cases) for column in COLUMNS],
         "searched": [_searched(case) for case in listed.cases],
         "absent": numbers.NOT_AVAILABLE,
-        "heads": {"answer": ANSWER_HEAD, "probability": CONFIDENCE_HEAD},
+        "heads": {"answer": ANSWER.label, "probability": CONFIDENCE.label, "status": STATUS.label, "notes": STANDS_OUT.label},
     }
 
 
@@ -154,7 +171,7 @@ def _searched(case: Mapping[str, Any]) -> str:
 
 
 def _column_record(column: ListColumn, cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    failed = [case["status"] == "failed" and column.head not in ("case", "status") for case in cases]
+    failed = [case["status"] == "failed" and column.term not in (CASE, STATUS) for case in cases]
     texts = ["" if gone else column.text(case) for case, gone in zip(cases, failed, strict=True)]
     record: dict[str, Any] = {"head": column.head, "kind": column.kind, "texts": texts}
     if (value := column.value) is not None:

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
 from monai_ifim.display import numbers
 from monai_ifim.display.saturation import SATURATED
-from monai_ifim.display.vocabulary import LEADING, TOTAL_SENSITIVITY
+from monai_ifim.display.vocabulary import COMPONENTS_KEPT, CONFIDENCE, DECOMPOSED, GRID, HEAD, METHOD, TOTAL_SENSITIVITY, WEIGHTS
 from monai_ifim.io.atomic import write_bytes
+from monai_ifim.io.case_files import PAGES
 from monai_ifim.report.cohort import tables
 from monai_ifim.report.cohort.cards import CaseCard, case_cards
 from monai_ifim.report.cohort.case_pages import write_case_pages
 from monai_ifim.report.cohort.figures import distribution_picture
-from monai_ifim.report.cohort.gallery import PAGES, gallery_records
+from monai_ifim.report.cohort.gallery import gallery_records
+from monai_ifim.report.cohort.glossary import distinct, glossary
 from monai_ifim.report.cohort.listing import CASES_SHOWN, CaseList, all_cases, list_cases, listed_records
 from monai_ifim.report.cohort.pictures import CasePictures, choose_pictures
 from monai_ifim.report.cohort.records import MOST_GROUPS, Cohort, read_cohort
@@ -26,7 +27,7 @@ from monai_ifim.report.cohort.tables import named_cases
 from monai_ifim.report.pages.blocks import Block, Definitions, Fold, Page, Paragraph, Section, Table
 from monai_ifim.report.pages.texts import flat_settings
 from monai_ifim.run.cohort import LARGEST_Z, SMALLEST_COHORT, SMALLEST_GROUP
-from monai_ifim.run.run_record import record_page
+from monai_ifim.run.run_record import record_pages
 from monai_ifim.run.table import SEAL
 from monai_ifim.run.unread_files import sentence
 
@@ -37,51 +38,13 @@ STATUSES = {"done": "done", "kept": "kept from an earlier run", "failed": "faile
 OWN_SECTIONS = ("bundle", "versions", "cases", "written", "unread", SEAL)  # parts of run.json that are not listed under Settings
 FILES = ("cases.csv", "cases.parquet", "run.json")
 PAGE = "index.html"
-MOST_NAMED = 5  # different values of a column that are listed
-
-MEANING = (
-    (
-        "F",
-        "The Fisher information matrix of the classifier at x, this image: KL(p(x) || p(x + d)) = dᵀF d / 2 for small d.",
-    ),
-    (
-        TOTAL_SENSITIVITY.label,
-        "The sum of all eigenvalues, in nats per unit²: how strongly small changes of the image move the answer, summed over all "
-        "directions. Traces can be compared between images of one network, grid and intensity scale only.",
-    ),
-    (LEADING.label, LEADING.tip),
-    ("rank", "The number of eigenvectors kept, by the rule under Settings."),
-    (
-        "confidence",
-        "The probability of the predicted class, which for independent labels is the likeliest one of several that may hold. For "
-        "these and for networks with one output, the larger of p and 1 \N{MINUS SIGN} p of the label named: a certain no is "
-        "certain too.",
-    ),
-    (
-        "|x_high|, |x_low|",
-        "L2 norms of the part of the image inside the leading eigenspace and of the rest, over all voxels and channels on the "
-        "grid of the decomposition, in units. The files of the space native lie on another grid, the input's, and have other "
-        "norms, which the sidecar states beside each.",
-    ),
-    (
-        "holds up to",
-        "The longest step along a component that the eigenvalue describes: up to it, the divergence is within 10 % of what the "
-        "eigenvalue says. As a share of |x|, the norm of the image on the same grid, and as the root mean square change of its "
-        "values.",
-    ),
-    (
-        "seconds",
-        "Reading, computing and writing of a case. For a case kept from an earlier run, its decomposition alone.",
-    ),
-    ("n/a", "Not available. It never stands for 0."),
-)
 
 
 def write_cohort(output: Path) -> Path:
     """Write OUT/index.html from OUT/cases.parquet, OUT/run.json and OUT/CASE/CASE_planes.npz; return its path.
 
-    The page is one self-contained file, written atomically, with the same bytes for the same records; run.json gets its hash.
-    Cases that would make it too heavy get pages of their own, in OUT/pages, and a thumbnail on it.
+    The page is one self-contained file, written atomically, with the same bytes for the same records.
+    Cases that would make it too heavy get pages of their own, in OUT/pages, and a thumbnail on it. run.json gets all hashes.
     Missing pictures and a missing run.json are mentioned on it. Raises InputError if cases.parquet is missing, or if one of the
     records cannot be read.
     """
@@ -92,7 +55,8 @@ def write_cohort(output: Path) -> Path:
     cards = case_cards(output, cohort, listed, pictures)
     by_name = dict(zip(cohort.cases["case"], cards, strict=True))
     thumbnails = {name: grid.thumbnail for name, grid in pictures.grids.items()}
-    thumbnails |= write_case_pages(output, by_name, pictures.beside)
+    of_pages, written = write_case_pages(output, by_name, pictures.beside)
+    thumbnails |= of_pages
     text = render_cohort(
         page=_page(cohort, listed).numbered(),
         cards=cards,
@@ -102,7 +66,7 @@ def write_cohort(output: Path) -> Path:
     )
     path = output / PAGE
     sha256 = write_bytes(path, text.encode("utf-8", "backslashreplace"), root=output)  # JSON may hold half of a character
-    record_page(output, PAGE, sha256)
+    record_pages(output, {PAGE: sha256, **written})
     return path
 
 
@@ -142,8 +106,8 @@ def _page(cohort: Cohort, listed: CaseList) -> Page:
             _distributions(cohort),
             _outliers(cohort),
             _failures(cohort),
-            _meaning(cohort),
             _making(cohort),
+            glossary(cohort),
         ),
     )
 
@@ -189,9 +153,9 @@ def _distributions(cohort: Cohort) -> Section:
     else:
         blocks += [distribution_picture(cohort), tables.quantiles(groups[:1], quantities)]
         if len(groups) > 1:
-            blocks.append(Fold("The same by predicted class", (tables.quantiles(groups[1:], quantities),)))
+            blocks.append(Fold("The same by answer", (tables.quantiles(groups[1:], quantities),)))
         if len(groups) > MOST_GROUPS:
-            blocks.append(Paragraph(f"At most {MOST_GROUPS} rows are shown; the rarest predicted classes share the last."))
+            blocks.append(Paragraph(f"At most {MOST_GROUPS} rows are shown; the rarest answers share the last."))
     return Section("Distributions", "distributions", tuple(blocks))
 
 
@@ -206,21 +170,23 @@ def _outliers(cohort: Cohort) -> Section:
 def _rules(cohort: Cohort) -> tuple[str, ...]:
     """The rules for outliers, in words."""
     rule = (
-        f"Far from the others: a robust z-score beyond \N{PLUS-MINUS SIGN}{numbers.as_given(LARGEST_Z)} of the rank or of the "
-        f"logarithm of the trace, or below {numbers.as_given(-LARGEST_Z)} of the log-odds of the confidence. z is the "
-        "distance from the median, divided by 1.4826 times the median absolute deviation. If that is 0 (more than half of the "
-        "values are equal), it is divided by 1.2533 times the mean absolute deviation. A case is compared with the cases of its "
-        f"predicted class if these are {SMALLEST_GROUP} or more, otherwise with all cases, and not at all if those are fewer "
-        f"than {SMALLEST_COHORT}. A rank closer than two to the median is never an outlier, nor is a trace within 0.35 % of it."
+        f"Far from the others: a robust z-score beyond \N{PLUS-MINUS SIGN}{numbers.as_given(LARGEST_Z)} of the "
+        f"{COMPONENTS_KEPT.label} or of the logarithm of the {TOTAL_SENSITIVITY.label}, or below {numbers.as_given(-LARGEST_Z)} "
+        f"of the log-odds of the {CONFIDENCE.label}. z is the distance from the median, divided by 1.4826 times the median "
+        "absolute deviation. If that is 0 (more than half of the values are equal), it is divided by 1.2533 times the "
+        "mean absolute deviation. A case is compared with the cases of its "
+        f"answer if these are {SMALLEST_GROUP} or more, otherwise with all cases, and not at all if those are fewer "
+        f"than {SMALLEST_COHORT}. Numbers of components less than two from the median "
+        f"never stand out, nor does a {TOTAL_SENSITIVITY.label} within 0.35 % of it."
     )
     chance = (
         "Chance: among normally distributed values about 1 in 150 of 20, and 1 in 1300 of 200, lie that far out. An outlier is a "
         "case to look at, not an error."
     )
     still = (
-        "Without sensitivity: the trace is 0, not finite, or below 10\N{SUPERSCRIPT MINUS}¹² times the median of all positive "
-        "traces, or the answer is saturated: a change as large as the image's own contrast would cost less than a millionth of a "
-        "nat. Hardly any small change moves such an answer, and the directions found there mean little."
+        f"Without sensitivity: the {TOTAL_SENSITIVITY.label} is 0, not finite, or below 10\N{SUPERSCRIPT MINUS}¹² times the "
+        "median of all positive ones, or the answer is saturated: a change as large as the image's own contrast would cost less "
+        "than a millionth of a nat. Hardly any small change moves such an answer, and the directions found there mean little."
     )
     few = f"Only {_number(len(cohort.made))} gave a result: too few to find outliers."
     return (rule, chance, still, *([few] if 0 < len(cohort.made) < SMALLEST_COHORT else []))
@@ -238,13 +204,6 @@ def _shown(table: Table, otherwise: str) -> list[Block]:
     return [table] if table.rows else [Paragraph(otherwise)]
 
 
-def _meaning(cohort: Cohort) -> Section:
-    units, grids = _distinct(cohort.made["unit"]), _distinct(cohort.made["norms_grid"])
-    where = f" Steps are measured by their L2 norm on the grid of the decomposition ({grids})." if grids else ""
-    unit = (("unit", f"The unit of the image that was decomposed: {units}.{where}"),) if units else ()
-    return Section("What the numbers mean", "meaning", (Definitions((*unit, *MEANING)),))
-
-
 def _making(cohort: Cohort) -> Section:
     run = cohort.run
     blocks: list[Block] = []
@@ -253,7 +212,7 @@ def _making(cohort: Cohort) -> Section:
     if isinstance(run.get("bundle"), dict):
         bundle = {name: value for name, value in run["bundle"].items() if name != "files"}
         blocks += [Paragraph("Bundle:"), Definitions(tuple(flat_settings(bundle)))]
-    facts = [(name, _distinct(cohort.made[column])) for column, name in _FACTS.items()]
+    facts = [(name, distinct(cohort.made[column])) for column, name in _FACTS.items()]
     if found := tuple((name, text) for name, text in facts if text):
         blocks += [Paragraph("From the records of the cases:"), Definitions(found)]
     settings = {name: value for name, value in run.items() if name not in OWN_SECTIONS}
@@ -267,19 +226,12 @@ def _making(cohort: Cohort) -> Section:
 
 
 _FACTS = {
-    "weights_sha256": "weights, SHA-256",
-    "head": "head",
-    "decomposed": "part of the answer",
-    "method": "method",
-    "space": "grid of the files",
+    "weights_sha256": f"{WEIGHTS.label}, SHA-256",
+    "head": HEAD.label,
+    "decomposed": DECOMPOSED.label,
+    "method": METHOD.label,
+    "space": GRID.label,
 }
-
-
-def _distinct(values: Any) -> str:
-    """Distinct texts of a column in one line; at most MOST_NAMED of them."""
-    found = list(dict.fromkeys(value for value in values if isinstance(value, str)))
-    text = ", ".join(found[:MOST_NAMED])
-    return f"{text} and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else text
 
 
 def _number(cases: int) -> str:

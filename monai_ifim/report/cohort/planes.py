@@ -12,9 +12,10 @@ from PIL import Image
 
 from monai_ifim.display import numbers
 from monai_ifim.display.sides import edge_words, letter_places, place_text, side_text
+from monai_ifim.display.vocabulary import map_title
 from monai_ifim.display.windows import bar_shape
 from monai_ifim.io.planes import LABELS, CasePlanes, Plane, PlaneMap
-from monai_ifim.report.cohort.colors import color_table, colors_of, title_of
+from monai_ifim.report.cohort.colors import color_table, colors_of
 from monai_ifim.report.cohort.encoding import encoded
 from monai_ifim.report.cohort.labels import LegendRow, legend, over_image
 from monai_ifim.report.cohort.slices import SliceView, slice_view
@@ -112,8 +113,7 @@ def _images(found: PlaneMap, planes: CasePlanes) -> list[Image.Image]:
 
 def _column(found: PlaneMap, width: float, sources: Iterator[str], planes: CasePlanes) -> MapColumn:
     kind = found.kind
-    photograph = not found.planes[0].has_frame
-    title = title_of(kind, photograph)
+    title = map_title(kind)
     low, high = found.window
     said = f"from {numbers.number(low)} to {numbers.number(high)} {numbers.unit_text(found.unit)}".strip()
     if kind == LABELS:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from monai_ifim.display import numbers
-from monai_ifim.display.vocabulary import LEADING, TOTAL_SENSITIVITY
+from monai_ifim.display.vocabulary import COMPONENTS_KEPT, CONFIDENCE, LEADING, PER_UNIT, SECONDS, TOTAL_SENSITIVITY, Term
 from monai_ifim.io import InputError
 from monai_ifim.run.cohort import confidence, find_outliers, read_cases
 
@@ -30,18 +30,18 @@ LEAST_CONFIDENT = 10  # cases that are listed
 
 @dataclass(frozen=True)
 class CohortQuantity:
-    """A quantity of the cases. column: of the table of cases; title, unit: for readers, the unit may be empty."""
+    """A quantity of the cases. column: of the table of cases; term: what it is called; unit: for readers."""
 
     column: str
-    title: str
+    term: Term
     unit: str
     logarithmic: bool = False
     whole: bool = False
 
     @property
     def head(self) -> str:
-        """Title and unit."""
-        return f"{self.title} ({self.unit})" if self.unit else self.title
+        """Label and unit."""
+        return f"{self.term.label} ({self.unit})"
 
     def text(self, value: float) -> str:
         """A value as the page writes it."""
@@ -51,11 +51,11 @@ class CohortQuantity:
 
 
 QUANTITIES = (
-    CohortQuantity("trace", TOTAL_SENSITIVITY.label, "nats per unit²", logarithmic=True),
-    CohortQuantity("eigenvalue", LEADING.label, "nats per unit²", logarithmic=True),
-    CohortQuantity("rank", "rank", "components kept", whole=True),
-    CohortQuantity("confidence", "confidence", "0 to 1"),
-    CohortQuantity("seconds", "time of a case", "s", logarithmic=True),
+    CohortQuantity("trace", TOTAL_SENSITIVITY, PER_UNIT, logarithmic=True),
+    CohortQuantity("eigenvalue", LEADING, PER_UNIT, logarithmic=True),
+    CohortQuantity("rank", COMPONENTS_KEPT, "number", whole=True),
+    CohortQuantity("confidence", CONFIDENCE, "0 to 1"),
+    CohortQuantity("seconds", SECONDS, "s", logarithmic=True),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,11 +13,12 @@ import numpy as np
 from markupsafe import Markup
 
 from monai_ifim.display import numbers
+from monai_ifim.display.vocabulary import map_title
 from monai_ifim.display.windows import bar_shape
 from monai_ifim.io.geometry import VIEWS, cut
 from monai_ifim.io.segmentation import ShownLabel
 from monai_ifim.io.stacks import IMAGES, MapStack, StackMap
-from monai_ifim.report.cohort.colors import COLORS, color_table, colors_of, title_of
+from monai_ifim.report.cohort.colors import COLORS, color_table, colors_of
 from monai_ifim.report.cohort.labels import legend, own_color
 
 __all__ = ["SliceMode", "SliceView", "color_tables", "slice_view"]
@@ -68,7 +70,7 @@ def slice_view(stack: MapStack, labels: Sequence[ShownLabel], saturated: bool = 
         "extent": extent,
         "zoomed": zoomed,
         "views": views,
-        "maps": [_map_record(found, stack.photograph, saturated) for found in stack.maps],
+        "maps": [_map_record(found, saturated) for found in stack.maps],
         "labels": _labels(labels),
     }
     text = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
@@ -104,12 +106,12 @@ def _extent(stack: MapStack) -> tuple[list[tuple[int, int]], bool]:
     return found, min(shares) < WHOLE
 
 
-def _map_record(found: StackMap, photograph: bool, saturated: bool) -> dict[str, Any]:
+def _map_record(found: StackMap, saturated: bool) -> dict[str, Any]:
     low, high = found.window
     return {
         "key": _key(found),
         "kind": found.kind,
-        "title": _title(found, photograph),
+        "title": _title(found),
         "unit": numbers.unit_text(found.unit),
         "colors": colors_of(found.kind, saturated),
         "window": found.window,
@@ -134,25 +136,32 @@ def _key(found: StackMap) -> str:
     return found.kind if found.component is None else f"{found.kind}-{found.component}"
 
 
-def _title(found: StackMap, photograph: bool) -> str:
-    return title_of(found.kind, photograph) if found.component is None else f"Component {found.component}"
+def _title(found: StackMap) -> str:
+    return map_title(found.kind, found.component)
 
 
 def _labels(labels: Sequence[ShownLabel]) -> dict[str, Any]:
     """Colour and name of each label, and the rows of the legend."""
-    known = {str(label.value): {"color": own_color(place), "name": label.name} for place, label in enumerate(labels)}
+    sharing = Counter(label.value for label in labels)
+    known = {
+        str(label.value): {
+            "color": own_color(place),
+            "name": label.name if sharing[label.value] == 1 else f"one of {sharing[label.value]} small labels",
+        }
+        for place, label in enumerate(labels)
+    }
     rows = [{"color": row.color, "name": row.name, "text": row.text} for row in legend(labels)]
     return {"known": known, "legend": rows}
 
 
 def _modes(stack: MapStack, saturated: bool) -> tuple[SliceMode, ...]:
-    titles = {_key(found): _title(found, stack.photograph) for found in stack.maps}
+    titles = {_key(found): _title(found) for found in stack.maps}
     modes = []
     if "sensitivity" in titles:
         modes.append(SliceMode("overlay", "Overlay"))
     for key in ("labels", "sensitivity", "high", "low"):
         if key in titles:
-            modes.append(SliceMode(key, titles[key].removesuffix(" component")))
+            modes.append(SliceMode(key, titles[key]))
     modes += [SliceMode(key, title) for key, title in titles.items() if key.startswith("eigenvector")]
     image = [SliceMode("image", titles["image"])] if "image" in titles else []
     return (*image, *modes) if saturated else (*modes, *image)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from monai_ifim.display import numbers
+from monai_ifim.display.vocabulary import BY_COMPONENT, PER_UNIT
 
 __all__ = ["SpectrumDrawing", "Tick", "draw_spectrum"]
 
@@ -101,8 +102,8 @@ def _numbered(number: int) -> list[int]:
 def _alt(eigenvalues: Sequence[float]) -> str:
     first = numbers.number(eigenvalues[0])
     if len(eigenvalues) == 1:
-        return f"Spectrum: one eigenvalue, {first} nats per unit²."
+        return f"{BY_COMPONENT.title}: one component, {first} {PER_UNIT}."
     return (
-        f"Spectrum: {numbers.count(len(eigenvalues))} eigenvalues, from {first} down to "
-        f"{numbers.number(eigenvalues[-1])} nats per unit²."
+        f"{BY_COMPONENT.title}: {numbers.count(len(eigenvalues))} components, from {first} down to "
+        f"{numbers.number(eigenvalues[-1])} {PER_UNIT}."
     )

@@ -11,9 +11,10 @@ import pandas as pd
 from markupsafe import Markup
 
 from monai_ifim.display import numbers
-from monai_ifim.report.cohort.records import Array, CaseGroup, Cohort, CohortQuantity
+from monai_ifim.display.vocabulary import ANSWER, CASE, COMPONENTS_KEPT, CONFIDENCE, INPUT, TOTAL_SENSITIVITY
+from monai_ifim.report.cohort.records import QUANTITIES, Array, CaseGroup, Cohort, CohortQuantity
 from monai_ifim.report.pages.blocks import ABSENT, Entry, Table, TableRow
-from monai_ifim.report.pages.texts import breakable, shortened, words
+from monai_ifim.report.pages.texts import breakable, explained, shortened, words
 
 __all__ = [
     "FAILURES_SHOWN",
@@ -22,6 +23,7 @@ __all__ = [
     "case_link",
     "failures",
     "finding_text",
+    "label_of",
     "least_confident",
     "limited",
     "named_cases",
@@ -33,7 +35,7 @@ __all__ = [
 OUTLIERS_SHOWN = 100  # rows of each of the two tables of outliers
 FAILURES_SHOWN = 200
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)
-SHORT_COLUMNS = ("predicted class", "confidence", "rank", "trace")
+SHORT_COLUMNS = tuple(map(explained, (ANSWER, CONFIDENCE, COMPONENTS_KEPT, TOTAL_SENSITIVITY)))
 
 
 def quantiles(groups: Sequence[CaseGroup], quantities: Sequence[CohortQuantity]) -> Table:
@@ -47,7 +49,7 @@ def quantiles(groups: Sequence[CaseGroup], quantities: Sequence[CohortQuantity])
     between[QUANTILES.index(50) - 1] = "median"
     return Table(
         "The same in numbers: how many cases have the quantity, how many of these are zero, and the quantiles.",
-        ("quantity", *(["predicted class"] if len(groups) > 1 else []), "cases", "at zero", "lowest", *between, "highest"),
+        ("quantity", *([explained(ANSWER)] if len(groups) > 1 else []), "cases", "at zero", "lowest", *between, "highest"),
         tuple(rows),
     )
 
@@ -99,6 +101,11 @@ def _first(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))[:OUTLIERS_SHOWN]
 
 
+def label_of(quantity: str) -> str:
+    """What a quantity of `run.cohort.find_outliers` is called."""
+    return next(each.term.label for each in QUANTITIES if each.column == quantity)
+
+
 def failures(cohort: Cohort) -> Table:
     """Cases that failed, with input and reason."""
     rows = tuple(
@@ -106,7 +113,7 @@ def failures(cohort: Cohort) -> Table:
         for case in cohort.failed.head(FAILURES_SHOWN).to_dict("records")
     )
     caption = "Cases that failed, in the order of the run." + limited(len(rows), len(cohort.failed))
-    return Table(caption, ("case", "input file", "reason"), rows)
+    return Table(caption, (CASE.label, INPUT.label, "reason"), rows)
 
 
 def case_anchor(position: int) -> str:
@@ -132,17 +139,17 @@ def _brief(case: dict[str, Any]) -> tuple[Entry, ...]:
 
 
 def finding_text(finding: dict[str, Any]) -> str:
-    """An outlier in words: trace 3.10 is high (z = +5.2 among 84 cases predicted liver)."""
+    """An outlier in words: total sensitivity 3.10 is high (z = +5.2 among 84 cases predicted liver)."""
     value = finding["value"]
     if finding["kind"] == "vanishing":
-        return f"without sensitivity: the trace is {numbers.number(value)}, and the answer may be saturated"
+        return f"without sensitivity: {TOTAL_SENSITIVITY.label} {numbers.number(value)}, and the answer may be saturated"
     text = {"confidence": numbers.probability(value), "rank": numbers.count(value)}.get(
         finding["quantity"], numbers.number(value)
     )
     z = f"{numbers.signed(finding['z'], 1)}"
     number = numbers.count(finding["cases"])
     among = f"{number} cases predicted {shortened(finding['among'])}" if finding["among"] else f"all {number} cases"
-    return f"{finding['quantity']} {text} is {finding['kind']} (z = {z} among {among})"
+    return f"{label_of(finding['quantity'])} {text} is {finding['kind']} (z = {z} among {among})"
 
 
 def _by_name(cohort: Cohort) -> dict[str, dict[str, Any]]:

@@ -176,10 +176,10 @@ def locality(cells: Sequence[CellRecord]) -> Table:
                 Entry(numbers.count(ratio.rows)),
                 Entry(estimate_text(ratio)),
             )
-            rows.append(TableRow((cell.architecture, f"{side} the locality radius"), entries))
+            rows.append(TableRow((cell.architecture, f"{side} what component 1 describes"), entries))
     return Table(
         "Measured divergence over the predicted one, for steps along +u₁ and \N{MINUS SIGN}u₁: median and 95 % interval. "
-        "1 is a perfect prediction. Inside: steps up to the locality radius of u₁ at that image.",
+        "1 is a perfect prediction. Inside: steps up to the longest that component 1 describes there, its locality radius.",
         ("architecture", "steps", "images", "steps measured", "measured / predicted [95 % interval]"),
         tuple(rows),
     )
@@ -236,7 +236,7 @@ def shortcuts(cells: Sequence[CellRecord]) -> Table | None:
         "detail (beyond half the Nyquist frequency). The last column is what an even spread, such as white noise, would give. "
         "x_high is finer than the image where its share of fine detail exceeds the image's. "
         "Mean over images [95 % interval], number of images.",
-        ("architecture", "where", "share of x_high", "share of the sensitivity", "share of the image", "even spread"),
+        ("architecture", "where", "share of the sensitive part", "share of the sensitivity", "share of the image", "even spread"),
         tuple(rows),
     )
 

@@ -15,6 +15,7 @@ from matplotlib.patheffects import withStroke
 from monai_ifim.display.numbers import number, unit_text
 from monai_ifim.display.sides import letter_places, side_text
 from monai_ifim.display.style import DIVERGING, GRAY, SEQUENTIAL
+from monai_ifim.display.vocabulary import COMPONENT, HIGH, LOW, SENSITIVITY_MAP
 from monai_ifim.evaluation.records import CellRecord, Example
 from monai_ifim.io.errors import InputError
 from monai_ifim.io.planes import CasePlanes, Plane, PlaneMap, read_planes
@@ -25,10 +26,10 @@ __all__ = ["COLOR_MAPS", "TITLES", "StoredExample", "example_figure", "read_exam
 COLOR_MAPS = (GRAY, SEQUENTIAL, DIVERGING)
 TITLES = {
     "image": "image x",
-    "high": "x_high, the part in the\nleading eigenspace",
-    "low": "x_low, the rest",
-    "eigenvector": "u₁, the most\nsensitive direction",
-    "sensitivity": "sensitivity,\ndiag F",
+    "high": f"{HIGH.label},\nx_high",
+    "low": f"{LOW.label},\nx_low",
+    "eigenvector": f"{COMPONENT.label} 1, the most\nsensitive direction u₁",
+    "sensitivity": f"{SENSITIVITY_MAP.label},\ndiag F",
     "integrated_gradients": "integrated\ngradients",
     "gradcam": "GradCAM",
 }

@@ -51,7 +51,7 @@ def locality_figure(cells: Sequence[CellRecord]) -> Figure:
     handles = [legend_handle(name, f"measured, {family(name)}") for name in families_of("step")]
     if predicted:
         handles.append(Line2D([], [], color="#000000", linestyle=(0, (1, 1.5)), label="predicted"))
-    handles.append(Line2D([], [], color="#777777", linewidth=1.0, label="mean locality radius, 95 % interval"))
+    handles.append(Line2D([], [], color="#777777", linewidth=1.0, label="component 1 holds up to, mean and 95 % interval"))
     figure.legend(handles=handles, loc="outside upper left", ncols=2, handlelength=3.4)
     return figure
 

@@ -7,6 +7,16 @@ from types import MappingProxyType
 from typing import Any
 
 from monai_ifim.display import numbers
+from monai_ifim.display.vocabulary import (
+    COMPONENTS_KEPT,
+    HOLDS_UP_TO,
+    LEADING,
+    PER_UNIT,
+    SENSITIVITY_KEPT,
+    SIZE,
+    SIZE_HIGH,
+    TOTAL_SENSITIVITY,
+)
 from monai_ifim.evaluation.measuring.end_points import MEASURES
 from monai_ifim.evaluation.measuring.families import FAMILIES
 from monai_ifim.evaluation.records import Comparison, Estimate
@@ -30,18 +40,18 @@ HOLM_P = "Holm\N{NO-BREAK SPACE}p"
 QUANTITIES: Mapping[str, str] = MappingProxyType(
     {
         "probability": "probability of the predicted class",
-        "rank": "components kept, k",
-        "energy_kept": "share of the sensitivity kept",
-        "eigenvalue": "leading eigenvalue (nats per squared input unit)",
-        "trace": "trace of F (nats per squared input unit)",
-        "norm": "norm of the image |x| (input unit)",
-        "high_norm_share": "|x_high| / |x|",
-        "locality_radius": "locality radius of u₁ (input unit)",
-        "relative_locality_radius": "locality radius of u₁ over |x|",
-        "agreement_noise": "agreement of leading eigenspaces under slight input noise (0 to 1)",
-        "agreement_seed": "agreement of leading eigenspaces across training seeds (0 to 1)",
-        "twin_trace_share": "share of the trace inside the untrained twin's eigenspace",
-        "chance_trace_share": "share of the trace inside a random subspace of the twin's dimension (chance)",
+        "rank": f"{COMPONENTS_KEPT.label}, k",
+        "energy_kept": SENSITIVITY_KEPT.label,
+        "eigenvalue": f"{LEADING.label} ({PER_UNIT} of the input)",
+        "trace": f"{TOTAL_SENSITIVITY.label} ({PER_UNIT} of the input)",
+        "norm": f"{SIZE.label}, |x| (input unit)",
+        "high_norm_share": f"{SIZE_HIGH.label} over that of the image",
+        "locality_radius": f"component 1 {HOLDS_UP_TO.label} (input unit)",
+        "relative_locality_radius": f"component 1 {HOLDS_UP_TO.label} (share of the size of the image)",
+        "agreement_noise": "agreement of the kept components under slight input noise (0 to 1)",
+        "agreement_seed": "agreement of the kept components across training seeds (0 to 1)",
+        "twin_trace_share": f"share of the {TOTAL_SENSITIVITY.label} inside the untrained twin's leading directions",
+        "chance_trace_share": f"share of the {TOTAL_SENSITIVITY.label} inside as many random directions (chance)",
         "seconds": "seconds per image",
     }
 )
@@ -124,9 +134,9 @@ def estimate_text(value: Estimate | None, with_sign: bool = False) -> str:
 def selection_text(content: Mapping[str, Any]) -> str:
     """The rule that selects the leading eigenspace."""
     if content.get("rank") is not None:
-        return f"the {content['rank']} leading eigenvectors"
+        return f"the {content['rank']} strongest components"
     if content.get("energy") is not None:
-        return f"the fewest eigenvectors that hold {numbers.percent(float(content['energy']))} of the trace"
+        return f"the fewest components that hold {numbers.percent(float(content['energy']))} of the {TOTAL_SENSITIVITY.label}"
     return numbers.NOT_AVAILABLE
 
 

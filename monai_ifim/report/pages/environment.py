@@ -8,8 +8,8 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from monai_ifim.display import numbers
-from monai_ifim.report.pages.texts import breakable
+from monai_ifim.display import numbers, vocabulary
+from monai_ifim.report.pages.texts import breakable, explained
 
 __all__ = ["html_environment", "markdown_environment"]
 
@@ -37,7 +37,10 @@ def _environment(room: str, **options: Any) -> Environment:
         keep_trailing_newline=True,
         **options,
     )
-    environment.filters.update(count=numbers.count, counted=numbers.counted, sizes=numbers.sizes, breakable=breakable)
+    environment.filters.update(
+        count=numbers.count, counted=numbers.counted, sizes=numbers.sizes, breakable=breakable, explained=explained
+    )
+    environment.globals.update({name: getattr(vocabulary, name) for name in vocabulary.__all__})
     return environment
 
 

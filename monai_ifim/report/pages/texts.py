@@ -9,8 +9,9 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from monai_ifim.display.numbers import NOT_AVAILABLE
+from monai_ifim.display.term import Term
 
-__all__ = ["breakable", "flat_settings", "plain", "shortened", "words"]
+__all__ = ["breakable", "explained", "flat_settings", "plain", "shortened", "words"]
 
 LONGEST_TEXT = 300  # characters of a reason or a name on the page
 
@@ -27,6 +28,11 @@ def breakable(name: str) -> Markup:
     Markup('left_<wbr>lung&lt;1&gt;.<wbr>nii')
     """
     return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_.-])(?=.)", name))
+
+
+def explained(term: Term, label: str = "") -> Markup:
+    """The label of a term as HTML, with its meaning as the tooltip; label: in place of its own, such as one with a unit."""
+    return Markup('<abbr title="{}">{}</abbr>').format(term.tip, label or term.label)
 
 
 def words(value: Any) -> str:

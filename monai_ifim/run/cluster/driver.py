@@ -17,6 +17,7 @@ from monai_ifim.core import IFIMError
 from monai_ifim.io import ModelIdentity, OutputError, atomic, read_sidecar, sidecar_path
 from monai_ifim.io.case_files import LARGEST_SIDECAR
 from monai_ifim.io.written_files import read_regular
+from monai_ifim.run.case_clock import Activity, Stage, together, unheard
 from monai_ifim.run.cases import Case
 from monai_ifim.run.cluster.connection import connected
 from monai_ifim.run.cluster.schedule import ATTEMPTS, Allotment, Chunk, Node, Schedule, allot
@@ -45,6 +46,7 @@ def run_on_ray(
     report: Report,
     workers: int | None = None,
     stop_request: StopRequest | None = None,
+    activity: Activity = unheard,
 ) -> list[CaseRow]:
     """`run_cases` on the Ray cluster at RAY_ADDRESS, or on a local cluster that is stopped after the run.
 
@@ -56,8 +58,9 @@ def run_on_ray(
 
     The cases of a lost worker are tried again one by one, at most ATTEMPTS times each, and then fail. report is called with
     each row as it is finished. Once stop_request is due, workers finish the cases that they hold; cases not yet handed out,
-    and those that a worker which is lost then had not written, have no row. Raises IFIMError if Ray is missing or cannot be
-    reached, if the workers do not fit on the cluster, or if none of them starts; OutputError if OUT cannot be written.
+    and those that a worker which is lost then had not written, have no row. activity is told how far long computations are, those
+    of several workers as one. Raises IFIMError if Ray is missing or cannot be reached, if the workers do not fit on the cluster,
+    or if none of them starts; OutputError if OUT cannot be written.
     """
     began, stop_request = Start(), stop_request or StopRequest()
     try:
@@ -66,7 +69,7 @@ def run_on_ray(
             with output_of_run(settings, cases):
                 cases = placed(cases, settings)
                 schedule = Schedule(cases, allotment.workers, settings.batch_size)
-                pool = _WorkerPool(ray, allotment, schedule, settings, report, stop_request)
+                pool = _WorkerPool(ray, allotment, schedule, settings, report, stop_request, activity)
                 threads = _threads(allotment)
                 with atomic.partial_file(settings.output, root=settings.output) as marker:  # removed by the next run after a kill
                     task = RunTask(root, identity, settings, Path.cwd(), Path(marker.name).name, threads)
@@ -96,6 +99,7 @@ class _Slot:
         self.supplied = False  # True while it may be given more cases before those that it holds are done
         self.held: dict[str, Case] = {}
         self.failures = 0  # workers lost in a row before they were ready
+        self.stage: Stage | None = None  # how far its computation is
 
 
 class _WorkerPool:
@@ -109,9 +113,10 @@ class _WorkerPool:
         settings: RunSettings,
         report: Report,
         stop_request: StopRequest,
+        activity: Activity = unheard,
     ) -> None:
         self._ray, self._schedule, self._settings, self._report = ray, schedule, settings, report
-        self._stop_request = stop_request
+        self._stop_request, self._activity = stop_request, activity
         options = {"num_cpus": allotment.cpus, "num_gpus": allotment.gpus, "max_restarts": 0}
         self._worker = ray.remote(**options)(DecomposingWorker)
         self._slots = [_Slot() for _ in range(allotment.workers)]
@@ -162,6 +167,7 @@ class _WorkerPool:
                 self._ray.kill(slot.actor)
         slot.actor = slot.answer = None
         slot.started = slot.supplied = False
+        slot.stage = None
 
     def _answered(self) -> list[_Slot]:
         waiting = {slot.answer: slot for slot in self._slots if slot.answer is not None}
@@ -185,9 +191,11 @@ class _WorkerPool:
         if not slot.started:
             slot.started, slot.failures = True, 0
             return
-        for row in answer:
+        for row in answer.rows:
             del slot.held[row.key]
             self._add(self._as_of_this_run(row))
+        slot.stage = answer.stage if slot.held else None
+        self._activity(together([each.stage for each in self._slots if each.stage is not None]))
         if slot.supplied or slot.held:
             self._give(slot)
 

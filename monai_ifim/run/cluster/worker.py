@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,13 @@ from monai_ifim.adapt.bundle import Bundle, load_bundle
 from monai_ifim.core import IFIMError
 from monai_ifim.core.determinism import configure_cublas
 from monai_ifim.io import ModelIdentity, identify_bundle
+from monai_ifim.run.case_clock import Stage
 from monai_ifim.run.cases import Case
 from monai_ifim.run.pipeline import decompose_cases
 from monai_ifim.run.settings import RunSettings
 from monai_ifim.run.table import CaseRow
+
+TELL_SECONDS = 3.0  # after so long without a row a worker tells how far it is
 
 Packed = dict[str, tuple[npt.NDArray[np.uint8], torch.dtype, tuple[int, ...]]]
 
@@ -40,6 +43,14 @@ class RunTask:
     threads: int
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a worker has to say: rows of finished cases, and how far the computation in hand is, None where that is short."""
+
+    rows: tuple[CaseRow, ...]
+    stage: Stage | None
+
+
 class DecomposingWorker:
     """An actor that takes cases and returns rows. Its pipeline runs in a thread and continues between calls."""
 
@@ -48,6 +59,7 @@ class DecomposingWorker:
         self._outgoing: SimpleQueue[CaseRow | BaseException] = SimpleQueue()
         self._pipeline: threading.Thread | None = None
         self._held, self._closed = 0, False
+        self._stage: Stage | None = None
 
     def start(self, task: RunTask, state: Packed | None) -> None:
         """Load the bundle. Raises IFIMError if this node does not see the run's folders, or sees other files there."""
@@ -68,8 +80,8 @@ class DecomposingWorker:
             raise IFIMError(f"{root} on {_node()} is not the bundle that the driver loaded: copy the same files to all nodes.")
         self._bundle = load_bundle(root, device, None if state is None else unpack_state(state))
 
-    def exchange(self, cases: Sequence[Case], last: bool) -> list[CaseRow]:
-        """Take more cases and return all finished rows, waiting for at least one if any case is held.
+    def exchange(self, cases: Sequence[Case], last: bool) -> Answer:
+        """Take more cases and return all finished rows, after waiting for one, at most TELL_SECONDS, if any case is held.
 
         last: no more cases follow until all rows have been returned. Raises the error that ended the pipeline, if any.
         """
@@ -84,24 +96,30 @@ class DecomposingWorker:
         if last:
             self._incoming.put(None)
             self._closed = True
-        rows = [self._row()] if self._held else []
-        while not self._outgoing.empty():
-            rows.append(self._row())
+        rows: list[CaseRow] = []
+        while self._held and (not rows or not self._outgoing.empty()):
+            try:
+                rows.append(self._row())
+            except Empty:
+                break
         if self._closed and not self._held:
             self._pipeline.join()  # let it remove its scratch files
             self._pipeline = None
-        return rows
+        return Answer(tuple(rows), self._stage)
 
     def _work(self, bundle: Bundle, settings: RunSettings) -> None:
         torch.set_num_threads(self._threads)  # the setting is per thread
         try:
-            for row in decompose_cases(bundle, iter(self._incoming.get, None), settings):
+            for row in decompose_cases(bundle, iter(self._incoming.get, None), settings, activity=self._tell):
                 self._outgoing.put(row)
         except BaseException as error:  # the driver retries the cases elsewhere
             self._outgoing.put(error)
 
+    def _tell(self, stage: Stage | None) -> None:
+        self._stage = stage
+
     def _row(self) -> CaseRow:
-        row = self._outgoing.get()
+        row = self._outgoing.get(timeout=TELL_SECONDS)
         if isinstance(row, BaseException):
             raise row
         self._held -= 1

@@ -11,7 +11,7 @@ from typing import Any
 
 from monai_ifim.io import InputError, ModelIdentity, identify_bundle
 from monai_ifim.io.atomic import PARTIAL
-from monai_ifim.io.case_files import AUDIT_LOG, PULLED, RUN_FILES, SIDECAR, UNFINISHED, is_file_of
+from monai_ifim.io.case_files import AUDIT_LOG, PAGES, PULLED, RUN_FILES, SIDECAR, UNFINISHED, is_file_of
 from monai_ifim.io.containment import real_folder
 from monai_ifim.io.installation import bundles_folder
 from monai_ifim.run.verification.cases import CheckedCase, check_case
@@ -81,7 +81,7 @@ def _listed(folder: int) -> tuple[list[str], list[Finding], list[Finding]]:
         elif stat.S_ISDIR(mode):
             if _is_case(folder, name):
                 cases.append(name)
-            elif name != PULLED and not name.startswith("."):
+            elif name not in (PAGES, PULLED) and not name.startswith("."):
                 notes.append(Finding(name, "unknown", "is no folder of a case."))
         elif stat.S_ISLNK(mode) and name not in RUN_FILES:
             findings.append(Finding(name, "no file", "is a link, which is not followed: results lie in real folders. Remove it."))

@@ -1,4 +1,4 @@
-"""The files about all cases: cases.csv, cases.parquet, run.json and index.html, against each other and the sidecars."""
+"""The files about all cases: cases.csv, cases.parquet, run.json and pages, against each other and the sidecars."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Any
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from monai_ifim.io.case_files import LARGEST_RECORD, LARGEST_TABLE
+from monai_ifim.io.case_files import LARGEST_RECORD, LARGEST_TABLE, OWN_PAGE, PAGES, TABLES
+from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.digests import sha256_of_stream
 from monai_ifim.io.errors import single_line
 from monai_ifim.io.seal import is_unaltered
-from monai_ifim.io.written_files import open_regular, read_in
+from monai_ifim.io.written_files import open_regular, opened_folder, read_in
 from monai_ifim.run.labels import label_columns, label_values
 from monai_ifim.run.table import COLUMNS, SCHEMA, SEAL, CaseRow
 from monai_ifim.run.verification.findings import Finding
 
-TABLES = ("cases.csv", "cases.parquet")
 RECORD, PAGE = "run.json", "index.html"
 AGAIN = "give the command of the run again, which writes it anew"
 NOT_OF_THE_CASE = ("case", "path", "status", "reason", "seconds")  # columns of what the run did, which a sidecar does not state
@@ -148,22 +148,39 @@ def _by_case(name: str, rows: list[dict[str, Any]], findings: list[Finding]) -> 
 
 
 def _written(folder: int, written: Any, there: set[str]) -> Iterator[Finding]:
-    """The hashes that run.json states of the other files."""
+    """The hashes that run.json states of all other files: tables, page, and pages of single cases."""
     if not isinstance(written, dict):
         return
-    for name in (*TABLES, PAGE):
-        if name not in there:
-            if name == PAGE and PAGE in written:
-                yield Finding(PAGE, "missing", f"is missing: {AGAIN}.")
+    within = _names_in(folder, PAGES)
+    there = there | {f"{PAGES}/{name}" for name in within}
+    for name in dict.fromkeys((*TABLES, PAGE, *written)):
+        of, _, plain = name.rpartition("/")
+        if of not in ("", PAGES) or not is_plain_name(plain):
+            yield Finding(RECORD, "no name", f"states a file that no run writes, {name}: {AGAIN}.")
+        elif name not in there:
+            if name in written and name not in TABLES:
+                yield Finding(name, "missing", f"is missing: {AGAIN}.")
         elif name not in written:
             yield Finding(name, "stale", f"is of an earlier run than run.json: {AGAIN}.")
         else:
             try:
-                with open_regular(folder, name) as stream:
+                with opened_folder(folder, of) as inside, open_regular(inside, plain) as stream:
                     if sha256_of_stream(stream) != written[name]:
                         yield Finding(name, "altered", f"is another file than the run wrote: {AGAIN}.")
             except OSError as error:
                 yield Finding(name, "unreadable", f"cannot be read ({error.strerror}): {AGAIN}.")
+    for name in sorted(within):
+        if f"{PAGES}/{name}" not in written and OWN_PAGE.fullmatch(name):
+            yield Finding(f"{PAGES}/{name}", "stale", f"is of an earlier page than {PAGE}: {AGAIN}.")
+
+
+def _names_in(folder: int, name: str) -> list[str]:
+    """What lies in a folder of the results; nothing where it is none, or a link."""
+    try:
+        with opened_folder(folder, name) as inside:
+            return os.listdir(inside)
+    except OSError:
+        return []
 
 
 def _compared(csv_rows: Mapping[str, Mapping[str, Any]], rows: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:

@@ -93,6 +93,29 @@ def test_voxelwise_under_a_budget() -> None:
     torch.testing.assert_close(d.eigenvalues, decompose(network, x, **settings).eigenvalues, rtol=1e-6, atol=0)
 
 
+def test_the_basis_of_the_matrix_free_method_counts_and_fewer_components_need_less() -> None:
+    """Two tables of most_steps = min(columns, 8 rank + 48) vectors over 2 x 96 x 64 columns, in float64."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        network = UNet(2, 1, 3, (4, 8), (2,)).double().eval()
+    x = torch.randn(1, 1, 96, 64, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    settings: dict[str, Any] = {"head": "voxelwise", "tolerance": 0.5}
+    columns, needed = 2 * 96 * 64, {}
+    for rank in (2, 40):
+        basis = 2 * (8 * rank + 48) * columns * 8
+        with pytest.raises(
+            IFIMError, match=rf"fewer components \(rank=\), whose basis is {-(-basis // MEBIBYTE)} MiB"
+        ) as refusal:
+            decompose(network, x, memory_budget=1, rank=rank, **settings)
+        found = re.search(r"needs (\d+) MiB at least", str(refusal.value))
+        assert found
+        needed[rank] = int(found[1])
+        assert basis / MEBIBYTE < needed[rank] < basis / MEBIBYTE * 1.05 + 20
+    with pytest.raises(IFIMError, match="at least for one image"):
+        decompose(network, x, memory_budget=f"{needed[2]}MiB", rank=40, **settings)
+    assert decompose(network, x, memory_budget=f"{needed[2]}MiB", rank=2, **settings).rank.item() == 2
+
+
 class _Block(nn.Sequential):
     """Layers whose inputs the backward pass needs, lean as it may be."""
 

@@ -264,7 +264,7 @@ def test_any_class_name_is_said_and_breaks_nothing(tmp_path: Path, oblique: Arra
     name = "a < b & \"c\" 'd' > %41 é ]]> \x07 {{ 7 }}"
     path = write_scene_file(tmp_path / "case", write_synthetic_case(tmp_path / "case", SHAPE, oblique, BLOB, answer=name))
     chart = _nodes(path, "PlotChart")[0]
-    assert chart.attrib["title"] == f"Spectrum (answer: {name})".replace("\x07", "?")
+    assert chart.attrib["title"] == f"Sensitivity by component (answer: {name})".replace("\x07", "?")
 
 
 def test_scene_of_a_saturated_answer_is_grey_without_overlays_and_says_so(tmp_path: Path, oblique: Array) -> None:
@@ -272,7 +272,10 @@ def test_scene_of_a_saturated_answer_is_grey_without_overlays_and_says_so(tmp_pa
     usual = write_scene_file(tmp_path / "case", sidecar)
     windows = [(node.attrib["window"], node.attrib["level"]) for node in _nodes(usual, "VolumeDisplay")]
     path = write_scene_file(tmp_path / "case", sidecar | {"saturation": {"nats": 1e-9, "saturated": True}})
-    assert _nodes(path, "PlotChart")[0].attrib["title"] == "Spectrum (answer: lesion), saturated: nothing here moves the answer"
+    assert (
+        _nodes(path, "PlotChart")[0].attrib["title"]
+        == "Sensitivity by component (answer: lesion), saturated: nothing here moves the answer"
+    )
     assert {node.attrib["colorNodeID"] for node in _nodes(path, "VolumeDisplay")} == {"vtkMRMLColorTableNodeGrey"}
     assert [overlay for _, overlay in _layers(path)] == [None] * 3
     assert [(node.attrib["window"], node.attrib["level"]) for node in _nodes(path, "VolumeDisplay")] == windows
@@ -289,13 +292,62 @@ def test_file_names_are_encoded_as_slicer_decodes_them(tmp_path: Path, oblique: 
 def test_spectrum_reads_back_exactly(scene: Path) -> None:
     table = pd.read_csv(scene.with_name("case-1_spectrum.tsv"), sep="\t")
     assert table["Component"].tolist() == [1, 2, 3]
-    assert table["Eigenvalue"].tolist() == list(EIGENVALUES)
-    np.testing.assert_allclose(table["Share of trace (%)"], [60.0, 16.0, 5.0])
+    assert table["Sensitivity"].tolist() == list(EIGENVALUES)
+    np.testing.assert_allclose(table["Share of the total (%)"], [60.0, 16.0, 5.0])
     assert table["Holds up to (% of |x|)"][0] == 2.0
     assert table["Holds up to (% of |x|)"][1:].isna().all()
     schema = pd.read_csv(scene.with_name("case-1_spectrum.schema.tsv"), sep="\t")
     assert schema["columnName"].tolist() == table.columns.tolist()
     assert schema["type"].tolist() == ["int", "double", "double", "double"]
+
+
+def test_a_scene_is_made_where_numbers_are_not_finite(tmp_path: Path, oblique: Array) -> None:
+    sidecar = write_synthetic_case(tmp_path / "case", SHAPE, oblique, BLOB)
+    path = write_scene_file(tmp_path / "case", sidecar | {"trace": None, "eigenvalues": [None, 0.25, 0.0]})
+    table = pd.read_csv(path.with_name("case_spectrum.tsv"), sep="\t")
+    assert table["Component"].tolist() == [1, 2, 3]
+    np.testing.assert_array_equal(table["Sensitivity"], [np.nan, 0.25, 0.0])
+    assert table["Share of the total (%)"].isna().all()
+    (chart,) = _nodes(path, "PlotChart")
+    assert chart.attrib["yAxisRange"] == "0 1.0"
+    assert not any("of the sensitivity)" in node.attrib["name"] for node in _nodes(path, "Volume"))
+
+
+def test_lower_bounds_are_said_in_the_table(tmp_path: Path, oblique: Array) -> None:
+    sidecar = write_synthetic_case(tmp_path / "case", SHAPE, oblique, BLOB)
+    path = write_scene_file(tmp_path / "case", sidecar | {"locality_is_lower_bound": True})
+    assert "Holds up to at least (% of |x|)" in pd.read_csv(path.with_name("case_spectrum.tsv"), sep="\t").columns
+
+
+@pytest.mark.parametrize(
+    ("index", "orientation", "edge"),
+    [((11, 8, 4), "Vertical", "right"), ((2, 8, 4), "Vertical", "right"), ((21, 8, 4), "Vertical", "left")],
+)
+def test_colour_bars_are_away_from_the_most_sensitive_point(
+    tmp_path: Path, index: tuple[int, int, int], orientation: str, edge: str
+) -> None:
+    """In axial and coronal views the patient's right is at the left: with this affine the largest index is at the right."""
+    affine = np.diag([-1.0, 1.0, 1.0, 1.0])
+    shape = (24, 17, 9)
+    folder = tmp_path / "case"
+    point = tuple(float(place) for place in place_of(affine, index))
+    path = write_scene_file(folder, write_synthetic_case(folder, shape, affine, index), (point[0], point[1], point[2]))
+    bars = _nodes(path, "ColorLegendDisplay")
+    assert bars
+    for bar in bars:
+        across = _numbers(bar, "position")[0]
+        assert (bar.attrib["orientation"], across) == (orientation, {"right": 0.98, "left": 0.02}[edge])
+
+
+def test_colour_bars_lie_below_or_above_where_views_leave_no_side_free(tmp_path: Path) -> None:
+    """The spot is at the right of the axial view and at the left of the sagittal one."""
+    affine, shape, index = np.diag([-1.0, 1.0, 1.0, 1.0]), (24, 17, 9), (22, 15, 4)
+    folder = tmp_path / "case"
+    point = place_of(affine, index)
+    sidecar = write_synthetic_case(folder, shape, affine, index)
+    path = write_scene_file(folder, sidecar, (float(point[0]), float(point[1]), float(point[2])))
+    assert {bar.attrib["orientation"] for bar in _nodes(path, "ColorLegendDisplay")} == {"Horizontal"}
+    assert {tuple(_numbers(bar, "size")) for bar in _nodes(path, "ColorLegendDisplay")} == {(0.55, 0.12)}
 
 
 @pytest.mark.parametrize(
@@ -308,7 +360,7 @@ def test_spectrum_reads_back_exactly(scene: Path) -> None:
         (lambda sidecar: sidecar["files"][1].update(kind="halo"), "halo"),
         (lambda sidecar: sidecar.update(files=sidecar["files"][1:-1]), "no image"),
         (lambda sidecar: sidecar.update(files=[]), "IndexError"),
-        (lambda sidecar: sidecar.update(trace=None), "TypeError"),
+        (lambda sidecar: sidecar.update(trace="much"), "ValueError"),
         (lambda sidecar: sidecar["files"][2].update(file="gone.nii.gz"), r"no scene without gone\.nii\.gz"),
     ],
 )

@@ -15,6 +15,7 @@ from chromium import Browser, chromium
 from monai_ifim.io.layers import Layer
 from monai_ifim.io.planes import CasePlanes, Plane, PlaneMap, cut_planes, write_planes
 from monai_ifim.io.stacks import thin
+from monai_ifim.report.cohort.page import write_cohort
 from monai_ifim.run.table import CaseRow, write_run, write_table
 
 Array = npt.NDArray[Any]
@@ -117,6 +118,14 @@ def browser() -> Iterator[Browser]:
     """Chromium."""
     with chromium() as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def page(rows: list[CaseRow], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a module's own `rows`, the first twenty of which have pictures."""
+    affine, shape, index = np.diag([0.9, 0.9, 4.0, 1.0]), (21, 34, 13), (5, 20, 9)
+    planes = {row.case: make_planes(affine, shape, index, i) for i, row in enumerate(rows[:20]) if row.status != "failed"}
+    return write_cohort(write_case_run(tmp_path_factory.mktemp("run"), rows, planes))
 
 
 @pytest.fixture(scope="session")

@@ -101,7 +101,7 @@ def test_a_card_of_an_earlier_version_tells_nothing_of_it(render: Callable[..., 
     assert "differences of the output" not in text
     said = words(card(text, 1))
     assert "1 0.375 75.0 % 0.250 2 0.125" in said  # the radius
-    assert "|x_high| 3.00 units in the files" in said
+    assert "size of the sensitive part 3.00 units in the files" in said
 
 
 @pytest.mark.parametrize(("channels", "said"), [("tied", "channels one grey image"), ("each", "channels each channel"), ("", "")])
@@ -123,14 +123,14 @@ def test_a_card_tells_answer_spectrum_numbers_and_files(
     for wanted in (
         "2 components, 99.5 % of the sensitivity",
         "total sensitivity 0.500 nats per unit²",
-        "|x_high| 3.00 units on the network's grid",
-        "|x_low| 4.00 units on the network's grid",
+        "size of the sensitive part 3.00 units on the network's grid",
+        "size of the insensitive part 4.00 units on the network's grid",
         "exact, 2 products",
         "e" * 64,
         "f" * 64,
     ):
         assert wanted in said
-    assert 'aria-label="Spectrum: 2 eigenvalues, from 0.375 down to 0.125 nats per unit²."' in first
+    assert 'aria-label="Sensitivity by component: 2 components, from 0.375 down to 0.125 nats per unit²."' in first
     assert "volume of it 3, counted from 0" in words(card(text, 2))
     links = [attributes["href"] for tag, attributes in parse_html(first).tags if tag == "a"]
     names = ["one.mrml", "one_ifim.json", "one_ifim_source.nii.gz", "one_ifim_high.nii.gz", "one_ifim_eigenvector-01.nii.gz", ""]
@@ -309,7 +309,7 @@ def test_the_list_for_the_script_is_the_table(render: Callable[..., str], case_r
         shown = [found[n] for found in table.rows]
         filled = column["texts"] if column["head"] == "stands out" else [said or "n/a" for said in column["texts"]]
         assert [a for a, b in zip(shown, filled, strict=True) if " ".join(b.split()) != a and a != "n/a"] == []
-    traces = content["columns"][heads.index("trace")]["values"]
+    traces = content["columns"][heads.index("total sensitivity")]["values"]
     assert traces[7] is None
     np.testing.assert_allclose([x for x in traces if x is not None], [r.trace for r in rows if r.trace is not None], rtol=1e-8)
     assert content["searched"][7] == "why not"

@@ -38,17 +38,6 @@ def rows(case_row: Callable[..., CaseRow]) -> list[CaseRow]:
     return found
 
 
-@pytest.fixture(scope="module")
-def page(
-    rows: list[CaseRow],
-    case_planes: Callable[..., CasePlanes],
-    case_run: Callable[..., Path],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    planes = {row.case: case_planes(AFFINE, SHAPE, INDEX, i) for i, row in enumerate(rows[:20]) if row.status != "failed"}
-    return write_cohort(case_run(tmp_path_factory.mktemp("run"), rows, planes))
-
-
 def tiles(browser: Browser, part: str = "a") -> list[str]:
     script = "return [...document.querySelectorAll('#gallery li')].map((li) => li.querySelector(arguments[0])?.innerText ?? '')"
     return list(browser.run(script, part))
@@ -72,7 +61,7 @@ def test_the_page_opens_on_the_gallery(browser: Browser, page: Path, rows: list[
     assert answers[0].startswith("normal 0.")
     assert answers[FAILED] == "failed"
     sentences = tiles(browser, "p")
-    assert sentences[STANDING_OUT].startswith("Stands out: trace high")
+    assert sentences[STANDING_OUT].startswith("Stands out: total sensitivity high")
     assert sentences[FAILED] == "Failed: the file ends early"
     assert sentences[0].startswith("A change of ")
     shown = browser.run("return [...document.querySelectorAll('#gallery img')].map((i) => [i.naturalWidth, i.naturalHeight])")

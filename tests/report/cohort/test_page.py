@@ -126,7 +126,12 @@ def test_quantiles_are_those_of_numpy_over_the_csv(render: Callable[..., Any], t
     page = render([*make_rows(120), row("zero", 0.0)])
     table, by_class = quantile_tables(page)
     made = [r for r in csv_rows(tmp_path) if r["status"] != "failed"]
-    columns = {"total sensitivity": "trace", "strongest component": "eigenvalue", "rank": "rank", "confidence": "probability"}
+    columns = {
+        "total sensitivity": "trace",
+        "strongest component": "eigenvalue",
+        "components kept": "rank",
+        "confidence": "probability",
+    }
     labels = [(label, None, found[1:]) for label in columns for found in table.rows if found[0].startswith(label)]
     labels += [(label, found[1], found[2:]) for label in columns for found in by_class.rows if found[0].startswith(label)]
     assert len(labels) == 4 + 4 * 3
@@ -153,8 +158,8 @@ def test_planted_outliers_are_listed_first_with_their_reason(render: Callable[..
     page = render(rows)
     reasons = {found[0]: found[-1] for found in page.table("lie far from the others").rows}
     assert next(iter(reasons)) == "case_0020"
-    assert re.match(r"trace 1.00e5 is high \(z = \+\d+\.\d among \d+ cases predicted normal\)", reasons["case_0020"])
-    assert "rank 9 is high" in reasons["case_0030"]
+    assert re.match(r"total sensitivity 1.00e5 is high \(z = \+\d+\.\d among \d+ cases predicted normal\)", reasons["case_0020"])
+    assert "components kept 9 is high" in reasons["case_0030"]
     assert "confidence 0.0500 is low (z = \N{MINUS SIGN}" in reasons["case_0040"]
     far = find_outliers(read_cases(tmp_path))
     assert set(reasons) == set(far["case"])
@@ -204,8 +209,9 @@ def test_every_case_is_listed_with_its_numbers(render: Callable[..., Any], tmp_p
         if expected["status"] == "failed":
             assert set(found[2:]) == {"n/a"}
             continue
-        assert cells["predicted class"] == expected["prediction"]
-        for column, name in (("confidence", "probability"), ("rank", "rank"), ("trace", "trace"), ("seconds", "seconds")):
+        assert cells["answer"] == expected["prediction"]
+        columns = {"confidence": "probability", "components kept": "rank", "total sensitivity": "trace", "time (s)": "seconds"}
+        for column, name in columns.items():
             assert close(cells[column], float(expected[name]))
         assert close(cells["sensitivity kept"].rstrip(" %"), 100 * float(expected["energy_kept"]))
 

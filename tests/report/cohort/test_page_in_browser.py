@@ -38,17 +38,6 @@ def rows(case_row: Callable[..., CaseRow]) -> list[CaseRow]:
     return found
 
 
-@pytest.fixture(scope="module")
-def page(
-    rows: list[CaseRow],
-    case_planes: Callable[..., CasePlanes],
-    case_run: Callable[..., Path],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    planes = {row.case: case_planes(AFFINE, SHAPE, INDEX, i) for i, row in enumerate(rows[:20]) if row.status != "failed"}
-    return write_cohort(case_run(tmp_path_factory.mktemp("run"), rows, planes))
-
-
 def test_nothing_is_asked_of_anybody_and_nothing_is_refused(browser: Browser, page: Path) -> None:
     browser.open(page).table()
     browser.press("j", "Enter", "j", "k", "Escape", "/", "m", "Escape")
@@ -86,7 +75,7 @@ def test_the_list_holds_all_cases_in_the_order_of_the_run(browser: Browser, page
         ("case_3", lambda row: "case_3" in row.case),
         ("PNEUMONIA", lambda row: row.prediction == "pneumonia"),
         ("mass case_1", lambda row: row.prediction == "mass" and "case_1" in row.case),
-        ("trace high", lambda row: row.trace is not None and row.trace > 1e6),
+        ("total sensitivity high", lambda row: row.trace is not None and row.trace > 1e6),
         ("<file> ends", lambda row: row.status == "failed"),
         ("no such case", lambda row: False),
     ],
@@ -104,7 +93,9 @@ def test_search_leaves_the_cases_that_hold_all_words(
     assert len(browser.listed()) == 60
 
 
-@pytest.mark.parametrize(("head", "column"), [("trace", "trace"), ("confidence", "probability"), ("rank", "rank")])
+@pytest.mark.parametrize(
+    ("head", "column"), [("total sensitivity", "trace"), ("confidence", "probability"), ("components kept", "rank")]
+)
 def test_numbers_sort_by_value_and_unknown_ones_come_last(
     browser: Browser, page: Path, rows: list[CaseRow], head: str, column: str
 ) -> None:
@@ -168,7 +159,7 @@ def test_a_link_leads_to_a_case(browser: Browser, page: Path, rows: list[CaseRow
     assert browser.closes()
     browser.run("document.querySelector('#outliers table a').click()")  # the farthest
     assert browser.opens(rows[5].case)
-    assert browser.says("Stands out: trace 1.00e7 is high", "#viewer-card")
+    assert browser.says("Stands out: total sensitivity 1.00e7 is high", "#viewer-card")
     browser.run("document.querySelector('#viewer-card a[href=\"#making\"]').click()")
     assert browser.closes()
     assert browser.settles(lambda: browser.run("return location.hash"), "#making") == "#making"

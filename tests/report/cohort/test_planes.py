@@ -153,7 +153,7 @@ def test_letters_of_a_flat_picture_stay_off_it() -> None:
 def test_what_a_picture_shows_is_said_in_words() -> None:
     picture = only(draw_picture_grid(one_plane(np.zeros((4, 4)), content="high")))
     said = "patient's right at the left, left at the right, front at the top, back at the bottom"
-    assert picture.alt == f"High component, from 0 to 1.00 unit, axial plane at S\u00a07.0\u00a0mm; {said}"
+    assert picture.alt == f"Sensitive part (high), from 0 to 1.00 unit, axial plane at S\u00a07.0\u00a0mm; {said}"
 
 
 def test_a_bar_is_labelled_with_its_window_and_unit() -> None:
@@ -202,7 +202,7 @@ def test_bar_and_letters_leave_the_most_sensitive_spot_free(row: int, column: in
 
 
 def test_a_map_is_named() -> None:
-    assert draw_picture_grid(one_plane(np.zeros((2, 2)), content="low")).columns[0].title == "Low component"
+    assert draw_picture_grid(one_plane(np.zeros((2, 2)), content="low")).columns[0].title == "Insensitive part (low)"
 
 
 def test_quality_falls_until_the_pictures_fit(large_planes: Callable[[int], CasePlanes]) -> None:

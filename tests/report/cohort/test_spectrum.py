@@ -70,5 +70,5 @@ def test_the_smallest_and_largest_numbers_have_a_place(value: float) -> None:
 
 def test_none_has_no_drawing_and_words_say_what_there_is() -> None:
     assert draw_spectrum([]) is None
-    assert drawn([0.25]).alt == "Spectrum: one eigenvalue, 0.250 nats per unit²."
-    assert drawn([0.25, 0.1, 0.05]).alt == "Spectrum: 3 eigenvalues, from 0.250 down to 0.0500 nats per unit²."
+    assert drawn([0.25]).alt == "Sensitivity by component: one component, 0.250 nats per unit²."
+    assert drawn([0.25, 0.1, 0.05]).alt == "Sensitivity by component: 3 components, from 0.250 down to 0.0500 nats per unit²."

@@ -164,9 +164,9 @@ def test_quantities_per_image_are_those_of_the_file(page: Any, content: Content)
     rows = {row[0]: row[1:] for table in tables[:2] for row in table.rows}
     names = {
         "components kept, k": "rank",
-        "leading eigenvalue (nats per squared input unit)": "eigenvalue",
-        "agreement of leading eigenspaces across training seeds (0 to 1)": "agreement_seed",
-        "share of the trace inside the untrained twin's eigenspace": "twin_trace_share",
+        "strongest component (nats per unit² of the input)": "eigenvalue",
+        "agreement of the kept components across training seeds (0 to 1)": "agreement_seed",
+        "share of the total sensitivity inside the untrained twin's leading directions": "twin_trace_share",
         "a_new_quantity": "a_new_quantity",
     }
     for label, name in names.items():
@@ -190,8 +190,8 @@ def test_shortcuts_stand_beside_what_an_even_spread_gives(page: Any, content: Co
 def test_divergence_ratios_and_missing_ones(page: Any, content: Content) -> None:
     tables = [table for table in page.tables if "Measured divergence" in table.caption]
     assert [row[1:] for row in tables[1].rows] == [
-        ["inside the locality radius", "40", "431", "1.01 [0.99, 1.04]"],
-        ["outside the locality radius", "0", "0", "n/a"],
+        ["inside what component 1 describes", "40", "431", "1.01 [0.99, 1.04]"],
+        ["outside what component 1 describes", "0", "0", "n/a"],
     ]
     outside = content["cells"][0]["divergence_ratio"]["outside"]
     assert shows(tables[0].rows[1][4], outside["value"], outside["low"], outside["high"])
@@ -203,8 +203,8 @@ def test_what_is_missing_reads_na_and_never_zero(page: Any) -> None:
     performance = [table for table in page.tables if "How much more performance" in table.caption][1]
     assert [row[2:] for row in performance.rows] == [["n/a"] * 4] * 2
     checks = [table for table in page.tables if "Is the leading eigenspace stable" in table.caption][1]
-    assert {row[0][:34]: row[1] for row in checks.rows}["agreement of leading eigenspaces un"[:34]] == "n/a"
-    assert "agreement of leading eigenspaces across training seeds (0 to 1)" not in {row[0] for row in checks.rows}
+    assert {row[0][:34]: row[1] for row in checks.rows}["agreement of the kept components un"[:34]] == "n/a"
+    assert "agreement of the kept components across training seeds (0 to 1)" not in {row[0] for row in checks.rows}
 
 
 def test_what_was_not_measured_is_told_with_the_reason(page: Any) -> None:

@@ -23,6 +23,7 @@ from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.cli.main import app
 from monai_ifim.io import InputError, read_sidecar
 from monai_ifim.io.sidecar import write_sidecar
+from monai_ifim.report.cohort import pictures
 from monai_ifim.report.cohort.page import write_cohort
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.local import run_cases
@@ -283,6 +284,50 @@ def test_a_failed_case_whose_earlier_results_lie_there_is_told(place: Path) -> N
 def test_a_page_of_an_earlier_run_is_told(place: Path) -> None:
     run_cases(load_bundle(place / "bundle"), find_cases([place / "in"]), RunSettings(place / "out", SETTINGS), lambda row: None)
     assert kinds(verify_results(place / "out", place / "bundle")) == {("index.html", "stale")}
+
+
+@pytest.fixture
+def paged(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run whose cases have pages of their own."""
+    monkeypatch.setattr(pictures.choose_pictures, "__defaults__", (0,))
+    write_cohort(place / "out")
+    return place
+
+
+PAGE_ATTACKS: dict[str, tuple[Callable[[Path], Any], set[tuple[str, str]]]] = {
+    "nothing": (lambda p: None, set()),
+    "a page of a case": (lambda p: edited(p / "case-2.html", "<body", "<body "), {("pages/case-2.html", "altered")}),
+    "a lost page of a case": (lambda p: (p / "case-1.html").unlink(), {("pages/case-1.html", "missing")}),
+    "a page of an earlier run": (lambda p: shutil.copy(p / "case-1.html", p / "case-7.html"), {("pages/case-7.html", "stale")}),
+    "a linked page": (lambda p: linked(p / "case-1.html"), {("pages/case-1.html", "unreadable")}),
+    "a file of the user": (lambda p: (p / "notes.txt").write_text("mine"), set()),
+    "a linked folder": (
+        lambda p: (p.rename(p.parents[1] / "moved"), p.symlink_to(p.parents[1] / "moved")),
+        {("pages", "no file"), ("pages/case-1.html", "missing"), ("pages/case-2.html", "missing")},
+    ),
+}
+
+
+@pytest.mark.parametrize("attack", PAGE_ATTACKS)
+def test_pages_of_cases_are_compared_too(paged: Path, attack: str) -> None:
+    act, expected = PAGE_ATTACKS[attack]
+    assert len(list((paged / "out/pages").iterdir())) == 2
+    act(paged / "out/pages")
+    assert kinds(verify_results(paged / "out", paged / "bundle")) == expected
+
+
+def test_the_cure_of_a_lost_page_of_a_case_is_the_command_again(paged: Path) -> None:
+    (paged / "out/pages/case-1.html").unlink()
+    settings = RunSettings(paged / "out", SETTINGS)
+    run_cases(load_bundle(paged / "bundle"), find_cases([paged / "in"]), settings, lambda row: None)
+    write_cohort(paged / "out")
+    assert verify_results(paged / "out", paged / "bundle").clean
+
+
+def test_a_record_that_names_files_elsewhere_is_not_followed(place: Path) -> None:
+    record = json.loads((place / "out/run.json").read_text())
+    write_run(place / "out", record | {"written": {**record["written"], "../in/s1.nii.gz": "0" * 64, "s0/s0.mrml": "0" * 64}})
+    assert kinds(verify_results(place / "out", place / "bundle")) == {("run.json", "no name")}
 
 
 def test_tables_of_a_bundles_own_run_without_record_are_compared_with_the_sidecars(place: Path) -> None:

@@ -17,7 +17,7 @@
   const [words, viewer, gallery] = [byId("words"), byId("viewer"), byId("gallery")];
   const [filter, ordering, look, shortcuts] = [byId("filter"), byId("order"), byId("look"), byId("shortcuts")];
   const collator = new Intl.Collator("en", { numeric: true });
-  const status = columns.find((column) => column.head === "status").texts;
+  const status = columns.find((column) => column.head === records.heads.status).texts;
   const folded = (text) => text.normalize("NFKC").toLowerCase(); // ü is one character or two, and both are found
   const haystacks = names.map((_, i) => folded([...columns.map((c) => c.texts[i]), records.searched[i]].join(" ")));
 
@@ -32,9 +32,9 @@
   const cell = (column, i) => {
     const text = column.texts[i];
     const td = document.createElement("td");
-    td.className = text ? (text === "failed" && column.head === "status" ? "failed" : column.kind) : "absent";
+    td.className = text ? (text === "failed" && column.head === heads.status ? "failed" : column.kind) : "absent";
     if (column.kind === "words") td.dir = "auto";
-    td.textContent = text || (column.head === "stands out" && status[i] !== "failed" ? "" : absent);
+    td.textContent = text || (column.head === heads.notes && status[i] !== "failed" ? "" : absent);
     return td;
   };
 
@@ -155,7 +155,7 @@
   [...table.tHead.rows[0].cells].slice(0, columns.length).forEach((th, n) => {
     const button = document.createElement("button");
     button.type = "button";
-    button.textContent = th.textContent;
+    button.append(...th.childNodes);
     button.addEventListener("click", () => sortNext(columns[n], th));
     th.replaceChildren(button);
   });
@@ -170,7 +170,7 @@
   const answers = columns.find((column) => column.head === heads.answer).texts;
   const filters = {
     "": { name: "all cases", fits: () => true },
-    notable: { name: "cases that stand out", fits: (i) => Boolean(textOf("stands out", i)) },
+    notable: { name: "cases that stand out", fits: (i) => Boolean(textOf(heads.notes, i)) },
     failed: { name: "failed cases", fits: (i) => status[i] === "failed" },
   };
   const kinds = [...new Set(answers.filter(Boolean))].sort(collator.compare).slice(0, KINDS);
