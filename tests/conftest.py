@@ -48,6 +48,13 @@ class Volume(NamedTuple):
     corners: Array
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Of several processes, each has a thread, and so have the programs that its tests start."""
+    if hasattr(config, "workerinput"):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
 def pytest_sessionstart() -> None:
     """Restore Ctrl-C: a background process of a script ignores it, and so would the programs that tests start and interrupt."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

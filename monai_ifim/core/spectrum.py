@@ -43,12 +43,15 @@ class Spectrum:
         return Spectrum(self.eigenvalues[:count], self.roots[:count], self.coefficients[:count], self.trace)
 
 
-def solve_spectrum(gram: Tensor, scales: Tensor, row_eps: float, trace_outside: float = 0.0) -> Spectrum:
+def solve_spectrum(
+    gram: Tensor, scales: Tensor, row_eps: float, trace_outside: float = 0.0, overwrite_gram: bool = False
+) -> Spectrum:
     """Eigenpairs of K = diag(scales) gram diag(scales); raises IFIMError where K exceeds float64.
 
     gram: [r, r] float64, of unscaled rows. scales: [r] float64, >= 0. row_eps: machine epsilon of the rows' dtype, for the
     numerical rank: a row that is a combination of heavier rows to within its rounding adds nothing. trace_outside: estimate
-    of the trace that the rows do not hold, added to the trace.
+    of the trace that the rows do not hold, added to the trace. overwrite_gram: use the memory of `gram`, which is then lost:
+    besides it, the work takes one more matrix of its size.
     """
     gram, scales = gram.cpu(), scales.cpu()
     lengths = gram.diagonal().clamp_min(0).sqrt()
@@ -60,7 +63,9 @@ def solve_spectrum(gram: Tensor, scales: Tensor, row_eps: float, trace_outside: 
         raise IFIMError("the Fisher information is too large for float64: give the outputs or the image another unit.")
     weights = graded / largest  # so that squares of tiny scales do not underflow
     alive = (weights > 0).nonzero()[:, 0]
-    kernel = gram.clone() if alive.numel() == gram.shape[0] else gram[alive][:, alive]
+    kernel = gram if alive.numel() == gram.shape[0] else gram[alive][:, alive]
+    if kernel is gram and not overwrite_gram:
+        kernel = gram.clone()
     kernel.div_(lengths[alive, None]).div_(lengths[alive]).mul_(weights[alive, None]).mul_(weights[alive])
     tolerance = max(_row_noise(row_eps) ** 2, _resolution(alive.numel()))
     small = float(kernel.diagonal().min()) < GRADED * float(kernel.diagonal().max())
@@ -68,8 +73,8 @@ def solve_spectrum(gram: Tensor, scales: Tensor, row_eps: float, trace_outside: 
     held = int((values * largest**2 > 0).sum())  # smaller eigenvalues underflow
     values, vectors = values[:held], vectors[:held]
     coefficients = vectors
-    if alive.numel() < gram.shape[0]:
-        coefficients = torch.zeros(values.numel(), gram.shape[0], dtype=torch.float64, device="cpu")
+    if alive.numel() < scales.numel():
+        coefficients = torch.zeros(values.numel(), scales.numel(), dtype=torch.float64, device="cpu")
         coefficients[:, alive] = vectors
     return Spectrum(values * largest**2, values.sqrt() * largest, coefficients, float(graded.square().sum()) + trace_outside)
 
@@ -116,7 +121,7 @@ def _resolution(count: int) -> float:
 
 
 def _eigenpairs(kernel: Tensor, tolerance: float, graded: bool) -> tuple[Tensor, Tensor]:
-    """Eigenvalues [n] and eigenvectors [n, r] of the kernel, n its numerical rank."""
+    """Eigenvalues [n] and eigenvectors [n, r] of the kernel, n its numerical rank; the kernel is overwritten."""
     lower, rank = _pivoted_cholesky(kernel, tolerance)
     if graded and rank <= LARGEST_JACOBI:
         return _one_sided_jacobi(lower)
@@ -125,18 +130,25 @@ def _eigenpairs(kernel: Tensor, tolerance: float, graded: bool) -> tuple[Tensor,
 
 
 def _pivoted_cholesky(kernel: Tensor, tolerance: float) -> tuple[Tensor, int]:
-    """L [r, n] with L L^T = kernel, and n; rows whose diagonal has shrunk to `tolerance` times its first value are left out."""
-    rest, original = kernel.clone(), kernel.diagonal().clone()
-    columns, rank = torch.zeros_like(kernel), 0  # filled row by row, without allocations that outlive a step
+    """L [r, n] with L L^T = kernel, and n; rows whose diagonal has shrunk to `tolerance` times its first value are left out.
+
+    Each column is computed from those before it, so that no copy of the kernel is needed for what is left of it.
+    """
+    original = kernel.diagonal().clone()
+    rest, columns, rank = original.clone(), torch.zeros_like(kernel), 0  # rest: of the diagonal
+    waiting = torch.ones_like(rest)
     while rank < kernel.shape[0]:
-        diagonal = torch.where(rest.diagonal() > tolerance * original, rest.diagonal(), 0.0)
+        diagonal = torch.where(rest > tolerance * original, rest, 0.0)
         pivot = int(diagonal.argmax())
         if float(diagonal[pivot]) <= 0.0:
             break
-        column = columns[rank]
-        torch.div(rest[:, pivot], rest[pivot, pivot].sqrt(), out=column)
-        rest.addr_(column, column, alpha=-1.0)
-        rest[pivot, :], rest[:, pivot] = 0.0, 0.0
+        root = rest[pivot].sqrt()
+        before, column = columns[:rank], columns[rank]
+        torch.addmv(kernel[pivot], before.T, before[:, pivot], alpha=-1.0, out=column)
+        column.mul_(waiting).div_(root)
+        column[pivot] = root
+        waiting[pivot] = 0.0
+        rest.addcmul_(column, column, value=-1.0).mul_(waiting)
         rank += 1
     return columns[:rank].T, rank
 
@@ -181,8 +193,13 @@ def _rotate(columns: Tensor, first: Tensor, second: Tensor) -> float:
 
 
 def _leading_eigh(kernel: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """The first `rank` eigenvalues and eigenvectors by eigh, those below its rounding left out."""
-    values, vectors = torch.linalg.eigh(kernel)
-    values = values.flip(0)[:rank]
+    """The first `rank` eigenvalues and eigenvectors by LAPACK's syevr in the kernel's memory, those below its rounding left out.
+
+    Of -K, so that they come in descending order. PyTorch's eigh would take three more matrices of this size.
+    """
+    from scipy.linalg import eigh  # takes a third of a second, and the package is imported without it
+
+    values, vectors = eigh(kernel.neg_().numpy().T, overwrite_a=True, check_finite=False, driver="evr")
+    values = -torch.from_numpy(values)[:rank]
     resolved = int((values > _resolution(kernel.shape[0]) * values[0]).sum())
-    return values[:resolved], vectors[:, -resolved:].T.flip(0)
+    return values[:resolved], torch.from_numpy(vectors).T[:resolved]

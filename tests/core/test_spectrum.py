@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mpmath
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -204,3 +205,24 @@ def test_a_share_beyond_what_was_computed_keeps_all_that_was() -> None:
 def test_a_tie_is_between_the_last_kept_and_the_first_dropped(kept: int, tied: bool) -> None:
     assert cuts_through_tie(_spectrum(9.0, 4.0, 4.0 * (1 - 1e-9), 1.0), kept, 1e-6) == tied
     assert not cuts_through_tie(_spectrum(9.0, 4.0, 4.0 * (1 - 1e-5), 1.0), kept, 1e-6)
+
+
+@pytest.mark.parametrize("decades", [1.0, 40.0])
+def test_the_memory_of_the_gram_matrix_can_be_used(decades: float) -> None:
+    """At a thousand rows each copy of the matrix would take 8 MB of a memory budget."""
+    gram, scales = _gram(9), _scales(9, decades)
+    truth, given = solve_spectrum(gram, scales, EPS), gram.clone()
+    found = solve_spectrum(given, scales, EPS, overwrite_gram=True)
+    assert not torch.equal(given, gram)
+    for name in ("eigenvalues", "roots", "coefficients"):
+        assert torch.equal(getattr(found, name), getattr(truth, name))
+    assert found.trace == truth.trace
+
+
+def test_a_large_matrix_of_few_directions_has_their_eigenpairs() -> None:
+    """300 rows in a space of 41 dimensions, against numpy's singular values."""
+    rows = torch.randn(300, 41, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    found = solve_spectrum(rows @ rows.T, torch.ones(300).double(), EPS)
+    left, singular, _ = np.linalg.svd(rows.numpy(), full_matrices=False)
+    np.testing.assert_allclose(found.roots.numpy(), singular, rtol=1e-11)
+    np.testing.assert_allclose(np.abs(np.sum(found.coefficients.numpy() * left.T, axis=1)), 1.0, rtol=1e-10)

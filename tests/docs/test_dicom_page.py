@@ -21,6 +21,7 @@ from monai_ifim.cli.main import app
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "dicom.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^```bash\nmonai-ifim (.+)\n```$", PAGE, flags=re.MULTILINE)
 [BLOCK] = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+pytestmark = pytest.mark.usefixtures("blank_figure")
 
 
 def _write_series(folder: Path, heights: list[float], name: str) -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from monai_ifim.cli.main import app
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "segmentation.md").read_text(encoding="utf-8")
-pytestmark = pytest.mark.slow  # four runs of the command line
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("blank_figure")]  # four runs of the command line
 BLOCKS = re.findall(r"^```(python|bash)\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
 
 

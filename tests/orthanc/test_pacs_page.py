@@ -19,6 +19,7 @@ from synthetic_series import ORIENTATIONS, Series
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "pacs.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^```bash\nmonai-ifim (.+)\n```$", PAGE, flags=re.MULTILINE)
 [ERROR] = re.findall(r"^```\npacs\.example\.org: (.*) It holds", PAGE, flags=re.MULTILINE)
+pytestmark = pytest.mark.usefixtures("blank_figure")
 
 
 def test_commands_do_what_the_page_says(

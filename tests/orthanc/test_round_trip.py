@@ -20,6 +20,7 @@ from monai_ifim.cli.main import app
 from monai_ifim.core.errors import IFIMError
 
 ALIKE = ("PatientID", "PatientName", "StudyInstanceUID", "StudyDate", "AccessionNumber")
+pytestmark = pytest.mark.usefixtures("blank_figure")
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,8 @@ from typer.testing import CliRunner
 from monai_ifim.cli.main import app
 from monai_ifim.display.asked import asked_text
 
+pytestmark = pytest.mark.usefixtures("blank_figure")
+
 
 @pytest.mark.parametrize("head", ["categorical", "bernoulli"])
 def test_one_label_of_a_classifier_is_named_wherever_its_numbers_are(

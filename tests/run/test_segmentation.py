@@ -36,6 +36,7 @@ STEPS = [
     {"_target_": "Spacingd", "keys": "image", "pixdim": [1.4, 1.9, 2.6]},
 ]
 CROP = {"_target_": "CenterSpatialCropd", "keys": "image", "roi_size": [8, 7, 9]}
+pytestmark = pytest.mark.usefixtures("blank_figure")
 
 
 @pytest.fixture

@@ -11,12 +11,18 @@ import pytest
 
 from soak.killing import ENGINES, PHASES, Undisturbed, disturb
 
+HUNDRED, PARTS = 100, 4  # kills of each engine, in parts that take a quarter of an hour each
+
 
 @pytest.mark.parametrize(
     ("engine", "kills", "cases", "seed"),
     [
         pytest.param("local", 1, 4, 3, marks=pytest.mark.soak, id="few"),
-        *(pytest.param(engine, 100, 50, 0, marks=pytest.mark.soak, id=f"hundred, {engine}") for engine in ENGINES),
+        *(
+            pytest.param(engine, HUNDRED // PARTS, 50, part, marks=pytest.mark.soak, id=f"a hundred, {engine}, part {part + 1}")
+            for engine in ENGINES
+            for part in range(PARTS)
+        ),
     ],
 )
 def test_random_kills_lose_and_damage_nothing(
@@ -37,8 +43,8 @@ def test_random_kills_lose_and_damage_nothing(
     assert tally.wrong == []
     assert tally.killed == kills
     assert tally.finished >= 1
-    if kills >= 100:
-        assert all(tally.kills[phase] >= 5 for phase in PHASES), tally.kills
+    if kills > 1:
+        assert all(tally.kills[phase] >= 1 for phase in PHASES), tally.kills
 
 
 def test_kills_aim_at_every_phase() -> None:

@@ -31,7 +31,6 @@ from monai_ifim.io.source import ValueChoice
 
 NO_GEOMETRY = ("Zero-valued spacing", "Bad direction")  # ITK's words for a size or directions that it does not take
 NO_MEMORY = ("Failed to allocate memory", "bad_alloc")
-COLOURED = (itk.CommonEnums.IOPixel_RGB, itk.CommonEnums.IOPixel_RGBA)
 STATED = ["PhotometricInterpretation", "BitsAllocated", "SamplesPerPixel"]
 
 
@@ -49,6 +48,12 @@ def decoded(name: str, volume: DicomVolume, choice: ValueChoice) -> Any:
     except Exception as error:
         raise _refusal(name, volume, error) from redacted(error)
     return _sorted(image, volume)
+
+
+def _is_coloured(header: Any) -> bool:
+    """True if ITK reads the file's pixels as RGB."""
+    # In a function, because the first name that is taken from itk loads its libraries, which takes a second.
+    return header.GetPixelType() in (itk.CommonEnums.IOPixel_RGB, itk.CommonEnums.IOPixel_RGBA)
 
 
 def _stack(name: str, volume: DicomVolume, chosen: ChosenValues | None) -> Any:
@@ -77,7 +82,7 @@ def _values(name: str, volume: DicomVolume, chosen: ChosenValues | None) -> Any:
     if chosen is None or not volume.inverted_by_itk:
         image, decoder = _image(file)
         own = decoder.GetRescaleSlope(), decoder.GetRescaleIntercept()
-        if chosen is None or decoder.GetPixelType() in COLOURED or all(each.is_line(*own) for each in chosen.mappings):
+        if chosen is None or _is_coloured(decoder) or all(each.is_line(*own) for each in chosen.mappings):
             return _chosen(image, volume)
         stored = _undone(image, decoder)
     else:
@@ -110,7 +115,7 @@ def _image(file: Path) -> tuple[Any, Any]:
     header = itk.GDCMImageIO.New()
     header.SetFileName(str(file))
     header.ReadImageInformation()
-    colored = header.GetPixelType() in COLOURED
+    colored = _is_coloured(header)
     if colored and header.GetComponentType() != itk.CommonEnums.IOComponent_UCHAR:
         # itk.imread would fail too, but only after it has loaded all of ITK to list its types, which takes half a minute
         raise InputError(

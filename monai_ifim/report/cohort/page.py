@@ -103,7 +103,7 @@ def _page(cohort: Cohort, listed: CaseList) -> Page:
         answers=_answers(cohort),
         sections=(
             Section("Cases", "cases", tuple(_shown(all_cases(listed), "The run had no case."))),
-            _distributions(cohort),
+            *([] if len(cohort.made) == 1 else [_distributions(cohort)]),
             _outliers(cohort),
             _failures(cohort),
             _making(cohort),

@@ -336,7 +336,10 @@ def test_the_median_is_drawn_where_it_is(tmp_path: Path) -> None:
         ([row("one")], "Only 1 case gave a result: too few to find outliers."),
         ([row("one", 0.0, sure=1.0)], "1 case without sensitivity."),
         ([row("one", None)], "1 case without sensitivity."),
-        ([row("one", None, "", None, rank=None, eigenvalue=None, seconds=None, probabilities=None)], "nothing to show"),
+        (
+            [row("one", None, "", None, rank=None, eigenvalue=None, seconds=None, probabilities=None)],
+            "Only 1 case gave a result: too few to find outliers.",
+        ),
         ([row("one", 5e-324), row("two", 1.7e308)], "2 done, 0 kept from an earlier run, 0 failed."),
         ([row(f"c{i}", 0.0) for i in range(20)], "20 cases without sensitivity."),
         ([row("one", status="kept")], "0 done, 1 kept from an earlier run, 0 failed."),
