@@ -35,7 +35,7 @@ class Subject:
 
 def densenet121(classes: int, size: int, device: torch.device) -> Subject:
     """MONAI's DenseNet121 for 2D images of size^2."""
-    return _subject(
+    return subject(
         f"DenseNet121 2D {size}^2",
         lambda: DenseNet121(spatial_dims=2, in_channels=1, out_channels=classes),
         (size, size),
@@ -47,7 +47,7 @@ def densenet121(classes: int, size: int, device: torch.device) -> Subject:
 def small_densenet(classes: int, size: int, device: torch.device) -> Subject:
     """The DenseNet of the MedNIST bundle, with random weights, for 2D images of size^2."""
     widths = {"init_features": 32, "growth_rate": 16, "block_config": (3, 6, 12, 8)}
-    return _subject(
+    return subject(
         f"MedNIST bundle's DenseNet 2D {size}^2",
         lambda: DenseNet(spatial_dims=2, in_channels=1, out_channels=classes, **widths),
         (size, size),
@@ -58,7 +58,7 @@ def small_densenet(classes: int, size: int, device: torch.device) -> Subject:
 
 def residual18(dims: int, classes: int, size: int, device: torch.device) -> Subject:
     """MONAI's ResNet-18 for 2D or 3D images of `size` along every axis."""
-    return _subject(
+    return subject(
         f"ResNet-18 {dims}D {size}^{dims}",
         lambda: resnet18(spatial_dims=dims, n_input_channels=1, num_classes=classes),
         (size,) * dims,
@@ -70,7 +70,7 @@ def residual18(dims: int, classes: int, size: int, device: torch.device) -> Subj
 def vision_transformer(classes: int, size: int, device: torch.device, *, hidden: int = 384, layers: int = 6) -> Subject:
     """MONAI's ViT for 2D images of size^2 in patches of 16^2; it returns (logits, hidden states)."""
     heads = hidden // 64
-    return _subject(
+    return subject(
         f"ViT 2D {size}^2, patch 16, hidden {hidden}, depth {layers}",
         lambda: ViT(
             in_channels=1,
@@ -93,7 +93,7 @@ def vision_transformer(classes: int, size: int, device: torch.device, *, hidden:
 
 def unet(classes: int, size: int, device: torch.device) -> Subject:
     """MONAI's UNet for 2D images of size^2, logits [B, C, H, W]."""
-    return _subject(
+    return subject(
         f"UNet 2D {size}^2",
         lambda: UNet(
             spatial_dims=2, in_channels=1, out_channels=classes, channels=(16, 32, 64, 128), strides=(2, 2, 2), num_res_units=0
@@ -109,7 +109,8 @@ def frozen(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network).requires_grad_(False)
 
 
-def _subject(name: str, build: Callable[[], nn.Module], spatial: tuple[int, ...], classes: int, device: torch.device) -> Subject:
+def subject(name: str, build: Callable[[], nn.Module], spatial: tuple[int, ...], classes: int, device: torch.device) -> Subject:
+    """A subject of this name: the network that `build` makes, and an image of this size."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(SEED)
         network = build()

@@ -38,11 +38,12 @@ class Timings:
 
 @dataclass(frozen=True)
 class Setting:
-    """How a benchmark is run: number of rounds, device, and whether with the tiny sizes of a smoke test."""
+    """How a benchmark is run: number of rounds, device, whether with the tiny sizes of a smoke test, and what tells the time."""
 
     rounds: int
     device: torch.device
     quick: bool = False
+    clock: Callable[[], float] = time.perf_counter
 
     def size(self, full: int, quick: int) -> int:
         """The first, or the second in a smoke test."""
@@ -58,7 +59,7 @@ class Setting:
     ) -> Timings:
         """Interleaved seconds; `rounds` limits the number of rounds for these candidates."""
         most = self.rounds if rounds is None else min(rounds, self.rounds)
-        return interleaved(candidates, most, device=self.device, limits=limits, warm_up=warm_up)
+        return interleaved(candidates, most, device=self.device, limits=limits, warm_up=warm_up, clock=self.clock)
 
     def note(self, text: str) -> None:
         """Print on standard error what is measured now."""
@@ -72,6 +73,7 @@ def interleaved(
     device: torch.device | None = None,
     limits: Mapping[str, int] | None = None,
     warm_up: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Timings:
     """Seconds of each candidate, all candidates by turns, their order reversed every other round.
 
@@ -81,6 +83,7 @@ def interleaved(
         device: its work is waited for before the clock starts and before it stops; None is the CPU.
         limits: the most rounds of slow candidates, which then have no warm-up round.
         warm_up: one round that is not measured comes first.
+        clock: its seconds are counted.
     """
     limits = limits or {}
     order = list(candidates)
@@ -89,7 +92,7 @@ def interleaved(
         for name in order if turn % 2 else reversed(order):
             if name in limits and not 1 <= turn <= limits[name]:
                 continue
-            elapsed = _timed(candidates[name], device)
+            elapsed = _timed(candidates[name], device, clock)
             if turn:
                 seconds[name].append(elapsed)
     return Timings(seconds)
@@ -112,11 +115,11 @@ def wait(device: torch.device | None) -> None:
         torch.cuda.synchronize(device)
 
 
-def _timed(candidate: Callable[[], object], device: torch.device | None) -> float:
+def _timed(candidate: Callable[[], object], device: torch.device | None, clock: Callable[[], float]) -> float:
     wait(device)
-    start = time.perf_counter()
+    start = clock()
     result = candidate()
     wait(device)
-    elapsed = time.perf_counter() - start
+    elapsed = clock() - start
     del result  # freed outside the clock
     return elapsed

@@ -43,7 +43,10 @@ GROUPS: dict[str, Group] = {
     "plots": Group(("plot-2d.png", "plot-3d.png"), (CLASSIFIER, DETECTOR)),
     "scanner": Group(("scanner-comb.png", "scanner-spaces.png"), (CLASSIFIER, DETECTOR)),
     "segmentation": Group(("segmentation.png",), (SEGMENTER,)),
-    "training": Group(("training-mlflow.png", "training-tensorboard.png"), needs="Chromium and its driver"),
+    "notebook": Group(("notebook-view.png",), (DETECTOR,), needs="ipyniivue (the extra notebook), Chromium and its driver"),
+    "training": Group(
+        ("training-lightning.png", "training-mlflow.png", "training-tensorboard.png"), needs="Chromium and its driver"
+    ),
     "pages": Group(("index-dark.png", "index-light.png"), (DEMO,), needs="Chromium and its driver"),
     "scenes": Group(("scene-slice.png", "scene.png"), (DEMO,), needs="IFIM_SLICER_PYTHON (CONTRIBUTING.md)"),
     "viewer": Group(("viewer-slice.png", "viewer.png"), (DEMO,), needs="IFIM_SLICER_PYTHON, Chromium and its driver"),

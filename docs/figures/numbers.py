@@ -5,20 +5,16 @@ A page has `<!-- made: NAME -->`, the text, and `<!-- end -->`; NAME is a key of
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from docs.figures.catalogue import ROOT
 from docs.figures.demo import read_results
+from docs.figures.measurements import comparison_table, scanner_memory, scanner_ratios, segmentation_sentence
 
 MARKED = re.compile(r"(<!-- made: ([\w-]+) -->)(.*?)(<!-- end -->)", flags=re.DOTALL)
 PAGES = ("README.md", "docs/*.md", "bundles/*/docs/README.md")
-COMPARISON = ROOT / "benchmarks" / "results" / "compare-cpu.json"
-
-Rows = list[dict[str, Any]]
 
 
 def demo_sentences() -> str:
@@ -33,38 +29,13 @@ def hero_sentences() -> str:
     return "\n" + "".join(f"- {sentence}\n" for sentence in sentences(read_results()))
 
 
-def scanner_ratios() -> str:
-    """Seconds in scanner space over those of the passes, with and without a resolution."""
-    rows = _compared("scanner")
-    lines = [
-        (
-            "resampling to 1 mm, percentiles, padding, resizing, then a 3D DenseNet121 for 96 x 96 x 96 voxels",
-            "DenseNet121",
-        ),
-        ("`lumpy_lesion_detection_3d`, a tiny network", "lumpy"),
-    ]
-    table = ["| pipeline | without a resolution | at the network's resolution |", "| --- | --- | --- |"]
-    for words, case in lines:
-        ratios = [_ratio(rows, what, case) for what in ("scanner space / passes", "at a resolution / passes")]
-        table.append(f"| {words} | {' | '.join(ratios)} |")
-    return "\n" + "\n".join(table) + "\n"
-
-
-def _compared(section: str) -> Rows:
-    """Rows of a section of the comparison on the CPU."""
-    rows: Rows = json.loads(COMPARISON.read_text(encoding="utf-8"))["sections"][section]["rows"]
-    return rows
-
-
-def _ratio(rows: Rows, what: str, case: str) -> str:
-    (value,) = [row["value"] for row in rows if row["what"] == what and row["case"].startswith(case)]
-    return f"{value:.2f}"
-
-
 TEXTS: dict[str, Callable[[], str]] = {
     "demo-sentences": demo_sentences,
     "hero-sentences": hero_sentences,
+    "comparison-table": comparison_table,
+    "scanner-memory": scanner_memory,
     "scanner-ratios": scanner_ratios,
+    "segmentation-costs": segmentation_sentence,
 }
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from monai_ifim.core.answer import AnswerFacts, asked_head, described_answer, described_volumes
 from monai_ifim.core.assembly import assemble, compose_record
 from monai_ifim.core.batch_part import BatchPart
+from monai_ifim.core.convolutions.choice import ChosenKernels
 from monai_ifim.core.decomposition import Decomposition, joined
 from monai_ifim.core.errors import MemoryWarning, NetworkError, warn_caller
 from monai_ifim.core.heads.base import Head
@@ -25,6 +26,7 @@ from monai_ifim.core.memory.live_memory import LiveMemory, storages_of
 from monai_ifim.core.memory.offload import Offload, SavedActivations, return_freed_memory
 from monai_ifim.core.memory.plan import BudgetExceededError, MemoryPlan, budget_error, plan_memory, survey_image
 from monai_ifim.core.memory.row_storage import RowShelf
+from monai_ifim.core.operator.convolutions import chosen_convolutions
 from monai_ifim.core.operator.factor import Factor
 from monai_ifim.core.operator.jacobian import Jacobian
 from monai_ifim.core.operator.metric import check_self_adjoint
@@ -134,11 +136,13 @@ def _decompose_part(part: BatchPart, plan: MemoryPlan) -> Decomposition:
 
 
 def _run_plan(part: BatchPart, plan: MemoryPlan) -> Decomposition:
-    offload = Offload()
+    offload, kernels = Offload(), ChosenKernels()
     generator = torch.Generator().manual_seed(part.settings.seed)
     with ExitStack() as stack:
         if plan.frugal or part.settings.method == "matrix_free" or answers_at_every_voxel(part.settings.head):
-            stack.enter_context(lean_layers(part.predictor.running))
+            stack.enter_context(lean_layers(part.predictor.running, kernels))
+        else:
+            stack.enter_context(chosen_convolutions(part.predictor.running, part.image, kernels))
         stack.enter_context(checkpointed(plan.blocks, part.predictor.running))
         with _metered(part, plan) as check:
             with _saved_activations(part, plan, offload):
@@ -162,6 +166,7 @@ def _run_plan(part: BatchPart, plan: MemoryPlan) -> Decomposition:
         if plan.frugal:
             return_freed_memory()  # of the passes, before the eigenproblem takes its own
         record = compose_record(part.asked, metric, head, part.image, subspace, products, reason)
+        record["computation"] |= {"convolutions": kernels.described()}  # other kernels give other last digits
         record["volumes"] = described_volumes(head, jacobian.output)
         record["output"] = part.predictor.selection.chosen  # path of the logits, None where the network returns one tensor
         values = root.values if part.trial is None else None  # their gradients need all columns

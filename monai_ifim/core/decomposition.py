@@ -169,6 +169,32 @@ class Decomposition:
         )
         return figure
 
+    def view(
+        self,
+        overlay: str | None = None,
+        index: int = 0,
+        channel: int = 0,
+        point: Sequence[int] | None = None,
+        affine: Any = None,
+        orientation: Sequence[str] | None = None,
+        class_names: Sequence[str] | None = None,
+        height: int = 480,
+    ) -> Any:
+        """Interactive view of one image of the batch in a notebook: the image, and a map over it. Needs the extra `notebook`.
+
+        overlay: "sensitivity", "high", "low", "eigenvector 1" and so on, or "none"; by default the sensitivity, and nothing
+        where the answer is saturated. affine: [4, 4], voxel indices to RAS millimetres, of a MetaTensor its `affine`; sides of
+        the patient and proportions are then true. height: of the picture, in pixels. The other arguments are those of `plot`,
+        and so are the colours and their limits; as in the viewer, a map is transparent below a fifth of its limit.
+        Returns an ipywidgets.VBox whose second child is the ipyniivue.NiiVue; its volumes hold the maps as float32, divided by
+        a power of ten where their limits are very small or large.
+        Raises IFIMError where ipyniivue is not installed, and ImageError for the arguments that `plot` refuses, a map that does
+        not exist, and a matrix that places nothing.
+        """
+        from monai_ifim.display import niivue
+
+        return niivue.view(self, overlay, index, channel, point, affine, orientation, class_names, height)
+
     def __repr__(self) -> str:
         return str(_display().repr_text(self))
 

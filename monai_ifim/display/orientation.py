@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from monai_ifim.core.errors import ImageError
 
-__all__ = ["PlaneLayout", "layouts_of"]
+__all__ = ["PlaneLayout", "affine_of", "layouts_of"]
 
 OPPOSITE = {"R": "L", "L": "R", "A": "P", "P": "A", "S": "I", "I": "S"}
 PAIRS = {"R": "RL", "L": "RL", "A": "AP", "P": "AP", "S": "SI", "I": "SI"}
 NAMES = {"RL": "sagittal", "AP": "coronal", "SI": "axial"}  # of the plane across it
+RAS = ("R", "A", "S")
 TOP, LEFT = ("S", "A"), ("R", "A")  # sides that are at the top, and at the left
 
 
@@ -75,6 +78,26 @@ def layouts_of(dims: int, orientation: Sequence[str] | None) -> tuple[PlaneLayou
             f"S or I), such as {'LPS'[:dims]!r}."
         )
     return tuple(_radiological(letters, axis, first, second) for axis, first, second in axes)
+
+
+def affine_of(dims: int, orientation: Sequence[str] | None) -> npt.NDArray[np.float64]:
+    """Voxel indices to RAS [4, 4] with voxels of size 1, for programs that place arrays in space; dims: 2 or 3.
+
+    orientation: as of `layouts_of`, which refuses others. None: each plane lies as in memory, the first axis down and the second
+    to the right, in programs that draw RAS with the left at the left and the front at the left of sagittal planes.
+    """
+    layouts_of(dims, orientation)
+    if orientation is None:
+        letters = ["P", "R", "S"] if dims == 2 else ["I", "P", "R"]
+    else:
+        letters = [str(letter).upper() for letter in orientation]
+        letters += [letter for letter in RAS if PAIRS[letter] not in {PAIRS[given] for given in letters}]
+    affine = np.zeros((4, 4))
+    affine[3, 3] = 1.0
+    for axis, letter in enumerate(letters):
+        row = [PAIRS[each] for each in RAS].index(PAIRS[letter])
+        affine[row, axis] = 1.0 if letter in RAS else -1.0
+    return affine
 
 
 def _radiological(letters: Sequence[str], axis: int | None, first: int, second: int) -> PlaneLayout:

@@ -56,12 +56,13 @@ class Panel:
 class Viewpoint:
     """Image and channel to draw, and the voxel that the planes of a volume go through.
 
-    step: voxels on a side of a pixel. layouts: of the image, or of each plane.
+    shape: of the image, without its channels. step: voxels on a side of a pixel. layouts: of the image, or of each plane.
     """
 
     index: int
     channel: int
     point: tuple[int, ...]
+    shape: tuple[int, ...]
     step: int
     layouts: tuple[PlaneLayout, ...]
 
@@ -83,11 +84,11 @@ class Viewpoint:
         step = math.ceil(max(shape) / largest)
         layouts = layouts_of(len(shape), orientation)
         if point is None:
-            return cls(index, channel, _most_sensitive(d.sensitivity[index, channel]), step, layouts)
+            return cls(index, channel, _most_sensitive(d.sensitivity[index, channel]), shape, step, layouts)
         if len(point) != len(shape):
             raise ImageError(f"point={tuple(point)}: give {len(shape)} indices, one for each axis of an image {shape}.")
         places = tuple(_whole(f"point[{axis}]", place, shape[axis]) for axis, place in enumerate(point))
-        return cls(index, channel, places, step, layouts)
+        return cls(index, channel, places, shape, step, layouts)
 
     def planes(self, maps: Tensor, pool: Callable[[Tensor, int], Tensor]) -> tuple[Tensor, ...]:
         """The channel of maps [channel, *spatial] in 2D, or its planes through the point across each axis, each in its layout;

@@ -38,6 +38,7 @@ __all__ = [
     "METHOD",
     "NAT",
     "ONE_NAT",
+    "OVERLAY",
     "PER_UNIT",
     "PROBABILITY",
     "PRODUCTS",
@@ -179,6 +180,10 @@ LOW = Term(
     "The image without its sensitive part. Very small changes of it hardly move the answer; large ones can.",
     "x_low",
     ("low",),
+)
+OVERLAY = Term(
+    "overlay",
+    "A map in colour over the image that it belongs to. How strong it is drawn is for the eye alone: no number depends on it.",
 )
 SIZE = Term(
     "size of the image",
@@ -330,6 +335,7 @@ GLOSSARY = (
     SHARE,
     HIGH,
     LOW,
+    OVERLAY,
     SIZE,
     SIZE_HIGH,
     SIZE_LOW,

@@ -17,10 +17,11 @@ from trame_slicer.core import LayoutManager
 from trame_slicer.rca_view import register_rca_factories
 from trame_slicer.views import Layout, LayoutDirection, SliceView, ThreeDView, ViewLayoutDefinition
 
+from monai_ifim.display.color_tables import CLEAR_SHARE
+from monai_ifim.display.color_tables import OPACITY as OVERLAY
 from monai_ifim.display.numbers import fixed, number
 from monai_ifim.display.saturation import is_saturated
 from monai_ifim.display.windows import bar_shape
-from monai_ifim.io.slicer.color_tables import CLEAR_SHARE
 from monai_ifim.io.units import HOUNSFIELD
 from monai_ifim.viewer.cases import ViewedLayer, ViewerError, facts, read_case
 from monai_ifim.viewer.page import build_page, view_frame
@@ -28,7 +29,7 @@ from monai_ifim.viewer.slice_geometry import depth, edges, orientation, slice_nu
 from monai_ifim.viewer.stage import LoadedLayer, Point, Stage
 
 NO_OVERLAY = "none"
-OPACITY = {"sensitivity": 0.6, "signed": 0.6, "image": 1.0}  # initial opacity of an overlay, by kind
+OPACITY = {"sensitivity": OVERLAY, "signed": OVERLAY, "image": 1.0}  # initial opacity of an overlay, by kind
 SAME_QUALITY = 90  # trame-rca's quality of still pictures; with the same for moving ones, each picture is sent once
 COLOR_STOPS = 64
 # Low and high ends of the usual CT windows, level -/+ half the width (Radiopaedia, "Windowing (CT)").

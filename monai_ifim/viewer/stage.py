@@ -15,7 +15,7 @@ from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.vtkCommonCore import vtkCommand, vtkLogger, vtkOutputWindow
 from vtkmodules.vtkCommonMath import vtkMatrix4x4
 
-from monai_ifim.io.slicer.color_tables import sensitivity_table, signed_table
+from monai_ifim.display.color_tables import sensitivity_table, signed_table
 from monai_ifim.viewer.cases import Kind, ViewedCase, ViewedLayer, ViewerError, check_whole
 from monai_ifim.viewer.slice_geometry import matrix_array, nearest_plane
 from slicer import (

@@ -22,10 +22,11 @@ def test_blocks_run_in_order_without_a_warning_and_do_what_the_page_says(capsys:
         for number, block in enumerate(BLOCKS):
             exec(compile(block, f"engine.md: block {number + 1}", "exec"), names)
             seen.append(names.get("d"))
-    assert len(BLOCKS) == 10
+    assert len(BLOCKS) == 11
     methods = [d.record["method"] for d in seen if d is not None]  # type: ignore[attr-defined]
     assert methods[:3] == ["matrix_free", "exact", "matrix_free"]
     printed = capsys.readouterr().out
+    assert "{'taps': 1, 'turned': 2}" in printed
     assert "nats per (standard deviation of the noise)^2" in printed
     assert "columns of similar weight are asked for" in printed
     assert "\nheads.diagnosis\n" in printed

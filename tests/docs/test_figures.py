@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.figures import numbers, record
+from docs.figures import measurements, numbers, record
 from docs.figures.catalogue import FIGURES, GROUPS, ROOT, inputs_of, module_of
 from docs.figures.demo import differences
 
@@ -91,7 +91,7 @@ def test_numbers_of_a_page_are_written_between_the_marks(tmp_path: Path, monkeyp
 
 
 def test_ratios_of_the_page_are_the_measured_ones() -> None:
-    rows = json.loads(numbers.COMPARISON.read_text(encoding="utf-8"))["sections"]["scanner"]["rows"]
+    rows = json.loads(measurements.COMPARISON.read_text(encoding="utf-8"))["sections"]["scanner"]["rows"]
     page = (ROOT / "docs" / "scanner_space.md").read_text(encoding="utf-8")
     assert len(rows) == 4
     assert [f"{row['value']:.2f}" in page for row in rows] == [True] * 4

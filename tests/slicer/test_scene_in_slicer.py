@@ -20,8 +20,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from monai_ifim.display.color_tables import sensitivity_table, signed_table
 from monai_ifim.io.maps import MapContent
-from monai_ifim.io.slicer.color_tables import sensitivity_table, signed_table
 from synthetic_case import LABEL_NAMES, MAPS, UNIT, place_of, write_bundle_file, write_scene_file, write_synthetic_case
 
 Array = npt.NDArray[Any]

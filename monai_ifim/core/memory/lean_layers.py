@@ -18,13 +18,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from monai_ifim.core.convolutions.choice import ChosenKernels, choosable
+from monai_ifim.core.convolutions.kernels import (
+    ConvolutionForm,
+    Kernel,
+    gradient_at_image,
+    transposed_convolution,
+    turned,
+)
+from monai_ifim.core.convolutions.linear_maps import linear_map
+from monai_ifim.core.convolutions.onednn import convolved
 from monai_ifim.core.memory.replaced_forward import own_forward, replaceable
 
 NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-LinearOperation = Callable[[Tensor], Tensor]
 PLAIN, TRANSPOSED = (nn.Conv2d, nn.Conv3d), (nn.ConvTranspose2d, nn.ConvTranspose3d)
-CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {4: functional.conv2d, 5: functional.conv3d}  # by the axes of their weights
-TRANSPOSED_CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {4: functional.conv_transpose2d, 5: functional.conv_transpose3d}
 POOLS: dict[type[nn.Module], Callable[..., Any]] = {
     nn.MaxPool2d: functional.max_pool2d_with_indices,
     nn.MaxPool3d: functional.max_pool3d_with_indices,
@@ -48,71 +55,51 @@ class _Affine(torch.autograd.Function):
         return gradient * ctx.scale.to(gradient), None
 
 
-class _LinearMap(torch.autograd.Function):
-    """A linear map with its adjoint. The derivative of its backward pass is the map again, so nothing is ever saved."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, forwards: LinearOperation, adjoint: LinearOperation) -> Tensor:
-        ctx.forwards, ctx.adjoint = forwards, adjoint
-        return forwards(x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return _linear_map(gradient, ctx.adjoint, ctx.forwards), None, None
-
-
-def _linear_map(x: Tensor, forwards: LinearOperation, adjoint: LinearOperation) -> Tensor:
-    result: Tensor = _LinearMap.apply(x, forwards, adjoint)  # type: ignore[no-untyped-call]
-    return result
-
-
 class _Convolution(torch.autograd.Function):
     """A convolution or a transposed convolution; each is the adjoint of the other."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, module: Any, output_size: Any) -> Tensor:
+    def forward(ctx: Any, x: Tensor, module: Any, output_size: Any, kernels: ChosenKernels) -> Tensor:
         ctx.module, ctx.weight, ctx.shape = module, module.weight.detach(), x.shape
+        choice = type(module) in PLAIN and choosable(x, module.weight)
+        ctx.kernel = kernels.choose(x, ctx.weight, _form(module)) if choice else None
         return _own_forward(module, x, output_size)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         module, weight, here, there = ctx.module, ctx.weight, gradient.shape[2:], ctx.shape[2:]
         if type(module) in TRANSPOSED:
-            forms = partial(_gathered, module, weight, there), partial(_spread, module, weight, here)
+            forms = partial(_gathered, module, weight, there), partial(_spread, module, weight, here, None)
         else:
-            forms = partial(_spread, module, weight, there), partial(_gathered, module, weight, here)
-        return _linear_map(gradient, *forms), None, None
+            forms = partial(_spread, module, weight, there, ctx.kernel), partial(_gathered, module, weight, here)
+        return linear_map(gradient, *forms), None, None, None
 
 
 def _gathered(module: Any, weight: Tensor, size: torch.Size, x: Tensor) -> Tensor:
     """The convolution of x with the module's kernels, without bias, cut to `size` voxels, as output padding is no part of it."""
-    form = (module.stride, module.padding, module.dilation, module.groups)
     within: tuple[Any, ...] = (..., *map(slice, size))
-    return CONVOLUTIONS[weight.ndim](x, weight.to(x), None, *form)[within]
+    return convolved(x, weight.to(x), _form(module))[within]
 
 
-def _spread(module: Any, weight: Tensor, size: torch.Size, x: Tensor) -> Tensor:
-    """The transposed convolution of x with the module's kernels, without bias, that gives `size` voxels."""
-    reach = [dilation * (kernel - 1) for dilation, kernel in zip(module.dilation, module.kernel_size, strict=True)]
-    padding, stride = module.padding, module.stride
-    spread = [(n - 1) * step - 2 * p + r + 1 for n, step, p, r in zip(x.shape[2:], stride, padding, reach, strict=True)]
-    missing = [wanted - found for wanted, found in zip(size, spread, strict=True)]  # elements beyond the last full stride
-    around = [r - p for r, p in zip(reach, padding, strict=True)]
-    plain = max(stride) == 1 and not any(missing) and min(around) >= 0
-    if plain and x.numel() >= weight.numel():  # else the kernels take longer to be turned
-        return CONVOLUTIONS[weight.ndim](x, _turned(weight, module.groups).to(x), None, 1, around, module.dilation, module.groups)
-    form = (stride, padding, missing, module.groups, module.dilation)
-    return TRANSPOSED_CONVOLUTIONS[weight.ndim](x, weight.to(x), None, *form)
+def _spread(module: Any, weight: Tensor, size: torch.Size, kernel: Kernel | None, x: Tensor) -> Tensor:
+    """The transposed convolution of x with the module's kernels, without bias, that gives `size` voxels.
 
-
-def _turned(weight: Tensor, groups: int) -> Tensor:
-    """The kernels whose plain convolution is the transposed one with these: reversed, input and output channels swapped.
-
-    Libraries compute plain convolutions up to several times as fast, most of all where channels are few or dilations large.
+    kernel: that was chosen for it; without a choice a plain convolution with turned kernels where there are no strides, which
+    libraries compute up to several times as fast.
     """
-    outputs, inputs, *kernel = weight.shape
-    grouped = weight.reshape(groups, outputs // groups, inputs, *kernel).transpose(1, 2)
-    return grouped.reshape(groups * inputs, outputs // groups, *kernel).flip(tuple(range(2, weight.ndim)))
+    form = _form(module)
+    if kernel is not None:
+        return gradient_at_image(kernel, x, weight, tuple(size), form)
+    around = tuple(r - p for r, p in zip(form.reach(module.kernel_size), form.padding, strict=True))
+    spread = [n + a + r for n, a, r in zip(x.shape[2:], around, (-p for p in form.padding), strict=True)]
+    plain = max(form.stride) == 1 and spread == list(size) and min(around) >= 0
+    if plain and x.numel() >= weight.numel():  # else the kernels take longer to be turned
+        return convolved(x, turned(weight, form.groups).to(x), ConvolutionForm(form.stride, around, form.dilation, form.groups))
+    return transposed_convolution(x, weight.to(x), tuple(size), form)
+
+
+def _form(module: Any) -> ConvolutionForm:
+    return ConvolutionForm(module.stride, module.padding, module.dilation, module.groups)
 
 
 class _Rectifier(torch.autograd.Function):
@@ -150,14 +137,18 @@ class _MaximumPool(torch.autograd.Function):
 
 
 @contextmanager
-def lean_layers(network: Callable[..., Any]) -> Iterator[None]:
-    """Context in which the layers of a module that have a lean form save less for the backward pass."""
+def lean_layers(network: Callable[..., Any], kernels: ChosenKernels | None = None) -> Iterator[None]:
+    """Context in which the layers of a module that have a lean form save less for the backward pass.
+
+    kernels: chooses the kernels of the backward passes of convolutions, and remembers them.
+    """
+    chosen = ChosenKernels() if kernels is None else kernels
     modules = network.modules() if isinstance(network, nn.Module) else ()
-    with own_forward({module: form for module in modules if (form := _lean_form(module)) is not None}):
+    with own_forward({module: form for module in modules if (form := _lean_form(module, chosen)) is not None}):
         yield
 
 
-def _lean_form(module: nn.Module) -> Callable[..., Any] | None:
+def _lean_form(module: nn.Module, kernels: ChosenKernels) -> Callable[..., Any] | None:
     if not replaceable(module):
         return None
     if type(module) is nn.ReLU:
@@ -165,7 +156,7 @@ def _lean_form(module: nn.Module) -> Callable[..., Any] | None:
     if type(module) in NORMALISATIONS and module.running_mean is not None and not module.training:
         return partial(_normalised, module)
     if type(module) in (*PLAIN, *TRANSPOSED) and module.padding_mode == "zeros" and not isinstance(module.padding, str):
-        return partial(_convolved, module)
+        return partial(_convolved, module, kernels)
     if type(module) in POOLS and not module.return_indices:
         return partial(_pooled, module)
     return None
@@ -183,11 +174,11 @@ def _rectified(module: Any, input: Tensor) -> Tensor:
     return result
 
 
-def _convolved(module: Any, input: Tensor, output_size: Any = None) -> Tensor:
+def _convolved(module: Any, kernels: ChosenKernels, input: Tensor, output_size: Any = None) -> Tensor:
     whole = input.ndim == len(module.kernel_size) + 2
     if not (_has_graph(input) and whole) or module.weight.requires_grad:
         return _own_forward(module, input, output_size)
-    result: Tensor = _Convolution.apply(input, module, output_size)  # type: ignore[no-untyped-call]
+    result: Tensor = _Convolution.apply(input, module, output_size, kernels)  # type: ignore[no-untyped-call]
     return result
 
 

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from monai_ifim.display.asked import asked_text
+from monai_ifim.display.color_tables import Table, sensitivity_table, signed_table
 from monai_ifim.display.saturation import SATURATED, is_saturated
 from monai_ifim.display.vocabulary import BY_COMPONENT
 from monai_ifim.io import atomic
 from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.errors import OutputError
 from monai_ifim.io.geometry import Affine, is_invertible
-from monai_ifim.io.slicer.color_tables import Table, label_names, labels_table, sensitivity_table, signed_table, table_text
+from monai_ifim.io.slicer.color_tables import label_names, labels_table, table_text
 from monai_ifim.io.slicer.legend import legend_at
 from monai_ifim.io.slicer.spectrum_table import SpectrumTable, read_spectrum
 from monai_ifim.io.slicer.views import PRESETS, VIEW_ANGLE, Point, SliceView, camera_before, is_flat, plane_view, slice_view

@@ -68,7 +68,7 @@ def test_derivatives_of_convolutions_are_those_of_pytorch(name: str) -> None:
 )
 def test_a_backward_pass_without_strides_is_a_plain_convolution(name: str, turned: bool) -> None:
     layer, x = _made(name)
-    with lean.lean_layers(layer), mock.patch.object(lean, "_turned", wraps=lean._turned) as turning:
+    with lean.lean_layers(layer), mock.patch.object(lean, "turned", wraps=lean.turned) as turning:
         leaf = x.clone().requires_grad_(True)
         layer(leaf).sum().backward()
     assert (turning.call_count > 0) == turned

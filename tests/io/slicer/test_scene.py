@@ -16,8 +16,9 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
+from monai_ifim.display.color_tables import sensitivity_table, signed_table
 from monai_ifim.io.errors import OutputError
-from monai_ifim.io.slicer.color_tables import sensitivity_table, signed_table, table_text
+from monai_ifim.io.slicer.color_tables import table_text
 from synthetic_case import EIGENVALUES, MAPS, UNIT, place_of, write_bundle_file, write_scene_file, write_synthetic_case
 
 Array = npt.NDArray[Any]
