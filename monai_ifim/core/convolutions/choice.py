@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from monai_ifim.core.convolutions.kernels import ConvolutionForm, Kernel, Size, work
-from monai_ifim.core.convolutions.onednn import has_onednn, in_onednn, is_left_out
+from monai_ifim.core.convolutions.onednn import can_be_asked, has_onednn, in_onednn, is_left_out
 
 PLAIN_TYPES = (Tensor, nn.Parameter)
 LEAST_PRODUCT, LEAST_TAPS, LEAST_TURNED = 2**23, 2**22, 2**22  # multiplications from which a kernel pays for its calls
@@ -67,6 +67,7 @@ def choosable(image: Tensor, weight: Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and torch._C._functorch.maybe_current_level() is None
         and forward_ad._current_level < 0
+        and can_be_asked()
     )
 
 

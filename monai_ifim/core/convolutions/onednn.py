@@ -13,7 +13,13 @@ from torch.nn import functional
 from monai_ifim.core.convolutions.kernels import ConvolutionForm
 
 SMALL_PRODUCT = 32  # weights of an output channel up to which PyTorch's own kernel is the fastest
+ASKED = ("_select_conv_backend", "_ConvBackend", "_has_mkldnn", "_get_mkldnn_enabled")
 CONVOLUTIONS = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}  # by the axes of their weights
+
+
+def can_be_asked() -> bool:
+    """True if this version of PyTorch tells what computes a convolution: the names are its own, and may go."""
+    return all(hasattr(torch._C, name) for name in ASKED)
 
 
 def in_onednn(image: Tensor, weight: Tensor, form: ConvolutionForm) -> bool:
@@ -25,7 +31,7 @@ def in_onednn(image: Tensor, weight: Tensor, form: ConvolutionForm) -> bool:
 
 def has_onednn() -> bool:
     """True if this build of PyTorch has oneDNN, and it is not switched off."""
-    return bool(torch._C._has_mkldnn and torch._C._get_mkldnn_enabled())
+    return can_be_asked() and bool(torch._C._has_mkldnn and torch._C._get_mkldnn_enabled())
 
 
 def is_left_out(image: Tensor, weight: Tensor, form: ConvolutionForm) -> bool:

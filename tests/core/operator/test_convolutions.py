@@ -224,3 +224,14 @@ def test_a_repetition_gives_the_same_bits() -> None:
 def test_float64_has_no_choice() -> None:
     found = decompose(_made(Volumes), _image(1, 1, 7, 6, 5), head="categorical", precision="float64")
     assert found.record["computation"]["convolutions"] == {}
+
+
+@pytest.mark.parametrize("name", onednn.ASKED)
+def test_a_pytorch_without_the_names_that_are_asked_computes_as_before(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, x = _made(Volumes), _image(1, 1, 7, 6, 5)
+    truth = decompose(network, x, rank=1)
+    assert truth.record["computation"]["convolutions"]
+    monkeypatch.delattr(torch._C, name)
+    found = decompose(network, x, rank=1)
+    torch.testing.assert_close(found.eigenvalues, truth.eigenvalues)
+    assert not found.record["computation"].get("convolutions")
