@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from string import Template
@@ -24,11 +26,12 @@ PAGE = Template(
 <div>$above</div><div id="place"></div><div>$below</div>
 <script type="module">
 const { default: widget } = await import("data:text/javascript;base64,$module");
-const states = $states, messages = $messages, listeners = {};
+const states = $states, messages = $messages, listeners = {}, sent = (window.sent = []);
 const decoded = (key, value) => value?.base64 === undefined ? value :
   new DataView(Uint8Array.from(atob(value.base64), (c) => c.charCodeAt(0)).buffer);
 const model = (id) => ({
-  get: (name) => states[id][name], set: (name, value) => { states[id][name] = value }, off() {}, save_changes() {}, send() {},
+  get: (name) => states[id][name], set: (name, value) => { states[id][name] = value },
+  off() {}, save_changes() {}, send: (message) => sent.push(message),
   on: (name, call) => { (listeners[id + name] ??= []).push(call) },
   widget_manager: { get_model: async (other) => model(other.replace("IPY_MODEL_", "")) },
 });
@@ -60,6 +63,13 @@ def draw_figures(demo: Path, output: Path) -> None:
 
 def photograph_view(view: Any, folder: Path, target: Path) -> None:
     """Write what the widget of `Decomposition.view` draws as PNG; folder: for the page."""
+    with opened_view(view, folder) as driver:
+        photograph(driver, target)
+
+
+@contextmanager
+def opened_view(view: Any, folder: Path) -> Iterator[Any]:
+    """A driver whose window shows the widget; the messages to the kernel are in `window.sent`. folder: for the page."""
     import ipyniivue
 
     module = (Path(ipyniivue.__file__).parent / "static" / "widget.js").read_bytes()
@@ -82,7 +92,7 @@ def photograph_view(view: Any, folder: Path, target: Path) -> None:
                 raise RuntimeError(f"NiiVue did not draw: {driver.get_log('browser')}")
             time.sleep(0.2)
         time.sleep(DRAWN)
-        photograph(driver, target)
+        yield driver
 
 
 def _messages(canvas: Any) -> list[Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.core.errors import IFIMError, ImageError
@@ -108,7 +109,7 @@ def view(
     sentences = [said, saturation_sentence(saturation.nats)] if saturation.saturated else [said]
     lines = [*map(html.escape, sentences), *(layer.legend() for layer in (*above, image))]
     place = widgets.HTML(_place_text((image, *above), shown.point))
-    canvas.on_location_change(_follow(place, (image, *above)))
+    canvas.on_location_change(_follow(place, (image, *above), matrix))
     rows = [widgets.HTML("<br>".join(lines)), canvas, place]
     if above:
         slider = widgets.FloatSlider(OPACITY, min=0.0, max=1.0, step=0.05, description=OVERLAY.label, tooltip=OVERLAY.tip)
@@ -153,7 +154,7 @@ def _matrix(affine: Any, orientation: Sequence[str] | None, dims: int) -> Matrix
         return affine_of(dims, orientation)
     if orientation is not None:
         raise ImageError("affine and orientation both say where the axes run: give one of them.")
-    matrix = np.asarray(affine, dtype=np.float64)
+    matrix = torch.as_tensor(affine, dtype=torch.float64).detach().cpu().numpy()
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) == 0:
         raise ImageError(
             f"affine {matrix.tolist()}: give an invertible matrix [4, 4] from voxel indices to RAS millimetres, such as "
@@ -203,6 +204,17 @@ def _share(matrix: Matrix, shown: Viewpoint) -> list[float]:
     return turned
 
 
+def _index(matrix: Matrix, shape: Sequence[int], turned: Sequence[float]) -> list[int]:
+    """Indices of a voxel in the array [i, j, k] of this shape from those along NiiVue's axes; see `_share`."""
+    import nibabel as nib
+
+    along = [round(turned[int(axis)]) for axis, _ in nib.io_orientation(matrix)]
+    return [
+        place if sign > 0 else size - 1 - place
+        for place, size, (_, sign) in zip(along, shape, nib.io_orientation(matrix), strict=True)
+    ]
+
+
 def _volume(ipyniivue: ModuleType, layer: _Layer, matrix: Matrix, unit: str) -> Any:
     """A layer as NiiVue's volume; the tables of maps follow by `_send_tables`."""
     scale = layer.scale
@@ -228,11 +240,11 @@ def _send_tables(canvas: Any, layers: Sequence[_Layer]) -> None:
     canvas.on_canvas_attached(send)
 
 
-def _follow(place: Any, layers: Sequence[_Layer]) -> Callable[[Mapping[str, Any]], None]:
+def _follow(place: Any, layers: Sequence[_Layer], matrix: Matrix) -> Callable[[Mapping[str, Any]], None]:
     """What writes the values at the lines' crossing below the picture whenever it moves."""
 
     def write(location: Mapping[str, Any]) -> None:
-        place.value = _place_text(layers, [int(index) for index in location["vox"]])
+        place.value = _place_text(layers, _index(matrix, layers[0].values.shape, location["vox"]))
 
     return write
 

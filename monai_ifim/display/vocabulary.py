@@ -60,7 +60,7 @@ __all__ = [
     "UNIT",
     "WEIGHTS",
     "Term",
-    "map_title",
+    "map_name",
     "term_of",
     "titled",
 ]
@@ -362,10 +362,10 @@ GLOSSARY = (
 )
 
 
-def map_title(kind: str, component: int | None = None) -> str:
-    """What a map is called, for heads: its kind's entry in MAPS, or the kind itself, which a foreign file may state, and the
-    number of the component."""
-    name = titled(MAPS.get(kind, kind))
+def map_name(kind: str, component: int | None = None) -> str:
+    """What a map is called: its kind's entry in MAPS, or the kind itself, which a foreign file may state, and the number of the
+    component."""
+    name = MAPS.get(kind, kind)
     return name if component is None else f"{name} {component}"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from monai_ifim.display.vocabulary import MAPS, map_title
+from monai_ifim.display.vocabulary import MAPS, map_name, titled
 
 KINDS = tuple(MAPS)
 
@@ -54,13 +54,18 @@ class MapContent:
         return numbered if self.channel == 1 else f"{numbered}_channel-{self.channel:02d}"
 
     @property
+    def name(self) -> str:
+        """What readers of images call it, without the channel."""
+        return map_name(self.kind, self.component)
+
+    @property
     def title(self) -> str:
-        """Its name in scenes and in the viewer, for readers of images, without the channel."""
-        return map_title(self.kind, self.component)
+        """The same with a capital letter, as in scenes and in the viewer."""
+        return titled(self.name)
 
     @property
     def label(self) -> str:
-        """Its name for people, for example "eigenvector 2, channel 3"."""
+        """Its name in DICOM and in files, for example "eigenvector 2, channel 3"."""
         named = self.kind.replace("_", " ")
         numbered = named if self.component is None else f"{named} {self.component}"
         return numbered if self.channel == 1 else f"{numbered}, channel {self.channel}"

@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
+from monai_ifim.display.vocabulary import ANSWER, BY_COMPONENT, COMPONENTS_KEPT, HOLDS_UP_TO, TOTAL_SENSITIVITY
 from monai_ifim.io import InputError, MapContent
 from monai_ifim.io.containment import is_plain_name
 from monai_ifim.io.errors import innermost
@@ -103,20 +104,22 @@ def _numbers(recorded: Sidecar, repeated: Sidecar, allowed: Mapping[str, float])
     first, second = recorded["prediction"], repeated["prediction"]
     same = first["class"] == second["class"]
     if first["class"] is not None:
-        yield Quantity("answer", str(first["class"]), str(second["class"]), 0.0 if same else math.inf, 0.0)
+        yield Quantity(ANSWER.label, str(first["class"]), str(second["class"]), 0.0 if same else math.inf, 0.0)
     for kind, values in first.items():
         if isinstance(values, Mapping):
             scale = max(map(abs, values.values()), default=0.0) if kind == "mean" else 1.0
             yield _sequence(kind.replace("_", " "), list(values.values()), _of(second, kind), scale, allowed["numbers"])
     equal = recorded["rank"] == repeated["rank"]
-    yield Quantity("components", str(recorded["rank"]), str(repeated["rank"]), 0.0 if equal else math.inf, 0.0)
+    yield Quantity(COMPONENTS_KEPT.label, str(recorded["rank"]), str(repeated["rank"]), 0.0 if equal else math.inf, 0.0)
     leading = max(recorded["eigenvalues"], default=0.0)
-    yield _sequence("eigenvalues", recorded["eigenvalues"], repeated["eigenvalues"], leading, allowed["information"])
-    yield _sequence("trace", [recorded["trace"]], [repeated["trace"]], abs(recorded["trace"] or 0.0), allowed["information"])
+    yield _sequence(BY_COMPONENT.label, recorded["eigenvalues"], repeated["eigenvalues"], leading, allowed["information"])
+    yield _sequence(
+        TOTAL_SENSITIVITY.label, [recorded["trace"]], [repeated["trace"]], abs(recorded["trace"] or 0.0), allowed["information"]
+    )
     radii = recorded["locality_radius"]
     if radii is not None:
         known = max((radius for radius in radii if radius is not None), default=0.0)
-        yield _sequence("locality radii", radii, repeated["locality_radius"] or [], known, max(RADII, allowed["numbers"]))
+        yield _sequence(HOLDS_UP_TO.label, radii, repeated["locality_radius"] or [], known, max(RADII, allowed["numbers"]))
 
 
 def _of(prediction: Mapping[str, Any], kind: str) -> list[Any]:
@@ -146,16 +149,16 @@ def _map(content: MapContent, recorded: RecordedCase, repeated: RecordedCase, al
     norms = [math.hypot(*(float(file["norm"] or 0.0) for file in files)) for files in (first, second)]
     texts = (f"norm {norms[0]:.6g}", f"norm {norms[1]:.6g}" if second else "none")
     if len(first) != len(second) or not _one_grid(first[0], second[0]):
-        return Quantity(content.label, texts[0], texts[1] if not second else "on another grid", math.inf, limit)
+        return Quantity(content.name, texts[0], texts[1] if not second else "on another grid", math.inf, limit)
     ours, size = recorded.volume(content), _size(recorded, content)
     if ours is None:
         away = max(_distance(norms[:1], norms[1:], size), UNSEEN)
-        return Quantity(f"{content.label} (norm alone)", *texts, away, limit)
+        return Quantity(f"{content.name} (norm alone)", *texts, away, limit)
     theirs = repeated.volume(content)
     if theirs is None or np.array_equal(ours, theirs):
-        return Quantity(content.label, *texts, 0.0 if theirs is not None else math.inf, limit)
+        return Quantity(content.name, *texts, 0.0 if theirs is not None else math.inf, limit)
     rest = _rest(content, ours, theirs, repeated)
-    return Quantity(content.label, *texts, max(rest / size, UNSEEN) if size > 0 else math.inf, limit)
+    return Quantity(content.name, *texts, max(rest / size, UNSEEN) if size > 0 else math.inf, limit)
 
 
 def _one_grid(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:

@@ -16,6 +16,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from monai_ifim.display.asked import asked_text
+from monai_ifim.display.vocabulary import term_of
 from monai_ifim.io import InputError, MapContent, atomic
 from monai_ifim.io.seal import sealed
 from monai_ifim.run.labels import label_columns, label_values
@@ -214,6 +215,8 @@ SCHEMA = pa.schema(
     ],
     metadata={"monai_ifim.schema_version": SCHEMA_VERSION, "monai_ifim.units": json.dumps(dict(UNITS))},
 )
+LABELS: Mapping[str, str] = MappingProxyType({name: term_of(name).label for name in SCHEMA.names})  # for people
+SCHEMA = SCHEMA.with_metadata(SCHEMA.metadata | {b"monai_ifim.labels": json.dumps(dict(LABELS)).encode()})
 
 
 def row_from_sidecar(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | None = None) -> CaseRow:

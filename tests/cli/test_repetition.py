@@ -58,10 +58,10 @@ def test_a_case_that_does_not_agree_ends_with_1_and_says_what_by_how_much_and_wh
     result = invoke("--from", sidecar, "--bundle", bundle)
     assert result.exit_code == 1
     assert result.output.splitlines()[-2:] == [
-        "scan disagrees: trace, 0.20 apart where 0.0010 is allowed",
+        "scan disagrees: total sensitivity, 0.20 apart where 0.0010 is allowed",
         "likely cause: another version of monai",
     ]
-    [line] = [line.split() for line in result.output.splitlines() if line.startswith("trace ")]
+    [line] = [line.split() for line in result.output.splitlines() if line.startswith("total sensitivity ")]
     assert line[-3:] == ["0.20", "0.0010", "differs"]
     content["versions"] = json.loads((tmp_path / "out" / "run.json").read_text())["versions"]
     sidecar.write_text(json.dumps(content))

@@ -103,16 +103,19 @@ def test_lines_cross_in_the_most_sensitive_voxel(shape: tuple[int, ...], matrix:
     np.testing.assert_allclose(canvas.scene.crosshair_pos, (np.array(place) + 0.5) / turned.shape)
 
 
-def test_values_below_the_picture_follow_the_lines_in_the_units_of_the_tensors() -> None:
+@pytest.mark.parametrize("matrix", [OBLIQUE, None])
+def test_values_below_the_picture_follow_the_lines_in_the_units_of_the_tensors(matrix: npt.NDArray[Any] | None) -> None:
     d = decomposed(1, 5, 6, 3, scale=1e-5)
-    view = d.view("sensitivity")
-    location = {"event": "location_change", "data": {"vox": [4, 1, 2]}}
+    view = d.view("sensitivity", affine=matrix)
+    turned = nib.as_closest_canonical(read(view.children[1].volumes[0])).get_fdata()  # as NiiVue counts voxels
+    place = np.argwhere(np.isclose(turned, float(d.image[0, 0, 4, 1, 2]), rtol=1e-6))[0]
+    location = {"event": "location_change", "data": {"vox": place.tolist()}}
     view.children[1]._handle_custom_msg(location, [])
     said = re.findall(r"(?:image|sensitivity) (\S+?),", view.children[2].value)
     digits = [float(text.replace("\N{MINUS SIGN}", "-")) for text in said]
     expected = [float(d.image[0, 0, 4, 1, 2]), float(d.sensitivity[0, 0, 4, 1, 2])]
     np.testing.assert_allclose(digits, expected, rtol=5e-3)
-    view.children[1]._handle_custom_msg({"event": "location_change", "data": {"vox": [5, 1, 2]}}, [])
+    view.children[1]._handle_custom_msg({"event": "location_change", "data": {"vox": [9, 9, 9]}}, [])
     assert view.children[2].value == ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from docs.figures.notebook import photograph_view
+from docs.figures.notebook import opened_view, photograph_view
 from monai_ifim.core import Decomposition, decompose
 
 ipyniivue = pytest.importorskip("ipyniivue", reason="needs the extra notebook: pip install '.[notebook]'")
@@ -28,7 +29,7 @@ def d() -> Decomposition:
     """A volume of unequal sizes whose values say where they are."""
     generator = torch.Generator().manual_seed(3)
     image = 0.3 + 0.7 * torch.rand(1, 1, 6, 9, 7, generator=generator, dtype=torch.float64)
-    network = nn.Sequential(nn.Flatten(), nn.Linear(6 * 9 * 7, 3, dtype=torch.float64)).eval()
+    network = nn.Sequential(nn.Flatten(), nn.Linear(6 * 9 * 7, 3, bias=False, dtype=torch.float64)).eval()
     with torch.no_grad():
         network[1].weight.copy_(torch.randn(3, 6 * 9 * 7, generator=generator, dtype=torch.float64) / 10)
     return decompose(network, image, head="categorical")
@@ -80,3 +81,24 @@ def test_colours_of_a_signed_map_are_those_of_the_plot_where_it_is_not_clear(d: 
     clear = np.abs(2 * share - 1) < 0.18
     assert np.ptp(found[clear], axis=1).max() < 0.02  # the grey image is seen
     assert min(opaque.sum(), clear.sum()) > 5
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("orientation", [None, "PIR", "RAS"])
+def test_values_below_a_click_are_those_that_niivue_reads_there(
+    d: Decomposition, orientation: str | None, tmp_path: Path
+) -> None:
+    from selenium.webdriver import ActionChains
+
+    view = d.view("sensitivity", point=POINT, orientation=orientation)
+    canvas, place = view.children[1:3]
+    place.value = ""
+    with opened_view(view, tmp_path) as driver:
+        target = driver.find_element("css selector", "canvas")
+        ActionChains(driver).move_to_element_with_offset(target, -75, -50).click().perform()
+        (*_, message) = driver.execute_script("return window.sent.filter((each) => each.event === 'location_change')")
+    canvas._handle_custom_msg(message, [])
+    index = tuple(int(number) for number in re.findall(r"\d+", place.value.split(":")[0]))
+    image, sensitivity = (value["value"] for value in message["data"]["values"])
+    assert float(d.image[(0, 0, *index)]) == pytest.approx(image, rel=1e-5)
+    assert float(d.sensitivity[(0, 0, *index)]) == pytest.approx(sensitivity, rel=1e-5)

@@ -31,7 +31,7 @@ def test_public_names_are_the_terms() -> None:
         "ONE_NAT",
         "PER_UNIT",
         "Term",
-        "map_title",
+        "map_name",
         "term_of",
         "titled",
     }

@@ -22,6 +22,7 @@ PACKAGE = Path(monai_ifim.__file__).parent
 ROOT = Path(__file__).resolve().parents[2]
 EXCEPTIONS = {
     ("monai_ifim.core.decomposition", "matplotlib"),  # the type that plot() returns
+    ("monai_ifim.core.spectrum", "scipy"),  # the eigenproblem of many classes in its matrix's memory
     ("monai_ifim.core.decomposition_file", "safetensors"),  # the format of Decomposition.save and load
 }
 

@@ -104,8 +104,10 @@ def test_every_setting_is_taken_over_so_that_it_agrees_bit_for_bit(name: str, ro
     found = repeated(sidecar, root, tmp_path / "again")
     assert found.identical, found.quantities
     assert found.causes == ()
-    contents = {MapContent.of(file).label for file in json.loads(sidecar.read_text())["files"]}
-    assert contents | {"answer", "probability", "components", "eigenvalues", "trace", "locality radii"} == set(verdicts(found))
+    contents = {MapContent.of(file).whole.name for file in json.loads(sidecar.read_text())["files"]}
+    assert contents | {
+        "answer", "probability", "components kept", "sensitivity by component", "total sensitivity", "holds up to"
+    } == set(verdicts(found))  # fmt: skip
     first, second = (json.loads(path.read_text()) for path in (sidecar, tmp_path / "again" / "scan" / "scan_ifim.json"))
     passing = {"seconds", "peak_memory_bytes", "seed", "verification", "sidecar_sha256"}
     assert {key for key in first if first[key] != second[key]} <= passing
@@ -166,8 +168,8 @@ def test_other_weights_disagree_and_are_named_first(root: Path, scan: Path, tmp_
     found = repeated(sidecar, other, tmp_path / "again")
     assert not found.agrees
     assert found.causes == ("other weights",)
-    assert {verdicts(found)[name] for name in ("eigenvalues", "trace", "sensitivity")} == {"differs"}
-    assert verdicts(found)["input"] == "same"
+    assert {verdicts(found)[name] for name in ("sensitivity by component", "total sensitivity", "sensitivity")} == {"differs"}
+    assert verdicts(found)["image as the network saw it"] == "same"
 
 
 def test_another_image_disagrees_only_where_it_was_asked_for(
@@ -177,7 +179,7 @@ def test_another_image_disagrees_only_where_it_was_asked_for(
     other = write_scan(tmp_path / "elsewhere" / "scan.nii.gz", (11, 8, 13), oblique, shift=0.7)
     found = repeated(sidecar, root, tmp_path / "again", image=other.parent)  # the folder with a file of this name
     assert found.causes == ("another image",)
-    assert verdicts(found)["source"] == "differs"
+    assert verdicts(found)["image"] == "differs"
     scan.unlink()
     with pytest.raises(InputError, match=r"elsewhere/scan.nii.gz is not the one that was decomposed, by its hash.*--image PATH"):
         repeated(sidecar, root, tmp_path / "again")
@@ -209,12 +211,15 @@ def test_a_changed_result_is_found_by_its_size(root: Path, scan: Path, tmp_path:
     high = nib.load(folder / "scan_ifim_high.nii.gz").get_fdata()
     true = nib.load(tmp_path / "again" / "scan" / "scan_ifim_high.nii.gz").get_fdata()
     image = np.linalg.norm(nib.load(folder / "scan_ifim_input.nii.gz").get_fdata())
-    assert by_name["high"].difference == pytest.approx(np.linalg.norm(high - true) / image)
+    assert by_name["sensitive part (high)"].difference == pytest.approx(np.linalg.norm(high - true) / image)
     assert by_name["sensitivity"].difference == pytest.approx(3e-3, rel=1e-3)
-    assert by_name["trace"].difference == pytest.approx(2e-3, rel=1e-2)
-    expected = {"high": "differs", "sensitivity": "within", "trace": "differs", "eigenvector 1": "within", "low": "same"}
+    assert by_name["total sensitivity"].difference == pytest.approx(2e-3, rel=1e-2)
+    expected = {
+        "sensitive part (high)": "differs", "sensitivity": "within", "total sensitivity": "differs", "component 1": "within",
+        "insensitive part (low)": "same",
+    }  # fmt: skip
     assert {name: verdicts(found)[name] for name in expected} == expected
-    assert verdicts(found)["eigenvector 2"] == "differs"
+    assert verdicts(found)["component 2"] == "differs"
     assert (found.agrees, found.causes) == (False, ())
 
 
@@ -229,8 +234,10 @@ def test_more_is_allowed_of_the_information_where_logits_lie_far_apart(root: Pat
     edit(sidecar, saturate)
     cases = (RecordedCase(path.parent, json.loads(path.read_text())) for path in (sidecar, again))
     allowed = {quantity.name: quantity.allowed for quantity in compare(*cases)}
-    assert [allowed[name] for name in ("eigenvalues", "trace", "sensitivity")] == pytest.approx([0.06] * 3)
-    assert (allowed["probability"], allowed["high"]) == (1e-3, 1e-2)
+    assert [allowed[name] for name in ("sensitivity by component", "total sensitivity", "sensitivity")] == pytest.approx(
+        [0.06] * 3
+    )
+    assert (allowed["probability"], allowed["sensitive part (high)"]) == (1e-3, 1e-2)
 
 
 def test_eigenvectors_of_equal_eigenvalues_may_turn_into_each_other(root: Path, scan: Path, tmp_path: Path) -> None:
@@ -246,10 +253,10 @@ def test_eigenvectors_of_equal_eigenvalues_may_turn_into_each_other(root: Path, 
         cases = (RecordedCase(path.parent, json.loads(path.read_text())) for path in (sidecar, again / "scan_ifim.json"))
         return {quantity.name: quantity.verdict for quantity in compare(*cases)}
 
-    assert found()["eigenvector 1"] == "differs"
+    assert found()["component 1"] == "differs"
     for path in (sidecar, again / "scan_ifim.json"):
         edit(path, lambda content: content.update(eigenvalues=[1.0, 0.999]))
-    assert found()["eigenvector 1"] == found()["eigenvector 2"] == "within"
+    assert found()["component 1"] == found()["component 2"] == "within"
 
 
 def test_without_the_maps_their_norms_are_compared_and_nothing_is_called_equal_to_the_last_bit(
@@ -261,7 +268,7 @@ def test_without_the_maps_their_norms_are_compared_and_nothing_is_called_equal_t
     found = repeated(sidecar, root, tmp_path / "again")
     assert found.agrees
     assert not found.identical
-    assert verdicts(found)["high (norm alone)"] == "within"
+    assert verdicts(found)["sensitive part (high) (norm alone)"] == "within"
 
 
 def test_a_case_of_a_batch_agrees_within_rounding_and_the_batch_is_named(
@@ -376,7 +383,7 @@ def test_a_repetition_never_writes_over_the_case(root: Path, scan: Path, tmp_pat
 def test_a_file_name_that_leads_out_of_the_folder_is_not_read(root: Path, scan: Path, tmp_path: Path) -> None:
     sidecar = decomposed(root, scan, tmp_path / "out")
     edit(sidecar, lambda content: content["files"][1].update(file="../../in/scan.nii.gz"))
-    assert "high (norm alone)" in verdicts(repeated(sidecar, root, tmp_path / "again"))
+    assert "sensitive part (high) (norm alone)" in verdicts(repeated(sidecar, root, tmp_path / "again"))
 
 
 def test_a_case_with_a_pseudonym_is_repeated_and_compared(root: Path, scan: Path, tmp_path: Path) -> None:

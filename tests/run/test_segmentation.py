@@ -293,7 +293,7 @@ def test_a_repetition_compares_the_labels(tmp_path: Path, make_segmenter: Callab
     words += ["--bundle", str(bundle)]
     result = CliRunner().invoke(app, [*words, "--output", str(tmp_path / "again")], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
-    assert "labels" in result.output
+    assert "segmentation" in result.output
     image = nib.load(label_file(sidecar))
     other = nib.Nifti1Image((np.asarray(image.dataobj) + 1) % 3, image.affine, image.header)
     nib.save(other, label_file(sidecar))

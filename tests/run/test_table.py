@@ -258,6 +258,9 @@ def test_the_file_states_version_and_units(tmp_path: Path) -> None:
     assert {units[name] for name in ("eigenvalue", "eigenvalues", "trace", "norm_sensitivity")} == {"nats per unit^2"}
     numbers = {name for name, kind in TYPES.items() if "string" not in kind} - {"frame"}
     assert set(units) == numbers
+    labels = json.loads(metadata[b"monai_ifim.labels"])
+    assert set(labels) == set(TYPES)
+    assert (labels["trace"], labels["rank"]) == ("total sensitivity", "components kept")
 
 
 def test_a_row_travels_between_processes() -> None:

@@ -156,7 +156,7 @@ class _NetworkCheck:
             listener.add(finding)
         self._probe("determinism", "the same image again", lambda: self._again(first))
         self._probe("independence", "two images together", lambda: self._independence(first))
-        record = self._probe("", "the first Jacobian products", self._decompose)
+        record = self._probe("", "the first products", self._decompose)
         if record is not None:
             self._probe("derivatives", "derivatives against differences of the output", lambda: _derivatives(record))
         return self._report(outputs)
@@ -237,7 +237,7 @@ class _NetworkCheck:
         self.head = trial.head
         fewest, most = trial.products
         products = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-        detail = f"differentiable; head {trial.head}, method {trial.method}, {products} Jacobian product(s) an image"
+        detail = f"differentiable; head {trial.head}, method {trial.method}, {products} product(s) an image"
         self.listener.add(Finding("decomposition", True, detail))
         if not trial.steps[1]:
             self._tell_cost(0.0)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from monai_ifim.display import numbers
 from monai_ifim.display.sides import edge_words, letter_places, place_text, side_text
-from monai_ifim.display.vocabulary import map_title
+from monai_ifim.display.vocabulary import map_name, titled
 from monai_ifim.display.windows import bar_shape
 from monai_ifim.io.planes import LABELS, CasePlanes, Plane, PlaneMap
 from monai_ifim.report.cohort.colors import color_table, colors_of
@@ -113,7 +113,7 @@ def _images(found: PlaneMap, planes: CasePlanes) -> list[Image.Image]:
 
 def _column(found: PlaneMap, width: float, sources: Iterator[str], planes: CasePlanes) -> MapColumn:
     kind = found.kind
-    title = map_title(kind)
+    title = titled(map_name(kind))
     low, high = found.window
     said = f"from {numbers.number(low)} to {numbers.number(high)} {numbers.unit_text(found.unit)}".strip()
     if kind == LABELS:

@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from monai_ifim.display import numbers
-from monai_ifim.display.vocabulary import map_title
+from monai_ifim.display.vocabulary import map_name, titled
 from monai_ifim.display.windows import bar_shape
 from monai_ifim.io.geometry import VIEWS, cut
 from monai_ifim.io.segmentation import ShownLabel
@@ -137,7 +137,7 @@ def _key(found: StackMap) -> str:
 
 
 def _title(found: StackMap) -> str:
-    return map_title(found.kind, found.component)
+    return titled(map_name(found.kind, found.component))
 
 
 def _labels(labels: Sequence[ShownLabel]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def test_a_good_network_passes_every_look(make_network: MakeNetwork) -> None:
     assert list(found) == ["output", "class names", "determinism", "independence", "decomposition", "cost", "derivatives"]
     assert "3 output(s)" in found["output"]
     assert "3 class names for 3 outputs: a, b, c" in found["class names"]
-    assert "head categorical, method exact, 2 Jacobian product(s) an image" in found["decomposition"]
+    assert "head categorical, method exact, 2 product(s) an image" in found["decomposition"]
     assert (report.outputs, report.head) == (3, "categorical")
 
 
@@ -358,7 +358,7 @@ def test_each_finding_is_told_when_it_is_known(make_network: MakeNetwork) -> Non
         "one forward pass",
         "the same image again",
         "two images together",
-        "the first Jacobian products",
+        "the first products",
     ]
 
 

@@ -138,6 +138,12 @@ def test_the_rule_takes_what_was_measured_as_the_fastest(layer: dict[str, int], 
     assert chosen.described() == {kernel: 1}  # the same convolution again
 
 
+@pytest.mark.parametrize(("padding", "kernel"), [(2, "turned"), (3, "autograd")])
+def test_kernels_are_turned_only_where_the_padding_is_within_their_reach(padding: int, kernel: Kernel) -> None:
+    image, weight = _volume(inputs=32, outputs=32, kernel=3, stride=1, side=20)
+    assert choose_kernel(image, weight, ConvolutionForm((1, 1, 1), (padding, 1, 1), (1, 1, 1))) == kernel
+
+
 def test_without_onednn_only_plain_pytorch_is_used() -> None:
     image, weight = _volume(inputs=32, outputs=32, kernel=3, stride=1, side=24)
     with torch.backends.mkldnn.flags(enabled=False):
