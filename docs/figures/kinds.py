@@ -14,7 +14,7 @@ from docs.figures.pages import SETTLED
 from docs.figures.specimens import CROPPED, FAR, GALLERY, HEAD, RADIOGRAPH, run_specimens
 
 DESKTOP, PHONE = (1280, 960), (390, 844)  # pixels
-WIDEST, COLORS = 960, 128  # pixels and colours of a stored picture, which then takes half of the bytes
+WIDEST, COLORS = 960, 256  # pixels and colours of a stored picture, which then takes half of the bytes
 OPEN = "for (const tile of document.querySelectorAll('#gallery li')) if (tile.innerText.includes(arguments[0])) tile.click();"
 
 
@@ -61,4 +61,5 @@ def take(shot: Shot, page: Path, target: Path) -> None:
         photograph(driver, target)
     shown = Image.open(io.BytesIO(target.read_bytes())).convert("RGB")
     shown.thumbnail((WIDEST, shown.height), Image.Resampling.LANCZOS)
-    shown.quantize(COLORS, dither=Image.Dither.NONE).save(target, optimize=True)
+    covering = Image.Quantize.MAXCOVERAGE  # the median cut would take the colours of small spots for greys
+    shown.quantize(COLORS, covering, dither=Image.Dither.NONE).save(target, optimize=True)
