@@ -48,6 +48,11 @@ GROUPS: dict[str, Group] = {
         ("training-lightning.png", "training-mlflow.png", "training-tensorboard.png"), needs="Chromium and its driver"
     ),
     "pages": Group(("index-dark.png", "index-light.png"), (DEMO,), needs="Chromium and its driver"),
+    "kinds": Group(
+        ("page-cropped.png", "page-ct.png", "page-gallery.png", "page-mr.png", "page-phone.png", "page-photograph.png"),
+        (CLASSIFIER, DETECTOR, "docs/figures/specimens.py"),
+        needs="Chromium and its driver",
+    ),
     "scenes": Group(("scene-slice.png", "scene.png"), (DEMO,), needs="IFIM_SLICER_PYTHON (CONTRIBUTING.md)"),
     "viewer": Group(("viewer-slice.png", "viewer.png"), (DEMO,), needs="IFIM_SLICER_PYTHON, Chromium and its driver"),
 }

@@ -62,7 +62,7 @@ def write_cohort(output: Path) -> Path:
         cards=cards,
         still=_still(cohort, cards),
         records=listed_records(listed) | gallery_records(listed, cards, thumbnails),
-        pictures=_pictures_said(pictures),
+        pictures=_pictures_said(pictures) if len(cohort.made) else "",
     )
     path = output / PAGE
     sha256 = write_bytes(path, text.encode("utf-8", "backslashreplace"), root=output)  # JSON may hold half of a character

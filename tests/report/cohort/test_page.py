@@ -353,6 +353,11 @@ def test_odd_cohorts_have_a_page_without_nan(render_drawn: Callable[..., Any], r
     assert not re.search(r"\b(nan|NaN|inf|None|NA)\b", text_of(page))
 
 
+def test_failures_are_not_said_to_lack_pictures_for_another_reason(render: Callable[..., Any]) -> None:
+    assert "has pictures" not in text_of(render([FAILED]))
+    assert "No case of this run has pictures: an earlier version made it" in text_of(render([FAILED, row("old")]))
+
+
 def test_a_regression_has_no_confidence(render: Callable[..., Any]) -> None:
     rows = [row(f"c{i}", 0.1 + i, "", None, probabilities=None, means=(2.5,), head="gaussian") for i in range(12)]
     page = render(rows)
