@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from docs.figures.browser import chromium, photograph
@@ -15,6 +16,7 @@ from docs.figures.specimens import CROPPED, FAR, GALLERY, HEAD, RADIOGRAPH, run_
 
 DESKTOP, PHONE = (1280, 960), (390, 844)  # pixels
 WIDEST, COLORS = 960, 256  # pixels and colours of a stored picture, which then takes half of the bytes
+LEAST_COLOR = 24  # difference between the channels of a pixel from which on it is no grey
 OPEN = "for (const tile of document.querySelectorAll('#gallery li')) if (tile.innerText.includes(arguments[0])) tile.click();"
 
 
@@ -61,5 +63,16 @@ def take(shot: Shot, page: Path, target: Path) -> None:
         photograph(driver, target)
     shown = Image.open(io.BytesIO(target.read_bytes())).convert("RGB")
     shown.thumbnail((WIDEST, shown.height), Image.Resampling.LANCZOS)
-    covering = Image.Quantize.MAXCOVERAGE  # the median cut would take the colours of small spots for greys
-    shown.quantize(COLORS, covering, dither=Image.Dither.NONE).save(target, optimize=True)
+    shown.quantize(palette=palette_of(shown), dither=Image.Dither.NONE).save(target, optimize=True)
+
+
+def palette_of(shown: Image.Image) -> Image.Image:
+    """An image with a palette of which half are greys, for scans, and half the colours that the picture has: in one palette for
+    all, the many greys would take the places of the few colours, or be drawn in steps."""
+    pixels = np.asarray(shown)
+    colored = pixels[np.ptp(pixels.astype(np.int16), axis=2) > LEAST_COLOR]
+    colors = Image.fromarray(colored[None]).quantize(COLORS // 2, Image.Quantize.MAXCOVERAGE).getpalette() or []
+    greys = np.linspace(0, 255, COLORS // 2).round().astype(int).repeat(3).tolist()
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*greys, *colors])
+    return palette

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 GALLERY, CROPPED, FAR = "gallery", "cropped", "far"  # folders of the runs
-SCANS = {"CT_small.dcm": "ct_abdomen.dcm", "examples_overlay.dcm": "mr_abdomen.dcm", "MR_small.dcm": "mr_small.dcm"}
+SCANS = {"CT_small.dcm": "ct_small.dcm", "examples_overlay.dcm": "mr_abdomen.dcm", "MR_small.dcm": "mr_small.dcm"}
 HEAD, RADIOGRAPH = "head_ct", "drawn_chest"  # names of cases
 SEEN = [300, 240]  # pixels of the head's slice that the bundle with a crop keeps
 RESIZED = "  - _target_: Resized\n"

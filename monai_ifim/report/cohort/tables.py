@@ -142,7 +142,7 @@ def finding_text(finding: dict[str, Any]) -> str:
     """An outlier in words: total sensitivity 3.10 is high (z = +5.2 among 84 cases predicted liver)."""
     value = finding["value"]
     if finding["kind"] == "vanishing":
-        return f"without sensitivity: {TOTAL_SENSITIVITY.label} {numbers.number(value)}, and the answer may be saturated"
+        return f"without sensitivity: {TOTAL_SENSITIVITY.label} {numbers.number(value)}"
     text = {"confidence": numbers.probability(value), "rank": numbers.count(value)}.get(
         finding["quantity"], numbers.number(value)
     )
