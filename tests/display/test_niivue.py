@@ -26,6 +26,7 @@ from monai_ifim.display.orientation import affine_of
 pytest.importorskip("ipyniivue", reason="needs the extra notebook: pip install '.[notebook]'")
 
 PACKAGE = Path(monai_ifim.__file__).parent
+ROOT = Path(__file__).resolve().parents[2]
 OBLIQUE = np.array([[0.3, -1.9, 0.1, 12.0], [1.4, 0.4, -0.2, -7.0], [0.2, 0.1, 3.1, 5.5], [0.0, 0.0, 0.0, 1.0]])
 
 
@@ -194,6 +195,6 @@ def test_sizes_that_the_page_of_cohorts_states_are_those_of_the_scripts() -> Non
     scripts = (PACKAGE / "report" / "cohort" / "templates" / name for name in ("slices.js", "cohort.js"))
     own = sum(len(script.read_bytes()) for script in scripts)
     packed = len(base64.b64encode(gzip.compress(bundle)))
-    said = " ".join((PACKAGE.parent / "docs" / "cohorts.md").read_text(encoding="utf-8").split())
+    said = " ".join((ROOT / "docs" / "cohorts.md").read_text(encoding="utf-8").split())
     assert f"scripts of its own, {own / 1e3:.0f} KB together" in said
     assert f"{len(bundle) / 1e6:.1f} MB, compressed and in base64 {packed / 1e6:.1f} MB" in said

@@ -74,7 +74,7 @@ def test_all_keys_of_the_schema_are_there(run: dict[str, Any]) -> None:
     assert all(set(file) >= {"file", "grid", "norm", "scale", "window", "trace_share"} for file in content["files"])
     assert all(set(file) >= {"shape", "affine"} for file in content["files"])
     assert content["schema_version"] == "2.4"
-    assert set(content["computation"]) == {"deterministic", "batch", "threads", "processor"}
+    assert set(content["computation"]) == {"deterministic", "batch", "threads", "processor", "convolutions"}
 
 
 def test_input_is_stated_as_nibabel_and_hashlib_see_it(run: dict[str, Any]) -> None:
