@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from docs.figures.notebook import opened_view, photograph_view
 from monai_ifim.core import Decomposition, decompose
 
 ipyniivue = pytest.importorskip("ipyniivue", reason="needs the extra notebook: pip install '.[notebook]'")
-if not Path("/usr/bin/chromium").exists():
+if not (shutil.which("chromium") and shutil.which("chromedriver")):
     pytest.skip("needs Chromium and its driver", allow_module_level=True)
 
 POINT = (2, 5, 3)

@@ -33,6 +33,11 @@ class ConvolutionForm:
     dilation: Size
     groups: int = 1
 
+    @classmethod
+    def of(cls, layer: Any) -> ConvolutionForm:
+        """That of a layer of PyTorch's, whose padding is a number along each axis."""
+        return cls(layer.stride, layer.padding, layer.dilation, layer.groups)
+
     def reach(self, kernel: Size) -> Size:
         """Distance between the first and the last tap of a kernel along each axis, in voxels of the image."""
         return tuple(d * (k - 1) for d, k in zip(self.dilation, kernel, strict=True))

@@ -62,7 +62,7 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, module: Any, output_size: Any, kernels: ChosenKernels) -> Tensor:
         ctx.module, ctx.weight, ctx.shape = module, module.weight.detach(), x.shape
         choice = type(module) in PLAIN and choosable(x, module.weight)
-        ctx.kernel = kernels.choose(x, ctx.weight, _form(module)) if choice else None
+        ctx.kernel = kernels.choose(x, ctx.weight, ConvolutionForm.of(module)) if choice else None
         return _own_forward(module, x, output_size)
 
     @staticmethod
@@ -78,7 +78,7 @@ class _Convolution(torch.autograd.Function):
 def _gathered(module: Any, weight: Tensor, size: torch.Size, x: Tensor) -> Tensor:
     """The convolution of x with the module's kernels, without bias, cut to `size` voxels, as output padding is no part of it."""
     within: tuple[Any, ...] = (..., *map(slice, size))
-    return convolved(x, weight.to(x), _form(module))[within]
+    return convolved(x, weight.to(x), ConvolutionForm.of(module))[within]
 
 
 def _spread(module: Any, weight: Tensor, size: torch.Size, kernel: Kernel | None, x: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ def _spread(module: Any, weight: Tensor, size: torch.Size, kernel: Kernel | None
     kernel: that was chosen for it; without a choice a plain convolution with turned kernels where there are no strides, which
     libraries compute up to several times as fast.
     """
-    form = _form(module)
+    form = ConvolutionForm.of(module)
     if kernel is not None:
         return gradient_at_image(kernel, x, weight, tuple(size), form)
     around = tuple(r - p for r, p in zip(form.reach(module.kernel_size), form.padding, strict=True))
@@ -96,10 +96,6 @@ def _spread(module: Any, weight: Tensor, size: torch.Size, kernel: Kernel | None
     if plain and x.numel() >= weight.numel():  # else the kernels take longer to be turned
         return convolved(x, turned(weight, form.groups).to(x), ConvolutionForm(form.stride, around, form.dilation, form.groups))
     return transposed_convolution(x, weight.to(x), tuple(size), form)
-
-
-def _form(module: Any) -> ConvolutionForm:
-    return ConvolutionForm(module.stride, module.padding, module.dilation, module.groups)
 
 
 class _Rectifier(torch.autograd.Function):

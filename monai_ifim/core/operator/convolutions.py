@@ -29,7 +29,9 @@ def chosen_convolutions(network: Callable[..., Any], image: Tensor, kernels: Cho
     by name or of other values than zeros, and those without a choice.
     """
     modules = modules_of(network) if isinstance(network, nn.Module) and image.numel() >= SMALLEST else []
-    with own_forward({module: partial(_convolved, module, _form(module), kernels) for module in modules if _is_plain(module)}):
+    with own_forward(
+        {module: partial(_convolved, module, ConvolutionForm.of(module), kernels) for module in modules if _is_plain(module)}
+    ):
         yield
 
 
@@ -37,10 +39,6 @@ def _is_plain(module: nn.Module) -> bool:
     if type(module) not in LAYERS or not replaceable(module):
         return False
     return module.padding_mode == "zeros" and not isinstance(module.padding, str)
-
-
-def _form(module: Any) -> ConvolutionForm:
-    return ConvolutionForm(module.stride, module.padding, module.dilation, module.groups)
 
 
 def _convolved(module: Any, form: ConvolutionForm, kernels: ChosenKernels, input: Tensor) -> Tensor:
