@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +28,9 @@ from monai_ifim.io.slicer.legend import legend_at
 from monai_ifim.io.slicer.spectrum_table import SpectrumTable, read_spectrum
 from monai_ifim.io.slicer.views import PRESETS, VIEW_ANGLE, Point, SliceView, camera_before, is_flat, plane_view, slice_view
 from monai_ifim.io.slicer.volumes import GREY, LABELS, SENSITIVITY, SIGNED, SceneVolume, first_of, scene_volumes
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 FOUR_UP, PLOT_3D_AND_SLICES, PLOT_AND_SLICES = 3, 36, 37  # vtkMRMLLayoutNode: FourUp, ConventionalPlot, FourUpPlot
 COLOR_IDS = {
@@ -162,6 +166,16 @@ def _write_tables(
 
 
 def _rendered(**content: Any) -> str:
+    ids = {
+        volume.file: f"vtkMRML{'LabelMap' if volume.colors == LABELS else 'Scalar'}VolumeNode{i}"
+        for i, volume in enumerate(content["volumes"], start=1)
+    }
+    return _template().render(content, ids=ids)
+
+
+@cache
+def _template() -> Template:
+    """The scene's template, compiled once in a process."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -173,15 +187,10 @@ def _rendered(**content: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    ids = {
-        volume.file: f"vtkMRML{'LabelMap' if volume.colors == LABELS else 'Scalar'}VolumeNode{i}"
-        for i, volume in enumerate(content["volumes"], start=1)
-    }
-    environment.filters["volume_id"] = lambda volume: ids[volume.file]
     environment.filters["file_name"] = lambda name: name.translate(_FILE_NAME)
     environment.filters["number"] = _number
     environment.filters["numbers"] = lambda values: " ".join(map(_number, np.ravel(values)))
-    return environment.get_template("scene.mrml.j2").render(content)
+    return environment.get_template("scene.mrml.j2")
 
 
 def _number(value: float) -> str:
