@@ -149,6 +149,8 @@ def _error_bound(spectra: list[Spectrum], subspace: Subspace) -> Tensor:
 
 def _mapped(metric: Metric, eigenvectors: Tensor) -> Tensor:
     """M u_i of eigenvectors [B, r, channel, *spatial]."""
+    if eigenvectors.shape[1] == 1:  # not copied: it may be as large as a scan
+        return metric.apply(eigenvectors[:, 0])[:, None]
     return torch.stack([metric.apply(vectors) for vectors in eigenvectors.unbind(1)], dim=1)
 
 
