@@ -1,6 +1,6 @@
 """Compares the methods with their alternatives: speed, memory and accuracy, with the bars they have to pass.
 
-python -m benchmarks.compare [--rounds N] [--only SECTION ...] [--device cpu|cuda] [--output FOLDER] [--quick]
+python -m benchmarks.compare [--rounds N] [--only SECTION ...] [--device cpu|cuda] [--output FOLDER] [--quick] [--cpu-seconds]
 python -m benchmarks.compare --short
 
 One process; in a section all candidates get the same network and image and are timed by turns, each once a round, after a
@@ -12,7 +12,8 @@ each other down a hundredfold, and not evenly.
 The results go to compare-DEVICE.json and compare-DEVICE.md in benchmarks/results, section by section as they are done.
 With --only, earlier results of the other sections are kept. Every section has a stamp: date, commit, command line, load before
 measuring, machine and versions. --quick runs everything at tiny sizes to see that it works; its results go to
-compare-DEVICE-quick and mean nothing. --short measures nothing: it prints the rows that have a bar, for docs/engine.md.
+compare-DEVICE-quick and mean nothing. --cpu-seconds takes one thread, and counts the seconds of the CPU in place of those of
+the clock, which other programs disturb least. --short measures nothing: it prints the rows that have a bar, for docs/engine.md.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -35,6 +37,7 @@ from benchmarks.exact import exact
 from benchmarks.native import native
 from benchmarks.peaks import memory_budget, memory_classes
 from benchmarks.results import Comparison, Row, Section, read_comparison
+from benchmarks.rivals import rivals
 from benchmarks.scanner import scanner_memory, scanner_seconds
 from benchmarks.stamp import take_stamp
 from benchmarks.tables import full_table, short_table
@@ -49,6 +52,7 @@ SECTIONS: dict[str, Measured] = {
     "jacrev": jacrev,
     "plenoptic": eigendistortion,
     "attributions": attributions,
+    "rivals": rivals,
     "adaptive-mednist": adaptive_mednist,
     "adaptive-peaked": adaptive_peaked,
     "matrix-free": matrix_free,
@@ -75,9 +79,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--short", action="store_true")
+    parser.add_argument("--cpu-seconds", action="store_true", help="one thread, and its own seconds: beside other programs")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
-    setting = Setting(arguments.rounds or (1 if arguments.quick else ROUNDS), device, arguments.quick)
+    if arguments.cpu_seconds and device.type != "cpu":
+        parser.error("--cpu-seconds does not count what a GPU does: leave it out.")
+    if arguments.cpu_seconds:
+        torch.set_num_threads(1)
+    clock = time.process_time if arguments.cpu_seconds else time.perf_counter
+    setting = Setting(arguments.rounds or (1 if arguments.quick else ROUNDS), device, arguments.quick, clock)
     name = f"compare-{device_name(device)}{'-quick' if arguments.quick else ''}"
     comparison = read_comparison(arguments.output / f"{name}.json", device_name(device), arguments.quick)
     if arguments.short and not comparison.sections:

@@ -28,7 +28,8 @@ class Group:
 
     Args:
         files: names of the figures.
-        inputs: paths from the top of the repository of what is drawn, besides the module itself: results and weights.
+        inputs: paths from the top of the repository of what is drawn, besides the module itself: weights and results, of which
+            FILE#SECTION is one section.
         needs: other programs, for people.
     """
 
@@ -42,6 +43,7 @@ GROUPS: dict[str, Group] = {
     "hero": Group(("hero.png",), (DEMO, CLASSIFIER)),
     "plots": Group(("plot-2d.png", "plot-3d.png"), (CLASSIFIER, DETECTOR)),
     "scanner": Group(("scanner-comb.png", "scanner-spaces.png"), (CLASSIFIER, DETECTOR)),
+    "rivals": Group(("rivals.png",), ("benchmarks/results/compare-cpu.json#rivals",)),
     "segmentation": Group(("segmentation.png",), (SEGMENTER,)),
     "notebook": Group(("notebook-view.png",), (DETECTOR,), needs="ipyniivue (the extra notebook), Chromium and its driver"),
     "training": Group(
