@@ -9,7 +9,8 @@ have random weights from a fixed seed, but for the section on MedNIST, which nee
 and is left out without it. Nothing else should run on the machine meanwhile: two programs that each use all cores can slow
 each other down a hundredfold, and not evenly.
 
-The results go to compare-DEVICE.json and compare-DEVICE.md in benchmarks/results, section by section as they are done.
+The results go to compare-DEVICE.json and compare-DEVICE.md in benchmarks/results, section by section as they are done; those
+of the section rivals to rivals-DEVICE.
 With --only, earlier results of the other sections are kept. Every section has a stamp: date, commit, command line, load before
 measuring, machine and versions. --quick runs everything at tiny sizes to see that it works; its results go to
 compare-DEVICE-quick and mean nothing. --cpu-seconds takes one thread, and counts the seconds of the CPU in place of those of
@@ -23,7 +24,7 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -66,6 +67,7 @@ SECTIONS: dict[str, Measured] = {
     "scanner-memory": scanner_memory,
 }
 RESULTS = Path(__file__).parent / "results"
+APART = ("rivals",)  # sections with results in a file of their own, which a figure is drawn from
 ROUNDS = 5
 SEED = 0
 
@@ -88,16 +90,33 @@ def main() -> None:
         torch.set_num_threads(1)
     clock = time.process_time if arguments.cpu_seconds else time.perf_counter
     setting = Setting(arguments.rounds or (1 if arguments.quick else ROUNDS), device, arguments.quick, clock)
-    name = f"compare-{device_name(device)}{'-quick' if arguments.quick else ''}"
-    comparison = read_comparison(arguments.output / f"{name}.json", device_name(device), arguments.quick)
-    if arguments.short and not comparison.sections:
-        sys.exit(f"there is no {name}.json yet: run python -m benchmarks.compare first.")
+    suffix = f"{device_name(device)}{'-quick' if arguments.quick else ''}"
     if arguments.short:
-        print(short_table(comparison), end="")
+        print(short_table(_known(arguments.output / f"compare-{suffix}.json", device)), end="")
         return
-    _, broken = run_sections(arguments.only or list(SECTIONS), setting, comparison, arguments.output / name)
+    broken = []
+    for prefix, names in _files(arguments.only or list(SECTIONS)).items():
+        stem = arguments.output / f"{prefix}-{suffix}"
+        comparison = read_comparison(stem.with_name(f"{stem.name}.json"), device_name(device), arguments.quick)
+        broken += run_sections(names, setting, comparison, stem)[1]
     if broken:
         sys.exit(f"broke, and nothing was recorded for: {', '.join(broken)}")
+
+
+def _known(path: Path, device: torch.device) -> Comparison:
+    """The results of earlier runs; ends the program where there are none."""
+    comparison = read_comparison(path, device_name(device), quick=False)
+    if not comparison.sections:
+        sys.exit(f"there is no {path.name} yet: run python -m benchmarks.compare first.")
+    return comparison
+
+
+def _files(names: Sequence[str]) -> dict[str, list[str]]:
+    """Sections by the beginning of the name of the file that their results go to."""
+    files: dict[str, list[str]] = {}
+    for name in names:
+        files.setdefault(name if name in APART else "compare", []).append(name)
+    return files
 
 
 def run_sections(

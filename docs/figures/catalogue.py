@@ -28,8 +28,7 @@ class Group:
 
     Args:
         files: names of the figures.
-        inputs: paths from the top of the repository of what is drawn, besides the module itself: weights and results, of which
-            FILE#SECTION is one section.
+        inputs: paths from the top of the repository of what is drawn, besides the module itself: results and weights.
         needs: other programs, for people.
     """
 
@@ -43,7 +42,7 @@ GROUPS: dict[str, Group] = {
     "hero": Group(("hero.png",), (DEMO, CLASSIFIER)),
     "plots": Group(("plot-2d.png", "plot-3d.png"), (CLASSIFIER, DETECTOR)),
     "scanner": Group(("scanner-comb.png", "scanner-spaces.png"), (CLASSIFIER, DETECTOR)),
-    "rivals": Group(("rivals.png",), ("benchmarks/results/compare-cpu.json#rivals",)),
+    "rivals": Group(("rivals.png",), ("benchmarks/results/rivals-cpu.json",)),
     "segmentation": Group(("segmentation.png",), (SEGMENTER,)),
     "notebook": Group(("notebook-view.png",), (DETECTOR,), needs="ipyniivue (the extra notebook), Chromium and its driver"),
     "training": Group(

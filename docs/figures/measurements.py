@@ -12,6 +12,7 @@ from docs.figures.catalogue import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
 COMPARISON = RESULTS / "compare-cpu.json"
+RIVALS = RESULTS / "rivals-cpu.json"
 SEGMENTATION = RESULTS / "segmentation-cpu.json"
 
 Row = dict[str, Any]
@@ -112,7 +113,7 @@ class Rival:
 
 def rivals() -> list[Rival]:
     """What the section "rivals" measured, the largest share first."""
-    rows = _rows(COMPARISON, "rivals")
+    rows = _rows(RIVALS, "rivals")
     by_name: dict[str, dict[str, Row]] = {}
     for row in rows:
         what, _, name = row["what"].partition(", ")

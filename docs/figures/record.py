@@ -23,20 +23,10 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
 
 
-def digest_of(input: str) -> str:
-    """The digest of a file, named from the top of the repository, or of one section of a file of results (FILE#SECTION)."""
-    name, _, section = input.partition("#")
-    path = ROOT / name
-    if not section or not path.is_file():
-        return digest(path)
-    found = json.loads(path.read_text(encoding="utf-8"))["sections"].get(section)
-    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
-
-
 def record_of(group: str) -> dict[str, dict[str, str]]:
     """The entry of a group as the files are now."""
     files = {name: digest(FIGURES / name) for name in GROUPS[group].files}
-    return {"files": files, "inputs": {path: digest_of(path) for path in inputs_of(group)}}
+    return {"files": files, "inputs": {path: digest(ROOT / path) for path in inputs_of(group)}}
 
 
 def read_record() -> Record:
