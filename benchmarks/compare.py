@@ -10,7 +10,7 @@ and is left out without it. Nothing else should run on the machine meanwhile: tw
 each other down a hundredfold, and not evenly.
 
 The results go to compare-DEVICE.json and compare-DEVICE.md in benchmarks/results, section by section as they are done; those
-of the section rivals to rivals-DEVICE.
+of the sections rivals and rivals-memory to rivals-DEVICE.
 With --only, earlier results of the other sections are kept. Every section has a stamp: date, commit, command line, load before
 measuring, machine and versions. --quick runs everything at tiny sizes to see that it works; its results go to
 compare-DEVICE-quick and mean nothing. --cpu-seconds takes one thread, and counts the seconds of the CPU in place of those of
@@ -38,7 +38,7 @@ from benchmarks.exact import exact
 from benchmarks.native import native
 from benchmarks.peaks import memory_budget, memory_classes
 from benchmarks.results import Comparison, Row, Section, read_comparison
-from benchmarks.rivals import rivals
+from benchmarks.rivals import rivals, rivals_memory
 from benchmarks.scanner import scanner_memory, scanner_seconds
 from benchmarks.stamp import take_stamp
 from benchmarks.tables import full_table, short_table
@@ -54,6 +54,7 @@ SECTIONS: dict[str, Measured] = {
     "plenoptic": eigendistortion,
     "attributions": attributions,
     "rivals": rivals,
+    "rivals-memory": rivals_memory,
     "adaptive-mednist": adaptive_mednist,
     "adaptive-peaked": adaptive_peaked,
     "matrix-free": matrix_free,
@@ -67,7 +68,7 @@ SECTIONS: dict[str, Measured] = {
     "scanner-memory": scanner_memory,
 }
 RESULTS = Path(__file__).parent / "results"
-APART = ("rivals",)  # sections with results in a file of their own, which a figure is drawn from
+APART = {"rivals": "rivals", "rivals-memory": "rivals"}  # sections with results in a file apart, which a figure is drawn from
 ROUNDS = 5
 SEED = 0
 
@@ -115,7 +116,7 @@ def _files(names: Sequence[str]) -> dict[str, list[str]]:
     """Sections by the beginning of the name of the file that their results go to."""
     files: dict[str, list[str]] = {}
     for name in names:
-        files.setdefault(name if name in APART else "compare", []).append(name)
+        files.setdefault(APART.get(name, "compare"), []).append(name)
     return files
 
 

@@ -55,7 +55,7 @@ class Synthesis:
             except Exception as error:
                 self.failure = f"{type(error).__name__}: {error}"
             else:
-                self.eigenvalues, self.eigendistortions = found.eigenvalues[:KEPT], found.eigendistortions
+                self.eigenvalues, self.eigendistortions = found.eigenvalues.reshape(-1)[:KEPT], found.eigendistortions
 
 
 def eigendistortion(setting: Setting) -> list[Row]:

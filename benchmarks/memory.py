@@ -54,14 +54,12 @@ class MeasurementFailed(Exception):  # noqa: N818
     """The process that was to measure ended with an error."""
 
 
-def measured_alone(
-    words: Sequence[str], environment: Mapping[str, str] | None = None, module: str = "benchmarks.memory"
-) -> Measurement:
-    """What `python -m` with this module and these words prints; raises MeasurementFailed with its last words.
+def measured_alone(words: Sequence[str], environment: Mapping[str, str] | None = None) -> Measurement:
+    """What `python -m benchmarks.memory` with these words prints; raises MeasurementFailed with its last words.
 
     environment: variables that the process has besides this one's.
     """
-    command = [sys.executable, "-m", module, *words]
+    command = [sys.executable, "-m", "benchmarks.memory", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **(environment or {})})
     if done.returncode:
         raise MeasurementFailed((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1])

@@ -3,19 +3,16 @@
 Each gives a direction d. A step of length e along it costs e^2 d^T F d / 2 nats, and the most that any direction of that length
 costs is e^2 l_1 / 2, so that d^T F d / (|d|^2 l_1) is the share of what is possible. Both come from float64 on the CPU:
 d^T F d from one forward-mode product, without any code of the package. A map of importance is taken as a direction as it is.
-
-python -m benchmarks.rivals NAME --size 224 [--device D]   # peak memory of one method, in this process, as JSON
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
+import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -26,7 +23,7 @@ from benchmarks.approximate import SectionSkipped, mednist
 from benchmarks.attribution import BATCHES, grad_cam, integrated_gradients, occlusion, saliency, smooth_grad
 from benchmarks.baselines import jacrev_parts
 from benchmarks.eigendistortion import SquareRootOfProbability, Synthesis
-from benchmarks.memory import Measurement, MeasurementFailed, Peak, measured_alone
+from benchmarks.memory import Measurement, Peak
 from benchmarks.networks import Subject, densenet121, frozen
 from benchmarks.power_iteration import by_differences, by_double_backward
 from benchmarks.results import Bar, Row
@@ -34,10 +31,11 @@ from benchmarks.timing import Setting, wait
 from monai_ifim import decompose
 
 CLASSES = 6
+SIZE = 128  # pixels along an axis
 SMALL = 64  # pixels along an axis of the image that loads the libraries before a peak is measured
 SUITED_STEP, MANY = 1e-2, 100  # of the power iteration by differences, where one chooses
 STEPS, SAMPLES = 50, 25  # of integrated gradients, of SmoothGrad
-IMAGES_APART = 3  # of those that the section adaptive-mednist takes
+IMAGES_APART = 6  # of those that the section adaptive-mednist takes
 SLOW = ("KL gradients, 100 steps", "plenoptic, randomized SVD", "IntegratedGradients", "SmoothGrad", "Occlusion")  # one round
 
 Build = Callable[[Subject, int], Callable[[], Any]]
@@ -60,7 +58,7 @@ def _plenoptic(subject: Subject, target: int) -> Callable[[], Tensor]:
         synthesis()
         if synthesis.failure:
             raise RuntimeError(synthesis.failure)
-        return synthesis.eigendistortions[:1].reshape(subject.image.shape)
+        return synthesis.eigendistortions.reshape(-1, *subject.image.shape[1:])[:1]
 
     return leading
 
@@ -87,14 +85,13 @@ BUILDS: Mapping[str, Build] = {
 
 
 def rivals(setting: Setting) -> list[Row]:
-    """Share of the most that a direction can cost, seconds and peak memory of each method, the last two over those of exact."""
-    one = densenet121(CLASSES, setting.size(224, SMALL), setting.device)
+    """Share of the most that a direction can cost, and seconds of each method over those of exact."""
+    one = densenet121(CLASSES, setting.size(SIZE, SMALL), setting.device)
     setting.note(one.title)
     calls = methods(one)
     slow = {name: 1 for name in calls if name in SLOW}
     timings = setting.measure(calls, limits={} if setting.quick else slow, warm_up=not setting.quick)
     truth = Truth(one)
-    peaks = _peaks(setting)
     rows = []
     for name, call in calls.items():
         bar = Bar(0.999, True) if name == "exact" else None
@@ -102,8 +99,14 @@ def rivals(setting: Setting) -> list[Row]:
         seconds = {key: timings.seconds[key] for key in dict.fromkeys(("exact", name))}
         details = f"{timings.median(name):.3g} s"
         rows.append(Row(f"seconds / exact's, {name}", one.title, timings.ratio(name, "exact"), None, "", details, seconds))
-        rows.append(_peak_row(name, one.title, peaks))
     return [*rows, *_trained(setting)]
+
+
+def rivals_memory(setting: Setting) -> list[Row]:
+    """Peak memory of each method over that of exact, each in a process of its own."""
+    title = f"DenseNet121 2D {setting.size(SIZE, SMALL)}^2, C = {CLASSES}"
+    peaks = _peaks(setting)
+    return [_peak_row(name, title, peaks) for name in peaks]
 
 
 def methods(subject: Subject) -> dict[str, Callable[[], Any]]:
@@ -155,16 +158,33 @@ def _trained(setting: Setting) -> list[Row]:
 
 
 def _peaks(setting: Setting) -> dict[str, Measurement | str]:
-    """Peak memory of each method in a process of its own, or why there is none; a smoke test takes two."""
+    """Peak memory of each method in a process of its own, or why there is none."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", "captum.attr", "monai.visualize", "plenoptic"])
+    words = (setting.size(SIZE, SMALL), str(setting.device), torch.get_num_threads())
     found: dict[str, Measurement | str] = {}
-    for name in list(BUILDS)[: setting.size(len(BUILDS), 2)]:
+    for name in BUILDS:
         setting.note(f"peak of {name}")
-        words = [name, "--size", str(setting.size(224, SMALL)), "--device", str(setting.device)]
-        try:
-            found[name] = measured_alone(words, module="benchmarks.rivals")
-        except MeasurementFailed as failure:
-            found[name] = str(failure)
+        with ProcessPoolExecutor(1, mp_context=context) as alone:
+            try:
+                found[name] = alone.submit(peak_of, name, *words).result()
+            except Exception as error:  # the method's own, or the end of a process that was killed
+                found[name] = f"{type(error).__name__}: {error}"
     return found
+
+
+def peak_of(name: str, size: int, device: str, threads: int) -> Measurement:
+    """Peak memory of one method in this process, whose libraries a small image loads before."""
+    torch.set_num_threads(threads)
+    methods(densenet121(CLASSES, SMALL, torch.device(device)))[name]()
+    call = methods(densenet121(CLASSES, size, torch.device(device)))[name]
+    with Peak(torch.device(device)) as peak:
+        start = time.perf_counter()
+        found = call()
+        wait(torch.device(device))
+        seconds = time.perf_counter() - start
+    del found
+    return Measurement(peak.above, seconds, peak.start)
 
 
 def _peak_row(name: str, case: str, peaks: Mapping[str, Measurement | str]) -> Row:
@@ -173,26 +193,3 @@ def _peak_row(name: str, case: str, peaks: Mapping[str, Measurement | str]) -> R
     if isinstance(found, str) or isinstance(reference, str):
         return Row(what, case, None, details=str(found if isinstance(found, str) else reference))
     return Row(what, case, found.peak / reference.peak, details=f"{found.peak / 2**20:.0f} MiB")
-
-
-def main(words: Sequence[str] | None = None) -> None:
-    """Measure the peak of one method and print it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=BUILDS)
-    parser.add_argument("--size", type=int, required=True)
-    parser.add_argument("--device", default="cpu")
-    given = parser.parse_args(words)
-    device = torch.device(given.device)
-    methods(densenet121(CLASSES, SMALL, device))[given.name]()
-    call = methods(densenet121(CLASSES, given.size, device))[given.name]
-    with Peak(device) as peak:
-        start = time.perf_counter()
-        found = call()
-        wait(device)
-        seconds = time.perf_counter() - start
-    del found
-    print(json.dumps(asdict(Measurement(peak.above, seconds, peak.start))))
-
-
-if __name__ == "__main__":
-    main()

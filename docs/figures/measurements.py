@@ -112,8 +112,8 @@ class Rival:
 
 
 def rivals() -> list[Rival]:
-    """What the section "rivals" measured, the largest share first."""
-    rows = _rows(RIVALS, "rivals")
+    """What the sections "rivals" and "rivals-memory" measured, the largest share first."""
+    rows = _rows(RIVALS, "rivals") + _rows(RIVALS, "rivals-memory")
     by_name: dict[str, dict[str, Row]] = {}
     for row in rows:
         what, _, name = row["what"].partition(", ")
