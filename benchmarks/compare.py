@@ -30,6 +30,7 @@ from benchmarks.approximate import SectionSkipped, adaptive_mednist, adaptive_pe
 from benchmarks.attribution import attributions
 from benchmarks.baselines import jacrev, naive, passes
 from benchmarks.batch import batches
+from benchmarks.cohorts import cohorts
 from benchmarks.eigendistortion import eigendistortion
 from benchmarks.exact import exact
 from benchmarks.native import native
@@ -55,6 +56,7 @@ SECTIONS: dict[str, Callable[[Setting], list[Row]]] = {
     "memory-budget": memory_budget,
     "memory-classes": memory_classes,
     "batches": batches,
+    "cohorts": cohorts,
     "verification": verification,
     "native": native,
     "scanner": scanner_seconds,
