@@ -165,13 +165,13 @@ def _rendered(**content: Any) -> str:
         volume.file: f"vtkMRML{'LabelMap' if volume.colors == LABELS else 'Scalar'}VolumeNode{i}"
         for i, volume in enumerate(content["volumes"], start=1)
     }
-    return _template().render(ids=ids, **content)
+    return _template().render(content, ids=ids)
 
 
 @cache
 def _template() -> Template:
-    """Compiled once: that takes longer than the rest of a small case's scene."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
+    """The scene's template, compiled once in a process."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("monai_ifim.io.slicer", "templates"),
@@ -182,7 +182,6 @@ def _template() -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["volume_id"] = pass_context(lambda context, volume: context["ids"][volume.file])
     environment.filters["file_name"] = lambda name: name.translate(_FILE_NAME)
     environment.filters["number"] = _number
     environment.filters["numbers"] = lambda values: " ".join(map(_number, np.ravel(values)))
