@@ -32,6 +32,7 @@ from monai_ifim.core.operator.jacobian import Jacobian
 from monai_ifim.core.operator.metric import check_self_adjoint
 from monai_ifim.core.operator.precision import coarsest_eps
 from monai_ifim.core.operator.predictor import Predictor
+from monai_ifim.core.operator.recurrence import differentiable_recurrence
 from monai_ifim.core.operator.requirements import check_independence
 from monai_ifim.core.operator.rows import FactorRows, all_finite
 from monai_ifim.core.part_verification import directions_by_products, expectations_of, verify_part
@@ -139,6 +140,7 @@ def _run_plan(part: BatchPart, plan: MemoryPlan) -> Decomposition:
     offload, kernels = Offload(), ChosenKernels()
     generator = torch.Generator().manual_seed(part.settings.seed)
     with ExitStack() as stack:
+        stack.enter_context(differentiable_recurrence(part.predictor.running, part.image))
         if plan.frugal or part.settings.method == "matrix_free" or answers_at_every_voxel(part.settings.head):
             stack.enter_context(lean_layers(part.predictor.running, kernels))
         else:
