@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 GROWTH = 4.0  # largest factor from the longest step inside the band to the next one
-CLOSE = 1.5  # factor between two steps within which the curve is not looked at again
-FORETOLD = 0.25  # share of the band: how well shorter steps must foretell one that is farther than CLOSE away
+CLOSE = 2.0  # factor between two steps within which the curve is not looked at again
+FORETOLD = 0.25  # share of the band: how well shorter steps must foretell one at its edge that is farther than CLOSE away
 NEARER = 1 / 8  # share of the longest step inside the band at which, or nearer, the curve must have been looked at
 SMALLEST = 2.0**-10  # share of the first step below which no exit is searched
 FARTHEST = 2.0**28  # multiple of the first step beyond which no exit is searched
@@ -81,18 +81,13 @@ class FirstExit:
         """True where the curve between the last two points may leave the band and come back. before: points up to the first of
         the two."""
         (low, nearer), (high, value) = before[-1], last
-        far = high > CLOSE * low
-        if far and not (math.isfinite(value) and self._foretold(before, last)):
-            return True
         if abs(value) > self._band or high <= (1 + self._precision) * low:
             return False
-        if not far and max(abs(nearer), abs(value)) < self._band / 2:
-            return False
-        return _Polynomial([*before, last][-NODES:]).exit(low, high, self._band) is not None
-
-    def _foretold(self, before: Sequence[Point], last: Point) -> bool:
-        step, value = last
-        return abs(_Polynomial(before[-NODES:])(step) - value) <= FORETOLD * self._band
+        left = self._band - max(abs(nearer), abs(value))  # what an excursion between the two would have to go beyond them
+        surprise = abs(_Polynomial(before[-NODES:])(high) - value)
+        if high > CLOSE * low and surprise > FORETOLD * self._band + left / 2:
+            return True
+        return left < self._band / 2 and _Polynomial([*before, last][-NODES:]).exit(low, high, self._band) is not None
 
     def _nearer(self) -> float | None:
         """The next step where all so far are outside."""
