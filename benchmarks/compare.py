@@ -33,6 +33,7 @@ from benchmarks.approximate import SectionSkipped, adaptive_mednist, adaptive_pe
 from benchmarks.attribution import attributions
 from benchmarks.baselines import jacrev, naive, passes
 from benchmarks.batch import batches
+from benchmarks.cohorts import cohorts
 from benchmarks.eigendistortion import eigendistortion
 from benchmarks.exact import exact
 from benchmarks.native import native
@@ -62,6 +63,7 @@ SECTIONS: dict[str, Measured] = {
     "memory-budget": memory_budget,
     "memory-classes": memory_classes,
     "batches": batches,
+    "cohorts": cohorts,
     "verification": verification,
     "native": native,
     "scanner": scanner_seconds,
