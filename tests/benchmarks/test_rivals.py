@@ -16,6 +16,7 @@ from benchmarks.rivals import BUILDS, Truth, _peak_row, methods
 from monai_ifim.core.dense import dense_fisher
 
 CPU = torch.device("cpu")
+SLOWEST = ("plenoptic, randomized SVD", "KL gradients, 100 steps", "IntegratedGradients")
 
 
 def _subject(classes: int = 4) -> Subject:
@@ -71,13 +72,14 @@ def test_every_method_gives_a_direction_and_those_that_must_find_the_leading_one
     one = small_densenet(6, 64, CPU)
     truth = Truth(one)
     calls = methods(one)
-    del calls["plenoptic, randomized SVD"]  # a minute
+    for slow in SLOWEST:
+        del calls[slow]
     shares = {name: truth.share(call()) for name, call in calls.items()}
     assert all(0 <= share <= 1 + 1e-6 for share in shares.values())
     for name in ("exact", "torch.func.jacrev", "KL gradients, double backward"):
         assert shares[name] > 0.999, name
     assert shares["Saliency"] < shares["gradient of log p"]
-    assert set(shares) | {"plenoptic, randomized SVD"} == set(BUILDS)
+    assert set(shares) | set(SLOWEST) == set(BUILDS)
 
 
 def test_peaks_are_multiples_of_exact_or_say_why_not() -> None:
