@@ -8,7 +8,9 @@ from inspect import Parameter, signature
 from math import isfinite
 from typing import Any, Literal, TypedDict, get_args
 
+from monai_ifim.coordinates import Acquisition, Regions
 from monai_ifim.core import IFIMError
+from monai_ifim.core.coordinates import Family
 from monai_ifim.core.settings import Settings, SettingsShortcuts, check_name
 from monai_ifim.io import OutputError, check_contents
 from monai_ifim.options import FILES, CaseNames, Channels, Space, Statistics, option
@@ -76,6 +78,7 @@ class CaseSettings(Settings):
                 "channels='each' belongs to the spaces 'native' and 'network'; in space 'scanner' each channel of the scan has "
                 "maps of its own in any case: leave it out."
             )
+        check_scan_coordinates(self.families, self.space)
         if self.resolution is not None and self.metric is not None:
             raise IFIMError("resolution and metric (noise) are two input metrics: give one of them.")
 
@@ -94,6 +97,17 @@ def check_space(space: str) -> None:
     """Raise OutputError unless `space` is the name of one."""
     if space not in get_args(Space):
         raise OutputError(f"unknown space {space!r}: choose one of {', '.join(map(repr, get_args(Space)))}.")
+
+
+def check_scan_coordinates(families: Sequence[Family], space: str) -> None:
+    """Raise IFIMError for coordinates that are stated in the scanner's own values or on its grid, in another space."""
+    for family in families:
+        of_scan = isinstance(family, Regions) or (isinstance(family, Acquisition) and family.modality not in (None, "any"))
+        if space != "scanner" and of_scan:
+            raise IFIMError(
+                f"the coordinates {family.kind!r} are stated on the scan, in its own values, and space={space!r} decomposes "
+                "what the network sees: choose space='scanner'."
+            )
 
 
 def check_statistics(statistics: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from monai_ifim.options import LIMITS, OPTIONS, READING, SAME, TRANSFER, Option
+from monai_ifim.options import COORDINATE_FILES, LIMITS, OPTIONS, READING, SAME, TRANSFER, Option
 
 if TYPE_CHECKING:
     from monai_ifim.adapt.settings import CaseSettings
@@ -56,6 +56,12 @@ class GivenSettings:
         return mask
 
     @property
+    def regions(self) -> str | None:
+        """The path of the label map of regions."""
+        regions: str | None = self.values.get("regions")
+        return regions
+
+    @property
     def noise(self) -> str | None:
         """The noise level as given, a number or the path of a map."""
         noise: str | None = self.values["metric"]
@@ -64,14 +70,17 @@ class GivenSettings:
     def settings(self, **decided: Any) -> CaseSettings:
         """The settings; decided: fields that the verb decides itself. Raises IFIMError for invalid settings."""
         from monai_ifim.adapt.mask_file import read_mask
+        from monai_ifim.adapt.region_file import read_regions
         from monai_ifim.adapt.scanner.noise import read_noise
         from monai_ifim.adapt.settings import CaseSettings
+        from monai_ifim.coordinates.choice import named_families
 
         given = {name: value for name, value in self.values.items() if name in OPTIONS} | decided
         if given.get("space") == "scanner" and given["resolution"] is None and given["metric"] is None:
             given["resolution"] = "network"  # the network cannot tell finer changes apart
         given["metric"] = read_noise(given.get("metric"))
         given["answer_mask"] = read_mask(given.get("answer_mask"))
+        given["coordinates"] = (*named_families(given.get("coordinates")), *read_regions(self.regions))
         return CaseSettings(**given)
 
 
@@ -80,7 +89,7 @@ def takes_settings(*names: str, without: tuple[str, ...] = ()) -> Callable[[Call
 
     names: fields of `CaseSettings`, by default all of them but those in `without`, and the limits.
     """
-    offered = OPTIONS if names else OPTIONS | LIMITS
+    offered = OPTIONS if names else OPTIONS | COORDINATE_FILES | LIMITS
     chosen = {name: one for name, one in offered.items() if (not names or name in names) and name not in without}
 
     def decorate(verb: Callable[..., None]) -> Callable[..., None]:
