@@ -150,6 +150,8 @@ def _error_bound(spectra: list[Spectrum], subspace: Subspace) -> Tensor:
 
 def _mapped(metric: Metric, eigenvectors: Tensor) -> Tensor:
     """M u_i of eigenvectors [B, r, channel, *spatial]."""
+    if eigenvectors.shape[1] == 1:  # not copied: it may be as large as a scan
+        return metric.apply(eigenvectors[:, 0])[:, None]
     return torch.stack([metric.apply(vectors) for vectors in eigenvectors.unbind(1)], dim=1)
 
 
@@ -169,18 +171,19 @@ def combination_weights(spectra: list[Spectrum], kept: list[int], scales: Tensor
     A step along +u_i raises the log-probability of the predicted class: its derivative along u_i is sqrt(l_i) (w . v_i).
     """
     weights = torch.zeros(len(spectra), max(kept, default=0), scales.shape[1], dtype=torch.float64, device="cpu")
+    scales, score = scales.cpu(), score.cpu()  # of all images in one transfer
     for b, (spectrum, k) in enumerate(zip(spectra, kept, strict=True)):
         v = spectrum.coefficients[:k]
-        sign = torch.where((v * score[b].cpu()).sum(1) < 0, -1.0, 1.0).to(torch.float64)
-        weights[b, :k] = sign[:, None] * v * scales[b].cpu() / spectrum.roots[:k, None]
+        sign = torch.where((v * score[b]).sum(1) < 0, -1.0, 1.0).to(torch.float64)
+        weights[b, :k] = sign[:, None] * v * scales[b] / spectrum.roots[:k, None]
     return weights
 
 
 def _fix_undecided_signs(flat: Tensor, spectra: list[Spectrum], kept: list[int], score: Tensor) -> Tensor:
     """Make the entry of largest magnitude positive where that derivative is zero to rounding; flat: [B, k, D]."""
-    tolerance = 64 * torch.finfo(flat.dtype).eps
+    tolerance, score = 64 * torch.finfo(flat.dtype).eps, score.cpu()
     for b, (spectrum, k) in enumerate(zip(spectra, kept, strict=True)):
-        terms = spectrum.coefficients[:k] * score[b].cpu()
+        terms = spectrum.coefficients[:k] * score[b]
         undecided = terms.sum(1).abs() <= tolerance * terms.abs().sum(1)
         for i in undecided.nonzero()[:, 0].tolist():
             vector = flat[b, i]

@@ -22,6 +22,7 @@ from monai_ifim.io.case_files import COORDINATES
 from monai_ifim.io.seal import sealed
 from monai_ifim.run.coordinate_table import CoordinateRow, coordinate_rows, coordinates_csv
 from monai_ifim.run.labels import label_columns, label_values
+from monai_ifim.run.stage_seconds import StageSeconds
 from monai_ifim.run.volumes import volume_fields
 
 __all__ = ["COLUMNS", "SCHEMA", "SCHEMA_VERSION", "UNITS", "CaseRow", "row_from_sidecar", "write_run", "write_table"]
@@ -60,8 +61,8 @@ class CaseRow:
     it had converged, "steps" or "request" (a limit of time). saturation: what a change as large as the image's contrast costs at
     most (`core.saturation`); saturated: "yes" or "no", if that is below the bound. locality_is_lower_bound: "yes" where the radii
     were found by few passes and may be too short, else "no". volume_...: of each of `volume_labels`
-    (`run.volumes`). listed: the name in the list of cases (no column). coordinates: rows of
-    coordinates.csv. Unknown values are None, unknown texts empty. Field by field with units: UNITS.
+    (`run.volumes`). listed: the name in the list of cases; stages: how its seconds in this run divide; coordinates: rows of
+    coordinates.csv (no columns). Unknown values are None, unknown texts empty. Field by field with units: UNITS.
     """
 
     case: str
@@ -117,6 +118,7 @@ class CaseRow:
     locality_is_lower_bound: str = ""
     listed: str = ""
     coordinates: tuple[CoordinateRow, ...] = ()
+    stages: StageSeconds | None = None
 
     def of_listed(self, name: str, path: str) -> CaseRow:
         """The row with the name of its case in the list of cases, by which a run finds it, and the path of the input."""

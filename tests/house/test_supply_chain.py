@@ -69,7 +69,7 @@ def test_documented_commands_lock_requirements_by_hash_and_another_file_is_refus
     assert not (tmp_path / "others" / "mpmath").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.soak  # installs the tool: for a release
 def test_documented_command_makes_a_bill_of_materials_of_what_is_installed(tmp_path: Path) -> None:
     shutil.copy(ROOT / "constraints.txt", tmp_path)
     venv.create(tmp_path / "tool", with_pip=True)

@@ -16,10 +16,7 @@ import torch
 from torch import Tensor
 
 from monai_ifim.core.errors import IFIMError
-from monai_ifim.core.memory.allocation import in_large_pages
-
-REACH = 6.0  # standard deviations at which a Gaussian is cut off: 1e-8 of its peak
-BLOCK = 32  # rows of the filter's matrix that are multiplied together
+from monai_ifim.core.operator.gaussian_filter import gaussian_filtered
 
 
 class Metric(ABC):
@@ -64,10 +61,11 @@ class NoiseLevel(Metric):
         finite = self.sigma.numel() > 0 and bool(torch.isfinite(self.sigma).all())
         if not finite or bool((self.sigma < 0).any()) or not bool((self.sigma > 0).any()):
             raise IFIMError("a noise level must be finite, nowhere negative and somewhere above 0, in the image's unit.")
+        self._number = float(self.sigma) if self.sigma.ndim == 0 else None  # read once: a device would be waited for
 
     def apply(self, images: Tensor) -> Tensor:
         """See `Metric`."""
-        return images * self.sigma.to(images)
+        return images * (self.sigma.to(images) if self._number is None else self._number)
 
     def bound(self, images: Tensor) -> Metric:
         """See `Metric`; raises IFIMError where the map is not of the images' shape."""
@@ -93,9 +91,8 @@ class NoiseLevel(Metric):
 class GaussianLowPass(Metric):
     """M = a Gaussian filter along each spatial axis, edges continued by reflection: changes that a blurred scan could show.
 
-    sigma: standard deviation in voxels, one number or one an axis, 0 to leave an axis alone. The matrix along an axis of n
-    voxels is the symmetric circulant of period 2n, folded at the borders, hence exactly self-adjoint, and it keeps constants.
-    Raises IFIMError for a negative or infinite sigma.
+    sigma: standard deviation in voxels, one number or one an axis, 0 to leave an axis alone. The filter is exactly self-adjoint,
+    and keeps constants and the Gaussian itself to 1e-7; see `gaussian_filter`. Raises IFIMError for a negative or infinite sigma.
     """
 
     unit: ClassVar[str] = "unit of the image before the low-pass filter"
@@ -112,11 +109,7 @@ class GaussianLowPass(Metric):
         axes = images.ndim - 2
         if len(self.sigma) not in (1, axes):
             raise IFIMError(f"a low-pass filter of {len(self.sigma)} widths for images with {axes} spatial axes.")
-        widths = self.sigma * axes if len(self.sigma) == 1 else self.sigma
-        for axis, width in enumerate(widths, start=2):
-            if width > 0:
-                images = _filtered(images, axis, width)
-        return images
+        return gaussian_filtered(images, self.sigma * axes if len(self.sigma) == 1 else self.sigma)
 
     def describe(self) -> dict[str, Any]:
         """See `Metric`."""
@@ -160,32 +153,3 @@ def check_self_adjoint(metric: Metric, images: Tensor, generator: torch.Generato
     scale = mapped.norm() * second.norm()
     if float((left - right).abs()) > 100 * torch.finfo(images.dtype).eps ** 0.75 * float(scale):
         raise IFIMError("the metric is not self-adjoint (<M a, b> differs from <a, M b>): symmetrise it, (M + M^T) / 2.")
-
-
-def _filtered(images: Tensor, axis: int, sigma: float) -> Tensor:
-    """The images filtered along one axis, a block of the matrix's rows at a time; beyond REACH the rows are zero."""
-    size, reach = images.shape[axis], math.ceil(REACH * sigma)
-    matrix = _folded_gaussian(size, sigma).to(images)
-    lines = images.reshape(math.prod(images.shape[:axis]), size, -1)
-    result = in_large_pages(torch.empty_like(lines))
-    for start in range(0, size, BLOCK):
-        stop = min(start + BLOCK, size)
-        near = slice(max(0, start - reach), min(size, stop + reach))
-        block = matrix[start:stop, near]
-        if axis == images.ndim - 1:
-            result[:, start:stop, 0] = lines[:, near, 0] @ block.T
-        else:
-            result[:, start:stop] = torch.bmm(block.expand(lines.shape[0], -1, -1), lines[:, near])
-    return result.reshape(images.shape)
-
-
-def _folded_gaussian(size: int, sigma: float) -> Tensor:
-    """The [size, size] matrix, float64, each row summing to one."""
-    reach = math.ceil(REACH * sigma)
-    offsets = torch.arange(-reach, reach + 1, device="cpu")
-    weights = torch.exp(-0.5 * (offsets.to(torch.float64) / sigma).square())
-    weights /= weights.sum()
-    places = (torch.arange(size, device="cpu")[:, None] + offsets) % (2 * size)
-    places = torch.minimum(places, 2 * size - 1 - places)
-    rows = torch.zeros(size, size, dtype=torch.float64, device="cpu")
-    return rows.scatter_add(1, places, weights.expand(size, -1).clone())

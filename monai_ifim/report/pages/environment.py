@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
@@ -16,11 +17,16 @@ __all__ = ["html_environment", "markdown_environment"]
 SHARED = "monai_ifim.report.pages"
 
 
+@cache
 def html_environment(room: str) -> Environment:
-    """Templates of a room, given by its module's name, and the shared ones, for HTML: every text is escaped."""
+    """Templates of a room, given by its module's name, and the shared ones, for HTML: every text is escaped.
+
+    One object a room and process, so that each template is compiled once.
+    """
     return _environment(room, autoescape=True)
 
 
+@cache
 def markdown_environment(room: str) -> Environment:
     """The same for GitHub's Markdown: what Markdown would read as markup is escaped."""
     environment = _environment(room, finalize=_markdown_text)
