@@ -9,6 +9,7 @@ from math import isfinite
 from typing import Any, Literal, TypedDict, get_args
 
 from monai_ifim.coordinates import Acquisition, Regions
+from monai_ifim.coordinates.choice import named_families
 from monai_ifim.core import IFIMError
 from monai_ifim.core.coordinates import Family
 from monai_ifim.core.settings import Settings, SettingsShortcuts, check_name
@@ -48,7 +49,8 @@ class CaseSettings(Settings):
     deterministic: as `core.determinism.deterministic_algorithms`, while a case is computed. contents: which of high, low,
     sensitivity, eigenvectors to write; the input is always written. dicom_pm: write the components as DICOM Parametric Maps
     too. scene_bundle: write the scene and its files as one .mrb file too. case_names: "path", cases are named after their files,
-    or "hash", by pseudonyms (`io.key_table`), and names of files are in no result.
+    or "hash", by pseudonyms (`io.key_table`), and names of files are in no result. coordinates: families, or names of them,
+    "placement,acquisition=ct".
     """
 
     statistics: Statistics = option("statistics")
@@ -62,6 +64,8 @@ class CaseSettings(Settings):
     case_names: CaseNames = option("case_names")
 
     def __post_init__(self) -> None:
+        if isinstance(self.coordinates, str):
+            object.__setattr__(self, "coordinates", named_families(self.coordinates))
         super().__post_init__()
         check_space(self.space)
         check_statistics(self.statistics)

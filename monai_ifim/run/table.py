@@ -18,9 +18,8 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from monai_ifim.display.asked import asked_text
 from monai_ifim.display.vocabulary import term_of
 from monai_ifim.io import InputError, MapContent, atomic
-from monai_ifim.io.case_files import COORDINATES
 from monai_ifim.io.seal import sealed
-from monai_ifim.run.coordinate_table import CoordinateRow, coordinate_rows, coordinates_csv
+from monai_ifim.run.coordinate_table import CoordinateRow, coordinate_rows, write_coordinates
 from monai_ifim.run.labels import label_columns, label_values
 from monai_ifim.run.stage_seconds import StageSeconds
 from monai_ifim.run.volumes import volume_fields
@@ -296,12 +295,8 @@ def write_table(output: Path, rows: Sequence[CaseRow]) -> dict[str, str]:
     """Write cases.csv, with the columns COLUMNS and those of labels (`run.labels`), and cases.parquet, with all of SCHEMA; each
     whole or absent; and coordinates.csv where coordinates were asked for. Returns the hex SHA-256 of each by its name."""
     files = {"cases.csv": _csv(rows), "cases.parquet": _parquet(rows)}
-    coordinates = coordinates_csv((row.case, row.coordinates) for row in rows)
-    if coordinates is None:
-        (output / COORDINATES).unlink(missing_ok=True)  # of an earlier run
-    else:
-        files[COORDINATES] = coordinates
-    return {name: atomic.write_bytes(output / name, content, root=output) for name, content in files.items()}
+    written = {name: atomic.write_bytes(output / name, content, root=output) for name, content in files.items()}
+    return written | write_coordinates(output, [(row.case, row.coordinates) for row in rows])
 
 
 def write_run(output: Path, content: Mapping[str, Any]) -> None:
