@@ -18,11 +18,7 @@ from monai_ifim.io.geometry import full_affine, is_photograph
 
 
 def with_places(
-    facts: AnswerFacts,
-    settings: Settings,
-    images: Sequence[MetaTensor],
-    modalities: Sequence[str] = (),
-    preprocessing: Compose | None = None,
+    facts: AnswerFacts, settings: Settings, images: Sequence[MetaTensor], preprocessing: Compose | None = None
 ) -> AnswerFacts:
     """The facts with the places of network inputs [channel, *spatial], where the settings ask for coordinates.
 
@@ -30,11 +26,7 @@ def with_places(
     """
     if not settings.families:
         return facts
-    known = modalities or [""] * len(images)
-    places = [
-        Place(_tensor(network_affine(image, preprocessing)) if _is_placed(image) else None, modality)
-        for image, modality in zip(images, known, strict=True)
-    ]
+    places = [Place(_tensor(network_affine(image, preprocessing)) if _is_placed(image) else None) for image in images]
     return replace(facts, places=tuple(places))
 
 

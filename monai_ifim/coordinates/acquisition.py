@@ -89,13 +89,8 @@ class Acquisition(Family):
 
 
 def _terms(grid: Grid, modality: str, axes: int) -> tuple[_Term, ...]:
-    blur = _Term(
-        "blur",
-        f"{grid.unit}^2",
-        lambda x: half_laplacian(x, grid.spacing),
-        lambda x, amount: blurred(x, amount, grid.spacing),
-    )
-    grid.spacing  # noqa: B018 (a sheared grid is refused at once)
+    spacing = grid.spacing
+    blur = _Term("blur", f"{grid.unit}^2", lambda x: half_laplacian(x, spacing), lambda x, amount: blurred(x, amount, spacing))
     unit = "HU" if modality == "ct" else VALUE
     offset = _Term("offset", unit, np.ones_like, lambda x, amount: x + amount)
     if modality == "ct":

@@ -173,12 +173,12 @@ class BoundFamilies:
         """Units of all coordinates."""
         return tuple(unit for family in self.families[0] for unit in family.units)
 
-    def tangents(self) -> Iterator[tuple[int, Tensor]]:
+    def tangents(self, elements: int = CHUNK) -> Iterator[tuple[int, Tensor]]:
         """(first, tangents [B, n, channel, *spatial] of coordinates first to first + n), a chunk at a time.
 
-        Raises IFIMError for tangents of another shape, or with NaN or infinite values.
+        elements: of a chunk, which is one tangent of each image at least. Raises IFIMError for tangents of another shape, or with NaN or infinite values.
         """
-        step, first = max(1, CHUNK // self.image.numel()), 0
+        step, first = max(1, elements // self.image.numel()), 0
         for number, family in enumerate(self.families[0]):
             for start in range(0, len(family.names), step):
                 stop = min(start + step, len(family.names))

@@ -14,7 +14,7 @@ from monai_ifim.core.errors import ImageError, NetworkError
 from monai_ifim.core.heads.base import Head
 from monai_ifim.core.heads.outputs import as_float64
 from monai_ifim.core.memory.row_storage import HeldRow
-from monai_ifim.core.pullback import OutputMoves, gradient_kind
+from monai_ifim.core.pullback import OutputMoves, gradient_kind, tangent_norms
 from monai_ifim.core.settings import Settings
 
 LEVELS = 5  # steps of the extrapolation, each half of the one before
@@ -57,7 +57,7 @@ def sensitivity_along(
         norms = []
         for first, tangents in bound.tangents():
             for number, tangent in enumerate(tangents.unbind(1), start=first):
-                norms.append(torch.linalg.vector_norm(tangent.flatten(1), dim=1, dtype=torch.float64))
+                norms.append(tangent_norms(tangent[:, None])[:, 0])
                 found = _extrapolated(predict, bound, number, _first_step(plain, tangent))
                 moves.append(found.change, torch.ones_like(norms[-1]))
                 off.append(found.error, torch.ones_like(norms[-1]))

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from monai_ifim.core.batch_part import BatchPart
-from monai_ifim.core.coordinates import BoundFamilies, Coordinates, GradientOf
+from monai_ifim.core.coordinates import CHUNK, BoundFamilies, Coordinates, GradientOf
 from monai_ifim.core.heads.base import Head
 from monai_ifim.core.heads.square_root import SquareRoot
 from monai_ifim.core.heads.volumes import VolumesOfLabels
 from monai_ifim.core.memory.row_storage import Row
 from monai_ifim.core.operator.factor import Factor
-from monai_ifim.core.operator.rows import FactorRows
+from monai_ifim.core.operator.rows import FactorRows, float64_device
 from monai_ifim.core.solvers.base import Subspace
 
 UNDETERMINED = 1e-2  # share of an answer's gradient that the columns at hand leave open, from which on it is not stated
@@ -48,10 +48,11 @@ def pull_back(part: BatchPart, head: Head, factor: Factor, subspace: Subspace, s
     if not families:
         return None
     bound = BoundFamilies.of(families, part.image, part.facts.places)
+    elements = CHUNK if part.settings.budget is None else 1
     columns = _columns(factor, subspace)
     if columns is None and factor.jacobian.differentiable:
-        return Pulled(_by_products(head, factor, bound, shelve), "products", len(bound.names))
-    return Pulled(_by_columns(head, factor, subspace, columns or FactorRows(part.image), bound), "columns", 0)
+        return Pulled(_by_products(head, factor, bound, elements, shelve), "products", len(bound.names))
+    return Pulled(_by_columns(head, factor, subspace, columns or FactorRows(part.image), bound, elements), "columns", 0)
 
 
 def gradient_kind(head: Head) -> GradientOf:
@@ -60,6 +61,11 @@ def gradient_kind(head: Head) -> GradientOf:
         return "volume"
     kinds: dict[str, GradientOf] = {"mean": "mean", "mean_probability": "mean probability"}
     return kinds.get(head.whole.values, "log-probability")
+
+
+def tangent_norms(tangents: Tensor) -> Tensor:
+    """Lengths of tangents [B, n, channel, *spatial], [B, n] float64."""
+    return torch.linalg.vector_norm(tangents.flatten(2).to(float64_device(tangents)), dim=2, dtype=torch.float64)
 
 
 def _columns(factor: Factor, subspace: Subspace) -> FactorRows | None:
@@ -72,12 +78,14 @@ def _columns(factor: Factor, subspace: Subspace) -> FactorRows | None:
     return held if held is not None and len(held.rows) == len(subspace.rows.rows) else None
 
 
-def _by_columns(head: Head, factor: Factor, subspace: Subspace, columns: FactorRows, bound: BoundFamilies) -> Coordinates:
+def _by_columns(
+    head: Head, factor: Factor, subspace: Subspace, columns: FactorRows, bound: BoundFamilies, elements: int
+) -> Coordinates:
     products, norms = [], []
-    for _, tangents in bound.tangents():
+    for _, tangents in bound.tangents(elements):
         flat = tangents.flatten(2)
         products.append(columns.products(flat))
-        norms.append(torch.linalg.vector_norm(flat, dim=2, dtype=torch.float64))
+        norms.append(tangent_norms(tangents))
     pulled, lengths = torch.cat(products, dim=1), torch.cat(norms, dim=1)  # A^T t of each, [B, m, r]
     outside = subspace.trace_outside_bound.to(lengths.device)[:, None]
     return Coordinates(
@@ -118,10 +126,10 @@ def _built(root: SquareRoot, count: int) -> Tensor:
     return torch.cat(parts, dim=1) if parts else root.scales.new_zeros(root.scales.shape[0], 0, 1)
 
 
-def _by_products(head: Head, factor: Factor, bound: BoundFamilies, shelve: Callable[[Tensor], Row]) -> Coordinates:
+def _by_products(head: Head, factor: Factor, bound: BoundFamilies, elements: int, shelve: Callable[[Tensor], Row]) -> Coordinates:
     moved, norms = OutputMoves(head, factor.root, factor.jacobian.output, shelve), []
-    for _, tangents in bound.tangents():
-        norms.append(torch.linalg.vector_norm(tangents.flatten(2), dim=2, dtype=torch.float64))
+    for _, tangents in bound.tangents(elements):
+        norms.append(tangent_norms(tangents))
         for tangent in tangents.unbind(1):
             largest = tangent.flatten(1).abs().amax(1)
             unit = torch.where(largest > 0, largest, 1.0)

@@ -306,7 +306,7 @@ def _decompose_group(
         clock = _clock(settings, group, activity)
         ties, class_names = [loaded.tie for loaded in group], bundle.identity.class_names
         facts = facts_of_images([loaded.image for loaded in group], class_names, settings.case.region, bundle.preprocessing)
-        facts = with_places(facts, settings.case, [loaded.image for loaded in group], preprocessing=bundle.preprocessing)
+        facts = with_places(facts, settings.case, [loaded.image for loaded in group], bundle.preprocessing)
         network, further = tied_network(bundle.network, ties, settings.device)
         names = [loaded.case.name for loaded in group]
         following: Any = {"names": names, "progress": clock.count, "watch": clock.watch, "facts": facts}
