@@ -14,7 +14,8 @@ import re
 import site
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -75,7 +76,8 @@ def _named_files(text: str, root: Path) -> Iterator[Path]:
                     yield Path(os.path.normpath(path))
 
 
-def _named_modules(text: str) -> Iterator[str]:
+@lru_cache(maxsize=16)  # a run identifies its bundle several times
+def _named_modules(text: str) -> tuple[str, ...]:
     """Modules that a config names: the first part of each `_target_`, and each name of an expression, which begins with "$".
 
     Other words, such as those of comments and the keys of entries, may be called like a folder that happens to be importable.
@@ -83,18 +85,20 @@ def _named_modules(text: str) -> Iterator[str]:
     try:
         entries = [yaml.safe_load(text)]
     except (yaml.YAMLError, ValueError, RecursionError):  # loading the bundle says so
-        return
+        return ()
+    found: list[str] = []
     while entries:
         entry = entries.pop()
         if isinstance(entry, dict):
             target = entry.get("_target_")
             if isinstance(target, str) and "." in target and not target.startswith("$"):
-                yield target.partition(".")[0]
+                found.append(target.partition(".")[0])
             entries.extend(entry.values())
         elif isinstance(entry, list):
             entries.extend(entry)
         elif isinstance(entry, str) and entry.startswith("$"):
-            yield from _names_in(_REFERENCE.sub("_", entry[1:]).strip())
+            found.extend(_names_in(_REFERENCE.sub("_", entry[1:]).strip()))
+    return tuple(found)
 
 
 def _names_in(expression: str) -> Iterator[str]:
@@ -113,7 +117,7 @@ def _names_in(expression: str) -> Iterator[str]:
             yield node.value.partition(".")[0]
 
 
-def _local_modules(named: Iterator[str], root: Path) -> Iterator[Path]:
+def _local_modules(named: Iterable[str], root: Path) -> Iterator[Path]:
     """Python files of these modules, with all of their package, where that lies neither in the bundle nor among the installed
     packages."""
     for name in dict.fromkeys(named):

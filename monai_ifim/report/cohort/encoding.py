@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from PIL import Image
+from PIL import Image, WebPImagePlugin  # Image.save loads all formats where WebP is not known yet
 
 __all__ = ["data_uri", "encoded"]
 
@@ -36,5 +36,5 @@ def data_uri(image: Image.Image, quality: int) -> str:
     how: dict[str, Any] = (
         {"lossless": True, "quality": 0, "method": 0} if quality == LOSSLESS else {"quality": quality, "method": 2}
     )
-    image.save(buffer, "WEBP", **how)  # method 4 takes five times as long for an eighth less
+    image.save(buffer, WebPImagePlugin.WebPImageFile.format, **how)  # method 4 takes five times as long for an eighth less
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
