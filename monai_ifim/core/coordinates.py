@@ -176,7 +176,8 @@ class BoundFamilies:
     def tangents(self, elements: int = CHUNK) -> Iterator[tuple[int, Tensor]]:
         """(first, tangents [B, n, channel, *spatial] of coordinates first to first + n), a chunk at a time.
 
-        elements: of a chunk, which is one tangent of each image at least. Raises IFIMError for tangents of another shape, or with NaN or infinite values.
+        elements: of a chunk, which is one tangent of each image at least. Raises IFIMError for tangents of another shape, or with
+        NaN or infinite values.
         """
         step, first = max(1, elements // self.image.numel()), 0
         for number, family in enumerate(self.families[0]):
