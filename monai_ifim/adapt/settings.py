@@ -8,8 +8,6 @@ from inspect import Parameter, signature
 from math import isfinite
 from typing import Any, Literal, TypedDict, get_args
 
-from monai_ifim.coordinates import Acquisition, Regions
-from monai_ifim.coordinates.choice import named_families
 from monai_ifim.core import IFIMError
 from monai_ifim.core.coordinates import Family
 from monai_ifim.core.settings import Settings, SettingsShortcuts, check_name
@@ -65,6 +63,8 @@ class CaseSettings(Settings):
 
     def __post_init__(self) -> None:
         if isinstance(self.coordinates, str):
+            from monai_ifim.coordinates.choice import named_families  # with SciPy, which most runs do not need
+
             object.__setattr__(self, "coordinates", named_families(self.coordinates))
         super().__post_init__()
         check_space(self.space)
@@ -106,8 +106,7 @@ def check_space(space: str) -> None:
 def check_scan_coordinates(families: Sequence[Family], space: str) -> None:
     """Raise IFIMError for coordinates that are stated in the scanner's own values or on its grid, in another space."""
     for family in families:
-        of_scan = isinstance(family, Regions) or (isinstance(family, Acquisition) and family.modality not in (None, "any"))
-        if space != "scanner" and of_scan:
+        if space != "scanner" and family.of_scan:
             raise IFIMError(
                 f"the coordinates {family.kind!r} are stated on the scan, in its own values, and space={space!r} decomposes "
                 "what the network sees: choose space='scanner'."

@@ -14,6 +14,7 @@ from monai_ifim.options import COORDINATE_FILES, LIMITS, OPTIONS, READING, SAME,
 
 if TYPE_CHECKING:
     from monai_ifim.adapt.settings import CaseSettings
+    from monai_ifim.core.coordinates import Family
     from monai_ifim.io.limits import Limits
 
 BATCH_SIZE = typer.Option(help="Images of one shape that share backward passes.")
@@ -70,18 +71,26 @@ class GivenSettings:
     def settings(self, **decided: Any) -> CaseSettings:
         """The settings; decided: fields that the verb decides itself. Raises IFIMError for invalid settings."""
         from monai_ifim.adapt.mask_file import read_mask
-        from monai_ifim.adapt.region_file import read_regions
         from monai_ifim.adapt.scanner.noise import read_noise
         from monai_ifim.adapt.settings import CaseSettings
-        from monai_ifim.coordinates.choice import named_families
 
         given = {name: value for name, value in self.values.items() if name in OPTIONS} | decided
         if given.get("space") == "scanner" and given["resolution"] is None and given["metric"] is None:
             given["resolution"] = "network"  # the network cannot tell finer changes apart
         given["metric"] = read_noise(given.get("metric"))
         given["answer_mask"] = read_mask(given.get("answer_mask"))
-        given["coordinates"] = (*named_families(given.get("coordinates")), *read_regions(self.regions))
+        given["coordinates"] = self._families()
         return CaseSettings(**given)
+
+    def _families(self) -> tuple[Family, ...]:
+        """The families of coordinates that are named, and the regions."""
+        names, regions = self.values.get("coordinates"), self.values.get("regions")
+        if not names and regions is None:
+            return ()
+        from monai_ifim.adapt.region_file import read_regions
+        from monai_ifim.coordinates.choice import named_families
+
+        return (*named_families(names), *read_regions(regions))
 
 
 def takes_settings(*names: str, without: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:

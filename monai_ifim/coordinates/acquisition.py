@@ -64,6 +64,11 @@ class Acquisition(Family):
         """See `Family`."""
         return tuple(term.unit for term in self._terms)
 
+    @property
+    def of_scan(self) -> bool:
+        """See `Family`; where the modality is named."""
+        return self.modality not in (None, "any")
+
     def bound(self, image: Tensor, place: Place) -> Acquisition:
         """See `Family`."""
         used = self.modality or (OF_HEADERS.get(place.modality, "any") if place.raw else "any")

@@ -51,6 +51,11 @@ class Regions(Family):
         """See `Family`."""
         return (VALUE,) * (len(self._numbers) + 1)
 
+    @property
+    def of_scan(self) -> bool:
+        """See `Family`."""
+        return True
+
     def bound(self, image: Tensor, place: Place) -> Family:
         """See `Family`; raises IFIMError for a map on another grid where one of the two affines is not known."""
         labels = self._on_grid(tuple(image.shape[1:]), place)

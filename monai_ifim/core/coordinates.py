@@ -65,6 +65,11 @@ class Family(ABC):
     def describe(self) -> dict[str, Any]:
         """The family as plain data, {"kind": ...} with its parameters."""
 
+    @property
+    def of_scan(self) -> bool:
+        """True where the family is stated in the scanner's own values or on its grid, and says nothing of a network's input."""
+        return False
+
     def bound(self, image: Tensor, place: Place) -> Family:
         """The family for one image [channel, *spatial]; raises IFIMError, with the cure, where it does not fit it."""
         return self
