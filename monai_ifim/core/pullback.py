@@ -65,7 +65,9 @@ def gradient_kind(head: Head) -> GradientOf:
 
 def tangent_norms(tangents: Tensor) -> Tensor:
     """Lengths of tangents [B, n, channel, *spatial], [B, n] float64."""
-    return torch.linalg.vector_norm(tangents.flatten(2).to(float64_device(tangents)), dim=2, dtype=torch.float64)
+    flat = tangents.flatten(2).to(float64_device(tangents))
+    norms: Tensor = torch.linalg.vector_norm(flat, dim=2, dtype=torch.float64)
+    return norms
 
 
 def _columns(factor: Factor, subspace: Subspace) -> FactorRows | None:
