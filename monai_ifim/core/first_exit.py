@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 GROWTH = 4.0  # largest factor from the longest step inside the band to the next one
-CLOSE = 1.5  # factor between two steps within which the curve is not looked at again
-FORETOLD = 0.25  # share of the band: how well shorter steps must foretell one that is farther than CLOSE away
+CLOSE = 2.0  # factor between two steps within which the curve is not looked at again
+FORETOLD = 0.4  # share of the band: how well shorter steps must foretell one that is farther than CLOSE away
 NEARER = 1 / 8  # share of the longest step inside the band at which, or nearer, the curve must have been looked at
 SMALLEST = 2.0**-10  # share of the first step below which no exit is searched
 FARTHEST = 2.0**28  # multiple of the first step beyond which no exit is searched
 MOST_STEPS = 48
 PLENTY = 8  # values from which on every other step halves the bracket, for curves that no polynomial follows
-NODES = 3  # values that a polynomial goes through
+NODES = 3  # points that a polynomial goes through
 SAMPLES = 24  # steps at which a polynomial is looked at between two others
 
 Point = tuple[float, float]
@@ -81,18 +81,20 @@ class FirstExit:
         """True where the curve between the last two points may leave the band and come back. before: points up to the first of
         the two."""
         (low, nearer), (high, value) = before[-1], last
-        far = high > CLOSE * low
-        if far and not (math.isfinite(value) and self._foretold(before, last)):
-            return True
         if abs(value) > self._band or high <= (1 + self._precision) * low:
             return False
-        if not far and max(abs(nearer), abs(value)) < self._band / 2:
-            return False
-        return _Polynomial([*before, last][-NODES:]).exit(low, high, self._band) is not None
+        if high > 1.01 * GROWTH * low or (high > CLOSE * low and not self._foretold(before, last)):
+            return True
+        near_edge = max(abs(nearer), abs(value)) > self._band / 2
+        return near_edge and _Polynomial(_nodes([*before, last])).exit(low, high, self._band) is not None
 
     def _foretold(self, before: Sequence[Point], last: Point) -> bool:
+        """True where the points before foretell the last one, more or less."""
         step, value = last
-        return abs(_Polynomial(before[-NODES:])(step) - value) <= FORETOLD * self._band
+        expected = [_Polynomial(_nodes(before))(step)]
+        if len(before) == 1:
+            expected.append(before[0][1])  # of a curve that does not start at 0
+        return min(expected) - FORETOLD * self._band <= value <= max(expected) + FORETOLD * self._band
 
     def _nearer(self) -> float | None:
         """The next step where all so far are outside."""
@@ -100,7 +102,7 @@ class FirstExit:
         if shortest <= SMALLEST * self._first:
             return None
         finite = [point for point in self._points[:NODES] if math.isfinite(point[1])]
-        exit_at = _Polynomial(finite).exit(shortest / 16, shortest, self._band) if finite else None
+        exit_at = _Polynomial(_nodes(finite)).exit(shortest / 16, shortest, self._band) if finite else None
         return min(shortest / 2, exit_at or math.inf)
 
     def _farther(self, inside: Sequence[Point]) -> float | None:
@@ -108,7 +110,7 @@ class FirstExit:
         longest = inside[-1][0]
         if longest >= FARTHEST * self._first:
             return None
-        exit_at = _Polynomial(inside[-NODES:]).exit(longest, GROWTH * longest, self._band)
+        exit_at = _Polynomial(_nodes(inside)).exit(longest, GROWTH * longest, self._band)
         return GROWTH * longest if exit_at is None else self._aimed(exit_at, longest, math.inf)
 
     def _between(self, inside: Sequence[Point], outside: Point) -> float | None:
@@ -118,7 +120,7 @@ class FirstExit:
             return None
         if not math.isfinite(outside[1]) or (len(self._points) > PLENTY and len(self._points) % 2):
             return _middle(inside[-1], outside)
-        exit_at = _Polynomial([*inside, outside][-NODES:]).exit(low, high, self._band)
+        exit_at = _Polynomial(_nodes([*inside, outside])).exit(low, high, self._band)
         return _middle(inside[-1], outside) if exit_at is None else self._aimed(exit_at, low, high)
 
     def _aimed(self, exit_at: float, low: float, high: float) -> float:
@@ -130,11 +132,11 @@ class FirstExit:
 
 
 class _Polynomial:
-    """e g(e), with g Newton's polynomial through value / step of up to NODES points."""
+    """Newton's polynomial through some points."""
 
     def __init__(self, points: Sequence[Point]) -> None:
         self._steps = [step for step, _ in points]
-        self._coefficients = [value / step for step, value in points]
+        self._coefficients = [value for _, value in points]
         for order in range(1, len(points)):
             for i in reversed(range(order, len(points))):
                 change = self._coefficients[i] - self._coefficients[i - 1]
@@ -144,7 +146,7 @@ class _Polynomial:
         value = 0.0
         for coefficient, node in zip(reversed(self._coefficients), reversed(self._steps), strict=True):
             value = value * (step - node) + coefficient
-        return step * value
+        return value
 
     def exit(self, low: float, high: float, band: float) -> float | None:
         """The first step between `low` and `high` at which it leaves the band; None where it does not."""
@@ -158,6 +160,12 @@ class _Polynomial:
                 return step + share * (following - step)
             step, before = following, value
         return None
+
+
+def _nodes(points: Sequence[Point]) -> Sequence[Point]:
+    """The last NODES points; the zero at the step 0 is one where there are fewer. Farther out it says little: where activations
+    of a network lie at a kink, as in a background of zeros, the curve starts elsewhere."""
+    return [(0.0, 0.0), *points][-NODES:]
 
 
 def _middle(low: Point, high: Point) -> float:

@@ -44,6 +44,29 @@ def _two_waves(chance: random.Random) -> Curve:
     return lambda e: sum(a * (math.sin(w * e + p) - math.sin(p)) for a, w, p in waves)
 
 
+def _kinked(chance: random.Random) -> Curve:
+    """The deviation of a binary answer whose logit bends at 60 kinks on the way, as one of a network with ReLU does."""
+    kinks = sorted(chance.uniform(0, 1.5) for _ in range(60))
+    bends, sign, q = [chance.gauss(0, 0.2 / 60**0.5) for _ in kinks], chance.choice((-1, 1)), 0.03
+
+    def curve(e: float) -> float:
+        t = sign * e + sum(bend * (e - kink) for bend, kink in zip(bends, kinks, strict=True) if e > kink)
+        return (math.log1p(q * math.expm1(t)) - q * t) / (e**2 * q * (1 - q) / 2) - 1
+
+    return curve
+
+
+def test_a_curve_with_many_kinks_takes_more_values_and_its_first_exit_is_found() -> None:
+    chance, counts = random.Random(5), list[int]()
+    for _ in range(12):
+        curve = _kinked(chance)
+        found, steps = _searched(curve)
+        truth = _scanned(curve, 3 * found)
+        assert truth / 1.04 <= found <= truth * 1.001, (found, truth)
+        counts.append(len(steps))
+    assert sum(counts) <= 12 * len(counts)
+
+
 @pytest.mark.parametrize("make", [_cubic, _two_waves])
 def test_the_radius_is_where_a_dense_scan_of_a_curve_with_turns_leaves_the_band(make: Callable[[random.Random], Curve]) -> None:
     chance, counts = random.Random(7), list[int]()

@@ -17,7 +17,7 @@ from monai_ifim.core.settings import Settings
 from monai_ifim.core.solvers.first_products import FirstProducts
 from monai_ifim.display.numbers import bytes_size, counted, duration, range_text
 
-RADIUS_PASSES = (4, 8)  # images in passes for the radius of a component, of 120 small networks; of large maps COARSE.steps
+RADIUS_PASSES = (4, 12)  # images in passes for the radius of a component: smooth networks, and one with many kinks
 
 
 @dataclass(frozen=True)
