@@ -35,7 +35,7 @@ RESULTS = Path(__file__).parent / "results"
 ROUNDS = 9
 MOST_ADDED = 1.25
 MOVES = {"mm": 1.0, "degree": 1.0, "%": 1.0, "pixel": 1.0, "mm^2": 1.0, "pixel^2": 1.0, "unit of the image": 0.01}
-BUNDLES: dict[str, Callable[[], Path]] = {"mednist_classification": demo_slice, "lumpy_lesion_detection_3d": demo_volume}
+BUNDLES: dict[str, Callable[..., Path]] = {"mednist_classification": demo_slice, "lumpy_lesion_detection_3d": demo_volume}
 
 
 def cases() -> Iterator[tuple[str, Bundle, Any]]:
