@@ -21,7 +21,7 @@ import argparse
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -30,6 +30,7 @@ from benchmarks.approximate import SectionSkipped, adaptive_mednist, adaptive_pe
 from benchmarks.attribution import attributions
 from benchmarks.baselines import jacrev, naive, passes
 from benchmarks.batch import batches
+from benchmarks.cohorts import cohorts
 from benchmarks.eigendistortion import eigendistortion
 from benchmarks.exact import exact
 from benchmarks.native import native
@@ -41,7 +42,8 @@ from benchmarks.tables import full_table, short_table
 from benchmarks.timing import Setting
 from benchmarks.verification import verification
 
-SECTIONS: dict[str, Callable[[Setting], list[Row]]] = {
+Measured = Callable[[Setting], list[Row]]
+SECTIONS: dict[str, Measured] = {
     "exact": exact,
     "passes": passes,
     "naive": naive,
@@ -55,6 +57,7 @@ SECTIONS: dict[str, Callable[[Setting], list[Row]]] = {
     "memory-budget": memory_budget,
     "memory-classes": memory_classes,
     "batches": batches,
+    "cohorts": cohorts,
     "verification": verification,
     "native": native,
     "scanner": scanner_seconds,
@@ -84,13 +87,15 @@ def main() -> None:
     if arguments.short:
         print(short_table(comparison), end="")
         return
-    broken = run_sections(arguments.only or list(SECTIONS), setting, comparison, arguments.output / name)
+    _, broken = run_sections(arguments.only or list(SECTIONS), setting, comparison, arguments.output / name)
     if broken:
         sys.exit(f"broke, and nothing was recorded for: {', '.join(broken)}")
 
 
-def run_sections(names: list[str], setting: Setting, comparison: Comparison, stem: Path) -> list[str]:
-    """Measure and write section by section; returns the names of the sections that raised an error."""
+def run_sections(
+    names: list[str], setting: Setting, comparison: Comparison, stem: Path, sections: Mapping[str, Measured] = SECTIONS
+) -> tuple[Comparison, list[str]]:
+    """Measure and write section by section; returns the results, and the names of the sections that raised an error."""
     torch.backends.cudnn.allow_tf32 = False  # float32 is float32
     broken = []
     for name in names:
@@ -99,7 +104,7 @@ def run_sections(names: list[str], setting: Setting, comparison: Comparison, ste
         try:
             with torch.random.fork_rng():
                 torch.manual_seed(SEED)
-                rows = SECTIONS[name](setting)
+                rows = sections[name](setting)
         except SectionSkipped as reason:
             print(f"  skipped: {reason}", flush=True)
             continue
@@ -109,10 +114,10 @@ def run_sections(names: list[str], setting: Setting, comparison: Comparison, ste
             continue
         for row in rows:
             print(f"  {row.what} | {row.case} | {row.value_text} | {row.bar_text} {row.holds_text} | {row.details}", flush=True)
-        comparison = comparison.with_section(name, Section(stamp, tuple(rows)), list(SECTIONS))
+        comparison = comparison.with_section(name, Section(stamp, tuple(rows)), list(sections))
         comparison.write(stem.with_name(f"{stem.name}.json"))
         stem.with_name(f"{stem.name}.md").write_text(full_table(comparison), encoding="utf-8")
-    return broken
+    return comparison, broken
 
 
 def device_name(device: torch.device) -> str:

@@ -20,7 +20,7 @@ TEXT = rb'"[^"]*"'
 OBJECT = rb"\{.*?^  \}"
 SIDECAR_FIELDS = {b"seconds": NUMBER, b"peak_memory_bytes": NUMBER, b"verification": OBJECT, b"sidecar_sha256": TEXT}
 TABLE_FIELDS = {"seconds": pa.float64(), "deviation": pa.float64(), "verified_by": pa.string()}
-RUN_FIELDS = {b"seconds": NUMBER, b"started": TEXT, b"written": OBJECT, b"run_sha256": TEXT}
+RUN_FIELDS = {b"seconds": NUMBER, b"started": TEXT, b"profile": OBJECT, b"written": OBJECT, b"run_sha256": TEXT}
 ENGINE = re.compile(rb'^  "engine": \{.*?^  \},?$', re.DOTALL | re.MULTILINE)
 DICOM_FIELDS = ("InstanceCreationDate", "InstanceCreationTime", "ContentDate", "ContentTime", "ContributionDateTime")
 

@@ -92,7 +92,7 @@ def decompose(
     inputs, bundle, output = needed(context, inputs, bundle, output, image)
     voice = Voice.of(quiet, as_json, speaks=int(os.environ.get("RANK", 0)) == 0)  # of many processes one speaks
     with voice.document("decompose") as told:
-        console, told.output = voice.console, output
+        console, told.output, told.further = voice.console, output, {"profile": None}
         with console.status("loading MONAI and the bundle"):
             from monai_ifim.cli.engines import chosen_engine
             from monai_ifim.cli.interruption import end_if_stopped, stopping, with_hint
@@ -106,7 +106,7 @@ def decompose(
             from monai_ifim.report.cohort.page import write_cohort
             from monai_ifim.run.cases import search_cases
             from monai_ifim.run.ranks import rank_of_process
-            from monai_ifim.run.run_record import record_unread
+            from monai_ifim.run.run_record import profile_of_run, record_unread
             from monai_ifim.run.settings import RunSettings
             from monai_ifim.run.stop_request import StopRequest
 
@@ -130,6 +130,7 @@ def decompose(
             if unread:
                 record_unread(output, unread)
             told.page = None if stop_request.due else write_cohort(output)
+            told.further["profile"] = profile_of_run(output)
         show_rows(console, rows, output, unread, told.page)
         end_if_stopped(console, stop_request, rows, len(cases))
         if any(row.status == "failed" for row in rows):

@@ -44,7 +44,10 @@ def chosen_engine(engine: Engine, workers: int | None, rank: Rank, root: Path, s
             lambda cases, report, stop: run_on_ray(root, identity, cases, settings, report, workers, stop, report.activity)
         ), reading
     if workers is not None:
-        raise IFIMError("--workers needs --engine ray; for several processes without Ray use torchrun --nproc_per_node=N.")
+        raise IFIMError(
+            "--workers counts the workers of Ray, and the local engine is one process: add --engine ray, or, without Ray, start "
+            f"the processes by torchrun --nproc_per_node={workers} --no-python monai-ifim decompose ... without --workers."
+        )
     from monai_ifim.adapt.bundle import load_bundle
 
     bundle = load_bundle(root, settings.device)

@@ -170,18 +170,19 @@ def combination_weights(spectra: list[Spectrum], kept: list[int], scales: Tensor
     A step along +u_i raises the log-probability of the predicted class: its derivative along u_i is sqrt(l_i) (w . v_i).
     """
     weights = torch.zeros(len(spectra), max(kept, default=0), scales.shape[1], dtype=torch.float64, device="cpu")
+    scales, score = scales.cpu(), score.cpu()  # of all images in one transfer
     for b, (spectrum, k) in enumerate(zip(spectra, kept, strict=True)):
         v = spectrum.coefficients[:k]
-        sign = torch.where((v * score[b].cpu()).sum(1) < 0, -1.0, 1.0).to(torch.float64)
-        weights[b, :k] = sign[:, None] * v * scales[b].cpu() / spectrum.roots[:k, None]
+        sign = torch.where((v * score[b]).sum(1) < 0, -1.0, 1.0).to(torch.float64)
+        weights[b, :k] = sign[:, None] * v * scales[b] / spectrum.roots[:k, None]
     return weights
 
 
 def _fix_undecided_signs(flat: Tensor, spectra: list[Spectrum], kept: list[int], score: Tensor) -> Tensor:
     """Make the entry of largest magnitude positive where that derivative is zero to rounding; flat: [B, k, D]."""
-    tolerance = 64 * torch.finfo(flat.dtype).eps
+    tolerance, score = 64 * torch.finfo(flat.dtype).eps, score.cpu()
     for b, (spectrum, k) in enumerate(zip(spectra, kept, strict=True)):
-        terms = spectrum.coefficients[:k] * score[b].cpu()
+        terms = spectrum.coefficients[:k] * score[b]
         undecided = terms.sum(1).abs() <= tolerance * terms.abs().sum(1)
         for i in undecided.nonzero()[:, 0].tolist():
             vector = flat[b, i]

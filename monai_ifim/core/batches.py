@@ -19,7 +19,7 @@ from monai_ifim.core.errors import MemoryWarning, NetworkError, warn_caller
 from monai_ifim.core.heads.base import Head
 from monai_ifim.core.heads.choice import answers_at_every_voxel
 from monai_ifim.core.heads.outputs import last_operation
-from monai_ifim.core.locality import LARGEST_PASS, radii, search_for
+from monai_ifim.core.locality import LARGEST_PASS, coarse_search, radii
 from monai_ifim.core.memory.checkpointing import checkpointed
 from monai_ifim.core.memory.lean_layers import lean_layers
 from monai_ifim.core.memory.live_memory import LiveMemory, storages_of
@@ -32,6 +32,7 @@ from monai_ifim.core.operator.jacobian import Jacobian
 from monai_ifim.core.operator.metric import check_self_adjoint
 from monai_ifim.core.operator.precision import coarsest_eps
 from monai_ifim.core.operator.predictor import Predictor
+from monai_ifim.core.operator.recurrence import differentiable_recurrence
 from monai_ifim.core.operator.requirements import check_independence
 from monai_ifim.core.operator.rows import FactorRows, all_finite
 from monai_ifim.core.part_verification import directions_by_products, expectations_of, verify_part
@@ -139,6 +140,7 @@ def _run_plan(part: BatchPart, plan: MemoryPlan) -> Decomposition:
     offload, kernels = Offload(), ChosenKernels()
     generator = torch.Generator().manual_seed(part.settings.seed)
     with ExitStack() as stack:
+        stack.enter_context(differentiable_recurrence(part.predictor.running, part.image))
         if plan.frugal or part.settings.method == "matrix_free" or answers_at_every_voxel(part.settings.head):
             stack.enter_context(lean_layers(part.predictor.running, kernels))
         else:
@@ -182,7 +184,7 @@ def _with_locality(part: BatchPart, plan: MemoryPlan, head: Head, d: Decompositi
     """The decomposition with its locality radius; within a budget no pass holds more images than the part."""
     largest = part.image.shape[0] if plan.frugal else LARGEST_PASS
     found = radii(part.predictor, head, part.image, d.eigenimages, d.eigenvalues, largest, output)
-    coarse = search_for(head, part.image).coarse
+    coarse = coarse_search(head, part.image) is not None
     return replace(d, locality_radius=found, record=d.record | {"locality_is_lower_bound": coarse})
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from monai_ifim.core.answer import recorded_head
 from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.core.errors import HeadError, NetworkError
+from monai_ifim.core.first_exit import FirstExit
 from monai_ifim.core.heads.base import Head
 from monai_ifim.core.heads.registry import head_class
 from monai_ifim.core.operator.module_state import evaluation_mode
@@ -20,45 +21,45 @@ from monai_ifim.core.operator.predictor import Predictor, owner_of
 from monai_ifim.core.operator.requirements import check_image
 
 DEVIATION = 0.10  # share of e^2 l / 2 by which the divergence may be off inside the radius
-FIRST_CHANGE = 0.05  # typical logit change of the first step: far above rounding, small against the curvature
+PRECISION = 0.03  # relative width of the bracket around a radius
+FIRST_CHANGE = 0.025  # typical logit change of the first step: far above rounding, small against the curvature
+LARGEST_CHANGE = 2 * FIRST_CHANGE  # of any logit at the first step
+FIRST_COST = 0.005  # expected divergence, in nats, of the first step where the answer is a map
 PASS_ELEMENTS = 2**20  # values of all images in one forward pass
 LARGEST_PASS = 32  # images in one forward pass
-SMALLEST = 2.0**-10  # share of the first step below which the search ends
 LARGE_MAP = 2**18  # values of an image whose answer is a map from which on the search is a coarse one
-NEARER = 1 / 8  # share of the radius at which the bound must hold too
 SAME_OUTPUT = 10.0  # tolerance of outputs that should be equal, in units of the square root of eps
+
+Measure = Callable[[Tensor, Tensor], Tensor]  # a number [m] of each output [m, *output] of the images with these numbers [m]
 
 
 @dataclass(frozen=True)
-class Search:
-    """How thoroughly a radius is searched.
+class CoarseSearch:
+    """Search by few steps, each a forward pass of many seconds: the radius is the largest step tried inside the bound, and the
+    true one may be a few times as large.
 
-    precision: relative width of the final bracket. growth: largest factor between two steps outwards, so that an early exit is
-    not missed. aim: share of the expected radius that is tried. steps: most steps of a direction. first_cost: expected
-    divergence, in nats, of the first step where the answer is a map. coarse: the radius is the largest step tried inside the
-    bound, and the true one may be a few times as large; a further step is made only where it is expected to be longer by
-    `precision` for each step before.
+    first_cost: expected divergence, in nats, of the first step. growth: largest factor between two steps outwards. aim: share
+    of the expected radius that is tried. steps: most steps of a direction. gain: a further step is made only where it is
+    expected to be longer by this share for each step before.
     """
 
-    precision: float
-    growth: float
-    aim: float
-    steps: int
     first_cost: float
-    coarse: bool = True
+    growth: float = 32.0
+    aim: float = 0.85
+    steps: int = 4
+    gain: float = 0.5
 
 
-FINE = Search(precision=0.03, growth=1.5, aim=1.0, steps=48, first_cost=0.005, coarse=False)
-# Each step is a forward pass of many seconds. The first is short enough to lie inside the bound mostly, where it tells how far
-# that reaches; divergences of rounded outputs are told apart from there on, those of sums over all voxels earlier.
-COARSE = Search(precision=0.5, growth=32.0, aim=0.85, steps=4, first_cost=5e-4)
-COARSE_OF_SUMS = replace(COARSE, first_cost=3e-5)
+# The first step is short enough to lie inside the bound mostly, where it tells how far that reaches; divergences of rounded
+# outputs are told apart from there on, those of sums over all voxels earlier.
+COARSE = CoarseSearch(first_cost=5e-4)
+COARSE_OF_SUMS = CoarseSearch(first_cost=3e-5)
 
 
-def search_for(head: Head, image: Tensor) -> Search:
-    """A coarse search for large images [B, channel, *spatial] whose answer is a map, or sums over one; else FINE."""
+def coarse_search(head: Head, image: Tensor) -> CoarseSearch | None:
+    """The coarse search for large images [B, channel, *spatial] whose answer is a map, or sums over one; None for others."""
     if not head.spatial or image[0].numel() < LARGE_MAP:
-        return FINE
+        return None
     return COARSE if head.columns_at_every_voxel else COARSE_OF_SUMS
 
 
@@ -102,8 +103,8 @@ def radii(
 
     image: [B, channel, *spatial]; eigenimages: [B, r, channel, *spatial]; eigenvalues: [B, r]. largest_pass: images that may
     share a forward pass where they are small; never fewer than the batch. output: of the network at the image, if known.
-    0 for padding (eigenvalue 0) and where the smallest step, or an eighth of the largest, leaves the bound; infinite where
-    no step tried does. Of large images with maps as answers a lower bound of it (`search_for`).
+    0 for padding (eigenvalue 0) and where the smallest step leaves the bound; infinite where no step tried does. Of large
+    images with maps as answers a lower bound of it (`coarse_search`).
     """
     if eigenvalues.numel() == 0:
         return torch.zeros_like(eigenvalues)
@@ -138,7 +139,7 @@ def _check_output(predictor: Predictor, head: Head, d: Decomposition, precision:
 
 
 class _Search:
-    """Search for the radius along every direction of every image at once by bracketing; finished directions cost no passes.
+    """Search for the radius along every direction of every image at once; finished directions cost no passes.
 
     directions: [B * r, channel, *spatial]; eigenvalues: [B * r]. Direction n belongs to image n // r.
     """
@@ -157,84 +158,98 @@ class _Search:
         self.directions, self.eigenvalues = directions, eigenvalues
         self.rank = directions.shape[0] // image.shape[0]
         self.chunk = max(image.shape[0], min(largest_pass, PASS_ELEMENTS // image[0].numel()))  # images of one pass
-        self.how = search_for(head, image)
 
     def run(self) -> Tensor:
         """Radii [B * r]."""
         active = (self.eigenvalues > 0).nonzero()[:, 0]
-        first = self._first(active)
-        step = first.clone()
-        inside, outside = torch.zeros_like(step), torch.full_like(step, torch.inf)
-        nearest, made = torch.full_like(step, torch.inf), 0  # smallest step inside; steps made
-        while active.numel() and made < self.how.steps:
-            now = step[active]
-            deviation = self._deviation(now, active)
-            made += 1
-            within = deviation <= DEVIATION
-            nearest[active] = torch.where(within, torch.minimum(now, nearest[active]), nearest[active])
-            inside[active] = torch.where(within, now, inside[active])
-            outside[active] = torch.where(within, outside[active], now)
-            step[active] = _next_step(self.how, now, deviation, inside[active], outside[active])
-            active = active[self._open(made, step, first, inside, outside)[active]]
-        inside = self._without_kinks(inside, nearest)
-        return inside if self.how.coarse else torch.where(outside.isinf() & (inside > 0), torch.inf, inside)
+        how, radius = coarse_search(self.head, self.image), torch.zeros_like(self.eigenvalues)
+        radius[active] = self._fine(active) if how is None else self._coarse(active, how)
+        return radius
 
-    def _open(self, made: int, step: Tensor, first: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
-        """True for directions whose radius is not known well enough; step: the next one."""
-        wide, large = outside > (1 + self.how.precision) * inside, outside > SMALLEST * first
-        if not self.how.coarse:
-            return wide & large
-        return (inside == 0) | (wide & (step > (1 + made * self.how.precision) * inside))
+    def _fine(self, active: Tensor) -> Tensor:
+        """Radii of the directions `active` [n] to PRECISION, by the first exit along each."""
+        searches = self._begun(active)
+        wanted = dict(enumerate(search.next_step() for search in searches))
+        while open_now := {n: step for n, step in wanted.items() if step is not None}:
+            numbers = torch.tensor(list(open_now), device=active.device)
+            steps = torch.tensor(list(open_now.values()), dtype=self.eigenvalues.dtype, device=active.device)
+            deviations = self._deviation(steps, active[numbers])
+            for (n, step), deviation in zip(open_now.items(), deviations.tolist(), strict=True):
+                searches[n].add(step, deviation)
+                wanted[n] = searches[n].next_step()
+        return torch.tensor([search.radius for search in searches]).to(self.eigenvalues)
 
-    def _without_kinks(self, inside: Tensor, nearest: Tensor) -> Tensor:
-        """The radii, 0 where shorter steps violate the bound. A divergence with a kink at 0, as where several voxels attain a
-        statistic of the image, may satisfy the bound again at longer steps. nearest: shortest step that was inside."""
-        found = ((inside > 0) & (nearest > NEARER * inside)).nonzero()[:, 0]
-        if found.numel() == 0 or self.how.coarse:
-            return inside
-        left = found[self._deviation(NEARER * inside[found], found) > DEVIATION]
-        return inside.index_fill(0, left, 0.0)
-
-    def _first(self, active: Tensor) -> Tensor:
-        """The first step of each direction: of a map, where the divergence `first_cost` is expected; else where by linear
-        extrapolation no logit changes by more than FIRST_CHANGE.
+    def _begun(self, active: Tensor) -> list[FirstExit]:
+        """A search for each direction. Its first step: of a map, where the divergence FIRST_COST is expected; else where by
+        linear extrapolation of a step that changes probable classes by FIRST_CHANGE no logit changes by more than LARGEST_CHANGE.
 
         Along a direction that changes improbable classes only, a step of small divergence changes their logits much, and the
         search would start beyond the first exit.
         """
         if self.head.spatial:
-            rounded = torch.finfo(self.output.dtype).eps > torch.finfo(torch.float32).eps
-            cost = FINE.first_cost if rounded else self.how.first_cost
-            return torch.where(self.eigenvalues > 0, (2 * cost / self.eigenvalues).sqrt(), 0.0)
-        scale = self.head.square_root(self.output).scales.square().sum(1).repeat_interleave(self.rank)
-        step = torch.where(self.eigenvalues > 0, FIRST_CHANGE * (scale.to(self.eigenvalues) / self.eigenvalues).sqrt(), 0.0)
-        changes = [
-            (self.head.logits(moved) - self.head.logits(self.output[items])).abs().flatten(1).amax(1).to(step)
-            for moved, items in self._outputs(step[active], active)
-        ]
-        largest = torch.cat([step[:0], *changes])
-        step[active] *= torch.where(largest.isfinite(), (FIRST_CHANGE / largest).clamp(max=1.0), 1.0)
-        return step
+            return [FirstExit(first, DEVIATION, PRECISION) for first in self._of_cost(FIRST_COST, active).tolist()]
+        scale = self.head.square_root(self.output).scales.square().sum(1).repeat_interleave(self.rank)[active]
+        step = FIRST_CHANGE * (scale.to(self.eigenvalues) / self.eigenvalues[active]).sqrt()
+        divergence, change = self._measured(step, active, self._divergence, self._largest_change)
+        shorter = torch.where(change.isfinite() & (change > LARGEST_CHANGE), FIRST_CHANGE / change, 1.0)
+        searches = [FirstExit(first, DEVIATION, PRECISION) for first in (step * shorter).tolist()]
+        values = self._relative(divergence, step, active)
+        for search, reached, value in zip(searches, step.tolist(), values.tolist(), strict=True):
+            search.add(reached, value)
+        return searches
+
+    def _coarse(self, active: Tensor, how: CoarseSearch) -> Tensor:
+        """Lower bounds of the radii of the directions `active` [n]."""
+        rounded = torch.finfo(self.output.dtype).eps > torch.finfo(torch.float32).eps
+        step = self._of_cost(FIRST_COST if rounded else how.first_cost, active)
+        inside, outside = torch.zeros_like(step), torch.full_like(step, torch.inf)
+        still = torch.arange(len(active), device=active.device)
+        for made in range(1, how.steps + 1):
+            if still.numel() == 0:
+                break
+            now = step[still]
+            deviation = self._deviation(now, active[still]).abs()
+            within = deviation <= DEVIATION
+            inside[still] = torch.where(within, now, inside[still])
+            outside[still] = torch.where(within, outside[still], now)
+            step[still] = _next_step(how, now, deviation, inside[still], outside[still])
+            wide = (outside > (1 + how.gain) * inside) & (step > (1 + made * how.gain) * inside)
+            still = still[((inside == 0) | wide)[still]]
+        return inside
+
+    def _of_cost(self, cost: float, active: Tensor) -> Tensor:
+        """Steps with this expected divergence."""
+        return (2 * cost / self.eigenvalues[active]).sqrt()
 
     def _deviation(self, step: Tensor, active: Tensor) -> Tensor:
-        """|KL / (e^2 l / 2) - 1| at the steps [n] of the directions `active` [n]; infinite where that is not finite."""
-        found = [
-            self.head.part(items).divergence(self.output[items], moved).to(step) for moved, items in self._outputs(step, active)
-        ]
-        divergence = torch.cat([step[:0], *found])
-        deviation = (divergence / (0.5 * step.square() * self.eigenvalues[active]) - 1).abs()
+        """KL / (e^2 l / 2) - 1 at the steps [n] of the directions `active` [n]; infinite where that is not finite."""
+        [divergence] = self._measured(step, active, self._divergence)
+        return self._relative(divergence, step, active)
+
+    def _relative(self, divergence: Tensor, step: Tensor, active: Tensor) -> Tensor:
+        deviation = divergence / (0.5 * step.square() * self.eigenvalues[active]) - 1
         return torch.where(deviation.isfinite(), deviation, torch.inf)
 
-    def _outputs(self, step: Tensor, active: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Outputs [m, *output] at the ends of the steps, and the numbers of their images [m], a pass at a time."""
+    def _divergence(self, moved: Tensor, items: Tensor) -> Tensor:
+        return self.head.part(items).divergence(self.output[items], moved)
+
+    def _largest_change(self, moved: Tensor, items: Tensor) -> Tensor:
+        """The largest change of a logit."""
+        return (self.head.logits(moved) - self.head.logits(self.output[items])).abs().flatten(1).amax(1)
+
+    def _measured(self, step: Tensor, active: Tensor, *measures: Measure) -> list[Tensor]:
+        """Each measure [n] at the ends of the steps [n] of the directions `active` [n], a pass at a time."""
+        found = []
         for steps, pairs in zip(torch.split(step, self.chunk), torch.split(active, self.chunk), strict=True):
             items = pairs // self.rank
             distance = steps.to(self.image).reshape(-1, *[1] * (self.image.ndim - 1))
-            yield self.predictor(self.image[items] + distance * self.directions[pairs], items), items
+            moved = self.predictor(self.image[items] + distance * self.directions[pairs], items)
+            found.append(torch.stack([measure(moved, items).to(step) for measure in measures]))
+        return list(torch.cat(found, 1))
 
 
-def _next_step(how: Search, step: Tensor, deviation: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
-    """Next step of the search: where a deviation proportional to the step reaches DEVIATION, kept inside the bracket."""
+def _next_step(how: CoarseSearch, step: Tensor, deviation: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
+    """Next step of a coarse search: where a deviation proportional to the step reaches DEVIATION, kept inside the bracket."""
     aimed = how.aim * step * DEVIATION / deviation.clamp_min(1e-12)
     outward = torch.minimum(torch.maximum(aimed, 1.1 * inside), how.growth * inside)
     middle = torch.where(inside > 0, (inside * outside).sqrt(), outside / 2)

@@ -11,7 +11,8 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +21,7 @@ from monai_ifim.core.memory import locks
 from monai_ifim.io.containment import OPENING, is_private, permissions, real_folder
 
 PARTIAL = ".partial-"
+FLUSHED_AT_ONCE = 8
 MARKING = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _OURS = re.compile(rf"{re.escape(PARTIAL)}[0-9a-z_]{{8,32}}(\.\w+)*")
 
@@ -40,6 +42,16 @@ def write_bytes(path: Path, content: bytes, root: Path | None = None) -> str:
 def write_text(path: Path, content: str, root: Path | None = None) -> str:
     r"""`write_bytes` for UTF-8 text; bytes of a file name that is not UTF-8 are written as \udc.., as in JSON."""
     return write_bytes(path, content.encode("utf-8", "backslashreplace"), root)
+
+
+def write_texts(folder: Path, texts: Mapping[str, str], root: Path | None = None) -> dict[str, str]:
+    """`write_text` for several files of a folder at once, by their names; returns their hashes by name.
+
+    Each is flushed to disk on its own; the flushes wait for the disk beside each other.
+    """
+    with ThreadPoolExecutor(FLUSHED_AT_ONCE) as pool:
+        jobs = {name: pool.submit(write_text, folder / name, text, root) for name, text in texts.items()}
+    return {name: job.result() for name, job in jobs.items()}
 
 
 def touch(path: Path, root: Path | None = None) -> None:

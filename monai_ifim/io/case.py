@@ -98,8 +98,10 @@ def _write(
     content = compose_sidecar(case, facts, files, None if beside.scan is None else beside.scan.unit, segmentation)
     written = {file.file: file.sha256 for file in files}
     planes = _planes(maps, content, beside.scan)
-    written[content["planes"]] = write_planes(sidecar.parent / content["planes"], planes)
-    written |= write_scene(sidecar.parent, content, planes.point)
+    with ThreadPoolExecutor(1) as pool:  # the disk is waited for once
+        pictures = pool.submit(write_planes, sidecar.parent / content["planes"], planes)
+        written |= write_scene(sidecar.parent, content, planes.point)
+        written[content["planes"]] = pictures.result()
     if beside.scene_bundle:
         written[f"{case}.mrb"] = write_scene_bundle(sidecar.parent / content["scene"])
     if beside.series is not None:

@@ -46,6 +46,7 @@ from monai_ifim.run.reading import read_image
 from monai_ifim.run.reading_journal import ReadingJournal
 from monai_ifim.run.resume import kept_row
 from monai_ifim.run.settings import RunSettings, with_head
+from monai_ifim.run.stage_seconds import StageSeconds
 from monai_ifim.run.stop_request import StoppedError, StopRequest, short_of_memory
 from monai_ifim.run.table import CaseRow, row_from_sidecar
 
@@ -59,7 +60,7 @@ Item = TypeVar("Item")
 class _Loaded:
     """A case with its opened input and its image [channel, *spatial], ready for the network.
 
-    scan, series, tie: as `ReadImage`; seconds: spent on reading.
+    scan, series, tie: as `ReadImage`; spent: on reading.
     """
 
     case: Case
@@ -68,16 +69,16 @@ class _Loaded:
     scan: Scan | None
     series: ReferencedSeries | None
     tie: Tie | str | None
-    seconds: float
+    spent: StageSeconds
 
 
 @dataclass(frozen=True)
 class _Computed:
-    """The components of a case on the network's grid, and the seconds spent so far."""
+    """The components of a case on the network's grid, and the seconds spent on reading and computing."""
 
     loaded: _Loaded
     components: dict[str, torch.Tensor]
-    seconds: float
+    spent: StageSeconds
 
 
 def decompose_cases(
@@ -204,7 +205,8 @@ def _load(
         if kept is not None:
             if journal is not None:
                 journal.forget(case)
-            return kept.of_listed(case.listed, case.given)
+            checked = StageSeconds(reading=time.perf_counter() - started)
+            return replace(kept.of_listed(case.listed, case.given), stages=checked)
         if there(case.source.path):
             opened.take_hashes()  # of the bytes that are read from here on
         if journal is not None:
@@ -217,7 +219,8 @@ def _load(
     finally:
         if journal is not None:
             journal.end(case)
-    return _Loaded(case, opened, read.image, read.scan, read.series, read.tie, time.perf_counter() - started)
+    spent = StageSeconds(reading=time.perf_counter() - started)
+    return _Loaded(case, opened, read.image, read.scan, read.series, read.tie, spent)
 
 
 def _compute(
@@ -276,7 +279,8 @@ def _decompose_scans(
             lost = stop_request.compute_failed(item.case.name, error, settings.device)
             yield _failed_computing(item.case, lost or _unfit(bundle, item) or error, settings, bundle)
             continue
-        yield _Computed(item, item_of_batch(tensors, 0, item.image), item.seconds + time.perf_counter() - started)
+        spent = replace(item.spent, computing=time.perf_counter() - started)
+        yield _Computed(item, item_of_batch(tensors, 0, item.image), spent)
 
 
 def _unfit(bundle: Bundle, item: _Loaded) -> InputError | None:
@@ -319,7 +323,7 @@ def _decompose_group(
         return
     share = (time.perf_counter() - started) / len(group)
     for index, loaded in enumerate(group):
-        yield _Computed(loaded, item_of_batch(tensors, index, loaded.image), loaded.seconds + share)
+        yield _Computed(loaded, item_of_batch(tensors, index, loaded.image), replace(loaded.spent, computing=share))
 
 
 def _clock(settings: RunSettings, group: Sequence[_Loaded], activity: Activity) -> CaseClock:
@@ -340,9 +344,9 @@ def _save(writer: SaveIFIM, computed: _Computed, settings: RunSettings, stop_req
         loaded = computed.loaded
         written = writer.write(loaded.image, computed.components, loaded.opened, case.name, loaded.scan, loaded.series)
         stop_request.case_written()
-        seconds = computed.seconds + time.perf_counter() - started
-        row = row_from_sidecar(written.path.parent.name, "done", written.sidecar, seconds)
-        return row.of_listed(case.listed, case.given)
+        spent = replace(computed.spent, writing=time.perf_counter() - started)
+        row = row_from_sidecar(written.path.parent.name, "done", written.sidecar, spent.total)
+        return replace(row.of_listed(case.listed, case.given), stages=spent)
     except BaseException as error:  # the inverse of a bundle's preprocessing raises anything
         stop_request.write_failed(error)
         lost = stop_request.compute_failed(case.name, error, settings.device)  # a GPU may report an error only now

@@ -101,7 +101,8 @@ def run_shard(
             report(row)
         gathered = [row for part in _gather(rows, group) for row in part]
         if rank.number == 0:
-            return write_outcome(bundle.identity, settings, cases, gathered, began, {"name": "torchrun", "ranks": rank.size})
+            engine = {"name": "torchrun", "ranks": rank.size}
+            return write_outcome(bundle.identity, settings, cases, gathered, began, engine, rank.size)
         by_name = {row.key: row for row in gathered}
         return [by_name[case.name] for case in cases if case.name in by_name]
 

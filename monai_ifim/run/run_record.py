@@ -16,6 +16,7 @@ from monai_ifim.io.sidecar import parse_sidecar, versions
 from monai_ifim.io.written_files import read_regular
 from monai_ifim.run.cases import Case
 from monai_ifim.run.settings import RunSettings
+from monai_ifim.run.stage_seconds import profile_of, with_page
 from monai_ifim.run.table import CaseRow, row_from_sidecar, write_run, write_table
 
 STATUSES = ("done", "kept", "failed")
@@ -36,11 +37,12 @@ def write_outcome(
     rows: Iterable[CaseRow],
     began: Start,
     engine: Mapping[str, Any] | None = None,
+    processes: int = 1,
 ) -> list[CaseRow]:
     """Write cases.csv, cases.parquet and run.json; returns the rows in the order of the cases, and fewer if the run
     was stopped.
 
-    engine: what ran the cases, if it was not this process alone.
+    engine: what ran the cases, if it was not this process alone; processes: that shared them.
     """
     by_name = {row.key: row for row in rows}
     ordered = [by_name[case.name] for case in cases if case.name in by_name]
@@ -49,17 +51,27 @@ def write_outcome(
     if left := len(cases) - len(ordered):
         counts["left"] = left
     described = _describe(identity, settings, counts, began, engine or {"name": "local"})
-    write_run(settings.output, described | {"written": written})
+    profile = profile_of((row.stages for row in ordered if row.stages is not None), described["seconds"], processes)
+    write_run(settings.output, described | {"profile": profile, "written": written})
     return ordered
 
 
-def record_pages(output: Path, written: Mapping[str, str]) -> None:
+def record_pages(output: Path, written: Mapping[str, str], seconds: float) -> None:
     """Add the hashes of the pages that were made of the tables to run.json, if there is one that can be read, in place of those
-    of earlier pages; written: by their paths in OUT."""
+    of earlier pages, and their time to its profile; written: by their paths in OUT; seconds: that they took."""
     record = _record(output)
-    if record is not None:
-        tables = {name: sha256 for name, sha256 in record["written"].items() if name in TABLES}
-        write_run(output, record | {"written": {**tables, **written}})
+    if record is None:
+        return
+    tables = {name: sha256 for name, sha256 in record["written"].items() if name in TABLES}
+    profile = _profile(record)
+    timed = {} if profile is None else {"profile": with_page(profile, seconds, record["seconds"])}
+    write_run(output, record | timed | {"written": {**tables, **written}})
+
+
+def profile_of_run(output: Path) -> dict[str, Any] | None:
+    """Where the time of the run in OUT went (`stage_seconds.profile_of`), as its run.json states it; None if that does not."""
+    record = _record(output)
+    return None if record is None else _profile(record)
 
 
 def record_unread(output: Path, unread: Mapping[str, int]) -> None:
@@ -105,6 +117,13 @@ def _record(output: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) and isinstance(content.get("written"), dict) else None
+
+
+def _profile(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The profile in the content of run.json; None in those of earlier versions, and where it is damaged."""
+    profile, seconds = record.get("profile"), record.get("seconds")
+    whole = isinstance(profile, dict) and all(isinstance(profile.get(part), dict) for part in ("seconds", "shares"))
+    return profile if whole and isinstance(seconds, (int, float)) else None
 
 
 def _refuse(constant: str) -> None:

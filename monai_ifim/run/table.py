@@ -20,6 +20,7 @@ from monai_ifim.display.vocabulary import term_of
 from monai_ifim.io import InputError, MapContent, atomic
 from monai_ifim.io.seal import sealed
 from monai_ifim.run.labels import label_columns, label_values
+from monai_ifim.run.stage_seconds import StageSeconds
 from monai_ifim.run.volumes import volume_fields
 
 __all__ = ["COLUMNS", "SCHEMA", "SCHEMA_VERSION", "UNITS", "CaseRow", "row_from_sidecar", "write_run", "write_table"]
@@ -58,8 +59,8 @@ class CaseRow:
     it had converged, "steps" or "request" (a limit of time). saturation: what a change as large as the image's contrast costs at
     most (`core.saturation`); saturated: "yes" or "no", if that is below the bound. locality_is_lower_bound: "yes" where the radii
     were found by few passes and may be too short, else "no". volume_...: of each of `volume_labels`
-    (`run.volumes`). listed: the name in the list of cases (no column). Unknown values are None, unknown texts empty. Field by
-    field with units: UNITS.
+    (`run.volumes`). listed: the name in the list of cases; stages: how its seconds in this run divide (no columns). Unknown
+    values are None, unknown texts empty. Field by field with units: UNITS.
     """
 
     case: str
@@ -114,6 +115,7 @@ class CaseRow:
     saturated: str = ""
     locality_is_lower_bound: str = ""
     listed: str = ""
+    stages: StageSeconds | None = None
 
     def of_listed(self, name: str, path: str) -> CaseRow:
         """The row with the name of its case in the list of cases, by which a run finds it, and the path of the input."""

@@ -102,6 +102,18 @@ def test_wrong_settings_are_one_error_before_any_case(
     assert not (tmp_path / "out").exists()
 
 
+def test_workers_of_the_local_engine_are_refused_with_the_commands_that_many_cases_runs(
+    bundle: Path, scan: Path, tmp_path: Path
+) -> None:
+    result = invoke("decompose", scan, "--bundle", bundle, "-o", tmp_path / "out", "--workers", 2)
+    assert isinstance(result.exception, IFIMError)
+    said, page = str(result.exception), (ROOT / "docs" / "many_cases.md").read_text(encoding="utf-8")
+    for cure in ("--engine ray", "torchrun --nproc_per_node=2 --no-python monai-ifim decompose"):
+        assert cure in said
+        assert cure in page  # whose commands tests/docs/test_many_cases_page.py runs
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("names", ["path", "hash"])
 def test_an_input_without_an_image_and_files_that_are_not_read_are_in_the_summary(
     names: str, bundle: Path, scan: Path, tmp_path: Path

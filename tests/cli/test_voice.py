@@ -52,6 +52,8 @@ def test_json_is_all_of_standard_output_and_holds_the_columns_of_the_table(run: 
     assert content["page"] == str(tmp_path / "out" / "index.html")
     assert content["counts"] == {"done": 1, "kept": 0, "failed": 1, "left": 0}
     assert content["unread"] == {".zip": 1}
+    assert content["profile"] == json.loads((tmp_path / "out" / "run.json").read_text())["profile"]
+    assert set(content["profile"]["seconds"]) == set(content["profile"]["shares"]) == {"reading", "computing", "writing", "page"}
     cases = {case["case"]: case for case in content["cases"]}
     assert list(cases["scan"]) == [*SCHEMA.names, "sentence"]
     frame = read_cases(tmp_path / "out").set_index("case")
@@ -69,7 +71,7 @@ def test_json_of_an_error_states_it_and_the_exit_status(tmp_path: Path) -> None:
     assert isinstance(result.exception, IFIMError)
     assert (result.exit_code, content["exit_status"]) == (1, 1)
     assert content["error"] == str(result.exception)
-    assert (content["cases"], content["page"]) == ([], None)
+    assert (content["cases"], content["page"], content["profile"]) == ([], None, None)
 
 
 def stop_after_one_case(voice: Voice) -> None:

@@ -19,10 +19,12 @@ from monai_ifim.adapt.bundle import Bundle, load_bundle
 from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.core import IFIMError
 from monai_ifim.io import OutputError
+from monai_ifim.io.seal import is_unaltered
+from monai_ifim.report.cohort.page import write_cohort
 from monai_ifim.run.cases import find_cases
 from monai_ifim.run.local import run_cases
 from monai_ifim.run.settings import RunSettings
-from monai_ifim.run.table import CaseRow
+from monai_ifim.run.table import SEAL, CaseRow
 
 Array = npt.NDArray[Any]
 
@@ -218,3 +220,26 @@ def test_a_case_made_otherwise_is_made_again(bundle: Bundle, scans: Path, tmp_pa
         (out / "s0" / "s0_ifim_low.nii.gz").unlink()
     again = ["done", "done", "done"] if settings else ["done", "kept", "kept"]
     assert [row.status for row in run(bundle, scans, out, **settings)] == again
+
+
+def test_the_profile_of_a_run_is_what_its_cases_took_and_the_page_at_the_end(bundle: Bundle, scans: Path, tmp_path: Path) -> None:
+    run(bundle, scans, tmp_path / "out", batch_size=3)
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    profile = record["profile"]
+    assert sum(profile["seconds"].values()) == pytest.approx(sum(float(row["seconds"] or 0) for row in table(tmp_path / "out")))
+    assert all(seconds > 0 for seconds in profile["seconds"].values())
+    assert profile["shares"]["writing"] == pytest.approx(profile["seconds"]["writing"] / record["seconds"])
+    write_cohort(tmp_path / "out")
+    paged = json.loads((tmp_path / "out" / "run.json").read_text())
+    page = paged["profile"]["seconds"].pop("page")
+    assert paged["profile"]["shares"].pop("page") == pytest.approx(page / record["seconds"])
+    assert (page > 0, paged["profile"]) == (True, profile)
+    assert is_unaltered((tmp_path / "out" / "run.json").read_bytes(), SEAL)
+
+
+def test_of_kept_cases_their_check_alone_counts(bundle: Bundle, scans: Path, tmp_path: Path) -> None:
+    (scans / "s1.nii.gz").unlink()
+    run(bundle, scans, tmp_path / "out")
+    assert {row.status for row in run(bundle, scans, tmp_path / "out")} == {"kept"}
+    seconds = json.loads((tmp_path / "out" / "run.json").read_text())["profile"]["seconds"]
+    assert (seconds["computing"], seconds["writing"], seconds["reading"] > 0) == (0, 0, True)

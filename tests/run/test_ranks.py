@@ -63,7 +63,9 @@ def test_a_bundle_over_two_ranks_is_the_bundle_in_one_process(
     assert rows_of(tmp_path / "two") == rows_of(tmp_path / "one")
     assert [row["status"] for row in rows_of(tmp_path / "two")] == ["done", "done", "failed", "done", "done", "done", "done"]
     assert "s002" in (tmp_path / "two" / "index.html").read_text(encoding="utf-8")
-    assert json.loads((tmp_path / "two" / "run.json").read_text())["engine"] == {"name": "torchrun", "ranks": 2}
+    record = json.loads((tmp_path / "two" / "run.json").read_text())
+    assert (record["engine"], record["profile"]["processes"]) == ({"name": "torchrun", "ranks": 2}, 2)
+    assert record["profile"]["seconds"]["computing"] > 0
 
 
 def killer(marker: Path) -> dict[str, Any]:

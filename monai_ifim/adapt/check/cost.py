@@ -11,16 +11,13 @@ from torch import Tensor, nn
 from monai_ifim.adapt.check.files import FileTimes
 from monai_ifim.adapt.check.findings import Cost
 from monai_ifim.core.heads.registry import head_class
-from monai_ifim.core.locality import COARSE, search_for
+from monai_ifim.core.locality import coarse_search
 from monai_ifim.core.memory.blocks import LARGEST_BLOCK
 from monai_ifim.core.settings import Settings
 from monai_ifim.core.solvers.first_products import FirstProducts
 from monai_ifim.display.numbers import bytes_size, counted, duration, range_text
 
-RADIUS_PASSES = (
-    8,
-    17,
-)  # forward passes that the locality radius of a component took on 36 small networks; of large maps COARSE.steps
+RADIUS_PASSES = (4, 12)  # images in passes for the radius of a component: smooth networks, and one with many kinks
 
 
 @dataclass(frozen=True)
@@ -88,8 +85,8 @@ def _components(settings: Settings, trial: FirstProducts) -> tuple[int, int]:
 
 def _radius_passes(head: str, image: Tensor) -> tuple[int, int]:
     """Forward passes for the locality radius of a component, as few and as many as usual."""
-    coarse = search_for(head_class(head)(), image) is COARSE
-    return (COARSE.steps, COARSE.steps) if coarse else RADIUS_PASSES
+    coarse = coarse_search(head_class(head)(), image)
+    return RADIUS_PASSES if coarse is None else (coarse.steps, coarse.steps)
 
 
 def _results(image: Tensor, settings: Settings, trial: FirstProducts, pass_bytes: int) -> int:

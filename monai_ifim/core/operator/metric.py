@@ -61,10 +61,11 @@ class NoiseLevel(Metric):
         finite = self.sigma.numel() > 0 and bool(torch.isfinite(self.sigma).all())
         if not finite or bool((self.sigma < 0).any()) or not bool((self.sigma > 0).any()):
             raise IFIMError("a noise level must be finite, nowhere negative and somewhere above 0, in the image's unit.")
+        self._number = float(self.sigma) if self.sigma.ndim == 0 else None  # read once: a device would be waited for
 
     def apply(self, images: Tensor) -> Tensor:
         """See `Metric`."""
-        return images * self.sigma.to(images)
+        return images * (self.sigma.to(images) if self._number is None else self._number)
 
     def bound(self, images: Tensor) -> Metric:
         """See `Metric`; raises IFIMError where the map is not of the images' shape."""

@@ -76,6 +76,10 @@ IN_BACKWARD: tuple[tuple[str, str], ...] = (
         "replace this operation by one that has a derivative.",
     ),
     (
+        r"RNN backward can only be called in training mode",
+        "decompose it without cuDNN: with torch.backends.cudnn.flags(enabled=False): decompose(...).",
+    ),
+    (
         r"through the graph a second time|already been freed",
         "its graph is freed before: give create_graph=True to its own torch.autograd.grad, and .detach() what it keeps from one "
         "pass to the next.",

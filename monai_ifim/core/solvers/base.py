@@ -54,9 +54,10 @@ class Subspace:
 
     def spectra(self, row_eps: float) -> list[Spectrum]:
         """Spectrum of each image; its trace includes the estimate of the trace outside span(V)."""
+        estimates = self.trace_outside.tolist()
         solved = [
-            solve_spectrum(gram, scales, row_eps, float(outside), overwrite_gram=True)
-            for gram, scales, outside in zip(self.rows.gram(), self.rows.scales, self.trace_outside, strict=True)
+            solve_spectrum(gram, scales, row_eps, outside, overwrite_gram=True)
+            for gram, scales, outside in zip(self.rows.gram().cpu(), self.rows.scales.cpu(), estimates, strict=True)
         ]
         if self.pairs is None:
             return solved

@@ -12,6 +12,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from monai_ifim.core import IFIMError
 from monai_ifim.core.operator.module_state import evaluation_mode
+from monai_ifim.core.operator.recurrence import differentiable_recurrence
 from monai_ifim.core.operator.requirements import check_image
 from monai_ifim.core.operator.shortcuts import whole_shortcuts
 
@@ -54,7 +55,7 @@ def attribute(network: nn.Module, image: Tensor, target: int, method: str, predi
         raise IFIMError(
             f"the image has shape {tuple(plain.shape)}: attributions are made one image at a time, [1, channel, ...]."
         )
-    with evaluation_mode(network), whole_shortcuts(network):
+    with evaluation_mode(network), whole_shortcuts(network), differentiable_recurrence(network, plain):
         leaf = plain.clone().requires_grad_(True)
         scores = _scores(predict, leaf, target)
         found = _attribute_with(method, network, leaf, target, scores).detach()

@@ -80,9 +80,9 @@ def write_scene(folder: Path, sidecar: Mapping[str, Any], point: Point | None = 
     if missing:
         named = ", ".join(str(name)[:LONGEST_NAMED] for name in missing)
         raise OutputError(f"{case}: no scene without {named}: run the case again, overwriting.")
-    tables, written = _write_tables(folder, spectrum, sidecar.get("segmentation"))
+    tables, texts = _tables(case, spectrum, sidecar.get("segmentation"))
     camera = camera_before(affine, shape)
-    text = _rendered(
+    texts[f"{case}.mrml"] = _rendered(
         layout=_layout(shape, spectrum),
         linked=int(not is_flat(shape)),
         labels=first_of(volumes, "labels"),
@@ -101,7 +101,7 @@ def write_scene(folder: Path, sidecar: Mapping[str, Any], point: Point | None = 
         chart_title=title,
         by_component=BY_COMPONENT.title,
     )
-    return written | {f"{case}.mrml": atomic.write_text(folder / f"{case}.mrml", text)}
+    return atomic.write_texts(folder, texts)
 
 
 def _title(sidecar: Mapping[str, Any]) -> str:
@@ -140,12 +140,12 @@ def _layout(shape: tuple[int, ...], spectrum: SpectrumTable) -> int:
     return PLOT_AND_SLICES if is_flat(shape) else PLOT_3D_AND_SLICES
 
 
-def _write_tables(
-    folder: Path, spectrum: SpectrumTable, segmentation: Mapping[str, Any] | None
+def _tables(
+    case: str, spectrum: SpectrumTable, segmentation: Mapping[str, Any] | None
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Write the tables of the scene; returns the template's entries for the colour tables, in the order of COLOR_IDS, and the
-    hash of each file."""
-    tables, written = [], {}
+    """The tables of the scene: the template's entries for the colour tables, in the order of COLOR_IDS, and the text of each
+    file."""
+    tables, texts = [], {f"{case}_spectrum.tsv": spectrum.table(), f"{case}_spectrum.schema.tsv": spectrum.schema()}
     made: list[tuple[str, str, Table, tuple[str, ...]]] = [
         ("sensitivity", "Sensitivity", sensitivity_table(), ()),
         ("signed", "Below and above zero", signed_table(), ()),
@@ -154,15 +154,10 @@ def _write_tables(
         labels = segmentation["labels"]
         made.append(("labels", "Labels", labels_table(labels, segmentation["background"]), label_names(labels)))
     for name, label, table, names in made:
-        file = f"{folder.name}_{name}.ctbl"
-        written[file] = atomic.write_text(folder / file, table_text(name, table, names))
+        file = f"{case}_{name}.ctbl"
+        texts[file] = table_text(name, table, names)
         tables.append({"file": file, "name": label, "size": len(table)})
-    for file, text in (
-        (f"{folder.name}_spectrum.tsv", spectrum.table()),
-        (f"{folder.name}_spectrum.schema.tsv", spectrum.schema()),
-    ):
-        written[file] = atomic.write_text(folder / file, text)
-    return tables, written
+    return tables, texts
 
 
 def _rendered(**content: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ __all__ = ["write_cohort"]
 
 QUESTION = "How strongly, and in how many directions, can small changes of each image move the classifier's answer?"
 STATUSES = {"done": "done", "kept": "kept from an earlier run", "failed": "failed"}
-OWN_SECTIONS = ("bundle", "versions", "cases", "written", "unread", SEAL)  # parts of run.json that are not listed under Settings
+OWN_SECTIONS = ("bundle", "versions", "cases", "written", "unread", "profile", SEAL)  # of run.json; others are listed as Settings
 FILES = ("cases.csv", "cases.parquet", "run.json")
 PAGE = "index.html"
 
@@ -48,7 +49,7 @@ def write_cohort(output: Path) -> Path:
     Missing pictures and a missing run.json are mentioned on it. Raises InputError if cases.parquet is missing, or if one of the
     records cannot be read.
     """
-    output = Path(output)
+    output, began = Path(output), time.perf_counter()
     cohort = read_cohort(output)
     pictures = choose_pictures(output, cohort)
     listed = list_cases(cohort, pictures)
@@ -66,7 +67,7 @@ def write_cohort(output: Path) -> Path:
     )
     path = output / PAGE
     sha256 = write_bytes(path, text.encode("utf-8", "backslashreplace"), root=output)  # JSON may hold half of a character
-    record_pages(output, {PAGE: sha256, **written})
+    record_pages(output, {PAGE: sha256, **written}, time.perf_counter() - began)
     return path
 
 

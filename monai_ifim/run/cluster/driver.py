@@ -83,7 +83,7 @@ def run_on_ray(
                     "threads_per_worker": threads,
                     "restarts": pool.restarts,
                 }
-                return write_outcome(identity, settings, cases, rows, began, engine)
+                return write_outcome(identity, settings, cases, rows, began, engine, allotment.workers)
     except InterruptedError:
         with output_of_run(settings, cases):
             return write_outcome(identity, settings, cases, [], began, {"name": "ray"})
