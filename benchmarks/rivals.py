@@ -35,7 +35,7 @@ SIZE = 128  # pixels along an axis
 SMALL = 64  # pixels along an axis of the image that loads the libraries before a peak is measured
 SUITED_STEP, MANY = 1e-2, 100  # of the power iteration by differences, where one chooses
 STEPS, SAMPLES = 50, 25  # of integrated gradients, of SmoothGrad
-IMAGES_APART = 6  # of those that the section adaptive-mednist takes
+IMAGES_APART = 12  # of those that the section adaptive-mednist takes
 SLOW = ("KL gradients, 100 steps", "plenoptic, randomized SVD", "IntegratedGradients", "SmoothGrad", "Occlusion")  # one round
 
 Build = Callable[[Subject, int], Callable[[], Any]]
