@@ -42,6 +42,7 @@ GROUPS: dict[str, Group] = {
     "hero": Group(("hero.png",), (DEMO, CLASSIFIER)),
     "plots": Group(("plot-2d.png", "plot-3d.png"), (CLASSIFIER, DETECTOR)),
     "scanner": Group(("scanner-comb.png", "scanner-spaces.png"), (CLASSIFIER, DETECTOR)),
+    "rivals": Group(("rivals.png",), ("benchmarks/results/rivals-cpu.json",)),
     "segmentation": Group(("segmentation.png",), (SEGMENTER,)),
     "notebook": Group(("notebook-view.png",), (DETECTOR,), needs="ipyniivue (the extra notebook), Chromium and its driver"),
     "training": Group(

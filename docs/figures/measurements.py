@@ -12,6 +12,7 @@ from docs.figures.catalogue import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
 COMPARISON = RESULTS / "compare-cpu.json"
+RIVALS = RESULTS / "rivals-cpu.json"
 SEGMENTATION = RESULTS / "segmentation-cpu.json"
 
 Row = dict[str, Any]
@@ -92,6 +93,56 @@ def comparison_table() -> str:
         found = [row for start in line.rows for row in section if row["what"].startswith(start)]
         words = line.words.format(error=_short(_row(section, line.error)["value"]) if line.error else "")
         lines.append(f"| {words} | {_values(found, line.form)} | {_targets(found, line.form)} |")
+    return "\n" + "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A method's share of the most that a direction can cost, and its costs as multiples of exact's.
+
+    trained: of a trained network the median over images, and the smallest and the largest; untrained: of one with random weights.
+    seconds, memory: None where they could not be measured.
+    """
+
+    name: str
+    trained: tuple[float, float, float]
+    untrained: float
+    seconds: float
+    memory: float | None
+
+
+def rivals() -> list[Rival]:
+    """What the sections "rivals" and "rivals-memory" measured, the largest share first."""
+    rows = _rows(RIVALS, "rivals") + _rows(RIVALS, "rivals-memory")
+    by_name: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        what, _, name = row["what"].partition(", ")
+        trained = what == "share" and row["case"].startswith("MedNIST")
+        by_name.setdefault(name, {})["trained" if trained else what] = row
+    found = [
+        Rival(
+            name,
+            (one["trained"]["value"], *map(float, re.findall(r"from (.+) to (.+)", one["trained"]["details"])[0])),
+            one["share"]["value"],
+            one["seconds / exact's"]["value"],
+            one["peak / exact's"]["value"],
+        )
+        for name, one in by_name.items()
+    ]
+    return sorted(found, key=lambda rival: -rival.trained[0])
+
+
+def rivals_table() -> str:
+    """A line a method."""
+    lines = [
+        "| method | share, trained: median (range) | share, random weights | seconds / exact's | peak memory / exact's |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for rival in rivals():
+        median, low, high = rival.trained
+        memory = "not measured" if rival.memory is None else f"{rival.memory:.2g}"
+        cells = (rival.name, f"{median:.3f} ({low:.2g} to {high:.2g})", f"{rival.untrained:.3f}", f"{rival.seconds:.2g}", memory)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n" + "\n".join(lines) + "\n"
 
 

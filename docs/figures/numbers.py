@@ -11,7 +11,7 @@ from pathlib import Path
 
 from docs.figures.catalogue import ROOT
 from docs.figures.demo import read_results
-from docs.figures.measurements import comparison_table, scanner_memory, scanner_ratios, segmentation_sentence
+from docs.figures.measurements import comparison_table, rivals_table, scanner_memory, scanner_ratios, segmentation_sentence
 
 MARKED = re.compile(r"(<!-- made: ([\w-]+) -->)(.*?)(<!-- end -->)", flags=re.DOTALL)
 PAGES = ("README.md", "docs/*.md", "bundles/*/docs/README.md")
@@ -33,6 +33,7 @@ TEXTS: dict[str, Callable[[], str]] = {
     "demo-sentences": demo_sentences,
     "hero-sentences": hero_sentences,
     "comparison-table": comparison_table,
+    "rivals-table": rivals_table,
     "scanner-memory": scanner_memory,
     "scanner-ratios": scanner_ratios,
     "segmentation-costs": segmentation_sentence,
