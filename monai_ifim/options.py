@@ -35,6 +35,7 @@ HEADS = {  # name of each head that needs no parameters: its module and class in
     "voxelwise_bernoulli": "voxelwise:VoxelwiseBernoulliHead",
 }
 HEAD_NAMES = ("auto", *HEADS)
+MODALITIES = ("any", "ct", "mr", "radiograph")  # of the coordinates "acquisition"
 ENERGY, TOLERANCE = 0.99, 1e-4  # where they are not stated
 VOXELWISE_RANK, VOXELWISE_TOLERANCE = 3, 0.05  # the same for a head with columns at every voxel, whose spectrum is flat
 VOLUME_TOLERANCE = "5 %"
@@ -75,6 +76,13 @@ DECOMPOSITION: dict[str, Option] = {
         None,
         "Segmentations: decompose the answer inside of a mask alone, a NIfTI file on the grid of the scan or of the network.",
         absent=None,
+    ),
+    "coordinates": Option(
+        (),
+        "Sensitivity to changes that have a name and a unit, separated by commas: placement, acquisition (of a stated modality: "
+        "acquisition=ct, mr or radiograph).",
+        command_default=None,
+        absent=[],
     ),
     "output_key": Option(None, "Name, number or path (heads.diagnosis) of the logits, if the network returns several outputs."),
     "energy": Option(
@@ -159,6 +167,11 @@ FILES: dict[str, Option] = {
         "path",
         "path: cases are named after their files; hash: pseudonyms, whose key is beside OUT, and names of files in no result.",
         decides="never",
+    ),
+}
+COORDINATE_FILES: dict[str, Option] = {  # of a family of coordinates
+    "regions": Option(
+        None, "With --space scanner: sensitivity to each region of a label map, a NIfTI file of whole numbers, 0 for no region."
     ),
 }
 READING: dict[str, Option] = {  # of a DICOM image

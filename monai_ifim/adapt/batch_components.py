@@ -13,6 +13,7 @@ from monai_ifim.adapt.answer_facts import facts_of_batch
 from monai_ifim.adapt.collation import cropped, margins_of_batch
 from monai_ifim.adapt.components import component_tensors, joined_tensors
 from monai_ifim.adapt.grey_images import GreyImages, grey_batch
+from monai_ifim.adapt.image_places import places_of_batch
 from monai_ifim.adapt.scanner.space import ScannerSpace, decomposed_batch
 from monai_ifim.adapt.tied_channels import Tie, tied_network
 from monai_ifim.core.answer import AnswerFacts
@@ -38,6 +39,8 @@ def batch_components(
     class_names: in the order of the network's outputs.
     """
     facts = facts_of_batch(batch, class_names)
+    if settings.families:
+        facts = replace(facts, places=places_of_batch(batch))
     if isinstance(instead, ScannerSpace):
         start = time.perf_counter()
         decomposition, scans = decomposed_batch(settings, instead, network, batch, args, kwargs, facts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any, cast
 
 import numpy as np
@@ -190,6 +191,7 @@ def _records(
             **_answer(decomposition, b),
             "answer_voxels": None if decomposition.answer_voxels is None else int(decomposition.answer_voxels[b]),
             "volumes": _volumes(decomposition, b),
+            "coordinates": _coordinates(decomposition, b),
             "segmentation": segmentation,
             "seconds": seconds / batch,
         }
@@ -223,6 +225,23 @@ def _volumes(decomposition: Decomposition, b: int) -> dict[str, Any] | None:
         "slopes": None if slopes is None else slopes[b].tolist(),
         "changes": None if changes is None else changes[b, :rank].tolist(),
     }
+
+
+def _coordinates(decomposition: Decomposition, b: int) -> dict[str, Any] | None:
+    """What the record states of the coordinates, with the numbers of one image; None for what is infinite or unknown."""
+    found = decomposition.coordinates
+    if found is None:
+        return None
+    tables = found.tensors() | {"nats_per_unit": found.nats_per_unit, "step": found.step}
+    numbers = {name: _known(values[b].tolist()) for name, values in tables.items()}
+    return dict(decomposition.record["coordinates"]) | numbers
+
+
+def _known(values: Any) -> Any:
+    """Nested lists with None for infinity and NaN."""
+    if isinstance(values, list):
+        return [_known(value) for value in values]
+    return values if isfinite(values) else None
 
 
 def _finite(values: list[float]) -> list[float | None]:

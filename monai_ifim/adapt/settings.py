@@ -9,6 +9,7 @@ from math import isfinite
 from typing import Any, Literal, TypedDict, get_args
 
 from monai_ifim.core import IFIMError
+from monai_ifim.core.coordinates import Family
 from monai_ifim.core.settings import Settings, SettingsShortcuts, check_name
 from monai_ifim.io import OutputError, check_contents
 from monai_ifim.options import FILES, CaseNames, Channels, Space, Statistics, option
@@ -46,7 +47,8 @@ class CaseSettings(Settings):
     deterministic: as `core.determinism.deterministic_algorithms`, while a case is computed. contents: which of high, low,
     sensitivity, eigenvectors to write; the input is always written. dicom_pm: write the components as DICOM Parametric Maps
     too. scene_bundle: write the scene and its files as one .mrb file too. case_names: "path", cases are named after their files,
-    or "hash", by pseudonyms (`io.key_table`), and names of files are in no result.
+    or "hash", by pseudonyms (`io.key_table`), and names of files are in no result. coordinates: families, or names of them,
+    "placement,acquisition=ct".
     """
 
     statistics: Statistics = option("statistics")
@@ -60,6 +62,10 @@ class CaseSettings(Settings):
     case_names: CaseNames = option("case_names")
 
     def __post_init__(self) -> None:
+        if isinstance(self.coordinates, str):
+            from monai_ifim.coordinates.choice import named_families  # with SciPy, which most runs do not need
+
+            object.__setattr__(self, "coordinates", named_families(self.coordinates))
         super().__post_init__()
         check_space(self.space)
         check_statistics(self.statistics)
@@ -76,6 +82,7 @@ class CaseSettings(Settings):
                 "channels='each' belongs to the spaces 'native' and 'network'; in space 'scanner' each channel of the scan has "
                 "maps of its own in any case: leave it out."
             )
+        check_scan_coordinates(self.families, self.space)
         if self.resolution is not None and self.metric is not None:
             raise IFIMError("resolution and metric (noise) are two input metrics: give one of them.")
 
@@ -94,6 +101,16 @@ def check_space(space: str) -> None:
     """Raise OutputError unless `space` is the name of one."""
     if space not in get_args(Space):
         raise OutputError(f"unknown space {space!r}: choose one of {', '.join(map(repr, get_args(Space)))}.")
+
+
+def check_scan_coordinates(families: Sequence[Family], space: str) -> None:
+    """Raise IFIMError for coordinates that are stated in the scanner's own values or on its grid, in another space."""
+    for family in families:
+        if space != "scanner" and family.of_scan:
+            raise IFIMError(
+                f"the coordinates {family.kind!r} are stated on the scan, in its own values, and space={space!r} decomposes "
+                "what the network sees: choose space='scanner'."
+            )
 
 
 def check_statistics(statistics: str) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MARKS = {(True, True): "ok    ", (True, False): "unsure", (False, True): "FAILED", (False, False): "FAILED"}
 
 
-@takes_settings(*(name for name in DECOMPOSITION if name not in ("locality", "verify")))
+@takes_settings(*(name for name in DECOMPOSITION if name not in ("locality", "verify", "coordinates")))
 def check(
     bundle: Annotated[str, BUNDLE],
     image: Annotated[

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from monai_ifim.options import LIMITS, OPTIONS, READING, SAME, TRANSFER, Option
+from monai_ifim.options import COORDINATE_FILES, LIMITS, OPTIONS, READING, SAME, TRANSFER, Option
 
 if TYPE_CHECKING:
     from monai_ifim.adapt.settings import CaseSettings
+    from monai_ifim.core.coordinates import Family
     from monai_ifim.io.limits import Limits
 
 BATCH_SIZE = typer.Option(help="Images of one shape that share backward passes.")
@@ -56,6 +57,12 @@ class GivenSettings:
         return mask
 
     @property
+    def regions(self) -> str | None:
+        """The path of the label map of regions."""
+        regions: str | None = self.values.get("regions")
+        return regions
+
+    @property
     def noise(self) -> str | None:
         """The noise level as given, a number or the path of a map."""
         noise: str | None = self.values["metric"]
@@ -72,7 +79,18 @@ class GivenSettings:
             given["resolution"] = "network"  # the network cannot tell finer changes apart
         given["metric"] = read_noise(given.get("metric"))
         given["answer_mask"] = read_mask(given.get("answer_mask"))
+        given["coordinates"] = self._families()
         return CaseSettings(**given)
+
+    def _families(self) -> tuple[Family, ...]:
+        """The families of coordinates that are named, and the regions."""
+        names, regions = self.values.get("coordinates"), self.values.get("regions")
+        if not names and regions is None:
+            return ()
+        from monai_ifim.adapt.region_file import read_regions
+        from monai_ifim.coordinates.choice import named_families
+
+        return (*named_families(names), *read_regions(regions))
 
 
 def takes_settings(*names: str, without: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -80,7 +98,7 @@ def takes_settings(*names: str, without: tuple[str, ...] = ()) -> Callable[[Call
 
     names: fields of `CaseSettings`, by default all of them but those in `without`, and the limits.
     """
-    offered = OPTIONS if names else OPTIONS | LIMITS
+    offered = OPTIONS if names else OPTIONS | COORDINATE_FILES | LIMITS
     chosen = {name: one for name, one in offered.items() if (not names or name in names) and name not in without}
 
     def decorate(verb: Callable[..., None]) -> Callable[..., None]:

@@ -31,6 +31,7 @@ FREE = {
     "device",
     "metric",
     "answer_mask",
+    "regions",
     "expect_sha256",
     *LIMITS,
 }  # the sidecar states everything else
@@ -111,7 +112,7 @@ def _repeated(
         name_origin(console, root, expected)
         configure_cublas(was_deterministic(case))
         folder = output or stack.enter_context(ScratchFolder()) / "repeated"  # with a table of pseudonyms beside it
-        return repeat_case(name, case, root, source, folder, device, given.noise, given.limits, given.mask)
+        return repeat_case(name, case, root, source, folder, device, given.noise, given.limits, given.mask, given.regions)
 
 
 def _show(console: Console, found: Repetition) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from monai_ifim.core.coordinates import Place
 from monai_ifim.core.errors import HeadError, IFIMError
 from monai_ifim.core.heads.answer_mask import RESTORE, AnswerMask
 from monai_ifim.core.heads.base import Head
@@ -32,13 +33,15 @@ class AnswerFacts:
 
     grid: sizes of the network's input. voxel_volume: ml that a voxel of it takes up in each image, [B] float64, None where that
     is not known. class_names: in the order of the network's outputs, empty if unknown. mask: where the answer counts,
-    bool [B, *spatial] on `grid` or on the output's, None for what the settings say.
+    bool [B, *spatial] on `grid` or on the output's, None for what the settings say. places: where and of which modality each
+    image is, for named coordinates; empty if unknown.
     """
 
     grid: tuple[int, ...] = ()
     voxel_volume: Tensor | None = None
     class_names: tuple[str, ...] = ()
     mask: Tensor | None = None
+    places: tuple[Place, ...] = ()
 
     def of_batch(self, image: Tensor) -> AnswerFacts:
         """The same for images [B, channel, *spatial], one volume each; raises IFIMError for another number of volumes."""
@@ -50,7 +53,7 @@ class AnswerFacts:
     def part(self, items: slice) -> AnswerFacts:
         """The same of some images."""
         volume, mask = (None if each is None else each[items] for each in (self.voxel_volume, self.mask))
-        return replace(self, voxel_volume=volume, mask=mask)
+        return replace(self, voxel_volume=volume, mask=mask, places=self.places[items])
 
     def output_voxel(self, grid: Sequence[int]) -> Tensor | None:
         """ml that a voxel of an output of these sizes takes up, [B]: input and output cover the same field of view."""

@@ -77,6 +77,7 @@ def assemble(
         converged=torch.tensor(converged, dtype=torch.bool, device=image.device),
         locality_radius=None,
         record=record | {"error_bound": float(error_bound.max())},
+        coordinates=None,
         **_answer_tensors(head, output, values, subspace, spectra, flat[:, :count]),
     )
 

@@ -36,6 +36,7 @@ from monai_ifim.core.operator.recurrence import differentiable_recurrence
 from monai_ifim.core.operator.requirements import check_independence
 from monai_ifim.core.operator.rows import FactorRows, all_finite
 from monai_ifim.core.part_verification import directions_by_products, expectations_of, verify_part
+from monai_ifim.core.pullback import pull_back
 from monai_ifim.core.settings import Settings
 from monai_ifim.core.solvers.adaptive import adaptive_columns
 from monai_ifim.core.solvers.base import Subspace
@@ -51,6 +52,7 @@ from monai_ifim.options import Method
 Progress = Callable[[int, int | None], None]
 
 RESULTS = 8  # memory of high, low, diag F in float64 and their temporaries, in units of an image
+OF_TANGENTS = 8  # the same of tangents of coordinates, with the float64 copies that families work on
 OF_ESTIMATES = 8  # the same of an estimate in float64, its error and their temporaries
 
 
@@ -121,6 +123,9 @@ def _planned(whole: BatchPart, budget: int) -> MemoryPlan:
         basis = basis_bytes(rows, steps)
         kept, rows, results = min(kept, steps), steps + whole.settings.probes, RESULTS + OF_ESTIMATES
     components = kept if whole.settings.input_metric is None else 2 * kept  # eigenvectors, and eigenimages of a metric
+    if whole.settings.families:
+        results += OF_TANGENTS
+        rows = 2 * rows if whole.settings.input_metric is not None else rows  # as they are before the metric, and after it
     return plan_memory(survey, network, whole.image, budget, rows, components + results, basis)
 
 
@@ -160,19 +165,24 @@ def _run_plan(part: BatchPart, plan: MemoryPlan) -> Decomposition:
         method, reason = choose_method(part.settings, head, root)
         allowance = plan.rows if plan.rows is None else min(plan.rows, spare)
         rows = FactorRows(part.image, shelve=RowShelf(offload, allowance).shelve, block_elements=plan.block_elements)
+        if part.settings.families and factor.metric is not None and method != "matrix_free":
+            factor = replace(factor, before_metric=replace(rows, rows=[], factors=[]))
         row_eps = _row_eps(part, jacobian.output)
         subspace = _subspace(part, head, factor, rows, method, row_eps, generator)
         metric, products = part.settings.input_metric, jacobian.products
         directions = directions_by_products(part, factor, subspace, row_eps)
+        pulled = None if part.trial is not None else pull_back(part, head, factor, subspace, rows.shelve)
         jacobian.release()
         if plan.frugal:
             return_freed_memory()  # of the passes, before the eigenproblem takes its own
         record = compose_record(part.asked, metric, head, part.image, subspace, products, reason)
         record["computation"] |= {"convolutions": kernels.described()}  # other kernels give other last digits
+        record["coordinates"] = None if pulled is None else pulled.record()
         record["volumes"] = described_volumes(head, jacobian.output)
         record["output"] = part.predictor.selection.chosen  # path of the logits, None where the network returns one tensor
         values = root.values if part.trial is None else None  # their gradients need all columns
         d = assemble(head, part.image, jacobian.output, subspace, part.settings, row_eps, record, values)
+        d = d if pulled is None else replace(d, coordinates=pulled.coordinates)
         d = _with_locality(part, plan, head, d, jacobian.output) if part.settings.locality else d
         expectations, output = expectations_of(part, plan, d, rows, directions), jacobian.output
     del factor, root, jacobian, subspace, rows  # their memory

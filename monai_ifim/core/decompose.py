@@ -10,6 +10,7 @@ from torch import Tensor
 
 from monai_ifim.core.answer import AnswerFacts, known_volumes
 from monai_ifim.core.batches import Progress, decompose_in_parts
+from monai_ifim.core.coordinates import Family
 from monai_ifim.core.decomposition import Decomposition
 from monai_ifim.core.heads.answer_mask import AnswerMask
 from monai_ifim.core.heads.base import Head
@@ -47,6 +48,7 @@ def decompose(
     output_key: str | int | None = None,
     locality: bool = False,
     verify: Verify = "sample",
+    coordinates: Sequence[Family] = (),
     network_args: Sequence[Any] = (),
     network_kwargs: Mapping[str, Any] | None = None,
     progress: bool = False,
@@ -88,6 +90,8 @@ def decompose(
         verify: compare derivatives with differences of the network's output, by two forward passes: "sample" for the first
             image of each network, shape and setting and every 20th after it, "always" for the first image of each batch, or
             "never". `record["verification"]` holds the outcome; a disagreement is a GradientWarning.
+        coordinates: families of changes that have a name and a unit (`monai_ifim.coordinates`), to which F is pulled back:
+            `Decomposition.coordinates`.
         network_args, network_kwargs: further inputs of the network; tensors in them have the batch as first axis.
         progress: count the Jacobian products on standard error; of matrix_free also how far its pairs are.
 
@@ -115,6 +119,7 @@ def decompose(
         seed=seed,
         locality=locality,
         verify=verify,
+        coordinates=coordinates,
     )
     facts = known_volumes(voxel_volume)
     return decompose_with(settings, network, x, network_args, network_kwargs, progress, facts=facts)

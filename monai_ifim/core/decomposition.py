@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from monai_ifim.core.coordinates import TABLES, Coordinates
 from monai_ifim.core.decomposition_file import read_decomposition, write_decomposition
 from monai_ifim.core.errors import IFIMError, ImageError
 from monai_ifim.core.operator.rows import all_finite
@@ -44,6 +45,7 @@ class Decomposition:
     gradient. answer_changes: [B, r, L] float64, by how much one unit along each kept component changes each, with its sign. None
     where the columns that hold the gradients were not all computed. L is 1 for an answer about one label.
     answer_voxels: [B] int64, voxels of the output that a restricted answer is about, else None.
+    coordinates: F pulled back to changes that have a name and a unit, where they were asked for, else None.
     record: settings, method, products and versions as plain data.
     """
 
@@ -70,6 +72,7 @@ class Decomposition:
     answer_slopes: Tensor | None = None
     answer_changes: Tensor | None = None
     answer_voxels: Tensor | None = None
+    coordinates: Coordinates | None = None
 
     @property
     def energy(self) -> Tensor:
@@ -139,9 +142,10 @@ class Decomposition:
 
         Raises IFIMError for a file that is missing, damaged, of other content or of another version.
         """
-        tensors, record = read_decomposition(file, required=_REQUIRED, optional=_OPTIONAL)
+        tensors, record = read_decomposition(file, required=_REQUIRED, optional=(*_OPTIONAL, *_OF_COORDINATES))
         tensors.setdefault("eigenimages", tensors["eigenvectors"])
-        return cls(**{name: tensors.get(name) for name in TENSORS}, record=record)  # type: ignore[arg-type]
+        pulled = _coordinates_of(tensors, record)
+        return cls(**{name: tensors.get(name) for name in TENSORS}, record=record, coordinates=pulled)  # type: ignore[arg-type]
 
     def plot(
         self,
@@ -203,9 +207,10 @@ class Decomposition:
         return str(_display().notebook_html(self))
 
 
-TENSORS = tuple(field.name for field in fields(Decomposition) if field.name != "record")
+TENSORS = tuple(field.name for field in fields(Decomposition) if field.name not in ("record", "coordinates"))
 ANSWERS = ("answer_tolerances", "answer_slopes", "answer_changes", "answer_voxels")
 # Not in a file where they are the eigenvectors, were not asked for, or are not estimates.
+_OF_COORDINATES = {f"coordinates_{name}": name for name in TABLES}
 _OPTIONAL = ("eigenimages", "locality_radius", "sensitivity_error", *ANSWERS)
 _REQUIRED = tuple(name for name in TENSORS if name not in _OPTIONAL)
 
@@ -220,6 +225,9 @@ def tensors_of(d: Decomposition) -> dict[str, Tensor]:
     named = {name: getattr(d, name) for name in TENSORS}
     if d.eigenimages is d.eigenvectors:
         del named["eigenimages"]
+    if d.coordinates is not None:
+        tables = d.coordinates.tensors()
+        named |= {stored: tables[name] for stored, name in _OF_COORDINATES.items()}
     return {name: values for name, values in named.items() if values is not None}
 
 
@@ -245,14 +253,35 @@ def joined(parts: Sequence[Decomposition], image: Tensor) -> Decomposition:
     if record["volumes"] is not None and record["volumes"]["voxel_volume"] is not None:
         voxels = [volume for part in parts for volume in part.record["volumes"]["voxel_volume"]]
         record["volumes"] = record["volumes"] | {"voxel_volume": voxels}
-    return replace(parts[0], **tensors, image=image, record=record)
+    return _with(parts[0], tensors | {"image": image}, record)
 
 
 def _with_tensors(d: Decomposition, change: Callable[[Tensor], Tensor]) -> Decomposition:
     """The decomposition with each tensor replaced by what `change` makes of it."""
     changed = {name: change(values) for name, values in tensors_of(d).items()}
     changed.setdefault("eigenimages", changed["eigenvectors"])
-    return replace(d, **changed)  # type: ignore[arg-type]
+    return _with(d, changed, d.record)
+
+
+def _with(d: Decomposition, tensors: Mapping[str, Tensor], record: dict[str, Any]) -> Decomposition:
+    """The decomposition with other tensors, those of its coordinates among them, and this record."""
+    own = {name: values for name, values in tensors.items() if name not in _OF_COORDINATES}
+    pulled = None if d.coordinates is None else d.coordinates.with_tensors(_tables(tensors))
+    return replace(d, **own, record=record, coordinates=pulled)
+
+
+def _coordinates_of(tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> Coordinates | None:
+    """The coordinates in a file; None where it has none. Raises IFIMError where their tables or their names are missing."""
+    tables, described = _tables(tensors), record.get("coordinates")
+    if not tables and not described:
+        return None
+    if len(tables) < len(TABLES) or not isinstance(described, dict):
+        raise IFIMError("the file lacks tables or names of its coordinates: save the decomposition again.")
+    return Coordinates.of_description(described, tables)
+
+
+def _tables(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensors[stored] for stored, name in _OF_COORDINATES.items() if stored in tensors}
 
 
 def _concatenated(parts: Sequence[Tensor]) -> Tensor:

@@ -177,7 +177,7 @@ class _Search:
             for (n, step), deviation in zip(open_now.items(), deviations.tolist(), strict=True):
                 searches[n].add(step, deviation)
                 wanted[n] = searches[n].next_step()
-        return torch.tensor([search.radius for search in searches]).to(self.eigenvalues)
+        return self.eigenvalues.new_tensor([search.radius for search in searches])
 
     def _begun(self, active: Tensor) -> list[FirstExit]:
         """A search for each direction. Its first step: of a map, where the divergence FIRST_COST is expected; else where by

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
 from functools import cached_property
 from numbers import Integral, Real
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self, TypedDict, get_args
 
 from torch import Tensor
 
+from monai_ifim.core.coordinates import Family, as_families, families_from
 from monai_ifim.core.errors import IFIMError
 from monai_ifim.core.heads.answer_mask import AnswerMask, as_answer_mask, mask_from
 from monai_ifim.core.heads.base import UNDESCRIBED, Head
@@ -66,6 +67,7 @@ class SettingsShortcuts(TypedDict, total=False):
     volume_tolerance: str
     answer: str | int | None
     answer_mask: AnswerMask | Tensor | None
+    coordinates: Sequence[Family]
 
 
 class Resolved(NamedTuple):
@@ -103,6 +105,7 @@ class Settings:
     volume_tolerance: str = option("volume_tolerance")
     answer: str | int | None = option("answer")
     answer_mask: AnswerMask | Tensor | None = option("answer_mask")
+    coordinates: Sequence[Family] = option("coordinates")
 
     def __post_init__(self) -> None:
         check_head(self.head)
@@ -119,6 +122,7 @@ class Settings:
             "memory_budget": memory_bytes(self.memory_budget),
             "metric": as_metric(self.metric),
             "seed": check_seed(self.seed),
+            "coordinates": as_families(self.coordinates),
         }
         check_name("method", self.method, get_args(Method))
         if self.precision is not None:
@@ -151,6 +155,11 @@ class Settings:
     def region(self) -> AnswerMask | None:
         """The mask of the answer."""
         return self.answer_mask if isinstance(self.answer_mask, AnswerMask) else None
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """The families of coordinates."""
+        return tuple(self.coordinates)
 
     @property
     def input_metric(self) -> Metric | None:
@@ -197,8 +206,8 @@ class Settings:
         """The settings from what `describe` gave; given: fields that replace described ones.
 
         A missing field that never decides the result has its default, one that earlier versions lack what those meant by it.
-        Raises IFIMError for any other that is missing or unknown, and for a head, metric or mask that its description does not
-        hold.
+        Raises IFIMError for any other that is missing or unknown, and for a head, metric, mask or family of coordinates that its
+        description does not hold.
         """
         if not isinstance(description, Mapping):
             raise IFIMError(f"{description!r} does not describe settings.")
@@ -214,6 +223,7 @@ class Settings:
             values["metric"] = metric_from(values["metric"])
         if isinstance(values["answer_mask"], Mapping):
             values["answer_mask"] = mask_from(values["answer_mask"])
+        values["coordinates"] = families_from(values["coordinates"])
         return cls(**values)
 
     def differences(self, recorded: Settings | Mapping[str, Any], *, exact: bool = False) -> tuple[str, ...]:
@@ -253,9 +263,9 @@ def _unstated(known: Mapping[str, Option]) -> dict[str, Any]:
 
 
 def _described(value: Any) -> Any:
-    if isinstance(value, (Head, Metric, AnswerMask)):
+    if isinstance(value, (Head, Metric, AnswerMask, Family)):
         return value.describe()
-    return list(value) if isinstance(value, tuple) else value
+    return [_described(each) for each in value] if isinstance(value, tuple) else value
 
 
 def _agrees(decides: Decides, asked: Any, recorded: Any, exact: bool) -> bool:

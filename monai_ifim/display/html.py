@@ -6,6 +6,7 @@ import base64
 from html import escape
 
 from monai_ifim.core.decomposition import Decomposition
+from monai_ifim.display.coordinate_words import move_words
 from monai_ifim.display.figure import draw, png
 from monai_ifim.display.numbers import FIRM_SPACE, count, counted, number, percent, range_text, sizes
 from monai_ifim.display.saturation import SATURATED
@@ -22,6 +23,7 @@ from monai_ifim.display.vocabulary import (
 from monai_ifim.display.wording import answer, method, trace_text, unit
 
 MOST_IMAGES = 5  # rows of the table at most
+MOST_COORDINATES = 12  # rows of their table at most
 MOST_EIGENVALUES = 3  # in a cell of the table at most
 PREVIEWS = (256, 128, 64, 32)  # sizes of a plane that are tried, in pixels on a side
 PREVIEW_BYTES = 220_000  # largest PNG file of the figure; a third more in base64
@@ -33,7 +35,7 @@ def notebook_html(d: Decomposition) -> str:
     It does not raise, as a notebook would show the traceback instead: without a figure it is the table, without both a line.
     """
     try:
-        table = _table(d)
+        table = _table(d) + _coordinates(d)
     except Exception:  # for example a device that is gone
         return f"<pre>{escape(object.__repr__(d))}</pre>"
     try:
@@ -71,6 +73,24 @@ def _table(d: Decomposition) -> str:
     return (
         f"<table><caption>{escape(caption)}</caption><thead><tr>{''.join(heads)}</tr></thead><tbody>{body}{rest}</tbody></table>"
     )
+
+
+def _coordinates(d: Decomposition) -> str:
+    """Table of what the coordinates cost the first image, the costliest first; empty without coordinates."""
+    found = d.coordinates
+    if found is None:
+        return ""
+    nats, step = found.nats_per_unit[0].tolist(), found.step[0].tolist()
+    order = sorted(range(len(found.names)), key=lambda i: -nats[i])
+    rows = [
+        (move_words(found.names[i], found.units[i]), number(nats[i]), f"{number(step[i])} {found.units[i]}")
+        for i in order[:MOST_COORDINATES]
+    ]
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    left = len(order) - len(rows)
+    rest = f"<tr><td colspan='3'>and {left} more</td></tr>" if left > 0 else ""
+    heads = "<th>move of image 0</th><th>nats</th><th>0.1 nat at</th>"
+    return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}{rest}</tbody></table>"
 
 
 def _cells(d: Decomposition, index: int) -> tuple[str, ...]:

@@ -17,7 +17,8 @@ SCHEMA_VERSION = "2.4"  # of the sidecars written and returned; a reader of 2.x 
 # segmentation: its file, its rule and its labels, the part of the answer that was asked for, the volumes of labels with their
 # gradients, where the head comes from, how the iteration ended (status, stopped), the standard errors of trace and sensitivity
 # where these are estimates, the share of the trace that each file holds, whether the answer is saturated, what the bundle was
-# made for, in what the image departs from that, and which kernels the backward passes of convolutions took.
+# made for, in what the image departs from that, which kernels the backward passes of convolutions took, and the sensitivity to
+# named coordinates.
 _CONTENT = re.compile(r"(source|input|high|low|sensitivity|eigenvector)(?: ([1-9]\d*))?(?:, channel ([1-9]\d*))?")
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from monai_ifim.io import atomic
+from monai_ifim.io.coordinate_sensitivity import described_coordinates
 from monai_ifim.io.errors import InputError, OutputError, single_line
 from monai_ifim.io.geometry import Affine
 from monai_ifim.io.grids import MEANING, Grid, computed_grid, grid_of_files, on, per_square
@@ -164,6 +165,7 @@ def compose_sidecar(
         "answer": described_answer(record, names),
         "volumes": None if volumes is None else {**volumes, "step_grid": grid},
         "segmentation": segmentation,
+        "coordinates": described_coordinates(record, names, unit, grid),
         "space": {"name": facts.space, "meaning": SPACES[facts.space]},
         "grids": {"decomposition": grid, "files": of_files, "meaning": {name: MEANING[name] for name in {grid: 0, of_files: 0}}},
         "units": units,

@@ -21,6 +21,7 @@ from monai.transforms import Compose
 from monai_ifim.adapt.answer_facts import facts_of_images, voxel_volume
 from monai_ifim.adapt.bundle import Bundle
 from monai_ifim.adapt.components import component_tensors, item_of_batch, record_of_image
+from monai_ifim.adapt.image_places import with_places
 from monai_ifim.adapt.saving import SaveIFIM
 from monai_ifim.adapt.scanner.space import ScannerSpace
 from monai_ifim.adapt.tied_channels import Tie, tied_network
@@ -271,6 +272,7 @@ def _decompose_scans(
             scan = item.image.to(settings.device)
             clock, names = _clock(settings, [item], activity), bundle.identity.class_names
             following: Any = {"name": item.case.name, "progress": clock.count, "watch": clock.watch, "class_names": names}
+            following["modality"] = item.opened.modality if settings.case.families else ""
             decomposition = scanner.decompose(bundle.network, scan, settings.case, **following)
             clock.silence()
             seconds = time.perf_counter() - started
@@ -304,6 +306,7 @@ def _decompose_group(
         clock = _clock(settings, group, activity)
         ties, class_names = [loaded.tie for loaded in group], bundle.identity.class_names
         facts = facts_of_images([loaded.image for loaded in group], class_names, settings.case.region, bundle.preprocessing)
+        facts = with_places(facts, settings.case, [loaded.image for loaded in group], bundle.preprocessing)
         network, further = tied_network(bundle.network, ties, settings.device)
         names = [loaded.case.name for loaded in group]
         following: Any = {"names": names, "progress": clock.count, "watch": clock.watch, "facts": facts}

@@ -13,8 +13,11 @@ import torch
 
 from monai_ifim.adapt.bundle import load_bundle
 from monai_ifim.adapt.mask_file import read_mask
+from monai_ifim.adapt.region_file import read_regions
 from monai_ifim.adapt.scanner.noise import read_noise
 from monai_ifim.adapt.settings import CaseSettings
+from monai_ifim.coordinates import Regions
+from monai_ifim.coordinates.choice import families_of
 from monai_ifim.core import IFIMError
 from monai_ifim.io import InputError, OpenedSource, OutputError, Source, identify_bundle, read_sidecar, sidecar_path
 from monai_ifim.io.containment import is_plain_name
@@ -156,15 +159,17 @@ def repeat_case(
     noise: str | None = None,
     limits: Limits | None = None,
     mask: str | None = None,
+    regions: str | None = None,
 ) -> Repetition:
-    """Decompose the image again into OUTPUT/CASE and compare. device: another than the recorded one; noise, mask: the maps;
-    limits: on the case, by default those of `Limits`.
+    """Decompose the image again into OUTPUT/CASE and compare. device: another than the recorded one; noise, mask, regions: the
+    maps; limits: on the case, by default those of `Limits`.
 
     Raises IFIMError where that cannot be done or there is nothing to compare.
     """
     if output.resolve() == case.folder.parent.resolve():
         raise OutputError(f"{output}: holds the case to compare with: choose another --output.")
-    settings = _checked(lambda: replace(_settings(case.sidecar, output, device, noise, mask), limits=limits or Limits()), name)
+    maps = _checked(lambda: _maps(case.sidecar["settings"], noise, mask, regions), name)
+    settings = _checked(lambda: replace(_settings(case.sidecar, output, device, maps), limits=limits or Limits()), name)
     bundle = load_bundle(root, settings.device)
     with _threads(case.sidecar, settings.device):
         [row] = run_cases(bundle, [cases.Case(name, source)], settings, lambda row: None)
@@ -175,18 +180,19 @@ def repeat_case(
     return Repetition(name, case.folder, tuple(_circumstances(case.sidecar, again.sidecar)), tuple(quantities))
 
 
-def _settings(sidecar: Mapping[str, Any], output: Path, device: str | None, noise: str | None, mask: str | None) -> RunSettings:
-    """The settings that the sidecar states, without the files that the comparison does not read."""
+def _settings(sidecar: Mapping[str, Any], output: Path, device: str | None, maps: Mapping[str, Any]) -> RunSettings:
+    """The settings that the sidecar states, without the files that the comparison does not read; maps: as `_maps`."""
     described = dict(sidecar["settings"]) | {"dicom_pm": False, "scene_bundle": False}
     if described["head"] == "auto":  # what the bundle asks for now may be another than was taken then
         described["head"] = sidecar["model"]["head"]
-    case = CaseSettings.from_description(described, **_maps(described, noise, mask))
+    case = CaseSettings.from_description(described, **maps)
     used = _device(sidecar["device"]) if device is None else device
     return RunSettings(output, case, device=used, overwrite=True)
 
 
-def _maps(described: Mapping[str, Any], noise: str | None, mask: str | None) -> dict[str, Any]:
-    """Noise map and mask that a case was made with, read from where `noise` and `mask` say; nothing where there were none."""
+def _maps(described: Mapping[str, Any], noise: str | None, mask: str | None, regions: str | None) -> dict[str, Any]:
+    """What a case was made with that its settings do not hold: noise map, mask and label map, read from where `noise`, `mask` and
+    `regions` say, and the families of coordinates; nothing where there were none."""
     maps: dict[str, Any] = {}
     if (described["metric"] or {}).get("sigma") == "map":
         if noise is None:
@@ -196,6 +202,11 @@ def _maps(described: Mapping[str, Any], noise: str | None, mask: str | None) -> 
         if mask is None:
             raise InputError("this case was made with a mask of the answer: give its path, --answer-mask FILE.")
         maps["answer_mask"] = read_mask(mask)
+    families = described.get("coordinates") or []
+    if any(each.get("kind") == Regions.kind for each in families) and regions is None:
+        raise InputError("this case was made with a label map of regions: give its path, --regions FILE.")
+    if families:
+        maps["coordinates"] = families_of(families, *read_regions(regions))
     return maps
 
 

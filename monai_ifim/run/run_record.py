@@ -11,7 +11,7 @@ from typing import Any
 
 from monai_ifim.core import IFIMError
 from monai_ifim.io import ModelIdentity
-from monai_ifim.io.case_files import LARGEST_RECORD, LARGEST_SIDECAR, SIDECAR, TABLES
+from monai_ifim.io.case_files import COORDINATES, LARGEST_RECORD, LARGEST_SIDECAR, SIDECAR, TABLES
 from monai_ifim.io.sidecar import parse_sidecar, versions
 from monai_ifim.io.written_files import read_regular
 from monai_ifim.run.cases import Case
@@ -62,7 +62,7 @@ def record_pages(output: Path, written: Mapping[str, str], seconds: float) -> No
     record = _record(output)
     if record is None:
         return
-    tables = {name: sha256 for name, sha256 in record["written"].items() if name in TABLES}
+    tables = {name: sha256 for name, sha256 in record["written"].items() if name in (*TABLES, COORDINATES)}
     profile = _profile(record)
     timed = {} if profile is None else {"profile": with_page(profile, seconds, record["seconds"])}
     write_run(output, record | timed | {"written": {**tables, **written}})

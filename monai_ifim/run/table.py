@@ -19,6 +19,7 @@ from monai_ifim.display.asked import asked_text
 from monai_ifim.display.vocabulary import term_of
 from monai_ifim.io import InputError, MapContent, atomic
 from monai_ifim.io.seal import sealed
+from monai_ifim.run.coordinate_table import CoordinateRow, coordinate_rows, write_coordinates
 from monai_ifim.run.labels import label_columns, label_values
 from monai_ifim.run.stage_seconds import StageSeconds
 from monai_ifim.run.volumes import volume_fields
@@ -59,8 +60,8 @@ class CaseRow:
     it had converged, "steps" or "request" (a limit of time). saturation: what a change as large as the image's contrast costs at
     most (`core.saturation`); saturated: "yes" or "no", if that is below the bound. locality_is_lower_bound: "yes" where the radii
     were found by few passes and may be too short, else "no". volume_...: of each of `volume_labels`
-    (`run.volumes`). listed: the name in the list of cases; stages: how its seconds in this run divide (no columns). Unknown
-    values are None, unknown texts empty. Field by field with units: UNITS.
+    (`run.volumes`). listed: the name in the list of cases; stages: how its seconds in this run divide; coordinates: rows of
+    coordinates.csv (no columns). Unknown values are None, unknown texts empty. Field by field with units: UNITS.
     """
 
     case: str
@@ -115,6 +116,7 @@ class CaseRow:
     saturated: str = ""
     locality_is_lower_bound: str = ""
     listed: str = ""
+    coordinates: tuple[CoordinateRow, ...] = ()
     stages: StageSeconds | None = None
 
     def of_listed(self, name: str, path: str) -> CaseRow:
@@ -284,15 +286,17 @@ def _row(case: str, status: str, sidecar: Mapping[str, Any], seconds: float | No
         saturation=_number(saturation.get("nats")),
         saturated=_YES_NO[saturation.get("saturated")],
         locality_is_lower_bound=_YES_NO[sidecar.get("locality_is_lower_bound")],
+        coordinates=coordinate_rows(sidecar),
         **volume_fields(sidecar),
     )
 
 
 def write_table(output: Path, rows: Sequence[CaseRow]) -> dict[str, str]:
     """Write cases.csv, with the columns COLUMNS and those of labels (`run.labels`), and cases.parquet, with all of SCHEMA; each
-    whole or absent. Returns the hex SHA-256 of each by its name."""
+    whole or absent; and coordinates.csv where coordinates were asked for. Returns the hex SHA-256 of each by its name."""
     files = {"cases.csv": _csv(rows), "cases.parquet": _parquet(rows)}
-    return {name: atomic.write_bytes(output / name, content, root=output) for name, content in files.items()}
+    written = {name: atomic.write_bytes(output / name, content, root=output) for name, content in files.items()}
+    return written | write_coordinates(output, [(row.case, row.coordinates) for row in rows])
 
 
 def write_run(output: Path, content: Mapping[str, Any]) -> None:

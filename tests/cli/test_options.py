@@ -17,6 +17,7 @@ from monai_ifim.adapt.settings import CaseSettings
 from monai_ifim.cli import options
 from monai_ifim.cli.main import app
 from monai_ifim.cli.options import GivenSettings, takes_settings
+from monai_ifim.coordinates import Placement
 from monai_ifim.core import NoiseLevel
 from monai_ifim.core.heads.answer_mask import AnswerMask
 from monai_ifim.io.limits import Limits
@@ -40,6 +41,7 @@ WORDS: dict[str, tuple[list[str], Any]] = {  # of the command line, and the valu
     "volume_tolerance": (["--volume-tolerance", "0.5 ml"], "0.5 ml"),
     "answer": (["--answer", "tumour"], "tumour"),
     "answer_mask": (["--answer-mask", MASK], torch.tensor([[[True], [False]]])),
+    "coordinates": (["--coordinates", "placement"], (Placement(),)),
     "statistics": (["--space", "scanner", "--statistics", "freeze"], "freeze"),
     "resolution": (["--space", "scanner", "--resolution", "2.5"], 2.5),
     "channels": (["--channels", "each"], "each"),
@@ -87,6 +89,8 @@ def test_every_field_is_set_from_the_command_line(name: str, tmp_path: Path) -> 
         assert getattr(found, name).describe() == value.describe()
     elif isinstance(value, torch.Tensor):
         assert getattr(found, name).describe() == AnswerMask(value).describe()
+    elif name == "coordinates":
+        assert [each.describe() for each in found.coordinates] == [each.describe() for each in value]
     else:
         assert getattr(found, name) == value
     assert name in {*found.differences(plain), *plain.differences(found), "memory_budget", "verify", "case_names"}
@@ -120,7 +124,7 @@ def test_limits_of_the_command_line_are_those_of_the_run() -> None:
 
 
 def test_check_has_those_settings_that_a_network_is_probed_with() -> None:
-    assert set(OPTIONS) & set(verb("check")) == set(DECOMPOSITION) - {"locality", "verify"}
+    assert set(OPTIONS) & set(verb("check")) == set(DECOMPOSITION) - {"locality", "verify", "coordinates"}
 
 
 def test_shared_options_are_the_same_in_every_verb() -> None:

@@ -83,7 +83,7 @@ def test_result_of_a_large_network_is_small_when_pickled() -> None:
 
 def test_fields_are_tensors_and_plain_data(d: Decomposition) -> None:
     estimated = {"sensitivity_error"}  # None: this is none
-    assert set(_tensors(d)) == {field.name for field in fields(d)} - {"record", *estimated, *ANSWERS}
+    assert set(_tensors(d)) == {field.name for field in fields(d)} - {"record", "coordinates", *estimated, *ANSWERS}
     assert json.loads(json.dumps(d.record)) == d.record
 
 

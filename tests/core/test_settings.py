@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_type_hints
 
@@ -21,11 +22,30 @@ from monai_ifim.core import (
     SquareRoot,
     decompose,
 )
+from monai_ifim.core.coordinates import Family
 from monai_ifim.core.decompose import decompose_with
 from monai_ifim.core.heads.voxelwise import VoxelwiseHead
 from monai_ifim.core.operator.metric import Metric
 from monai_ifim.core.settings import Settings, SettingsShortcuts, selection
 from monai_ifim.options import DECOMPOSITION, Option
+
+
+class Shift(Family):
+    """A family with a parameter."""
+
+    kind = "shift"
+    names = ("shift",)
+    units = ("mm",)
+
+    def tangents(self, image: Tensor, start: int, stop: int) -> Tensor:
+        return torch.ones_like(image)[None]
+
+    def moved(self, image: Tensor, theta: Sequence[float]) -> Tensor:
+        return image + theta[0]
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "shift", "direction": "L"}
+
 
 OTHERS: dict[str, Any] = {  # another value of each field than the default
     "head": GaussianHead(2.0),
@@ -44,6 +64,7 @@ OTHERS: dict[str, Any] = {  # another value of each field than the default
     "volume_tolerance": "0.5 ml",
     "answer": "tumour",
     "answer_mask": torch.ones(4, 3),
+    "coordinates": (Shift(),),
 }
 
 
@@ -95,7 +116,7 @@ def test_a_field_is_made_again_from_its_description_and_told_apart(name: str) ->
     settings = replace(Settings(), **{name: OTHERS[name]})
     description = through_json(settings)
     assert description == settings.describe()
-    kept = {name: OTHERS[name]} if name == "answer_mask" else {}  # a description holds a hash of it alone
+    kept = {name: OTHERS[name]} if name in ("answer_mask", "coordinates") else {}  # their descriptions do not hold them
     again = Settings.from_description(description, **kept)
     assert through_json(again) == description
     assert again.gives_same_result(settings)
@@ -209,6 +230,8 @@ def test_a_head_made_again_gives_the_same_numbers(head: GaussianHead) -> None:
         ({"answer": " "}, "give the name"),
         ({"answer_mask": {"shape": [2], "voxels": 1, "sha256": "0"}}, "a hash alone: give the mask again"),
         ({"answer_mask": "lesion.nii"}, "give a tensor"),
+        ({"coordinates": [{"kind": "shift"}]}, r"coordinates \(shift\) does not hold what they compute: give the families"),
+        ({"coordinates": "placement"}, "give families"),
         ({"answer_mask": torch.tensor([1.0, float("nan")])}, "NaN"),
     ],
 )

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from core_cases import Case, NetworkFactory
+from monai_ifim.coordinates import Directions
 from monai_ifim.core import Decomposition, Metric, decompose
 from monai_ifim.display import html as notebook
 from monai_ifim.display.numbers import FIRM_SPACE, MINUS, number
@@ -221,3 +222,19 @@ def test_one_line_is_ascii_for_any_console(cnn: NetworkFactory) -> None:
     d = decompose(cnn((1, 7, 5), 4), torch.randn(2, 1, 7, 5), energy=0.5)
     assert repr(d).isascii()
     assert " %" in repr(d)
+
+
+def test_coordinates_are_a_table_of_their_own_the_costliest_first(cnn: NetworkFactory) -> None:
+    shape = (1, 9, 7)
+    images = torch.randn(14, *shape, generator=torch.Generator().manual_seed(2)) * torch.arange(1, 15).reshape(14, 1, 1, 1)
+    family = Directions(images, [f"<b>{i}</b>" for i in range(14)], ["HU"] * 14)
+    d = decompose(cnn(shape, 3), torch.zeros(1, *shape), coordinates=[family])
+    assert d.coordinates is not None
+    found = notebook.notebook_html(d)
+    assert "<b>" not in found
+    told = Told(found)
+    rows = [row for row in told.rows if row and row[0].startswith(f"1{FIRM_SPACE}HU of <b>")]
+    assert [row[1] for row in rows] == [
+        number(nats) for nats in d.coordinates.nats_per_unit[0].sort(descending=True).values[:12].tolist()
+    ]
+    assert ["and 2 more"] in told.rows

@@ -38,6 +38,7 @@ STATED = {
         "1.2533 times the mean",
     ),
     "docs/command_line.md": ("more than 1 % of the values", "2^32 = 4 GiB", "21600 = 6 hours"),
+    "docs/coordinates.md": ("costs more than 1 % of gain",),
     "docs/dicom.md": ("within 1 % of unit vectors", "up to 1 MiB", "within 0.1 %"),
     "docs/engine.md": (
         "C - 1 products",

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,9 @@ def test_the_row_is_that_of_the_sidecar_which_is_not_read_again(
         [row] = decompose_cases(bundle, find_cases([scan]), RunSettings(tmp_path / "out", OPTIONS))
     sidecar = sidecar_path(tmp_path / "out", row.case)
     assert found[str(sidecar)] == 0
-    assert row == row_from_sidecar(row.case, "done", read_sidecar(sidecar), row.seconds).of_listed("scan", "scan.nii.gz")
+    expected = row_from_sidecar(row.case, "done", read_sidecar(sidecar), row.seconds).of_listed("scan", "scan.nii.gz")
+    assert row.stages is not None  # of this run alone
+    assert replace(row, stages=None) == expected
     assert not hasattr(pipeline, "read_sidecar")
 
 

@@ -22,6 +22,7 @@ import torch
 
 from monai_ifim.adapt.bundle import Bundle, load_bundle
 from monai_ifim.adapt.settings import CaseSettings
+from monai_ifim.coordinates import Placement
 from monai_ifim.core import GaussianHead
 from monai_ifim.core.settings import Settings
 from monai_ifim.io import InputError, read_sidecar
@@ -49,6 +50,7 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # how a case was m
     "volume_tolerance": ({}, {"volume_tolerance": "3 %"}),
     "answer": ({}, {"answer": 1}),
     "answer_mask": ({}, {"answer_mask": torch.ones(2, 2)}),
+    "coordinates": ({}, {"coordinates": (Placement(),)}),
     "space": ({}, {"space": "native"}),
     "statistics": ({"space": "scanner"}, {"statistics": "freeze"}),
     "resolution": ({"space": "scanner"}, {"resolution": 2.0}),
@@ -67,6 +69,7 @@ KEPT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "a radius less": ({"locality": True}, {"locality": False}),
     "an equal head of another object": (GAUSSIAN, {"head": GaussianHead(1.0)}),
     "a bundle less": ({"scene_bundle": True}, {"scene_bundle": False}),
+    "equal coordinates of other objects": ({"coordinates": (Placement(),)}, {"coordinates": (Placement(),)}),
     "contents in another order": ({"contents": ("low", "high")}, {"contents": "high,low"}),
 }
 

@@ -14,6 +14,7 @@ from monai.transforms import Compose
 from torch import Tensor, nn
 
 from monai_ifim.adapt.answer_facts import facts_of_images
+from monai_ifim.adapt.image_places import place_of_scan
 from monai_ifim.adapt.native import network_affine
 from monai_ifim.adapt.scanner.noise import NoiseMap
 from monai_ifim.adapt.scanner.preprocessing import ScanPreprocessing, reading_of, scan_preprocessing, squeezed
@@ -118,10 +119,11 @@ class ScannerSpace:
         progress: bool | Progress = False,
         class_names: Sequence[str] = (),
         watch: Watch | None = None,
+        modality: str = "",
     ) -> Decomposition:
         """The decomposition of one scan [channel, *spatial]; args, kwargs: of the network; name: of the scan, for the record of
-        later scans that refer to its verification; progress, watch: as `decompose_with`; class_names: of the network's outputs.
-        Raises IFIMError."""
+        later scans that refer to its verification; progress, watch: as `decompose_with`; class_names: of the network's outputs;
+        modality: as DICOM writes it, for coordinates. Raises IFIMError."""
         settings = self.settings(settings)
         scan = _as_network(network, scan)
         pipeline = squeezed(self.pipeline) if self.planar and scan.ndim == 4 and scan.shape[-1] == 1 else self.pipeline
@@ -129,7 +131,7 @@ class ScannerSpace:
             pipeline.check(scan)
             self._probed = True
         names = () if name is None else (name,)
-        return _decompose(network, pipeline, scan, settings, args, kwargs, names, progress, class_names, watch)
+        return _decompose(network, pipeline, scan, settings, args, kwargs, names, progress, class_names, watch, modality)
 
     def read_again(self, batch: Tensor) -> MetaTensor:
         """Read the scan of a batch of one network input [1, channel, *spatial] again; raises InputError."""
@@ -228,6 +230,7 @@ def _decompose(
     progress: bool | Progress = False,
     class_names: Sequence[str] = (),
     watch: Watch | None = None,
+    modality: str = "",
 ) -> Decomposition:
     """A scan's decomposition through a pipeline that has been probed."""
     widths: list[float] | None = None
@@ -242,6 +245,8 @@ def _decompose(
     facts = AnswerFacts(class_names=tuple(class_names))
     if answers_at_every_voxel(settings.head):
         facts = facts_of_images([wrapped.network_input(scan.as_subclass(Tensor))], class_names, settings.region)
+    if settings.families:
+        facts = replace(facts, places=(place_of_scan(scan, modality),))
     found = decompose_with(of_scan, wrapped, scan.as_subclass(Tensor)[None], args, kwargs, progress, names, facts, watch)
     described = pipeline.describe() | {"zeros_held": zeros_held, "resolution": settings.resolution, "resolution_mm": widths}
     if found.record["label_rule"] is not None:

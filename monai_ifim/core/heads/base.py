@@ -13,9 +13,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, Self
 
+import torch
 from torch import Tensor
 
 from monai_ifim.core.errors import HeadError
+from monai_ifim.core.heads.outputs import differentiated
 from monai_ifim.core.heads.square_root import SquareRoot
 from monai_ifim.options import HEADS
 
@@ -77,6 +79,14 @@ class Head(ABC):
     def divergence(self, output: Tensor, moved: Tensor) -> Tensor:
         """Kullback-Leibler divergence from `output` to `moved`, [B] float64, in nats, exact for tiny values too."""
 
+    def answer_changes(self, output: Tensor, changes: Tensor) -> Tensor:
+        """Derivative of each answer along changes [B, m, *output] of the output, [B, m, C] float64.
+
+        Of the logarithm of its probability; of a head whose values are means, of these; of maps, of the mean over the voxels.
+        Heads without a formula of their own take central differences of `probabilities`, good to about eight digits.
+        """
+        return differentiated(lambda moved: _answers(self, moved), output, changes)
+
     def logits(self, output: Tensor) -> Tensor:
         """The output as logits [B, C]; only heads on probabilities differ from the identity."""
         return output
@@ -106,6 +116,13 @@ class Head(ABC):
             return cls(**parameters)
         except TypeError as error:
             raise HeadError(f"head {cls.name!r} cannot be made from the parameters {sorted(parameters)} ({error}).") from error
+
+
+def _answers(head: Head, output: Tensor) -> Tensor:
+    """The values that `Head.answer_changes` differentiates, [B, C] float64."""
+    values = head.probabilities(output)
+    values = values.flatten(2).mean(2) if values.ndim > 2 else values
+    return values.clamp_min(torch.finfo(values.dtype).tiny).log() if head.values == "probability" else values
 
 
 def _plain(value: Any) -> Any:

@@ -39,6 +39,10 @@ class BernoulliHead(Head):
         """Sigmoid in float64."""
         return torch.sigmoid(as_float64(output))
 
+    def answer_changes(self, output: Tensor, changes: Tensor) -> Tensor:
+        """d log p_c = (1 - p_c) dz_c, of the label being present."""
+        return as_float64(changes) * torch.sigmoid(-as_float64(output))[:, None]
+
     def divergence(self, output: Tensor, moved: Tensor) -> Tensor:
         """Sum of the KL of every label."""
         return label_divergences(output, moved).sum(1)

@@ -50,6 +50,11 @@ class CategoricalHead(Head):
         """Softmax in float64."""
         return functional.softmax(as_float64(output), dim=1)
 
+    def answer_changes(self, output: Tensor, changes: Tensor) -> Tensor:
+        """d log p_c = dz_c - sum_k p_k dz_k."""
+        moved, p = as_float64(changes), self.probabilities(output)[:, None]
+        return moved - (p * moved).sum(2, keepdim=True)
+
     def divergence(self, output: Tensor, moved: Tensor) -> Tensor:
         """KL of two softmaxes from the logit differences against the predicted class."""
         z, change = as_float64(output), as_float64(moved) - as_float64(output)

@@ -49,6 +49,10 @@ class GaussianHead(Head):
         """The mean z: a regression has no class probabilities."""
         return as_float64(output)
 
+    def answer_changes(self, output: Tensor, changes: Tensor) -> Tensor:
+        """The change of the mean itself."""
+        return as_float64(changes)
+
     def divergence(self, output: Tensor, moved: Tensor) -> Tensor:
         """1/2 |Sigma^{-1/2} (z' - z)|^2."""
         change = as_float64(moved) - as_float64(output)

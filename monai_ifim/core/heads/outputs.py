@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 SUM_TOLERANCE = 16.0  # how far a row of probabilities may be from summing to one, in units of C eps
 LARGEST_SUM_TOLERANCE = 1e-2
 HIDDEN = "hidden"  # autograd shows a compiled graph, a clamp or an average instead of the operation
+STEP = 2.0**-13  # of the largest entry of a change of the output, for central differences in float64
 OPAQUE = ("Clamp", "Compiled", "DifferentiableGraph")
 RESHAPES = (
     "View", "Reshape", "Unsafe", "Squeeze", "Unsqueeze", "Slice", "Select", "Clone", "Alias", "ToCopy", "Transpose", "Permute",
@@ -103,3 +105,14 @@ def as_float64(values: Tensor) -> Tensor:
     """Detached float64 values, on the CPU where the device has no float64 (Apple's MPS)."""
     values = values.detach()
     return (values.cpu() if values.device.type == "mps" else values).to(torch.float64)
+
+
+def differentiated(answers: Callable[[Tensor], Tensor], output: Tensor, changes: Tensor) -> Tensor:
+    """Derivative of answers(output) [B, C] along changes [B, m, *output], [B, m, C] float64, by central differences."""
+    z, found = as_float64(output), []
+    for change in as_float64(changes).unbind(1):
+        largest = change.flatten(1).abs().amax(1)
+        step = STEP / torch.where(largest > 0, largest, 1.0)
+        moved = change * step.reshape(-1, *[1] * (z.ndim - 1))
+        found.append((answers(z + moved) - answers(z - moved)) / (2 * step[:, None]))
+    return torch.stack(found, dim=1)

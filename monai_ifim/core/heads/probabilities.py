@@ -70,6 +70,14 @@ class CategoricalProbabilityHead(Head):
         """The output itself, float64."""
         return as_float64(output)
 
+    def answer_changes(self, output: Tensor, changes: Tensor) -> Tensor:
+        """dp_c / p_c; that of the predicted class from the others, as probabilities sum to one. Zero where p_c has vanished."""
+        p, moved = as_float64(output), as_float64(changes)
+        predicted = p.argmax(1)[:, None, None].expand(-1, moved.shape[1], 1)
+        moved = moved.scatter(2, predicted, 0.0)
+        moved = moved.scatter(2, predicted, -moved.sum(2, keepdim=True))
+        return moved * torch.where(p > VANISHED, 1 / p, 0.0)[:, None]
+
     def logits(self, output: Tensor) -> Tensor:
         """log p, with the smallest normal number instead of zero."""
         return output.clamp_min(torch.finfo(output.dtype).tiny).log()
@@ -116,6 +124,11 @@ class BernoulliProbabilityHead(Head):
     def probabilities(self, output: Tensor) -> Tensor:
         """The output itself, float64."""
         return as_float64(output)
+
+    def answer_changes(self, output: Tensor, changes: Tensor) -> Tensor:
+        """dp_c / p_c, of the label being present; zero where p_c has vanished."""
+        p = as_float64(output)
+        return as_float64(changes) * torch.where(p > VANISHED, 1 / p, 0.0)[:, None]
 
     def logits(self, output: Tensor) -> Tensor:
         """log p - log(1 - p), kept finite."""

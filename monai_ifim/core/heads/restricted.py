@@ -15,6 +15,7 @@ from torch import Tensor
 from monai_ifim.core.errors import HeadError
 from monai_ifim.core.heads.base import Head
 from monai_ifim.core.heads.bernoulli import BernoulliHead
+from monai_ifim.core.heads.outputs import as_float64
 from monai_ifim.core.heads.square_root import SquareRoot
 from monai_ifim.core.heads.volumes import VolumesOfLabels
 from monai_ifim.core.heads.voxelwise import VoxelAnswers
@@ -48,6 +49,10 @@ class RestrictedHead(Head):
         """Those of the whole answer."""
         return self._whole.logits(output)
 
+    def answer_changes(self, output: Tensor, changes: Tensor) -> Tensor:
+        """Those of the whole answer."""
+        return self._whole.answer_changes(output, changes)
+
     @abstractmethod
     def voxels(self, output: Tensor) -> Tensor | None:
         """Number of voxels of the output that are asked about, [B] int64; None for an answer without voxels."""
@@ -72,6 +77,12 @@ class LabelHead(RestrictedHead):
         """KL of the two answers, the label or the rest."""
         before, after = (self._log_odds(each)[0][:, None] for each in (output, moved))
         return BernoulliHead().divergence(before, after)
+
+    def answer_changes(self, output: Tensor, changes: Tensor) -> Tensor:
+        """d log p = (1 - p) dt of this label alone, [B, m, 1]."""
+        t, direction = self._log_odds(output)
+        along = (as_float64(changes) * direction[:, None]).sum(2, keepdim=True)
+        return along * torch.sigmoid(-t)[:, None, None]
 
     def voxels(self, output: Tensor) -> None:
         """See `RestrictedHead`."""

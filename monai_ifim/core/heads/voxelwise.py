@@ -72,6 +72,12 @@ class VoxelwiseHead(VoxelAnswers):
         """Softmax over the classes of every voxel, [B, C, *spatial] float64."""
         return functional.softmax(as_float64(output), dim=1)
 
+    def answer_changes(self, output: Tensor, changes: Tensor) -> Tensor:
+        """Of the mean probability: the mean of p_c (dz_c - sum_k p_k dz_k)."""
+        p = self.probabilities(output)
+        moved = (as_float64(change) for change in changes.unbind(1))
+        return torch.stack([(p * (w - (p * w).sum(1, keepdim=True))).flatten(2).mean(2) for w in moved], dim=1)
+
     def divergence_within(self, output: Tensor, moved: Tensor, where: Tensor | None) -> Tensor:
         """Sum over the voxels of the KL of their softmaxes, [B]."""
         blocks = blocks_within(output, moved, where=where)
@@ -114,6 +120,11 @@ class VoxelwiseBernoulliHead(VoxelAnswers, BernoulliHead):
             lambda v: multiply(v).reshape(shape),
             lambda w: adjoint(w.flatten(1)),
         )
+
+    def answer_changes(self, output: Tensor, changes: Tensor) -> Tensor:
+        """Of the mean probability: the mean of p_c (1 - p_c) dz_c."""
+        slope = torch.sigmoid(as_float64(output)) * torch.sigmoid(-as_float64(output))
+        return torch.stack([(slope * as_float64(w)).flatten(2).mean(2) for w in changes.unbind(1)], dim=1)
 
     def divergence_within(self, output: Tensor, moved: Tensor, where: Tensor | None) -> Tensor:
         """Sum over voxels and labels of the KL, [B]."""

@@ -22,10 +22,12 @@ from monai_ifim.report.cohort.listing import CaseList
 from monai_ifim.report.cohort.pictures import CasePictures, planes_path
 from monai_ifim.report.cohort.planes import PictureGrid
 from monai_ifim.report.cohort.records import Cohort
+from monai_ifim.report.cohort.sensitivities import SensitivityChart, charts_of, sensitivity_chart
 from monai_ifim.report.cohort.spectrum import SpectrumDrawing, draw_spectrum
 from monai_ifim.report.cohort.tables import case_anchor, case_link, finding_text
 from monai_ifim.report.cohort.volumes import VolumeTable, volume_table
 from monai_ifim.report.pages.texts import shortened, words
+from monai_ifim.run.coordinate_table import CoordinateRow
 from monai_ifim.run.labels import are_independent
 from monai_ifim.run.sentences import step_sentence
 
@@ -66,7 +68,7 @@ class CaseCard:
     saturated: what it means that nothing moves the answer, empty where something does; answer_note: what the answer is one of;
     sentence: how far a change moves it; decomposed: which part of it; outputs_folded: further labels with their probabilities;
     components: rows of number, eigenvalue, share of the trace and the step up to which it holds; volumes: of labels, where these
-    are the answer."""
+    are the answer; sensitivities: to named coordinates."""
 
     anchor: str
     name: str
@@ -87,6 +89,7 @@ class CaseCard:
     components: tuple[tuple[str, str, str, str], ...]
     components_rest: str
     volumes: VolumeTable | None
+    sensitivities: SensitivityChart | None
     facts: tuple[tuple[str, str], ...]
     files: tuple[Markup, ...]
     folder: Markup
@@ -99,11 +102,21 @@ def case_cards(output: Path, cohort: Cohort, listed: CaseList, pictures: CasePic
     notes: dict[str, list[str]] = {}
     for finding in cohort.outliers.to_dict("records"):
         notes.setdefault(finding["case"], []).append(finding_text(finding))
-    positions = enumerate(listed.cases, start=1)
-    return [_card(output, position, case, pictures, notes.get(case["case"], ())) for position, case in positions]
+    positions, moved = enumerate(listed.cases, start=1), charts_of(output)
+    return [
+        _card(output, position, case, pictures, notes.get(case["case"], ()), moved.get(case["case"], ()))
+        for position, case in positions
+    ]
 
 
-def _card(output: Path, position: int, case: CaseFields, pictures: CasePictures, notes: Sequence[str]) -> CaseCard:
+def _card(
+    output: Path,
+    position: int,
+    case: CaseFields,
+    pictures: CasePictures,
+    notes: Sequence[str],
+    moved: Sequence[CoordinateRow],
+) -> CaseCard:
     name, failed = case["case"], case["status"] == "failed"
     independent = are_independent(words(case["head"]), len(_numbers(case["probabilities"])))
     outputs, rest, folded = ((), "", "") if failed else _outputs(case, independent)
@@ -128,6 +141,7 @@ def _card(output: Path, position: int, case: CaseFields, pictures: CasePictures,
         components=() if failed else _components(case, eigenvalues),
         components_rest=_more(len(eigenvalues) - MOST_COMPONENTS, "component", "in the sidecar"),
         volumes=None if failed else volume_table(case),
+        sensitivities=sensitivity_chart(case, moved),
         facts=_failure_facts(case) if failed else _facts(case),
         files=() if failed else _files(output / name, name),
         folder=_folder(name),

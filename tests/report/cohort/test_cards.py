@@ -24,6 +24,7 @@ from monai_ifim.report.cohort.page import write_cohort
 from monai_ifim.report.cohort.pictures import WORDS_WEIGHT, choose_pictures
 from monai_ifim.report.cohort.planes import draw_picture_grid
 from monai_ifim.report.cohort.records import read_cohort
+from monai_ifim.run.coordinate_table import CoordinateRow
 from monai_ifim.run.table import CaseRow
 
 Row = Callable[..., CaseRow]
@@ -398,3 +399,37 @@ def test_a_part_of_nothing_but_rounding_is_called_zero(render: Callable[..., str
         card(text, 1)
     )
     assert "rounding" not in words(card(text, 2))
+
+
+def coordinate(name: str, unit: str, nats: float | None, slope: float | None, of: str = "log-probability") -> CoordinateRow:
+    step = None if not nats else (0.1 / nats) ** 0.5
+    return CoordinateRow(name, unit, nats, 0.0, step, 1.0, "input", of, (("Hand", slope), ("<b>CXR</b>", None)))
+
+
+def test_a_card_begins_with_what_moves_the_answer_most_in_the_readers_units(render: Callable[..., str], case_row: Row) -> None:
+    rows = (
+        coordinate("offset", "HU", 0.0004, 0.02),
+        coordinate("shift S", "mm", 0.07, -0.08),
+        coordinate("<i>odd</i>", "%", None, None),
+        coordinate("zoom", "%", 10.0, 2.0),
+    )
+    row = case_row("one", prediction="Hand", probability=0.5, coordinates=rows)
+    text = render([row, case_row("two")])
+    said = words(card(text, 1))
+    assert "0.10 % of zoom: 0.10 nats, raises P(Hand) by 0.10." in said
+    assert "1 mm towards the head: 0.070 nats, lowers P(Hand) by 0.040." in said
+    order = ["of zoom 10", "towards the head 0.070", "of offset 0.0004"]
+    places = [said.index(f"1 {unit} {each}") for unit, each in zip(("%", "mm", "HU"), order, strict=True)]
+    assert places == sorted(places)
+    assert "the scan is moved" in said
+    widths = re.findall(r'class="meter" aria-hidden="true"><span style="width:([\d.]+)%"', card(text, 1))
+    assert widths[-4:] == ["100.0", "0.7", "0.0", "0.0"]
+    assert "<i>odd" not in text
+    assert "In your units" not in words(card(text, 2))
+
+
+def test_a_card_of_volumes_tells_of_the_label_that_a_move_changes_most(render: Callable[..., str], case_row: Row) -> None:
+    row = CoordinateRow("shift P", "mm", 0.02, 0.0, 2.2, 1.0, "network", "volume", (("edema", 0.1), ("lesion", -0.7)))
+    said = words(card(render([case_row("one", prediction="", probability=None, coordinates=(row,))]), 1))
+    assert "1 mm towards the back: 0.020 nats, lowers lesion by 0.70." in said
+    assert "what the network sees is moved" in said
