@@ -77,7 +77,7 @@ class Kept:
 
 def adaptive_mednist(setting: Setting) -> list[Row]:
     """Exact over adaptive for a trained network on real images: the median over images of each image's own ratio."""
-    network, images = _mednist(setting)
+    network, images = mednist(setting)
     setting.note(f"MedNIST, {len(images)} images")
     ratios, products, errors, ranks, other_ranks, fell_back = [], [], [], [], 0, 0
     seconds: dict[str, list[float]] = {"exact": [], "adaptive": []}
@@ -190,7 +190,7 @@ def voxelwise(setting: Setting) -> list[Row]:
     ]
 
 
-def _mednist(setting: Setting) -> tuple[nn.Module, list[Tensor]]:
+def mednist(setting: Setting) -> tuple[nn.Module, list[Tensor]]:
     """The trained network and test images [1, 1, 64, 64] as its bundle prepares them."""
     folder = os.environ.get(DATA_VARIABLE)
     if not folder:

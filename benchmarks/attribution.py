@@ -33,11 +33,11 @@ def attributions(setting: Setting) -> list[Row]:
         smooth = f"SmoothGrad ({samples} samples)"
         candidates: dict[str, Callable[[], object]] = {
             "exact": lambda: exact(subject),
-            "Saliency": _saliency(subject, target),
-            gradients: partial(_integrated_gradients(subject, target), steps, batch),
-            "Occlusion": _occlusion(subject, target, batch),
-            smooth: _smooth_grad(subject, target, samples),
-            "GradCAM": _grad_cam(subject, target),
+            "Saliency": saliency(subject, target),
+            gradients: partial(integrated_gradients(subject, target), steps, batch),
+            "Occlusion": occlusion(subject, target, batch),
+            smooth: smooth_grad(subject, target, samples),
+            "GradCAM": grad_cam(subject, target),
             "OcclusionSensitivity": _occlusion_sensitivity(subject, batch),
         }
         timings = setting.measure(candidates)
@@ -61,19 +61,20 @@ def attributions(setting: Setting) -> list[Row]:
 def _fastest_batch(setting: Setting, subject: Subject, target: int) -> int:
     """Number of images in one pass with which integrated gradients are fastest, from as many steps as the largest."""
     sizes = BATCHES[setting.device.type]
-    attribute = _integrated_gradients(subject, target)
+    attribute = integrated_gradients(subject, target)
     timings = setting.measure({str(size): partial(attribute, max(sizes), size) for size in sizes}, rounds=1)
     return min(sizes, key=lambda size: timings.median(str(size)))
 
 
-def _saliency(subject: Subject, target: int) -> Callable[[], object]:
+def saliency(subject: Subject, target: int) -> Callable[[], object]:
+    """Captum's, the absolute gradient."""
     from captum.attr import Saliency  # type: ignore[import-untyped, unused-ignore]
 
     method = Saliency(frozen(subject.network))
     return lambda: method.attribute(subject.image.clone().requires_grad_(True), target=target)
 
 
-def _integrated_gradients(subject: Subject, target: int) -> Callable[[int, int], object]:
+def integrated_gradients(subject: Subject, target: int) -> Callable[[int, int], object]:
     """(steps, images in one pass) -> attribution, from the zero image."""
     from captum.attr import IntegratedGradients
 
@@ -86,7 +87,8 @@ def _integrated_gradients(subject: Subject, target: int) -> Callable[[int, int],
     return attribute
 
 
-def _occlusion(subject: Subject, target: int, batch: int) -> Callable[[], object]:
+def occlusion(subject: Subject, target: int, batch: int) -> Callable[[], object]:
+    """Captum's, with squares of zeros."""
     from captum.attr import Occlusion
 
     method = Occlusion(frozen(subject.network))
@@ -99,14 +101,15 @@ def _occlusion(subject: Subject, target: int, batch: int) -> Callable[[], object
     return attribute
 
 
-def _smooth_grad(subject: Subject, target: int, samples: int) -> Callable[[], object]:
+def smooth_grad(subject: Subject, target: int, samples: int) -> Callable[[], object]:
+    """MONAI's, with its own noise level."""
     from monai.visualize import SmoothGrad
 
     method = SmoothGrad(frozen(subject.network), n_samples=samples, verbose=False)
     return lambda: method(subject.image.clone(), index=target)
 
 
-def _grad_cam(subject: Subject, target: int) -> Callable[[], object]:
+def grad_cam(subject: Subject, target: int) -> Callable[[], object]:
     """Grad-CAM on a network whose parameters require gradients, which its backward pass needs. It changes the copy it gets."""
     from monai.visualize import GradCAM
 

@@ -1,6 +1,6 @@
 """Compares the methods with their alternatives: speed, memory and accuracy, with the bars they have to pass.
 
-python -m benchmarks.compare [--rounds N] [--only SECTION ...] [--device cpu|cuda] [--output FOLDER] [--quick]
+python -m benchmarks.compare [--rounds N] [--only SECTION ...] [--device cpu|cuda] [--output FOLDER] [--quick] [--cpu-seconds]
 python -m benchmarks.compare --short
 
 One process; in a section all candidates get the same network and image and are timed by turns, each once a round, after a
@@ -9,10 +9,12 @@ have random weights from a fixed seed, but for the section on MedNIST, which nee
 and is left out without it. Nothing else should run on the machine meanwhile: two programs that each use all cores can slow
 each other down a hundredfold, and not evenly.
 
-The results go to compare-DEVICE.json and compare-DEVICE.md in benchmarks/results, section by section as they are done.
+The results go to compare-DEVICE.json and compare-DEVICE.md in benchmarks/results, section by section as they are done; those
+of the sections rivals and rivals-memory to rivals-DEVICE.
 With --only, earlier results of the other sections are kept. Every section has a stamp: date, commit, command line, load before
 measuring, machine and versions. --quick runs everything at tiny sizes to see that it works; its results go to
-compare-DEVICE-quick and mean nothing. --short measures nothing: it prints the rows that have a bar, for docs/engine.md.
+compare-DEVICE-quick and mean nothing. --cpu-seconds takes one thread, and counts the seconds of the CPU in place of those of
+the clock, which other programs disturb least. --short measures nothing: it prints the rows that have a bar, for docs/engine.md.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -36,6 +39,7 @@ from benchmarks.exact import exact
 from benchmarks.native import native
 from benchmarks.peaks import memory_budget, memory_classes
 from benchmarks.results import Comparison, Row, Section, read_comparison
+from benchmarks.rivals import rivals, rivals_memory
 from benchmarks.scanner import scanner_memory, scanner_seconds
 from benchmarks.stamp import take_stamp
 from benchmarks.tables import full_table, short_table
@@ -50,6 +54,8 @@ SECTIONS: dict[str, Measured] = {
     "jacrev": jacrev,
     "plenoptic": eigendistortion,
     "attributions": attributions,
+    "rivals": rivals,
+    "rivals-memory": rivals_memory,
     "adaptive-mednist": adaptive_mednist,
     "adaptive-peaked": adaptive_peaked,
     "matrix-free": matrix_free,
@@ -64,6 +70,7 @@ SECTIONS: dict[str, Measured] = {
     "scanner-memory": scanner_memory,
 }
 RESULTS = Path(__file__).parent / "results"
+APART = {"rivals": "rivals", "rivals-memory": "rivals"}  # sections with results in a file apart, which a figure is drawn from
 ROUNDS = 5
 SEED = 0
 
@@ -77,19 +84,42 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--short", action="store_true")
+    parser.add_argument("--cpu-seconds", action="store_true", help="one thread, and its own seconds: beside other programs")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
-    setting = Setting(arguments.rounds or (1 if arguments.quick else ROUNDS), device, arguments.quick)
-    name = f"compare-{device_name(device)}{'-quick' if arguments.quick else ''}"
-    comparison = read_comparison(arguments.output / f"{name}.json", device_name(device), arguments.quick)
-    if arguments.short and not comparison.sections:
-        sys.exit(f"there is no {name}.json yet: run python -m benchmarks.compare first.")
+    if arguments.cpu_seconds and device.type != "cpu":
+        parser.error("--cpu-seconds does not count what a GPU does: leave it out.")
+    if arguments.cpu_seconds:
+        torch.set_num_threads(1)
+    clock = time.process_time if arguments.cpu_seconds else time.perf_counter
+    setting = Setting(arguments.rounds or (1 if arguments.quick else ROUNDS), device, arguments.quick, clock)
+    suffix = f"{device_name(device)}{'-quick' if arguments.quick else ''}"
     if arguments.short:
-        print(short_table(comparison), end="")
+        print(short_table(_known(arguments.output / f"compare-{suffix}.json", device)), end="")
         return
-    _, broken = run_sections(arguments.only or list(SECTIONS), setting, comparison, arguments.output / name)
+    broken = []
+    for prefix, names in _files(arguments.only or list(SECTIONS)).items():
+        stem = arguments.output / f"{prefix}-{suffix}"
+        comparison = read_comparison(stem.with_name(f"{stem.name}.json"), device_name(device), arguments.quick)
+        broken += run_sections(names, setting, comparison, stem)[1]
     if broken:
         sys.exit(f"broke, and nothing was recorded for: {', '.join(broken)}")
+
+
+def _known(path: Path, device: torch.device) -> Comparison:
+    """The results of earlier runs; ends the program where there are none."""
+    comparison = read_comparison(path, device_name(device), quick=False)
+    if not comparison.sections:
+        sys.exit(f"there is no {path.name} yet: run python -m benchmarks.compare first.")
+    return comparison
+
+
+def _files(names: Sequence[str]) -> dict[str, list[str]]:
+    """Sections by the beginning of the name of the file that their results go to."""
+    files: dict[str, list[str]] = {}
+    for name in names:
+        files.setdefault(APART.get(name, "compare"), []).append(name)
+    return files
 
 
 def run_sections(

@@ -40,7 +40,7 @@ class Synthesis:
     def __init__(self, subject: Subject, method: str, options: Mapping[str, int]) -> None:
         self.model = SquareRootOfProbability(frozen(subject.network)).eval()
         self.image, self.method, self.options = subject.image, method, options
-        self.eigenvalues = torch.zeros(0)
+        self.eigenvalues, self.eigendistortions = torch.zeros(0), torch.zeros(0)
         self.failure = ""
 
     def __call__(self) -> None:
@@ -55,7 +55,7 @@ class Synthesis:
             except Exception as error:
                 self.failure = f"{type(error).__name__}: {error}"
             else:
-                self.eigenvalues = found.eigenvalues[:KEPT]
+                self.eigenvalues, self.eigendistortions = found.eigenvalues.reshape(-1)[:KEPT], found.eigendistortions
 
 
 def eigendistortion(setting: Setting) -> list[Row]:
