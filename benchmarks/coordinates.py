@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -35,14 +36,17 @@ RESULTS = Path(__file__).parent / "results"
 ROUNDS = 9
 MOST_ADDED = 1.25
 MOVES = {"mm": 1.0, "degree": 1.0, "%": 1.0, "pixel": 1.0, "mm^2": 1.0, "pixel^2": 1.0, "unit of the image": 0.01}
-BUNDLES: dict[str, Callable[..., Path]] = {"mednist_classification": demo_slice, "lumpy_lesion_detection_3d": demo_volume}
+BUNDLES: dict[str, Callable[[Path], Path]] = {
+    "mednist_classification": lambda folder: demo_slice(),
+    "lumpy_lesion_detection_3d": demo_volume,
+}
 
 
 def cases() -> Iterator[tuple[str, Bundle, Any]]:
     """The shipped classifiers with the demonstration's image of each."""
-    for name, image in BUNDLES.items():
-        bundle = load_bundle(resolve_bundle(name))
-        yield name, bundle, image()
+    with TemporaryDirectory() as folder:
+        for name, image in BUNDLES.items():
+            yield name, load_bundle(resolve_bundle(name)), image(Path(folder))
 
 
 def costs(setting: Setting) -> Iterator[Row]:

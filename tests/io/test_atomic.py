@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import stat
@@ -35,6 +36,19 @@ def test_a_failing_write_leaves_no_file(tmp_path: Path, full_disk: None) -> None
 def test_a_failing_volume_leaves_no_file(tmp_path: Path, full_disk: None) -> None:
     with pytest.raises(OSError, match="No space left"):
         write_volume(tmp_path / "new.nii.gz", np.ones((3, 4, 5), np.float32), np.eye(4))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_texts_are_written_at_once_and_none_of_them_in_part(tmp_path: Path) -> None:
+    texts = {f"note-{i}.txt": f"µ {i}\n" * i for i in range(11)}
+    found = atomic.write_texts(tmp_path / "case", texts)
+    assert {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "case").iterdir()} == texts
+    assert found == {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+
+
+def test_several_texts_that_fail_leave_no_file(tmp_path: Path, full_disk: None) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        atomic.write_texts(tmp_path, {"one.txt": "1", "two.txt": "2"})
     assert list(tmp_path.iterdir()) == []
 
 
