@@ -6,6 +6,7 @@ import math
 
 from monai_ifim.display.numbers import FIRM_SPACE, number
 
+UNTRIED = "Predicted from derivatives, which hold for small moves; moves of these sizes were not tried."
 SMALL = 0.1  # nats: up to which one unit is told of; beyond, the move that costs as much
 DIRECTIONS = {
     "shift L": "towards the patient's left",

@@ -6,7 +6,7 @@ import base64
 from html import escape
 
 from monai_ifim.core.decomposition import Decomposition
-from monai_ifim.display.coordinate_words import move_words
+from monai_ifim.display.coordinate_words import UNTRIED, move_words
 from monai_ifim.display.figure import draw, png
 from monai_ifim.display.numbers import FIRM_SPACE, count, counted, number, percent, range_text, sizes
 from monai_ifim.display.saturation import SATURATED
@@ -90,7 +90,7 @@ def _coordinates(d: Decomposition) -> str:
     left = len(order) - len(rows)
     rest = f"<tr><td colspan='3'>and {left} more</td></tr>" if left > 0 else ""
     heads = "<th>move of image 0</th><th>nats</th><th>0.1 nat at</th>"
-    return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}{rest}</tbody></table>"
+    return f"<table><caption>{UNTRIED}</caption><thead><tr>{heads}</tr></thead><tbody>{body}{rest}</tbody></table>"
 
 
 def _cells(d: Decomposition, index: int) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from monai_ifim.display import numbers
-from monai_ifim.display.coordinate_words import coordinate_sentence, move_words
+from monai_ifim.display.coordinate_words import UNTRIED, coordinate_sentence, move_words
 from monai_ifim.report.pages.texts import shortened, words
 from monai_ifim.run.coordinate_table import CoordinateRow, read_coordinates
 
@@ -29,9 +29,11 @@ class SensitivityBar:
 
 @dataclass(frozen=True)
 class SensitivityChart:
-    """Coordinates, the costliest first. sentences: on the first of them; moved: what is moved; rest: how many are left out."""
+    """Coordinates, the costliest first. sentences: on the first of them; untried: how far these can be trusted; moved: what is
+    moved; rest: how many are left out."""
 
     sentences: tuple[str, ...]
+    untried: str
     bars: tuple[SensitivityBar, ...]
     moved: str
     rest: str
@@ -56,6 +58,7 @@ def sensitivity_chart(case: Mapping[str, Any], rows: Sequence[CoordinateRow]) ->
     moved = "what the network sees" if rows[0].grid == "network" else "the scan"
     return SensitivityChart(
         tuple(_sentence(case, row) for row in ordered[:MOST_SENTENCES] if row.nats_per_unit),
+        UNTRIED,
         tuple(_bar(row, largest) for row in shown),
         moved,
         f"and {numbers.counted(left, 'more coordinate')}, in coordinates.csv" if left > 0 else "",

@@ -417,6 +417,7 @@ def test_a_card_begins_with_what_moves_the_answer_most_in_the_readers_units(rend
     text = render([row, case_row("two")])
     said = words(card(text, 1))
     assert "0.10 % of zoom: 0.10 nats, raises P(Hand) by 0.10." in said
+    assert "Predicted from derivatives, which hold for small moves; moves of these sizes were not tried." in said
     assert "1 mm towards the head: 0.070 nats, lowers P(Hand) by 0.040." in said
     order = ["of zoom 10", "towards the head 0.070", "of offset 0.0004"]
     places = [said.index(f"1 {unit} {each}") for unit, each in zip(("%", "mm", "HU"), order, strict=True)]
