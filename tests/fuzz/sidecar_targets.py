@@ -86,7 +86,8 @@ def use_any_sidecar(content: bytes, folder: Path) -> None:
         write_bundle_file(scene)
     with refusing():
         name, case = repetition.read_recorded_case(path)
-        repetition._checked(lambda: repetition._settings(case.sidecar, folder / "again", "cpu", None, None), name)
+        maps = repetition._checked(lambda: repetition._maps(case.sidecar["settings"], None, None, None), name)
+        repetition._checked(lambda: repetition._settings(case.sidecar, folder / "again", "cpu", maps), name)
         repetition._checked(lambda: compare(case, case), name)
     with refusing():
         _, case = repetition.read_recorded_case(path)
