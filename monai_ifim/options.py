@@ -35,6 +35,7 @@ HEADS = {  # name of each head that needs no parameters: its module and class in
     "voxelwise_bernoulli": "voxelwise:VoxelwiseBernoulliHead",
 }
 HEAD_NAMES = ("auto", *HEADS)
+STEP_NATS = 0.1  # that the step costs which is stated for each coordinate
 MODALITIES = ("any", "ct", "mr", "radiograph")  # of the coordinates "acquisition"
 ENERGY, TOLERANCE = 0.99, 1e-4  # where they are not stated
 VOXELWISE_RANK, VOXELWISE_TOLERANCE = 3, 0.05  # the same for a head with columns at every voxel, whose spectrum is flat

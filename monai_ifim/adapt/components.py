@@ -183,7 +183,7 @@ def _records(
             "energy_kept": float(decomposition.energy[b]),
             "error_bound": float(decomposition.error_bound[b]),
             "residuals": decomposition.residuals[b, :rank].tolist(),
-            "locality_radius": None if radius is None else _finite(radius[b][:rank]),
+            "locality_radius": None if radius is None else _known(radius[b][:rank]),
             **norms_of_image(decomposition, b),
             "saturation": saturation[b].described(),
             "verification": of_image(decomposition.record, b),
@@ -238,12 +238,7 @@ def _coordinates(decomposition: Decomposition, b: int) -> dict[str, Any] | None:
 
 
 def _known(values: Any) -> Any:
-    """Nested lists with None for infinity and NaN."""
+    """Nested lists with None for infinity and NaN, which JSON cannot hold."""
     if isinstance(values, list):
         return [_known(value) for value in values]
     return values if isfinite(values) else None
-
-
-def _finite(values: list[float]) -> list[float | None]:
-    """Radii with None for infinity, which JSON cannot hold."""
-    return [value if value < float("inf") else None for value in values]

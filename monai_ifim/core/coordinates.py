@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from monai_ifim.core.errors import IFIMError
+from monai_ifim.options import STEP_NATS
 
 GradientOf = Literal["log-probability", "mean", "mean probability", "volume"]
-STEP_NATS = 0.1  # of the step that is reported for each coordinate
 CHUNK = 2**23  # elements of the tangents that are made together
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from monai_ifim.display.numbers import FIRM_SPACE, number
+from monai_ifim.options import STEP_NATS
 
 UNTRIED = "Predicted from derivatives, which hold for small moves; moves of these sizes were not tried."
-SMALL = 0.1  # nats: up to which one unit is told of; beyond, the move that costs as much
 DIRECTIONS = {
     "shift L": "towards the patient's left",
     "shift P": "towards the back",
@@ -26,8 +26,8 @@ def move_words(name: str, unit: str, amount: float = 1.0) -> str:
 
 
 def told_move(nats: float | None, step: float | None) -> float:
-    """The move that a sentence tells of: one unit, or, where that costs more than SMALL, the step that costs SMALL."""
-    return step if nats is not None and step is not None and nats > SMALL else 1.0
+    """The move that a sentence tells of: one unit, or, where that costs more than STEP_NATS, the step that costs STEP_NATS."""
+    return step if nats is not None and step is not None and nats > STEP_NATS else 1.0
 
 
 def coordinate_sentence(
@@ -35,7 +35,7 @@ def coordinate_sentence(
 ) -> str:
     """What a move costs and does to one answer.
 
-    nats: of one unit; step: that costs SMALL; slope: change of the answer per unit, of its probability if `of_probability`.
+    nats: of one unit; step: that costs STEP_NATS; slope: change of the answer per unit, of its probability if `of_probability`.
     """
     if nats is None:
         return f"{move_words(name, unit)}: what it costs is not known."

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from monai_ifim.io.grids import Grid
+from monai_ifim.options import STEP_NATS
 
 
 def described_coordinates(record: Mapping[str, Any], names: Sequence[str], unit: str, grid: Grid) -> dict[str, Any] | None:
@@ -34,7 +35,7 @@ def described_coordinates(record: Mapping[str, Any], names: Sequence[str], unit:
         "gradient_of": found["gradient_of"],
         "way": found["way"],
         "jacobian_products": found["jacobian_products"],
-        "step_nats": 0.1,
+        "step_nats": STEP_NATS,
         "coordinates": entries,
         "fisher": found["fisher"],
     }

@@ -29,8 +29,11 @@ class SensitivityBar:
 
 @dataclass(frozen=True)
 class SensitivityChart:
-    """Coordinates, the costliest first. sentences: on the first of them; untried: how far these can be trusted; moved: what is
-    moved; rest: how many are left out."""
+    """Coordinates, the costliest first.
+
+    sentences: on the first of them, none of a saturated answer; untried: how far these can be trusted; moved: what is moved;
+    rest: how many are left out.
+    """
 
     sentences: tuple[str, ...]
     untried: str
@@ -55,9 +58,10 @@ def sensitivity_chart(case: Mapping[str, Any], rows: Sequence[CoordinateRow]) ->
     largest = max((row.nats_per_unit or 0.0 for row in rows), default=0.0)
     shown = ordered[:MOST_BARS]
     left = len(ordered) - len(shown)
+    saturated = words(case["saturated"]) == "yes"  # the card says so in place of what a move does
     moved = "what the network sees" if rows[0].grid == "network" else "the scan"
     return SensitivityChart(
-        tuple(_sentence(case, row) for row in ordered[:MOST_SENTENCES] if row.nats_per_unit),
+        () if saturated else tuple(_sentence(case, row) for row in ordered[:MOST_SENTENCES] if row.nats_per_unit),
         UNTRIED,
         tuple(_bar(row, largest) for row in shown),
         moved,

@@ -19,18 +19,11 @@ from monai_ifim.core import NetworkError, locality_radius
 from monai_ifim.core.dense import dense_fisher
 from monai_ifim.core.operator import recurrence
 from monai_ifim.core.operator.recurrence import differentiable_recurrence
+from ways import WAYS
 
 cudnn = torch.backends.cudnn
 LAYERS = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}
 FUNCTIONS = ("lstm", "gru", "rnn_tanh")
-WAYS: dict[str, dict[str, Any]] = {
-    "exact": {"method": "exact"},
-    "adaptive": {"method": "adaptive", "tolerance": 1e-10},
-    "matrix_free": {"method": "matrix_free", "rank": 2, "tolerance": 1e-9},
-    "budget": {"method": "exact", "memory_budget": "1MiB"},
-    "float64": {"method": "exact", "precision": "float64"},
-    "locality": {"method": "exact", "locality": True},
-}
 
 
 class Refusing(torch.autograd.Function):

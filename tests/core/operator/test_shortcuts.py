@@ -17,17 +17,10 @@ from monai_ifim import decompose
 from monai_ifim.core.dense import dense_fisher
 from monai_ifim.core.errors import GradientWarning
 from monai_ifim.core.operator.shortcuts import ATTRIBUTE, WholeShortcut, whole_shortcuts
+from ways import WAYS
 from zoo.truth import quadratic_forms
 
 SIZES = {2: (9, 7), 3: (7, 6, 5)}
-WAYS: dict[str, dict[str, Any]] = {
-    "exact": {"method": "exact"},
-    "adaptive": {"method": "adaptive", "tolerance": 1e-10},
-    "matrix_free": {"method": "matrix_free", "rank": 2, "tolerance": 1e-9},
-    "budget": {"method": "exact", "memory_budget": "1MiB"},
-    "float64": {"method": "exact", "precision": "float64"},
-    "locality": {"method": "exact", "locality": True},
-}
 
 
 def _resnet(dims: int, shortcut: str = "A", block: str = "basic") -> nn.Module:

@@ -429,6 +429,15 @@ def test_a_card_begins_with_what_moves_the_answer_most_in_the_readers_units(rend
     assert "In your units" not in words(card(text, 2))
 
 
+def test_a_card_of_a_saturated_answer_does_not_begin_with_moves(render: Callable[..., str], case_row: Row) -> None:
+    rows = (coordinate("shift S", "mm", 2e-16, -1e-9),)
+    given = {"prediction": "Hand", "probability": 1.0, "saturation": 1.5e-14, "coordinates": rows}
+    said = [words(card(render([case_row("one", saturated=saturated, **given)]), 1)) for saturated in ("no", "yes")]
+    assert ["lowers P(Hand)" in each for each in said] == [True, False]
+    assert ["moves of these sizes" in each for each in said] == [True, False]
+    assert all("1 mm towards the head" in each for each in said)  # in the table
+
+
 def test_a_card_of_volumes_tells_of_the_label_that_a_move_changes_most(render: Callable[..., str], case_row: Row) -> None:
     row = CoordinateRow("shift P", "mm", 0.02, 0.0, 2.2, 1.0, "network", "volume", (("edema", 0.1), ("lesion", -0.7)))
     said = words(card(render([case_row("one", prediction="", probability=None, coordinates=(row,))]), 1))

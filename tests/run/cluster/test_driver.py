@@ -138,20 +138,23 @@ def test_workers_killed_in_the_middle_lose_no_case(
     run_cases(load_bundle(root), find_cases([scans]), RunSettings(tmp_path / "one", OPTIONS), lambda row: None)
     seen: list[str] = []
     killed: list[int] = []
+    over = threading.Event()
 
     def kill_when_untold() -> None:
-        for _ in range(3000):
+        while not over.wait(0.01):  # workers may take minutes to start on a machine that has other work
             if {path.parent.name for path in out.glob("*/*_ifim.json")} - set(seen):
                 killed.extend(worker_processes())
                 for process in killed:
                     os.kill(process, signal.SIGKILL)
                 return
-            time.sleep(0.01)
 
     watcher = threading.Thread(target=kill_when_untold)
     watcher.start()
-    rows = run(root, scans, out, lambda row: seen.append(row.case))
-    watcher.join()
+    try:
+        rows = run(root, scans, out, lambda row: seen.append(row.case))
+    finally:
+        over.set()
+        watcher.join()
     assert engine_of(out)["restarts"] == len(killed) > 0
     assert {row.status for row in rows} == {"done"}
     assert sorted(seen) == [row.case for row in rows] == [f"s{i:03d}" for i in range(12)]
